@@ -1,0 +1,38 @@
+"""Train Flux image models with a learning rate of its own for every transformer block."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from blockrate.core.blocks import BlockLayout, block_of
+    from blockrate.core.errors import ConfigError
+    from blockrate.core.multipliers import check_multipliers
+    from blockrate.engine.parameter_groups import block_layout, freeze_blocks, parameter_groups
+
+__version__ = "0.1.0"
+__all__ = [
+    "BlockLayout",
+    "ConfigError",
+    "block_layout",
+    "block_of",
+    "check_multipliers",
+    "freeze_blocks",
+    "parameter_groups",
+]
+
+# Looked up on first use, so that `import blockrate` stays free of torch (three seconds) and pydantic.
+_HOMES = {
+    "BlockLayout": "blockrate.core.blocks",
+    "ConfigError": "blockrate.core.errors",
+    "block_layout": "blockrate.engine.parameter_groups",
+    "block_of": "blockrate.core.blocks",
+    "check_multipliers": "blockrate.core.multipliers",
+    "freeze_blocks": "blockrate.engine.parameter_groups",
+    "parameter_groups": "blockrate.engine.parameter_groups",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'blockrate' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
