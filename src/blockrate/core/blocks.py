@@ -1,0 +1,66 @@
+"""The names of transformer blocks, and how to find the block in any name a tool gives a weight.
+
+Source of the name rules: the names of diffusers, PEFT, BFL, ComfyUI, kohya sd-scripts, OneTrainer, LyCORIS, ai-toolkit
+and XLabs, checked against module identity on real models.
+"""
+
+import re
+from dataclasses import dataclass
+
+OTHER = "other"  # the group of everything that lies in no block: embedders, final norm, output projection
+
+_WRAPPER_SEGMENTS = frozenset(
+    {"_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"}
+)
+_UNDERSCORE_PREFIX = re.compile(r"^(?:lora_unet_|lora_transformer_|lycoris_|lora_prior_unet_|oft_unet_)")
+_DOT_PREFIXES = re.compile(
+    r"^(?:(?:base_model\.model|model\.diffusion_model|diffusion_model|transformer|unet|model)\.)+"
+)
+# Anchored, and with a delimiter after the digits: `transformer_blocks.1` is inside `single_transformer_blocks.1`, and
+# `double_blocks_1` is the start of `double_blocks_10`.
+_KINDS = r"(?P<single>single_transformer_blocks|single_blocks)|transformer_blocks|sformer_blocks|double_blocks"
+_DOTTED = re.compile(rf"^(?:{_KINDS})\.(?P<index>[0-9]+)(?=\.|$)")
+_UNDERSCORED = re.compile(rf"^(?:{_KINDS})_(?P<index>[0-9]+)(?=_|\.|$)")
+_PATHS = {"double": "transformer_blocks", "single": "single_transformer_blocks"}
+
+
+@dataclass(frozen=True)
+class BlockLayout:
+    """How many double and single blocks a transformer has."""
+
+    double: int
+    single: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every block in model order: ``double_block_0`` ..., then ``single_block_0`` ..."""
+        doubles = tuple(f"double_block_{index}" for index in range(self.double))
+        return doubles + tuple(f"single_block_{index}" for index in range(self.single))
+
+
+def block_of(name: str) -> str | None:
+    """Return the block that a module, parameter or file key belongs to, or ``None`` when it lies in no block.
+
+    Knows the names of diffusers, PEFT, BFL, ComfyUI, kohya, OneTrainer, LyCORIS and ai-toolkit, wrapped by DDP, FSDP,
+    ``torch.compile`` or not. Embedders, shared modulation, ControlNet projections and text encoders give ``None``.
+    """
+    name = ".".join(part for part in name.replace("$$", ".").split(".") if part not in _WRAPPER_SEGMENTS)
+    underscored = _UNDERSCORE_PREFIX.match(name)
+    rest = name[underscored.end() :] if underscored else _DOT_PREFIXES.sub("", name)
+    found = (_UNDERSCORED if underscored else _DOTTED).match(rest)
+    if not found:
+        return None
+    return f"{'single' if found['single'] else 'double'}_block_{int(found['index'])}"
+
+
+def block_path(block: str) -> str:
+    """Return where diffusers keeps a block: ``double_block_3`` gives ``transformer_blocks.3``."""
+    kind, index = split_block(block)
+    return f"{_PATHS[kind]}.{index}"
+
+
+def split_block(block: str) -> tuple[str, int]:
+    """Return kind (``double`` or ``single``) and index of a block's name."""
+    kind, _, index = block.partition("_block_")
+    assert kind in _PATHS, f"{block!r} is not the name of a block"
+    return kind, int(index)

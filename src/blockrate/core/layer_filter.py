@@ -1,0 +1,64 @@
+"""Which modules train: comma-separated patterns against module names, with OneTrainer's presets."""
+
+import re
+from dataclasses import dataclass
+
+from blockrate.core.errors import ConfigError
+
+PRESETS: dict[str, tuple[str, ...]] = {
+    "blocks": ("transformer_block",),
+    "attn-mlp": ("attn", "ff.net", "proj_mlp"),
+    "attn-only": ("attn",),
+    "full": (),
+}
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+
+
+@dataclass(frozen=True)
+class LayerFilter:
+    """Patterns of which one must be found in a module's name; no pattern lets everything through.
+
+    A pattern is a plain substring, or a regular expression that is searched (not anchored) when ``regex`` is true.
+    Raises ``ConfigError`` for a pattern that is no valid regular expression.
+    """
+
+    patterns: tuple[str, ...]
+    regex: bool = False
+
+    def __post_init__(self) -> None:
+        for pattern in self.patterns if self.regex else ():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                problem = f"{pattern!r} is not a valid regular expression: {error}"
+                raise ConfigError("layer_filter", problem, "Correct it, or switch layer_filter_regex off.") from error
+
+    def matches(self, module_name: str) -> bool:
+        """Tell whether a module, named as diffusers names it, is let through."""
+        if not self.patterns:
+            return True
+        if self.regex:
+            return any(re.search(pattern, module_name) for pattern in self.patterns)
+        return any(pattern in module_name for pattern in self.patterns)
+
+
+def split_patterns(text: str) -> tuple[str, ...]:
+    r"""Return the patterns of a filter text: split at commas outside brackets, blanks trimmed, empty ones dropped.
+
+    So ``blocks\.(1,2)``, ``[,;]`` and ``x{1,2}`` stay whole. A bracket behind a backslash is plain text.
+    """
+    patterns, current, closing, escaped = [], "", "", False
+    for sign in text:
+        in_class = closing.endswith("]")  # inside [...] only its end has a meaning
+        if sign == "," and not closing and not escaped:
+            patterns.append(current)
+            current = ""
+            continue
+        if not escaped:
+            if closing and sign == closing[-1]:
+                closing = closing[:-1]
+            elif sign in _CLOSING and not in_class:
+                closing += _CLOSING[sign]
+        escaped = sign == "\\" and not escaped
+        current += sign
+    return tuple(pattern.strip() for pattern in [*patterns, current] if pattern.strip())
