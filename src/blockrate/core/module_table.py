@@ -1,0 +1,93 @@
+"""Every module of a FLUX.1 transformer that owns parameters, so that plan and window need neither torch nor weights."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from blockrate.core.blocks import block_of, block_path
+from blockrate.core.families import TransformerSpec
+
+Tokens = Literal["image", "text", "joint", "one"]
+
+# Name, output and input in multiples of the width, and what it sees. 0 inputs: the weight of an RMSNorm over a head.
+_Row = tuple[str, int, int, Tokens]
+_DOUBLE: tuple[_Row, ...] = (
+    ("norm1.linear", 6, 1, "one"),
+    ("norm1_context.linear", 6, 1, "one"),
+    ("attn.norm_q", 0, 0, "image"),
+    ("attn.norm_k", 0, 0, "image"),
+    ("attn.to_q", 1, 1, "image"),
+    ("attn.to_k", 1, 1, "image"),
+    ("attn.to_v", 1, 1, "image"),
+    ("attn.to_out.0", 1, 1, "image"),
+    ("attn.norm_added_q", 0, 0, "text"),
+    ("attn.norm_added_k", 0, 0, "text"),
+    ("attn.add_q_proj", 1, 1, "text"),
+    ("attn.add_k_proj", 1, 1, "text"),
+    ("attn.add_v_proj", 1, 1, "text"),
+    ("attn.to_add_out", 1, 1, "text"),
+    ("ff.net.0.proj", 4, 1, "image"),
+    ("ff.net.2", 1, 4, "image"),
+    ("ff_context.net.0.proj", 4, 1, "text"),
+    ("ff_context.net.2", 1, 4, "text"),
+)
+_SINGLE: tuple[_Row, ...] = (
+    ("norm.linear", 3, 1, "one"),
+    ("proj_mlp", 4, 1, "joint"),
+    ("proj_out", 1, 5, "joint"),
+    ("attn.norm_q", 0, 0, "joint"),
+    ("attn.norm_k", 0, 0, "joint"),
+    ("attn.to_q", 1, 1, "joint"),
+    ("attn.to_k", 1, 1, "joint"),
+    ("attn.to_v", 1, 1, "joint"),
+)
+_SINUSOIDAL = 256  # channels of the timestep and guidance embedding
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module with parameters, by its diffusers name. ``tokens``: the rows it sees, ``one`` a sample.
+
+    ``shape`` is the weight's: (out, in) of a Linear, (head_dim,) of a norm.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    bias: bool
+    tokens: Tokens
+    linear: bool
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, bias included."""
+        return self.shape[0] * (self.shape[1] if self.linear else 1) + self.shape[0] * self.bias
+
+    @property
+    def block(self) -> str | None:
+        """The block it lies in, ``None`` for embedders, final norm and output projection."""
+        return block_of(self.name)
+
+    def adapter_parameters(self, rank: int) -> int:
+        """Number of parameters of a LoRA of this rank on it."""
+        return rank * sum(self.shape)
+
+
+def modules(spec: TransformerSpec) -> tuple[Module, ...]:
+    """Return every module that owns parameters, in the order of diffusers' ``FluxTransformer2DModel``."""
+    return tuple(_modules(spec))
+
+
+def _modules(spec: TransformerSpec) -> Iterator[Module]:
+    width = spec.hidden
+    embedders = [("timestep_embedder", _SINUSOIDAL), ("guidance_embedder", _SINUSOIDAL)][: 1 + spec.guidance_embeds]
+    for name, inputs in [*embedders, ("text_embedder", spec.pooled_projection_dim)]:
+        yield Module(f"time_text_embed.{name}.linear_1", (width, inputs), True, "one", True)
+        yield Module(f"time_text_embed.{name}.linear_2", (width, width), True, "one", True)
+    yield Module("context_embedder", (width, spec.joint_attention_dim), True, "text", True)
+    yield Module("x_embedder", (width, spec.in_channels), True, "image", True)
+    for block in spec.layout.names:
+        for name, out, inputs, tokens in _DOUBLE if block.startswith("double") else _SINGLE:
+            shape = (out * width, inputs * width) if inputs else (spec.head_dim,)
+            yield Module(f"{block_path(block)}.{name}", shape, bool(inputs), tokens, bool(inputs))
+    yield Module("norm_out.linear", (2 * width, width), True, "one", True)
+    yield Module("proj_out", (spec.in_channels, width), True, "image", True)
