@@ -1,0 +1,188 @@
+"""The only code that writes what must not be lost.
+
+Everything is written under a temporary name beside its place, synced, then renamed: a kill at any moment leaves the
+old one or the new one, and leftovers named ``.tmp-*`` or ``.del-*``.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from blockrate.core.errors import WriteError
+
+MANIFEST = "manifest.json"
+_WINDOWS = os.name == "nt"
+# The calls that change the disk: a test fails or dies at each of them.
+_open, _write, _fsync, _replace, _unlink, _remove_tree = (
+    os.open,
+    os.write,
+    os.fsync,
+    os.replace,
+    os.unlink,
+    shutil.rmtree,
+)
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Replace ``path`` by ``data``, durably. Its folder must exist. Raises WriteError with the old file untouched."""
+    content = data.encode() if isinstance(data, str) else data
+    temporary = temporary_beside(path)
+    with _disk_errors(path, temporary, need=len(content)):
+        _write_file(temporary, content)
+        _sync(temporary)
+        _rename(temporary, path)
+        _sync_folder(path.parent)
+
+
+def commit_folder(
+    temporary: Path, final: Path, *, facts: Mapping[str, object] | None = None, replace: bool = False
+) -> None:
+    """Give a finished folder, also one that a library wrote, its final name, durably; its manifest holds ``facts``.
+
+    ``final`` is a new name, unless ``replace``: then the folder there stays as ``<name>.old`` until the new one stands.
+    Raises WriteError with ``temporary`` removed.
+    """
+    with _disk_errors(final, temporary):
+        if final.exists() and not replace:
+            raise WriteError(str(final), "exists already", "Choose another name, or move it away.")
+        _write_file(temporary / MANIFEST, _manifest_text({**(facts or {}), "files": _files(temporary)}))
+        for entry in [*temporary.rglob("*"), temporary]:
+            _sync_folder(entry) if entry.is_dir() else _sync(entry)
+        old = final.with_name(final.name + ".old")
+        if final.exists():
+            remove_folder(old)
+            _rename(final, old)
+        _rename(temporary, final)
+        _sync_folder(final.parent)
+    if replace:
+        remove_folder(old)
+
+
+def verify_folder(folder: Path) -> list[str]:
+    """What is wrong with a committed folder, a reason each; empty means whole."""
+    try:
+        text = (folder / MANIFEST).read_bytes()
+        manifest = json.loads(text)
+        if text != _manifest_text({key: value for key, value in manifest.items() if key != "checksum"}):
+            return [f"{MANIFEST} is damaged"]
+        return [reason for name, fact in manifest["files"].items() if (reason := _damage(folder / name, fact))]
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        return [f"{MANIFEST} is missing or cannot be read"]
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder; a kill half way leaves a ``.del-*`` leftover, never half a folder. Absent is fine."""
+    doomed = folder.with_name(f".del-{uuid4().hex}")
+    with _disk_errors(folder), suppress(FileNotFoundError):
+        _rename(folder, doomed)
+        with suppress(OSError):  # a file still open on Windows: the next sweep takes it
+            _remove_tree(doomed)
+
+
+def sweep_leftovers(folder: Path) -> list[Path]:
+    """Remove what kills left in ``folder`` and name it. Hold the run's lock: a living run has temporaries too."""
+    leftovers = sorted([*folder.glob(".tmp-*"), *folder.glob(".del-*")])
+    for leftover in leftovers:
+        _discard(leftover)
+    return leftovers
+
+
+def temporary_beside(path: Path) -> Path:
+    """A fresh ``.tmp-*`` name in the same folder, so that the rename stays within one disk. Keeps the suffix."""
+    return path.with_name(f".tmp-{uuid4().hex}{path.suffix}")
+
+
+def _files(folder: Path) -> dict[str, dict[str, object]]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / MANIFEST)
+    return {
+        file.relative_to(folder).as_posix(): {"size": file.stat().st_size, "sha256": _sha256(file)} for file in files
+    }
+
+
+def _manifest_text(manifest: Mapping[str, object]) -> bytes:
+    """One spelling per manifest, with a checksum over the rest: a flipped bit anywhere in the file shows."""
+    checksum = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**manifest, "checksum": checksum}, sort_keys=True, indent=1).encode()
+
+
+def _damage(file: Path, fact: Mapping[str, object]) -> str:
+    try:
+        if file.stat().st_size != fact["size"]:
+            return f"{file.name} has {file.stat().st_size} bytes, not {fact['size']}"
+        return f"{file.name} has changed" if _sha256(file) != fact["sha256"] else ""
+    except OSError:
+        return f"{file.name} is missing or cannot be read"
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def _disk_errors(path: Path, temporary: Path | None = None, *, need: int = 0) -> Iterator[None]:
+    """Turn OSError into WriteError about ``path``; on any error remove ``temporary``."""
+    try:
+        yield
+    except Exception as error:
+        if temporary:
+            _discard(temporary)
+        if isinstance(error, OSError):
+            raise write_error(path, error, need=need) from error
+        raise
+
+
+def write_error(path: Path, error: OSError, *, need: int = 0) -> WriteError:
+    """The sentence for a failed write: what is wrong with the disk, and the cure. ``need``: bytes, if known."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        needs = f"; this needs {need / 2**20:,.1f} MiB" if need else ""
+        with suppress(OSError):
+            needs += f", {shutil.disk_usage(path.parent).free / 2**20:,.1f} MiB are free"
+        return WriteError(str(path), f"the disk is full{needs}", "Free some space, or choose a folder on another disk.")
+    cure = (
+        "Its folder is gone." if error.errno == errno.ENOENT else "Check its folder's permissions, or choose another."
+    )
+    return WriteError(str(path), f"cannot be written ({error.strerror or error})", cure)
+
+
+def _discard(leftover: Path) -> None:
+    with suppress(OSError):
+        _remove_tree(leftover) if leftover.is_dir() and not leftover.is_symlink() else _unlink(leftover)
+
+
+def _rename(source: Path, target: Path) -> None:
+    for _ in range(10 if _WINDOWS else 0):  # a virus scanner or an indexer holds the file for a moment
+        with suppress(PermissionError):
+            return _replace(source, target)
+        time.sleep(0.05)
+    _replace(source, target)
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    descriptor = _open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0))
+    try:
+        rest = memoryview(content)
+        while rest:  # one call may write less than asked, and never more than 2 GiB
+            rest = rest[_write(descriptor, rest) :]
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    descriptor = _open(path, os.O_RDWR if _WINDOWS else os.O_RDONLY)  # Windows syncs writable handles only
+    try:
+        _fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    if not _WINDOWS:  # it opens no folders, and its file system journals the rename
+        _sync(folder)

@@ -1,0 +1,203 @@
+"""What happens in a run: one JSON object a line in ``events.jsonl``; the type is the class's name in lower case."""
+
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+Files = Sequence[Path | str]
+Numbers = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run begins. A group: name, blocks, parameters, multiplier, learning_rate (from the optimizer)."""
+
+    config_hash: str
+    pid: int
+    groups: Sequence[Mapping[str, object]]
+    first_trained_block: str | None
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A run goes on from a checkpoint; readers drop later steps of the earlier life."""
+
+    from_step: int
+    changes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What is being done: loading, caching, training, sampling, saving. ``total`` 0 = unknown."""
+
+    name: str
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step; ``learning_rate`` is the base rate after schedule."""
+
+    loss: float
+    learning_rate: float
+    grad_norm: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What each block does; rates are read from the optimizer, None where nothing can be said."""
+
+    learning_rates: Numbers
+    grad_norms: Numbers = field(default_factory=dict)
+    update_ratios: Numbers = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Validated:
+    """The loss of the validation concepts, on fixed noise and timesteps."""
+
+    loss: float
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Images drawn during training."""
+
+    files: Files
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A committed checkpoint or an export."""
+
+    path: Path | str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A step not taken, the files of its batch and the block at fault if known."""
+
+    reason: str
+    files: Files = ()
+    block: str | None = None
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something to know; training goes on."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The run ended badly, with this exit code."""
+
+    code: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The run was asked to stop and has stopped."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run is done and made these files."""
+
+    outputs: Files
+
+
+Event = (
+    Started
+    | Resumed
+    | Phase
+    | Step
+    | Blocks
+    | Validated
+    | Sampled
+    | Saved
+    | Skipped
+    | Warned
+    | Failed
+    | Stopped
+    | Finished
+)
+
+
+class EventLog:
+    """Appends events to a file; mends the torn last line of a killed run. ``phase``, ``step``: the last written."""
+
+    def __init__(self, path: Path) -> None:
+        self.phase, self.step = "starting", 0
+        self._path, self._lock = path, threading.Lock()
+        with suppress(OSError):
+            self._torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+
+    def write(self, event: Event, *, step: int) -> None:
+        """Append ``event`` in one write. Never raises: a full disk must not stop training."""
+        self.step, self.phase = step, event.name if isinstance(event, Phase) else self.phase
+        row = {"type": type(event).__name__.lower(), "time": time.time(), "step": step, **asdict(event)}
+        line = json.dumps(_plain(row), allow_nan=False).encode() + b"\n"
+        with self._lock, suppress(OSError):
+            data, self._torn = b"\n" * self._torn + line, True  # torn, should the write fail half way
+            with self._path.open("ab", buffering=0) as stream:
+                self._torn = stream.write(data) != len(data)
+
+
+def read_events(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """The events after byte ``offset`` up to the last full line, and the offset to go on from.
+
+    A missing file has none; lines torn by a kill are left out; a file grown shorter is read from its start.
+    """
+    try:
+        with path.open("rb") as stream:
+            offset = offset if offset <= stream.seek(0, os.SEEK_END) else 0
+            stream.seek(offset)
+            data = stream.read()
+    except OSError:
+        return [], offset
+    whole = data[: data.rfind(b"\n") + 1]
+    return [event for line in whole.splitlines() if (event := _event(line))], offset + len(whole)
+
+
+def last_event(path: Path) -> dict[str, Any]:
+    """The newest event, empty if there is none; reads the end of the file only."""
+    try:
+        start = max(0, path.stat().st_size - 2**18)  # an event with 57 rates is some 6 KiB
+    except OSError:
+        return {}
+    return (read_events(path, start)[0] or [{}])[-1]
+
+
+def _event(line: bytes) -> dict[str, Any]:
+    with suppress(ValueError):
+        event = json.loads(line)
+        return event if isinstance(event, dict) and "type" in event else {}
+    return {}
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as JSON can hold it: NaN and infinities become null, paths text, numpy and torch scalars numbers."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    try:
+        return float(value) if math.isfinite(float(value)) else None
+    except (TypeError, ValueError):
+        return str(value)

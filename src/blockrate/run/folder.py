@@ -1,0 +1,126 @@
+"""A run on disk: where its files are, who has its lock, and what it is told to do."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from blockrate.core.errors import ConfigError
+from blockrate.run.durable import atomic_write, temporary_beside, write_error
+
+
+class StopRequested(Exception):  # noqa: N818 -- nothing is wrong
+    """Raised where a run obeys the request to stop."""
+
+
+@dataclass
+class StopFlag:
+    """Set by a signal or a ``stop`` command; ``commands`` are the others (save, sample) for the loop to take out."""
+
+    requested: bool = False
+    commands: list[str] = field(default_factory=list)
+
+    def obey(self) -> None:
+        """Raise StopRequested if a stop was asked for: between steps, images and files."""
+        if self.requested:
+            raise StopRequested
+
+
+class RunFolder:
+    """The files of one run, below ``workspace_dir``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file, self.events_file = path / "config.json", path / "events.jsonl"
+        self.log_file, self.heartbeat_file = path / "log.txt", path / "heartbeat.json"
+        self.lock_file, self.who_file = path / ".lock", path / "who.json"
+        self.commands, self.checkpoints, self.samples = path / "commands", path / "checkpoints", path / "samples"
+
+    def create(self, config_json: str) -> None:
+        """Make the folder with its config. Raises WriteError."""
+        try:
+            for folder in (self.commands, self.checkpoints, self.samples):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(self.path, error) from error
+        atomic_write(self.config_file, config_json)
+
+
+@contextmanager
+def lock(run: RunFolder) -> Iterator[None]:
+    """Hold the run's kernel lock, which dies with the process. Raises ConfigError naming the run that has it."""
+    try:
+        held = FileLock(run.lock_file).acquire(timeout=1)  # outwaits the glances of is_alive
+    except Timeout:
+        who = read_json(run.who_file)
+        raise ConfigError(
+            "workspace_dir",
+            f"{run.path} is in use by process {who.get('pid')} on {who.get('host')}, started {who.get('start')}",
+            "Stop that run, or choose another folder.",
+        ) from None
+    except OSError as error:
+        raise write_error(run.lock_file, error) from error
+    with held:
+        _replace(run.who_file, {**_identity(), "start": datetime.now(UTC).isoformat(timespec="seconds")})
+        yield
+
+
+def is_alive(run: RunFolder) -> bool:
+    """Whether an engine holds the lock: the kernel's word, so a killed one is dead at once."""
+    if not run.lock_file.exists():
+        return False
+    try:
+        with FileLock(run.lock_file, blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
+def write_heartbeat(run: RunFolder, phase: str, step: int, *, stopping: bool = False) -> None:
+    """Say that the engine lives and what it does, about once a second. Not synced, never raises."""
+    _replace(
+        run.heartbeat_file, {**_identity(), "phase": phase, "step": step, "stopping": stopping, "time": time.time()}
+    )
+
+
+def send_command(run: RunFolder, command: str) -> None:
+    """Leave stop, save or sample for the engine, which deletes it when obeyed. Raises WriteError."""
+    atomic_write(run.commands / f"{time.time_ns()}-{os.getpid()}.json", json.dumps({"command": command}))
+
+
+def pending_commands(run: RunFolder) -> list[str]:
+    """Take the commands out of the folder, oldest first; a half-written one is left for the next look."""
+    commands = []
+    for file in sorted(run.commands.glob("[!.]*.json")):
+        with suppress(OSError, KeyError):
+            commands.append(str(read_json(file)["command"]))
+            file.unlink()
+    return commands
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file, empty if it is missing or torn."""
+    with suppress(OSError, ValueError):
+        content = json.loads(file.read_bytes())
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def _identity() -> dict[str, object]:
+    return {"pid": os.getpid(), "create_time": psutil.Process().create_time(), "host": socket.gethostname()}
+
+
+def _replace(file: Path, content: dict[str, object]) -> None:
+    temporary = temporary_beside(file)
+    with suppress(OSError):  # on Windows a reader may be in the way: the next one gets through
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(temporary, file)

@@ -1,0 +1,129 @@
+"""The training process: started in a session of its own, seen and stopped through its run folder."""
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from blockrate.run.durable import write_error
+from blockrate.run.events import last_event
+from blockrate.run.folder import RunFolder, is_alive, pending_commands, read_json, send_command
+
+StateName = Literal["No run", "Preparing", "Running", "Stopping", "Finished", "Failed", "Lost"]
+SENTENCES = {
+    0: "The run is done.",
+    1: "The run failed by a fault of blockrate.",
+    2: "A setting is wrong.",
+    65: "A data or model file cannot be used.",
+    71: "Memory ran out.",
+    73: "A file could not be written.",
+    74: "No checkpoint is whole.",
+    75: "The run was stopped.",
+    76: "The loss was not a number.",
+    130: "The run left at once, as asked by a second signal.",
+}
+WORKING = ("training", "sampling", "saving")
+SILENCE_SECONDS = 30
+# In a process group without a window, so that no console takes it along; out of its parent's job where that is allowed.
+_BREAKAWAY = 0x01000000
+_WINDOWS_FLAGS = (0x08000200 | _BREAKAWAY, 0x08000200)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a run is doing, derived at this moment. ``exit_code`` is None while it is alive or was never started."""
+
+    name: StateName
+    sentence: str
+    phase: str = ""
+    step: int = 0
+    exit_code: int | None = None
+
+
+def engine_command(run: Path) -> list[str]:
+    """The command line of the engine; BLOCKRATE_ENGINE replaces it for launchers, the run folder comes last."""
+    launcher = os.environ.get("BLOCKRATE_ENGINE", "")
+    return [*(shlex.split(launcher) or [sys.executable, "-m", "blockrate.engine"]), str(run.absolute())]
+
+
+def start_engine(run: RunFolder) -> subprocess.Popen[bytes]:
+    """Start the engine so that neither Ctrl-C nor the end of the terminal or of this process reaches it."""
+    pending_commands(run)  # a stop that an earlier run did not live to obey must not end this one
+    try:
+        log = run.log_file.open("ab")
+    except OSError as error:
+        raise write_error(run.log_file, error) from error
+    environment = {**os.environ, "PYTHONUTF8": "1"}
+    with log:
+        for flags in _WINDOWS_FLAGS if os.name == "nt" else (0,):
+            with suppress(PermissionError if flags & _BREAKAWAY else ()):
+                return subprocess.Popen(
+                    engine_command(run.path),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    start_new_session=not flags,
+                    creationflags=flags,
+                )
+    raise AssertionError("the last flags raise")
+
+
+def stop_engine(run: RunFolder) -> None:
+    """Ask a living engine to stop, as a signal does: the first time it finishes its step and saves, the second not."""
+    who = read_json(run.who_file)
+    with suppress(psutil.NoSuchProcess):
+        if os.name != "nt" and is_alive(run) and who.get("host") == socket.gethostname():
+            process = psutil.Process(who["pid"])
+            if process.create_time() == who["create_time"]:  # else the number was given to somebody else
+                return process.send_signal(signal.SIGINT)
+    return send_command(run, "stop")  # no signal reaches it: Windows, another host, an engine that is only starting
+
+
+def run_state(run: RunFolder) -> RunState:
+    """What the run is doing, from its lock, its heartbeat and its last event, never from a stored word."""
+    if is_alive(run):
+        return _live_state(run)
+    event = last_event(run.events_file)
+    step = event.get("step", 0)
+    match event.get("type"):
+        case "finished":
+            return RunState("Finished", SENTENCES[0], step=step, exit_code=0)
+        case "failed":
+            return RunState("Failed", str(event.get("message")), step=step, exit_code=event.get("code", 1))
+        case "stopped":
+            return RunState("No run", f"Stopped at step {step}.", step=step, exit_code=75)
+        case _ if run.who_file.exists():
+            lost = f"The engine died after step {step} without a word (killed, out of memory?); see {run.log_file}"
+            return RunState("Lost", lost, step=step, exit_code=1)
+    return RunState("No run", "Nothing was started here.")
+
+
+def _live_state(run: RunFolder) -> RunState:
+    beat, who = read_json(run.heartbeat_file), read_json(run.who_file)
+    if beat.get("pid") != who.get("pid"):
+        beat = {}  # of an earlier run
+    phase, step = str(beat.get("phase", "starting")), int(beat.get("step", 0))
+    silence = time.time() - beat.get("time", time.time())
+    sentence = f"{phase}, step {step}, process {who.get('pid')} on {who.get('host')} since {who.get('start')}"
+    if silence > SILENCE_SECONDS:
+        sentence += f"; not responding for {silence:.0f} s"
+    if beat.get("stopping"):
+        return RunState("Stopping", sentence, phase, step)
+    return RunState("Running" if phase in WORKING else "Preparing", sentence, phase, step)
+
+
+def exit_sentence(code: int) -> str:
+    """What an engine's exit code means; negative codes are signals, as subprocess gives them."""
+    if code < 0:
+        return f"The engine was killed by signal {-code}" + (" (often: the machine ran out of memory)." * (code == -9))
+    return SENTENCES.get(code, f"The engine ended with code {code}.")
