@@ -1,0 +1,140 @@
+"""The optimizers, one row each: what they take, what they cost, whether blocks can have rates of their own."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from blockrate.config.parts import OptimizerSettings
+
+
+@dataclass(frozen=True)
+class OptimizerRow:
+    """An optimizer of the catalogue.
+
+    ``parameters``: OneTrainer's names with the defaults that an empty setting takes.
+    ``ignores_rates``: a fact about the settings, for an optimizer that honours group rates only with some of them.
+    ``state_bytes``: optimizer state per trained parameter, in bytes; factored states are counted as 0.
+    """
+
+    name: str
+    title: str
+    package: str
+    parameters: Mapping[str, Any]
+    per_block_rates: bool
+    why: str
+    state_bytes: float
+    ignores_rates: Callable[[Mapping[str, Any]], bool] = lambda values: False
+    schedule_free: bool = False
+
+    def values(self, settings: OptimizerSettings) -> dict[str, Any]:
+        """Every parameter of this optimizer, the user's value or the default."""
+        chosen = {name: getattr(settings, name) for name in self.parameters}
+        return {name: default if chosen[name] is None else chosen[name] for name, default in self.parameters.items()}
+
+
+def differing_rates_refusal(settings: OptimizerSettings) -> str | None:
+    """Why blocks cannot have different rates with these settings; None when they can. 0.0 and 1.0 alone always work."""
+    row = OPTIMIZERS[settings.optimizer]
+    if row.per_block_rates and not row.ignores_rates(row.values(settings)):
+        return None
+    return row.why
+
+
+def supports_block_rates() -> list[str]:
+    """Names of the optimizers that give blocks rates of their own with default settings, for cures."""
+    return [row.name for row in OPTIMIZERS.values() if row.per_block_rates]
+
+
+_EIGHT_BIT = {"min_8bit_size": 4096, "is_paged": False}
+_ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 1e-2}
+_FOLLOWS = "the update is the rate times a direction that does not depend on it"
+
+_ROWS = (
+    OptimizerRow("ADAMW", "AdamW", "torch", {**_ADAM, "fused": None, "stochastic_rounding": True}, True, _FOLLOWS, 8.0),
+    OptimizerRow("ADAMW_8BIT", "AdamW 8-bit", "bitsandbytes", {**_ADAM, **_EIGHT_BIT}, True, _FOLLOWS, 2.0),
+    OptimizerRow(
+        "ADAFACTOR",
+        "Adafactor",
+        "transformers",
+        {
+            "eps": 1e-30,
+            "eps2": 1e-3,
+            "clip_threshold": 1.0,
+            "decay_rate": -0.8,
+            "beta1": None,
+            "weight_decay": 0.0,
+            "scale_parameter": False,
+            "relative_step": False,
+            "warmup_init": False,
+        },
+        True,
+        "with relative_step Adafactor finds one rate by itself and ignores every learning rate, the blocks' too",
+        0.0,
+        ignores_rates=lambda values: bool(values["relative_step"]),
+    ),
+    OptimizerRow(
+        "CAME",
+        "CAME",
+        "pytorch-optimizer",
+        {"beta1": 0.9, "beta2": 0.999, "beta3": 0.9999, "eps": 1e-30, "eps2": 1e-16, "weight_decay": 1e-2},
+        True,
+        _FOLLOWS,
+        4.0,
+    ),
+    OptimizerRow(
+        "LION", "Lion", "pytorch-optimizer", {"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0}, True, _FOLLOWS, 4.0
+    ),
+    OptimizerRow(
+        "LION_8BIT",
+        "Lion 8-bit",
+        "bitsandbytes",
+        {"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, **_EIGHT_BIT},
+        True,
+        _FOLLOWS,
+        1.0,
+    ),
+    OptimizerRow(
+        "PRODIGY",
+        "Prodigy",
+        "prodigyopt",
+        {
+            "beta1": 0.9,
+            "beta2": 0.999,
+            "beta3": None,
+            "eps": 1e-8,
+            "weight_decay": 0.0,
+            "decouple": True,
+            "use_bias_correction": False,
+            "safeguard_warmup": False,
+            "d0": 1e-6,
+            "d_coef": 1.0,
+            "growth_rate": None,
+            "slice_p": 11,
+        },
+        False,
+        "Prodigy estimates one step size for all weights and raises an error when groups have different rates",
+        12.4,
+    ),
+    OptimizerRow(
+        "SCHEDULE_FREE_ADAMW",
+        "Schedule-free AdamW",
+        "schedulefree",
+        {**_ADAM, "r": 0.0, "weight_lr_power": 2.0},
+        True,
+        _FOLLOWS,
+        8.0,
+        schedule_free=True,
+    ),
+    OptimizerRow(
+        "SGD",
+        "SGD",
+        "torch",
+        {"momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False},
+        True,
+        _FOLLOWS,
+        4.0,
+    ),
+)
+
+OPTIMIZERS: Mapping[str, OptimizerRow] = MappingProxyType({row.name: row for row in _ROWS})
