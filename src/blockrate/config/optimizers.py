@@ -14,7 +14,7 @@ class OptimizerRow:
 
     ``parameters``: OneTrainer's names with the defaults that an empty setting takes.
     ``ignores_rates``: a fact about the settings, for an optimizer that honours group rates only with some of them.
-    ``state_bytes``: optimizer state per trained parameter, in bytes; factored states are counted as 0.
+    ``state_bytes``: optimizer state per trained parameter, in bytes, with default settings; factored state counts as 0.
     """
 
     name: str
@@ -41,100 +41,54 @@ def differing_rates_refusal(settings: OptimizerSettings) -> str | None:
     return row.why
 
 
-def supports_block_rates() -> list[str]:
-    """Names of the optimizers that give blocks rates of their own with default settings, for cures."""
-    return [row.name for row in OPTIMIZERS.values() if row.per_block_rates]
+def nearest_optimizer(name: str) -> str:
+    """Return the optimizer of the catalogue that comes nearest to one of OneTrainer's that is not in it."""
+    return next((nearest for start, nearest in _NEAREST if name.startswith(start)), "ADAMW")
 
 
 _EIGHT_BIT = {"min_8bit_size": 4096, "is_paged": False}
 _ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 1e-2}
-_FOLLOWS = "the update is the rate times a direction that does not depend on it"
+_LION = {"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0}
+_LION_8BIT = {**_LION, "beta2": 0.999}
+_CAME = {"beta1": 0.9, "beta2": 0.999, "beta3": 0.9999, "eps": 1e-30, "eps2": 1e-16, "weight_decay": 1e-2}
+_SGD = {"momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False}
+_ADAFACTOR = {
+    "eps": 1e-30, "eps2": 1e-3, "clip_threshold": 1.0, "decay_rate": -0.8, "beta1": None, "weight_decay": 0.0,
+    "scale_parameter": False, "relative_step": False, "warmup_init": False,
+}  # fmt: skip
+_PRODIGY = {
+    "beta1": 0.9, "beta2": 0.999, "beta3": None, "eps": 1e-8, "weight_decay": 0.0, "decouple": True,
+    "use_bias_correction": False, "safeguard_warmup": False, "d0": 1e-6, "d_coef": 1.0, "growth_rate": None,
+    "slice_p": 11,
+}  # fmt: skip
 
+_FOLLOWS = "the update is the rate times a direction that does not depend on it"
+_OWN_RATE = "with relative_step Adafactor finds one rate by itself and ignores every learning rate, the blocks' too"
+_ONE_RATE = "Prodigy estimates one step size for all weights and stops with an error when groups have different rates"
+
+# Source of names and defaults: OneTrainer's optimizer window. Of per_block_rates: measured, and proven by a test.
 _ROWS = (
     OptimizerRow("ADAMW", "AdamW", "torch", {**_ADAM, "fused": None, "stochastic_rounding": True}, True, _FOLLOWS, 8.0),
     OptimizerRow("ADAMW_8BIT", "AdamW 8-bit", "bitsandbytes", {**_ADAM, **_EIGHT_BIT}, True, _FOLLOWS, 2.0),
     OptimizerRow(
-        "ADAFACTOR",
-        "Adafactor",
-        "transformers",
-        {
-            "eps": 1e-30,
-            "eps2": 1e-3,
-            "clip_threshold": 1.0,
-            "decay_rate": -0.8,
-            "beta1": None,
-            "weight_decay": 0.0,
-            "scale_parameter": False,
-            "relative_step": False,
-            "warmup_init": False,
-        },
-        True,
-        "with relative_step Adafactor finds one rate by itself and ignores every learning rate, the blocks' too",
-        0.0,
+        "ADAFACTOR", "Adafactor", "transformers", _ADAFACTOR, True, _OWN_RATE, 0.0,
         ignores_rates=lambda values: bool(values["relative_step"]),
     ),
+    OptimizerRow("CAME", "CAME", "pytorch-optimizer", _CAME, True, _FOLLOWS, 4.0),
+    OptimizerRow("LION", "Lion", "pytorch-optimizer", _LION, True, _FOLLOWS, 4.0),
+    OptimizerRow("LION_8BIT", "Lion 8-bit", "bitsandbytes", {**_LION_8BIT, **_EIGHT_BIT}, True, _FOLLOWS, 1.0),
+    OptimizerRow("PRODIGY", "Prodigy", "prodigyopt", _PRODIGY, False, _ONE_RATE, 12.4),
     OptimizerRow(
-        "CAME",
-        "CAME",
-        "pytorch-optimizer",
-        {"beta1": 0.9, "beta2": 0.999, "beta3": 0.9999, "eps": 1e-30, "eps2": 1e-16, "weight_decay": 1e-2},
-        True,
-        _FOLLOWS,
-        4.0,
+        "SCHEDULE_FREE_ADAMW", "Schedule-free AdamW", "schedulefree", {**_ADAM, "r": 0.0, "weight_lr_power": 2.0},
+        True, _FOLLOWS, 8.0, schedule_free=True,
     ),
-    OptimizerRow(
-        "LION", "Lion", "pytorch-optimizer", {"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0}, True, _FOLLOWS, 4.0
-    ),
-    OptimizerRow(
-        "LION_8BIT",
-        "Lion 8-bit",
-        "bitsandbytes",
-        {"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, **_EIGHT_BIT},
-        True,
-        _FOLLOWS,
-        1.0,
-    ),
-    OptimizerRow(
-        "PRODIGY",
-        "Prodigy",
-        "prodigyopt",
-        {
-            "beta1": 0.9,
-            "beta2": 0.999,
-            "beta3": None,
-            "eps": 1e-8,
-            "weight_decay": 0.0,
-            "decouple": True,
-            "use_bias_correction": False,
-            "safeguard_warmup": False,
-            "d0": 1e-6,
-            "d_coef": 1.0,
-            "growth_rate": None,
-            "slice_p": 11,
-        },
-        False,
-        "Prodigy estimates one step size for all weights and raises an error when groups have different rates",
-        12.4,
-    ),
-    OptimizerRow(
-        "SCHEDULE_FREE_ADAMW",
-        "Schedule-free AdamW",
-        "schedulefree",
-        {**_ADAM, "r": 0.0, "weight_lr_power": 2.0},
-        True,
-        _FOLLOWS,
-        8.0,
-        schedule_free=True,
-    ),
-    OptimizerRow(
-        "SGD",
-        "SGD",
-        "torch",
-        {"momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False},
-        True,
-        _FOLLOWS,
-        4.0,
-    ),
-)
-
+    OptimizerRow("SGD", "SGD", "torch", _SGD, True, _FOLLOWS, 0.0),
+)  # fmt: skip
 OPTIMIZERS: Mapping[str, OptimizerRow] = MappingProxyType({row.name: row for row in _ROWS})
+
+# What comes nearest to an optimizer that OneTrainer has and blockrate does not: the first that begins its name.
+_NEAREST = (
+    ("PRODIGY_PLUS", "SCHEDULE_FREE_ADAMW"), ("SCHEDULE_FREE", "SCHEDULE_FREE_ADAMW"), ("PRODIGY", "PRODIGY"),
+    ("DADAPT", "PRODIGY"), ("LION", "LION"), ("CAME", "CAME"), ("SGD", "SGD"), ("SIGNSGD", "SGD"), ("LARS", "SGD"),
+    ("TIGER", "LION"), ("ADAM_8BIT", "ADAMW_8BIT"), ("AdEMAMix_8BIT", "ADAMW_8BIT"), ("LAMB_8BIT", "ADAMW_8BIT"),
+)  # fmt: skip

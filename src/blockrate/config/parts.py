@@ -1,6 +1,6 @@
 """The nested parts of a config: model parts, optimizer, concepts, samples. OneTrainer's names throughout."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
@@ -29,166 +29,127 @@ class Settings(BaseModel):
     )
 
 
+def setting(default: Any, description: str, **limits: Any) -> Any:
+    """Return a field whose description is tooltip, docs and help at once; a class as default is made anew each time."""
+    if isinstance(default, type):
+        return Field(default_factory=default, description=description, **limits)
+    return Field(default=default, description=description, **limits)
+
+
 class Part(Settings):
     """One component of the model."""
 
-    model_name: str = Field("", description="Load this part from here instead of from the base model: a folder or file")
-    weight_dtype: WeightDtype = Field(
-        "BFLOAT_16",
-        description="How the weights lie in memory. FLOAT_8 halves and NFLOAT_4 quarters what BFLOAT_16 needs; "
-        "both are for frozen weights only",
-    )
+    model_name: str = setting("", "Load this part from here instead of from the base model: a folder or file")
+    weight_dtype: WeightDtype = setting("BFLOAT_16", "Form of the weights in memory; the last two only if frozen")
 
 
 class TransformerPart(Part):
     """The part that trains."""
 
-    train: Flag = Field(True, description="Train the transformer. Off: nothing of it trains, whatever the rates say")
-    stop_training_after: Whole | None = Field(
-        None, ge=0, description="Freeze the transformer after this many units; empty = never"
-    )
-    stop_training_after_unit: TimeUnit = Field(
-        "NEVER", description="Unit of the setting before; NEVER trains to the end"
-    )
-    learning_rate: Real | None = Field(
-        None, gt=0, description="Base learning rate of the transformer; empty = the general learning rate"
-    )
-    guidance_scale: Real = Field(
-        1.0, ge=0, description="Guidance the model is told during training. 1.0 is what FLUX.1-dev trainers use"
-    )
-    gradient_checkpointing: Flag = Field(
-        True, description="Compute activations twice instead of keeping them: much less memory, about a third slower"
-    )
+    train: Flag = setting(True, "Train the transformer. Off: nothing of it trains, whatever the rates say")
+    stop_training_after: Whole | None = setting(None, "Freeze it after this many units; empty = never", ge=0)
+    stop_training_after_unit: TimeUnit = setting("NEVER", "Unit of the setting before; NEVER trains to the end")
+    learning_rate: Real | None = setting(None, "Base learning rate of the transformer; empty = the general one", gt=0)
+    guidance_scale: Real = setting(1.0, "Guidance told to FLUX.1-dev in training; nearly everybody uses 1.0", ge=0)
+    gradient_checkpointing: Flag = setting(True, "Much less memory, about a third slower")
 
 
 class TextEncoderPart(Part):
     """CLIP or T5: frozen, its outputs are cached."""
 
-    dropout_probability: Fraction = Field(
-        0.0, description="Chance that a caption is replaced by an empty one for this encoder (caption dropout)"
-    )
+    dropout_probability: Fraction = setting(0.0, "Chance of an empty caption for this encoder")
 
 
 class VaePart(Part):
     """Turns images into latents and back: frozen."""
 
-    weight_dtype: WeightDtype = Field("FLOAT_32", description="Precision of the VAE. FLOAT_32 keeps the finest detail")
+    weight_dtype: WeightDtype = setting("FLOAT_32", "Precision of the VAE. FLOAT_32 keeps the finest detail")
 
 
 class OptimizerSettings(Settings):
     """The optimizer and its parameters; an empty one takes the optimizer's default (config/optimizers.py)."""
 
-    optimizer: OptimizerName = Field("ADAMW", description="Which optimizer turns gradients into changes of the weights")
-    beta1: Real | None = Field(None, ge=0, lt=1, description="Decay of the running mean of gradients")
-    beta2: Real | None = Field(None, ge=0, lt=1, description="Decay of the running mean of squared gradients")
-    beta3: Real | None = Field(
-        None, ge=0, lt=1, description="CAME: decay of the confidence; Prodigy: decay of its estimate"
-    )
-    eps: Real | None = Field(None, ge=0, description="Small number that keeps divisions away from zero")
-    eps2: Real | None = Field(
-        None, ge=0, description="Adafactor: floor of the weight scale; CAME: floor of the confidence"
-    )
-    weight_decay: Real | None = Field(
-        None, ge=0, description="Pull of the weights towards zero, times the learning rate"
-    )
-    fused: Flag | None = Field(
-        None, description="One kernel for all weights; empty = wherever it works (3-6 times faster)"
-    )
-    stochastic_rounding: Flag | None = Field(
-        None, description="Round bf16 weights by chance, so that small changes are not lost. No effect on fp32 weights"
-    )
-    clip_threshold: Real | None = Field(None, gt=0, description="Largest root mean square of an update")
-    decay_rate: Real | None = Field(
-        None, le=0, description="Adafactor: how the decay of squared gradients grows by step"
-    )
-    relative_step: Flag | None = Field(
-        None, description="Adafactor finds its own rate. Every learning rate, of blocks too, is then ignored"
-    )
-    scale_parameter: Flag | None = Field(None, description="Adafactor: multiply the rate by the size of the weights")
-    warmup_init: Flag | None = Field(None, description="Adafactor with relative_step: begin with tiny steps")
-    min_8bit_size: Whole | None = Field(None, ge=0, description="Tensors with fewer elements keep 32-bit state")
-    is_paged: Flag | None = Field(
-        None, description="Let optimizer state move to the computer's memory when the GPU is full"
-    )
-    momentum: Real | None = Field(None, ge=0, lt=1, description="SGD: how much of the last step is kept")
-    dampening: Real | None = Field(
-        None, ge=0, le=1, description="SGD: how much of the new gradient the momentum leaves out"
-    )
-    nesterov: Flag | None = Field(None, description="SGD: Nesterov's momentum")
-    decouple: Flag | None = Field(None, description="Prodigy: weight decay as in AdamW, not inside the gradient")
-    use_bias_correction: Flag | None = Field(None, description="Prodigy: Adam's bias correction")
-    safeguard_warmup: Flag | None = Field(
-        None, description="Prodigy: ignore the learning rate's warm-up in its estimate"
-    )
-    d0: Real | None = Field(None, gt=0, description="Prodigy: first guess of the step size")
-    d_coef: Real | None = Field(None, gt=0, description="Prodigy: factor of the step size it finds; 0.5 to 2")
-    growth_rate: Real | None = Field(
-        None, ge=1, description="Prodigy: most that its step size may grow in a step; empty = any"
-    )
-    slice_p: Whole | None = Field(
-        None, ge=1, description="Prodigy: use every n-th value for its estimate, to save memory"
-    )
-    r: Real | None = Field(None, ge=0, description="Schedule-free: power of the step number in the averaging weights")
-    weight_lr_power: Real | None = Field(
-        None, ge=0, description="Schedule-free: power of the rate in the averaging weights"
-    )
+    optimizer: OptimizerName = setting("ADAMW", "Which optimizer turns gradients into changes of the weights")
+    beta1: Real | None = setting(None, "Decay of the running mean of gradients", ge=0, lt=1)
+    beta2: Real | None = setting(None, "Decay of the running mean of squared gradients", ge=0, lt=1)
+    beta3: Real | None = setting(None, "CAME: decay of the confidence; Prodigy: decay of its estimate", ge=0, lt=1)
+    eps: Real | None = setting(None, "Small number that keeps divisions away from zero", ge=0)
+    eps2: Real | None = setting(None, "Adafactor: floor of the weight scale; CAME: floor of the confidence", ge=0)
+    weight_decay: Real | None = setting(None, "Pull of the weights towards zero, times the learning rate", ge=0)
+    fused: Flag | None = setting(None, "One kernel for all weights; empty = wherever it works (3-6 times faster)")
+    stochastic_rounding: Flag | None = setting(None, "Round trained bf16 weights by chance: keeps small changes")
+    clip_threshold: Real | None = setting(None, "Largest root mean square of an update", gt=0)
+    decay_rate: Real | None = setting(None, "Adafactor: how the decay of squared gradients grows by step", le=0)
+    relative_step: Flag | None = setting(None, "Adafactor finds its own rate and ignores all others")
+    scale_parameter: Flag | None = setting(None, "Adafactor: multiply the rate by the size of the weights")
+    warmup_init: Flag | None = setting(None, "Adafactor with relative_step: begin with tiny steps")
+    min_8bit_size: Whole | None = setting(None, "Tensors with fewer elements keep 32-bit state", ge=0)
+    is_paged: Flag | None = setting(None, "Let optimizer state move to the computer's memory when the GPU is full")
+    momentum: Real | None = setting(None, "SGD: how much of the last step is kept", ge=0, lt=1)
+    dampening: Real | None = setting(None, "SGD: how much of the new gradient the momentum leaves out", ge=0, le=1)
+    nesterov: Flag | None = setting(None, "SGD: Nesterov's momentum")
+    decouple: Flag | None = setting(None, "Prodigy: weight decay as in AdamW, not inside the gradient")
+    use_bias_correction: Flag | None = setting(None, "Prodigy: Adam's bias correction")
+    safeguard_warmup: Flag | None = setting(None, "Prodigy: ignore the learning rate's warm-up in its estimate")
+    d0: Real | None = setting(None, "Prodigy: first guess of the step size", gt=0)
+    d_coef: Real | None = setting(None, "Prodigy: factor of the step size it finds; 0.5 to 2", gt=0)
+    growth_rate: Real | None = setting(None, "Prodigy: most that its step size may grow in a step; empty = any", ge=1)
+    slice_p: Whole | None = setting(None, "Prodigy: use every n-th value for its estimate, to save memory", ge=1)
+    r: Real | None = setting(None, "Schedule-free: power of the step number in the averaging weights", ge=0)
+    weight_lr_power: Real | None = setting(None, "Schedule-free: power of the rate in the averaging weights", ge=0)
 
 
 class ConceptImage(Settings):
     """What is done to a concept's images."""
 
-    enable_crop_jitter: Flag = Field(True, description="Cut images at random places instead of the middle")
-    enable_random_flip: Flag = Field(False, description="Mirror images left to right by chance")
-    enable_fixed_flip: Flag = Field(False, description="Mirror every image left to right")
-    enable_resolution_override: Flag = Field(False, description="Use this concept's own resolution")
-    resolution_override: str = Field("512", description="The concept's own resolution, written like the general one")
+    enable_crop_jitter: Flag = setting(True, "Cut images at random places instead of the middle")
+    enable_random_flip: Flag = setting(False, "Mirror images left to right by chance")
+    enable_fixed_flip: Flag = setting(False, "Mirror every image left to right")
+    enable_resolution_override: Flag = setting(False, "Use this concept's own resolution")
+    resolution_override: str = setting("512", "The concept's own resolution, written like the general one")
 
 
 class ConceptText(Settings):
     """Where a concept's captions come from and what is done to them."""
 
-    prompt_source: Literal["sample", "concept", "filename"] = Field(
-        "sample", description="sample = a .txt beside each image, concept = one text file, filename = the image's name"
+    prompt_source: Literal["sample", "concept", "filename"] = setting(
+        "sample", "From a .txt per image, one file, or names"
     )
-    prompt_path: str = Field("", description="The text file for the source 'concept'; each line is one caption")
-    enable_tag_shuffling: Flag = Field(False, description="Put the tags of a caption in a new order every time")
-    tag_delimiter: str = Field(",", min_length=1, description="What stands between tags")
-    keep_tags_count: Whole = Field(1, ge=0, description="How many tags at the beginning keep their place")
+    prompt_path: str = setting("", "The text file for the source 'concept'; each line is one caption")
+    enable_tag_shuffling: Flag = setting(False, "Put the tags of a caption in a new order every time")
+    tag_delimiter: str = setting(",", "What stands between tags", min_length=1)
+    keep_tags_count: Whole = setting(1, "How many tags at the beginning keep their place", ge=0)
 
 
 class Concept(Settings):
     """A folder of images to learn from."""
 
-    name: str = Field("", description="Your name for the concept")
-    path: str = Field("", description="Folder of the images")
-    seed: Whole = Field(0, description="Changes the random choices made for this concept")
-    enabled: Flag = Field(True, description="Use this concept")
-    type: Literal["STANDARD", "VALIDATION"] = Field(
-        "STANDARD", description="VALIDATION images are never trained on; the loss on them is measured"
-    )
-    include_subdirectories: Flag = Field(False, description="Use images in sub-folders too")
-    image_variations: Whole = Field(1, ge=1, le=1000, description="How many crops and flips of each image are cached")
-    text_variations: Whole = Field(1, ge=1, le=1000, description="How many variants of each caption are cached")
-    balancing: Real = Field(1.0, ge=0, description="Repeats of each image an epoch, or the number of samples")
-    balancing_strategy: Literal["REPEATS", "SAMPLES"] = Field(
-        "REPEATS", description="REPEATS: balancing is a factor. SAMPLES: balancing is a number of images an epoch"
-    )
-    loss_weight: Real = Field(1.0, ge=0, description="Factor of the loss of these images")
-    image: ConceptImage = Field(default_factory=ConceptImage, description="What is done to the images")
-    text: ConceptText = Field(default_factory=ConceptText, description="Where captions come from")
+    name: str = setting("", "Your name for the concept")
+    path: str = setting("", "Folder of the images")
+    seed: Whole = setting(0, "Changes the random choices made for this concept")
+    enabled: Flag = setting(True, "Use this concept")
+    type: Literal["STANDARD", "VALIDATION"] = setting("STANDARD", "VALIDATION images are measured, never trained on")
+    include_subdirectories: Flag = setting(False, "Use images in sub-folders too")
+    image_variations: Whole = setting(1, "How many crops and flips of each image are cached", ge=1, le=1000)
+    text_variations: Whole = setting(1, "How many variants of each caption are cached", ge=1, le=1000)
+    balancing: Real = setting(1.0, "Repeats of each image an epoch, or the number of samples", ge=0)
+    balancing_strategy: Literal["REPEATS", "SAMPLES"] = setting("REPEATS", "Balancing is a factor, or a count")
+    loss_weight: Real = setting(1.0, "Factor of the loss of these images", ge=0)
+    image: ConceptImage = setting(ConceptImage, "What is done to the images")
+    text: ConceptText = setting(ConceptText, "Where captions come from")
 
 
 class Sample(Settings):
     """A prompt that is turned into an image while training."""
 
-    enabled: Flag = Field(True, description="Make this sample")
-    prompt: str = Field("", description="What the image shows")
-    negative_prompt: str = Field("", description="Kept for other programs: FLUX.1 takes no negative prompt")
-    width: Pixels = Field(1024, description="Width in pixels")
-    height: Pixels = Field(1024, description="Height in pixels")
-    seed: Whole = Field(42, ge=0, description="Seed of the first noise; the same seed makes samples comparable")
-    diffusion_steps: Whole = Field(30, ge=1, le=1000, description="Sampling steps; FLUX.1-schnell needs 4")
-    cfg_scale: Real = Field(3.5, ge=0, description="Guidance of the sample; FLUX.1-schnell ignores it")
+    enabled: Flag = setting(True, "Make this sample")
+    prompt: str = setting("", "What the image shows")
+    negative_prompt: str = setting("", "Kept for other programs: FLUX.1 takes no negative prompt")
+    width: Pixels = setting(1024, "Width in pixels")
+    height: Pixels = setting(1024, "Height in pixels")
+    seed: Whole = setting(42, "Seed of the first noise; the same seed makes samples comparable", ge=0)
+    diffusion_steps: Whole = setting(30, "Sampling steps; FLUX.1-schnell needs 4", ge=1, le=1000)
+    cfg_scale: Real = setting(3.5, "Guidance of the sample; FLUX.1-schnell ignores it", ge=0)
 
 
 def _empty_for_null(value: object) -> object:
