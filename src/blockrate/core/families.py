@@ -42,22 +42,14 @@ class Family:
 
 # Sizes: the config.json of each repository; black-forest-labs/flux, src/flux/util.py.
 _DEV = TransformerSpec(BlockLayout(19, 38), 24, 128, 64, 4096, 768, guidance_embeds=True)
+_SCHNELL = replace(_DEV, guidance_embeds=False)
 _TINY = TransformerSpec(BlockLayout(19, 38), 4, 16, 64, 32, 32, guidance_embeds=True, axes_dims_rope=(4, 6, 6))
-
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (
-        Family("flux1-dev", "FLUX.1-dev", "FLUX_DEV_1", "black-forest-labs/FLUX.1-dev", _DEV),
-        Family(
-            "flux1-schnell",
-            "FLUX.1-schnell",
-            "FLUX_SCHNELL_1",
-            "black-forest-labs/FLUX.1-schnell",
-            replace(_DEV, guidance_embeds=False),
-        ),
-        Family("tiny-flux1", "FLUX.1 of toy width", "FLUX_DEV_1", "", _TINY),
-    )
-}
+_ROWS = (
+    Family("flux1-dev", "FLUX.1-dev", "FLUX_DEV_1", "black-forest-labs/FLUX.1-dev", _DEV),
+    Family("flux1-schnell", "FLUX.1-schnell", "FLUX_SCHNELL_1", "black-forest-labs/FLUX.1-schnell", _SCHNELL),
+    Family("tiny-flux1", "FLUX.1 of toy width", "FLUX_DEV_1", "", _TINY),
+)
+FAMILIES: dict[str, Family] = {family.name: family for family in _ROWS}
 
 
 def family_of(model_type: str, base_model_name: str) -> Family:
@@ -65,13 +57,10 @@ def family_of(model_type: str, base_model_name: str) -> Family:
 
     The toy is never guessed: its folder says its sizes, see ``spec_from_config``.
     """
-    published = [family for family in FAMILIES.values() if family.repo]
-    if model_type not in {family.model_type for family in published}:
-        known = ", ".join(family.model_type for family in published)
-        raise ConfigError("model_type", f"{model_type!r} is not supported", f"Use one of {known}.")
-    if "schnell" in base_model_name.lower():
-        return FAMILIES["flux1-schnell"]
-    return next(family for family in published if family.model_type == model_type)
+    published = {family.model_type: family for family in _ROWS if family.repo}
+    if model_type not in published:
+        raise ConfigError("model_type", f"{model_type!r} is not supported", f"Use one of {', '.join(published)}.")
+    return FAMILIES["flux1-schnell"] if "schnell" in base_model_name.lower() else published[model_type]
 
 
 def spec_from_config(config: Mapping[str, object], where: str = "transformer/config.json") -> TransformerSpec:

@@ -23,15 +23,15 @@ def check_multipliers(multipliers: Mapping[str, object], layout: BlockLayout, mo
         problem = f"{multipliers!r} is not an object of block names and numbers"
         raise ConfigError(KEY, problem, 'Write it like {"double_block_0": 0.5}.')
     allowed = (*layout.names, OTHER)
-    problems = [_name_problem(key, layout, allowed, model) for key in multipliers if key not in allowed]
-    problems += [
-        f"{key}: {value!r} is not a number from 0.0 to 1.0"
+    problems = [
+        f"{key}: {value!r} is not a number from 0.0 to 1.0" if key in allowed else _name_problem(key, layout, model)
         for key, value in multipliers.items()
-        if key in allowed and not _is_multiplier(value)
+        if key not in allowed or not _is_multiplier(value)
     ]
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        cure = f"Use {_ranges(layout)} or other, each with a number from 0.0 (frozen) to 1.0 without quotes."
+        ranges = ", ".join(_range(kind, layout) for kind in _KINDS)
+        cure = f"Use {ranges} or other, each with a number from 0.0 (frozen) to 1.0 without quotes."
         raise ConfigError(KEY, "; ".join(problems[:5]) + more, cure)
 
 
@@ -139,18 +139,16 @@ def _drawn(
 ) -> dict[str, float]:
     """Return ``values`` with ``height(position, count)`` at each chosen block, counted in model order."""
     ordered = sorted(set(chosen), key=_model_order)
-    banks = [ordered]
-    if each_bank:
-        banks = [[name for name in ordered if _model_order(name)[0] == bank] for bank in range(3)]
+    banks = (
+        [[name for name in ordered if _model_order(name)[0] == bank] for bank in range(3)] if each_bank else [ordered]
+    )
     drawn = {name: _rounded(height(index, len(bank))) for bank in banks for index, name in enumerate(bank)}
     return {**values, **drawn}
 
 
 def _model_order(name: str) -> tuple[int, int]:
-    if name == OTHER:
-        return 2, 0
-    kind, index = split_block(name)
-    return _KINDS.index(kind), index
+    kind, index = (OTHER, 0) if name == OTHER else split_block(name)
+    return (*_KINDS, OTHER).index(kind), index
 
 
 def _rounded(value: float) -> float:
@@ -162,7 +160,8 @@ def _is_multiplier(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and 0.0 <= float(value) <= 1.0
 
 
-def _name_problem(key: object, layout: BlockLayout, allowed: Sequence[str], model: str) -> str:
+def _name_problem(key: object, layout: BlockLayout, model: str) -> str:
+    allowed = (*layout.names, OTHER)
     # block_of knows other tools' names, the pattern knows "Double 3"; what is left may be a slip of the fingers.
     name = str(key)
     loose = re.fullmatch(r"(double|single)[a-z_. ]*?([0-9]+)", name.lower())
@@ -172,10 +171,6 @@ def _name_problem(key: object, layout: BlockLayout, allowed: Sequence[str], mode
     if exact and meant not in allowed:
         return f"{name}: {model} has {_range(exact[1], layout)}"
     return f"{name}: no such block" + (f" (did you mean {near[0]}?)" if near else "")
-
-
-def _ranges(layout: BlockLayout) -> str:
-    return ", ".join(_range(kind, layout) for kind in _KINDS)
 
 
 def _range(kind: str, layout: BlockLayout) -> str:
