@@ -41,7 +41,7 @@ class TrainConfig(Settings):
     debug_mode: Flag = setting(False, "Write more to the log")
     tensorboard: Flag = setting(True, "Write TensorBoard scalars, when tensorboard is installed")
     validation: Flag = setting(False, "Measure the loss on VALIDATION concepts, on fixed noise and timesteps")
-    validate_after: Whole = setting(1, "Measure the validation loss every so many units", ge=1)
+    validate_after: Whole = setting(1, "Measure the validation loss every so many units", ge=0)
     validate_after_unit: TimeUnit = setting("EPOCH", "Unit of the setting before")
     train_device: str | None = setting(None, "Device: cuda, cuda:1, mps or cpu; empty = the best one there is")
 
@@ -139,14 +139,14 @@ class TrainConfig(Settings):
     # Samples.
     samples: Samples = setting(list, "Prompts that are turned into images while training")
     sample_definition_file_name: str = setting("", "A JSON file with the samples, used when there are none here")
-    sample_after: Whole = setting(10, "Make samples every so many units", ge=1)
+    sample_after: Whole = setting(10, "Make samples every so many units", ge=0)
     sample_after_unit: TimeUnit = setting("MINUTE", "Unit of the setting before")
     sample_skip_first: Whole = setting(0, "Leave out the first so many times", ge=0)
     samples_to_tensorboard: Flag = setting(True, "Show samples in TensorBoard")
     non_ema_sampling: Flag = setting(True, "With EMA: sample the trained weights too, not the average only")
 
     # Saving.
-    backup_after: Whole = setting(30, "Save a checkpoint every so many units", ge=1)
+    backup_after: Whole = setting(30, "Save a checkpoint every so many units", ge=0)
     backup_after_unit: TimeUnit = setting("MINUTE", "Unit of the setting before")
     rolling_backup: Flag = setting(False, "Delete old checkpoints")
     rolling_backup_count: Whole = setting(3, "How many checkpoints stay", ge=1)

@@ -1,0 +1,149 @@
+"""Config files: read, migrate, apply ``--set``, validate; every mistake is told at once, before anything is loaded."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from blockrate.config.explain import contradictions, explain, notices, together
+from blockrate.config.onetrainer import Json, migrate, migrate_concept, take_unsupported
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A valid config, and what the user should hear about it."""
+
+    config: TrainConfig
+    warnings: list[str]
+
+
+def load_config(path: Path | str, *, overrides: Sequence[str] = (), ignore_unsupported: bool = False) -> LoadedConfig:
+    """Return the config in a JSON file of blockrate or OneTrainer, of any version.
+
+    ``overrides``: ``path=value`` each, as in ``--set``. Raises one ``ConfigError`` that lists everything wrong.
+    """
+    try:
+        data = read_json(Path(path))
+        if not isinstance(data, dict):
+            raise ConfigError(str(path), "does not hold a JSON object", 'Write {"learning_rate": 1e-4, ...}.')
+        return parse_config(data, overrides=overrides, ignore_unsupported=ignore_unsupported, where=str(path))
+    except RecursionError as error:
+        raise ConfigError(str(path), "is nested too deeply to be a config", "Use another file.") from error
+
+
+def parse_config(
+    data: Json, *, overrides: Sequence[str] = (), ignore_unsupported: bool = False, where: str = "config"
+) -> LoadedConfig:
+    """Return the config in a parsed JSON object, which is used up; see ``load_config``."""
+    warnings = migrate(data)
+    for text in overrides:
+        _override(data, text)
+    warnings += _read_lists(data)
+    unsupported = take_unsupported(data)
+    changing = [item for item in unsupported if item.cure]
+    errors = [] if ignore_unsupported else [item.error() for item in changing]
+    if harmless := ", ".join(item.where for item in unsupported if not item.cure):
+        warnings.append(f"settings without effect here, the result is the same: {harmless}")
+    if changing and ignore_unsupported:
+        warnings.append(f"not supported and ignored as asked: {', '.join(item.where for item in changing)}")
+    if data.get("training_method") == "FINE_TUNE":
+        data.setdefault("output_model_format", "DIFFUSERS")
+    try:
+        config = TrainConfig.model_validate(data)
+    except ValidationError as error:
+        raise together(where, errors + explain(error)) from None
+    if errors := errors + contradictions(config):
+        raise together(where, errors)
+    return LoadedConfig(config, warnings + notices(config))
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds. Raises ``ConfigError`` that says where the file is wrong."""
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_without_duplicates)
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be read: {error.strerror}", "Check the path and its rights.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), f"is not UTF-8 text (byte {error.start})", "Save it as UTF-8.") from error
+    except json.JSONDecodeError as error:
+        problem = f"is not valid JSON, line {error.lineno} column {error.colno}: {error.msg}"
+        raise ConfigError(str(path), problem, "Correct it there or just before.") from error
+    except ValueError as error:  # a key twice, a number of thousands of digits, a path that cannot be
+        raise ConfigError(str(path), f"is not right: {error}", "Correct it.") from error
+
+
+def config_json(config: TrainConfig) -> str:
+    """Return the whole config as indented JSON."""
+    return json.dumps(config.model_dump(), indent=2, ensure_ascii=False) + "\n"
+
+
+def config_hash(config: TrainConfig) -> str:
+    """Return 16 hexadecimal digits that tell configs apart."""
+    canonical = json.dumps(config.model_dump(), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> Json:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice in one object")
+    return data
+
+
+def _override(data: Json, text: str) -> None:
+    """Put ``path=value`` into ``data``; the index after the last one of a list adds to it."""
+    path, equals, raw = text.partition("=")
+    names = path.strip().split(".")
+    if not equals or not all(names):
+        raise ConfigError(f"--set {text}", "is not path=value", "Write it like --set learning_rate=1e-4.")
+    node: Any = data
+    for name, following in zip(names, [*names[1:], None], strict=True):
+        key: str | int = name
+        if isinstance(node, list):
+            if not name.isdecimal() or int(name) > len(node):
+                cure = f"Use a number from 0 to {len(node)}; {len(node)} adds one."
+                raise ConfigError(f"--set {path}", f"the list has {len(node)} entries and none is {name!r}", cure)
+            key = int(name)
+            node += [None] * (key == len(node))
+        elif not isinstance(node, dict):
+            raise ConfigError(f"--set {path}", f"{node!r} has nothing inside", "Shorten the path.")
+        if following is None:
+            node[key] = _value(raw)
+        elif (node[key] if isinstance(node, list) else node.get(key)) is None:
+            node[key] = [] if following.isdecimal() else {}
+        node = node[key]
+
+
+def _value(raw: str) -> object:
+    try:
+        return json.loads(raw, object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError):
+        return raw
+
+
+def _read_lists(data: Json) -> list[str]:
+    """Put concepts and samples that lie in files of their own into ``data``; paths are from the working directory."""
+    warnings = []
+    for key, file_key, usual in (
+        ("concepts", "concept_file_name", "training_concepts/concepts.json"),
+        ("samples", "sample_definition_file_name", "training_samples/samples.json"),
+    ):
+        name = data.get(file_key)
+        if data.get(key) or not isinstance(name, str) or not name:
+            continue
+        if name == usual and not Path(name).exists():  # every saved OneTrainer config names it
+            warnings.append(f"{file_key}: there is no {name} here, so there are no {key}")
+            continue
+        data[key] = read_json(Path(name))
+        if not isinstance(data[key], list):
+            raise ConfigError(file_key, f"{name} does not hold a JSON list", "Use OneTrainer's own file.")
+        for item in data[key] if key == "concepts" else ():
+            migrate_concept(item)
+    return warnings

@@ -1,0 +1,185 @@
+"""What a model file or folder is, read from headers alone: sizes of the transformer, and refusals of what cannot load.
+
+Source of the safetensors form: huggingface/safetensors; of the names: black-forest-labs/flux and diffusers.
+"""
+
+import json
+import math
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.blocks import BlockLayout, block_of
+from blockrate.core.errors import FileError
+from blockrate.core.families import FAMILIES, TransformerSpec, family_of, spec_from_config
+
+Tensors = dict[str, tuple[str, tuple[int, ...]]]
+
+_LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
+_BFL_WIDTH = 3072  # diffusers' converter of BFL names is fixed to it
+_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.")
+_SCALES = re.compile(r"(scale_weight|weight_scale(_2)?|scaled_fp8|comfy_quant|scale_input|input_scale)$")
+# Input, text, pooled and guidance projection, and a norm as long as a head.
+_BFL = (
+    "img_in",
+    "txt_in",
+    "vector_in.in_layer",
+    "guidance_in.in_layer",
+    "double_blocks.0.img_attn.norm.query_norm.scale",
+)
+_DIFFUSERS = (
+    "x_embedder", "context_embedder", "time_text_embed.text_embedder.linear_1",
+    "time_text_embed.guidance_embedder.linear_1", "transformer_blocks.0.attn.norm_q.weight",
+)  # fmt: skip
+# A part of a tensor's name that gives another architecture away, the surest first.
+_OTHERS = {
+    "lora_": "a LoRA", "distilled_guidance_layer": "Chroma", "double_stream_modulation": "FLUX.2",
+    "joint_blocks": "Stable Diffusion 3", "conditioner.embedders": "Stable Diffusion XL",
+    "label_emb": "Stable Diffusion XL", "input_blocks": "Stable Diffusion", "time_embedding": "a U-Net of diffusers",
+}  # fmt: skip
+
+
+def model_spec(config: TrainConfig) -> TransformerSpec:
+    """Return the sizes of the transformer to train, from its folder or file header, or from its family's row.
+
+    Raises ``FileError`` for what is missing, damaged, unsafe to read or no FLUX.1.
+    """
+    name = config.transformer.model_name or config.base_model_name
+    path = Path(name)
+    if name in FAMILIES:
+        return FAMILIES[name].spec
+    if path.is_dir():
+        return _spec_of_folder(path)
+    if path.is_file():
+        return _spec_of_file(path)
+    if not _is_hub_id(name):
+        raise FileError(name, "there is no such file or folder", "Check transformer.model_name and base_model_name.")
+    return family_of(config.model_type, name).spec
+
+
+def read_header(path: Path) -> tuple[dict[str, str], Tensors]:
+    """Return the metadata of a safetensors file, and of each tensor dtype and shape. Reads no weights."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            _refuse_other_formats(path, start)
+            length = int.from_bytes(start, "little")
+            if len(start) < 8 or length > min(_LARGEST_HEADER, size - 8):
+                raise FileError(str(path), "is no safetensors file, or cut off", "Download or copy it again.")
+            header = json.loads(file.read(length))
+        metadata = header.pop("__metadata__", None) or {}
+        return metadata, {name: _tensor(facts, size - 8 - length) for name, facts in header.items()}
+    except OSError as error:
+        raise FileError(str(path), f"cannot be read: {error.strerror}", "Check the path and its rights.") from error
+    except (RecursionError, TypeError, KeyError, AttributeError, ValueError) as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(str(path), "has a damaged header or is cut off", "Download or copy it again.") from error
+
+
+def _tensor(facts: Any, size: int) -> tuple[str, tuple[int, ...]]:
+    start, end = facts["data_offsets"]
+    shape = tuple(int(side) for side in facts["shape"])
+    if not 0 <= start <= end <= size or any(side < 0 for side in shape):
+        raise ValueError("tensor outside the file")
+    return str(facts["dtype"]), shape
+
+
+def _refuse_other_formats(path: Path, start: bytes) -> None:
+    if start[:4] == b"GGUF" or path.suffix.lower() == ".gguf":
+        cure = "Use the .safetensors weights; transformer.weight_dtype NFLOAT_4 makes them as small."
+        raise FileError(str(path), "is a GGUF file, which cannot be trained here", cure)
+    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04") or path.suffix.lower() in (
+        ".ckpt",
+        ".pt",
+        ".pth",
+        ".bin",
+        ".pkl",
+    ):
+        problem = "is a pickle or archive, which can run programs when it is read"
+        raise FileError(str(path), problem, "Use the .safetensors version, or convert it with a tool you trust.")
+
+
+def _spec_of_folder(folder: Path) -> TransformerSpec:
+    """Return the sizes of a diffusers folder: of a whole model, or of a transformer alone."""
+    inside = folder / "transformer" if (folder / "transformer").is_dir() else folder
+    config_file = inside / "config.json"
+    index = _read_config(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
+    if not config_file.is_file():
+        found = f"a {index['_class_name']}" if "_class_name" in index else "no model of diffusers"
+        cure = "Use a folder with model_index.json and transformer/config.json, or a hub id."
+        raise FileError(str(folder), f"holds {found}, not a FLUX.1", cure)
+    config = _read_config(config_file)
+    spec = spec_from_config(config, str(config_file))
+    if "quantization_config" in config:
+        cure = "Use the original weights; transformer.weight_dtype FLOAT_8 or NFLOAT_4 makes them as small."
+        raise FileError(str(config_file), "belongs to weights that are already quantized", cure)
+    weights = sorted(inside.glob("*.safetensors"))
+    if not weights:
+        raise FileError(str(inside), "holds no .safetensors weights", "Download the folder again, with safetensors.")
+    for file in weights:
+        _refuse_scaled(file, read_header(file)[1])
+    return spec
+
+
+def _spec_of_file(path: Path) -> TransformerSpec:
+    """Return the sizes of a single-file transformer with BFL's or diffusers' names, alone or within a checkpoint."""
+    every = read_header(path)[1]
+    prefix = next((prefix for prefix in _PREFIXES if any(name.startswith(prefix) for name in every)), "")
+    tensors = {name.removeprefix(prefix): facts for name, facts in every.items() if name.startswith(prefix)}
+    _refuse_scaled(path, tensors)
+    image, text, pooled, guidance, norm = _BFL if "img_in.weight" in tensors else _DIFFUSERS
+    shapes = [
+        tensors.get(name, ("", ()))[1] for name in (f"{image}.weight", f"{text}.weight", f"{pooled}.weight", norm)
+    ]
+    if [len(shape) for shape in shapes] != [2, 2, 2, 1] or 0 in map(math.prod, shapes):
+        raise FileError(str(path), f"holds {_other_architecture(every)}, not a FLUX.1", "Use a FLUX.1 transformer.")
+    (hidden, in_channels), (_, joint), (_, pooled_width), (head_dim,) = shapes
+    if image == "img_in" and hidden != _BFL_WIDTH:
+        problem = f"has BFL's names and is {hidden} wide; diffusers reads those names at {_BFL_WIDTH} only"
+        raise FileError(str(path), problem, "Use a diffusers folder.")
+    rope = {family.spec.head_dim: family.spec.axes_dims_rope for family in FAMILIES.values()}
+    if in_channels != 64 or head_dim not in rope:
+        problem = (
+            f"takes {in_channels} input channels and has heads {head_dim} wide, as Fill, Depth and Canny or others do"
+        )
+        raise FileError(str(path), problem, "Use FLUX.1-dev, FLUX.1-schnell or a fine-tune of them.")
+    blocks = {block for block in map(block_of, tensors) if block}
+    double = sum(block.startswith("double") for block in blocks)
+    layout = BlockLayout(double, len(blocks) - double)
+    if blocks != set(layout.names):
+        raise FileError(str(path), "lacks some of its blocks", "Download or copy it again.")
+    guided = f"{guidance}.weight" in tensors
+    heads = hidden // head_dim
+    return TransformerSpec(layout, heads, head_dim, in_channels, joint, pooled_width, guided, rope[head_dim])
+
+
+def _other_architecture(names: Collection[str]) -> str:
+    return next((title for part, title in _OTHERS.items() if any(part in name for name in names)), "something else")
+
+
+def _refuse_scaled(path: Path, tensors: Tensors) -> None:
+    scale = next((name for name in tensors if _SCALES.search(name)), None)
+    if scale:
+        cure = "Use the bf16 file; transformer.weight_dtype FLOAT_8 makes it as small."
+        raise FileError(str(path), f"has scaled 8-bit weights ({scale}), which would load wrong in silence", cure)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileError(str(path), f"cannot be read: {error}", "Download the folder again.") from error
+    if not isinstance(config, dict):
+        raise FileError(str(path), "does not hold a JSON object", "Download the folder again.")
+    return config
+
+
+def _is_hub_id(name: str) -> bool:
+    """Tell ``owner/name`` from a path that is not there: a path has another form, or begins in a folder that exists."""
+    owner = name.partition("/")[0]
+    named_file = Path(name).suffix.lower() in (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
+    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)) and not named_file and not Path(owner).is_dir()
