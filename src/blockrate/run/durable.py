@@ -20,14 +20,8 @@ from blockrate.core.errors import WriteError
 MANIFEST = "manifest.json"
 _WINDOWS = os.name == "nt"
 # The calls that change the disk: a test fails or dies at each of them.
-_open, _write, _fsync, _replace, _unlink, _remove_tree = (
-    os.open,
-    os.write,
-    os.fsync,
-    os.replace,
-    os.unlink,
-    shutil.rmtree,
-)
+_open, _write, _fsync, _replace = os.open, os.write, os.fsync, os.replace
+_mkdir, _unlink, _remove_tree = os.mkdir, os.unlink, shutil.rmtree
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
@@ -59,7 +53,12 @@ def commit_folder(
         if final.exists():
             remove_folder(old)
             _rename(final, old)
-        _rename(temporary, final)
+        try:
+            _rename(temporary, final)
+        except OSError:
+            with suppress(OSError):
+                _rename(old, final)
+            raise
         _sync_folder(final.parent)
     if replace:
         remove_folder(old)
@@ -75,6 +74,17 @@ def verify_folder(folder: Path) -> list[str]:
         return [reason for name, fact in manifest["files"].items() if (reason := _damage(folder / name, fact))]
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return [f"{MANIFEST} is missing or cannot be read"]
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, durably. Raises WriteError."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    with _disk_errors(folder):
+        for path in reversed(missing):
+            with suppress(FileExistsError):
+                _mkdir(path)
+            _sync_folder(path.parent)
+        os.listdir(folder)  # a file of this name, a dead link
 
 
 def remove_folder(folder: Path) -> None:
@@ -101,9 +111,7 @@ def temporary_beside(path: Path) -> Path:
 
 def _files(folder: Path) -> dict[str, dict[str, object]]:
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / MANIFEST)
-    return {
-        file.relative_to(folder).as_posix(): {"size": file.stat().st_size, "sha256": _sha256(file)} for file in files
-    }
+    return {f.relative_to(folder).as_posix(): {"size": f.stat().st_size, "sha256": _sha256(f)} for f in files}
 
 
 def _manifest_text(manifest: Mapping[str, object]) -> bytes:
@@ -146,9 +154,7 @@ def write_error(path: Path, error: OSError, *, need: int = 0) -> WriteError:
         with suppress(OSError):
             needs += f", {shutil.disk_usage(path.parent).free / 2**20:,.1f} MiB are free"
         return WriteError(str(path), f"the disk is full{needs}", "Free some space, or choose a folder on another disk.")
-    cure = (
-        "Its folder is gone." if error.errno == errno.ENOENT else "Check its folder's permissions, or choose another."
-    )
+    cure = "Its folder is gone." if error.errno == errno.ENOENT else "Check the permissions, or choose another folder."
     return WriteError(str(path), f"cannot be written ({error.strerror or error})", cure)
 
 

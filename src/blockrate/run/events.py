@@ -120,21 +120,8 @@ class Finished:
     outputs: Files
 
 
-Event = (
-    Started
-    | Resumed
-    | Phase
-    | Step
-    | Blocks
-    | Validated
-    | Sampled
-    | Saved
-    | Skipped
-    | Warned
-    | Failed
-    | Stopped
-    | Finished
-)
+_Work = Started | Resumed | Phase | Step | Blocks | Validated | Sampled | Saved
+Event = _Work | Skipped | Warned | Failed | Stopped | Finished
 
 
 class EventLog:
@@ -142,7 +129,7 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.phase, self.step = "starting", 0
-        self._path, self._lock = path, threading.Lock()
+        self._path, self._lock, self._torn = path, threading.Lock(), False
         with suppress(OSError):
             self._torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
 

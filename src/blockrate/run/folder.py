@@ -15,7 +15,12 @@ import psutil
 from filelock import FileLock, Timeout
 
 from blockrate.core.errors import ConfigError
-from blockrate.run.durable import atomic_write, temporary_beside, write_error
+from blockrate.run.durable import atomic_write, make_folder, temporary_beside, write_error
+from blockrate.run.events import last_event
+
+# What a run writes into its folder, beside its outputs. The user may keep other things there.
+_FILES = ("config.json", "heartbeat.json", "who.json", "events.jsonl", "log*.txt")
+_FOLDERS = ("commands", "checkpoints", "samples", "tensorboard")
 
 
 class StopRequested(Exception):  # noqa: N818 -- nothing is wrong
@@ -47,11 +52,8 @@ class RunFolder:
 
     def create(self, config_json: str) -> None:
         """Make the folder with its config. Raises WriteError."""
-        try:
-            for folder in (self.commands, self.checkpoints, self.samples):
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(self.path, error) from error
+        for folder in (self.commands, self.checkpoints, self.samples):
+            make_folder(folder)
         atomic_write(self.config_file, config_json)
 
 
@@ -72,6 +74,22 @@ def lock(run: RunFolder) -> Iterator[None]:
     with held:
         _replace(run.who_file, {**_identity(), "start": datetime.now(UTC).isoformat(timespec="seconds")})
         yield
+
+
+def set_aside(run: RunFolder) -> Path | None:
+    """Move an earlier run's files to ``earlier/<UTC time>`` and say where. Raises ConfigError if it is at work."""
+    if not run.events_file.exists():
+        return None
+    aside = run.path / "earlier" / datetime.now(UTC).strftime("%Y-%m-%d %H-%M-%S.%f")
+    with lock(run):
+        try:
+            aside.mkdir(parents=True)
+            outputs = [Path(path).name for path in last_event(run.events_file).get("outputs", [])]
+            for entry in [entry for pattern in (*_FILES, *_FOLDERS, *outputs) for entry in run.path.glob(pattern)]:
+                os.replace(entry, aside / entry.name)
+        except OSError as error:
+            raise write_error(aside, error) from error
+    return aside
 
 
 def is_alive(run: RunFolder) -> bool:

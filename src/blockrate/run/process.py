@@ -9,8 +9,9 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
@@ -33,9 +34,8 @@ SENTENCES = {
 }
 WORKING = ("training", "sampling", "saving")
 SILENCE_SECONDS = 30
-# In a process group without a window, so that no console takes it along; out of its parent's job where that is allowed.
-_BREAKAWAY = 0x01000000
-_WINDOWS_FLAGS = (0x08000200 | _BREAKAWAY, 0x08000200)
+# A process group of its own and no window, or a closed console would take it along (these names exist on Windows only).
+_WINDOWS_FLAGS, _LEAVE_JOB = 0x00000200 | 0x08000000, 0x01000000
 
 
 @dataclass(frozen=True)
@@ -55,27 +55,21 @@ def engine_command(run: Path) -> list[str]:
     return [*(shlex.split(launcher) or [sys.executable, "-m", "blockrate.engine"]), str(run.absolute())]
 
 
-def start_engine(run: RunFolder) -> subprocess.Popen[bytes]:
+def start_engine(run: RunFolder) -> subprocess.Popen[Any]:
     """Start the engine so that neither Ctrl-C nor the end of the terminal or of this process reaches it."""
     pending_commands(run)  # a stop that an earlier run did not live to obey must not end this one
     try:
         log = run.log_file.open("ab")
     except OSError as error:
         raise write_error(run.log_file, error) from error
-    environment = {**os.environ, "PYTHONUTF8": "1"}
+    null, environment = subprocess.DEVNULL, {**os.environ, "PYTHONUTF8": "1"}
+    start = partial(subprocess.Popen, engine_command(run.path), stdin=null, stdout=log, stderr=log, env=environment)
     with log:
-        for flags in _WINDOWS_FLAGS if os.name == "nt" else (0,):
-            with suppress(PermissionError if flags & _BREAKAWAY else ()):
-                return subprocess.Popen(
-                    engine_command(run.path),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=environment,
-                    start_new_session=not flags,
-                    creationflags=flags,
-                )
-    raise AssertionError("the last flags raise")
+        if os.name != "nt":
+            return start(start_new_session=True)
+        with suppress(PermissionError):  # the parent's job may forbid to leave it
+            return start(creationflags=_WINDOWS_FLAGS | _LEAVE_JOB)
+        return start(creationflags=_WINDOWS_FLAGS)
 
 
 def stop_engine(run: RunFolder) -> None:
@@ -102,6 +96,8 @@ def run_state(run: RunFolder) -> RunState:
             return RunState("Failed", str(event.get("message")), step=step, exit_code=event.get("code", 1))
         case "stopped":
             return RunState("No run", f"Stopped at step {step}.", step=step, exit_code=75)
+        case _ if read_json(run.heartbeat_file).get("stopping"):
+            return RunState("No run", SENTENCES[130], step=step, exit_code=130)
         case _ if run.who_file.exists():
             lost = f"The engine died after step {step} without a word (killed, out of memory?); see {run.log_file}"
             return RunState("Lost", lost, step=step, exit_code=1)

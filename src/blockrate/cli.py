@@ -1,0 +1,226 @@
+"""The command line: results on stdout, everything else on stderr.
+
+Heavy imports stand inside the commands, so that ``--help`` answers at once; torch is the engine's alone.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from blockrate.core.errors import BlockrateError, ConfigError, FileError
+
+if TYPE_CHECKING:
+    from blockrate.config.files import LoadedConfig
+    from blockrate.run.folder import RunFolder
+
+TITLE = "Train Flux image models with a learning rate of its own for every transformer block."
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=TITLE)
+ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, or the name of a preset.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set a field of the config.")]
+Unsupported = Annotated[
+    bool, typer.Option("--ignore-unsupported", help="Go on although the config asks for what blockrate cannot do.")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Set an earlier run in this folder aside and start anew.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the config's workspace_dir.")]
+
+
+@app.command()
+def train(
+    config: ConfigName, settings: Settings = None, fresh: Fresh = False, ignore_unsupported: Unsupported = False
+) -> None:
+    """Train, and print the files it made; or show the run that is at work in the folder already."""
+    code, outputs = _train(_load(config, settings, ignore_unsupported), fresh)
+    _print(*outputs)
+    raise typer.Exit(code)
+
+
+@app.command()
+def plan(config: ConfigName, settings: Settings = None, as_json: AsJson = False) -> None:
+    """Print what would train at which rate, and what it costs. Loads no weights."""
+    from blockrate.config.plan import make_plan, plan_json
+
+    facts = plan_json(make_plan(_load(config, settings).config))
+    _warn(facts["warnings"])
+    if as_json:
+        return _print(json.dumps(facts))
+    from blockrate.show import plan_table
+
+    _print(*plan_table(facts))
+
+
+@app.command()
+def inspect(file: Annotated[Path, typer.Argument(help="A LoRA file.")], as_json: AsJson = False) -> None:
+    """Print how much a LoRA file changes each block, and the rates it was trained with if it knows them."""
+    from blockrate.run.lora_norms import inspect_lora
+
+    report = asdict(inspect_lora(file))
+    if as_json:
+        return _print(json.dumps(report))
+    from blockrate.show import inspect_table
+
+    _print(*inspect_table(report))
+
+
+@app.command()
+def status(folder: Run, as_json: AsJson = False) -> None:
+    """Print what a run is doing."""
+    from blockrate.run.process import run_state
+
+    state = run_state(_run_folder(folder))
+    _print(json.dumps(asdict(state)) if as_json else f"{state.name}: {state.sentence}")
+
+
+@app.command()
+def stop(folder: Run) -> None:
+    """Ask a run to finish its step and stop."""
+    from blockrate.run.folder import is_alive, send_command
+
+    run = _run_folder(folder)
+    if not is_alive(run):
+        return typer.echo(f"Nothing is running in {folder}.", err=True)
+    send_command(run, "stop")
+    typer.echo("Asked to stop after the step it is in.", err=True)
+
+
+@app.command()
+def demo(fresh: Fresh = False) -> None:
+    """Train a toy Flux on a few photographs, offline, in minutes; once done, show its result again."""
+    from blockrate.run.process import run_state
+
+    root = Path(__file__).parents[2]
+    if not (root / "examples" / "demo.json").exists():
+        raise FileError(
+            "examples/demo.json", "is not installed with the package", "Run the demo in a clone of blockrate."
+        )
+    os.chdir(root)  # the paths of the example are relative to it
+    loaded = _load("examples/demo.json")
+    run = _folder_of(loaded)
+    state, code = run_state(run), 0
+    if fresh or state.name != "Finished":
+        code, _ = _train(loaded, fresh=fresh or state.exit_code is not None)
+    if code == 0:
+        _print(*_demo_result(run, loaded))
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """The console script: a user's mistake is one line on stderr and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]  # Windows consoles
+    try:
+        app()
+    except BlockrateError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _train(loaded: "LoadedConfig", fresh: bool) -> tuple[int, list[str]]:
+    """Check everything that needs no model, start the engine, show it to its end; (exit code, outputs)."""
+    from blockrate.config.files import config_json
+    from blockrate.config.plan import make_plan, plan_json
+    from blockrate.run.events import last_event
+    from blockrate.run.folder import is_alive
+    from blockrate.run.process import start_engine
+    from blockrate.show import watch
+
+    run = _folder_of(loaded)
+    if is_alive(run) and not fresh:
+        typer.echo(f"A run is at work in {run.path}: showing it. Nothing new was started.", err=True)
+        code = watch(run, offset=run.events_file.stat().st_size)
+    else:
+        _warn(plan_json(make_plan(loaded.config))["warnings"])
+        _make_room(run, fresh)
+        run.create(config_json(loaded.config))
+        code = watch(run, start_engine(run))
+    return code, last_event(run.events_file).get("outputs", [])
+
+
+def _make_room(run: "RunFolder", fresh: bool) -> None:
+    """Set an earlier run aside if ``fresh``, else refuse to mix two runs."""
+    from blockrate.run.folder import set_aside
+    from blockrate.run.process import run_state
+
+    if fresh:
+        if aside := set_aside(run):
+            typer.echo(f"The earlier run is now in {aside}.", err=True)
+    elif run.events_file.exists():
+        problem = f"{run.path} holds an earlier run ({run_state(run).sentence.rstrip('.')})"
+        raise ConfigError("workspace_dir", problem, "Choose another one, or add --fresh to set that run aside.")
+
+
+def _load(name: str, settings: list[str] | None = None, ignore_unsupported: bool = False) -> "LoadedConfig":
+    """The config in a file or a preset; its warnings go to stderr."""
+    from blockrate.config.files import load_config
+
+    presets = Path(__file__).parent / "config" / "presets"
+    preset = presets / f"{name}.json"
+    if not Path(name).exists() and not preset.exists():
+        names = ", ".join(sorted(path.stem for path in presets.glob("*.json")))
+        raise ConfigError(name, "there is no such file and no such preset", f"The presets are {names}.")
+    path = Path(name) if Path(name).exists() else preset
+    loaded = load_config(path, overrides=settings or (), ignore_unsupported=ignore_unsupported)
+    _warn(loaded.warnings)
+    return loaded
+
+
+def _demo_result(run: "RunFolder", loaded: "LoadedConfig") -> Iterator[Any]:
+    """What the demo shows: rates and changes block by block, the fall of the loss, the files, what to try next."""
+    from blockrate.config.plan import make_plan, plan_json
+    from blockrate.run.events import read_events
+    from blockrate.run.lora_norms import inspect_lora
+    from blockrate.show import demo_table
+
+    events, _ = read_events(run.events_file)
+    outputs = [Path(path) for event in events if event["type"] == "finished" for path in event["outputs"]]
+    rates: dict[str, float] = next(
+        (event["learning_rates"] for event in reversed(events) if event["type"] == "blocks"), {}
+    )
+    losses = [event["loss"] for event in events if event["type"] == "validated" and event["loss"] is not None]
+    report = inspect_lora(outputs[0])
+    yield demo_table(plan_json(make_plan(loaded.config)), rates, {**report.blocks, "other": report.other})
+    if losses:
+        fall = 100 * (1 - losses[-1] / losses[0])
+        yield f"loss on fixed noise and timesteps: {losses[0]:.4f} -> {losses[-1]:.4f} ({fall:.0f} % lower)\n"
+    yield from (f"LoRA file   {path.absolute()}" for path in outputs)
+    yield f"samples     {run.samples.absolute()}"
+    yield f"run folder  {run.path.absolute()}\n\nTo try next:"
+    program = "blockrate" if shutil.which("blockrate") else str(Path(sys.argv[0]))
+    yield f"  {program} inspect {outputs[0]}"
+    yield f"  {program} plan examples/demo.json --set block_learning_rate_multiplier.double_block_7=0"
+    yield f"  {program} train examples/block_rates.json --set base_model_name=FOLDER --set concepts.0.path=PHOTOS"
+
+
+def _folder_of(loaded: "LoadedConfig") -> "RunFolder":
+    from blockrate.run.folder import RunFolder
+
+    return RunFolder(Path(loaded.config.workspace_dir))
+
+
+def _run_folder(path: Path) -> "RunFolder":
+    from blockrate.run.folder import RunFolder
+
+    if not path.is_dir():
+        raise ConfigError(str(path), "there is no such run folder", "Give the workspace_dir of a config.")
+    return RunFolder(path)
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def _print(*results: Any) -> None:
+    """Print tables and lines to stdout; a line is never wrapped, so that a path stays whole."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for result in results:
+        console.print(result, markup=False, soft_wrap=isinstance(result, str))

@@ -1,0 +1,134 @@
+"""``python -m blockrate.engine RUN_FOLDER``: the only door to the engine.
+
+Screen: one line if the run fails. Everything that libraries print, and tracebacks, go to the run's ``log.txt``.
+"""
+
+import errno
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from blockrate.core.errors import BlockrateError, ConfigError
+from blockrate.run.durable import write_error
+from blockrate.run.events import EventLog, Failed, Finished, Phase, Stopped
+from blockrate.run.folder import RunFolder, StopFlag, StopRequested, lock, pending_commands, write_heartbeat
+
+STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
+STOPPED, FAULT, SECOND_SIGNAL = 75, 1, 130
+
+
+def main(folder: Path) -> int:
+    """Run what ``folder`` holds to its end and give the exit code."""
+    stop, run = StopFlag(), RunFolder(folder)
+    _listen(stop)  # before anything slow: from here on no first signal ends the process
+    try:
+        with lock(run):
+            return _run(run, stop)
+    except BlockrateError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _run(run: RunFolder, stop: StopFlag) -> int:
+    screen = _send_output_to(run.log_file)
+    log, done = EventLog(run.events_file), threading.Event()
+    log.write(Phase("loading"), step=0)
+    pulse = threading.Thread(target=_pulse, args=(run, log, stop, done), daemon=True)
+    pulse.start()
+    try:
+        log.write(Finished(_train(run, log, stop)), step=log.step)
+    except StopRequested:
+        log.write(Stopped(), step=log.step)
+        return STOPPED
+    except Exception as error:
+        traceback.print_exc()
+        code, message = _explained(error, run)
+        log.write(Failed(code, message), step=log.step)
+        os.write(screen, f"error: {message}\n".encode())
+        return code
+    finally:
+        done.set()
+        pulse.join()
+    return 0
+
+
+def _train(run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("WORLD_SIZE", "blockrate trains in one process", "Start it without a launcher.")
+    from blockrate.config.files import load_config
+
+    config = load_config(run.config_file).config
+    from blockrate.engine.train import train  # seconds: torch, diffusers
+
+    stop.obey()
+    return train(config, run, log, stop)
+
+
+def _explained(error: Exception, run: RunFolder) -> tuple[int, str]:
+    """Exit code and sentence for whatever ended the run."""
+    if isinstance(error, BlockrateError):
+        return error.exit_code, str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        from blockrate.engine.memory import out_of_memory
+
+        told = out_of_memory(error, run)
+        return told.exit_code, str(told)
+    disk_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    if disk_full or "(os error 28)" in str(error):  # the second is how safetensors says it
+        cause = error if isinstance(error, OSError) and disk_full else OSError(errno.ENOSPC, "")
+        told = write_error(Path(cause.filename or run.path), cause)
+        return told.exit_code, str(told)
+    first_line = (str(error).splitlines() or [""])[0]
+    return FAULT, f"{type(error).__name__}: {first_line}. This is a fault of blockrate; details are in {run.log_file}."
+
+
+def _pulse(run: RunFolder, log: EventLog, stop: StopFlag, done: threading.Event) -> None:
+    """Write the heartbeat every second and look for commands, whatever the main thread is busy with."""
+    due = 0.0
+    while not done.is_set():
+        commands = pending_commands(run)
+        stop.requested |= "stop" in commands
+        stop.commands += [command for command in commands if command != "stop"]
+        if time.monotonic() >= due or stop.requested:
+            write_heartbeat(run, log.phase, log.step, stopping=stop.requested)
+            due = time.monotonic() + 1
+        done.wait(0.2)
+
+
+def _listen(stop: StopFlag) -> None:
+    """The first signal asks for a stop after the step; the second leaves at once, the last save stays intact."""
+    signals: list[int] = []
+
+    def on_signal(number: int, _frame: object) -> None:
+        signals.append(number)
+        if len(signals) > 1:
+            os._exit(SECOND_SIGNAL)
+        stop.requested = True
+
+    for name in STOP_SIGNALS:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), on_signal)
+
+
+def _send_output_to(log_file: Path) -> int:
+    """Send stdout and stderr of this process and of its libraries to ``log_file``; gives the old stderr."""
+    screen = os.dup(2)
+    try:
+        with log_file.open("ab") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+    except OSError as error:
+        raise write_error(log_file, error) from error
+    faulthandler.enable()  # a crash inside a driver leaves its Python stack in the log
+    return screen
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m blockrate.engine RUN_FOLDER")
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,205 @@
+"""What the terminal shows: a run's progress on stderr, results as tables on stdout."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import groupby
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from blockrate.run.events import read_events
+from blockrate.run.folder import RunFolder, is_alive
+from blockrate.run.process import exit_sentence, run_state, stop_engine
+
+GIB, BAR = 2**30, 40
+
+
+def watch(run: RunFolder, engine: "subprocess.Popen[Any] | None" = None, *, offset: int = 0) -> int:
+    """Show a run, from byte ``offset`` of its events, until its engine ends; gives the exit code.
+
+    Without ``engine`` it is somebody else's, watched by its lock. Ctrl-C and SIGTERM are handed on to it, once each.
+    """
+    with View() as view, _signals_handed_on(run, view):
+        ended = False
+        while not ended:
+            ended = engine.poll() is not None if engine else not is_alive(run)  # before the last look at the events
+            events, offset = read_events(run.events_file, offset)
+            for event in events:
+                view.show(event)
+            time.sleep(0 if ended else 0.1)
+    state = run_state(run)
+    code = engine.returncode if engine else 1 if state.exit_code is None else state.exit_code
+    if code and view.last != "failed":
+        reason = state.sentence if code == 2 else exit_sentence(code)
+        view.say(reason if code == 75 else f"error: {reason} Details are in {run.log_file}.")
+    return code if code >= 0 else 128 - code
+
+
+def plan_table(plan: Mapping[str, Any]) -> Iterator[Table | str]:
+    """``plan --json`` for the eye: what trains at which rate, equal neighbours as one row; then what it costs."""
+    table = _table("block", "parameters", "multiplier", "learning rate", "status", numbers=(1, 2, 3))
+    for names, group in _runs(plan["groups"]):
+        rate = f"{group['learning_rate']:.3g}" if group["status"] == "trained" else "-"
+        total = group["parameters"] * len(names)
+        table.add_row(_span(names), f"{total:,}", f"{group['multiplier']:g}", rate, group["status"])
+    yield table
+    trained = sum(group["parameters"] for group in plan["groups"] if group["status"] == "trained")
+    method, rate = f"{plan['training_method']} of {plan['model_type']}", f"{plan['base_learning_rate']:.3g}"
+    yield f"{method}: {trained:,} parameters train, base rate {rate}"
+    yield f"first trained block: {plan['first_trained_block'] or 'none before the other parameters'}"
+    now, ones = (sum(plan[key].values()) / GIB for key in ("memory_bytes", "memory_bytes_all_ones"))
+    parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in plan["memory_bytes"].items())
+    yield f"memory: {now:.2f} GiB ({parts}); with all multipliers 1.0: {ones:.2f} GiB"
+    yield f"a step costs {plan['step_cost']:.2f} of one with all multipliers 1.0"
+
+
+def inspect_table(report: Mapping[str, Any]) -> Iterator[Table | str]:
+    """``inspect --json`` for the eye: a bar for the norm of each block's weight change, and its multiplier if known."""
+    multipliers = report["multipliers"] or {}
+    title = f"{report['format']} LoRA, rank {report['rank']}"
+    table = _table("block", "norm", "", *(["multiplier"] if multipliers else []), title=title, numbers=(1, 3))
+    norms = {**report["blocks"], **({"other": report["other"]} if report["other"] else {})}
+    longest = max(norms.values(), default=0) or 1
+    for name, norm in norms.items():
+        multiplier = [f"{multipliers.get(name, 1.0):g}"] if multipliers else []
+        table.add_row(name, f"{norm:.4g}", "█" * round(BAR * norm / longest), *multiplier)
+    yield table
+    for key in ("base_model", "config_hash"):
+        if report[key]:
+            yield f"{key.replace('_', ' ')}: {report[key]}"
+
+
+def demo_table(plan: Mapping[str, Any], rates: Mapping[str, float], changes: Mapping[str, float]) -> Table:
+    """Per block: the rate asked for, the rate in the optimizer, the norm of the weight change in the file."""
+    table = _table("block", "rate asked", "rate in the optimizer", "weight change", numbers=(1, 2, 3))
+    rows = [
+        {
+            "name": group["name"],
+            "asked": f"{plan['base_learning_rate'] * group['multiplier']:.3g}",
+            "rate": f"{rates[group['name']]:.3g}" if group["name"] in rates else "-",
+            "change": f"{changes.get(group['name'], 0.0):.4g}",
+        }
+        for group in plan["groups"]
+        if group["status"] != "filtered"
+    ]
+    for names, row in _runs(rows):
+        table.add_row(_span(names), row["asked"], row["rate"], row["change"])
+    return table
+
+
+class View:
+    """One progress bar on a terminal; elsewhere a line at each new phase, each tenth, and every ten seconds."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.last = ""
+        self._phase, self._done, self._total, self._steps = "starting", 0, 0, 0
+        self._text, self._seconds = "", 0.0
+        self._said: tuple[object, ...] = ()
+        columns = (TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[text]}"))
+        self._bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal, transient=True)
+        self._task = self._bar.add_task("starting", total=None, text="")
+
+    def __enter__(self) -> "View":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Print one line, above the bar."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def show(self, event: Mapping[str, Any]) -> None:
+        """Show what an event says; its own kind decides where."""
+        self.last = event["type"]
+        match self.last:
+            case "phase":
+                self._phase, self._done, self._total, self._text = event["name"], event["done"], event["total"], ""
+                self._steps = event["total"] if event["name"] == "training" else self._steps
+            case "step":
+                self._step(event)
+            case "warned" | "failed":
+                self.say(f"{'error' if self.last == 'failed' else 'warning'}: {event['message']}")
+            case "skipped":
+                files = ", ".join(map(str, event["files"]))
+                self.say(f"warning: step {event['step']} skipped, {event['reason']} (block {event['block']}; {files})")
+            case "saved":
+                self.say(f"step {event['step']}: saved {event['path']}")
+            case "sampled":
+                self.say(f"step {event['step']}: drew {', '.join(map(str, event['files']))}")
+            case "validated":
+                self.say(f"step {event['step']}: validation loss {_number(event['loss'], '.4f')}")
+            case "resumed":
+                self.say("; ".join([f"goes on from step {event['from_step']}", *event["changes"]]))
+        self._draw()
+
+    def _step(self, event: Mapping[str, Any]) -> None:
+        self._phase, self._done, self._total = "training", event["step"], self._steps
+        self._seconds = 0.9 * (self._seconds or event["seconds"]) + 0.1 * event["seconds"]
+        left = timedelta(seconds=round(max(0, self._total - self._done) * self._seconds))
+        loss, rate = _number(event["loss"], ".4f"), _number(event["learning_rate"], ".2e")
+        self._text = f"  loss {loss}  rate {rate}  {1 / max(self._seconds, 1e-9):.2f} steps/s  {left} left"
+
+    def _draw(self) -> None:
+        text = f"{self._done}/{self._total}{self._text}" if self._total else self._text
+        progress = {"total": self._total or None, "completed": self._done}
+        self._bar.update(self._task, description=self._phase, text=text, **progress)
+        tenth = 10 * self._done // self._total if self._total else 0
+        now = (self._phase, self._total, tenth, int(time.monotonic() / 10))
+        if self._bar.disable and now != self._said:
+            self._said = now
+            self.say(f"{self._phase} {text}")
+
+
+@contextmanager
+def _signals_handed_on(run: RunFolder, view: View) -> Iterator[None]:
+    """Ctrl-C and SIGTERM reach the engine, which is in a session of its own, through us: each one once."""
+
+    def on_signal(_number: int, _frame: object) -> None:
+        stop_engine(run)
+        view.say("Stopping after this step. Once more leaves at once.")
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _runs(groups: Sequence[dict[str, Any]]) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """Equal neighbours of one kind together: (their names, the first)."""
+
+    def look(group: dict[str, Any]) -> tuple[object, ...]:
+        return tuple(
+            value if key != "name" else value.rstrip("0123456789") for key, value in group.items() if key != "blocks"
+        )
+
+    for _, same in groupby(groups, key=look):
+        members = list(same)
+        yield [member["name"] for member in members], members[0]
+
+
+def _span(names: Sequence[str]) -> str:
+    """``single_block_20-37`` for neighbours, the name for one."""
+    return names[0] if len(names) == 1 else f"{names[0]}-{names[-1].rpartition('_')[2]}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "nan" if value is None else format(value, form)
+
+
+def _table(*columns: str, numbers: Sequence[int], title: str = "") -> Table:
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index in numbers else "left", no_wrap=True)
+    return table

@@ -1,0 +1,48 @@
+"""The engine's own main around a trainer of a few lines, chosen by SMALL_TRAINER: no torch, so it starts at once."""
+
+import errno
+import os
+import sys
+import time
+import types
+from pathlib import Path
+
+from blockrate.core.errors import ConfigError, NotANumberError
+from blockrate.run.events import Blocks, EventLog, Phase, Started, Step, Validated
+from blockrate.run.folder import RunFolder, StopFlag
+
+STEPS = 20
+
+
+def train(config: object, run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
+    """Steps that take 10 ms (``steps``, ``slow``: 0.3 s), or one of the ways to fail."""
+    kind = os.environ.get("SMALL_TRAINER", "steps")
+    log.write(Started("hash", os.getpid(), [], "double_block_0"), step=0)
+    log.write(Phase("training", 0, STEPS), step=0)
+    print("a library says something")
+    for step in range(1, STEPS + 1):
+        time.sleep(0.3 if kind == "slow" else 0.01)
+        log.write(Step(1 / step, 1e-4, 1.0, 0.01), step=step)
+        if step == 3 and kind in FAILURES:
+            raise FAILURES[kind]
+        stop.obey()
+    log.write(Blocks({"double_block_0": 1e-4}), step=STEPS)
+    log.write(Validated(0.5), step=STEPS)
+    return [run.path / "out.safetensors"]
+
+
+FAILURES = {
+    "config": ConfigError("lora_rank", "3 is odd", "Choose 4."),
+    "nan": NotANumberError("loss", "is not a number", "Lower the learning rate."),
+    "full": OSError(errno.ENOSPC, "No space left on device", "/nowhere/file"),
+    "rust": RuntimeError("I/O error: No space left on device (os error 28)"),
+    "fault": KeyError("something of ours"),
+}
+
+if __name__ == "__main__":
+    module = types.ModuleType("blockrate.engine.train")
+    module.train = train  # type: ignore[attr-defined]
+    sys.modules["blockrate.engine.train"] = module
+    from blockrate.engine.__main__ import main
+
+    sys.exit(main(Path(sys.argv[1])))

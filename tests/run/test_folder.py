@@ -1,0 +1,149 @@
+"""The run folder: one run at a time, commands, and what the heartbeat says."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from blockrate.core.errors import BlockrateError, ConfigError, WriteError
+from blockrate.run.events import EventLog, Finished, Phase
+from blockrate.run.folder import (
+    RunFolder,
+    StopFlag,
+    StopRequested,
+    is_alive,
+    lock,
+    pending_commands,
+    send_command,
+    set_aside,
+    write_heartbeat,
+)
+
+TAKE_THE_LOCK = """
+import sys, time
+from pathlib import Path
+from blockrate.core.errors import ConfigError
+from blockrate.run.folder import RunFolder, lock
+try:
+    with lock(RunFolder(Path(sys.argv[1]))):
+        print("taken", flush=True)
+        sys.stdin.read()
+except ConfigError as error:
+    print(error, flush=True)
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.create('{"seed": 1}')
+    return folder
+
+
+def holder(run: RunFolder) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", TAKE_THE_LOCK, str(run.path)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def answer(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def test_a_run_folder_holds_its_config(run: RunFolder) -> None:
+    assert run.config_file.read_text() == '{"seed": 1}'
+    assert run.commands.is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match="cannot be written"):
+        RunFolder(tmp_path / "file" / "run").create("{}")
+
+
+def test_a_second_run_is_refused_naming_process_host_and_start(run: RunFolder) -> None:
+    with holder(run) as first:
+        assert answer(first) == "taken"
+        who = json.loads(run.who_file.read_text())
+        assert who["pid"] == first.pid
+        with (
+            pytest.raises(ConfigError, match=f"process {first.pid} on {who['host']}, started {who['start'][:10]}"),
+            lock(run),
+        ):
+            pass
+        first.communicate()
+    with lock(run):
+        assert is_alive(run)
+
+
+def test_of_many_that_start_at_once_exactly_one_wins(run: RunFolder) -> None:
+    crowd = [holder(run) for _ in range(5)]
+    answers = [answer(process) for process in crowd]
+    for process in crowd:
+        process.communicate()
+    assert answers.count("taken") == 1
+    assert sum("is in use by process" in text for text in answers) == 4
+
+
+def test_a_killed_engine_is_dead_at_once(run: RunFolder) -> None:
+    assert not is_alive(run)
+    with holder(run) as process:
+        assert answer(process) == "taken"
+        assert is_alive(run)
+        process.kill()
+        process.wait()
+        assert not is_alive(run)
+        process.communicate()
+
+
+def test_commands_are_taken_in_order_once(run: RunFolder) -> None:
+    for command in ("sample", "save", "stop"):
+        send_command(run, command)
+    (run.commands / "half.json").write_text('{"comm')
+    (run.commands / "other.json").write_text('["stop"]')
+    (run.commands / "notes.txt").write_text("stop")
+    assert pending_commands(run) == ["sample", "save", "stop"]
+    assert pending_commands(run) == []
+
+
+def test_a_heartbeat_never_raises(run: RunFolder) -> None:
+    write_heartbeat(run, "training", 12, stopping=True)
+    beat = json.loads(run.heartbeat_file.read_text())
+    assert (beat["pid"], beat["phase"], beat["step"], beat["stopping"]) == (os.getpid(), "training", 12, True)
+    write_heartbeat(RunFolder(run.path / "gone"), "training", 13)
+
+
+def test_an_earlier_run_is_set_aside_whole_and_other_files_stay(run: RunFolder) -> None:
+    log = EventLog(run.events_file)
+    log.write(Phase("training"), step=1)
+    log.write(Finished([run.path / "lora.safetensors", Path("elsewhere/model.safetensors")]), step=2)
+    for name in ("lora.safetensors", "notes.md", "samples/1.png"):
+        (run.path / name).write_text(name)
+    aside = set_aside(run)
+    assert aside
+    assert aside.parent == run.path / "earlier"
+    assert (aside / "samples" / "1.png").read_text() == "samples/1.png"
+    assert {"config.json", "events.jsonl", "lora.safetensors"} <= set(os.listdir(aside))
+    assert set(os.listdir(run.path)) == {".lock", "earlier", "notes.md"}
+    assert set_aside(run) is None
+
+
+def test_a_living_run_is_not_set_aside(run: RunFolder) -> None:
+    EventLog(run.events_file).write(Phase("training"), step=1)
+    with holder(run) as process:
+        assert answer(process) == "taken"
+        with pytest.raises(BlockrateError, match="is in use"):
+            set_aside(run)
+        process.communicate()
+    assert run.events_file.exists()
+
+
+def test_a_stop_is_obeyed_only_when_asked_for() -> None:
+    stop = StopFlag()
+    stop.obey()
+    stop.requested = True
+    with pytest.raises(StopRequested):
+        stop.obey()

@@ -1,0 +1,194 @@
+"""The training process: started apart, stopped by signal or command, and its state derived, never stored."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blockrate.run.events import read_events
+from blockrate.run.folder import RunFolder, is_alive, pending_commands, send_command
+from blockrate.run.process import engine_command, exit_sentence, run_state, start_engine, stop_engine
+
+SMALL_ENGINE = Path(__file__).with_name("small_engine.py")
+CONFIG = '{"concepts": [{"path": "photos"}]}'
+posix = pytest.mark.skipif(os.name == "nt", reason="signals")
+Start = Callable[[str], "subprocess.Popen[Any]"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run with space")
+    folder.create(CONFIG)
+    return folder
+
+
+@pytest.fixture
+def start(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Start the small engine with one kind of trainer; what still lives at the end is killed."""
+    monkeypatch.setenv("BLOCKRATE_ENGINE", shlex.join([sys.executable, str(SMALL_ENGINE)]))
+    started: list[subprocess.Popen[Any]] = []
+
+    def start_one(trainer: str) -> "subprocess.Popen[Any]":
+        monkeypatch.setenv("SMALL_TRAINER", trainer)
+        started.append(start_engine(run))
+        return started[-1]
+
+    yield start_one
+    for engine in started:
+        engine.kill()
+        engine.wait()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def types(run: RunFolder) -> list[str]:
+    return [event["type"] for event in read_events(run.events_file)[0]]
+
+
+def test_a_run_goes_from_preparing_to_finished(run: RunFolder, start: Start) -> None:
+    assert run_state(run).name == "No run"
+    engine = start("steps")
+    names = []
+    while engine.poll() is None:
+        names.append(run_state(run).name)
+    assert engine.returncode == 0
+    assert set(names) - {"No run"} <= {"Preparing", "Running", "Finished"}
+    state = run_state(run)
+    assert (state.name, state.step, state.exit_code) == ("Finished", 20, 0)
+    assert types(run)[0] == "phase"
+    assert read_events(run.events_file)[0][-1]["outputs"] == [str(run.path / "out.safetensors")]
+
+
+def test_the_engine_is_in_a_session_of_its_own_and_speaks_into_the_log(run: RunFolder, start: Start) -> None:
+    engine = start("slow")
+    wait_for(lambda: run_state(run).name == "Running")
+    if os.name != "nt":
+        assert os.getsid(engine.pid) == engine.pid
+    heartbeat = json.loads(run.heartbeat_file.read_text())
+    assert heartbeat["pid"] == engine.pid
+    assert "since" in run_state(run).sentence
+    stop_engine(run)
+    assert engine.wait() == 75
+    assert "a library says something" in run.log_file.read_text()
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_run_after_its_step(run: RunFolder, start: Start, number: signal.Signals) -> None:
+    engine = start("slow")
+    wait_for(lambda: "started" in types(run))
+    engine.send_signal(number)
+    assert engine.wait() == 75
+    state = run_state(run)
+    assert (state.name, state.exit_code) == ("No run", 75)
+    assert types(run)[-2:] == ["step", "stopped"]
+
+
+@posix
+def test_a_second_signal_leaves_at_once(run: RunFolder, start: Start) -> None:
+    engine = start("slow")
+    wait_for(lambda: "started" in types(run))
+    stop_engine(run)
+    wait_for(lambda: run_state(run).name == "Stopping")
+    stop_engine(run)
+    assert engine.wait() == 130
+    assert (run_state(run).name, run_state(run).exit_code) == ("No run", 130)
+
+
+def test_a_stop_command_is_obeyed_and_deleted(run: RunFolder, start: Start) -> None:
+    engine = start("slow")
+    wait_for(lambda: is_alive(run))
+    for _ in range(5):
+        send_command(run, "stop")
+    assert engine.wait() == 75
+    assert pending_commands(run) == []
+
+
+def test_a_stop_left_from_an_earlier_life_is_not_obeyed(run: RunFolder, start: Start) -> None:
+    send_command(run, "stop")
+    assert start("steps").wait() == 0
+
+
+def test_a_killed_run_is_lost_and_its_folder_free(run: RunFolder, start: Start) -> None:
+    engine = start("slow")
+    wait_for(lambda: run_state(run).name == "Running")
+    engine.kill()
+    engine.wait()
+    state = run_state(run)
+    assert (state.name, state.exit_code) == ("Lost", 1)
+    assert str(run.log_file) in state.sentence
+    assert start("steps").wait() == 0
+    assert run_state(run).name == "Finished"
+
+
+@pytest.mark.parametrize(
+    ("trainer", "code", "message"),
+    [
+        ("config", 2, "lora_rank: 3 is odd. Choose 4."),
+        ("nan", 76, "loss: is not a number. Lower the learning rate."),
+        ("full", 73, "the disk is full"),
+        ("rust", 73, "the disk is full"),
+        ("fault", 1, "KeyError: 'something of ours'. This is a fault of blockrate"),
+    ],
+)
+def test_a_failure_is_a_code_a_sentence_and_a_traceback_in_the_log(
+    run: RunFolder, start: Start, trainer: str, code: int, message: str
+) -> None:
+    assert start(trainer).wait() == code
+    state = run_state(run)
+    assert (state.name, state.exit_code, state.step) == ("Failed", code, 3)
+    assert message in state.sentence
+    assert "Traceback" in run.log_file.read_text()
+
+
+def test_by_hand_the_screen_shows_one_line(run: RunFolder, start: Start) -> None:
+    command = [sys.executable, str(SMALL_ENGINE), str(run.path)]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "SMALL_TRAINER": "fault"}, check=False
+    )
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("error: KeyError")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_second_engine_is_refused_and_leaves_the_first_alone(run: RunFolder, start: Start) -> None:
+    first = start("slow")
+    wait_for(lambda: "step" in types(run))
+    second = start("steps")
+    assert second.wait() == 2
+    assert f"is in use by process {first.pid}" in run.log_file.read_text()
+    assert run_state(run).name == "Running"
+    assert "failed" not in types(run)
+
+
+def test_many_processes_are_refused_with_a_sentence(
+    run: RunFolder, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert start("steps").wait() == 2
+    assert "WORLD_SIZE" in run_state(run).sentence
+
+
+def test_the_engine_of_this_python_is_the_default(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BLOCKRATE_ENGINE", raising=False)
+    assert engine_command(run.path) == [sys.executable, "-m", "blockrate.engine", str(run.path.absolute())]
+
+
+def test_every_code_has_a_sentence() -> None:
+    for code in (0, 2, 65, 71, 73, 74, 75, 76, 130):
+        assert exit_sentence(code).endswith(".")
+    assert "memory" in exit_sentence(-9)
+    assert "17" in exit_sentence(17)
