@@ -1,5 +1,7 @@
 """What several test folders share."""
 
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,3 +13,15 @@ def tiny_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from blockrate.engine.models.tiny import make_tiny_flux
 
     return make_tiny_flux(tmp_path_factory.mktemp("models") / "tiny-flux1")
+
+
+@pytest.fixture(scope="session")
+def warm_engine() -> Iterator[Mapping[str, str]]:
+    """Environment for a command line whose engine starts at once, forked from a server that has imported torch."""
+    if os.name == "nt":
+        yield {}
+        return
+    from warm_engine import warm_server
+
+    with warm_server() as command:
+        yield {"BLOCKRATE_ENGINE": command}
