@@ -12,6 +12,8 @@ from blockrate.core.errors import ConfigError
 KEY = "block_learning_rate_multiplier"
 SMALLEST = 1e-4  # what a non-zero multiplier never falls below: 0.8 ** 37 rounded to two decimals froze a block
 _KINDS = ("double", "single")
+Rates = Mapping[str, float]
+Blocks = Sequence[str]
 
 
 def check_multipliers(multipliers: Mapping[str, object], layout: BlockLayout, model: str = "this model") -> None:
@@ -35,12 +37,12 @@ def check_multipliers(multipliers: Mapping[str, object], layout: BlockLayout, mo
         raise ConfigError(KEY, "; ".join(problems[:5]) + more, cure)
 
 
-def complete(multipliers: Mapping[str, float], layout: BlockLayout) -> dict[str, float]:
+def complete(multipliers: Rates, layout: BlockLayout) -> dict[str, float]:
     """Return a multiplier for every block in model order, then ``other``; a missing one is 1.0."""
     return {name: float(multipliers.get(name, 1.0)) for name in (*layout.names, OTHER)}
 
 
-def is_used(multipliers: Mapping[str, float]) -> bool:
+def is_used(multipliers: Rates) -> bool:
     """Tell whether any multiplier differs from 1.0."""
     return any(value != 1.0 for value in multipliers.values())
 
@@ -77,65 +79,52 @@ def selection_text(names: Iterable[str], layout: BlockLayout) -> str:
     return "; ".join(parts + [OTHER] * (OTHER in chosen))
 
 
-def constant(values: Mapping[str, float], chosen: Sequence[str], value: float) -> dict[str, float]:
+def constant(values: Rates, chosen: Blocks, value: float) -> dict[str, float]:
     """Return ``values`` with every chosen block at ``value``."""
     return _drawn(values, chosen, lambda _position, _count: value)
 
 
-def ramp(
-    values: Mapping[str, float], chosen: Sequence[str], start: float, end: float, *, each_bank: bool = False
-) -> dict[str, float]:
+def ramp(values: Rates, chosen: Blocks, start: float, end: float, *, each_bank: bool = False) -> dict[str, float]:
     """Return ``values`` with a straight line over the chosen blocks, from ``start`` to ``end`` in model order."""
-    return _drawn(
-        values, chosen, lambda position, count: start + (end - start) * position / max(count - 1, 1), each_bank
-    )
+    return _drawn(values, chosen, lambda position, count: _between(start, end, position / max(count - 1, 1)), each_bank)
 
 
 def layer_wise_decay(
-    values: Mapping[str, float],
-    chosen: Sequence[str],
-    factor: float,
-    *,
-    reverse: bool = False,
-    each_bank: bool = False,
+    values: Rates, chosen: Blocks, factor: float, *, reverse: bool = False, each_bank: bool = False
 ) -> dict[str, float]:
     """Return ``values`` with the last chosen block at 1.0 and each one before it ``factor`` times the next.
 
     ``factor``: 0 to 1. ``reverse`` starts from the first one. ``each_bank`` starts anew for the single blocks.
     """
+    factor = max(factor, SMALLEST) if factor > 0 else 0.0  # a float cannot hold high powers of less
     return _drawn(
         values, chosen, lambda position, count: factor ** (position if reverse else count - 1 - position), each_bank
     )
 
 
-def bell(
-    values: Mapping[str, float], chosen: Sequence[str], edge: float, middle: float, *, each_bank: bool = False
-) -> dict[str, float]:
+def bell(values: Rates, chosen: Blocks, edge: float, middle: float, *, each_bank: bool = False) -> dict[str, float]:
     """Return ``values`` with a raised cosine: ``edge`` at the first and last chosen block, ``middle`` between them."""
 
     def height(position: int, count: int) -> float:
         wave = 1.0 if count < 3 else 0.5 - 0.5 * math.cos(2 * math.pi * position / (count - 1))
-        return edge + (middle - edge) * wave
+        return _between(edge, middle, wave)
 
     return _drawn(values, chosen, height, each_bank)
 
 
-def scale_by(values: Mapping[str, float], chosen: Sequence[str], factor: float) -> dict[str, float]:
+def scale_by(values: Rates, chosen: Blocks, factor: float) -> dict[str, float]:
     """Return ``values`` with every chosen block times ``factor``, at most 1.0; a frozen block stays frozen."""
     return {**values, **{name: _rounded(values.get(name, 1.0) * factor) for name in chosen}}
 
 
-def only(values: Mapping[str, float], chosen: Sequence[str]) -> dict[str, float]:
+def only(values: Rates, chosen: Blocks) -> dict[str, float]:
     """Return ``values`` with everything frozen but the chosen blocks; a chosen one that was frozen becomes 1.0."""
     kept = {name: _rounded(values.get(name, 1.0)) or 1.0 for name in chosen}
     return {**dict.fromkeys(values, 0.0), **kept}
 
 
 def _drawn(
-    values: Mapping[str, float],
-    chosen: Sequence[str],
-    height: Callable[[int, int], float],
-    each_bank: bool = False,
+    values: Rates, chosen: Blocks, height: Callable[[int, int], float], each_bank: bool = False
 ) -> dict[str, float]:
     """Return ``values`` with ``height(position, count)`` at each chosen block, counted in model order."""
     ordered = sorted(set(chosen), key=_model_order)
@@ -144,6 +133,10 @@ def _drawn(
     )
     drawn = {name: _rounded(height(index, len(bank))) for bank in banks for index, name in enumerate(bank)}
     return {**values, **drawn}
+
+
+def _between(start: float, end: float, way: float) -> float:
+    return start * (1.0 - way) + end * way  # exact at both ends, unlike start + (end - start) * way
 
 
 def _model_order(name: str) -> tuple[int, int]:
