@@ -1,0 +1,147 @@
+"""One named optimizer group per transformer block, and blocks that are frozen for real."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from blockrate.core.blocks import OTHER, BlockLayout, block_of, split_block
+from blockrate.core.errors import ConfigError
+from blockrate.core.families import FAMILIES
+from blockrate.core.multipliers import KEY, check_multipliers, complete, is_used
+
+Trained = nn.Module | Mapping[str, nn.Module]
+WHOLE = "transformer"  # the single group of a run whose multipliers are all 1.0
+
+# The lists of double and single blocks: diffusers (FLUX.1, FLUX.2, Chroma), then BFL.
+_BLOCK_LISTS = (("transformer_blocks", "single_transformer_blocks"), ("double_blocks", "single_blocks"))
+# By name: importing torch.distributed.fsdp costs time, and some builds of torch lack it.
+_DISTRIBUTED = {"DistributedDataParallel", "FSDPModule", "FullyShardedDataParallel", "DeepSpeedEngine"}
+
+
+def parameter_groups(
+    model_or_mapping: Trained, *, learning_rate: float, multipliers: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Return optimizer groups ``{"name", "params", "param_names", "lr"}`` in model order, ``other`` last.
+
+    One group per block that has something to train, ``lr = learning_rate * multiplier``; a single group ``transformer``
+    when every multiplier is 1.0 or none is given. Takes a FLUX.1, FLUX.2 or Chroma model of diffusers, plain or with
+    PEFT adapters, wrapped or not, a BFL-named model, or a mapping from module name to LoRA module.
+
+    Freezes the blocks with multiplier 0.0 and never un-freezes anything. Raises ``ConfigError`` for a wrong multiplier,
+    when nothing is left to train, and where freezing comes too late (see ``freeze_blocks``).
+    """
+    freeze_blocks(model_or_mapping, multipliers)
+    rows = [row for row in parameters_by_block(model_or_mapping) if row[1].requires_grad]
+    if not rows:
+        cure = "Raise a multiplier above 0.0, or give the model parameters that require gradients."
+        raise ConfigError(KEY, "nothing is left to train", cure)
+    rates = dict.fromkeys((WHOLE,), 1.0)
+    if is_used(multipliers):
+        rates = complete(multipliers, block_layout(model_or_mapping))
+    groups: dict[str, dict[str, Any]] = {
+        name: {"name": name, "params": [], "param_names": [], "lr": learning_rate * rate}
+        for name, rate in rates.items()
+    }
+    for name, parameter, block in rows:
+        group = groups.get(WHOLE) or groups[block]
+        group["params"].append(parameter)
+        group["param_names"].append(name)
+    filled = [group for group in groups.values() if group["params"]]
+    grouped = [id(parameter) for group in filled for parameter in group["params"]]
+    assert sorted(grouped) == sorted({id(row[1]) for row in rows}), "a parameter is in no group or in two"
+    return filled
+
+
+def freeze_blocks(model: Trained, multipliers: Mapping[str, float]) -> list[str]:
+    """Freeze every block (and ``other``) whose multiplier is 0.0 and return their names in model order.
+
+    To be called before DDP or FSDP wraps the model. A wrapped model keeps account of what it synchronises, so freezing
+    it then hangs or changes nothing; when such a block still trains there, this raises ``ConfigError``.
+    """
+    layout = block_layout(model)
+    check_multipliers(multipliers, layout)
+    frozen = [name for name, value in complete(multipliers, layout).items() if value == 0.0]
+    if not frozen:
+        return []
+    chosen = set(frozen)
+    rows = [row for row in parameters_by_block(model) if row[2] in chosen and row[1].requires_grad]
+    wrapper = _distributed_wrapper(model) if rows else None
+    if wrapper:
+        problem = f"{rows[0][2]} has multiplier 0.0 but still trains in a model that {wrapper} has already wrapped"
+        raise ConfigError(KEY, problem, "Call blockrate.freeze_blocks(model, multipliers) before wrapping it.")
+    for _, parameter, _ in rows:
+        parameter.requires_grad_(False)
+        parameter.grad = None  # a left-over gradient would still count in clipping
+    return frozen
+
+
+def block_layout(model: Trained) -> BlockLayout:
+    """Return how many double and single blocks a model has.
+
+    A mapping may hold a few blocks only. Where the indices of a kind have holes or are missing, the count is that of
+    FLUX.1, or more if an index asks for it.
+    """
+    blocks = _block_modules(model) or {block for name, _ in _named_modules(model) if (block := block_of(name))}
+    if not blocks:
+        raise ConfigError("model", f"{type(model).__name__} has no transformer blocks", "Pass a Flux transformer.")
+    indices: dict[str, list[int]] = {"double": [], "single": []}
+    for kind, index in map(split_block, blocks):
+        indices[kind].append(index)
+    if isinstance(blocks, dict):
+        return BlockLayout(len(indices["double"]), len(indices["single"]))
+    flux1 = FAMILIES["flux1-dev"].spec.layout
+    return BlockLayout(
+        *(
+            len(found) if found and max(found) == len(found) - 1 else max([count - 1, *found]) + 1
+            for found, count in ((indices["double"], flux1.double), (indices["single"], flux1.single))
+        )
+    )
+
+
+def parameters_by_block(model: Trained) -> Iterator[tuple[str, nn.Parameter, str]]:
+    """Yield every parameter once with its full name and its block, or ``other``, in model order.
+
+    The block is where the parameter lies in the running model, whatever wrappers did to its name; only a model without
+    block lists, or a mapping, is read by names. A parameter that two blocks share belongs to the first.
+    """
+    blocks: dict[int, str] = {}
+    for block, module in _block_modules(model).items():
+        for parameter in module.parameters():
+            blocks.setdefault(id(parameter), block)
+    by_name = not blocks
+    seen: set[int] = set()
+    for name, parameter in _named_parameters(model):
+        if id(parameter) not in seen:
+            seen.add(id(parameter))
+            yield name, parameter, (block_of(name) if by_name else blocks.get(id(parameter))) or OTHER
+
+
+def _block_modules(model: Trained) -> dict[str, nn.Module]:
+    """Return the blocks of the first module, under any wrapper, that keeps them in two lists; else nothing."""
+    for module in model.modules() if isinstance(model, nn.Module) else ():
+        for names in _BLOCK_LISTS:
+            doubles, singles = (getattr(module, name, None) for name in names)
+            if isinstance(doubles, nn.ModuleList) and isinstance(singles, nn.ModuleList):
+                found = {f"double_block_{index}": block for index, block in enumerate(doubles)}
+                return found | {f"single_block_{index}": block for index, block in enumerate(singles)}
+    return {}
+
+
+def _named_modules(model: Trained) -> Iterable[tuple[str, nn.Module]]:
+    return model.named_modules() if isinstance(model, nn.Module) else model.items()
+
+
+def _named_parameters(model: Trained) -> Iterator[tuple[str, nn.Parameter]]:
+    if isinstance(model, nn.Module):
+        yield from model.named_parameters()
+        return
+    for prefix, module in model.items():
+        yield from module.named_parameters(prefix)
+
+
+def _distributed_wrapper(model: Trained) -> str | None:
+    """Return the class that spreads the model over processes, if one does."""
+    tops = [model] if isinstance(model, nn.Module) else model.values()
+    classes = {kind.__name__ for top in tops for module in top.modules() for kind in type(module).__mro__}
+    return next(iter(sorted(_DISTRIBUTED & classes)), None)
