@@ -1,0 +1,236 @@
+"""What a LoRA run trains: the chosen modules and no other, the same start for each, on every kind of base."""
+
+import pytest
+import torch
+from engine import toy_models as toy
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+from blockrate import ConfigError, block_of, parameter_groups
+from blockrate.config.train_config import TrainConfig
+from blockrate.engine.lora_file import LoraWeights, lora_weights
+from blockrate.engine.setup.lora import add_adapters
+
+PROFILE = {"double_block_0": 0.5, "single_block_1": 0.0}
+
+
+def config(**options):
+    return TrainConfig(**({"lora_rank": 4, "lora_alpha": 2.0} | options))
+
+
+def adapted(multipliers=None, *, start=None, **options):
+    model = toy.flux1()
+    add_adapters(model, config(block_learning_rate_multiplier=multipliers or {}, **options), start=start)
+    return model
+
+
+def linears(model):
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+
+
+def learned(rank=4, scale=0.5, names=("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.proj_mlp")):
+    """What a LoRA file holds."""
+    stream = torch.Generator().manual_seed(3)
+    base = toy.flux1()
+    return {
+        name: LoraWeights(
+            torch.randn(rank, base.get_submodule(name).in_features, generator=stream),
+            torch.randn(base.get_submodule(name).out_features, rank, generator=stream),
+            scale,
+        )
+        for name in names
+    }
+
+
+def output(model):
+    model.eval()
+    with torch.no_grad():
+        return model(**toy.inputs())[0]
+
+
+def test_every_linear_is_adapted_and_nothing_else_trains():
+    model = toy.flux1()
+    expected = linears(model)
+    before = output(model)
+    assert add_adapters(model, config()) == expected
+    assert {name.rpartition(".lora_")[0] for name, p in model.named_parameters() if p.requires_grad} == set(expected)
+    assert torch.equal(output(model), before)
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        ({"layer_filter_preset": "blocks"}, lambda name: "transformer_block" in name),
+        ({"layer_filter_preset": "attn-only"}, lambda name: "attn" in name),
+        ({"layer_filter": "^proj_out$", "layer_filter_regex": True}, lambda name: name == "proj_out"),
+        ({"layer_filter": "norm_out,s.1.proj"}, lambda name: "norm_out" in name or "s.1.proj_" in name),
+        (
+            {"layer_filter": r"^transformer_blocks\.[0,1]\.attn", "layer_filter_regex": True},
+            lambda name: name.startswith("transformer_blocks") and "attn" in name,
+        ),
+        (
+            {"block_learning_rate_multiplier": {"other": 0.0, "double_block_1": 0.0}},
+            lambda name: block_of(name) not in (None, "double_block_1"),
+        ),
+    ],
+)
+def test_the_filter_and_the_multipliers_choose_modules_by_full_name(options, chosen):
+    model = toy.flux1()
+    expected = [name for name in linears(model) if chosen(name)]
+    assert expected
+    assert add_adapters(model, config(**options)) == expected
+    assert [name for name, module in model.named_modules() if isinstance(module, LoraLayer)] == expected
+
+
+def test_a_frozen_block_has_no_adapter_and_not_a_byte_of_it_changes():
+    model = adapted(PROFILE)
+    before = toy.weights(model)
+    assert not any(block_of(name) == "single_block_1" for name in before if "lora_" in name)
+    groups = parameter_groups(model, learning_rate=1e-2, multipliers=PROFILE)
+    toy.train(model, torch.optim.AdamW(groups), 2)
+    changed = toy.changed(model, before)
+    assert changed == {name for name in before if "lora_" in name}
+    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
+
+
+def test_an_adapter_starts_the_same_whichever_others_there_are():
+    everything = toy.weights(adapted())
+    for model in (adapted(PROFILE), adapted(layer_filter="attn.to_q"), adapted({"double_block_0": 0.0, "other": 0.0})):
+        weights = {name: value for name, value in toy.weights(model).items() if "lora_" in name}
+        assert weights
+        assert all(torch.equal(value, everything[name]) for name, value in weights.items())
+    other_seed = toy.weights(adapted(seed=7))
+    assert not torch.equal(*(w["proj_out.lora_A.default.weight"] for w in (everything, other_seed)))
+
+
+def test_first_values_are_pefts_kaiming_uniform_and_zero():
+    for weights in lora_weights(adapted()).values():
+        bound = weights.down.shape[1] ** -0.5
+        assert weights.down.abs().max() <= bound
+        assert weights.down.abs().max() > 0.8 * bound
+        assert not weights.up.any()
+        assert weights.scale == 0.5
+    downs = {tuple(weights.down.flatten()[:2].tolist()) for weights in lora_weights(adapted()).values()}
+    assert len(downs) == len(linears(toy.flux1()))
+
+
+def test_a_start_gives_the_output_it_had():
+    merged = toy.flux1()
+    start = learned(rank=3, scale=0.7)
+    with torch.no_grad():
+        for name, weights in start.items():
+            merged.get_submodule(name).weight += weights.scale * weights.up @ weights.down
+    model = adapted(start=start)
+    torch.testing.assert_close(output(model), output(merged))
+    assert not torch.allclose(output(model), output(toy.flux1()))
+
+
+def test_a_start_in_a_frozen_block_is_kept_applied_and_frozen():
+    start = learned()
+    model = adapted(PROFILE, start=start)
+    kept = model.get_submodule("single_transformer_blocks.1.proj_mlp")
+    assert not any(p.requires_grad for p in kept.parameters())
+    assert torch.equal(kept.lora_A["default"].weight, start["single_transformer_blocks.1.proj_mlp"].down)
+    torch.testing.assert_close(output(model), output(adapted(start=start)))
+    before = toy.weights(model)
+    toy.train(model, torch.optim.AdamW(parameter_groups(model, learning_rate=1e-2, multipliers=PROFILE)), 2)
+    changed = toy.changed(model, before)
+    assert any("transformer_blocks.0.attn.to_q" in name for name in changed)
+    assert "single_block_1" not in {block_of(name) for name in changed}
+    assert "single_transformer_blocks.1.proj_mlp" in lora_weights(model)
+
+
+def test_a_run_gets_its_own_weights_back_bit_for_bit():
+    model = adapted(lora_rank=3, lora_alpha=1.7)
+    toy.teach(model)
+    again = adapted(lora_rank=3, lora_alpha=1.7, start=lora_weights(model))
+    assert not toy.changed(again, toy.weights(model))
+    # A block that is frozen from now on keeps what it learned, and the module set stays.
+    frozen = adapted(PROFILE, lora_rank=3, lora_alpha=1.7, start=lora_weights(model))
+    assert not toy.changed(frozen, toy.weights(model))
+
+
+@pytest.mark.parametrize(
+    ("start", "field"),
+    [
+        (learned(rank=8), "lora_rank: 4 is too small.*rank 8"),
+        ({"transformer_blocks.9.attn.to_q": learned()["transformer_blocks.0.attn.to_q"]}, "lora_model_name.*has not"),
+        ({"proj_out": learned()["transformer_blocks.0.attn.to_q"]}, "lora_model_name.*shape"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(start, field):
+    with pytest.raises(ConfigError, match=field):
+        adapted(start=start)
+
+
+@pytest.mark.parametrize("options", [{"transformer": {"train": False}}, {"layer_filter": "nothing_like_it"}])
+def test_nothing_left_to_train_is_refused(options):
+    with pytest.raises(ConfigError, match="no module is left to train"):
+        adapted(**options)
+
+
+def test_lora_dropout_is_on_in_training():
+    model = adapted(dropout_probability=0.5)
+    assert model.training
+    layer = model.get_submodule("proj_out")
+    nn.init.ones_(layer.lora_B["default"].weight)
+    assert not torch.equal(layer(torch.ones(1, 32)), layer(torch.ones(1, 32)))
+
+
+def test_adapters_of_a_bf16_base_are_fp32():
+    model = toy.flux1(dtype=torch.bfloat16)
+    add_adapters(model, config())
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert {p.dtype for p in model.parameters() if not p.requires_grad} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_adapters_on_an_fp8_base_learn_as_on_the_same_weights_in_bf16(checkpointing):
+    fp8, bf16 = toy.flux1(dtype=torch.bfloat16), toy.flux1(dtype=torch.bfloat16)
+    fp8.requires_grad_(False)
+    fp8.enable_layerwise_casting(torch.float8_e4m3fn, torch.bfloat16)
+    for model in (fp8, bf16):
+        if checkpointing:
+            model.enable_gradient_checkpointing()
+        add_adapters(model, config(block_learning_rate_multiplier=PROFILE))
+        toy.teach(model)
+    values = {name: parameter.detach().bfloat16() for name, parameter in fp8.named_parameters()}
+    with torch.no_grad():
+        for name, parameter in bf16.named_parameters():
+            parameter.copy_(values[name] if "lora_" not in name else parameter)
+    before = toy.weights(fp8)
+    assert {value.dtype for value in before.values()} == {torch.float8_e4m3fn, torch.bfloat16, torch.float32}
+    losses = [toy.backward(model, dtype=torch.bfloat16) for model in (fp8, bf16)]
+    assert torch.equal(*losses)
+    for ours, theirs in zip(fp8.parameters(), bf16.parameters(), strict=True):
+        assert (ours.grad is None) == (theirs.grad is None) == (not ours.requires_grad)
+        if ours.requires_grad:
+            assert ours.dtype == ours.grad.dtype == torch.float32
+            assert torch.equal(ours.grad, theirs.grad)
+    assert not toy.changed(fp8, before)
+
+
+def in_4_bits(model):
+    """What diffusers' loading with bitsandbytes gives, which wants a graphics card to do it."""
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    for name in linears(model):
+        old = model.get_submodule(name)
+        new = Linear4bit(old.in_features, old.out_features, quant_type="nf4", compute_dtype=torch.float32)
+        new.weight = Params4bit(old.weight.detach(), requires_grad=False, quant_type="nf4")
+        new.bias = old.bias
+        model.set_submodule(name, new)
+    model.is_loaded_in_4bit = True
+    return model.to("cpu")
+
+
+def test_adapters_on_a_4_bit_base_learn():
+    model = in_4_bits(toy.flux1())
+    names = add_adapters(model, config(block_learning_rate_multiplier=PROFILE))
+    toy.teach(model)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert len(trained) == 2 * len(names)
+    assert {p.dtype for p in trained} == {torch.float32}
+    assert torch.uint8 in {p.dtype for p in model.parameters()}
+    toy.backward(model)
+    assert all(p.grad is not None and p.grad.any() for p in trained)
