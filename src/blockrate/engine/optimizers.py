@@ -1,0 +1,161 @@
+"""The optimizers of the catalogue (config/optimizers.py), made from a config's settings."""
+
+import math
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blockrate.config.optimizers import OPTIMIZERS
+from blockrate.config.parts import OptimizerSettings
+from blockrate.core.errors import ConfigError
+from blockrate.engine.seeds import generator
+
+Groups = list[dict[str, Any]]
+Values = Mapping[str, Any]
+Maker = Callable[[Groups, Values, int], torch.optim.Optimizer]
+
+
+def make_optimizer(groups: Groups, settings: OptimizerSettings, *, seed: int) -> torch.optim.Optimizer:
+    """Return the optimizer over ``groups`` (``parameter_groups``), each with its ``initial_lr``, ready to train.
+
+    ``seed`` fixes the noise of stochastic rounding. Raises ``ConfigError`` for a missing package and for settings that
+    the optimizer refuses.
+    """
+    row = OPTIMIZERS[settings.optimizer]
+    copies = [{**group, "initial_lr": group["lr"]} for group in groups]  # torch writes its defaults into them
+    try:
+        optimizer = _MAKERS[row.name](copies, row.values(settings), seed)
+    except ImportError as error:
+        cure = f"Install it with `pip install {row.package}`, or choose ADAMW."
+        raise ConfigError("optimizer.optimizer", f"{row.title} needs {row.package}: {error}", cure) from error
+    except (ValueError, RuntimeError) as error:
+        cure = "Leave its parameters empty for the defaults, or choose another optimizer."
+        raise ConfigError("optimizer", f"{row.title} refuses these settings: {error}", cure) from error
+    training_mode(optimizer)
+    return optimizer
+
+
+def training_mode(optimizer: torch.optim.Optimizer) -> None:
+    """Put the weights where the gradient is taken; only schedule-free optimizers know a difference."""
+    if switch := getattr(optimizer, "train", None):
+        switch()
+
+
+def evaluation_mode(optimizer: torch.optim.Optimizer) -> None:
+    """Put the averaged weights into the model, for samples and exports; ``training_mode`` undoes it."""
+    if switch := getattr(optimizer, "eval", None):
+        switch()
+
+
+class StochasticRoundingAdamW(torch.optim.Optimizer):
+    """AdamW in fp32 arithmetic with fp32 state, for bf16 weights that are rounded by chance.
+
+    Rounding to nearest loses every update below 1/512 of a weight, small block rates first; rounding up with the
+    probability of the remainder keeps them on average. The chance is a function of (seed, parameter's name, step).
+    """
+
+    def __init__(
+        self, groups: Groups, *, betas: tuple[float, float], eps: float, weight_decay: float, seed: int
+    ) -> None:
+        super().__init__(groups, {"lr": 1e-3, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        self.seed = seed
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Change every parameter that has a gradient. A ``closure`` is not supported."""
+        assert closure is None
+        for group in self.param_groups:
+            names = group.get("param_names") or range(len(group["params"]))
+            for name, parameter in zip(names, group["params"], strict=True):
+                if parameter.grad is not None:
+                    weight = self._updated(parameter, group)
+                    if parameter.dtype == torch.bfloat16:
+                        key = (self.seed, str(name), int(self.state[parameter]["step"]))
+                        weight = _stochastically_rounded(weight, generator(*key, device=parameter.device))
+                    parameter.copy_(weight)
+
+    def _updated(self, parameter: Tensor, group: Values) -> Tensor:
+        """Return the new weight in fp32. Source: Loshchilov and Hutter 2019, algorithm 2."""
+        assert parameter.grad is not None
+        state = self.state[parameter]
+        if not state:
+            zeros = torch.zeros_like(parameter, dtype=torch.float32)
+            state.update(step=torch.tensor(0.0), exp_avg=zeros, exp_avg_sq=zeros.clone())
+        state["step"] += 1
+        (beta1, beta2), step, gradient = group["betas"], float(state["step"]), parameter.grad.float()
+        state["exp_avg"].lerp_(gradient, 1 - beta1)
+        state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        scale = (state["exp_avg_sq"].sqrt() / (1 - beta2**step) ** 0.5).add_(group["eps"])
+        decayed: Tensor = parameter.float() * (1 - group["lr"] * group["weight_decay"])
+        return decayed.addcdiv_(state["exp_avg"], scale, value=-group["lr"] / (1 - beta1**step))
+
+
+def _stochastically_rounded(weight: Tensor, stream: torch.Generator) -> Tensor:
+    """Return fp32 ``weight`` rounded to bf16, up with the probability of what lies below the last kept bit."""
+    noise = torch.randint(1 << 16, weight.shape, dtype=torch.int32, device=weight.device, generator=stream)
+    return ((weight.view(torch.int32) + noise) & -(1 << 16)).view(torch.float32).bfloat16()
+
+
+def _adamw(groups: Groups, values: Values, seed: int) -> torch.optim.Optimizer:
+    options = _plain({name: value for name, value in values.items() if name not in ("fused", "stochastic_rounding")})
+    dtypes = {parameter.dtype for group in groups for parameter in group["params"]}
+    if values["stochastic_rounding"] and torch.bfloat16 in dtypes:
+        return StochasticRoundingAdamW(groups, seed=seed, **options)
+    fused = values["fused"]
+    try:
+        copies = [dict(group) for group in groups]
+        return torch.optim.AdamW(copies, fused=True if fused is None else fused, **options)
+    except RuntimeError:  # a device without fused kernels
+        if fused:
+            raise
+        return torch.optim.AdamW(groups, **options)
+
+
+def _library(path: str, options: Callable[[Values], dict[str, Any]] | None = None) -> Maker:
+    """Return a maker for a library's class, imported when it is needed; ``options`` turns our names into its names."""
+
+    def make(groups: Groups, values: Values, seed: int) -> torch.optim.Optimizer:
+        module, _, name = path.rpartition(".")
+        optimizer: torch.optim.Optimizer = getattr(import_module(module), name)(groups, **(options or _plain)(values))
+        return optimizer
+
+    return make
+
+
+def _plain(values: Values) -> dict[str, Any]:
+    """Return the values by their own names, beta1, beta2, ... together as ``betas``."""
+    betas = tuple(value for name, value in values.items() if name.startswith("beta"))
+    rest = {name: value for name, value in values.items() if not name.startswith("beta")}
+    return {**rest, "betas": betas} if betas else rest
+
+
+def _adafactor_options(values: Values) -> dict[str, Any]:
+    rest = {name: value for name, value in values.items() if name not in ("eps", "eps2")}
+    return {**rest, "eps": (values["eps"], values["eps2"]), "lr": None}  # a rate here forbids relative_step
+
+
+def _came_options(values: Values) -> dict[str, Any]:
+    options = _plain(values)
+    return {**options, "eps1": options.pop("eps")}
+
+
+def _prodigy_options(values: Values) -> dict[str, Any]:
+    options = _plain({name: value for name, value in values.items() if name != "beta3"})
+    unlimited = {"growth_rate": math.inf} if values["growth_rate"] is None else {}
+    return {**options, **unlimited, "beta3": values["beta3"]}
+
+
+_MAKERS: dict[str, Maker] = {
+    "ADAMW": _adamw,
+    "ADAMW_8BIT": _library("bitsandbytes.optim.AdamW8bit"),
+    "ADAFACTOR": _library("transformers.optimization.Adafactor", _adafactor_options),
+    "CAME": _library("pytorch_optimizer.CAME", _came_options),
+    "LION": _library("pytorch_optimizer.Lion"),
+    "LION_8BIT": _library("bitsandbytes.optim.Lion8bit"),
+    "PRODIGY": _library("prodigyopt.Prodigy", _prodigy_options),
+    "SCHEDULE_FREE_ADAMW": _library("schedulefree.AdamWScheduleFree"),
+    "SGD": _library("torch.optim.SGD"),
+}
