@@ -1,0 +1,54 @@
+"""The exponential moving average of what trains."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Ema:
+    """An average of trained parameters, in fp32, on ``device`` or beside each parameter.
+
+    ``decay`` applies to each update, of which there is one every ``interval`` steps, as in OneTrainer. It starts low,
+    ``(1 + step) / (10 + step)``, so that the untrained start is soon forgotten. ``average`` holds the state, by name.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        *,
+        decay: float,
+        interval: int = 1,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.parameters, self.decay, self.interval = dict(parameters), decay, interval
+        self.average: dict[str, Tensor] = {
+            name: parameter.detach().to(device or parameter.device, torch.float32, copy=True)
+            for name, parameter in self.parameters.items()
+        }
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move the average towards the parameters, if an update is due after ``step`` finished steps."""
+        if step % self.interval:
+            return
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, average in self.average.items():
+            average.lerp_(self.parameters[name].detach().to(average.device, torch.float32), 1.0 - decay)
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Put the average into the model for sampling and export, and the exact trained values back at the end."""
+        # Kept in main memory: the moment of sampling is when the graphics card is full.
+        trained = {name: parameter.detach().to("cpu", copy=True) for name, parameter in self.parameters.items()}
+        self._fill(self.average)
+        try:
+            yield
+        finally:
+            self._fill(trained)
+
+    @torch.no_grad()
+    def _fill(self, values: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])

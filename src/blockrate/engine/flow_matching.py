@@ -1,0 +1,106 @@
+"""Rectified flow: how noisy each training image is, what the model must answer, and how wrong the answer was.
+
+Noise strength ``sigma`` and model time ``timestep`` are one continuous number in 0..1: 0 is the image, 1 pure noise.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from blockrate.engine.seeds import generator
+
+
+def draw(seed: int, step: int, micro_batch: int, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return standard normal noise of ``shape`` (B, ...) and one uniform number in 0..1 per sample (B,), fp32, on CPU.
+
+    Every sample has a stream of its own from (seed, step, micro batch, index): a resumed run, another device and a
+    last batch that is short see the same numbers.
+    """
+    noises, uniforms = [], []
+    for index in range(shape[0]):
+        stream = generator(seed, step, micro_batch, index)
+        uniforms.append(torch.rand((), generator=stream, dtype=torch.float64))
+        noises.append(torch.randn(tuple(shape[1:]), generator=stream))
+    return torch.stack(noises), torch.stack(uniforms).float()
+
+
+def logit_normal_timesteps(
+    uniform: Tensor, *, weight: float = 0.0, bias: float = 0.0, low: float = 0.0, high: float = 1.0
+) -> Tensor:
+    """Return ``sigmoid(N(bias, weight + 1))``, scaled to ``low``..``high``; ``uniform`` (B,) is turned into the normal.
+
+    Source: Esser et al. 2024, "Scaling Rectified Flow Transformers", section 3.1; ``weight`` as OneTrainer's
+    ``noising_weight``, so that 0 is a deviation of 1.
+    """
+    normal = torch.special.ndtri(uniform.double())
+    return uniform_timesteps(torch.sigmoid(bias + (weight + 1.0) * normal).float(), low=low, high=high)
+
+
+def uniform_timesteps(uniform: Tensor, *, low: float = 0.0, high: float = 1.0) -> Tensor:
+    """Return timesteps spread evenly over ``low``..``high`` (OneTrainer's noising strengths); ``uniform``: (B,)."""
+    return low + (high - low) * uniform
+
+
+def shift_timesteps(timesteps: Tensor, shift: float) -> Tensor:
+    """Return ``k t / (1 + (k - 1) t)``: more time at high noise for a ``shift`` k above 1, unchanged at 1.
+
+    Source: Esser et al. 2024, equation 23; ``time_shift`` of black-forest-labs/flux with ``k = exp(mu)``.
+    """
+    return shift * timesteps / (1.0 + (shift - 1.0) * timesteps)
+
+
+def dynamic_shift(tokens: int) -> float:
+    """Return the shift for an image of ``tokens`` packed latents: exp(0.5) at 256, exp(1.15) at 4096, log-linear.
+
+    Source: ``get_lin_function`` of black-forest-labs/flux, ``calculate_shift`` of diffusers.
+    """
+    return math.exp(0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256))
+
+
+def add_noise(latents: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
+    """Return latents moved towards noise: ``(1 - sigma) * latents + sigma * noise``.
+
+    ``latents``, ``noise``: (B, ...); ``sigmas``: (B,). Source: Liu et al. 2022, "Flow Straight and Fast".
+    """
+    sigmas = sigmas.view(-1, *(1,) * (latents.ndim - 1))
+    return (1.0 - sigmas) * latents + sigmas * noise
+
+
+def velocity_target(latents: Tensor, noise: Tensor) -> Tensor:
+    """Return what the model learns to predict, ``noise - latents``. Source: Liu et al. 2022, equation 1."""
+    return noise - latents
+
+
+def loss(
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    mse: float = 1.0,
+    mae: float = 0.0,
+    log_cosh: float = 0.0,
+    huber: float = 0.0,
+    huber_delta: float = 1.0,
+    sample_weights: Tensor | None = None,
+) -> Tensor:
+    """Return the mean over samples of the mixed errors, each times its strength, computed in fp32.
+
+    ``prediction``, ``target``: (B, ...). ``sample_weights``: (B,), for instance the concepts' loss weights, times sigma
+    for the SIGMA weighting. Source of the mix: OneTrainer's loss settings.
+    """
+    prediction, target = prediction.float(), target.float()
+    error = prediction - target
+    # |e| + softplus(-2 |e|) - log 2 is log(cosh(e)) without its overflow.
+    terms: list[tuple[float, Callable[[], Tensor]]] = [
+        (mse, lambda: error.square()),
+        (mae, lambda: error.abs()),
+        (log_cosh, lambda: error.abs() + functional.softplus(-2.0 * error.abs()) - math.log(2.0)),
+        (huber, lambda: functional.huber_loss(prediction, target, reduction="none", delta=huber_delta)),
+    ]
+    per_sample = torch.zeros(len(error), device=error.device)
+    for strength, term in terms:
+        if strength:
+            per_sample = per_sample + strength * term().flatten(1).mean(1)
+    return (per_sample if sample_weights is None else per_sample * sample_weights).mean()
