@@ -1,0 +1,127 @@
+"""Photographs as tensors: opened safely, upright, RGB, cut to their bucket.
+
+Transparent pixels become white, 16-bit grey is scaled (not clipped) to 8 bits, of an animation the first frame counts.
+"""
+
+import hashlib
+import io
+import os
+import stat
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from blockrate.core.errors import FileError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
+# Never every format Pillow knows: EPS starts Ghostscript, PSD had a write out of bounds (CVE-2026-25990).
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+_BIG = 32_000_000  # pixels; such images are decoded one at a time, so that they cannot fill the memory together
+_one_big_image = Lock()
+Facts = tuple[str, int, int, str]  # sha256, upright width and height, "" or "animated" or "transparent"
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The part of an image that is trained: scale it to ``scaled``, then cut ``box`` (left, top, right, bottom)."""
+
+    scaled: tuple[int, int]
+    box: tuple[int, int, int, int]
+    flip: bool
+
+
+def check_image(path: Path, known: Mapping[str, Facts]) -> Facts:
+    """Return an image file's facts after decoding every pixel, unless its bytes are ``known`` (by sha256).
+
+    Raises ``FileError`` saying what is wrong, whatever the bytes are.
+    """
+    with open_file(path) as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha256 in known:
+            return known[sha256]
+        image, note = _decode(file, smallest=None)
+        return sha256, image.width, image.height, note
+
+
+def image_tensor(path: Path, sha256: str, crop: Crop) -> torch.Tensor:
+    """Return the cropped image, (3, H, W), -1..1. Raises ``FileError`` if the file is no longer that of ``sha256``."""
+    with open_file(path) as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise FileError(str(path), "changed while the run was starting", "Start it again.")
+        image, _ = _decode(file, smallest=2 * max(crop.scaled))
+    # One resize of the wanted box only: a 1 x 5000 image scaled as a whole would fill the memory.
+    across, down = image.width / crop.scaled[0], image.height / crop.scaled[1]
+    left, top, right, bottom = crop.box
+    box = (left * across, top * down, min(right * across, image.width), min(bottom * down, image.height))
+    image = image.resize((right - left, bottom - top), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+    pixels = torch.from_numpy(np.array(ImageOps.mirror(image) if crop.flip else image))
+    return pixels.permute(2, 0, 1).float() / 127.5 - 1
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Keep Pillow's remarks on odd but readable files to itself. For the main thread: filters are the process's."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[io.BufferedReader]:
+    """Yield a regular file, never a pipe; whatever goes wrong with its bytes becomes a ``FileError``."""
+    try:
+        str(path).encode()  # a name that is not UTF-8 can be neither shown nor logged
+        _check_regular(path)
+        with path.open("rb") as file:
+            yield file
+    except FileError:
+        raise
+    except UnidentifiedImageError:
+        raise FileError(str(path), "is not a PNG, JPEG, WebP, BMP, TIFF, GIF or AVIF image") from None
+    except Exception as error:  # a broken file makes Pillow raise anything from SyntaxError to struct.error
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise FileError(str(path), f"cannot be read: {reason}") from error
+
+
+def _check_regular(path: Path) -> None:
+    mode = os.stat(path).st_mode  # before opening: opening a pipe waits for a writer
+    if not stat.S_ISREG(mode):
+        raise FileError(str(path), "is a folder" if stat.S_ISDIR(mode) else "is not a regular file")
+
+
+def _decode(file: io.BufferedReader, *, smallest: int | None) -> tuple[Image.Image, str]:
+    """Return the upright RGB image and a note. With ``smallest``, a JPEG may come smaller, with sides at least that."""
+    if not file.seek(0, io.SEEK_END):
+        raise ValueError("it is empty (0 bytes)")
+    file.seek(0)
+    image: Image.Image = Image.open(file, formats=_FORMATS)
+    animated = image.format != "MPO" and getattr(image, "is_animated", False)  # MPO: phones add a preview
+    with _one_big_image if image.width * image.height > _BIG else nullcontext():
+        if smallest:
+            image.draft(None, (smallest, smallest))
+        image.load()
+        note = "animated" if animated else "transparent" if image.has_transparency_data else ""
+        with suppress(Exception):  # EXIF that cannot be read says nothing about orientation
+            image = ImageOps.exif_transpose(image)
+        return _rgb(image), note
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # convert("RGB") would clip at 255 and say nothing
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("its pixels have 32 bits; save it with 8 or 16")
+        return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
