@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,18 +14,6 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import buckets
 from blockrate.core.errors import ConfigError
 from blockrate.core.layer_filter import PRESETS
-
-_RULES = {
-    "bool_type": "Write true or false without quotes.",
-    "int_type": "Write a whole number without quotes.",
-    "float_type": "Write a number without quotes.",
-    "finite_number": "Write an ordinary, finite number.",
-    "string_type": "Write a text in quotes.",
-    "string_too_short": "Fill it in.",
-    "list_type": "Write a list in [ ].",
-    "dict_type": "Write an object in { }.",
-    "model_type": "Write an object of settings in { }.",
-}
 
 
 def together(where: str, errors: Sequence[ConfigError]) -> ConfigError:
@@ -73,35 +62,44 @@ def notices(config: TrainConfig) -> list[str]:
 
 
 def _sentence(item: Any) -> ConfigError:
-    where, kind, value = ".".join(map(str, item["loc"])), item["type"], _shown(item["input"])
+    where, kind = ".".join(map(str, item["loc"])), item["type"]
     if kind == "extra_forbidden":
         return ConfigError(where, "there is no such setting", _did_you_mean(where))
+    problem = f"{_shown(item['input'])} {item['msg'].removeprefix('Input ').removeprefix('String ')}"
+    problem = re.sub(r"a valid dictionary.*", "an object, written in { }", problem)
     if where.startswith("block_learning_rate_multiplier."):
-        return ConfigError(
-            where, f"{value} is no multiplier", "Write a number from 0.0 (frozen) to 1.0 without quotes."
-        )
-    if kind == "literal_error":
-        names = item["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        near = difflib.get_close_matches(str(item["input"]).upper(), names, n=1)
-        return ConfigError(where, f"{value} is not supported", f"Use {near[0] if near else ', '.join(names)}.")
-    rule = item["msg"].removeprefix("Input should be ").removesuffix(".")
-    return ConfigError(where, f"{value} is not possible", _RULES.get(kind, f"Use a value {rule}."))
+        return ConfigError(where, problem, "Write a number from 0.0 (frozen) to 1.0, without quotes.")
+    expected = (
+        item["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ") if kind == "literal_error" else []
+    )
+    near = difflib.get_close_matches(str(item["input"]).upper(), expected, n=1, cutoff=0.8)
+    usual = _defaults().get(re.sub(r"\.\d+\.", ".N.", where))
+    return ConfigError(where, problem, f"Did you mean {near[0]}?" if near else f"The default is {_shown(usual)}.")
 
 
 def _shown(value: object) -> str:
-    text = "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _did_you_mean(path: str) -> str:
-    every = {"concepts.N": Concept().model_dump(), "samples.N": Sample().model_dump(), **TrainConfig().model_dump()}
-    paths = {inner.rpartition(".")[2]: inner for inner in reversed(list(_paths(every)))}
-    near = difflib.get_close_matches(path.rpartition(".")[2], [*paths, *known_names()], n=1, cutoff=0.7)
-    return f"Did you mean {paths.get(near[0], near[0])}?" if near else "Remove it."
+    parent, _, name = path.rpartition(".")
+    paths = [*_defaults(), *known_names()]
+    near = difflib.get_close_matches(name, {path.rpartition(".")[2] for path in paths}, n=1, cutoff=0.7)
+    if not near:
+        return "Remove it."
+    homes = [path for path in paths if path.rpartition(".")[2] == near[0]]
+    return f"Did you mean {next((home for home in homes if home.rpartition('.')[0] == parent), homes[0])}?"
 
 
-def _paths(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+def _defaults() -> dict[str, object]:
+    """Return every setting with its default, by path; N stands for an index."""
+    whole = {**TrainConfig().model_dump(), "concepts.N": Concept().model_dump(), "samples.N": Sample().model_dump()}
+    return dict(_flat(whole))
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
     for name, value in values.items():
-        yield prefix + name
+        yield prefix + name, value
         if isinstance(value, dict):
-            yield from _paths(value, f"{prefix}{name}.")
+            yield from _flat(value, f"{prefix}{name}.")

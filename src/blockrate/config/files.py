@@ -105,7 +105,7 @@ def _override(data: Json, text: str) -> None:
         raise ConfigError(f"--set {text}", "is not path=value", "Write it like --set learning_rate=1e-4.")
     node: Any = data
     for name, following in zip(names, [*names[1:], None], strict=True):
-        key: str | int = name
+        key: Any = name
         if isinstance(node, list):
             if not name.isdecimal() or int(name) > len(node):
                 cure = f"Use a number from 0 to {len(node)}; {len(node)} adds one."

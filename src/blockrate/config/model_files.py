@@ -6,7 +6,6 @@ Source of the safetensors form: huggingface/safetensors; of the names: black-for
 import json
 import math
 import re
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,12 @@ Tensors = dict[str, tuple[str, tuple[int, ...]]]
 _LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 _BFL_WIDTH = 3072  # diffusers' converter of BFL names is fixed to it
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.")
+_PROGRAMS = (".ckpt", ".pt", ".pth", ".bin", ".pkl")  # pickles: reading them can run programs
 _SCALES = re.compile(r"(scale_weight|weight_scale(_2)?|scaled_fp8|comfy_quant|scale_input|input_scale)$")
 # Input, text, pooled and guidance projection, and a norm as long as a head.
 _BFL = (
-    "img_in",
-    "txt_in",
-    "vector_in.in_layer",
-    "guidance_in.in_layer",
-    "double_blocks.0.img_attn.norm.query_norm.scale",
-)
+    "img_in", "txt_in", "vector_in.in_layer", "guidance_in.in_layer", "double_blocks.0.img_attn.norm.query_norm.scale",
+)  # fmt: skip
 _DIFFUSERS = (
     "x_embedder", "context_embedder", "time_text_embed.text_embedder.linear_1",
     "time_text_embed.guidance_embedder.linear_1", "transformer_blocks.0.attn.norm_q.weight",
@@ -64,12 +60,12 @@ def read_header(path: Path) -> tuple[dict[str, str], Tensors]:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(9)
             _refuse_other_formats(path, start)
-            length = int.from_bytes(start, "little")
-            if len(start) < 8 or length > min(_LARGEST_HEADER, size - 8):
+            length = int.from_bytes(start[:8], "little")
+            if len(start) < 9 or length > min(_LARGEST_HEADER, size - 8):
                 raise FileError(str(path), "is no safetensors file, or cut off", "Download or copy it again.")
-            header = json.loads(file.read(length))
+            header = json.loads(start[8:] + file.read(length - 1))
         metadata = header.pop("__metadata__", None) or {}
         return metadata, {name: _tensor(facts, size - 8 - length) for name, facts in header.items()}
     except OSError as error:
@@ -92,13 +88,8 @@ def _refuse_other_formats(path: Path, start: bytes) -> None:
     if start[:4] == b"GGUF" or path.suffix.lower() == ".gguf":
         cure = "Use the .safetensors weights; transformer.weight_dtype NFLOAT_4 makes them as small."
         raise FileError(str(path), "is a GGUF file, which cannot be trained here", cure)
-    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04") or path.suffix.lower() in (
-        ".ckpt",
-        ".pt",
-        ".pth",
-        ".bin",
-        ".pkl",
-    ):
+    # A safetensors header begins with {; its length before that may look like anything.
+    if (start[8:] != b"{" and start[:2] in (b"PK", b"\x80\x02", b"\x80\x04")) or path.suffix.lower() in _PROGRAMS:
         problem = "is a pickle or archive, which can run programs when it is read"
         raise FileError(str(path), problem, "Use the .safetensors version, or convert it with a tool you trust.")
 
@@ -132,33 +123,28 @@ def _spec_of_file(path: Path) -> TransformerSpec:
     tensors = {name.removeprefix(prefix): facts for name, facts in every.items() if name.startswith(prefix)}
     _refuse_scaled(path, tensors)
     image, text, pooled, guidance, norm = _BFL if "img_in.weight" in tensors else _DIFFUSERS
-    shapes = [
-        tensors.get(name, ("", ()))[1] for name in (f"{image}.weight", f"{text}.weight", f"{pooled}.weight", norm)
-    ]
+    needed = (f"{image}.weight", f"{text}.weight", f"{pooled}.weight", norm)
+    shapes = [tensors.get(name, ("", ()))[1] for name in needed]
     if [len(shape) for shape in shapes] != [2, 2, 2, 1] or 0 in map(math.prod, shapes):
-        raise FileError(str(path), f"holds {_other_architecture(every)}, not a FLUX.1", "Use a FLUX.1 transformer.")
+        found = next(
+            (title for part, title in _OTHERS.items() if any(part in name for name in every)), "something else"
+        )
+        raise FileError(str(path), f"holds {found}, not a FLUX.1", "Use a FLUX.1 transformer.")
     (hidden, in_channels), (_, joint), (_, pooled_width), (head_dim,) = shapes
     if image == "img_in" and hidden != _BFL_WIDTH:
         problem = f"has BFL's names and is {hidden} wide; diffusers reads those names at {_BFL_WIDTH} only"
         raise FileError(str(path), problem, "Use a diffusers folder.")
     rope = {family.spec.head_dim: family.spec.axes_dims_rope for family in FAMILIES.values()}
     if in_channels != 64 or head_dim not in rope:
-        problem = (
-            f"takes {in_channels} input channels and has heads {head_dim} wide, as Fill, Depth and Canny or others do"
-        )
+        problem = f"takes {in_channels} input channels (Fill, Depth and Canny take more) in heads {head_dim} wide"
         raise FileError(str(path), problem, "Use FLUX.1-dev, FLUX.1-schnell or a fine-tune of them.")
     blocks = {block for block in map(block_of, tensors) if block}
     double = sum(block.startswith("double") for block in blocks)
     layout = BlockLayout(double, len(blocks) - double)
     if blocks != set(layout.names):
         raise FileError(str(path), "lacks some of its blocks", "Download or copy it again.")
-    guided = f"{guidance}.weight" in tensors
-    heads = hidden // head_dim
+    guided, heads = f"{guidance}.weight" in tensors, hidden // head_dim
     return TransformerSpec(layout, heads, head_dim, in_channels, joint, pooled_width, guided, rope[head_dim])
-
-
-def _other_architecture(names: Collection[str]) -> str:
-    return next((title for part, title in _OTHERS.items() if any(part in name for name in names)), "something else")
 
 
 def _refuse_scaled(path: Path, tensors: Tensors) -> None:
@@ -181,5 +167,5 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _is_hub_id(name: str) -> bool:
     """Tell ``owner/name`` from a path that is not there: a path has another form, or begins in a folder that exists."""
     owner = name.partition("/")[0]
-    named_file = Path(name).suffix.lower() in (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
+    named_file = Path(name).suffix.lower() in (".safetensors", ".gguf", *_PROGRAMS)
     return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)) and not named_file and not Path(owner).is_dir()

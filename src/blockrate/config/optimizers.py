@@ -41,11 +41,6 @@ def differing_rates_refusal(settings: OptimizerSettings) -> str | None:
     return row.why
 
 
-def nearest_optimizer(name: str) -> str:
-    """Return the optimizer of the catalogue that comes nearest to one of OneTrainer's that is not in it."""
-    return next((nearest for start, nearest in _NEAREST if name.startswith(start)), "ADAMW")
-
-
 _EIGHT_BIT = {"min_8bit_size": 4096, "is_paged": False}
 _ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 1e-2}
 _LION = {"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0}
@@ -85,10 +80,3 @@ _ROWS = (
     OptimizerRow("SGD", "SGD", "torch", _SGD, True, _FOLLOWS, 0.0),
 )  # fmt: skip
 OPTIMIZERS: Mapping[str, OptimizerRow] = MappingProxyType({row.name: row for row in _ROWS})
-
-# What comes nearest to an optimizer that OneTrainer has and blockrate does not: the first that begins its name.
-_NEAREST = (
-    ("PRODIGY_PLUS", "SCHEDULE_FREE_ADAMW"), ("SCHEDULE_FREE", "SCHEDULE_FREE_ADAMW"), ("PRODIGY", "PRODIGY"),
-    ("DADAPT", "PRODIGY"), ("LION", "LION"), ("CAME", "CAME"), ("SGD", "SGD"), ("SIGNSGD", "SGD"), ("LARS", "SGD"),
-    ("TIGER", "LION"), ("ADAM_8BIT", "ADAMW_8BIT"), ("AdEMAMix_8BIT", "ADAMW_8BIT"), ("LAMB_8BIT", "ADAMW_8BIT"),
-)  # fmt: skip

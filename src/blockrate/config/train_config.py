@@ -81,9 +81,6 @@ class TrainConfig(Settings):
     gradient_accumulation_steps: Whole = setting(1, "Forward passes for one change of the weights", ge=1)
     clip_grad_norm: Real | None = setting(1.0, "Longest gradient, over all trained weights; empty = not limited", gt=0)
     optimizer: OptimizerSettings = setting(OptimizerSettings, "The optimizer")
-    optimizer_defaults: dict[str, OptimizerSettings] = setting(
-        dict, "Remembered parameters of optimizers that are not in use; no effect on a run"
-    )
     ema: Literal["OFF", "GPU", "CPU"] = setting("OFF", "Keep a moving average of the weights, and where")
     ema_decay: Fraction = setting(0.999, "How slowly the average follows")
     ema_update_step_interval: Whole = setting(5, "Update the average every so many steps", ge=1)
