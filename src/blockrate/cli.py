@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,7 +47,7 @@ def plan(config: ConfigName, settings: Settings = None, as_json: AsJson = False)
     """Print what would train at which rate, and what it costs. Loads no weights."""
     from blockrate.config.plan import make_plan, plan_json
 
-    facts = plan_json(make_plan(_load(config, settings).config))
+    facts: Mapping[str, Any] = plan_json(make_plan(_load(config, settings).config))
     _warn(facts["warnings"])
     if as_json:
         return _print(json.dumps(facts))
@@ -74,8 +74,9 @@ def status(folder: Run, as_json: AsJson = False) -> None:
     """Print what a run is doing."""
     from blockrate.run.process import run_state
 
-    state = run_state(_run_folder(folder))
-    _print(json.dumps(asdict(state)) if as_json else f"{state.name}: {state.sentence}")
+    facts = asdict(run_state(_run_folder(folder)))
+    name = facts.pop("name")
+    _print(json.dumps({"state": name, **facts}) if as_json else f"{name}: {facts['sentence']}")
 
 
 @app.command()
@@ -125,7 +126,7 @@ def main() -> None:
 def _train(loaded: "LoadedConfig", fresh: bool) -> tuple[int, list[str]]:
     """Check everything that needs no model, start the engine, show it to its end; (exit code, outputs)."""
     from blockrate.config.files import config_json
-    from blockrate.config.plan import make_plan, plan_json
+    from blockrate.config.plan import make_plan
     from blockrate.run.events import last_event
     from blockrate.run.folder import is_alive
     from blockrate.run.process import start_engine
@@ -136,7 +137,7 @@ def _train(loaded: "LoadedConfig", fresh: bool) -> tuple[int, list[str]]:
         typer.echo(f"A run is at work in {run.path}: showing it. Nothing new was started.", err=True)
         code = watch(run, offset=run.events_file.stat().st_size)
     else:
-        _warn(plan_json(make_plan(loaded.config))["warnings"])
+        _warn(make_plan(loaded.config).warnings)
         _make_room(run, fresh)
         run.create(config_json(loaded.config))
         code = watch(run, start_engine(run))

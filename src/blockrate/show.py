@@ -157,7 +157,7 @@ class View:
         now = (self._phase, self._total, tenth, int(time.monotonic() / 10))
         if self._bar.disable and now != self._said:
             self._said = now
-            self.say(f"{self._phase} {text}")
+            self.say(f"{self._phase} {text}".rstrip())
 
 
 @contextmanager

@@ -12,16 +12,17 @@ from blockrate.run.events import Blocks, EventLog, Phase, Started, Step, Validat
 from blockrate.run.folder import RunFolder, StopFlag
 
 STEPS = 20
+SECONDS = {"slow": 0.3, "stuck": 100}
 
 
 def train(config: object, run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
-    """Steps that take 10 ms (``steps``, ``slow``: 0.3 s), or one of the ways to fail."""
+    """Steps that take 10 ms (``steps``), ``slow`` or ``stuck`` ones, or one of the ways to fail."""
     kind = os.environ.get("SMALL_TRAINER", "steps")
     log.write(Started("hash", os.getpid(), [], "double_block_0"), step=0)
     log.write(Phase("training", 0, STEPS), step=0)
     print("a library says something")
     for step in range(1, STEPS + 1):
-        time.sleep(0.3 if kind == "slow" else 0.01)
+        time.sleep(SECONDS.get(kind, 0.01))
         log.write(Step(1 / step, 1e-4, 1.0, 0.01), step=step)
         if step == 3 and kind in FAILURES:
             raise FAILURES[kind]

@@ -99,7 +99,7 @@ def test_a_signal_ends_the_run_after_its_step(run: RunFolder, start: Start, numb
 
 @posix
 def test_a_second_signal_leaves_at_once(run: RunFolder, start: Start) -> None:
-    engine = start("slow")
+    engine = start("stuck")
     wait_for(lambda: "started" in types(run))
     stop_engine(run)
     wait_for(lambda: run_state(run).name == "Stopping")
