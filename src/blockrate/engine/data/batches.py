@@ -1,0 +1,187 @@
+"""Which images, crops and captions make which optimizer step.
+
+Every choice is drawn from the seed and the names of what is chosen, never from a running generator: any step can be
+made again alone, on any machine, and a new image changes no choice made for the others.
+"""
+
+import hashlib
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import TypeVar
+
+from blockrate.config.parts import ConceptImage, ConceptText
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.buckets import Bucket, buckets, nearest_bucket
+from blockrate.core.errors import ConfigError
+from blockrate.engine.data.concepts import Item
+from blockrate.engine.data.images import Crop
+
+Key = tuple[int | str, ...]  # what an item's choices are drawn from
+Turn = tuple[int, int]  # (place of the item in the list, how many turns it had before, in all epochs)
+Member = TypeVar("Member")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image as one step sees it. A caption that was dropped is ``""``, for each encoder by itself."""
+
+    item: Item
+    bucket: Bucket
+    crop: Crop
+    prompt: str  # for prompt_embeds (T5)
+    pooled_prompt: str  # for pooled_prompt_embeds (CLIP)
+
+
+class Schedule:
+    """The steps of a run over its training items. Epochs, steps and turns count from 0.
+
+    In each epoch every image comes as often as its concept's balancing says; a bucket's last batch may be smaller. A
+    step takes the next ``gradient_accumulation_steps`` batches, across epochs; the run's last step may have fewer.
+    """
+
+    def __init__(self, config: TrainConfig, items: Sequence[Item]) -> None:
+        self.config = config
+        self.items = [item for item in items if not item.validation]
+        self._buckets = [item_buckets(config, item) for item in self.items]
+        self._places = [
+            [p for p, item in enumerate(self.items) if item.concept == c] for c in range(len(config.concepts))
+        ]
+        self._ends = list(accumulate(len(self._batches(self._turns(epoch))) for epoch in range(config.epochs)))
+        self._epoch: tuple[int, list[list[Turn]]] = (-1, [])  # the one in use, in its order
+        if not self._ends[-1]:
+            raise ConfigError("concepts", "balancing leaves no image in an epoch", "Raise the balancing of a concept.")
+
+    @property
+    def number_of_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return math.ceil(self._ends[-1] / self.config.gradient_accumulation_steps)
+
+    def epoch_of(self, step: int) -> int:
+        """Return the epoch a step begins in, which is the number of epochs finished before it."""
+        return bisect_right(self._ends, step * self.config.gradient_accumulation_steps)
+
+    def step_batches(self, step: int) -> list[list[Sample]]:
+        """Return the micro-batches of one optimizer step; all samples of a micro-batch have one bucket."""
+        first = step * self.config.gradient_accumulation_steps
+        last = min(first + self.config.gradient_accumulation_steps, self._ends[-1])
+        return [[self._sample(turn) for turn in self._batch(number)] for number in range(first, last)]
+
+    def every_sample(self) -> list[Sample]:
+        """Return samples that together hold every crop and every caption that any step may ask for."""
+        dropout = self.config.text_encoder.dropout_probability + self.config.text_encoder_2.dropout_probability
+        samples = []
+        for item, choices in zip(self.items, self._buckets, strict=True):
+            concept, key = self.config.concepts[item.concept], item_key(self.config, item)
+            captions = [caption_of(item, concept.text, key, variation) for variation in range(concept.text_variations)]
+            for bucket in choices:
+                for variation in range(concept.image_variations):
+                    crop = crop_of(item, bucket, concept.image, key, variation)
+                    samples.append(Sample(item, bucket, crop, captions[0], captions[0]))
+            others = captions[1:] + ([""] if dropout else [])
+            samples += [replace(samples[-1], prompt=caption, pooled_prompt=caption) for caption in others]
+        return samples
+
+    def _sample(self, turn: Turn) -> Sample:
+        place, times = turn
+        item, bucket = self.items[place], self._bucket(turn)
+        concept, key = self.config.concepts[item.concept], item_key(self.config, item)
+        crop = crop_of(item, bucket, concept.image, key, times % concept.image_variations)
+        caption = caption_of(item, concept.text, key, times % concept.text_variations)
+        pooled_dropped = draw(*key, "drop pooled", times) < self.config.text_encoder.dropout_probability
+        dropped = draw(*key, "drop", times) < self.config.text_encoder_2.dropout_probability
+        return Sample(item, bucket, crop, "" if dropped else caption, "" if pooled_dropped else caption)
+
+    def _bucket(self, turn: Turn) -> Bucket:
+        place, times = turn
+        choices = self._buckets[place]
+        if len(choices) == 1:
+            return choices[0]
+        return choices[int(draw(*item_key(self.config, self.items[place]), "resolution", times) * len(choices))]
+
+    def _batch(self, number: int) -> list[Turn]:
+        epoch, seed = bisect_right(self._ends, number), self.config.seed
+        if self._epoch[0] != epoch:
+            turns = sorted(self._turns(epoch), key=lambda turn: draw(seed, "order", *turn))
+            self._epoch = epoch, sorted(self._batches(turns), key=lambda batch: draw(seed, "batch", *batch[0]))
+        return self._epoch[1][number - (self._ends[epoch - 1] if epoch else 0)]
+
+    def _batches(self, turns: Sequence[Turn]) -> list[list[Turn]]:
+        return in_batches(((self._bucket(turn), turn) for turn in turns), self.config.batch_size)
+
+    def _turns(self, epoch: int) -> list[Turn]:
+        """Which items an epoch has: each as often as every other of its concept, a remainder by lot."""
+        turns: list[Turn] = []
+        for concept, places in zip(self.config.concepts, self._places, strict=True):
+            repeats = len(places) if concept.balancing_strategy == "REPEATS" else 1
+            full, rest = divmod(round(concept.balancing * repeats), len(places)) if places else (0, 0)
+            before = epoch * (full + bool(rest))
+            lots = sorted(places, key=lambda place: draw(self.config.seed, "lot", epoch, place)) if rest else []
+            turns += [(place, before + copy) for copy in range(full) for place in places]
+            turns += [(place, before + full) for place in lots[:rest]]
+        return turns
+
+
+def validation_batches(config: TrainConfig, items: Sequence[Item]) -> list[list[Sample]]:
+    """Return the validation items in batches, always the same: middle crops, no flip, no dropout, first resolution."""
+    samples = []
+    for item in items:
+        if item.validation:
+            bucket, text = item_buckets(config, item)[0], config.concepts[item.concept].text
+            crop = crop_of(item, bucket, ConceptImage(enable_crop_jitter=False), (), 0)
+            caption = caption_of(item, text, item_key(config, item), 0)
+            samples.append(Sample(item, bucket, crop, caption, caption))
+    return in_batches(((sample.bucket, sample) for sample in samples), config.batch_size)
+
+
+def in_batches(members: Iterable[tuple[Bucket, Member]], size: int) -> list[list[Member]]:
+    """Return the members in batches of one bucket each, in their order; a bucket's last batch may be smaller."""
+    groups: dict[Bucket, list[Member]] = {}
+    for bucket, member in members:
+        groups.setdefault(bucket, []).append(member)
+    return [group[at : at + size] for group in groups.values() for at in range(0, len(group), size)]
+
+
+def item_buckets(config: TrainConfig, item: Item) -> list[Bucket]:
+    """Return the buckets an image may come in: one for each resolution."""
+    image = config.concepts[item.concept].image
+    resolution = image.resolution_override if image.enable_resolution_override else config.resolution
+    width, height = (item.width, item.height) if config.aspect_ratio_bucketing else (1, 1)
+    return [nearest_bucket(width, height, choices) for choices in buckets(resolution)]
+
+
+def crop_of(item: Item, bucket: Bucket, settings: ConceptImage, key: Key, variation: int) -> Crop:
+    """Return the part of the image that fills the bucket: a random place within what is too much, else the middle."""
+    scale = max(bucket.width / item.width, bucket.height / item.height)
+    scaled = max(bucket.width, round(item.width * scale)), max(bucket.height, round(item.height * scale))
+    across, down = [draw(*key, side, variation) if settings.enable_crop_jitter else 0.5 for side in ("left", "top")]
+    left, top = int(across * (scaled[0] - bucket.width + 1)), int(down * (scaled[1] - bucket.height + 1))
+    coin = draw(*key, "flip", variation) < 0.5
+    flip = coin if settings.enable_random_flip else settings.enable_fixed_flip
+    return Crop(scaled, (left, top, left + bucket.width, top + bucket.height), flip)
+
+
+def caption_of(item: Item, settings: ConceptText, key: Key, variation: int) -> str:
+    """Return the caption of a variation: the next of its lines, its tags behind the kept ones in a drawn order."""
+    first = int(draw(*key, "line") * len(item.captions))
+    caption = item.captions[(first + variation) % len(item.captions)]
+    if not settings.enable_tag_shuffling:
+        return caption
+    tags = [tag.strip() for tag in caption.split(settings.tag_delimiter) if tag.strip()]
+    rank = [place if place < settings.keep_tags_count else math.inf for place in range(len(tags))]
+    order = sorted(range(len(tags)), key=lambda place: (rank[place], draw(*key, "tags", variation, place)))
+    return f"{settings.tag_delimiter.rstrip()} ".join(tags[place] for place in order)
+
+
+def item_key(config: TrainConfig, item: Item) -> Key:
+    """Return what an item's choices are drawn from: not its bytes, so an edited image keeps them."""
+    return (config.seed, config.concepts[item.concept].seed, item.name)
+
+
+def draw(*what: int | str) -> float:
+    """Return a number in [0, 1) that depends on ``what`` alone: a hash, the same on every machine and version."""
+    digest = hashlib.blake2b(json.dumps(what).encode(), digest_size=8).digest()
+    return (int.from_bytes(digest) >> 11) / 2**53
