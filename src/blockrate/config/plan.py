@@ -1,0 +1,189 @@
+"""What a config would train, block by block, what it costs, and every refusal that needs neither weights nor images."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Literal
+
+from blockrate.config.model_files import model_spec
+from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.blocks import OTHER
+from blockrate.core.buckets import buckets
+from blockrate.core.errors import ConfigError
+from blockrate.core.families import TransformerSpec, family_of
+from blockrate.core.module_table import Module, modules
+from blockrate.core.multipliers import KEY, check_multipliers, complete, is_used, selection_text
+from blockrate.core.savings import Memory, Work, memory, step_flops
+
+Status = Literal["trained", "frozen", "filtered"]
+_Modules = dict[str, Module]  # by diffusers name, in model order
+
+
+@dataclass(frozen=True)
+class PlannedGroup:
+    """An optimizer group to be, or a block that gets none. ``parameters``: how many train, 0 unless ``trained``."""
+
+    name: str
+    blocks: tuple[str, ...]
+    parameters: int
+    multiplier: float
+    learning_rate: float
+    status: Status
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do, at its largest resolution. ``step_cost``: FLOPs relative to all multipliers at 1.0."""
+
+    model_type: str
+    training_method: str
+    base_learning_rate: float
+    groups: tuple[PlannedGroup, ...]
+    first_trained_block: str | None
+    memory: Memory
+    memory_all_ones: Memory
+    step_cost: float
+    warnings: tuple[str, ...]
+
+
+def make_plan(config: TrainConfig) -> Plan:
+    """Return the plan of a config. Raises ``ConfigError`` for what cannot train, ``FileError`` for model files."""
+    _check_method(config)
+    spec, work = model_spec(config), _work(config)
+    architecture = family_of(config.model_type, config.base_model_name).architecture
+    check_multipliers(config.block_learning_rate_multiplier, spec.layout, architecture)
+    multipliers = complete(config.block_learning_rate_multiplier, spec.layout)
+    _check_optimizer(config, multipliers)
+    allowed = _allowed_modules(config, spec)
+    trained = {name: module for name, module in allowed.items() if multipliers[module.block or OTHER] > 0}
+    _check_trained(config, trained)
+    sizes = partial(
+        memory,
+        spec,
+        work=work,
+        weight_dtype=config.transformer.weight_dtype,
+        state_bytes=OPTIMIZERS[config.optimizer.optimizer].state_bytes,
+        activation_bytes=4.0 if config.train_dtype == "FLOAT_32" else 2.0,
+    )
+    return Plan(
+        model_type=config.model_type,
+        training_method=config.training_method,
+        base_learning_rate=config.base_learning_rate(),
+        groups=tuple(_groups(config, multipliers, allowed)),
+        first_trained_block=next((module.block for module in trained.values() if module.block), None),
+        memory=sizes(trained),
+        memory_all_ones=sizes(allowed),
+        step_cost=step_flops(spec, trained, work) / step_flops(spec, allowed, work),
+        warnings=(
+            *_rate_warnings(config, spec, multipliers, allowed),
+            *_cost_warnings(config, spec, multipliers, trained),
+        ),
+    )
+
+
+def plan_json(plan: Plan) -> dict[str, object]:
+    """Return what ``blockrate plan --json`` prints."""
+    facts = {key.replace("memory", "memory_bytes"): value for key, value in asdict(plan).items()}
+    groups = [{**group, "blocks": list(group["blocks"])} for group in facts["groups"]]
+    return {**facts, "groups": groups, "warnings": list(plan.warnings)}
+
+
+def _groups(config: TrainConfig, multipliers: Mapping[str, float], allowed: _Modules) -> Iterator[PlannedGroup]:
+    rate = config.base_learning_rate()
+    sizes = dict.fromkeys(multipliers, 0)
+    for module in allowed.values():
+        size = module.adapter_parameters(config.lora_rank) if _is_lora(config) else module.parameters
+        sizes[module.block or OTHER] += size
+    if not is_used(multipliers):
+        blocks = tuple(name for name, size in sizes.items() if size and name != OTHER)
+        yield PlannedGroup("transformer", blocks, sum(sizes.values()), 1.0, rate, "trained")
+        return
+    for name, multiplier in multipliers.items():
+        status: Status = "filtered" if not sizes[name] else "trained" if multiplier else "frozen"
+        trains = status == "trained"
+        blocks = () if name == OTHER else (name,)
+        yield PlannedGroup(name, blocks, sizes[name] * trains, multiplier, rate * multiplier * trains, status)
+
+
+def _allowed_modules(config: TrainConfig, spec: TransformerSpec) -> _Modules:
+    """Return the modules that the layer filter lets train; a LoRA goes on linear ones."""
+    chosen = config.layer_filter_in_effect()
+    candidates = [module for module in modules(spec) if module.linear or not _is_lora(config)]
+    allowed = {module.name: module for module in candidates if chosen.matches(module.name)}
+    if not allowed:
+        problem = f"{', '.join(chosen.patterns)!r} matches none of the {len(candidates)} modules"
+        raise ConfigError("layer_filter", problem, "Module names look like transformer_blocks.0.attn.to_q.")
+    return allowed
+
+
+def _check_method(config: TrainConfig) -> None:
+    part, method, form = config.transformer, config.training_method, config.output_model_format
+    if not part.train or (part.stop_training_after == 0 and part.stop_training_after_unit != "NEVER"):
+        where = "transformer.stop_training_after" if part.train else "transformer.train"
+        raise ConfigError(where, "lets nothing train", "Set transformer.train to true and let it stop later or never.")
+    if _is_lora(config) != form.endswith("_LORA"):
+        fitting = "DIFFUSERS_LORA or KOHYA_LORA" if _is_lora(config) else "DIFFUSERS"
+        raise ConfigError("output_model_format", f"{form} does not go with {method}", f"Set it to {fitting}.")
+    if not _is_lora(config) and part.weight_dtype not in ("FLOAT_32", "BFLOAT_16"):
+        problem = f"{part.weight_dtype} weights cannot be fine-tuned"
+        raise ConfigError("transformer.weight_dtype", problem, "Use BFLOAT_16 or FLOAT_32, or train a LORA.")
+
+
+def _check_optimizer(config: TrainConfig, multipliers: Mapping[str, float]) -> None:
+    why = differing_rates_refusal(config.optimizer)
+    example = next((name for name, value in multipliers.items() if value not in (0.0, 1.0)), None)
+    if why and example:
+        row = OPTIMIZERS[config.optimizer.optimizer]
+        problem = f"{row.title} cannot give {example} a rate of its own ({multipliers[example]:g}): {why}"
+        able = ", ".join(name for name, other in OPTIMIZERS.items() if other.per_block_rates and other is not row)
+        raise ConfigError("optimizer.optimizer", problem, f"Use only 0.0 and 1.0 in {KEY}, or one of {able}.")
+
+
+def _check_trained(config: TrainConfig, trained: _Modules) -> None:
+    if not trained:
+        problem = "is 0.0 for everything that the layer filter lets train, so nothing would train"
+        raise ConfigError(KEY, problem, "Raise at least one of these blocks above 0.0.")
+    outside = [name for name, module in trained.items() if not module.block]
+    if config.output_model_format == "KOHYA_LORA" and outside:
+        problem = f"KOHYA_LORA holds modules of blocks only, but {outside[0]} and {len(outside) - 1} others would train"
+        cure = f"Use DIFFUSERS_LORA, or layer_filter_preset blocks, or set other to 0.0 in {KEY}."
+        raise ConfigError("output_model_format", problem, cure)
+
+
+def _rate_warnings(
+    config: TrainConfig, spec: TransformerSpec, multipliers: Mapping[str, float], allowed: _Modules
+) -> Iterator[str]:
+    reached = {module.block or OTHER for module in allowed.values()}
+    idle = [name for name, value in multipliers.items() if value != 1.0 and name not in reached]
+    if idle:
+        yield f"The layer filter leaves nothing to train in {selection_text(idle, spec.layout)}: no rate counts there."
+    if is_used(multipliers) and config.layer_filter_preset != "blocks":
+        yield f"Block rates are in effect for what the layer filter {config.layer_filter_preset} leaves in each block."
+
+
+def _cost_warnings(
+    config: TrainConfig, spec: TransformerSpec, multipliers: Mapping[str, float], trained: _Modules
+) -> Iterator[str]:
+    inside, work = [name for name, module in trained.items() if module.block], _work(config)
+    if is_used(multipliers) and len(inside) < len(trained):
+        ratio = step_flops(spec, trained, work) / step_flops(spec, inside, work)
+        if ratio > 1.03:  # weights outside blocks cost next to nothing themselves: the chain of gradients got longer
+            yield f"Training other sends gradients through the frozen early blocks: {ratio:.2f} times the step."
+    rounding = OPTIMIZERS[config.optimizer.optimizer].values(config.optimizer).get("stochastic_rounding")
+    if not _is_lora(config) and config.transformer.weight_dtype == "BFLOAT_16" and not rounding:
+        yield "bf16 weights lose small changes: use ADAMW with stochastic_rounding, or weight_dtype FLOAT_32."
+
+
+def _work(config: TrainConfig) -> Work:
+    return Work(
+        image_tokens=max(sizes[0].tokens for sizes in buckets(config.resolution)),
+        text_tokens=config.text_encoder_2_sequence_length,
+        batch=config.batch_size,
+        rank=config.lora_rank if _is_lora(config) else None,
+        checkpointing=config.transformer.gradient_checkpointing,
+    )
+
+
+def _is_lora(config: TrainConfig) -> bool:
+    return config.training_method == "LORA"

@@ -1,0 +1,295 @@
+"""The plan says what would train, what it costs, and refuses what cannot work before anything is loaded."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blockrate.config.files import load_config
+from blockrate.config.optimizers import OPTIMIZERS
+from blockrate.config.plan import Plan, make_plan, plan_json
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.blocks import BlockLayout
+from blockrate.core.errors import ConfigError, FileError
+from blockrate.core.families import FAMILIES
+from blockrate.core.multipliers import only, parse_selection
+
+FLUX1 = BlockLayout(19, 38)
+GIB = 2**30
+
+
+def config(multipliers: dict[str, float] | None = None, **fields: object) -> TrainConfig:
+    fields = {"layer_filter_preset": "blocks", "block_learning_rate_multiplier": multipliers or {}, **fields}
+    return TrainConfig.model_validate(fields)
+
+
+def plan(multipliers: dict[str, float] | None = None, **fields: object) -> Plan:
+    return make_plan(config(multipliers, **fields))
+
+
+def fine_tune(multipliers: dict[str, float] | None = None, **fields: object) -> Plan:
+    return plan(multipliers, **{"training_method": "FINE_TUNE", "output_model_format": "DIFFUSERS", **fields})
+
+
+def only_these(text: str) -> dict[str, float]:
+    return only(dict.fromkeys((*FLUX1.names, "other"), 1.0), parse_selection(text, FLUX1))
+
+
+def refusal(multipliers: dict[str, float] | None = None, **fields: object) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        plan(multipliers, **fields)
+    assert caught.value.cure
+    return caught.value
+
+
+# Groups
+
+
+def test_without_multipliers_there_is_one_group() -> None:
+    for multipliers in ({}, {"double_block_3": 1.0}):
+        (group,) = plan(multipliers).groups
+        assert (group.name, group.multiplier, group.learning_rate, group.status) == (
+            "transformer",
+            1.0,
+            3e-4,
+            "trained",
+        )
+        assert group.blocks == FLUX1.names
+
+
+def test_each_block_has_its_rate_and_other_is_the_last() -> None:
+    made = plan({"double_block_0": 0.3, "single_block_37": 0.0}, layer_filter_preset="full")
+    groups = {group.name: group for group in made.groups}
+    assert tuple(groups) == (*FLUX1.names, "other")
+    assert groups["double_block_0"].learning_rate == pytest.approx(0.3 * 3e-4)
+    assert groups["double_block_1"].learning_rate == 3e-4
+    assert groups["double_block_0"].blocks == ("double_block_0",)
+    frozen = groups["single_block_37"]
+    assert (frozen.status, frozen.parameters, frozen.learning_rate) == ("frozen", 0, 0.0)
+    assert (groups["other"].status, groups["other"].blocks) == ("trained", ())
+
+
+def test_a_block_that_the_filter_empties_is_filtered_and_told() -> None:
+    made = plan({"single_block_3": 0.5, "single_block_4": 0.0}, layer_filter="ff.net", layer_filter_preset="custom")
+    statuses = {group.name: group.status for group in made.groups}
+    assert statuses["single_block_3"] == statuses["single_block_4"] == statuses["other"] == "filtered"
+    assert statuses["double_block_3"] == "trained"
+    assert any("nothing to train in single 3-4" in warning for warning in made.warnings)
+    (group,) = plan(layer_filter="ff.net", layer_filter_preset="custom").groups
+    assert group.blocks == FLUX1.names[:19]
+
+
+def test_parameters_are_those_of_real_adapters_and_weights() -> None:
+    def sizes(made: Plan) -> dict[str, int]:
+        return {group.name: group.parameters for group in made.groups}
+
+    lora = sizes(plan({"other": 0.5}, layer_filter_preset="attn-only"))  # rank 16 on attention, as PEFT makes it
+    assert (lora["double_block_0"], lora["single_block_0"], sum(lora.values())) == (786_432, 294_912, 26_148_864)
+    weights = sizes(fine_tune({"other": 0.5}, layer_filter_preset="full"))
+    assert (weights["double_block_0"], weights["single_block_0"]) == (339_831_296, 141_591_808)
+    assert sum(weights.values()) == 11_901_408_320
+
+
+def test_the_base_rate_is_the_transformers_own_and_scaled() -> None:
+    made = plan(
+        {"double_block_0": 0.5}, transformer={"learning_rate": 1e-4}, batch_size=4, learning_rate_scaler="BATCH"
+    )
+    assert made.base_learning_rate == pytest.approx(2e-4)
+    assert made.groups[0].learning_rate == pytest.approx(1e-4)
+
+
+def test_training_starts_at_the_first_trained_block() -> None:
+    assert plan().first_trained_block == "double_block_0"
+    assert plan(only_these("single 7,12,16,20")).first_trained_block == "single_block_7"
+    assert plan(only_these("other"), layer_filter_preset="full").first_trained_block is None
+
+
+# Costs
+
+
+def test_four_single_blocks_cost_a_good_part_less() -> None:
+    made = plan(only_these("single 7,12,16,20"))
+    assert 0.55 < made.step_cost < 0.75
+    assert made.memory.weights < made.memory_all_ones.weights
+    assert made.memory.optimizer / made.memory_all_ones.optimizer == pytest.approx(
+        4 * 1_032_192 / (19 * 2_457_600 + 38 * 1_032_192)
+    )
+    assert made.memory.activations < made.memory_all_ones.activations
+
+
+def test_all_ones_cost_exactly_one() -> None:
+    assert plan().step_cost == 1.0
+    assert plan({"double_block_0": 0.5}).step_cost == 1.0
+    assert plan().memory == plan().memory_all_ones
+
+
+def test_full_size_memory_is_about_what_it_is() -> None:
+    lora = plan().memory
+    assert lora.weights / GIB == pytest.approx(22.17, abs=0.5)  # bf16 weights and fp32 adapters
+    assert plan(transformer={"weight_dtype": "FLOAT_8"}).memory.weights / GIB == pytest.approx(11.1, abs=0.5)
+    assert plan(transformer={"weight_dtype": "NFLOAT_4"}).memory.weights / GIB == pytest.approx(5.9, abs=0.5)
+    assert lora.optimizer == 2 * lora.gradients  # two fp32 moments
+    weights = fine_tune(layer_filter_preset="full").memory
+    assert weights.gradients == weights.weights
+    assert weights.optimizer / GIB == pytest.approx(88.67, abs=0.1)
+    assert lora.activations < plan(transformer={"gradient_checkpointing": False}).memory.activations / 5
+    assert plan(resolution="512,1024").memory == plan(resolution="1024").memory
+    assert plan(resolution="512").memory.activations < plan(resolution="1024").memory.activations
+
+
+@settings(max_examples=20)
+@given(st.sets(st.sampled_from(FLUX1.names)))
+def test_freezing_never_costs_more(frozen: set[str]) -> None:
+    if len(frozen) == 57:
+        return
+    made = plan(dict.fromkeys(frozen, 0.0), base_model_name="tiny-flux1", resolution="64")
+    assert 0.3 < made.step_cost <= 1.0
+    assert made.memory.optimizer <= made.memory_all_ones.optimizer
+    assert made.memory.activations <= made.memory_all_ones.activations
+
+
+# Warnings
+
+
+def test_training_other_loses_the_saving_of_frozen_early_blocks_and_is_told() -> None:
+    early = dict.fromkeys(FLUX1.names[:19], 0.0)
+    costly = plan(early, layer_filter_preset="full")
+    saving = plan({**early, "other": 0.0}, layer_filter_preset="full")
+    assert costly.step_cost > saving.step_cost + 0.1
+    assert any("Training other sends gradients" in warning for warning in costly.warnings)
+    assert not any("Training other" in warning for warning in saving.warnings)
+    late = plan(dict.fromkeys(FLUX1.names[-4:], 0.0), layer_filter_preset="full")
+    assert not any("Training other" in warning for warning in late.warnings)
+
+
+def test_rates_stay_in_effect_with_other_filters_and_it_is_told() -> None:
+    assert plan({"double_block_0": 0.5}).warnings == ()
+    assert "layer filter attn-only" in plan({"double_block_0": 0.5}, layer_filter_preset="attn-only").warnings[0]
+    assert plan(layer_filter_preset="attn-only").warnings == ()
+
+
+def test_bf16_weights_without_stochastic_rounding_are_told() -> None:
+    assert "stochastic_rounding" in fine_tune(optimizer={"optimizer": "LION"}).warnings[0]
+    for fields in ({}, {"transformer": {"weight_dtype": "FLOAT_32"}, "optimizer": {"optimizer": "LION"}}):
+        assert fine_tune(**fields).warnings == ()
+
+
+# Refusals
+
+
+def test_a_block_of_another_model_is_refused_with_the_range() -> None:
+    error = refusal({"double_block_19": 0.5})
+    assert str(error).startswith(
+        "block_learning_rate_multiplier: double_block_19: FLUX.1 has double_block_0 to double_block_18."
+    )
+    assert "did you mean double_block_3?" in str(refusal({"doubel_block_3": 0.5}))
+
+
+@pytest.mark.parametrize("name", [name for name, row in OPTIMIZERS.items() if not row.per_block_rates])
+def test_an_optimizer_without_rates_takes_only_zero_and_one(name: str) -> None:
+    error = refusal({"double_block_3": 0.5}, optimizer={"optimizer": name})
+    assert error.where == "optimizer.optimizer"
+    assert "double_block_3" in error.problem
+    assert OPTIMIZERS[name].why.rstrip(".") in error.problem
+    assert "ADAMW" in error.cure
+    assert name not in error.cure
+    assert plan({"double_block_3": 0.0}, optimizer={"optimizer": name}).groups[3].status == "frozen"
+
+
+def test_an_optimizer_that_ignores_rates_with_some_settings_is_refused_with_those() -> None:
+    relative = {"optimizer": "ADAFACTOR", "relative_step": True}
+    assert "relative_step" in refusal({"double_block_3": 0.5}, optimizer=relative).problem
+    assert plan({"double_block_3": 0.5}, optimizer={"optimizer": "ADAFACTOR"}).groups
+
+
+def test_everything_frozen_is_refused() -> None:
+    assert refusal(dict.fromkeys(FLUX1.names, 0.0)).where == "block_learning_rate_multiplier"
+    singles = dict.fromkeys(FLUX1.names[:19], 0.0)
+    assert "nothing would train" in str(refusal(singles, layer_filter="ff.net", layer_filter_preset="custom"))
+    assert refusal(transformer={"train": False}).where == "transformer.train"
+    stopped = {"stop_training_after": 0, "stop_training_after_unit": "STEP"}
+    assert refusal(transformer=stopped).where == "transformer.stop_training_after"
+
+
+def test_a_filter_that_matches_nothing_is_refused() -> None:
+    error = refusal(layer_filter="to_qq", layer_filter_preset="custom")
+    assert error.where == "layer_filter"
+    assert "'to_qq' matches none of the 504 modules" in error.problem
+
+
+def test_the_kohya_form_takes_blocks_only() -> None:
+    error = refusal(output_model_format="KOHYA_LORA", layer_filter_preset="full")
+    assert error.where == "output_model_format"
+    assert "time_text_embed.timestep_embedder.linear_1 and 9 others" in error.problem
+    assert "DIFFUSERS_LORA" in error.cure
+    assert plan(output_model_format="KOHYA_LORA").groups
+    assert plan({"other": 0.0}, output_model_format="KOHYA_LORA", layer_filter_preset="full").groups
+
+
+def test_form_and_precision_must_fit_the_method() -> None:
+    assert "DIFFUSERS does not go with LORA" in str(refusal(output_model_format="DIFFUSERS"))
+    assert "Set it to DIFFUSERS." in str(refusal(training_method="FINE_TUNE"))
+    for dtype in ("FLOAT_8", "NFLOAT_4", "FLOAT_16"):
+        with pytest.raises(ConfigError, match=r"transformer\.weight_dtype"):
+            fine_tune(transformer={"weight_dtype": dtype})
+
+
+def test_a_missing_model_is_a_file_error() -> None:
+    with pytest.raises(FileError, match="no such file"):
+        plan(base_model_name="/no/such/model")
+
+
+# Models
+
+
+def test_counts_come_from_the_models_own_config(tmp_path: Path) -> None:
+    folder = tmp_path / "transformer"
+    folder.mkdir()
+    sizes = {"num_layers": 2, "num_single_layers": 3, "num_attention_heads": 2, "attention_head_dim": 128}
+    (folder / "config.json").write_text(json.dumps({"_class_name": "FluxTransformer2DModel", **sizes}))
+    (folder / "diffusion_pytorch_model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
+    made = plan({"double_block_1": 0.5}, base_model_name=str(tmp_path))
+    assert [group.name for group in made.groups] == [*BlockLayout(2, 3).names, "other"]
+    assert "double_block_2: FLUX.1 has double_block_0 to double_block_1" in str(
+        refusal({"double_block_2": 0.5}, base_model_name=str(tmp_path))
+    )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_has_a_plan(name: str) -> None:
+    assert plan({"single_block_0": 0.5}, base_model_name=name).step_cost == 1.0
+
+
+# JSON
+
+
+def test_the_json_is_to_the_letter_of_the_interface() -> None:
+    made = plan({"double_block_0": 0.5})
+    facts = json.loads(json.dumps(plan_json(made)))
+    assert list(facts) == [
+        "model_type", "training_method", "base_learning_rate", "groups", "first_trained_block", "memory_bytes",
+        "memory_bytes_all_ones", "step_cost", "warnings",
+    ]  # fmt: skip
+    assert facts["groups"][0] == {
+        "name": "double_block_0",
+        "blocks": ["double_block_0"],
+        "parameters": 2_457_600,
+        "multiplier": 0.5,
+        "learning_rate": 1.5e-4,
+        "status": "trained",
+    }
+    for key in ("memory_bytes", "memory_bytes_all_ones"):
+        assert list(facts[key]) == ["weights", "gradients", "optimizer", "activations"]
+        assert all(isinstance(value, int) for value in facts[key].values())
+    assert facts["model_type"] == "FLUX_DEV_1"
+    assert facts["warnings"] == []
+
+
+def test_the_readme_example_has_a_plan() -> None:
+    loaded = load_config(Path(__file__).parents[2] / "examples/block_rates.json")
+    rates = {group.name: group.learning_rate for group in make_plan(loaded.config).groups}
+    assert rates["double_block_0"] == pytest.approx(0.3 * 3e-4)
+    assert rates["single_block_1"] == pytest.approx(0.8 * 3e-4)
+    assert rates["single_block_2"] == 3e-4
