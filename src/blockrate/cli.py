@@ -129,18 +129,17 @@ def _train(loaded: "LoadedConfig", fresh: bool) -> tuple[int, list[str]]:
     from blockrate.config.plan import make_plan
     from blockrate.run.events import last_event
     from blockrate.run.folder import is_alive
-    from blockrate.run.process import start_engine
     from blockrate.show import watch
 
     run = _folder_of(loaded)
-    if is_alive(run) and not fresh:
+    start = fresh or not is_alive(run)
+    if not start:
         typer.echo(f"A run is at work in {run.path}: showing it. Nothing new was started.", err=True)
-        code = watch(run, offset=run.events_file.stat().st_size)
     else:
         _warn(make_plan(loaded.config).warnings)
         _make_room(run, fresh)
         run.create(config_json(loaded.config))
-        code = watch(run, start_engine(run))
+    code = watch(run, start=start)
     return code, last_event(run.events_file).get("outputs", [])
 
 
@@ -192,11 +191,12 @@ def _demo_result(run: "RunFolder", loaded: "LoadedConfig") -> Iterator[Any]:
         yield f"loss on fixed noise and timesteps: {losses[0]:.4f} -> {losses[-1]:.4f} ({fall:.0f} % lower)\n"
     yield from (f"LoRA file   {path.absolute()}" for path in outputs)
     yield f"samples     {run.samples.absolute()}"
-    yield f"run folder  {run.path.absolute()}\n\nTo try next:"
-    program = "blockrate" if shutil.which("blockrate") else str(Path(sys.argv[0]))
+    yield f"run folder  {run.path.absolute()}\n\nTo try next, in {Path.cwd()}:"
+    program = "blockrate" if shutil.which("blockrate") else os.path.relpath(Path(sys.executable).with_name("blockrate"))
+    mine = "--set workspace_dir=workspace/mine --set output_model_destination=models/mine.safetensors"
     yield f"  {program} inspect {outputs[0]}"
-    yield f"  {program} plan examples/demo.json --set block_learning_rate_multiplier.double_block_7=0"
-    yield f"  {program} train examples/block_rates.json --set base_model_name=FOLDER --set concepts.0.path=PHOTOS"
+    yield f"  {program} train examples/demo.json {mine} --set block_learning_rate_multiplier.single_block_37=0"
+    yield f"  {program} plan flux_lora --set block_learning_rate_multiplier.double_block_0=0.3"
 
 
 def _folder_of(loaded: "LoadedConfig") -> "RunFolder":

@@ -1,7 +1,6 @@
 """What the terminal shows: a run's progress on stderr, results as tables on stdout."""
 
 import signal
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,18 +15,22 @@ from rich.table import Table
 
 from blockrate.run.events import read_events
 from blockrate.run.folder import RunFolder, is_alive
-from blockrate.run.process import exit_sentence, run_state, stop_engine
+from blockrate.run.process import exit_sentence, run_state, start_engine, stop_engine
 
 GIB, BAR = 2**30, 40
+RECENT = 2**18  # bytes of events, some thousand steps: what is shown of a run that was at work before
+STOPPED, LEFT = 75, 130
 
 
-def watch(run: RunFolder, engine: "subprocess.Popen[Any] | None" = None, *, offset: int = 0) -> int:
-    """Show a run, from byte ``offset`` of its events, until its engine ends; gives the exit code.
+def watch(run: RunFolder, *, start: bool) -> int:
+    """Show a run until its engine ends; gives the exit code. ``start``: start the engine, else one is at work already.
 
-    Without ``engine`` it is somebody else's, watched by its lock. Ctrl-C and SIGTERM are handed on to it, once each.
+    Ctrl-C and SIGTERM are handed on to it, once each.
     """
-    with View() as view, _signals_handed_on(run, view):
-        ended = False
+    size = run.events_file.stat().st_size if run.events_file.exists() else 0
+    offset, ended = size if start else max(0, size - RECENT), False
+    with View() as view, _signals_handed_on(run, view) as signals:
+        engine = start_engine(run) if start else None
         while not ended:
             ended = engine.poll() is not None if engine else not is_alive(run)  # before the last look at the events
             events, offset = read_events(run.events_file, offset)
@@ -36,9 +39,12 @@ def watch(run: RunFolder, engine: "subprocess.Popen[Any] | None" = None, *, offs
             time.sleep(0 if ended else 0.1)
     state = run_state(run)
     code = engine.returncode if engine else 1 if state.exit_code is None else state.exit_code
+    if len(signals) > 1 and code != STOPPED:
+        code = LEFT  # on Windows it was killed, and gives another code
     if code and view.last != "failed":
-        reason = state.sentence if code == 2 else exit_sentence(code)
-        view.say(reason if code == 75 else f"error: {reason} Details are in {run.log_file}.")
+        refused = f"another run is at work in {run.path}: {state.sentence}."
+        reason = refused if state.exit_code is None else exit_sentence(code)
+        view.say(reason if code == STOPPED else f"error: {reason} Details are in {run.log_file}.")
     return code if code >= 0 else 128 - code
 
 
@@ -150,7 +156,7 @@ class View:
         self._text = f"  loss {loss}  rate {rate}  {1 / max(self._seconds, 1e-9):.2f} steps/s  {left} left"
 
     def _draw(self) -> None:
-        text = f"{self._done}/{self._total}{self._text}" if self._total else self._text
+        text = f"{self._done}/{self._total or '?'}{self._text}" if self._done or self._total else ""
         progress = {"total": self._total or None, "completed": self._done}
         self._bar.update(self._task, description=self._phase, text=text, **progress)
         tenth = 10 * self._done // self._total if self._total else 0
@@ -161,16 +167,18 @@ class View:
 
 
 @contextmanager
-def _signals_handed_on(run: RunFolder, view: View) -> Iterator[None]:
-    """Ctrl-C and SIGTERM reach the engine, which is in a session of its own, through us: each one once."""
+def _signals_handed_on(run: RunFolder, view: View) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM reach the engine, which is in a session of its own, through us; gives those that came."""
+    signals: list[int] = []
 
-    def on_signal(_number: int, _frame: object) -> None:
-        stop_engine(run)
-        view.say("Stopping after this step. Once more leaves at once.")
+    def on_signal(number: int, _frame: object) -> None:
+        signals.append(number)
+        stop_engine(run, at_once=len(signals) > 1)
+        view.say("Stopping after this step; once more leaves at once." if len(signals) == 1 else "Leaving.")
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -72,15 +72,15 @@ def start_engine(run: RunFolder) -> subprocess.Popen[Any]:
         return start(creationflags=_WINDOWS_FLAGS)
 
 
-def stop_engine(run: RunFolder) -> None:
-    """Ask a living engine to stop, as a signal does: the first time it finishes its step and saves, the second not."""
+def stop_engine(run: RunFolder, *, at_once: bool = False) -> None:
+    """Ask a living engine to stop by a signal: the first ends it after its step, with a save, the second at once."""
     who = read_json(run.who_file)
-    with suppress(psutil.NoSuchProcess):
-        if os.name != "nt" and is_alive(run) and who.get("host") == socket.gethostname():
+    with suppress(psutil.Error):
+        if (os.name != "nt" or at_once) and is_alive(run) and who.get("host") == socket.gethostname():
             process = psutil.Process(who["pid"])
             if process.create_time() == who["create_time"]:  # else the number was given to somebody else
-                return process.send_signal(signal.SIGINT)
-    return send_command(run, "stop")  # no signal reaches it: Windows, another host, an engine that is only starting
+                return process.terminate() if os.name == "nt" else process.send_signal(signal.SIGINT)
+    return send_command(run, "stop")  # where no signal reaches it: Windows, another host, an engine just starting
 
 
 def run_state(run: RunFolder) -> RunState:
