@@ -259,7 +259,10 @@ def test_shapes_give_valid_multipliers_and_touch_only_the_chosen(
     check_multipliers(only(start, chosen), FLUX1)
 
 
-@given(SELECTIONS, st.floats(0.0, 1.0, exclude_min=True), st.floats(0.0, 1.0, exclude_min=True), st.booleans())
+NON_ZERO = st.floats(1e-100, 1.0)  # products and halves of these are still non-zero floats
+
+
+@given(SELECTIONS, NON_ZERO, NON_ZERO, st.booleans())
 def test_nothing_but_zero_becomes_zero(chosen: list[str], first: float, second: float, flag: bool) -> None:
     start = dict.fromkeys(FLUX1.names, first)
     assert all(constant(start, chosen, first).values())
@@ -267,4 +270,4 @@ def test_nothing_but_zero_becomes_zero(chosen: list[str], first: float, second: 
     assert all(bell(start, chosen, first, second, each_bank=flag).values())
     assert all(only(start, chosen)[name] for name in chosen)
     assert all(layer_wise_decay(start, chosen, first, reverse=flag).values())
-    assert first * second == 0 or all(scale_by(start, chosen, second).values())  # a float cannot hold some products
+    assert all(scale_by(start, chosen, second).values())
