@@ -35,8 +35,8 @@ def logit_normal_timesteps(
     Source: Esser et al. 2024, "Scaling Rectified Flow Transformers", section 3.1; ``weight`` as OneTrainer's
     ``noising_weight``, so that 0 is a deviation of 1.
     """
-    normal = torch.special.ndtri(uniform.double())
-    return uniform_timesteps(torch.sigmoid(bias + (weight + 1.0) * normal).float(), low=low, high=high)
+    normal = torch.special.ndtri(uniform)
+    return uniform_timesteps(torch.sigmoid(bias + (weight + 1.0) * normal), low=low, high=high)
 
 
 def uniform_timesteps(uniform: Tensor, *, low: float = 0.0, high: float = 1.0) -> Tensor:

@@ -31,7 +31,7 @@ def make_optimizer(groups: Groups, settings: OptimizerSettings, *, seed: int) ->
     except ImportError as error:
         cure = f"Install it with `pip install {row.package}`, or choose ADAMW."
         raise ConfigError("optimizer.optimizer", f"{row.title} needs {row.package}: {error}", cure) from error
-    except (ValueError, RuntimeError) as error:
+    except ValueError as error:
         cure = "Leave its parameters empty for the defaults, or choose another optimizer."
         raise ConfigError("optimizer", f"{row.title} refuses these settings: {error}", cure) from error
     training_mode(optimizer)
@@ -108,9 +108,9 @@ def _adamw(groups: Groups, values: Values, seed: int) -> torch.optim.Optimizer:
     try:
         copies = [dict(group) for group in groups]
         return torch.optim.AdamW(copies, fused=True if fused is None else fused, **options)
-    except RuntimeError:  # a device without fused kernels
+    except RuntimeError as error:  # a device without fused kernels
         if fused:
-            raise
+            raise ValueError(str(error)) from error
         return torch.optim.AdamW(groups, **options)
 
 

@@ -25,7 +25,8 @@ def add_adapters(
 
     Trained: every Linear whose full name passes the layer filter and whose block is not at 0.0. ``start`` (a LoRA file
     or an earlier part of the run) gives them their first values; what it has for other modules is kept: applied, but
-    frozen. Adapters are fp32 whatever the base is: bf16, layerwise-cast fp8 or bitsandbytes' 4 bits.
+    frozen. Adapters are fp32 whatever the base is: bf16, bitsandbytes' 4 bits, or fp8 by diffusers' layerwise
+    casting, which has to be on by now (switched on later it makes PEFT pass bf16 to the adapters).
 
     Raises ``ConfigError`` when nothing is chosen and when ``start`` does not fit the model or ``lora_rank``.
     """
