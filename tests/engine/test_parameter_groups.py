@@ -29,12 +29,8 @@ def model():
 
 @pytest.fixture
 def adapted():
-    return with_adapters({})
-
-
-def with_adapters(multipliers, **options):
     model = toy.flux1()
-    add_adapters(model, TrainConfig(lora_rank=2, block_learning_rate_multiplier=multipliers, **options))
+    add_adapters(model, TrainConfig(lora_rank=2))
     return model
 
 
@@ -285,11 +281,6 @@ class LoraModule(nn.Module):
 
 NAMINGS = {
     "onetrainer": ["transformer_blocks.{}.attn.to_q", "single_transformer_blocks.{}.proj_mlp", "norm_out.linear"],
-    "onetrainer file": [
-        "transformer.transformer_blocks.{}.attn.to_q",
-        "transformer.single_transformer_blocks.{}.proj_mlp",
-        "transformer.norm_out.linear",
-    ],
     "onetrainer legacy": [
         "lora_transformer_transformer_blocks_{}_attn_to_q",
         "lora_transformer_single_transformer_blocks_{}_proj_mlp",
