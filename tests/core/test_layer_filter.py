@@ -60,6 +60,7 @@ def test_a_wrong_regular_expression_is_told_with_its_place() -> None:
         (r"a\(,b", (r"a\(", "b")),
         (r"a\\,b", (r"a\\", "b")),
         ("a),b", ("a)", "b")),
+        (r"a\,b", (r"a\,b",)),
     ],
 )
 def test_patterns_split_at_commas_outside_brackets(text: str, patterns: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockrate.core.blocks import OTHER, BlockLayout
@@ -166,6 +166,7 @@ def test_the_written_text_is_short() -> None:
     assert selection_text((), FLUX1) == ""
 
 
+@settings(deadline=None)
 @given(st.data(), LAYOUTS)
 def test_a_selection_comes_back_from_its_text(data: st.DataObject, layout: BlockLayout) -> None:
     chosen = data.draw(st.sets(st.sampled_from((*layout.names, OTHER)), min_size=1))
@@ -240,6 +241,7 @@ def test_scaling_stops_at_one_and_leaves_the_frozen_frozen() -> None:
     assert scale_by(values, FLUX1.names, 0.0)["double_block_2"] == 0.0
 
 
+@settings(deadline=None)
 @given(SELECTIONS, VALUES, VALUES, st.booleans(), st.dictionaries(st.sampled_from(FLUX1.names), VALUES))
 def test_shapes_give_valid_multipliers_and_touch_only_the_chosen(
     chosen: list[str], first: float, second: float, flag: bool, values: dict[str, float]
@@ -262,6 +264,7 @@ def test_shapes_give_valid_multipliers_and_touch_only_the_chosen(
 NON_ZERO = st.floats(1e-100, 1.0)  # products and halves of these are still non-zero floats
 
 
+@settings(deadline=None)
 @given(SELECTIONS, NON_ZERO, NON_ZERO, st.booleans())
 def test_nothing_but_zero_becomes_zero(chosen: list[str], first: float, second: float, flag: bool) -> None:
     start = dict.fromkeys(FLUX1.names, first)

@@ -85,7 +85,7 @@ def test_a_full_fine_tune_is_three_or_four_forwards_and_a_lora_two_or_three() ->
         assert cost / forward == pytest.approx(times, abs=0.15)  # attention pays twice in the backward
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.sets(st.sampled_from(SPEC.layout.names)), st.sampled_from(SPEC.layout.names), st.booleans(), st.booleans())
 def test_one_more_block_never_costs_less(blocks: set[str], another: str, lora: bool, checkpointing: bool) -> None:
     work = Work(256, 64, rank=16 if lora else None, checkpointing=checkpointing)
@@ -93,6 +93,7 @@ def test_one_more_block_never_costs_less(blocks: set[str], another: str, lora: b
     assert step_flops(SPEC, less, work) <= step_flops(SPEC, more, work)
 
 
+@settings(max_examples=10, deadline=None)
 @given(st.integers(1, 8))
 def test_linear_work_grows_with_the_batch(batch: int) -> None:
     names = trained(SINGLES, lora=True)
