@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -55,8 +55,10 @@ def serve(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
-            accompany(connection)
-            os._exit(0)
+            try:
+                accompany(connection)
+            finally:
+                os._exit(0)  # whatever happens, only the first process goes on serving
         connection.close()
 
 
@@ -86,11 +88,11 @@ def accompany(connection: socket.socket) -> None:
         connection.close()
         become_engine(request)
     os.setsid()
-    try:
+    with suppress(ConnectionError):  # the client was killed; the engine lives on
         print(pid, file=stream, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=stream, flush=True)
-    except (BrokenPipeError, ConnectionError):
-        os.waitpid(pid, 0)  # the client was killed; the engine lives on
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with suppress(ConnectionError):
+        print(code, file=stream, flush=True)
 
 
 def become_engine(request: dict[str, object]) -> None:
