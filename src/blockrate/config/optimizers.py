@@ -26,6 +26,7 @@ class OptimizerRow:
     state_bytes: float
     ignores_rates: Callable[[Mapping[str, Any]], bool] = lambda values: False
     schedule_free: bool = False
+    group_state: tuple[str, ...] = ()  # what it finds out and keeps in its groups
 
     def values(self, settings: OptimizerSettings) -> dict[str, Any]:
         """Every parameter of this optimizer, the user's value or the default."""
@@ -69,13 +70,16 @@ _ROWS = (
         "ADAFACTOR", "Adafactor", "transformers", _ADAFACTOR, True, _OWN_RATE, 0.0,
         ignores_rates=lambda values: bool(values["relative_step"]),
     ),
-    OptimizerRow("CAME", "CAME", "pytorch-optimizer", _CAME, True, _FOLLOWS, 4.0),
-    OptimizerRow("LION", "Lion", "pytorch-optimizer", _LION, True, _FOLLOWS, 4.0),
+    OptimizerRow("CAME", "CAME", "pytorch-optimizer", _CAME, True, _FOLLOWS, 4.0, group_state=("step",)),
+    OptimizerRow("LION", "Lion", "pytorch-optimizer", _LION, True, _FOLLOWS, 4.0, group_state=("step",)),
     OptimizerRow("LION_8BIT", "Lion 8-bit", "bitsandbytes", {**_LION_8BIT, **_EIGHT_BIT}, True, _FOLLOWS, 1.0),
-    OptimizerRow("PRODIGY", "Prodigy", "prodigyopt", _PRODIGY, False, _ONE_RATE, 12.4),
+    OptimizerRow(
+        "PRODIGY", "Prodigy", "prodigyopt", _PRODIGY, False, _ONE_RATE, 12.4,
+        group_state=("d", "d_max", "d_numerator", "d_denom", "d_hat", "k"),
+    ),
     OptimizerRow(
         "SCHEDULE_FREE_ADAMW", "Schedule-free AdamW", "schedulefree", {**_ADAM, "r": 0.0, "weight_lr_power": 2.0},
-        True, _FOLLOWS, 8.0, schedule_free=True,
+        True, _FOLLOWS, 8.0, schedule_free=True, group_state=("k", "weight_sum", "lr_max", "scheduled_lr"),
     ),
     OptimizerRow("SGD", "SGD", "torch", _SGD, True, _FOLLOWS, 0.0),
 )  # fmt: skip

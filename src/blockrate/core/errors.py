@@ -38,6 +38,12 @@ class WriteError(BlockrateError):
     exit_code = 73
 
 
+class NoCheckpointError(BlockrateError):
+    """There are checkpoints, and none is whole."""
+
+    exit_code = 74
+
+
 class NotANumberError(BlockrateError):
     """Loss or gradients stayed non-finite."""
 

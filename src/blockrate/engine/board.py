@@ -1,0 +1,62 @@
+"""TensorBoard scalars and images, when tensorboard is installed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from blockrate.engine.steps import StepResult
+from blockrate.run.events import EventLog, Warned
+
+
+class Board:
+    """Writes a run's curves below ``folder``. Without the package it says so once and does nothing.
+
+    The package is imported with the first curve, after the first step, because the import takes seconds.
+    """
+
+    def __init__(self, folder: Path, log: EventLog) -> None:
+        self.folder, self.log = folder, log
+        self._writer: Any = None
+        self._missing = False
+
+    def step(self, step: int, result: StepResult, rate: float) -> None:
+        """Write loss, base rate and gradient norm, and by block what the step's telemetry measured."""
+        self.scalars({"loss/train": result.loss, "rate/base": rate, "gradient/norm": result.grad_norm}, step)
+        if result.blocks:
+            self.scalars({f"rate/{name}": value for name, value in result.blocks.learning_rates.items()}, step)
+            self.scalars({f"gradient/{name}": value for name, value in result.blocks.grad_norms.items()}, step)
+            self.scalars({f"update/{name}": value for name, value in result.blocks.update_ratios.items()}, step)
+
+    def scalars(self, values: Mapping[str, float | None], step: int) -> None:
+        """Add one point to each curve that has a value."""
+        writer = self._open()
+        for name, value in values.items():
+            if writer and value is not None:
+                writer.add_scalar(name, value, step)
+
+    def images(self, files: Sequence[Path], step: int) -> None:
+        """Show samples under their number, so that a slider goes through the steps."""
+        if writer := self._open():
+            import numpy as np
+            from PIL import Image
+
+            for number, file in enumerate(files):
+                with Image.open(file) as image:
+                    writer.add_image(f"samples/{number}", np.asarray(image.convert("RGB")), step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        if self._writer:
+            self._writer.close()
+
+    def _open(self) -> Any:
+        if self._writer is None and not self._missing:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                self._missing = True
+                cure = "install it with `pip install tensorboard`, or set tensorboard to false"
+                self.log.write(Warned("tensorboard", f"tensorboard is not installed: no curves; {cure}"), step=0)
+            else:
+                self._writer = SummaryWriter(str(self.folder))
+        return self._writer

@@ -1,0 +1,91 @@
+"""From folders of images to cached tensors: the encoders come, work and leave before the transformer arrives."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from blockrate.config.train_config import TrainConfig
+from blockrate.engine.data.batches import Sample, Schedule, validation_batches
+from blockrate.engine.data.cache import Batch, Cache, ImageEncoder, PromptEncoder
+from blockrate.engine.data.concepts import Item, find_items
+from blockrate.engine.models import flux1
+from blockrate.engine.sampling import EncodedPrompt
+from blockrate.run.events import EventLog, Phase, Warned
+from blockrate.run.folder import StopFlag
+
+
+@dataclass
+class Data:
+    """What a run learns from and is measured on, all of it on disk."""
+
+    files: flux1.ModelFiles
+    schedule: Schedule
+    cache: Cache
+    validation: list[list[Sample]]
+    prompts: list[EncodedPrompt]
+    fingerprint: str  # tells data sets apart
+
+    def step_batches(self, step: int) -> list[Batch]:
+        """Return the micro-batches of a step."""
+        return self.read(self.schedule.step_batches(step))
+
+    def read(self, batches: Sequence[Sequence[Sample]]) -> list[Batch]:
+        """Return batches of samples as tensors."""
+        return [self.cache.batch(samples) for samples in batches]
+
+
+def prepare_data(config: TrainConfig, device: torch.device, log: EventLog, stop: StopFlag) -> Data:
+    """Check every image and caption, find the model's files, and cache latents and prompt embeddings.
+
+    Raises FileError or ConfigError before anything big is loaded, StopRequested when asked to stop.
+    """
+
+    def caching(done: int, total: int) -> None:
+        log.write(Phase("caching", done, total), step=0)
+
+    def loading(done: int, total: int) -> None:
+        log.write(Phase("loading", done, total), step=0)
+
+    items = find_items(config, lambda message: log.write(Warned("data", message), step=0), loading)
+    stop.obey()
+    schedule, validation = Schedule(config, items), validation_batches(config, items) if config.validation else []
+    files = flux1.locate(config, loading)
+    stop.obey()
+    cache = Cache(
+        Path(config.cache_dir),
+        image_identity=flux1.image_identity(files, config),
+        prompt_identity=flux1.prompt_identity(files, config),
+    )
+    samples = [sample for sample in config.samples if sample.enabled]
+    cache.fill(
+        [*schedule.every_sample(), *(sample for batch in validation for sample in batch)],
+        load_image_encoder=lambda: _image_encoder(files, config, device),
+        load_prompt_encoder=lambda: _prompt_encoder(files, config, device),
+        progress=caching,
+        should_stop=lambda: stop.requested,
+        prompts=[sample.prompt for sample in samples],
+    )
+    stop.obey()
+    prompts = [EncodedPrompt(sample, *cache.prompt(sample.prompt)) for sample in samples]
+    return Data(files, schedule, cache, validation, prompts, _fingerprint(items, config))
+
+
+def _image_encoder(files: flux1.ModelFiles, config: TrainConfig, device: torch.device) -> ImageEncoder:
+    vae = flux1.load_vae(files, config, device)
+    return lambda images: flux1.encode_images(vae, images)
+
+
+def _prompt_encoder(files: flux1.ModelFiles, config: TrainConfig, device: torch.device) -> PromptEncoder:
+    encoders = flux1.load_text_encoders(files, config, device)
+    return lambda prompts: flux1.encode_prompts(encoders, prompts)
+
+
+def _fingerprint(items: Sequence[Item], config: TrainConfig) -> str:
+    """Return a hash of every image, caption and setting of concepts that order or content of the steps hang on."""
+    concepts = [concept.model_dump(exclude={"path", "name"}) for concept in config.concepts]
+    rows = [(item.name, item.sha256, item.concept, item.captions) for item in items]
+    return hashlib.sha256(json.dumps([rows, concepts]).encode()).hexdigest()

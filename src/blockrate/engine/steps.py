@@ -1,0 +1,148 @@
+"""One optimizer step: predictions, loss, gradients, the change of the weights."""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import NotANumberError
+from blockrate.engine import flow_matching
+from blockrate.engine.data.cache import Batch
+from blockrate.engine.models import flux1
+from blockrate.engine.telemetry import BlockTelemetry
+from blockrate.engine.trainee import Trainee
+from blockrate.run.events import Blocks, Skipped
+
+VALIDATION = -1  # stands for the step in the draws of validation noise: the same every time
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did. ``skipped``: why the weights were left alone, if they were."""
+
+    loss: float
+    grad_norm: float
+    blocks: Blocks | None = None
+    skipped: Skipped | None = None
+
+
+def take_step(
+    trainee: Trainee, batches: Sequence[Batch], config: TrainConfig, *, step: int, telemetry: BlockTelemetry | None
+) -> StepResult:
+    """Train on the micro-batches of ``step``: one change of the weights, or none if the gradients are not finite."""
+    loss = _gradients(trainee, batches, config, step)
+    parameters = trainee.parameters_with_gradient()
+    norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    values = torch.stack((loss, norm)).tolist()  # the one wait for the device
+    if not all(map(math.isfinite, values)):
+        skipped = Skipped(
+            "loss or gradient is not a number", [file for batch in batches for file in batch.files], trainee.bad_block()
+        )
+        trainee.optimizer.zero_grad(set_to_none=True)
+        return StepResult(*values, skipped=skipped)
+    if telemetry:
+        telemetry.before_step()
+    if config.clip_grad_norm:
+        clip_grads_with_norm_(parameters, config.clip_grad_norm, norm)
+    trainee.optimizer.step()
+    trainee.optimizer.zero_grad(set_to_none=True)
+    if trainee.ema:
+        trainee.ema.update(step + 1)
+    return StepResult(*values, blocks=telemetry.after_step() if telemetry else None)
+
+
+def _gradients(trainee: Trainee, batches: Sequence[Batch], config: TrainConfig, step: int) -> Tensor:
+    """Accumulate the gradients of the mean loss over all samples of the step, and return that loss, detached.
+
+    A micro-batch counts by its size, because a bucket's last one may be smaller.
+    """
+    samples = sum(len(batch.latents) for batch in batches)
+    total = torch.zeros((), device=trainee.device)
+    for index, batch in enumerate(batches):
+        noise, uniform = flow_matching.draw(config.seed, step, index, batch.latents.shape)
+        loss = flow_loss(trainee, batch, config, noise, uniform) * (len(batch.latents) / samples)
+        loss.backward()
+        total += loss.detach()
+    return total
+
+
+def flow_loss(trainee: Trainee, batch: Batch, config: TrainConfig, noise: Tensor, uniform: Tensor) -> Tensor:
+    """Return the loss of a batch, a scalar. ``noise``: like the latents; ``uniform``: (B,) in 0..1, gives the times."""
+    device = trainee.device
+    latents, noise = batch.latents.to(device, torch.float32, non_blocking=True), noise.to(device, non_blocking=True)
+    timesteps = _timesteps(config, uniform, tokens=latents.shape[-2] * latents.shape[-1] // 4).to(device)
+    with _autocast(config, device):
+        prediction = flux1.predict(
+            trainee.transformer,
+            flow_matching.add_noise(latents, noise, timesteps),
+            timesteps,
+            prompt_embeds=batch.prompt_embeds.to(device, non_blocking=True),
+            pooled_prompt_embeds=batch.pooled_prompt_embeds.to(device, non_blocking=True),
+            guidance=config.transformer.guidance_scale,
+        )
+    weights = batch.loss_weights.to(device)
+    return flow_matching.loss(
+        prediction,
+        flow_matching.velocity_target(latents, noise),
+        mse=config.mse_strength,
+        mae=config.mae_strength,
+        log_cosh=config.log_cosh_strength,
+        huber=config.huber_strength,
+        huber_delta=config.huber_delta,
+        sample_weights=weights * timesteps if config.loss_weight_fn == "SIGMA" else weights,
+    )
+
+
+@torch.no_grad()
+def validation_loss(trainee: Trainee, batches: Sequence[Batch], config: TrainConfig) -> float:
+    """Return the mean loss over validation batches, on noise and evenly spread times that never change."""
+    count = sum(len(batch.latents) for batch in batches)
+    total, place = 0.0, 0
+    for index, batch in enumerate(batches):
+        size = len(batch.latents)
+        noise, _ = flow_matching.draw(config.seed, VALIDATION, index, batch.latents.shape)
+        uniform = (torch.arange(place, place + size) + 0.5) / count
+        total += flow_loss(trainee, batch, config, noise, uniform).item() * size
+        place += size
+    return total / count
+
+
+def _timesteps(config: TrainConfig, uniform: Tensor, *, tokens: int) -> Tensor:
+    low, high = config.min_noising_strength, config.max_noising_strength
+    if config.timestep_distribution == "UNIFORM":
+        timesteps = flow_matching.uniform_timesteps(uniform, low=low, high=high)
+    else:
+        timesteps = flow_matching.logit_normal_timesteps(
+            uniform, weight=config.noising_weight, bias=config.noising_bias, low=low, high=high
+        )
+    shift = flow_matching.dynamic_shift(tokens) if config.dynamic_timestep_shifting else config.timestep_shift
+    return flow_matching.shift_timesteps(timesteps, shift)
+
+
+def _autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[object]:
+    if config.train_dtype == "FLOAT_32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+class BadSteps:
+    """Counts skipped steps in a row; at the fifth it raises NotANumberError."""
+
+    def __init__(self, most: int = 5) -> None:
+        self.most, self.in_a_row = most, 0
+
+    def count(self, skipped: Skipped | None) -> None:
+        """Take note of a step."""
+        self.in_a_row = self.in_a_row + 1 if skipped else 0
+        if skipped and self.in_a_row >= self.most:
+            where = skipped.block or "loss"
+            cure = (
+                "Lower learning_rate, leave out the named images, or set train_dtype to FLOAT_32; saves are untouched."
+            )
+            files = ", ".join(map(str, skipped.files))
+            raise NotANumberError(where, f"{self.most} steps in a row were not a number, the last on {files}", cure)

@@ -1,0 +1,116 @@
+"""The whole story of a run: data, model, steps, files."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import torch
+
+from blockrate.config.files import config_hash
+from blockrate.config.plan import make_plan
+from blockrate.config.train_config import TrainConfig
+from blockrate.engine import schedules
+from blockrate.engine.data.cache import prefetch
+from blockrate.engine.export import check_destination
+from blockrate.engine.memory import pick_device
+from blockrate.engine.outputs import Outputs
+from blockrate.engine.preparation import Data, prepare_data
+from blockrate.engine.resume import find_resume
+from blockrate.engine.steps import BadSteps, take_step
+from blockrate.engine.telemetry import BlockTelemetry
+from blockrate.engine.trainee import Trainee, make_trainee
+from blockrate.run.events import EventLog, Phase, Started, Step
+from blockrate.run.folder import RunFolder, StopFlag
+
+
+def train(config: TrainConfig, run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
+    """Train one LoRA or one whole transformer, write everything under ``run``, and return the files to hand over.
+
+    Goes on from the newest whole checkpoint, if there is one.
+    """
+    check_destination(Path(config.output_model_destination), folder=config.training_method == "FINE_TUNE")
+    with _reproducible(config.deterministic):
+        device, why = pick_device(config)
+        print(f"training on {device}: {why}")
+        resume = find_resume(config, run, log)
+        data = prepare_data(config, device, log, stop)
+        resume.check_data(data.fingerprint)
+        if config.only_cache:
+            return []
+        log.write(Phase("loading"), step=resume.step)
+        weights = resume.saved.weights if resume.saved else None
+        trainee = make_trainee(data.files, config, device, weights=weights)
+        stop.obey()
+        log.write(_started(config, trainee), step=resume.step)
+        resume.restore(trainee, log)
+        outputs = Outputs(config, run, log, trainee, data, step=resume.step, total_steps=resume.schedule_length(data))
+        _steps(config, trainee, data, outputs, log, stop, first=resume.step)
+        return outputs.finish()
+
+
+def _steps(
+    config: TrainConfig, trainee: Trainee, data: Data, outputs: Outputs, log: EventLog, stop: StopFlag, *, first: int
+) -> None:
+    """Take the optimizer steps from ``first`` on, and whatever is due after each."""
+    telemetry, bad = BlockTelemetry(trainee.transformer, trainee.optimizer), BadSteps()
+    last = data.schedule.number_of_steps
+    outputs.before_first_step(first)
+    log.write(Phase("training", first, last), step=first)
+    with closing(prefetch(data.step_batches, range(first, last))) as steps:
+        for step, batches in enumerate(steps, start=first):
+            begun = time.perf_counter()
+            factor = rate_factor(config, step, outputs.total_steps)
+            schedules.set_rates(trainee.optimizer, factor)
+            watched = telemetry if step == first or (step + 1) % config.telemetry_every == 0 else None
+            result = take_step(trainee, batches, config, step=step, telemetry=watched)
+            rate, seconds = config.base_learning_rate() * factor, time.perf_counter() - begun
+            log.write(result.skipped or Step(result.loss, rate, result.grad_norm, seconds), step=step + 1)
+            if result.blocks:
+                log.write(result.blocks, step=step + 1)
+            bad.count(result.skipped)
+            outputs.after_step(step + 1, result, rate, stop)
+            if outputs.ended(step + 1):
+                return
+
+
+def rate_factor(config: TrainConfig, step: int, total_steps: int) -> float:
+    """Return what every group's rate is multiplied with in ``step`` (0 is the first) of ``total_steps``."""
+    return schedules.rate_factor(
+        step,
+        scheduler=config.learning_rate_scheduler,
+        total_steps=total_steps,
+        warmup_steps=config.learning_rate_warmup_steps,
+        cycles=config.learning_rate_cycles,
+        min_factor=config.learning_rate_min_factor,
+    )
+
+
+def _started(config: TrainConfig, trainee: Trainee) -> Started:
+    """Tell what was really built: groups and rates from the optimizer, the rest from the plan."""
+    groups = [
+        {
+            "name": group["name"],
+            "blocks": trainee.blocks_of(group),
+            "parameters": sum(parameter.numel() for parameter in group["params"]),
+            "multiplier": group["initial_lr"] / config.base_learning_rate(),
+            "learning_rate": group["initial_lr"],
+        }
+        for group in trainee.optimizer.param_groups
+    ]
+    return Started(config_hash(config), os.getpid(), groups, make_plan(config).first_trained_block)
+
+
+@contextmanager
+def _reproducible(wanted: bool) -> Iterator[None]:
+    """Make CUDA compute the same bits twice, if ``wanted``. Must begin before the first use of CUDA."""
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without it
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)

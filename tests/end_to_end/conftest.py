@@ -1,0 +1,90 @@
+"""Running the command line on the toy model, as a user does."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command printed and left in its run folder."""
+
+    code: int
+    out: str
+    err: str
+    run: Path
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        lines = (self.run / "events.jsonl").read_text(encoding="utf-8").splitlines()
+        return [event for line in lines if (event := json.loads(line))["type"] == kind]
+
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three small photographs of three shapes, with captions."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("photos")
+    for number, (name, size) in enumerate({"astronaut": (96, 96), "coffee": (128, 96), "cat": (96, 144)}.items()):
+        with Image.open(EXAMPLES / "photos" / f"{name}.jpg") as image:
+            image.resize(size).save(folder / f"{number}-{name}.png")
+        (folder / f"{number}-{name}.txt").write_text(f"a photo of a {name}", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_run(
+    tiny_flux: Path, photos: Path, warm_engine: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Command:
+    """``train`` a config on the toy model and the small photographs: (config, folder, more --set) -> Result."""
+    cache = tmp_path_factory.mktemp("cache")
+
+    def run(config: Path, folder: Path, *settings: str, options: Sequence[str] = ()) -> Result:
+        values = {
+            "base_model_name": tiny_flux,
+            "concepts.0.path": photos,
+            "workspace_dir": folder / "run",
+            "cache_dir": cache,
+            "output_model_destination": folder / "result.safetensors",
+            "resolution": "64",
+            "epochs": 2,
+            "batch_size": 2,
+            "train_dtype": "FLOAT_32",
+            "transformer.weight_dtype": "FLOAT_32",
+            "text_encoder.weight_dtype": "FLOAT_32",
+            "text_encoder_2.weight_dtype": "FLOAT_32",
+            "text_encoder_2_sequence_length": 16,
+            "learning_rate_warmup_steps": 0,
+            "tensorboard": "false",
+            "telemetry_every": 1,
+        }
+        sets = [word for item in values.items() for word in ("--set", "{}={}".format(*item))]
+        sets += [word for setting in settings for word in ("--set", setting)]
+        return command("train", str(config), *sets, *options, run=folder / "run", environment=warm_engine)
+
+    return run
+
+
+def command(*words: str, run: Path, environment: Mapping[str, str]) -> Result:
+    """Run ``blockrate`` with these words in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "blockrate", *words],
+        env={**os.environ, "PYTHONUTF8": "1", **environment},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=240,
+        check=False,
+    )
+    return Result(done.returncode, done.stdout, done.stderr, run)
