@@ -215,11 +215,8 @@ def write_calls(file: Path) -> Iterator[tuple[ast.Call, str]]:
             yield node, "library"
         elif called in ("write_text", "write_bytes", "serialize_file", "rename") or whole in WRITING_CALLS:
             yield node, "write"
-        elif (
-            called == "save" and isinstance(node.func, ast.Attribute) and not in_memory
-        ):  # PIL; safetensors gives bytes
-            if whole != "safetensors.torch.save":
-                yield node, "write"
+        elif called == "save" and isinstance(node.func, ast.Attribute) and "safetensors" not in whole and not in_memory:
+            yield node, "write"  # an image's, unless it goes into memory
 
 
 def open_mode(call: ast.Call) -> str:
