@@ -65,6 +65,32 @@ def test_write_of_partial_chunks_is_completed(tmp_path: Path, monkeypatch: pytes
     assert (tmp_path / "file").read_bytes() == b"0123456789" * 10
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows syncs no folders")
+def test_all_is_synced_before_it_gets_its_name_and_the_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    names: dict[int, str] = {}
+
+    def opened(path: Path, flags: int, *mode: int) -> int:
+        descriptor = os.open(path, flags, *mode)
+        names[descriptor] = "temporary" if path.name.startswith(".tmp-") else path.name
+        return descriptor
+
+    monkeypatch.setattr(durable, "_open", opened)
+    monkeypatch.setattr(durable, "_fsync", lambda descriptor: order.append(names[descriptor]))
+    monkeypatch.setattr(
+        durable, "_replace", lambda source, target: (order.append("RENAME"), os.replace(source, target))
+    )
+    durable.atomic_write(tmp_path / "file", b"data")
+    assert order == ["temporary", "RENAME", tmp_path.name]
+    order.clear()
+    make_checkpoint(tmp_path, 1)
+    named = order.index("RENAME")
+    assert set(order[:named]) == {"weights.bin", "state.json", "manifest.json", "deep", "temporary"}
+    assert order[named + 1 :] == [tmp_path.name]
+
+
 def test_disk_full_at_every_boundary_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
     file, points = tmp_path / "file", 0
     for point in range(50):
