@@ -190,12 +190,14 @@ def installs(house: Path, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return calls
 
 
-def test_an_unchanged_set_up_starts_nothing(installs: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_set_up_starts_nothing(house: Path, installs: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     start.set_up()
+    (house / ".venv.lock").unlink()
     for name in ("run", "Popen", "call"):
         monkeypatch.setattr(subprocess, name, pytest.fail)
     start.set_up()
     assert installs == [True]
+    assert not (house / ".venv.lock").exists()
 
 
 def test_changed_versions_are_installed_into_the_same_venv(house: Path, installs: list[bool]) -> None:
@@ -254,6 +256,19 @@ def test_a_first_set_up_that_was_killed_is_made_anew(house: Path, installs: list
     assert installs == [True, True, True]
 
 
+def test_a_set_up_from_scratch_that_was_stopped_does_not_pass_for_a_finished_one(
+    installs: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start.set_up()
+    install = start.install
+    monkeypatch.setattr(start, "install", lambda build, fresh: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        start.set_up(again=True)
+    monkeypatch.setattr(start, "install", install)
+    start.set_up()
+    assert installs == [True, True]
+
+
 def test_an_update_that_failed_is_repeated_in_place(
     house: Path, installs: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +302,16 @@ def test_without_pytorchs_index_the_cpu_machine_takes_plain_torch(
     assert [line[:11] for line in capsys.readouterr().err.splitlines() if line.startswith("Step")] == [
         f"Step {step} of 4" for step in (1, 2, 3, 4)
     ]
+
+
+def test_a_cuda_build_that_cannot_be_had_is_not_replaced_by_another(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(start, "pip", lambda *arguments, may_fail=False: asked.append(may_fail) or True)
+    monkeypatch.setattr(start, "torch_report", lambda: ("2.13.0+cu126", True))
+    start.install(start.torch_choice("Linux", "x86_64", nvidia("GTX 1080", (6, 1), 580)), fresh=False)
+    assert asked == [False, False, False]
 
 
 def test_pips_failure_shows_its_words_and_ends_with_the_cure(
