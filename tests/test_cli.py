@@ -266,7 +266,7 @@ def test_inspect_shows_bars_and_the_profile(blockrate: Blockrate, folder: Path) 
     assert set(report) == {"format", "rank", "blocks", "other", "multipliers", "base_model", "config_hash"}
     assert report["blocks"] == pytest.approx(norms)
     rows = [line.split() for line in blockrate("inspect", "lora.safetensors")[1].splitlines() if "_block_" in line]
-    assert rows == [["double_block_2", "3", "█" * 40, "1"], ["single_block_37", "1.5", "█" * 20, "0.5"]]
+    assert rows == [["double_block_2", "3", "1", "█" * 32], ["single_block_37", "1.5", "0.5", "█" * 16]]
 
 
 def test_the_demo_shows_rates_changes_loss_files_and_what_to_try(

@@ -74,7 +74,7 @@ def status(folder: Run, as_json: AsJson = False) -> None:
     """Print what a run is doing."""
     from blockrate.run.process import run_state
 
-    facts = asdict(run_state(_run_folder(folder)))
+    facts = asdict(run_state(_folder(folder, must_exist=True)))
     name = facts.pop("name")
     _print(json.dumps({"state": name, **facts}) if as_json else f"{name}: {facts['sentence']}")
 
@@ -84,7 +84,7 @@ def stop(folder: Run) -> None:
     """Ask a run to finish its step and stop."""
     from blockrate.run.folder import is_alive, send_command
 
-    run = _run_folder(folder)
+    run = _folder(folder, must_exist=True)
     if not is_alive(run):
         return typer.echo(f"Nothing is running in {folder}.", err=True)
     send_command(run, "stop")
@@ -98,12 +98,10 @@ def demo(fresh: Fresh = False) -> None:
 
     root = Path(__file__).parents[2]
     if not (root / "examples" / "demo.json").exists():
-        raise FileError(
-            "examples/demo.json", "is not installed with the package", "Run the demo in a clone of blockrate."
-        )
+        raise FileError("examples/demo.json", "is not part of the package", "Run the demo in a clone of blockrate.")
     os.chdir(root)  # the paths of the example are relative to it
     loaded = _load("examples/demo.json")
-    run = _folder_of(loaded)
+    run = _folder(Path(loaded.config.workspace_dir))
     state, code = run_state(run), 0
     if fresh or state.name != "Finished":
         code, _ = _train(loaded, fresh=fresh or state.exit_code is not None)
@@ -128,44 +126,34 @@ def _train(loaded: "LoadedConfig", fresh: bool) -> tuple[int, list[str]]:
     from blockrate.config.files import config_json
     from blockrate.config.plan import make_plan
     from blockrate.run.events import last_event
-    from blockrate.run.folder import is_alive
+    from blockrate.run.folder import is_alive, set_aside
+    from blockrate.run.process import run_state
     from blockrate.show import watch
 
-    run = _folder_of(loaded)
+    run = _folder(Path(loaded.config.workspace_dir))
     start = fresh or not is_alive(run)
-    if not start:
-        typer.echo(f"A run is at work in {run.path}: showing it. Nothing new was started.", err=True)
-    else:
+    if start:
         _warn(make_plan(loaded.config).warnings)
-        _make_room(run, fresh)
-        run.create(config_json(loaded.config))
-    code = watch(run, start=start)
-    return code, last_event(run.events_file).get("outputs", [])
-
-
-def _make_room(run: "RunFolder", fresh: bool) -> None:
-    """Set an earlier run aside if ``fresh``, else refuse to mix two runs."""
-    from blockrate.run.folder import set_aside
-    from blockrate.run.process import run_state
-
-    if fresh:
-        if aside := set_aside(run):
+        if fresh and (aside := set_aside(run)):
             typer.echo(f"The earlier run is now in {aside}.", err=True)
-    elif run.events_file.exists():
-        problem = f"{run.path} holds an earlier run ({run_state(run).sentence.rstrip('.')})"
-        raise ConfigError("workspace_dir", problem, "Choose another one, or add --fresh to set that run aside.")
+        if run.events_file.exists():
+            problem = f"{run.path} holds an earlier run ({run_state(run).sentence.rstrip('.')})"
+            raise ConfigError("workspace_dir", problem, "Choose another one, or add --fresh to set that run aside.")
+        run.create(config_json(loaded.config))
+    else:
+        typer.echo(f"A run is at work in {run.path}: showing it. Nothing new was started.", err=True)
+    return watch(run, start=start), last_event(run.events_file).get("outputs", [])
 
 
 def _load(name: str, settings: list[str] | None = None, ignore_unsupported: bool = False) -> "LoadedConfig":
     """The config in a file or a preset; its warnings go to stderr."""
     from blockrate.config.files import load_config
 
-    presets = Path(__file__).parent / "config" / "presets"
-    preset = presets / f"{name}.json"
-    if not Path(name).exists() and not preset.exists():
-        names = ", ".join(sorted(path.stem for path in presets.glob("*.json")))
-        raise ConfigError(name, "there is no such file and no such preset", f"The presets are {names}.")
-    path = Path(name) if Path(name).exists() else preset
+    presets = {path.stem: path for path in sorted(Path(__file__).parent.glob("config/presets/*.json"))}
+    path = Path(name) if Path(name).exists() else presets.get(name)
+    if not path:
+        cure = f"The presets are {', '.join(presets)}."
+        raise ConfigError(name, "there is no such file and no such preset", cure)
     loaded = load_config(path, overrides=settings or (), ignore_unsupported=ignore_unsupported)
     _warn(loaded.warnings)
     return loaded
@@ -199,16 +187,10 @@ def _demo_result(run: "RunFolder", loaded: "LoadedConfig") -> Iterator[Any]:
     yield f"  {program} plan flux_lora --set block_learning_rate_multiplier.double_block_0=0.3"
 
 
-def _folder_of(loaded: "LoadedConfig") -> "RunFolder":
+def _folder(path: Path, *, must_exist: bool = False) -> "RunFolder":
     from blockrate.run.folder import RunFolder
 
-    return RunFolder(Path(loaded.config.workspace_dir))
-
-
-def _run_folder(path: Path) -> "RunFolder":
-    from blockrate.run.folder import RunFolder
-
-    if not path.is_dir():
+    if must_exist and not path.is_dir():
         raise ConfigError(str(path), "there is no such run folder", "Give the workspace_dir of a config.")
     return RunFolder(path)
 

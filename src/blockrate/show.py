@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import groupby
@@ -17,9 +17,10 @@ from blockrate.run.events import read_events
 from blockrate.run.folder import RunFolder, is_alive
 from blockrate.run.process import exit_sentence, run_state, start_engine, stop_engine
 
-GIB, BAR = 2**30, 40
+GIB, BAR = 2**30, 32
 RECENT = 2**18  # bytes of events, some thousand steps: what is shown of a run that was at work before
 STOPPED, LEFT = 75, 130
+TEXTS = ("block", "status", "bar")  # columns; the others hold numbers
 
 
 def watch(run: RunFolder, *, start: bool) -> int:
@@ -29,7 +30,8 @@ def watch(run: RunFolder, *, start: bool) -> int:
     """
     size = run.events_file.stat().st_size if run.events_file.exists() else 0
     offset, ended = size if start else max(0, size - RECENT), False
-    with View() as view, _signals_handed_on(run, view) as signals:
+    view = View()
+    with view.bar, _signals_handed_on(run, view) as signals:
         engine = start_engine(run) if start else None
         while not ended:
             ended = engine.poll() is not None if engine else not is_alive(run)  # before the last look at the events
@@ -49,14 +51,10 @@ def watch(run: RunFolder, *, start: bool) -> int:
 
 
 def plan_table(plan: Mapping[str, Any]) -> Iterator[Table | str]:
-    """``plan --json`` for the eye: what trains at which rate, equal neighbours as one row; then what it costs."""
-    table = _table("block", "parameters", "multiplier", "learning rate", "status", numbers=(1, 2, 3))
-    for names, group in _runs(plan["groups"]):
-        rate = f"{group['learning_rate']:.3g}" if group["status"] == "trained" else "-"
-        total = group["parameters"] * len(names)
-        table.add_row(_span(names), f"{total:,}", f"{group['multiplier']:g}", rate, group["status"])
-    yield table
-    trained = sum(group["parameters"] for group in plan["groups"] if group["status"] == "trained")
+    """``plan --json`` for the eye: what trains at which rate, then what it costs."""
+    columns = ("block", "parameters each", "multiplier", "learning rate", "status")
+    yield _table(columns, ((g["name"], f"{g['parameters']:,}", *_rates(g), g["status"]) for g in plan["groups"]))
+    trained = sum(group["parameters"] for group in plan["groups"])
     method, rate = f"{plan['training_method']} of {plan['model_type']}", f"{plan['base_learning_rate']:.3g}"
     yield f"{method}: {trained:,} parameters train, base rate {rate}"
     yield f"first trained block: {plan['first_trained_block'] or 'none before the other parameters'}"
@@ -68,36 +66,23 @@ def plan_table(plan: Mapping[str, Any]) -> Iterator[Table | str]:
 
 def inspect_table(report: Mapping[str, Any]) -> Iterator[Table | str]:
     """``inspect --json`` for the eye: a bar for the norm of each block's weight change, and its multiplier if known."""
-    multipliers = report["multipliers"] or {}
-    title = f"{report['format']} LoRA, rank {report['rank']}"
-    table = _table("block", "norm", "", *(["multiplier"] if multipliers else []), title=title, numbers=(1, 3))
     norms = {**report["blocks"], **({"other": report["other"]} if report["other"] else {})}
     longest = max(norms.values(), default=0) or 1
-    for name, norm in norms.items():
-        multiplier = [f"{multipliers.get(name, 1.0):g}"] if multipliers else []
-        table.add_row(name, f"{norm:.4g}", "█" * round(BAR * norm / longest), *multiplier)
-    yield table
-    for key in ("base_model", "config_hash"):
-        if report[key]:
-            yield f"{key.replace('_', ' ')}: {report[key]}"
+    profile = {
+        name: f"{(report['multipliers'] or {}).get(name, 1):g}" if report["multipliers"] else "" for name in norms
+    }
+    rows = [(name, f"{norm:.4g}", profile[name], "█" * round(BAR * norm / longest)) for name, norm in norms.items()]
+    yield f"{report['format']} LoRA, rank {report['rank']}, base model {report['base_model'] or 'not told'}"
+    yield _table(("block", "change", "multiplier" if report["multipliers"] else "", "bar"), rows)
 
 
 def demo_table(plan: Mapping[str, Any], rates: Mapping[str, float], changes: Mapping[str, float]) -> Table:
     """Per block: the rate asked for, the rate in the optimizer, the norm of the weight change in the file."""
-    table = _table("block", "rate asked", "rate in the optimizer", "weight change", numbers=(1, 2, 3))
-    rows = [
-        {
-            "name": group["name"],
-            "asked": f"{plan['base_learning_rate'] * group['multiplier']:.3g}",
-            "rate": f"{rates[group['name']]:.3g}" if group["name"] in rates else "-",
-            "change": f"{changes.get(group['name'], 0.0):.4g}",
-        }
-        for group in plan["groups"]
-        if group["status"] != "filtered"
-    ]
-    for names, row in _runs(rows):
-        table.add_row(_span(names), row["asked"], row["rate"], row["change"])
-    return table
+    names = {group["name"]: group["multiplier"] for group in plan["groups"] if group["status"] != "filtered"}
+    asked = {name: plan["base_learning_rate"] * multiplier for name, multiplier in names.items()}
+    used = {name: f"{rates[name]:.3g}" if name in rates else "-" for name in names}
+    rows = [(name, f"{asked[name]:.3g}", used[name], f"{changes.get(name, 0.0):.4g}") for name in names]
+    return _table(("block", "rate asked", "rate in the optimizer", "weight change"), rows)
 
 
 class View:
@@ -110,15 +95,8 @@ class View:
         self._text, self._seconds = "", 0.0
         self._said: tuple[object, ...] = ()
         columns = (TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[text]}"))
-        self._bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal, transient=True)
-        self._task = self._bar.add_task("starting", total=None, text="")
-
-    def __enter__(self) -> "View":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal, transient=True)
+        self._task = self.bar.add_task("starting", total=None, text="")
 
     def say(self, text: str) -> None:
         """Print one line, above the bar."""
@@ -157,11 +135,11 @@ class View:
 
     def _draw(self) -> None:
         text = f"{self._done}/{self._total or '?'}{self._text}" if self._done or self._total else ""
-        progress = {"total": self._total or None, "completed": self._done}
-        self._bar.update(self._task, description=self._phase, text=text, **progress)
+        total = self._total or None
+        self.bar.update(self._task, description=self._phase, text=text, total=total, completed=self._done)
         tenth = 10 * self._done // self._total if self._total else 0
         now = (self._phase, self._total, tenth, int(time.monotonic() / 10))
-        if self._bar.disable and now != self._said:
+        if self.bar.disable and now != self._said:
             self._said = now
             self.say(f"{self._phase} {text}".rstrip())
 
@@ -184,30 +162,20 @@ def _signals_handed_on(run: RunFolder, view: View) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _runs(groups: Sequence[dict[str, Any]]) -> Iterator[tuple[list[str], dict[str, Any]]]:
-    """Equal neighbours of one kind together: (their names, the first)."""
-
-    def look(group: dict[str, Any]) -> tuple[object, ...]:
-        return tuple(
-            value if key != "name" else value.rstrip("0123456789") for key, value in group.items() if key != "blocks"
-        )
-
-    for _, same in groupby(groups, key=look):
-        members = list(same)
-        yield [member["name"] for member in members], members[0]
-
-
-def _span(names: Sequence[str]) -> str:
-    """``single_block_20-37`` for neighbours, the name for one."""
-    return names[0] if len(names) == 1 else f"{names[0]}-{names[-1].rpartition('_')[2]}"
+def _rates(group: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{group['multiplier']:g}", f"{group['learning_rate']:.3g}" if group["status"] == "trained" else "-"
 
 
 def _number(value: float | None, form: str) -> str:
     return "nan" if value is None else format(value, form)
 
 
-def _table(*columns: str, numbers: Sequence[int], title: str = "") -> Table:
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index in numbers else "left", no_wrap=True)
+def _table(columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Table:
+    """A table in which equal neighbours are one row, ``single_block_20-37``."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="left" if column in TEXTS else "right", no_wrap=True)
+    for (_, *cells), same in groupby(rows, key=lambda row: (row[0].rstrip("0123456789"), *row[1:])):
+        first, *others = [row[0] for row in same]
+        table.add_row(f"{first}-{others[-1].rpartition('_')[2]}" if others else first, *cells)
     return table

@@ -78,11 +78,11 @@ def _explained(error: Exception, run: RunFolder) -> tuple[int, str]:
 
         told = out_of_memory(error, run)
         return told.exit_code, str(told)
-    disk_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-    if disk_full or "(os error 28)" in str(error):  # the second is how safetensors says it
-        cause = error if isinstance(error, OSError) and disk_full else OSError(errno.ENOSPC, "")
-        told = write_error(Path(cause.filename or run.path), cause)
-        return told.exit_code, str(told)
+    if "(os error 28)" in str(error):  # how safetensors says it
+        error = OSError(errno.ENOSPC, "")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        full = write_error(Path(error.filename or run.path), error)
+        return full.exit_code, str(full)
     first_line = (str(error).splitlines() or [""])[0]
     return FAULT, f"{type(error).__name__}: {first_line}. This is a fault of blockrate; details are in {run.log_file}."
 
