@@ -128,7 +128,7 @@ def test_validation_concepts_give_validation_items_if_validation_is_on(folder: P
     assert [(item.name, item.validation) for item in on.items] == [("dogs/a.png", False), ("held/b.png", True)]
     off = Found(*pair, cache=folder.parent / "cache")
     assert off.names == ["dogs/a.png"]
-    assert any("concepts[1]" in warning and "validation is off" in warning for warning in off.warnings)
+    assert off.warnings[0] == "validation is off: the VALIDATION concepts are not used"
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_caption_that_is_not_utf8_names_file_and_byte(folder: Path, text: byte
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no pipes there")
-@pytest.mark.parametrize("kind", ["pipe", "folder", "loop", "huge"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "loop"])
 def test_a_sidecar_that_is_no_text_file_is_a_bad_file(folder: Path, kind: str) -> None:
     sidecar = folder / "a.txt"
     match kind:
@@ -181,8 +181,6 @@ def test_a_sidecar_that_is_no_text_file_is_a_bad_file(folder: Path, kind: str) -
             sidecar.mkdir()
         case "loop":
             sidecar.symlink_to(sidecar)
-        case "huge":
-            sidecar.write_bytes(b"a" * (16 * 2**20 + 1))
     with pytest.raises(FileError, match=r"a\.txt"):
         captions(folder, None)
 
@@ -271,9 +269,9 @@ def test_what_is_used_otherwise_than_it_is_gets_one_warning_with_a_count(folder:
         warnings = found(folder).warnings
         assert len(warnings) == 4
         assert "2 .heic" in warnings[0]
-        assert warnings[1].startswith("1 of 3 images are animated")
-        assert warnings[2].startswith("2 of 3 images are transparent")
-        assert warnings[3].startswith("3 of 3 images have no caption")
+        assert warnings[1].startswith("1 of 3 images: animated")
+        assert warnings[2].startswith("3 of 3 images: no caption")
+        assert warnings[3].startswith("2 of 3 images: transparent")
 
 
 def test_an_image_is_decoded_once_for_all_starts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

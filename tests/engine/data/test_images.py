@@ -96,7 +96,7 @@ def test_transparency_becomes_white_and_is_noted(tmp_path: Path) -> None:
     half.putalpha(Image.new("L", half.size, 128))
     expected = Image.blend(Image.new("RGB", half.size, "white"), GRADIENT, 128 / 255)
     path = written(tmp_path, encoded(half, "PNG"))
-    assert check_image(path, {})[3] == "transparent"
+    assert check_image(path, {})[3].startswith("transparent")
     assert difference(whole(path, (64, 48)), expected) <= 1
     clear = {
         "RGBA": encoded(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), "PNG"),
@@ -108,7 +108,7 @@ def test_transparency_becomes_white_and_is_noted(tmp_path: Path) -> None:
     }
     for mode, content in clear.items():
         path = written(tmp_path, content)
-        assert check_image(path, {})[3] == "transparent", mode
+        assert check_image(path, {})[3].startswith("transparent"), mode
         assert (whole(path, (8, 8)) == 255).all(), mode
 
 
@@ -128,7 +128,7 @@ def test_of_an_animation_the_first_frame_counts(tmp_path: Path, kind: str) -> No
     red, blue = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
     lossless = {"lossless": True} if kind == "WEBP" else {}
     path = written(tmp_path, encoded(red, kind, save_all=True, append_images=[blue, blue], **lossless))
-    assert check_image(path, {})[3] == "animated"
+    assert check_image(path, {})[3].startswith("animated")
     assert (whole(path, (16, 16))[0, 0] == (255, 0, 0)).all()
 
 

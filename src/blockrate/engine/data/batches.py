@@ -47,18 +47,13 @@ class Schedule:
         self.config = config
         self.items = [item for item in items if not item.validation]
         self._buckets = [item_buckets(config, item) for item in self.items]
-        self._places = [
-            [p for p, item in enumerate(self.items) if item.concept == c] for c in range(len(config.concepts))
-        ]
-        self._ends = list(accumulate(len(self._batches(self._turns(epoch))) for epoch in range(config.epochs)))
+        self._places = [[p for p, i in enumerate(self.items) if i.concept == c] for c, _ in enumerate(config.concepts)]
+        lengths = (len(in_batches(self._turns(epoch), config.batch_size)) for epoch in range(config.epochs))
+        self._ends = list(accumulate(lengths))
+        self.number_of_steps = math.ceil(self._ends[-1] / config.gradient_accumulation_steps)
         self._epoch: tuple[int, list[list[Turn]]] = (-1, [])  # the one in use, in its order
         if not self._ends[-1]:
             raise ConfigError("concepts", "balancing leaves no image in an epoch", "Raise the balancing of a concept.")
-
-    @property
-    def number_of_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return math.ceil(self._ends[-1] / self.config.gradient_accumulation_steps)
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch a step begins in, which is the number of epochs finished before it."""
@@ -72,47 +67,40 @@ class Schedule:
 
     def every_sample(self) -> list[Sample]:
         """Return samples that together hold every crop and every caption that any step may ask for."""
-        dropout = self.config.text_encoder.dropout_probability + self.config.text_encoder_2.dropout_probability
-        samples = []
+        samples: list[Sample] = []
         for item, choices in zip(self.items, self._buckets, strict=True):
-            concept, key = self.config.concepts[item.concept], item_key(self.config, item)
-            captions = [caption_of(item, concept.text, key, variation) for variation in range(concept.text_variations)]
-            for bucket in choices:
-                for variation in range(concept.image_variations):
-                    crop = crop_of(item, bucket, concept.image, key, variation)
-                    samples.append(Sample(item, bucket, crop, captions[0], captions[0]))
-            others = captions[1:] + ([""] if dropout else [])
-            samples += [replace(samples[-1], prompt=caption, pooled_prompt=caption) for caption in others]
+            concept = self.config.concepts[item.concept]
+            crops = [(bucket, variation) for bucket in choices for variation in range(concept.image_variations)]
+            samples += [variant(self.config, item, *crop, 0) for crop in crops]
+            samples += [variant(self.config, item, *crops[0], text) for text in range(1, concept.text_variations)]
+        if self.config.text_encoder.dropout_probability or self.config.text_encoder_2.dropout_probability:
+            samples.append(replace(samples[0], prompt="", pooled_prompt=""))
         return samples
 
     def _sample(self, turn: Turn) -> Sample:
-        place, times = turn
-        item, bucket = self.items[place], self._bucket(turn)
-        concept, key = self.config.concepts[item.concept], item_key(self.config, item)
-        crop = crop_of(item, bucket, concept.image, key, times % concept.image_variations)
-        caption = caption_of(item, concept.text, key, times % concept.text_variations)
-        pooled_dropped = draw(*key, "drop pooled", times) < self.config.text_encoder.dropout_probability
-        dropped = draw(*key, "drop", times) < self.config.text_encoder_2.dropout_probability
-        return Sample(item, bucket, crop, "" if dropped else caption, "" if pooled_dropped else caption)
+        item, times = self.items[turn[0]], turn[1]
+        concept = self.config.concepts[item.concept]
+        crop, text = times % concept.image_variations, times % concept.text_variations
+        sample, key = variant(self.config, item, self._bucket(turn), crop, text), item_key(self.config, item)
+        prompt = sample.prompt * (draw(*key, "drop", times) >= self.config.text_encoder_2.dropout_probability)
+        pooled = sample.prompt * (draw(*key, "drop pooled", times) >= self.config.text_encoder.dropout_probability)
+        return replace(sample, prompt=prompt, pooled_prompt=pooled)
 
     def _bucket(self, turn: Turn) -> Bucket:
-        place, times = turn
-        choices = self._buckets[place]
+        choices = self._buckets[turn[0]]
         if len(choices) == 1:
             return choices[0]
-        return choices[int(draw(*item_key(self.config, self.items[place]), "resolution", times) * len(choices))]
+        return choices[int(draw(*item_key(self.config, self.items[turn[0]]), "resolution", turn[1]) * len(choices))]
 
     def _batch(self, number: int) -> list[Turn]:
         epoch, seed = bisect_right(self._ends, number), self.config.seed
         if self._epoch[0] != epoch:
-            turns = sorted(self._turns(epoch), key=lambda turn: draw(seed, "order", *turn))
-            self._epoch = epoch, sorted(self._batches(turns), key=lambda batch: draw(seed, "batch", *batch[0]))
+            turns = sorted(self._turns(epoch), key=lambda turn: draw(seed, "order", *turn[1]))
+            batches = in_batches(turns, self.config.batch_size)
+            self._epoch = epoch, sorted(batches, key=lambda batch: draw(seed, "batch", *batch[0]))
         return self._epoch[1][number - (self._ends[epoch - 1] if epoch else 0)]
 
-    def _batches(self, turns: Sequence[Turn]) -> list[list[Turn]]:
-        return in_batches(((self._bucket(turn), turn) for turn in turns), self.config.batch_size)
-
-    def _turns(self, epoch: int) -> list[Turn]:
+    def _turns(self, epoch: int) -> list[tuple[Bucket, Turn]]:
         """Which items an epoch has: each as often as every other of its concept, a remainder by lot."""
         turns: list[Turn] = []
         for concept, places in zip(self.config.concepts, self._places, strict=True):
@@ -122,19 +110,22 @@ class Schedule:
             lots = sorted(places, key=lambda place: draw(self.config.seed, "lot", epoch, place)) if rest else []
             turns += [(place, before + copy) for copy in range(full) for place in places]
             turns += [(place, before + full) for place in lots[:rest]]
-        return turns
+        return [(self._bucket(turn), turn) for turn in turns]
 
 
 def validation_batches(config: TrainConfig, items: Sequence[Item]) -> list[list[Sample]]:
     """Return the validation items in batches, always the same: middle crops, no flip, no dropout, first resolution."""
-    samples = []
-    for item in items:
-        if item.validation:
-            bucket, text = item_buckets(config, item)[0], config.concepts[item.concept].text
-            crop = crop_of(item, bucket, ConceptImage(enable_crop_jitter=False), (), 0)
-            caption = caption_of(item, text, item_key(config, item), 0)
-            samples.append(Sample(item, bucket, crop, caption, caption))
-    return in_batches(((sample.bucket, sample) for sample in samples), config.batch_size)
+    held = [(item_buckets(config, item)[0], item) for item in items if item.validation]
+    samples = ((bucket, variant(config, item, bucket, 0, 0)) for bucket, item in held)
+    return in_batches(samples, config.batch_size)
+
+
+def variant(config: TrainConfig, item: Item, bucket: Bucket, crop_variation: int, text_variation: int) -> Sample:
+    """Return an item with one of its crops and one of its captions, nothing dropped."""
+    concept, key = config.concepts[item.concept], item_key(config, item)
+    image = ConceptImage(enable_crop_jitter=False) if item.validation else concept.image
+    caption = caption_of(item, concept.text, key, text_variation)
+    return Sample(item, bucket, crop_of(item, bucket, image, key, crop_variation), caption, caption)
 
 
 def in_batches(members: Iterable[tuple[Bucket, Member]], size: int) -> list[list[Member]]:
@@ -159,15 +150,13 @@ def crop_of(item: Item, bucket: Bucket, settings: ConceptImage, key: Key, variat
     scaled = max(bucket.width, round(item.width * scale)), max(bucket.height, round(item.height * scale))
     across, down = [draw(*key, side, variation) if settings.enable_crop_jitter else 0.5 for side in ("left", "top")]
     left, top = int(across * (scaled[0] - bucket.width + 1)), int(down * (scaled[1] - bucket.height + 1))
-    coin = draw(*key, "flip", variation) < 0.5
-    flip = coin if settings.enable_random_flip else settings.enable_fixed_flip
+    flip = draw(*key, "flip", variation) < 0.5 if settings.enable_random_flip else settings.enable_fixed_flip
     return Crop(scaled, (left, top, left + bucket.width, top + bucket.height), flip)
 
 
 def caption_of(item: Item, settings: ConceptText, key: Key, variation: int) -> str:
     """Return the caption of a variation: the next of its lines, its tags behind the kept ones in a drawn order."""
-    first = int(draw(*key, "line") * len(item.captions))
-    caption = item.captions[(first + variation) % len(item.captions)]
+    caption = item.captions[(int(draw(*key, "line") * len(item.captions)) + variation) % len(item.captions)]
     if not settings.enable_tag_shuffling:
         return caption
     tags = [tag.strip() for tag in caption.split(settings.tag_delimiter) if tag.strip()]

@@ -6,24 +6,23 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, FileError
-from blockrate.engine.data.images import SUFFIXES, Facts, check_image, open_file, quiet_pillow
-from blockrate.run.durable import atomic_write, write_error
+from blockrate.engine.data.images import SUFFIXES, Facts, Known, check_image, open_file, quiet_pillow
+from blockrate.run.durable import atomic_write, make_folder
 
 _NOT_READ = (".heic", ".heif", ".jxl", ".jp2", ".psd", ".tga", ".svg", ".exr", ".dng", ".cr2", ".nef")
 _MASKS = ("-masklabel.png", "-condlabel.png")  # OneTrainer's names
 _CHECKED = "checked_images_1.json"  # in the cache folder: what was decoded once is not decoded at every start
 _MOST_NAMES = 20
-_MOST_CAPTION_BYTES = 16 * 2**20
-Result = TypeVar("Result")
+Read = Callable[[Path], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Item:
     height: int
     concept: int
     captions: tuple[str, ...]  # at least one, maybe empty; of several, one is chosen
-    note: str  # "", or "animated" or "transparent"
+    note: str  # how its pixels are not used as they are, or ""
     loss_weight: float
     validation: bool
 
@@ -47,30 +46,35 @@ def find_items(config: TrainConfig, warn: Callable[[str], None], progress: Calla
 
     Raises ``ConfigError`` for a concept without images and one ``FileError`` that lists every bad image and caption.
     """
-    found = [(index, path) for index in _used_concepts(config, warn) for path in _images(config, index, warn)]
-    record, read = Path(config.cache_dir) / _CHECKED, functools.cache(read_captions)
-    known = _read_record(record)
+    found = [(index, *image) for index in _used_concepts(config, warn) for image in _images(config, index, warn)]
+    record = Path(config.cache_dir) / _CHECKED
+    known: dict[str, Facts] = {}
+    with suppress(OSError, ValueError, TypeError, LookupError):  # absent or damaged: everything is checked again
+        known = {row[0]: tuple(row) for row in json.loads(record.read_bytes())}
+    examine = functools.partial(_item, config, known=known, read=functools.cache(read_captions))
     results = []
     with quiet_pillow(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # Pillow lets other threads run
-        for result in pool.map(lambda place: _item(config, place[0], place[1], known, read), found):
+        for result in pool.map(examine, *zip(*found, strict=True)):
             results.append(result)
             progress(len(results), len(found))
     items = [result for result in results if isinstance(result, Item)]
     if not {item.sha256 for item in items} <= known.keys():
         rows = known | {item.sha256: (item.sha256, item.width, item.height, item.note) for item in items}
-        write_with_folder(record, json.dumps(list(rows.values())))
+        make_folder(record.parent)
+        atomic_write(record, json.dumps(list(rows.values())))
     if bad := [error for result in results if isinstance(result, list) for error in result]:
         raise _all_bad(bad, len(found))
-    _warn_about(items, warn)
+    no_caption = "no caption in a .txt of the same name; trained without one"
+    notes = [note for item in items for note in (item.note, no_caption * (item.captions == ("",))) if note]
+    for note, count in sorted(Counter(notes).items()):
+        warn(f"{count} of {len(items)} images: {note}")
     return items
 
 
 def read_captions(path: Path) -> tuple[str, ...]:
     """Return a caption file's lines without the blank ones. Raises ``FileError`` with the offset of a wrong byte."""
     with open_file(path) as file:
-        data = file.read(_MOST_CAPTION_BYTES + 1)
-    if len(data) > _MOST_CAPTION_BYTES:
-        raise FileError(str(path), f"has more than {_MOST_CAPTION_BYTES // 2**20} MiB: that is no caption")
+        data = file.read()
     try:
         text = data.decode()  # not "utf-8-sig": it counts offsets from behind the mark
         wrong = data.find(0)  # UTF-16 without a mark is valid UTF-8 full of zeros
@@ -78,59 +82,52 @@ def read_captions(path: Path) -> tuple[str, ...]:
         text, wrong = "", error.start
     if wrong >= 0:
         line = data.count(b"\n", 0, wrong) + 1
-        problem = f"is not UTF-8 text: byte 0x{data[wrong]:02x} at offset {wrong}, line {line}"
-        raise FileError(str(path), problem, "Save it as UTF-8.")
+        raise FileError(str(path), f"is not UTF-8 text: byte 0x{data[wrong]:02x} at offset {wrong}, line {line}")
     lines = re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff"))
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def write_with_folder(file: Path, data: bytes | str) -> None:
-    """Write a cache file, its folder too. Raises ``WriteError``."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(file.parent, error) from error
-    atomic_write(file, data)
-
-
-def _item(
-    config: TrainConfig, index: int, path: Path, known: Mapping[str, Facts], read: Callable[[Path], tuple[str, ...]]
-) -> Item | list[FileError]:
+def _item(config: TrainConfig, index: int, name: str, path: Path, known: Known, read: Read) -> Item | list[FileError]:
     concept = config.concepts[index]
-    facts, captions = _or_error(check_image, path, known), _or_error(_captions, concept, path, read)
-    if isinstance(facts, FileError) or isinstance(captions, FileError):
-        return [error for error in (facts, captions) if isinstance(error, FileError)]
-    sha256, width, height, note = facts
-    name, validation = _name(concept, path), concept.type == "VALIDATION"
-    return Item(path, name, sha256, width, height, index, captions, note, concept.loss_weight, validation)
+    errors = []
+    try:
+        sha256, width, height, note = check_image(path, known)
+    except FileError as error:
+        errors.append(error)
+    try:
+        captions = _captions(concept, path, read)
+    except FileError as error:
+        errors.append(error)
+    if errors:
+        return errors
+    held = concept.type == "VALIDATION"
+    return Item(path, name, sha256, width, height, index, captions, note, concept.loss_weight, held)
 
 
 def _used_concepts(config: TrainConfig, warn: Callable[[str], None]) -> list[int]:
-    enabled = [index for index, concept in enumerate(config.concepts) if concept.enabled]
-    if all(config.concepts[index].type == "VALIDATION" for index in enabled):
+    kinds = {index: concept.type for index, concept in enumerate(config.concepts) if concept.enabled}
+    if "STANDARD" not in kinds.values():
         raise ConfigError("concepts", "there is none to train on", "Add an enabled one with a folder of images.")
-    unused = [index for index in enabled if config.concepts[index].type == "VALIDATION" and not config.validation]
-    for index in unused:
-        warn(f"concepts[{index}] is a VALIDATION concept, and validation is off: it is not used")
-    return [index for index in enabled if index not in unused]
+    if "VALIDATION" in kinds.values() and not config.validation:
+        warn("validation is off: the VALIDATION concepts are not used")
+    return [index for index, kind in kinds.items() if kind == "STANDARD" or config.validation]
 
 
-def _images(config: TrainConfig, index: int, warn: Callable[[str], None]) -> list[Path]:
+def _images(config: TrainConfig, index: int, warn: Callable[[str], None]) -> list[tuple[str, Path]]:
     concept, where = config.concepts[index], f"concepts[{index}]"
     folder, text = Path(concept.path).expanduser(), concept.text
     if not concept.path or not folder.is_dir():
         raise ConfigError(f"{where}.path", f"{concept.path!r} is not a folder", "Set it to a folder of images.")
     if text.prompt_source == "concept" and not Path(text.prompt_path).expanduser().is_file():
-        cure = "Set it to a text file with one caption a line."
-        raise ConfigError(f"{where}.text.prompt_path", f"{text.prompt_path!r} is not a file", cure)
+        raise ConfigError(f"{where}.text.prompt_path", f"{text.prompt_path!r} is not a file", "Set it to a text file.")
     files = list(_files(folder, concept.include_subdirectories))
     if unread := Counter(path.suffix.lower() for path in files if path.suffix.lower() in _NOT_READ):
         warn(f"{folder}: save {', '.join(f'{n} {suffix}' for suffix, n in unread.items())} as PNG: they are not used")
     images = [path for path in files if path.suffix.lower() in SUFFIXES and not path.name.lower().endswith(_MASKS)]
     if not images:
-        cure = "Put images there" + ("." if concept.include_subdirectories else ", or set include_subdirectories.")
-        raise ConfigError(f"{where}.path", f"{concept.path!r} has no images", cure)
-    return sorted(images, key=lambda path: (_name(concept, path), path))
+        raise ConfigError(f"{where}.path", f"{concept.path!r} has no images", "Fill it, or set include_subdirectories.")
+    names = [f"{folder.resolve().name}/{path.relative_to(folder).as_posix()}" for path in images]
+    return sorted(zip((unicodedata.normalize("NFC", name) for name in names), images, strict=True))
 
 
 def _files(folder: Path, include_subdirectories: bool) -> Iterator[Path]:
@@ -149,26 +146,7 @@ def _files(folder: Path, include_subdirectories: bool) -> Iterator[Path]:
         folders[:] = [name for name in folders if os.path.realpath(Path(place, name)) not in seen]
 
 
-def _name(concept: Concept, path: Path) -> str:
-    folder = Path(concept.path).expanduser()
-    return unicodedata.normalize("NFC", f"{folder.resolve().name}/{path.relative_to(folder).as_posix()}")
-
-
-def _read_record(record: Path) -> dict[str, Facts]:
-    try:
-        return {row[0]: tuple(row) for row in json.loads(record.read_bytes())}
-    except (OSError, ValueError, TypeError, LookupError):
-        return {}  # absent or damaged: everything is checked again
-
-
-def _or_error(read: Callable[..., Result], *arguments: object) -> Result | FileError:
-    try:
-        return read(*arguments)
-    except FileError as error:
-        return error
-
-
-def _captions(concept: Concept, image: Path, read: Callable[[Path], tuple[str, ...]]) -> tuple[str, ...]:
+def _captions(concept: Concept, image: Path, read: Read) -> tuple[str, ...]:
     if concept.text.prompt_source == "filename":
         return (image.stem,)
     if concept.text.prompt_source == "concept":
@@ -186,14 +164,3 @@ def _all_bad(bad: Sequence[FileError], total: int) -> FileError:
     lines[_MOST_NAMES:] = [f"\n  and {len(lines) - _MOST_NAMES} more"] if len(lines) > _MOST_NAMES else []
     listed = "".join(lines).encode(errors="backslashreplace").decode()  # names need not be UTF-8
     return FileError("concepts", problem, f"Repair or remove:{listed}")
-
-
-def _warn_about(items: Sequence[Item], warn: Callable[[str], None]) -> None:
-    told = {
-        "are animated or have several pages: the first frame is used": sum(i.note == "animated" for i in items),
-        "are transparent: they are put on white": sum(i.note == "transparent" for i in items),
-        "have no caption in a .txt of the same name: they train without": sum(i.captions == ("",) for i in items),
-    }
-    for what, count in told.items():
-        if count:
-            warn(f"{count} of {len(items)} images {what}")

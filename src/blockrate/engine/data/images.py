@@ -6,7 +6,6 @@ Transparent pixels become white, 16-bit grey is scaled (not clipped) to 8 bits, 
 import hashlib
 import io
 import os
-import stat
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -25,7 +24,9 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif",
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 _BIG = 32_000_000  # pixels; such images are decoded one at a time, so that they cannot fill the memory together
 _one_big_image = Lock()
-Facts = tuple[str, int, int, str]  # sha256, upright width and height, "" or "animated" or "transparent"
+Facts = tuple[str, int, int, str]  # sha256, upright width and height, how its pixels are not used as they are
+Known = Mapping[str, Facts]  # by sha256
+_ANIMATED, _TRANSPARENT = "animated or with several pages; the first is used", "transparent; put on white"
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,13 @@ class Crop:
     flip: bool
 
 
-def check_image(path: Path, known: Mapping[str, Facts]) -> Facts:
-    """Return an image file's facts after decoding every pixel, unless its bytes are ``known`` (by sha256).
-
-    Raises ``FileError`` saying what is wrong, whatever the bytes are.
-    """
+def check_image(path: Path, known: Known) -> Facts:
+    """Return a file's facts after decoding every pixel, unless its bytes are ``known`` by sha256; or ``FileError``."""
     with open_file(path) as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         if sha256 in known:
             return known[sha256]
-        image, note = _decode(file, smallest=None)
+        image, note = _decode(file)
         return sha256, image.width, image.height, note
 
 
@@ -67,7 +65,7 @@ def image_tensor(path: Path, sha256: str, crop: Crop) -> torch.Tensor:
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Keep Pillow's remarks on odd but readable files to itself. For the main thread: filters are the process's."""
+    """Silence Pillow's remarks on odd but readable files. For the main thread: filters are the process's."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         yield
@@ -75,10 +73,11 @@ def quiet_pillow() -> Iterator[None]:
 
 @contextmanager
 def open_file(path: Path) -> Iterator[io.BufferedReader]:
-    """Yield a regular file, never a pipe; whatever goes wrong with its bytes becomes a ``FileError``."""
+    """Yield a regular file; whatever goes wrong with it becomes a ``FileError``."""
+    if not os.path.isfile(path):  # opening a pipe would wait for a writer
+        raise FileError(str(path), "is not a file that can be read")
     try:
         str(path).encode()  # a name that is not UTF-8 can be neither shown nor logged
-        _check_regular(path)
         with path.open("rb") as file:
             yield file
     except FileError:
@@ -90,37 +89,28 @@ def open_file(path: Path) -> Iterator[io.BufferedReader]:
         raise FileError(str(path), f"cannot be read: {reason}") from error
 
 
-def _check_regular(path: Path) -> None:
-    mode = os.stat(path).st_mode  # before opening: opening a pipe waits for a writer
-    if not stat.S_ISREG(mode):
-        raise FileError(str(path), "is a folder" if stat.S_ISDIR(mode) else "is not a regular file")
-
-
-def _decode(file: io.BufferedReader, *, smallest: int | None) -> tuple[Image.Image, str]:
-    """Return the upright RGB image and a note. With ``smallest``, a JPEG may come smaller, with sides at least that."""
+def _decode(file: io.BufferedReader, *, smallest: int = 2**30) -> tuple[Image.Image, str]:
+    """Return the upright RGB image and a note. A JPEG may come smaller, with sides of at least ``smallest``."""
     if not file.seek(0, io.SEEK_END):
         raise ValueError("it is empty (0 bytes)")
     file.seek(0)
     image: Image.Image = Image.open(file, formats=_FORMATS)
     animated = image.format != "MPO" and getattr(image, "is_animated", False)  # MPO: phones add a preview
     with _one_big_image if image.width * image.height > _BIG else nullcontext():
-        if smallest:
-            image.draft(None, (smallest, smallest))
+        image.draft(None, (smallest, smallest))
         image.load()
-        note = "animated" if animated else "transparent" if image.has_transparency_data else ""
+        note = _ANIMATED if animated else _TRANSPARENT if image.has_transparency_data else ""
         with suppress(Exception):  # EXIF that cannot be read says nothing about orientation
             image = ImageOps.exif_transpose(image)
         return _rgb(image), note
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # convert("RGB") would clip at 255 and say nothing
+    if image.mode.startswith(("I", "F")):  # convert("RGB") would clip them at 255 and say nothing
         values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
             raise ValueError("its pixels have 32 bits; save it with 8 or 16")
-        return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
+        return Image.fromarray((values / np.float32(257)).round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         colours = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
