@@ -2,7 +2,7 @@
 """Set blockrate up in .venv beside this file (the first time, or when something changed), then run it.
 
     python start.py demo [--fresh]     train a toy Flux on the example photographs: see everything work, 3 minutes
-    python start.py train CONFIG ...   train what a config file says
+    python start.py train CONFIG ...   train what a config file says; likewise plan, inspect, status, stop
     python start.py ui [CONFIG]        the window in the browser
     python start.py test [...]         all tests (pytest's arguments may follow)
     python start.py check              lint, formatting and types
@@ -40,6 +40,7 @@ VENV = ROOT / ".venv"
 PYTHON = str(VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
 STAMP = VENV / "blockrate-setup.json"  # written last: without it the set-up is unfinished
 CONSTRAINTS = ROOT / "constraints.txt"
+BLOCKRATE = ("demo", "train", "plan", "inspect", "status", "stop", "ui")  # commands of the package
 CHECKS = ("ruff check", "ruff format --check", "mypy")
 ENVIRONMENT = {"PYTHONUTF8": "1", **os.environ}  # a Windows console has another encoding
 NVIDIA_SMI = shutil.which("nvidia-smi") or shutil.which("/usr/lib/wsl/lib/nvidia-smi")
@@ -51,11 +52,11 @@ def main(arguments: Sequence[str]) -> int:
     if command in ("-h", "--help", "help"):
         print(__doc__)
         return 0
-    if command not in ("demo", "train", "ui", "test", "check", "soak", "setup"):
+    if command not in (*BLOCKRATE, "test", "check", "soak", "setup"):
         say(f"error: start.py has no command {command!r}. `python start.py --help` lists them.")
         return 2
     set_up(again=command == "setup")
-    if command in ("demo", "train", "ui"):
+    if command in BLOCKRATE:
         return run(["-m", "blockrate", command, *rest])
     os.chdir(ROOT)
     if command in ("test", "soak"):
@@ -66,7 +67,6 @@ def main(arguments: Sequence[str]) -> int:
 def run(arguments: Sequence[str]) -> int:
     """Become .venv's Python with these arguments (on Windows: start it, wait, hand on its exit code)."""
     if sys.platform != "win32":
-        sys.stdout.flush()
         os.execve(PYTHON, [PYTHON, *arguments], ENVIRONMENT)
     process = subprocess.Popen([PYTHON, *arguments], env=ENVIRONMENT)
     while True:

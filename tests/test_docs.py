@@ -1,0 +1,101 @@
+"""What the documents and the example photographs promise is so."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from blockrate import BlockLayout
+from blockrate.config.files import load_config
+from blockrate.config.plan import make_plan, plan_json
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.multipliers import complete, parse_selection
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PHOTOS = ROOT / "examples" / "photos"
+LAYOUT = BlockLayout(double=19, single=38)
+
+
+def code_blocks(language: str) -> list[tuple[str, str]]:
+    pattern = rf"(?ms)^```{language}\n(.*?)^```"
+    return [(file.name, text) for file in DOCUMENTS for text in re.findall(pattern, file.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.name)
+def test_every_link_to_a_file_leads_somewhere(file: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", file.read_text(encoding="utf-8"))
+    assert [link for link in links if not (file.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize(("name", "text"), code_blocks("json"))
+def test_every_config_in_the_documents_loads(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text, encoding="utf-8")
+    make_plan(load_config(tmp_path / "config.json").config)
+
+
+def test_every_command_in_the_documents_exists() -> None:
+    known = set(re.findall(r'"(\w+)"', (ROOT / "start.py").read_text(encoding="utf-8")))
+    used = {word for file in DOCUMENTS for word in re.findall(r"start\.py (\w+)", file.read_text(encoding="utf-8"))}
+    assert used - {"COMMAND"} <= known
+
+
+@pytest.mark.parametrize(
+    ("row", "frozen"),
+    [
+        ("nothing", ""),
+        ("the single blocks", "single"),
+        ("`double_block_0` to `double_block_9`", "double 0-9"),
+        ("the double blocks", "double"),
+        ("all but `single_block_7`, `12`, `16`, `20`", "double; single 0-6,8-11,13-15,17-19,21-37"),
+        ("all but the last two single blocks", "double; single 0-35"),
+    ],
+)
+def test_what_freezing_saves_is_what_the_plan_counts(row: str, frozen: str) -> None:
+    table = dict(re.findall(r"(?m)^\| (.+) \| (\d\.\d\d) \|$", (ROOT / "docs" / "blocks.md").read_text("utf-8")))
+    multipliers = dict.fromkeys(parse_selection(frozen, LAYOUT), 0.0) if frozen else {}
+    settings = {"layer_filter_preset": "blocks", "block_learning_rate_multiplier": multipliers}
+    assert table[row] == f"{plan_json(make_plan(TrainConfig.model_validate(settings)))['step_cost']:.2f}"
+
+
+def test_the_memory_named_for_the_fine_tune_is_what_the_plan_counts() -> None:
+    facts = plan_json(make_plan(load_config(ROOT / "examples" / "fine_tune.json").config))
+    gib = [round(sum(facts[name].values()) / 2**30) for name in ("memory_bytes", "memory_bytes_all_ones")]
+    assert f"needs {gib[0]} GiB instead of {gib[1]}." in (ROOT / "docs" / "blocks.md").read_text(encoding="utf-8")
+
+
+def test_the_shape_in_the_documents_makes_the_example() -> None:
+    names: dict[str, dict[str, float]] = {}
+    code = next(text for name, text in code_blocks("python") if name == "blocks.md" and "layer_wise_decay" in text)
+    exec(code, names)
+    example = json.loads((ROOT / "examples" / "layer_wise_decay.json").read_text(encoding="utf-8"))
+    assert names["values"] == complete(example["block_learning_rate_multiplier"], LAYOUT)
+
+
+# -- photographs -------------------------------------------------------------------------------------------------------
+
+
+def test_the_photographs_are_free_small_and_of_several_shapes() -> None:
+    files = sorted(PHOTOS.glob("*.jpg"))
+    sources = (PHOTOS / "SOURCES.md").read_text(encoding="utf-8")
+    shapes = set()
+    assert 8 <= len(files) <= 12
+    for file in files:
+        row = re.search(rf"(?m)^\| `{file.name}` \|.*$", sources)
+        assert row, f"{file.name} is not named in SOURCES.md"
+        assert re.search(r"public domain|CC0 1\.0", row.group())
+        with Image.open(file) as image:
+            assert max(image.size) <= 512
+            shapes.add(round(image.width / image.height, 1))
+    assert len(shapes) >= 3
+    assert sum(file.stat().st_size for file in files) < 1_500_000
+
+
+def test_every_photograph_has_a_caption_of_a_whole_sentence() -> None:
+    for file in PHOTOS.glob("*.jpg"):
+        caption = file.with_suffix(".txt").read_text(encoding="utf-8").strip()
+        assert len(caption.split()) >= 15
+        assert caption.endswith(".")
+    assert {file.stem for file in PHOTOS.glob("*.txt")} == {file.stem for file in PHOTOS.glob("*.jpg")}
