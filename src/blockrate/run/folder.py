@@ -56,6 +56,10 @@ class RunFolder:
             make_folder(folder)
         atomic_write(self.config_file, config_json)
 
+    def options(self) -> dict[str, Any]:
+        """Return what the command line asked of this start alone: reset_optimizer, extend."""
+        return read_json(self.path / "options.json")
+
 
 @contextmanager
 def lock(run: RunFolder) -> Iterator[None]:
