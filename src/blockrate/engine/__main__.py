@@ -73,7 +73,8 @@ def _explained(error: Exception, run: RunFolder) -> tuple[int, str]:
     """Exit code and sentence for whatever ended the run."""
     if isinstance(error, BlockrateError):
         return error.exit_code, str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    cpu_full = "DefaultCPUAllocator" in str(error)  # torch raises a plain RuntimeError
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or cpu_full:
         from blockrate.engine.memory import out_of_memory
 
         told = out_of_memory(error, run)
