@@ -41,7 +41,7 @@ def start(tmp_path: Path, warm_engine: Mapping[str, str], monkeypatch: pytest.Mo
 
 def test_it_ends_with_the_engines_exit_code_and_sentence(start: Start) -> None:
     run, client = start(base_model_name="nowhere/there-is-no-model", concepts=[{"path": "no folder"}])
-    assert client.wait() == 65
+    assert client.wait() == 2
     assert run_state(run).name == "Failed"
     assert "no folder" in run_state(run).sentence
     assert "Traceback" in run.log_file.read_text()
