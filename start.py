@@ -13,11 +13,9 @@ Needs Python 3.11 or newer and nothing else. The torch build follows the card; B
 cu130, rocm7.2, or pypi for plain torch from your own index. pip's own settings (PIP_INDEX_URL, ...) are kept.
 """
 
-from __future__ import annotations
-
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036 - said before anything newer is needed: this file parses on Python 3.7
+if sys.version_info < (3, 11):  # noqa: UP036 - said before anything newer is needed: this file parses on Python 3.6
     cure = "Install one from https://www.python.org/downloads and use it: `python3.12 start.py` (Windows: `py -3.12`)."
     sys.exit(f"error: blockrate needs Python 3.11 or newer, this is {sys.version.split()[0]}. {cure}")
 
@@ -111,7 +109,7 @@ def set_up(*, again: bool = False) -> None:
         STAMP.write_text(json.dumps({"made_by": made_by, "key": set_up_key()}), encoding="utf-8")
 
 
-def install(build: TorchBuild, *, fresh: bool) -> None:
+def install(build: "TorchBuild", *, fresh: bool) -> None:
     """The four steps of a set-up, told as they go; ends the program with a sentence when one fails."""
     say(f"Setting up in {VENV}: only the first time, and when something changed.\nStep 1 of 4: a Python of its own")
     if fresh:
