@@ -1,15 +1,12 @@
 """What a run hands over, at its end and at ``save_every``: a LoRA file, or a diffusers folder of the transformer."""
 
 import json
-import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from diffusers import ModelMixin
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import blockrate
@@ -17,7 +14,7 @@ from blockrate.config.files import config_hash
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import WriteError
 from blockrate.engine.lora_file import finite, lora_weights, make_parent, plain_name, save_lora
-from blockrate.run.durable import MANIFEST, atomic_write, commit_folder, temporary_beside, write_error
+from blockrate.run.durable import MANIFEST, atomic_write, commit_folder, disk_errors, temporary_beside
 
 _DTYPES = {"FLOAT_32": torch.float32, "BFLOAT_16": torch.bfloat16, "FLOAT_16": torch.float16}
 _WEIGHTS = "diffusion_pytorch_model"  # diffusers' name
@@ -77,19 +74,11 @@ def save_transformer(path: Path, transformer: ModelMixin, *, dtype: torch.dtype,
     """
     check_destination(path, folder=True)
     temporary = temporary_beside(path)
-    try:
+    with disk_errors(path, temporary):
         temporary.mkdir()
         transformer.save_config(temporary)
         _write_shards(temporary, path, transformer, dtype, {"format": "pt", **metadata})
-    except OSError as error:
-        raise write_error(path, error) from error
-    except SafetensorError as error:  # an OSError that went through Rust
-        number = re.search(r"os error (\d+)", str(error))
-        raise write_error(path, OSError(int(number[1]) if number else 0, str(error))) from error
-    else:
-        commit_folder(temporary, path, facts=metadata, replace=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    commit_folder(temporary, path, facts=metadata, replace=True)
 
 
 def _write_shards(

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -28,7 +29,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     """Replace ``path`` by ``data``, durably. Its folder must exist. Raises WriteError with the old file untouched."""
     content = data.encode() if isinstance(data, str) else data
     temporary = temporary_beside(path)
-    with _disk_errors(path, temporary, need=len(content)):
+    with disk_errors(path, temporary, need=len(content)):
         _write_file(temporary, content)
         _sync(temporary)
         _rename(temporary, path)
@@ -43,7 +44,7 @@ def commit_folder(
     ``final`` is a new name, unless ``replace``: then the folder there stays as ``<name>.old`` until the new one stands.
     Raises WriteError with ``temporary`` removed.
     """
-    with _disk_errors(final, temporary):
+    with disk_errors(final, temporary):
         if final.exists() and not replace:
             raise WriteError(str(final), "exists already", "Choose another name, or move it away.")
         _write_file(temporary / MANIFEST, _manifest_text({**(facts or {}), "files": _files(temporary)}))
@@ -79,7 +80,7 @@ def verify_folder(folder: Path) -> list[str]:
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents, durably. Raises WriteError."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    with _disk_errors(folder):
+    with disk_errors(folder):
         for path in reversed(missing):
             with suppress(FileExistsError):
                 _mkdir(path)
@@ -90,18 +91,31 @@ def make_folder(folder: Path) -> None:
 def remove_folder(folder: Path) -> None:
     """Remove a folder; a kill half way leaves a ``.del-*`` leftover, never half a folder. Absent is fine."""
     doomed = folder.with_name(f".del-{uuid4().hex}")
-    with _disk_errors(folder), suppress(FileNotFoundError):
+    with disk_errors(folder), suppress(FileNotFoundError):
         _rename(folder, doomed)
         with suppress(OSError):  # a file still open on Windows: the next sweep takes it
             _remove_tree(doomed)
 
 
-def sweep_leftovers(folder: Path) -> list[Path]:
-    """Remove what kills left in ``folder`` and name it. Hold the run's lock: a living run has temporaries too."""
-    leftovers = sorted([*folder.glob(".tmp-*"), *folder.glob(".del-*")])
+def sweep_leftovers(folder: Path, *, older_than: float = 0.0) -> list[Path]:
+    """Remove what kills left in ``folder`` and name it. Hold the run's lock: a living run has temporaries too.
+
+    ``older_than``: seconds, for a folder that runs share.
+    """
+    found = sorted([*folder.glob(".tmp-*"), *folder.glob(".del-*")])
+    leftovers = [path for path in found if not older_than or time.time() - path.lstat().st_mtime > older_than]
     for leftover in leftovers:
         _discard(leftover)
     return leftovers
+
+
+def check_space(folder: Path, need: int, what: str) -> None:
+    """Raise WriteError if the disk of ``folder`` has less than ``need`` bytes free for ``what``, in words."""
+    with suppress(OSError):  # a disk that cannot tell
+        free = shutil.disk_usage(folder).free
+        if free < need:
+            problem = f"{what} needs {need / 2**20:,.1f} MiB, and {free / 2**20:,.1f} MiB are free"
+            raise WriteError(str(folder), problem, "Free some space, or choose a folder on another disk.")
 
 
 def temporary_beside(path: Path) -> Path:
@@ -135,16 +149,23 @@ def _sha256(file: Path) -> str:
 
 
 @contextmanager
-def _disk_errors(path: Path, temporary: Path | None = None, *, need: int = 0) -> Iterator[None]:
-    """Turn OSError into WriteError about ``path``; on any error remove ``temporary``."""
+def disk_errors(path: Path, temporary: Path | None = None, *, need: int = 0) -> Iterator[None]:
+    """Turn an error of the disk into WriteError about ``path``; on any error remove ``temporary``."""
     try:
         yield
     except Exception as error:
         if temporary:
             _discard(temporary)
-        if isinstance(error, OSError):
-            raise write_error(path, error, need=need) from error
+        if cause := disk_error(error):
+            raise write_error(path, cause, need=need) from error
         raise
+
+
+def disk_error(error: Exception) -> OSError | None:
+    """The system's error that ``error`` is, or tells of in the words of Rust (safetensors); None if it is another."""
+    if number := re.search(r"\(os error (\d+)\)", str(error)):
+        return OSError(int(number[1]), os.strerror(int(number[1])), None, int(number[1]))  # the last: Windows' own
+    return error if isinstance(error, OSError) else None
 
 
 def write_error(path: Path, error: OSError, *, need: int = 0) -> WriteError:
