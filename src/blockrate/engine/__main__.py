@@ -5,21 +5,26 @@ Screen: one line if the run fails. Everything that libraries print, and tracebac
 
 import errno
 import faulthandler
+import io
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from blockrate.core.errors import BlockrateError, ConfigError
-from blockrate.run.durable import write_error
+from blockrate.run.durable import disk_error, write_error
 from blockrate.run.events import EventLog, Failed, Finished, Phase, Stopped
 from blockrate.run.folder import RunFolder, StopFlag, StopRequested, lock, pending_commands, write_heartbeat
 
 STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
 STOPPED, FAULT, SECOND_SIGNAL = 75, 1, 130
+LOG_BYTES = 10 * 2**20
 
 
 def main(folder: Path) -> int:
@@ -79,10 +84,9 @@ def _explained(error: Exception, run: RunFolder) -> tuple[int, str]:
 
         told = out_of_memory(error, run)
         return told.exit_code, str(told)
-    if "(os error 28)" in str(error):  # how safetensors says it
-        error = OSError(errno.ENOSPC, "")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        full = write_error(Path(error.filename or run.path), error)
+    cause = disk_error(error)
+    if cause and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+        full = write_error(Path(cause.filename or run.path), cause)
         return full.exit_code, str(full)
     first_line = (str(error).splitlines() or [""])[0]
     return FAULT, f"{type(error).__name__}: {first_line}. This is a fault of blockrate; details are in {run.log_file}."
@@ -97,6 +101,7 @@ def _pulse(run: RunFolder, log: EventLog, stop: StopFlag, done: threading.Event)
         stop.commands += [command for command in commands if command != "stop"]
         if time.monotonic() >= due or stop.requested:
             write_heartbeat(run, log.phase, log.step, stopping=stop.requested)
+            _rotate(run.log_file)
             due = time.monotonic() + 1
         done.wait(0.2)
 
@@ -125,8 +130,27 @@ def _send_output_to(log_file: Path) -> int:
             os.dup2(log.fileno(), 2)
     except OSError as error:
         raise write_error(log_file, error) from error
+    sys.stdout = sys.stderr = io.TextIOWrapper(_Log(1, "w", closefd=False), "utf-8", "replace", write_through=True)
     faulthandler.enable()  # a crash inside a driver leaves its Python stack in the log
     return screen
+
+
+class _Log(io.FileIO):
+    """The log as a stream: what a full disk does not take is lost, and training goes on."""
+
+    def write(self, data: Any) -> int:
+        """Write ``data``, or do as if."""
+        with suppress(OSError):
+            return super().write(data)
+        return len(data)
+
+
+def _rotate(log_file: Path) -> None:
+    """Move a log that has grown long to ``log.1.txt``: copied and emptied, because Windows renames no open file."""
+    with suppress(OSError):
+        if log_file.stat().st_size > LOG_BYTES:
+            shutil.copyfile(log_file, log_file.with_name("log.1.txt"))
+            os.truncate(log_file, 0)
 
 
 if __name__ == "__main__":
