@@ -23,7 +23,7 @@ _FILES = ("config.json", "heartbeat.json", "who.json", "events.jsonl", "log*.txt
 _FOLDERS = ("commands", "checkpoints", "samples", "tensorboard")
 
 
-class StopRequested(Exception):  # noqa: N818 -- nothing is wrong
+class StopRequested(BaseException):  # nothing is wrong, so that no ``except Exception`` of a library takes it
     """Raised where a run obeys the request to stop."""
 
 
