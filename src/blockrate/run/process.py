@@ -85,6 +85,7 @@ def stop_engine(run: RunFolder, *, at_once: bool = False) -> None:
 
 def run_state(run: RunFolder) -> RunState:
     """What the run is doing, from its lock, its heartbeat and its last event, never from a stored word."""
+    started = run.who_file.exists()  # looked at first: an engine may take the lock while we look
     if is_alive(run):
         return _live_state(run)
     event = last_event(run.events_file)
@@ -98,7 +99,7 @@ def run_state(run: RunFolder) -> RunState:
             return RunState("No run", f"Stopped at step {step}.", step=step, exit_code=75)
         case _ if read_json(run.heartbeat_file).get("stopping"):
             return RunState("No run", SENTENCES[130], step=step, exit_code=130)
-        case _ if run.who_file.exists():
+        case _ if started:
             lost = f"The engine died after step {step} without a word (killed, out of memory?); see {run.log_file}"
             return RunState("Lost", lost, step=step, exit_code=1)
     return RunState("No run", "Nothing was started here.")
