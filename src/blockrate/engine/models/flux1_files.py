@@ -1,0 +1,235 @@
+"""Where the parts of a FLUX.1 lie, that they are whole and fit each other, and what their contents are called.
+
+Sources: the layout of black-forest-labs/FLUX.1-dev on the hub; huggingface_hub for its cache.
+"""
+
+import errno
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blockrate.config.model_files import model_spec, read_header
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import BlockrateError, FileError, WriteError
+from blockrate.core.families import FAMILIES, TransformerSpec, family_of
+from blockrate.engine.models import tiny
+from blockrate.run.durable import atomic_write, make_folder, write_error
+
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
+
+# Of each part: the file that describes it, and what its weights are called.
+_PARTS = {
+    "transformer": ("config.json", "diffusion_pytorch_model"),
+    "vae": ("config.json", "diffusion_pytorch_model"),
+    "text_encoder": ("config.json", "model"),
+    "text_encoder_2": ("config.json", "model"),
+    "tokenizer": ("tokenizer_config.json", ""),
+    "tokenizer_2": ("tokenizer_config.json", ""),
+    "scheduler": ("scheduler_config.json", ""),
+}
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model on this computer. ``folder``: diffusers' layout, for scheduler and tokenizers; then the four models."""
+
+    folder: Path
+    spec: TransformerSpec
+    transformer: Path  # a folder, or a single .safetensors file
+    vae: Path
+    text_encoder: Path
+    text_encoder_2: Path
+
+
+def locate(config: TrainConfig, progress: Progress = lambda done, total: None) -> ModelFiles:
+    """Find every part of the model, download what only the hub has, and check it by headers. Loads no weights.
+
+    Raises FileError for what is missing, damaged, of another model or not to be had, WriteError without disk space.
+    """
+    spec = model_spec(config)
+    base, names = config.base_model_name, {part: getattr(config, part).model_name for part in list(_PARTS)[:4]}
+    if Path(base).is_file():  # a transformer alone: the rest is the published model's
+        names["transformer"] = names["transformer"] or base
+        base = family_of(config.model_type, base).repo
+    folder = _folder(base, [part for part in _PARTS if not names.get(part)], config, progress)
+    paths = {part: folder / part for part in _PARTS}
+    for part, name in names.items():
+        if name and not (part == "transformer" and Path(name).is_file()):
+            own = _folder(name, [part], config, progress)
+            paths[part] = own / part if (own / part).is_dir() else own
+        elif name:
+            paths[part] = Path(name)
+    _check_whole(paths)
+    if paths["transformer"].is_dir():  # a hub id says less than the files that came
+        known = config.transformer.model_copy(update={"model_name": str(paths["transformer"])})
+        spec = model_spec(config.model_copy(update={"transformer": known}))
+    _check_fit(paths, spec)
+    return ModelFiles(folder, spec, **{part: paths[part] for part in names})
+
+
+def image_identity(files: ModelFiles, config: TrainConfig) -> str:
+    """Return a hash of all that latents hang on beside the image: the VAE's weights and precision."""
+    return _identity(config, [files.vae], [config.vae.weight_dtype])
+
+
+def prompt_identity(files: ModelFiles, config: TrainConfig) -> str:
+    """Return a hash of all that embeddings hang on beside the caption: encoders, tokenizers, precision, length."""
+    folders = [files.text_encoder, files.text_encoder_2, files.folder / "tokenizer", files.folder / "tokenizer_2"]
+    precision = [config.text_encoder.weight_dtype, config.text_encoder_2.weight_dtype, config.train_dtype]
+    return _identity(config, folders, [*precision, config.text_encoder_2_sequence_length])
+
+
+def _identity(config: TrainConfig, folders: Iterable[Path], facts: Iterable[object]) -> str:
+    """Hash the files of folders by content. What is known of a big file (T5: 10 GB) is kept in the cache folder."""
+    memo_file = Path(config.cache_dir) / "file-hashes.json"
+    memo: dict[str, list[object]] = {}
+    with suppress(OSError, ValueError):
+        memo = dict(json.loads(memo_file.read_bytes()))
+    before = dict(memo)
+    kinds = (".safetensors", ".json", ".txt", ".model")
+    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.suffix in kinds]
+    hashes = [(file.name, _sha256(file, memo)) for file in files]
+    if memo != before:
+        make_folder(memo_file.parent)
+        atomic_write(memo_file, json.dumps(memo))
+    return hashlib.sha256(json.dumps([hashes, list(facts)]).encode()).hexdigest()
+
+
+def _sha256(file: Path, memo: dict[str, list[object]]) -> str:
+    file = file.resolve()
+    if file.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", file.name):
+        return file.name  # the hub's cache calls a big file by its SHA-256
+    state = file.stat()
+    known = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+    if memo.get(str(file), [])[:3] != known:
+        with file.open("rb") as stream:
+            memo[str(file)] = [*known, hashlib.file_digest(stream, "sha256").hexdigest()]
+    return str(memo[str(file)][3])
+
+
+def _check_whole(paths: Mapping[str, Path]) -> None:
+    lacking = [lack for part, path in paths.items() if (lack := _lack(part, path))]
+    if lacking:
+        where = paths["scheduler"].parent
+        raise FileError(str(where), f"lacks {', '.join(lacking)}", "Copy or download the model again, as a whole.")
+    for part, path in paths.items():
+        for file in _weights(part, path):
+            read_header(file)  # refuses what is cut off
+
+
+def _lack(part: str, path: Path) -> str:
+    """What is missing of a part, or nothing."""
+    if path.is_file():
+        return ""
+    if not (path / _PARTS[part][0]).is_file():
+        return part if path.name == part else f"{part} ({path / _PARTS[part][0]})"
+    files = _weights(part, path)
+    missing = [file.name for file in files if not file.is_file()]
+    return f"{part} ({', '.join(missing)})" if missing else ""
+
+
+def _weights(part: str, path: Path) -> list[Path]:
+    """The weight files that a loader will read: one, or the shards that an index names."""
+    stem = _PARTS[part][1]
+    if path.is_file() or not stem:
+        return []
+    index = path / f"{stem}.safetensors.index.json"
+    if not index.is_file():
+        return [path / f"{stem}.safetensors"]
+    return sorted({path / Path(shard).name for shard in _read(index).get("weight_map", {}).values()})
+
+
+def _check_fit(paths: Mapping[str, Path], spec: TransformerSpec) -> None:
+    """Refuse a VAE or an encoder of another model."""
+    needed = {
+        "vae": ("latent_channels", spec.in_channels // 4),
+        "text_encoder": ("hidden_size", spec.pooled_projection_dim),
+        "text_encoder_2": ("d_model", spec.joint_attention_dim),
+    }
+    for part, (key, size) in needed.items():
+        found = _read(paths[part] / "config.json").get(key)
+        if found != size:
+            problem = f"has {key} {found}, and this transformer needs {size}"
+            raise FileError(str(paths[part]), problem, f"Use the {part} of the same FLUX.1.")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise FileError(str(path), f"cannot be read: {error}", "Copy or download the model again.") from error
+
+
+def _folder(name: str, parts: list[str], config: TrainConfig, progress: Progress) -> Path:
+    """The local folder of a model that a config names: a path, the toy, or a hub id."""
+    if name == tiny.NAME:
+        folder = Path(config.cache_dir) / "models" / tiny.NAME
+        return folder if folder.is_dir() else tiny.make_tiny_flux(folder)
+    if Path(name).is_file():
+        raise FileError(name, f"is a file, and {' and '.join(parts)} must be in a folder", "Name a diffusers folder.")
+    repo = FAMILIES[name].repo if name in FAMILIES else name
+    return Path(name) if Path(name).is_dir() else _from_hub(repo, parts, progress)
+
+
+def _from_hub(repo: str, parts: list[str], progress: Progress) -> Path:
+    """Give the snapshot of a hub model in the hub's own cache, downloaded as far as needed."""
+    import huggingface_hub as hub
+    from huggingface_hub import constants, errors
+
+    kinds = ["*.json", "*.txt", "*.model"]
+    patterns = [f"{part}/{kind}" for part in parts for kind in kinds]
+    patterns += [
+        f"{part}/{_PARTS[part][1]}{end}.safetensors" for part in parts if _PARTS[part][1] for end in ("", "-*")
+    ]
+    try:
+        with suppress(errors.LocalEntryNotFoundError):  # what was used once stays: a run resumes on the same model
+            folder = Path(hub.snapshot_download(repo, allow_patterns=patterns, local_files_only=True))
+            if not any(_lack(part, folder / part) for part in parts):
+                return folder
+        listed = hub.snapshot_download(repo, allow_patterns=patterns, dry_run=True)
+        files = [file for file in listed if file.will_download]
+        total, done = sum(file.file_size or 0 for file in files), 0
+        _check_space(repo, total, Path(constants.HF_HUB_CACHE))
+        for file in files:
+            progress(done, total)
+            hub.hf_hub_download(repo, file.filename, revision=file.commit_hash)
+            done += file.file_size or 0
+        return Path(hub.snapshot_download(repo, allow_patterns=patterns))
+    except BlockrateError:
+        raise
+    except Exception as error:  # the hub's clients raise many kinds
+        raise _hub_error(repo, error) from None  # their text may hold a signed address
+
+
+def _check_space(repo: str, need: int, cache: Path) -> None:
+    existing = next(path for path in (cache, *cache.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if need > free:
+        problem = f"{repo} needs {need / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free"
+        raise WriteError(str(cache), problem, "Free some space, or set HF_HOME to a folder on another disk.")
+
+
+def _hub_error(repo: str, error: BaseException) -> BlockrateError:
+    """The sentence for what went wrong between us and the hub."""
+    from huggingface_hub import errors
+
+    match error.__cause__ if isinstance(error, errors.DryRunError) else error:
+        case errors.GatedRepoError():
+            cure = f"Accept it at https://huggingface.co/{repo}, then log in by `hf auth login`, or set HF_TOKEN."
+            return FileError(repo, "is open only to those who accepted its licence", cure)
+        case errors.RepositoryNotFoundError() | errors.HFValidationError():
+            cure = "Check the name; for a private model log in by `hf auth login`."
+            return FileError(repo, "there is no such folder here, and no such model on the hub", cure)
+        case errors.HfHubHTTPError(response=response):
+            cure = "Log in again by `hf auth login`." if response.status_code in (401, 403) else "Try again later."
+            return FileError(repo, f"the hub refuses with code {response.status_code}", cure)
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EACCES | errno.EROFS, filename=file) as full:
+            return write_error(Path(file or "the hub's cache"), full)
+    cure = "Go online (HF_HUB_OFFLINE must be unset) and start again, or name a local folder."
+    return FileError(repo, f"is not on this computer, and the hub cannot be reached ({type(error).__name__})", cure)
