@@ -1,0 +1,106 @@
+import functools
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import ConfigError
+from blockrate.engine import memory
+from blockrate.run.folder import RunFolder
+
+
+@pytest.fixture
+def cards(monkeypatch):
+    """Stands for a machine with two NVIDIA cards: there is none here."""
+
+    class Card:
+        name, total_memory = "NVIDIA A card", 24 * 2**30
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Card)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 23 * 2**30)
+
+
+@pytest.fixture
+def no_cards(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+def test_the_best_device_is_taken_when_none_is_named(cards):
+    device, reason = memory.pick_device(TrainConfig())
+    assert device == torch.device("cuda")
+    assert "A card with 24.0 GiB" in reason
+
+
+def test_without_a_gpu_it_is_the_processor(no_cards):
+    assert memory.pick_device(TrainConfig()) == (torch.device("cpu"), "torch finds no GPU")
+
+
+def test_apples_gpu_comes_second(no_cards, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert memory.pick_device(TrainConfig())[0] == torch.device("mps")
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda", "cuda:1"])
+def test_the_named_device_is_taken(cards, name):
+    device, reason = memory.pick_device(TrainConfig(train_device=name))
+    assert device == torch.device(name)
+    assert "as train_device says" in reason
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps", "cuda:1", "cudda", "gpu", "", "xpu", "meta"])
+def test_a_device_that_is_not_there_is_refused_with_the_cure(no_cards, name):
+    with pytest.raises(ConfigError, match=r"train_device: .*empty"):
+        memory.pick_device(TrainConfig(train_device=name))
+
+
+def test_a_third_card_of_two_is_refused(cards):
+    with pytest.raises(ConfigError, match="cuda:2 is not there"):
+        memory.pick_device(TrainConfig(train_device="cuda:2"))
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "training_method": st.sampled_from(["LORA", "FINE_TUNE"]),
+            "batch_size": st.integers(1, 8),
+            "ema": st.sampled_from(["OFF", "GPU"]),
+            "transformer": st.fixed_dictionaries(
+                {
+                    "gradient_checkpointing": st.booleans(),
+                    "weight_dtype": st.sampled_from(["FLOAT_32", "BFLOAT_16", "FLOAT_8", "NFLOAT_4"]),
+                }
+            ),
+        }
+    )
+)
+def test_three_remedies_name_fields_that_would_change_something(settings):
+    config = TrainConfig.model_validate(settings)
+    found = memory.remedies(config)[:3]
+    assert len(found) == 3
+    for remedy in found:
+        field, _, new = remedy.partition(" to ")
+        if new and not field.startswith("more of"):
+            value = functools.reduce(getattr, field.split("."), config)
+            assert re.split("[ ,]", new)[0] != str(value), remedy
+
+
+def test_a_full_memory_names_what_was_tried_and_what_to_set(cards, tmp_path):
+    run = RunFolder(tmp_path)
+    run.config_file.write_text('{"batch_size": 4, "resolution": "1024"}')
+    told = memory.out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), run)
+    assert told.exit_code == 71
+    assert str(told) == (
+        "GPU memory: is full after 23.0 GiB, at batch_size 4 and resolution 1024. "
+        "Set transformer.weight_dtype to FLOAT_8, or NFLOAT_4 for less; "
+        "or batch_size to 2 and gradient_accumulation_steps higher; or resolution lower."
+    )
+
+
+def test_releasing_memory_works_without_a_gpu(no_cards):
+    memory.release()
