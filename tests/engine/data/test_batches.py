@@ -94,6 +94,14 @@ def test_each_epoch_holds_each_image_once_in_another_order() -> None:
     assert len({tuple(order) for order in names}) == 3
 
 
+def test_images_meet_others_in_their_batch_in_another_epoch() -> None:
+    schedule = Schedule(config(batch_size=2, epochs=2, resolution="512x512"), items(20))
+    pairs: list[set[frozenset[str]]] = [set(), set()]
+    for step, (batch,) in enumerate(all_steps(schedule)):
+        pairs[schedule.epoch_of(step)].add(frozenset(sample.item.name for sample in batch))
+    assert len(pairs[0] & pairs[1]) < 5
+
+
 def test_batches_of_different_buckets_are_mixed() -> None:
     wide, high = (
         [item(f"w{n}", size=(640, 480)) for n in range(20)],
