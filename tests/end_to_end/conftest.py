@@ -1,34 +1,10 @@
 """Running the command line on the toy model, as a user does."""
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command printed and left in its run folder."""
-
-    code: int
-    out: str
-    err: str
-    run: Path
-
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        lines = (self.run / "events.jsonl").read_text(encoding="utf-8").splitlines()
-        return [event for line in lines if (event := json.loads(line))["type"] == kind]
-
-
-Command = Callable[..., Result]
+from end_to_end.commands import EXAMPLES, Command, Result, command
 
 
 @pytest.fixture(scope="session")
@@ -75,16 +51,3 @@ def small_run(
         return command("train", str(config), *sets, *options, run=folder / "run", environment=warm_engine)
 
     return run
-
-
-def command(*words: str, run: Path, environment: Mapping[str, str]) -> Result:
-    """Run ``blockrate`` with these words in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "blockrate", *words],
-        env={**os.environ, "PYTHONUTF8": "1", **environment},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=240,
-        check=False,
-    )
-    return Result(done.returncode, done.stdout, done.stderr, run)

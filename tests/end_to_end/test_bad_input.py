@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import EXAMPLES, Command
+from end_to_end.commands import EXAMPLES, Command
 from PIL import Image
 
 RATES = "block_learning_rate_multiplier"

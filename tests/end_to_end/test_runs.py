@@ -5,11 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import EXAMPLES, Command
+from end_to_end.commands import EXAMPLES, Command
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-RATES = {"double_block_0": 0.3, "double_block_1": 0.4, "double_block_2": 0.5, "single_block_0": 0.7, "single_block_1": 0.8}
+RATES = {
+    "double_block_0": 0.3,
+    "double_block_1": 0.4,
+    "double_block_2": 0.5,
+    "single_block_0": 0.7,
+    "single_block_1": 0.8,
+}
 
 
 @pytest.fixture(scope="module")
