@@ -29,9 +29,10 @@ def start(tmp_path: Path, warm_engine: Mapping[str, str], monkeypatch: pytest.Mo
     def start_run(**settings: object) -> tuple[RunFolder, "subprocess.Popen[Any]"]:
         run = RunFolder(tmp_path / "run")
         run.create(json.dumps({"concepts": [{"path": str(PHOTOS)}], **settings}))
+        run.who_file.unlink(missing_ok=True)
         client = start_engine(run)
         deadline = time.monotonic() + 120
-        while client.poll() is None and not is_alive(run):
+        while client.poll() is None and not run.who_file.exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)
         return run, client
