@@ -35,34 +35,44 @@ def sample_images(
     folder: Path,
     step: int,
     scheduler_folder: Path,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Path]:
     """Draw every prompt with diffusers' own FluxPipeline and return the PNG files, their prompt and seed inside.
 
     The VAE comes after the last denoising step and leaves at the end; the transformer keeps its mode.
-    Raises WriteError.
+    ``should_stop`` is asked after each denoising step; if so, there are no images. Raises WriteError.
     """
     if not prompts:
         return []
     training = transformer.training
     transformer.eval()
     try:
-        latents = [_denoise(transformer, prompt, scheduler_folder) for prompt in prompts]
+        latents = [_denoise(transformer, prompt, scheduler_folder, should_stop) for prompt in prompts]
     finally:
         transformer.train(training)
+    if should_stop():
+        return []
     vae = load_vae()
     make_folder(folder)
     files = []
     for number, (prompt, drawn) in enumerate(zip(prompts, latents, strict=True)):
-        files.append(folder / f"step-{step:08d}-{number}-{_slug(prompt.sample.prompt)}.png")
+        words = re.sub(r"[^a-z0-9]+", "-", prompt.sample.prompt.lower())[:40].strip("-") or "sample"
+        files.append(folder / f"step-{step:08d}-{number}-{words}.png")
         atomic_write(files[-1], _png(flux1.decode_latents(vae, drawn)[0], prompt.sample, step))
     del vae
     release()
     return files
 
 
-def _denoise(transformer: Any, prompt: EncodedPrompt, scheduler_folder: Path) -> Tensor:
+def _denoise(
+    transformer: Any, prompt: EncodedPrompt, scheduler_folder: Path, should_stop: Callable[[], bool]
+) -> Tensor:
     """Latents (1, 16, H/8, W/8), on the CPU. The noise is drawn there too: the same on every device."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+
+    def look(pipeline: Any, _step: int, _timestep: Tensor, values: dict[str, Any]) -> dict[str, Any]:
+        pipeline._interrupt = should_stop()  # diffusers' documented way to end early
+        return values
 
     sample, weight = prompt.sample, transformer.x_embedder.weight
     scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(scheduler_folder)
@@ -78,28 +88,17 @@ def _denoise(transformer: Any, prompt: EncodedPrompt, scheduler_folder: Path) ->
         guidance_scale=sample.cfg_scale,
         generator=torch.Generator("cpu").manual_seed(sample.seed),
         output_type="latent",
+        callback_on_step_end=look,
     ).images
     return flux1.unpack(packed, sample.height // 8, sample.width // 8).float().cpu()
 
 
 def _png(image: Tensor, sample: Sample, step: int) -> bytes:
     """PNG of an image (3, H, W) in -1..1, with what drew it as text."""
-    facts = {
-        "prompt": sample.prompt,
-        "seed": sample.seed,
-        "steps": sample.diffusion_steps,
-        "cfg_scale": sample.cfg_scale,
-        "training_step": step,
-    }
     text = PngImagePlugin.PngInfo()
-    for key, value in facts.items():
-        text.add_text(key, str(value))
+    for key in ("prompt", "seed", "diffusion_steps", "cfg_scale"):
+        text.add_text(key, str(getattr(sample, key)))
+    text.add_text("training_step", str(step))
     pixels = ((image + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0)
-    stream = io.BytesIO()
-    Image.fromarray(pixels.cpu().numpy()).save(stream, "PNG", pnginfo=text)
+    Image.fromarray(pixels.cpu().numpy()).save(stream := io.BytesIO(), "PNG", pnginfo=text)
     return stream.getvalue()
-
-
-def _slug(prompt: str) -> str:
-    """A short part of a file name that every system takes."""
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:40].strip("-") or "sample"
