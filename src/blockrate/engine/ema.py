@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """An average of trained parameters, in fp32, on ``device`` or beside each parameter.
+    """An average of trained parameters, in fp32, on ``device`` or beside each parameter; where frozen it stands still.
 
     ``decay`` applies to each update, of which there is one every ``interval`` steps, as in OneTrainer. It starts low,
     ``(1 + step) / (10 + step)``, so that the untrained start is soon forgotten. ``average`` holds the state, by name.
@@ -35,7 +35,8 @@ class Ema:
             return
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, average in self.average.items():
-            average.lerp_(self.parameters[name].detach().to(average.device, torch.float32), 1.0 - decay)
+            if self.parameters[name].requires_grad:
+                average.lerp_(self.parameters[name].detach().to(average.device, torch.float32), 1.0 - decay)
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
