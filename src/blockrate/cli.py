@@ -9,8 +9,9 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -34,10 +35,19 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the conf
 
 @app.command()
 def train(
-    config: ConfigName, settings: Settings = None, fresh: Fresh = False, ignore_unsupported: Unsupported = False
+    config: ConfigName,
+    settings: Settings = None,
+    fresh: Fresh = False,
+    reset_optimizer: Annotated[
+        Literal["new", "all"] | None,
+        typer.Option(help="Begin anew the moments of weights that are new to the run, or all; the weights stay."),
+    ] = None,
+    extend: Annotated[bool, typer.Option("--extend", help="Stretch the rate's schedule to the new epochs.")] = False,
+    ignore_unsupported: Unsupported = False,
 ) -> None:
-    """Train, and print the files it made; or show the run that is at work in the folder already."""
-    code, outputs = _train(_load(config, settings, ignore_unsupported), fresh)
+    """Train, and print the files it made. The same command again goes on where a run was, or shows it at work."""
+    loaded = _load(config, settings, ignore_unsupported)
+    code, outputs = _train(loaded, fresh=fresh, reset_optimizer=reset_optimizer, extend=extend)
     _print(*outputs)
     raise typer.Exit(code)
 
@@ -104,7 +114,7 @@ def demo(fresh: Fresh = False) -> None:
     run = _folder(Path(loaded.config.workspace_dir))
     state, code = run_state(run), 0
     if fresh or state.name != "Finished":
-        code, _ = _train(loaded, fresh=fresh or state.exit_code is not None)
+        code, _ = _train(loaded, fresh=fresh)
     if code == 0:
         _print(*_demo_result(run, loaded))
     raise typer.Exit(code)
@@ -121,28 +131,23 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def _train(loaded: "LoadedConfig", fresh: bool) -> tuple[int, list[str]]:
+def _train(loaded: "LoadedConfig", *, fresh: bool, **options: Any) -> tuple[int, list[str]]:
     """Check everything that needs no model, start the engine, show it to its end; (exit code, outputs)."""
-    from blockrate.config.files import config_json
     from blockrate.config.plan import make_plan
     from blockrate.run.events import last_event
-    from blockrate.run.folder import is_alive, set_aside
-    from blockrate.run.process import run_state
+    from blockrate.run.folder import is_alive
+    from blockrate.run.start import prepare
     from blockrate.show import watch
 
-    run = _folder(Path(loaded.config.workspace_dir))
-    start = fresh or not is_alive(run)
-    if start:
-        _warn(make_plan(loaded.config).warnings)
-        if fresh and (aside := set_aside(run)):
-            typer.echo(f"The earlier run is now in {aside}.", err=True)
-        if run.events_file.exists():
-            problem = f"{run.path} holds an earlier run ({run_state(run).sentence.rstrip('.')})"
-            raise ConfigError("workspace_dir", problem, "Choose another one, or add --fresh to set that run aside.")
-        run.create(config_json(loaded.config))
+    run, say = _folder(Path(loaded.config.workspace_dir)), partial(typer.echo, err=True)
+    start, code = fresh or not is_alive(run), 0
+    if not start:
+        say(f"A run is at work in {run.path}: showing it. Nothing new was started.")
     else:
-        typer.echo(f"A run is at work in {run.path}: showing it. Nothing new was started.", err=True)
-    return watch(run, start=start), last_event(run.events_file).get("outputs", [])
+        _warn(make_plan(loaded.config).warnings)
+    if not start or prepare(loaded.config, run, say, fresh=fresh, **options):
+        code = watch(run, start=start)
+    return code, last_event(run.events_file).get("outputs", [])
 
 
 def _load(name: str, settings: list[str] | None = None, ignore_unsupported: bool = False) -> "LoadedConfig":

@@ -3,26 +3,21 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
+from blockrate.core.multipliers import KEY
 
 Reset = Literal["new", "all"] | None
 
 # What the learned weights, the order of the data and the noise hang on: another value is another run.
 _ANOTHER_RUN = (
-    "training_method",
-    "model_type",
-    "base_model_name",
-    "transformer.model_name",
-    "lora_model_name",
-    "lora_rank",
-    "lora_alpha",
-    "batch_size",
-    "gradient_accumulation_steps",
-    "resolution",
-    "aspect_ratio_bucketing",
-    "seed",
-)
+    "training_method", "model_type", "base_model_name", "transformer.model_name", "vae.model_name",
+    "text_encoder.model_name", "text_encoder_2.model_name", "lora_model_name", "lora_rank", "lora_alpha", "batch_size",
+    "gradient_accumulation_steps", "resolution", "aspect_ratio_bucketing", "seed",
+)  # fmt: skip
+# What decides which state an optimizer keeps, and in which form.
+_STATE = ("min_8bit_size", "stochastic_rounding", "fused", "slice_p", "relative_step")
 _SILENT = ("workspace_dir", "cache_dir", "optimizer_defaults", "concepts", "debug_mode")
 _FRESH = "Set it back, or start anew with --fresh: the earlier run is kept aside."
 
@@ -33,53 +28,44 @@ def check_changes(before: TrainConfig, now: TrainConfig, *, reset: Reset = None)
     Multipliers, rates, samples and times of saving change freely. Raises ConfigError, naming the field, for what makes
     it another run, and for what the optimizer's state does not fit unless ``reset`` says to begin that anew.
     """
-    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
-    for path in _ANOTHER_RUN:
-        was, is_now = _value(old, path), _value(new, path)
-        if was != is_now:
+    differences = list(_differences(before.model_dump(mode="json"), now.model_dump(mode="json")))
+    for path, was, is_now in differences:
+        if path in _ANOTHER_RUN:
             raise ConfigError(path, f"the run was trained with {was!r}, the config says {is_now!r}", _FRESH)
-    _check_state(before, now, reset)
-    return [f"{path}: {was!r} -> {is_now!r}" for path, was, is_now in _differences(old, new)]
+    old, new = _state(before), _state(now)
+    for path in {**old, **new}:
+        if old.get(path) != new.get(path) and reset != "all":
+            problem = f"the run was trained with {old.get(path)}, whose optimizer state {new.get(path)} cannot use"
+            cure = f"Or add --reset-optimizer all: the weights stay, the moments begin anew. {_FRESH}"
+            raise ConfigError(path, problem, cure)
+    if before.layer_filter_in_effect() != now.layer_filter_in_effect() and reset is None:
+        problem = f"the run was trained with {_words(before)}, the config says {_words(now)}"
+        cure = "Or add --reset-optimizer new: new modules begin with fresh moments, lost ones keep what they learned. "
+        raise ConfigError("layer_filter", problem, cure + _FRESH)
+    return [f"{path}: {was!r} -> {is_now!r}" for path, was, is_now in differences if path not in _SILENT]
 
 
-def _check_state(before: TrainConfig, now: TrainConfig, reset: Reset) -> None:
-    """Refuse what only the optimizer's state is in the way of."""
-    optimizers = before.optimizer.optimizer, now.optimizer.optimizer
-    if optimizers[0] != optimizers[1] and reset != "all":
-        problem = f"the run was trained with {optimizers[0]}, whose state {optimizers[1]} cannot use"
-        cure = f"Set it back, or add --reset-optimizer all: the weights stay, the moments begin anew. Or {_FRESH}"
-        raise ConfigError("optimizer.optimizer", problem, cure)
-    filters = before.layer_filter_in_effect(), now.layer_filter_in_effect()
-    if filters[0] != filters[1] and reset is None:
-        problem = (
-            f"the run was trained with {_words(filters[0].patterns)}, the config says {_words(filters[1].patterns)}"
-        )
-        cure = (
-            "Set it back, or add --reset-optimizer new: modules that are new begin with fresh moments, modules that "
-            "are gone keep what they learned."
-        )
-        raise ConfigError("layer_filter", problem, cure)
+def _state(config: TrainConfig) -> dict[str, object]:
+    """Return by field what decides the form of the optimizer's state."""
+    row = OPTIMIZERS[config.optimizer.optimizer]
+    values = row.values(config.optimizer)
+    form = {f"optimizer.{name}": values[name] for name in _STATE if name in values}
+    first_moment = "no first moment" if not values.get("beta1") else "a first moment"
+    trained = config.transformer.weight_dtype if config.training_method == "FINE_TUNE" else "FLOAT_32"
+    own = {"optimizer.optimizer": row.name, "optimizer.beta1": first_moment, "transformer.weight_dtype": trained}
+    return own | form
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield path, old and new value of every field that differs; a missing multiplier is 1.0."""
-    missing = 1.0 if prefix == "block_learning_rate_multiplier." else None
-    for key in [*new, *(key for key in old if key not in new)]:
+    missing = 1.0 if prefix == f"{KEY}." else None
+    for key in {**new, **old}:
         was, is_now, path = old.get(key, missing), new.get(key, missing), prefix + key
-        if path in _SILENT or was == is_now:
-            continue
         if isinstance(was, Mapping) and isinstance(is_now, Mapping):
             yield from _differences(was, is_now, f"{path}.")
-        else:
+        elif was != is_now:
             yield path, was, is_now
 
 
-def _value(config: Mapping[str, Any], path: str) -> Any:
-    value: Any = config
-    for key in path.split("."):
-        value = value[key]
-    return value
-
-
-def _words(patterns: tuple[str, ...]) -> str:
-    return ", ".join(patterns) or "all layers"
+def _words(config: TrainConfig) -> str:
+    return ", ".join(config.layer_filter_in_effect().patterns) or "all layers"

@@ -38,6 +38,9 @@ def contradictions(config: TrainConfig) -> list[ConfigError]:
         errors.append(ConfigError("min_noising_strength", problem, "Use 0.0 and 1.0."))
     if not any((config.mse_strength, config.mae_strength, config.log_cosh_strength, config.huber_strength)):
         errors.append(ConfigError("mse_strength", "every loss has strength 0", "Set mse_strength to 1."))
+    if config.rolling_backup and config.rolling_backup_count < 2:
+        problem = "1 would leave nothing to go back to, should that one be damaged"
+        errors.append(ConfigError("rolling_backup_count", problem, "Use 2 or more, or set rolling_backup to false."))
     sizes = {"resolution": config.resolution}
     for index, image in enumerate(concept.image for concept in config.concepts):
         if image.enable_resolution_override:

@@ -4,9 +4,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from blockrate.core.errors import NoCheckpointError
-from blockrate.run.durable import remove_folder, verify_folder
+from blockrate.run.durable import disk_errors, remove_folder, verify_folder
 
 STATE = "state.json"  # what a checkpoint says of itself
 _PREFIX = "step-"
@@ -24,18 +25,21 @@ def step_of(checkpoint: Path) -> int:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the committed checkpoints below ``folder``, oldest first: by step, never by a clock."""
-    found = [path for path in folder.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit()]
+    found = [path for path in folder.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdecimal()]
     return sorted(found, key=step_of)
 
 
-def newest_valid(folder: Path, warn: Callable[[str], None]) -> Path | None:
+def newest_valid(
+    folder: Path, warn: Callable[[str], None] = lambda text: None, *, contents: bool = True
+) -> Path | None:
     """Return the newest whole checkpoint, None if there is none yet; each damaged one on the way is told to ``warn``.
 
+    ``contents``: read every byte, not names and sizes only.
     Raises NoCheckpointError when there are checkpoints and all of them are damaged: never start over in silence.
     """
     found = checkpoints(folder)
     for checkpoint in reversed(found):
-        damage = verify_folder(checkpoint)
+        damage = verify_folder(checkpoint, contents=contents)
         if not damage:
             return checkpoint
         warn(f"checkpoint {checkpoint.name} is damaged ({damage[0]}): going back to the one before")
@@ -49,6 +53,14 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     """Return the facts of a verified checkpoint: step, total_steps, config, data and more."""
     state: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     return state
+
+
+def set_damaged_aside(folder: Path, newest: Path) -> None:
+    """Rename what is later than the newest whole checkpoint, so that it is in nobody's way and counts no more."""
+    for damaged in checkpoints(folder):
+        if step_of(damaged) > step_of(newest):
+            with disk_errors(damaged):
+                damaged.rename(damaged.with_name(f"damaged-{damaged.name}-{uuid4().hex[:8]}"))
 
 
 def prune(folder: Path, keep: int) -> None:

@@ -19,7 +19,7 @@ from blockrate.run.durable import atomic_write, make_folder, temporary_beside, w
 from blockrate.run.events import last_event
 
 # What a run writes into its folder, beside its outputs. The user may keep other things there.
-_FILES = ("config.json", "heartbeat.json", "who.json", "events.jsonl", "log*.txt")
+_FILES = ("config.json", "options.json", "heartbeat.json", "who.json", "events.jsonl", "log*.txt")
 _FOLDERS = ("commands", "checkpoints", "samples", "tensorboard")
 
 
@@ -45,7 +45,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config_file, self.events_file = path / "config.json", path / "events.jsonl"
+        self.config_file, self.options_file = path / "config.json", path / "options.json"
+        self.events_file = path / "events.jsonl"
         self.log_file, self.heartbeat_file = path / "log.txt", path / "heartbeat.json"
         self.lock_file, self.who_file = path / ".lock", path / "who.json"
         self.commands, self.checkpoints, self.samples = path / "commands", path / "checkpoints", path / "samples"
@@ -58,12 +59,15 @@ class RunFolder:
 
     def options(self) -> dict[str, Any]:
         """Return what the command line asked of this start alone: reset_optimizer, extend."""
-        return read_json(self.path / "options.json")
+        return read_json(self.options_file)
 
 
 @contextmanager
-def lock(run: RunFolder) -> Iterator[None]:
-    """Hold the run's kernel lock, which dies with the process. Raises ConfigError naming the run that has it."""
+def lock(run: RunFolder, *, sign: bool = True) -> Iterator[None]:
+    """Hold the run's kernel lock, which dies with the process. Raises ConfigError naming the run that has it.
+
+    ``sign``: leave our name there, as an engine does.
+    """
     try:
         held = FileLock(run.lock_file).acquire(timeout=1)  # outwaits the glances of is_alive
     except Timeout:
@@ -76,7 +80,8 @@ def lock(run: RunFolder) -> Iterator[None]:
     except OSError as error:
         raise write_error(run.lock_file, error) from error
     with held:
-        _replace(run.who_file, {**_identity(), "start": datetime.now(UTC).isoformat(timespec="seconds")})
+        if sign:
+            _replace(run.who_file, {**_identity(), "start": datetime.now(UTC).isoformat(timespec="seconds")})
         yield
 
 

@@ -1,0 +1,60 @@
+"""Before an engine starts: an earlier run in the folder goes on, is set aside, or is finished; nothing is lost."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from blockrate.config.changes import Reset, check_changes
+from blockrate.config.files import config_json, load_config, parse_config
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import ConfigError
+from blockrate.run.checkpoints import newest_valid, read_state
+from blockrate.run.durable import atomic_write, make_folder
+from blockrate.run.events import last_event
+from blockrate.run.folder import RunFolder, lock, set_aside
+
+# How far a run goes and what it hands over.
+_PART = {"stop_training_after", "stop_training_after_unit"}
+_OUTPUT = {"output_model_destination", "output_model_format", "output_dtype"}
+_AIMS: dict[str, Any] = {**dict.fromkeys(("epochs", "only_cache", *_OUTPUT), True), "transformer": _PART}
+
+
+def prepare(
+    config: TrainConfig,
+    run: RunFolder,
+    say: Callable[[str], None],
+    *,
+    fresh: bool = False,
+    reset_optimizer: Reset = None,
+    extend: bool = False,
+) -> bool:
+    """Make the run folder ready for an engine, and return whether there is anything left to do.
+
+    ``say``: is told what became of an earlier run. Raises ConfigError, with the folder untouched, for a config that
+    belongs to another run and while an engine is at work there; NoCheckpointError; WriteError.
+    """
+    if fresh and (aside := set_aside(run)):
+        say(f"The earlier run is now in {aside}.")
+    make_folder(run.path)
+    with lock(run, sign=False):
+        finished = last_event(run.events_file)
+        checkpoint = newest_valid(run.checkpoints, say, contents=False)  # the engine reads every byte
+        if finished.get("type") == "finished":
+            before = load_config(run.config_file, ignore_unsupported=True).config
+            check_changes(before, config, reset=reset_optimizer)
+            kept = all(Path(output).exists() for output in finished["outputs"])
+            if kept and before.model_dump(include=_AIMS) == config.model_dump(include=_AIMS):
+                say(
+                    f"This run is finished, after {finished['step']} steps: raise epochs to go on, --fresh starts anew."
+                )
+                return False
+            if finished["step"] and not checkpoint:
+                problem = f"{run.path} holds a finished run without a checkpoint to go on from"
+                raise ConfigError("workspace_dir", problem, "Choose another one, or add --fresh to set it aside.")
+        if checkpoint:
+            saved = parse_config(read_state(checkpoint)["config"], ignore_unsupported=True, where=str(checkpoint))
+            check_changes(saved.config, config, reset=reset_optimizer)
+        run.create(config_json(config))
+        atomic_write(run.options_file, json.dumps({"reset_optimizer": reset_optimizer, "extend": extend}))
+    return True
