@@ -6,41 +6,31 @@ and written into ``optimizer.state`` as it was; rates are always the config's.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import blockrate
-from blockrate.config.optimizers import OPTIMIZERS
+from blockrate.config.optimizers import OPTIMIZERS, OptimizerRow
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import NotANumberError
+from blockrate.core.errors import ConfigError, NotANumberError
+from blockrate.core.multipliers import KEY
+from blockrate.engine.parameter_groups import WHOLE
 from blockrate.engine.trainee import Trainee
-from blockrate.run.checkpoints import STATE, checkpoint_name, read_state
-from blockrate.run.durable import atomic_write, commit_folder, make_folder, temporary_beside, write_error
+from blockrate.run.checkpoints import STATE, checkpoint_name
+from blockrate.run.durable import atomic_write, check_space, commit_folder, disk_errors, temporary_beside
 
 _SEPARATOR = "::"  # between a parameter's name and the name of its state; in no parameter's name
-_PARTS = ("weights", "optimizer", "average")
-
-
-@dataclass(frozen=True)
-class Saved:
-    """What a checkpoint holds, on the CPU. ``facts``: step, total_steps, config, data, optimizer-wide values."""
-
-    weights: dict[str, Tensor]
-    moments: dict[str, Tensor]
-    average: dict[str, Tensor]
-    facts: dict[str, Any]
 
 
 def save_checkpoint(
     folder: Path, trainee: Trainee, config: TrainConfig, *, step: int, total_steps: int, data: str
 ) -> Path:
-    """Commit the state after ``step`` finished steps to a new folder below ``folder`` and return it.
+    """Commit the state after ``step`` finished steps to a new folder below ``folder``, which exists, and return it.
 
     ``data``: the fingerprint of the data set. Raises WriteError, and NotANumberError when a weight or a moment is not
     finite; either leaves nothing behind.
@@ -56,92 +46,126 @@ def save_checkpoint(
         "total_steps": total_steps,
         "data": data,
         "versions": {"blockrate": blockrate.__version__, "torch": torch.__version__},
-        "optimizer": _optimizer_facts(trainee, config),
+        "optimizer": _optimizer_facts(trainee, OPTIMIZERS[config.optimizer.optimizer]),
         "config": config.model_dump(mode="json"),
     }
-    make_folder(folder)
+    check_space(folder, sum(tensor.nbytes for part in parts.values() for tensor in part.values()), "a checkpoint")
     temporary = temporary_beside(final)
-    try:
+    with disk_errors(final, temporary):
         temporary.mkdir()
         for part, tensors in parts.items():
             save_file(_finite_copies(part, tensors), temporary / f"{part}.safetensors")
         atomic_write(temporary / STATE, json.dumps(facts, indent=1))
-    except OSError as error:
-        raise write_error(final, error) from error
     commit_folder(temporary, final, facts={"step": step})
     return final
 
 
-def read_checkpoint(folder: Path) -> Saved:
-    """Return what a verified checkpoint holds."""
-    return Saved(*(load_file(folder / f"{part}.safetensors") for part in _PARTS), read_state(folder))
+def checkpoint_bytes(trainee: Trainee, config: TrainConfig) -> int:
+    """Return about how many bytes a checkpoint will have, before there is optimizer state."""
+    state = OPTIMIZERS[config.optimizer.optimizer].state_bytes
+    average = 4 if trainee.ema else 0
+    learned = sum(parameter.numel() * (parameter.itemsize + average) for parameter in trainee.learned().values())
+    return learned + int(state * sum(parameter.numel() for parameter in trainee.trained.values()))
 
 
-def restore_optimizer(trainee: Trainee, saved: Saved) -> list[str]:
+def read_tensors(checkpoint: Path, part: Literal["weights", "optimizer", "average"]) -> dict[str, Tensor]:
+    """Return one part of a verified checkpoint, on the CPU; the tensors may be views of the file."""
+    return load_file(checkpoint / f"{part}.safetensors")
+
+
+def restore_optimizer(trainee: Trainee, moments: Mapping[str, Tensor], facts: Mapping[str, Any]) -> list[str]:
     """Give every trained parameter its own saved moments and the optimizer its own values; rates stay the config's.
 
-    Returns the parameters that start with fresh moments, in model order: those of blocks raised from 0.0.
+    ``facts``: what the checkpoint says of its optimizer. Returns the parameters that start with fresh moments, in model
+    order: those of blocks raised from 0.0. Raises ConfigError where the optimizer cannot have both in one group.
     """
-    facts = saved.facts["optimizer"]
     states: dict[str, dict[str, Any]] = {name: dict(scalars) for name, scalars in facts["scalars"].items()}
-    for key, tensor in saved.moments.items():
+    for key, tensor in moments.items():
         name, _, state = key.partition(_SEPARATOR)
         parameter = trainee.trained.get(name)
         if parameter is not None:
             device = "cpu" if key in facts["on_cpu"] else parameter.device
-            states.setdefault(name, {})[state] = tensor.to(device)
+            states.setdefault(name, {})[state] = tensor.to(device, copy=True)
     for name, parameter in trainee.trained.items():
         if name in states:
             trainee.optimizer.state[parameter] = states[name]
-    groups: dict[str, dict[str, Any]] = facts["groups"]
+    fresh = [name for name in trainee.trained if name not in states and states]  # SGD has no state at all
     for group in trainee.optimizer.param_groups:
-        # A block that had no group goes on with what the optimizer as a whole has found out (Prodigy's step size).
-        group.update(groups.get(group["name"]) or next(iter(groups.values()), {}))
-    return [name for name in trainee.trained if name not in states]
+        group.update(_group_values(trainee, group, facts, fresh))
+    return fresh
 
 
-def restore_average(trainee: Trainee, saved: Saved) -> None:
+def restore_average(trainee: Trainee, average: Mapping[str, Tensor]) -> None:
     """Give the moving average its saved values; a parameter it has none of starts from its weight of now."""
-    for name, average in trainee.ema.average.items() if trainee.ema else ():
-        if name in saved.average:
-            average.copy_(saved.average[name])
+    for name, value in trainee.ema.average.items() if trainee.ema else ():
+        if name in average:
+            value.copy_(average[name])
+
+
+@torch.no_grad()
+def settle(trainee: Trainee, moments: Mapping[str, Tensor], names: Iterable[str], *, beta: float) -> None:
+    """Let schedule-free weights that go on without their state be the average that samples and exports used.
+
+    ``beta``: the optimizer's beta1. Source: ``eval`` of schedulefree's AdamW.
+    """
+    for name in names:
+        if (ahead := moments.get(f"{name}{_SEPARATOR}z")) is not None:
+            parameter = trainee.learned()[name]
+            parameter.lerp_(ahead.to(parameter.device), 1 - 1 / beta)
 
 
 def _moments(trainee: Trainee) -> dict[str, Tensor]:
     return {
         f"{name}{_SEPARATOR}{state}": value
         for name, parameter in trainee.trained.items()
-        for state, value in trainee.optimizer.state[parameter].items()
+        for state, value in trainee.optimizer.state.get(parameter, {}).items()
         if isinstance(value, Tensor)
     }
 
 
-def _optimizer_facts(trainee: Trainee, config: TrainConfig) -> dict[str, Any]:
+def _optimizer_facts(trainee: Trainee, row: OptimizerRow) -> dict[str, Any]:
     """Return what is no tensor: numbers by parameter, numbers by group, and which tensors stay on the CPU."""
-    row = OPTIMIZERS[config.optimizer.optimizer]
-    states = {name: trainee.optimizer.state[parameter] for name, parameter in trainee.trained.items()}
+    states = {name: trainee.optimizer.state.get(parameter, {}) for name, parameter in trainee.trained.items()}
     scalars = {
         name: {key: value for key, value in state.items() if not isinstance(value, Tensor)}
         for name, state in states.items()
+        if state
     }
     on_cpu = [key for key, value in _moments(trainee).items() if value.device.type == "cpu" != trainee.device.type]
     groups = {
         group["name"]: {key: group[key] for key in row.group_state if key in group}
         for group in trainee.optimizer.param_groups
     }
-    return {
-        "name": row.name,
-        "scalars": {name: values for name, values in scalars.items() if values},
-        "on_cpu": on_cpu,
-        "groups": {name: values for name, values in groups.items() if values},
-    }
+    for name, values in (scalars | groups).items():
+        _require_finite(name, "optimizer", torch.tensor([value for value in values.values() if value is not None]))
+    beta = trainee.optimizer.param_groups[0].get("betas", [None])[0]
+    return {"name": row.name, "beta": beta, "scalars": scalars, "on_cpu": on_cpu, "groups": groups}
+
+
+def _group_values(
+    trainee: Trainee, group: Mapping[str, Any], facts: Mapping[str, Any], fresh: list[str]
+) -> dict[str, Any]:
+    """Return what the optimizer had found out for the group or groups that these parameters were in."""
+    saved: dict[str, dict[str, Any]] = facts["groups"]
+    names = group["param_names"]
+    found = [saved.get(trainee.blocks[name]) or saved.get(WHOLE, {}) for name in names if name not in fresh]
+    row = OPTIMIZERS[facts["name"]]
+    if not row.schedule_free:  # what one group knows holds for all: Prodigy's step size
+        return next(iter([*found, *saved.values()]), {})
+    if found and (len(found) < len(names) or any(values != found[0] for values in found)):
+        problem = f"{row.title} counts by group, and {group['name']} would hold weights of different ages"
+        cure = "Give the blocks rates of their own again, if only 0.9999, or add --reset-optimizer all."
+        raise ConfigError(KEY, problem, cure)
+    return found[0] if found else {}
 
 
 def _finite_copies(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors on the CPU, each in memory of its own: 8-bit optimizers share one table between all."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise NotANumberError(
-                name, f"holds values that are not finite ({part})", "Go back to an earlier checkpoint."
-            )
+        _require_finite(name, part, tensor)
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+
+def _require_finite(name: str, part: str, tensor: Tensor) -> None:
+    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        raise NotANumberError(name, f"holds values that are not finite ({part})", "Go back to an earlier checkpoint.")

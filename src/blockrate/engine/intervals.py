@@ -14,9 +14,18 @@ class Due:
     """
 
     def __init__(
-        self, every: float, unit: str, *, epoch: int = 0, skip: int = 0, clock: Callable[[], float] = time.monotonic
+        self,
+        every: float,
+        unit: str,
+        *,
+        step: int = 0,
+        epoch: int = 0,
+        skip: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.every, self.unit, self.epoch, self.skip, self.clock = every, unit, epoch, skip, clock
+        self.every, self.unit, self.epoch, self.clock = every, unit, epoch, clock
+        past = {"STEP": step, "EPOCH": epoch}.get(unit, 0) / every if every > 0 else 0
+        self.skip = max(0, skip - int(past))  # those of an earlier life count
         self.last = clock()
 
     def __call__(self, step: int, epoch: int) -> bool:

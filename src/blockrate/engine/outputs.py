@@ -1,10 +1,12 @@
 """What a run makes besides steps: validation, samples, exports, TensorBoard; each when it is due."""
 
+from functools import partial
 from pathlib import Path
 
 from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import WriteError
 from blockrate.engine.board import Board
-from blockrate.engine.checkpoint import save_checkpoint
+from blockrate.engine.checkpoint import checkpoint_bytes, save_checkpoint
 from blockrate.engine.export import export, export_name, file_metadata
 from blockrate.engine.intervals import Due
 from blockrate.engine.models import flux1
@@ -12,8 +14,9 @@ from blockrate.engine.preparation import Data
 from blockrate.engine.sampling import sample_images
 from blockrate.engine.steps import StepResult, validation_loss
 from blockrate.engine.trainee import Trainee
-from blockrate.run.checkpoints import prune
-from blockrate.run.events import EventLog, Phase, Sampled, Saved, Validated
+from blockrate.run.checkpoints import checkpoints, prune
+from blockrate.run.durable import check_space
+from blockrate.run.events import EventLog, Phase, Sampled, Saved, Validated, Warned
 from blockrate.run.folder import RunFolder, StopFlag
 
 
@@ -27,22 +30,21 @@ class Outputs:
         log: EventLog,
         trainee: Trainee,
         data: Data,
+        stop: StopFlag,
         *,
         step: int,
         total_steps: int,
     ) -> None:
-        self.config, self.run, self.log, self.trainee, self.data = config, run, log, trainee, data
+        self.config, self.run, self.log, self.trainee, self.data, self.stop = config, run, log, trainee, data, stop
         self.total_steps = total_steps  # that the learning rate's schedule spans
         self.destination = Path(config.output_model_destination)
-        epoch = data.schedule.epoch_of(step)
+        due = partial(Due, step=step, epoch=data.schedule.epoch_of(step))
         part = config.transformer
-        self._validate_due = Due(config.validate_after, config.validate_after_unit, epoch=epoch)
-        self._sample_due = Due(
-            config.sample_after, config.sample_after_unit, epoch=epoch, skip=config.sample_skip_first
-        )
-        self._export_due = Due(config.save_every, config.save_every_unit, epoch=epoch, skip=config.save_skip_first)
-        self._end_due = Due(part.stop_training_after or 0, part.stop_training_after_unit, epoch=epoch)
-        self._backup_due = Due(config.backup_after, config.backup_after_unit, epoch=epoch)
+        self._validate_due = due(config.validate_after, config.validate_after_unit)
+        self._sample_due = due(config.sample_after, config.sample_after_unit, skip=config.sample_skip_first)
+        self._export_due = due(config.save_every, config.save_every_unit, skip=config.save_skip_first)
+        self._end_due = due(part.stop_training_after or 0, part.stop_training_after_unit)
+        self._backup_due = due(config.backup_after, config.backup_after_unit)
         self._done: dict[str, int] = {
             "checkpoint": step
         }  # what was last done at which step, so that the end repeats nothing
@@ -50,14 +52,18 @@ class Outputs:
         self._last = step
 
     def before_first_step(self, step: int) -> None:
-        """Measure what the untrained model does, to compare with."""
+        """Look whether there is room for what will be saved, and measure what the untrained model does."""
+        rolling = self.config.rolling_backup_count if self.config.rolling_backup else 1
+        missing = max(1, rolling + 1 - len(checkpoints(self.run.checkpoints)))
+        check_space(self.run.checkpoints, missing * checkpoint_bytes(self.trainee, self.config), "what is saved")
+        self._check_export_space()
         if step == 0:
             self._validate(0)
 
-    def after_step(self, step: int, result: StepResult, rate: float, stop: StopFlag) -> None:
+    def after_step(self, step: int, result: StepResult, rate: float) -> None:
         """Do whatever is due now that ``step`` steps are finished, and what was asked for meanwhile."""
         self._last, epoch = step, self.data.schedule.epoch_of(step)
-        commands = [stop.commands.pop(0) for _ in range(len(stop.commands))]
+        commands = [self.stop.commands.pop(0) for _ in range(len(self.stop.commands))]
         if self._board:
             self._board.step(step, result, rate)
         if self._validate_due(step, epoch):
@@ -66,21 +72,25 @@ class Outputs:
             self._sample(step)
         if self._export_due(step, epoch) or "save" in commands:
             self._export(export_name(self.destination, step, prefix=self.config.save_filename_prefix), step)
-        if self._backup_due(step, epoch) or "save" in commands or stop.requested:
+        stopping = self.stop.requested  # one look, or a stop that comes during the save would end the run without it
+        if self._backup_due(step, epoch) or "save" in commands or stopping:
             self._checkpoint(step)
-        stop.obey()
+        if stopping:
+            self.stop.obey()
 
     def ended(self, step: int) -> bool:
-        """Whether ``transformer.stop_training_after`` ends the training here: nothing else trains."""
-        return self._end_due(step, self.data.schedule.epoch_of(step))
+        """Whether ``transformer.stop_training_after`` ends the training after ``step`` steps: nothing else trains."""
+        after, epoch = self.config.transformer.stop_training_after or 0, self.data.schedule.epoch_of(step)
+        done = {"STEP": step, "EPOCH": epoch}.get(self.config.transformer.stop_training_after_unit)
+        return self._end_due(step, epoch) if done is None else done >= after
 
     def finish(self) -> list[Path]:
-        """Measure, sample and export the finished model; return the files to hand over."""
+        """Measure, sample and export the finished model; return the files to hand over. A stop shortens it only."""
         self._validate(self._last)
-        if self.config.sample_after_unit != "NEVER":
-            self._sample(self._last)
         if self.config.backup_after_unit != "NEVER":
             self._checkpoint(self._last)  # from which the run can be made longer
+        if self.config.sample_after_unit != "NEVER":
+            self._sample(self._last)
         self._export(self.destination, self._last)
         if self._board:
             self._board.close()
@@ -97,7 +107,7 @@ class Outputs:
             self._board.scalars({"loss/validation": loss}, step)
 
     def _sample(self, step: int) -> None:
-        if not self.data.prompts or self._done.get("samples") == step:
+        if not self.data.prompts or self._done.get("samples") == step or self.stop.requested:
             return
         self._done["samples"] = step
         self.log.write(Phase("sampling"), step=step)
@@ -118,10 +128,12 @@ class Outputs:
                 folder=folder,
                 step=step,
                 scheduler_folder=self.data.files.folder / "scheduler",
+                should_stop=lambda: self.stop.requested,
             )
 
     def _export(self, path: Path, step: int) -> None:
         self.log.write(Phase("saving"), step=step)
+        self._check_export_space()
         with self.trainee.evaluation():
             export(path, self.trainee.transformer, self.config, metadata=file_metadata(self.config))
         self.log.write(Saved(path, "export"), step=step)
@@ -142,8 +154,17 @@ class Outputs:
         )
         self.log.write(Saved(path, "checkpoint"), step=step)
         if self.config.rolling_backup:
-            prune(self.run.checkpoints, self.config.rolling_backup_count)
+            try:
+                prune(self.run.checkpoints, self.config.rolling_backup_count)
+            except WriteError as error:  # one too many is no reason to end
+                self.log.write(Warned("checkpoint", str(error)), step=step)
         self._training(step)
+
+    def _check_export_space(self) -> None:
+        whole = self.config.output_model_format == "DIFFUSERS"
+        written = self.trainee.transformer.parameters() if whole else self.trainee.learned().values()
+        size = 4 if self.config.output_dtype == "FLOAT_32" else 2
+        check_space(self.destination.parent, size * sum(weights.numel() for weights in written), "the exported model")
 
     def _training(self, step: int) -> None:
         self.log.write(Phase("training", step, self.data.schedule.number_of_steps), step=step)

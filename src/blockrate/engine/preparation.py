@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,20 +38,25 @@ class Data:
         return [self.cache.batch(samples) for samples in batches]
 
 
-def prepare_data(config: TrainConfig, device: torch.device, log: EventLog, stop: StopFlag) -> Data:
+def prepare_data(
+    config: TrainConfig, device: torch.device, log: EventLog, stop: StopFlag, *, check: Callable[[str], None]
+) -> Data:
     """Check every image and caption, find the model's files, and cache latents and prompt embeddings.
 
-    Raises FileError or ConfigError before anything big is loaded, StopRequested when asked to stop.
+    ``check``: is told the data set's fingerprint. Raises FileError or ConfigError before anything big is loaded,
+    StopRequested when asked to stop.
     """
 
     def caching(done: int, total: int) -> None:
         log.write(Phase("caching", done, total), step=0)
 
     def loading(done: int, total: int) -> None:
+        stop.obey()
         log.write(Phase("loading", done, total), step=0)
 
     items = find_items(config, lambda message: log.write(Warned("data", message), step=0), loading)
-    stop.obey()
+    fingerprint = _fingerprint(items, config)
+    check(fingerprint)
     schedule, validation = Schedule(config, items), validation_batches(config, items) if config.validation else []
     files = flux1.locate(config, loading)
     stop.obey()
@@ -71,7 +76,7 @@ def prepare_data(config: TrainConfig, device: torch.device, log: EventLog, stop:
     )
     stop.obey()
     prompts = [EncodedPrompt(sample, *cache.prompt(sample.prompt)) for sample in samples]
-    return Data(files, schedule, cache, validation, prompts, _fingerprint(items, config))
+    return Data(files, schedule, cache, validation, prompts, fingerprint)
 
 
 def _image_encoder(files: flux1.ModelFiles, config: TrainConfig, device: torch.device) -> ImageEncoder:

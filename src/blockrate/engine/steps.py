@@ -38,13 +38,13 @@ def take_step(
     loss = _gradients(trainee, batches, config, step)
     parameters = trainee.parameters_with_gradient()
     norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    values = torch.stack((loss, norm)).tolist()  # the one wait for the device
-    if not all(map(math.isfinite, values)):
+    loss_value, norm_value = torch.stack((loss, norm)).tolist()  # the one wait for the device
+    if not math.isfinite(loss_value + norm_value):
         skipped = Skipped(
             "loss or gradient is not a number", [file for batch in batches for file in batch.files], trainee.bad_block()
         )
         trainee.optimizer.zero_grad(set_to_none=True)
-        return StepResult(*values, skipped=skipped)
+        return StepResult(loss_value, norm_value, skipped=skipped)
     if telemetry:
         telemetry.before_step()
     if config.clip_grad_norm:
@@ -53,7 +53,7 @@ def take_step(
     trainee.optimizer.zero_grad(set_to_none=True)
     if trainee.ema:
         trainee.ema.update(step + 1)
-    return StepResult(*values, blocks=telemetry.after_step() if telemetry else None)
+    return StepResult(loss_value, norm_value, telemetry.after_step() if telemetry else None)
 
 
 def _gradients(trainee: Trainee, batches: Sequence[Batch], config: TrainConfig, step: int) -> Tensor:
@@ -66,7 +66,7 @@ def _gradients(trainee: Trainee, batches: Sequence[Batch], config: TrainConfig, 
     for index, batch in enumerate(batches):
         noise, uniform = flow_matching.draw(config.seed, step, index, batch.latents.shape)
         loss = flow_loss(trainee, batch, config, noise, uniform) * (len(batch.latents) / samples)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return total
 

@@ -35,24 +35,21 @@ def train(config: TrainConfig, run: RunFolder, log: EventLog, stop: StopFlag) ->
         device, why = pick_device(config)
         print(f"training on {device}: {why}")
         resume = find_resume(config, run, log)
-        data = prepare_data(config, device, log, stop)
-        resume.check_data(data.fingerprint)
+        data = prepare_data(config, device, log, stop, check=resume.check_data)
         if config.only_cache:
             return []
         log.write(Phase("loading"), step=resume.step)
-        weights = resume.saved.weights if resume.saved else None
-        trainee = make_trainee(data.files, config, device, weights=weights)
+        trainee = make_trainee(data.files, config, device, weights=resume.weights())
         stop.obey()
         log.write(_started(config, trainee), step=resume.step)
+        total_steps = resume.schedule_length(data.schedule.number_of_steps)
         resume.restore(trainee, log)
-        outputs = Outputs(config, run, log, trainee, data, step=resume.step, total_steps=resume.schedule_length(data))
-        _steps(config, trainee, data, outputs, log, stop, first=resume.step)
+        outputs = Outputs(config, run, log, trainee, data, stop, step=resume.step, total_steps=total_steps)
+        _steps(config, trainee, data, outputs, log, first=resume.step)
         return outputs.finish()
 
 
-def _steps(
-    config: TrainConfig, trainee: Trainee, data: Data, outputs: Outputs, log: EventLog, stop: StopFlag, *, first: int
-) -> None:
+def _steps(config: TrainConfig, trainee: Trainee, data: Data, outputs: Outputs, log: EventLog, *, first: int) -> None:
     """Take the optimizer steps from ``first`` on, and whatever is due after each."""
     telemetry, bad = BlockTelemetry(trainee.transformer, trainee.optimizer), BadSteps()
     last = data.schedule.number_of_steps
@@ -60,6 +57,8 @@ def _steps(
     log.write(Phase("training", first, last), step=first)
     with closing(prefetch(data.step_batches, range(first, last))) as steps:
         for step, batches in enumerate(steps, start=first):
+            if outputs.ended(step):
+                return
             begun = time.perf_counter()
             factor = rate_factor(config, step, outputs.total_steps)
             schedules.set_rates(trainee.optimizer, factor)
@@ -70,9 +69,7 @@ def _steps(
             if result.blocks:
                 log.write(result.blocks, step=step + 1)
             bad.count(result.skipped)
-            outputs.after_step(step + 1, result, rate, stop)
-            if outputs.ended(step + 1):
-                return
+            outputs.after_step(step + 1, result, rate)
 
 
 def rate_factor(config: TrainConfig, step: int, total_steps: int) -> float:

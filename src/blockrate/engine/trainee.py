@@ -54,9 +54,14 @@ class Trainee:
 
     @contextmanager
     def evaluation(self, *, averaged: bool = True) -> Iterator[None]:
-        """Put the weights that samples and exports use into the model: the average, if there is one."""
+        """Put the weights that samples and exports use into the model: the average, if there is one.
+
+        At the end every bit is as it was, so that a run does not depend on when it saves and samples.
+        """
+        training, exact = self.transformer.training, {}
+        if hasattr(self.optimizer, "eval"):  # schedule-free ones compute their way there and back, and round
+            exact = {name: parameter.detach().to("cpu", copy=True) for name, parameter in self.trained.items()}
         optimizers.evaluation_mode(self.optimizer)
-        training = self.transformer.training
         self.transformer.eval()
         try:
             with self.ema.swapped() if self.ema and averaged else nullcontext():
@@ -64,6 +69,8 @@ class Trainee:
         finally:
             self.transformer.train(training)
             optimizers.training_mode(self.optimizer)
+            for name, values in exact.items():
+                self.trained[name].data.copy_(values)
 
 
 def make_trainee(
@@ -85,7 +92,7 @@ def make_trainee(
     ema = None
     if config.ema != "OFF":
         place = "cpu" if config.ema == "CPU" else device
-        ema = Ema(trained, decay=config.ema_decay, interval=config.ema_update_step_interval, device=place)
+        ema = Ema({**trained, **kept}, decay=config.ema_decay, interval=config.ema_update_step_interval, device=place)
     return Trainee(transformer, device, optimizer, trained, blocks, kept, ema)
 
 
@@ -110,7 +117,8 @@ def _prepare(transformer: Any, config: TrainConfig, weights: Mapping[str, Tensor
 def lora_of(weights: Mapping[str, Tensor], scale: float) -> dict[str, LoraWeights]:
     """Return adapters by module name from their parameters' names, ``<module>.lora_A.default.weight``."""
     modules = dict.fromkeys(name.partition(_LORA)[0] for name in weights)
-    return {
-        module: LoraWeights(*(weights[f"{module}{_LORA}{part}.{ADAPTER}.weight"] for part in "AB"), scale)
-        for module in modules
-    }
+
+    def part(module: str, name: str) -> Tensor:
+        return weights[f"{module}{_LORA}{name}.{ADAPTER}.weight"]
+
+    return {module: LoraWeights(part(module, "A"), part(module, "B"), scale) for module in modules}
