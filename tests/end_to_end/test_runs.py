@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from end_to_end.commands import EXAMPLES, Command
+from end_to_end.commands import EXAMPLES, Command, Result
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -19,17 +19,17 @@ RATES = {
 
 
 @pytest.fixture(scope="module")
-def lora(small_run: Command, tmp_path_factory: pytest.TempPathFactory):
+def lora(small_run: Command, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A finished run of examples/block_rates.json."""
     return small_run(EXAMPLES / "block_rates.json", tmp_path_factory.mktemp("lora"))
 
 
-def test_lora_run_ends_well_and_prints_its_file_only(lora):
+def test_lora_run_ends_well_and_prints_its_file_only(lora: Result):
     assert lora.code == 0, lora.err
     assert lora.out.split() == [str(lora.run.parent / "result.safetensors")]
 
 
-def test_lora_run_trains_with_the_rates_of_the_config(lora):
+def test_lora_run_trains_with_the_rates_of_the_config(lora: Result):
     started = lora.events("started")[0]
     rates = {group["name"]: group["learning_rate"] for group in started["groups"]}
     assert len(rates) == 57
@@ -39,22 +39,27 @@ def test_lora_run_trains_with_the_rates_of_the_config(lora):
     assert all(ratio > 0 for ratio in measured["update_ratios"].values())
 
 
-def test_lora_file_carries_its_profile_and_loads_in_diffusers(lora, tiny_flux: Path):
+def test_lora_file_carries_its_profile_and_loads_in_diffusers(lora: Result, tiny_flux: Path):
     from diffusers import FluxPipeline
 
     file = lora.run.parent / "result.safetensors"
     with safe_open(file, "pt") as content:
         assert json.loads(content.metadata()["blockrate.multipliers"]) == RATES
-    pipeline = FluxPipeline.from_pretrained(tiny_flux, torch_dtype=torch.float32)
+    pipeline = FluxPipeline.from_pretrained(tiny_flux, dtype=torch.float32)
     pipeline.load_lora_weights(str(file))
     assert "default_0" in pipeline.get_list_adapters()["transformer"]
 
 
-def test_float_8_lora_run_trains_fp32_adapters(small_run: Command, tmp_path: Path):
+def test_float_8_lora_run_computes_with_rounded_weights_and_trains_fp32_adapters(
+    small_run: Command, lora: Result, tmp_path: Path
+):
     done = small_run(EXAMPLES / "block_rates.json", tmp_path, "transformer.weight_dtype=FLOAT_8", "epochs=1")
     assert done.code == 0, done.err
     assert all(tensor.dtype == torch.float32 for tensor in load_file(tmp_path / "result.safetensors").values())
     assert all(ratio > 0 for ratio in done.events("blocks")[-1]["update_ratios"].values())
+    rounded, exact = (run.events("step")[0]["loss"] for run in (done, lora))
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.1)
 
 
 def test_fine_tune_changes_what_trains_and_not_one_byte_of_what_is_frozen(
