@@ -28,7 +28,7 @@ def cards(monkeypatch):
 @pytest.fixture
 def no_cards(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.mps, "is_available", lambda: False)
 
 
 def test_the_best_device_is_taken_when_none_is_named(cards):
@@ -38,11 +38,11 @@ def test_the_best_device_is_taken_when_none_is_named(cards):
 
 
 def test_without_a_gpu_it_is_the_processor(no_cards):
-    assert memory.pick_device(TrainConfig()) == (torch.device("cpu"), "torch finds no GPU")
+    assert memory.pick_device(TrainConfig()) == (torch.device("cpu"), "the best there is: the processor")
 
 
 def test_apples_gpu_comes_second(no_cards, monkeypatch):
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "is_available", lambda: True)
     assert memory.pick_device(TrainConfig())[0] == torch.device("mps")
 
 
