@@ -118,3 +118,18 @@ def test_embeddings_of_another_precision_are_taken_as_the_transformers(pipeline,
         pooled_prompt_embeds=prompt.pooled_prompt_embeds.bfloat16(),
     )
     assert len(draw(pipeline, tmp_path, half)) == 1
+
+
+def test_a_stop_ends_the_drawing_before_any_image(pipeline, tmp_path):
+    asked = []
+    files = sample_images(
+        pipeline.transformer,
+        lambda: pytest.fail("loaded"),
+        [encoded(pipeline, diffusion_steps=50)],
+        folder=tmp_path / "samples",
+        step=1,
+        scheduler_folder=Path(pipeline.config._name_or_path) / "scheduler",
+        should_stop=lambda: asked.append(1) is None,
+    )
+    assert files == []
+    assert len(asked) <= 51

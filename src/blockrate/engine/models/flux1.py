@@ -1,8 +1,7 @@
 """FLUX.1: load its parts, encode prompts and images, predict, decode. The models themselves are diffusers' own.
 
-Shapes: images (B, 3, H, W) in -1..1; latents (B, 16, H/8, W/8); packed latents (B, H/16 * W/16, 64), where a token
-is 2 x 2 latents. diffusers and transformers are imported where they are used: a start with warm caches needs neither
-text encoders, VAE nor pipeline.
+Shapes: images (B, 3, H, W) in -1..1; latents (B, 16, H/8, W/8); packed latents (B, H/16 * W/16, 64): a token is 2 x 2.
+diffusers is imported where it is used: a start with warm caches needs no text encoders, VAE or pipeline.
 """
 
 import re
@@ -42,15 +41,14 @@ def predict(
     dtype = transformer.x_embedder.weight.dtype  # of computation; weights in blocks may be kept in fewer bits
     image_ids, text_ids = _ids(height // 2, width // 2, prompt_embeds.shape[1], noisy_latents.device)
     velocity = transformer(
-        hidden_states=pack(noisy_latents).to(dtype),
-        timestep=timesteps.to(dtype),
-        guidance=torch.full_like(timesteps, guidance) if transformer.config.guidance_embeds else None,
-        encoder_hidden_states=prompt_embeds.to(dtype),
-        pooled_projections=pooled_prompt_embeds.to(dtype),
-        img_ids=image_ids,
-        txt_ids=text_ids,
-        return_dict=False,
-    )[0]
+        pack(noisy_latents).to(dtype),
+        prompt_embeds.to(dtype),
+        pooled_prompt_embeds.to(dtype),
+        timesteps.to(dtype),
+        image_ids,
+        text_ids,
+        torch.full_like(timesteps, guidance) if transformer.config.guidance_embeds else None,
+    ).sample
     return unpack(velocity, height, width)
 
 
@@ -115,17 +113,11 @@ def encode_prompts(encoders: TextEncoders, prompts: Sequence[str]) -> tuple[Tens
 
     Padding is part of the prompt: FLUX.1 was trained without a mask. Longer prompts are cut.
     """
-    clip_tokens = _tokens(encoders.clip_tokenizer, prompts, encoders.clip_tokenizer.model_max_length)
-    t5_tokens = _tokens(encoders.t5_tokenizer, prompts, encoders.sequence_length)
+    wishes: dict[str, Any] = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+    clip_tokens = encoders.clip_tokenizer(list(prompts), **wishes).input_ids
+    t5_tokens = encoders.t5_tokenizer(list(prompts), max_length=encoders.sequence_length, **wishes).input_ids
     pooled = encoders.clip(clip_tokens.to(encoders.clip.device)).pooler_output
-    return encoders.t5(t5_tokens.to(encoders.t5.device))[0], pooled
-
-
-def _tokens(tokenizer: Any, prompts: Sequence[str], length: int) -> Tensor:
-    tokens: Tensor = tokenizer(
-        list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    ).input_ids
-    return tokens
+    return encoders.t5(t5_tokens.to(encoders.t5.device)).last_hidden_state, pooled
 
 
 def load_transformer(files: ModelFiles, config: TrainConfig, device: torch.device) -> Any:
@@ -148,8 +140,7 @@ def load_transformer(files: ModelFiles, config: TrainConfig, device: torch.devic
     transformer.requires_grad_(False)
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
     _place(transformer, blocks, part.weight_dtype, dtype, device)
-    # PEFT asks this flag which kind of adapter fits.
-    transformer.is_loaded_in_4bit = part.weight_dtype == "NFLOAT_4"
+    transformer.is_loaded_in_4bit = part.weight_dtype == "NFLOAT_4"  # PEFT asks which kind of adapter fits
     if part.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     if config.compile:
@@ -182,13 +173,9 @@ def load_text_encoders(files: ModelFiles, config: TrainConfig, device: torch.dev
     _place(clip, clip.encoder.layers, form, dtype, device)
     # T5 casts the input of wo to the dtype of its weights, whatever that stands for.
     _place(t5, t5.encoder.block, form_2, dtype_2, device, keep=r"\bwo$")
-    return TextEncoders(
-        clip,
-        t5,
-        CLIPTokenizer.from_pretrained(files.folder / "tokenizer"),
-        T5TokenizerFast.from_pretrained(files.folder / "tokenizer_2"),
-        config.text_encoder_2_sequence_length,
-    )
+    clip_tokenizer = CLIPTokenizer.from_pretrained(files.folder / "tokenizer")
+    t5_tokenizer = T5TokenizerFast.from_pretrained(files.folder / "tokenizer_2")
+    return TextEncoders(clip, t5, clip_tokenizer, t5_tokenizer, config.text_encoder_2_sequence_length)
 
 
 def _compute_dtype(part: str, form: str, config: TrainConfig, device: torch.device) -> torch.dtype:
@@ -206,12 +193,7 @@ def _compute_dtype(part: str, form: str, config: TrainConfig, device: torch.devi
 
 
 def _place(
-    model: Any,
-    blocks: Iterable[nn.Module],
-    form: str,
-    dtype: torch.dtype,
-    device: torch.device,
-    keep: str = "(?!)",
+    model: Any, blocks: Iterable[nn.Module], form: str, dtype: torch.dtype, device: torch.device, keep: str = "(?!)"
 ) -> None:
     """Move a model to the device in the wished form, block by block: no memory ever holds two whole copies.
 
@@ -238,9 +220,8 @@ def _to_four_bits(block: nn.Module, dtype: torch.dtype, keep: str) -> None:
 
     for name, linear in list(block.named_modules()):
         if isinstance(linear, nn.Linear) and not re.search(keep, name):
-            small = bnb.nn.Linear4bit(
-                linear.in_features, linear.out_features, linear.bias is not None, dtype, quant_type="nf4", device="meta"
-            )
+            with torch.device("meta"):
+                small = bnb.nn.Linear4bit(linear.in_features, linear.out_features, False, dtype, quant_type="nf4")
             small.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4")
             small.bias = linear.bias
             block.set_submodule(name, small)
@@ -253,7 +234,7 @@ def _from_single_file(files: ModelFiles, dtype: torch.dtype) -> Any:
 
     tensors = load_file(files.transformer)
     prefix = re.compile(r"(model\.diffusion_model|diffusion_model|transformer)\.")
-    inside = {name[found.end() :]: tensor for name, tensor in tensors.items() if (found := prefix.match(name))}
+    inside = {prefix.sub("", name, count=1): tensors[name] for name in tensors if prefix.match(name)}
     with TemporaryDirectory() as folder:  # without a config of our own, diffusers asks the hub for FLUX.1-dev's
         with torch.device("meta"):
             random_transformer(files.spec).save_config(folder)

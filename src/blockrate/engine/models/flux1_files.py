@@ -1,7 +1,4 @@
-"""Where the parts of a FLUX.1 lie, that they are whole and fit each other, and what their contents are called.
-
-Sources: the layout of black-forest-labs/FLUX.1-dev on the hub; huggingface_hub for its cache.
-"""
+"""Where the parts of a FLUX.1 lie, that they are whole and fit each other, and what their contents are called."""
 
 import errno
 import hashlib
@@ -23,15 +20,13 @@ from blockrate.run.durable import atomic_write, make_folder, write_error
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
-# Of each part: the file that describes it, and what its weights are called.
+# The parts of black-forest-labs/FLUX.1-dev on the hub, and what their weights are called.
 _PARTS = {
-    "transformer": ("config.json", "diffusion_pytorch_model"),
-    "vae": ("config.json", "diffusion_pytorch_model"),
-    "text_encoder": ("config.json", "model"),
-    "text_encoder_2": ("config.json", "model"),
-    "tokenizer": ("tokenizer_config.json", ""),
-    "tokenizer_2": ("tokenizer_config.json", ""),
-    "scheduler": ("scheduler_config.json", ""),
+    "transformer": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+    **dict.fromkeys(("tokenizer", "tokenizer_2", "scheduler"), ""),
 }
 
 
@@ -60,16 +55,15 @@ def locate(config: TrainConfig, progress: Progress = lambda done, total: None) -
     folder = _folder(base, [part for part in _PARTS if not names.get(part)], config, progress)
     paths = {part: folder / part for part in _PARTS}
     for part, name in names.items():
-        if name and not (part == "transformer" and Path(name).is_file()):
+        if part == "transformer" and Path(name).is_file():
+            paths[part] = Path(name)
+        elif name:
             own = _folder(name, [part], config, progress)
             paths[part] = own / part if (own / part).is_dir() else own
-        elif name:
-            paths[part] = Path(name)
-    _check_whole(paths)
+    _check(paths)
     if paths["transformer"].is_dir():  # a hub id says less than the files that came
         known = config.transformer.model_copy(update={"model_name": str(paths["transformer"])})
         spec = model_spec(config.model_copy(update={"transformer": known}))
-    _check_fit(paths, spec)
     return ModelFiles(folder, spec, **{part: paths[part] for part in names})
 
 
@@ -81,18 +75,17 @@ def image_identity(files: ModelFiles, config: TrainConfig) -> str:
 def prompt_identity(files: ModelFiles, config: TrainConfig) -> str:
     """Return a hash of all that embeddings hang on beside the caption: encoders, tokenizers, precision, length."""
     folders = [files.text_encoder, files.text_encoder_2, files.folder / "tokenizer", files.folder / "tokenizer_2"]
-    precision = [config.text_encoder.weight_dtype, config.text_encoder_2.weight_dtype, config.train_dtype]
-    return _identity(config, folders, [*precision, config.text_encoder_2_sequence_length])
+    forms = [config.text_encoder.weight_dtype, config.text_encoder_2.weight_dtype]
+    computed = [config.train_dtype if form in ("FLOAT_8", "NFLOAT_4") else form for form in forms]
+    return _identity(config, folders, [*forms, *computed, config.text_encoder_2_sequence_length])
 
 
 def _identity(config: TrainConfig, folders: Iterable[Path], facts: Iterable[object]) -> str:
     """Hash the files of folders by content. What is known of a big file (T5: 10 GB) is kept in the cache folder."""
-    memo_file = Path(config.cache_dir) / "file-hashes.json"
-    memo: dict[str, list[object]] = {}
+    memo_file, memo = Path(config.cache_dir) / "file-hashes.json", {}
     with suppress(OSError, ValueError):
-        memo = dict(json.loads(memo_file.read_bytes()))
-    before = dict(memo)
-    kinds = (".safetensors", ".json", ".txt", ".model")
+        memo = json.loads(memo_file.read_bytes())
+    before, kinds = dict(memo), (".safetensors", ".json", ".txt", ".model")
     files = [file for folder in folders for file in sorted(folder.iterdir()) if file.suffix in kinds]
     hashes = [(file.name, _sha256(file, memo)) for file in files]
     if memo != before:
@@ -113,50 +106,33 @@ def _sha256(file: Path, memo: dict[str, list[object]]) -> str:
     return str(memo[str(file)][3])
 
 
-def _check_whole(paths: Mapping[str, Path]) -> None:
+def _check(paths: Mapping[str, Path]) -> None:
+    """Refuse what lacks a part or is cut off."""
     lacking = [lack for part, path in paths.items() if (lack := _lack(part, path))]
     if lacking:
         where = paths["scheduler"].parent
         raise FileError(str(where), f"lacks {', '.join(lacking)}", "Copy or download the model again, as a whole.")
     for part, path in paths.items():
         for file in _weights(part, path):
-            read_header(file)  # refuses what is cut off
+            read_header(file)
 
 
 def _lack(part: str, path: Path) -> str:
     """What is missing of a part, or nothing."""
-    if path.is_file():
-        return ""
-    if not (path / _PARTS[part][0]).is_file():
-        return part if path.name == part else f"{part} ({path / _PARTS[part][0]})"
-    files = _weights(part, path)
-    missing = [file.name for file in files if not file.is_file()]
+    if not path.is_file() and not any(path.glob("*config.json")):
+        return part
+    missing = [file.name for file in _weights(part, path) if not file.is_file()]
     return f"{part} ({', '.join(missing)})" if missing else ""
 
 
 def _weights(part: str, path: Path) -> list[Path]:
     """The weight files that a loader will read: one, or the shards that an index names."""
-    stem = _PARTS[part][1]
-    if path.is_file() or not stem:
+    if path.is_file() or not _PARTS[part]:
         return []
-    index = path / f"{stem}.safetensors.index.json"
-    if not index.is_file():
-        return [path / f"{stem}.safetensors"]
-    return sorted({path / Path(shard).name for shard in _read(index).get("weight_map", {}).values()})
-
-
-def _check_fit(paths: Mapping[str, Path], spec: TransformerSpec) -> None:
-    """Refuse a VAE or an encoder of another model."""
-    needed = {
-        "vae": ("latent_channels", spec.in_channels // 4),
-        "text_encoder": ("hidden_size", spec.pooled_projection_dim),
-        "text_encoder_2": ("d_model", spec.joint_attention_dim),
-    }
-    for part, (key, size) in needed.items():
-        found = _read(paths[part] / "config.json").get(key)
-        if found != size:
-            problem = f"has {key} {found}, and this transformer needs {size}"
-            raise FileError(str(paths[part]), problem, f"Use the {part} of the same FLUX.1.")
+    index = path / f"{_PARTS[part]}.safetensors.index.json"
+    if index.is_file():
+        return sorted({path / Path(shard).name for shard in _read(index).get("weight_map", {}).values()})
+    return [path / f"{_PARTS[part]}.safetensors"]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -182,11 +158,8 @@ def _from_hub(repo: str, parts: list[str], progress: Progress) -> Path:
     import huggingface_hub as hub
     from huggingface_hub import constants, errors
 
-    kinds = ["*.json", "*.txt", "*.model"]
-    patterns = [f"{part}/{kind}" for part in parts for kind in kinds]
-    patterns += [
-        f"{part}/{_PARTS[part][1]}{end}.safetensors" for part in parts if _PARTS[part][1] for end in ("", "-*")
-    ]
+    patterns = [f"{part}/*.{kind}" for part in parts for kind in ("json", "txt", "model")]
+    patterns += [f"{part}/{_PARTS[part]}{end}.safetensors" for part in parts for end in ("", "-*")]
     try:
         with suppress(errors.LocalEntryNotFoundError):  # what was used once stays: a run resumes on the same model
             folder = Path(hub.snapshot_download(repo, allow_patterns=patterns, local_files_only=True))
@@ -208,8 +181,7 @@ def _from_hub(repo: str, parts: list[str], progress: Progress) -> Path:
 
 
 def _check_space(repo: str, need: int, cache: Path) -> None:
-    existing = next(path for path in (cache, *cache.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free
     if need > free:
         problem = f"{repo} needs {need / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free"
         raise WriteError(str(cache), problem, "Free some space, or set HF_HOME to a folder on another disk.")
@@ -221,15 +193,17 @@ def _hub_error(repo: str, error: BaseException) -> BlockrateError:
 
     match error.__cause__ if isinstance(error, errors.DryRunError) else error:
         case errors.GatedRepoError():
+            problem = "is open only to those who accepted its licence"
             cure = f"Accept it at https://huggingface.co/{repo}, then log in by `hf auth login`, or set HF_TOKEN."
-            return FileError(repo, "is open only to those who accepted its licence", cure)
         case errors.RepositoryNotFoundError() | errors.HFValidationError():
+            problem = "there is no such folder here, and no such model on the hub"
             cure = "Check the name; for a private model log in by `hf auth login`."
-            return FileError(repo, "there is no such folder here, and no such model on the hub", cure)
         case errors.HfHubHTTPError(response=response):
+            problem = f"the hub refuses with code {response.status_code}"
             cure = "Log in again by `hf auth login`." if response.status_code in (401, 403) else "Try again later."
-            return FileError(repo, f"the hub refuses with code {response.status_code}", cure)
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EACCES | errno.EROFS, filename=file) as full:
-            return write_error(Path(file or "the hub's cache"), full)
-    cure = "Go online (HF_HUB_OFFLINE must be unset) and start again, or name a local folder."
-    return FileError(repo, f"is not on this computer, and the hub cannot be reached ({type(error).__name__})", cure)
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EACCES | errno.EROFS) as full:
+            return write_error(Path(full.filename or "the hub's cache"), full)
+        case unreached:
+            problem = f"is not on this computer, and the hub cannot be reached ({type(unreached).__name__})"
+            cure = "Go online (HF_HUB_OFFLINE must be unset) and start again, or name a local folder."
+    return FileError(repo, problem, cure)
