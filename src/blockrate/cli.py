@@ -183,7 +183,7 @@ def _demo_result(run: "RunFolder", loaded: "LoadedConfig") -> Iterator[Any]:
         fall = 100 * (1 - losses[-1] / losses[0])
         yield f"loss on fixed noise and timesteps: {losses[0]:.4f} -> {losses[-1]:.4f} ({fall:.0f} % lower)\n"
     yield from (f"LoRA file   {path.absolute()}" for path in outputs)
-    yield f"samples     {run.samples.absolute()}"
+    yield f"samples     {run.samples.absolute()} (patterns, no pictures: the toy never learned to decode)"
     yield f"run folder  {run.path.absolute()}\n\nTo try next, in {Path.cwd()}:"
     program = "blockrate" if shutil.which("blockrate") else os.path.relpath(Path(sys.executable).with_name("blockrate"))
     mine = "--set workspace_dir=workspace/mine --set output_model_destination=models/mine.safetensors"
