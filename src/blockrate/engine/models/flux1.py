@@ -170,7 +170,8 @@ def load_text_encoders(files: ModelFiles, config: TrainConfig, device: torch.dev
     dtype_2 = _compute_dtype("text_encoder_2", form_2, config, device)
     clip = CLIPTextModel.from_pretrained(files.text_encoder, dtype=dtype, use_safetensors=True).requires_grad_(False)
     t5 = T5EncoderModel.from_pretrained(files.text_encoder_2, dtype=dtype_2, use_safetensors=True).requires_grad_(False)
-    _place(clip, clip.encoder.layers, form, dtype, device)
+    layers = next(module for module in clip.modules() if isinstance(module, nn.ModuleList))  # its path has changed
+    _place(clip, layers, form, dtype, device)
     # T5 casts the input of wo to the dtype of its weights, whatever that stands for.
     _place(t5, t5.encoder.block, form_2, dtype_2, device, keep=r"\bwo$")
     clip_tokenizer = CLIPTokenizer.from_pretrained(files.folder / "tokenizer")

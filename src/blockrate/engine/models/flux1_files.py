@@ -191,7 +191,7 @@ def _hub_error(repo: str, error: BaseException) -> BlockrateError:
     """The sentence for what went wrong between us and the hub."""
     from huggingface_hub import errors
 
-    match error.__cause__ if isinstance(error, errors.DryRunError) else error:
+    match (error.__cause__ or error) if isinstance(error, errors.DryRunError) else error:
         case errors.GatedRepoError():
             problem = "is open only to those who accepted its licence"
             cure = f"Accept it at https://huggingface.co/{repo}, then log in by `hf auth login`, or set HF_TOKEN."
