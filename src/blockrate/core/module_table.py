@@ -1,46 +1,18 @@
 """Every module of a FLUX.1 transformer that owns parameters, so that plan and window need neither torch nor weights."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from blockrate.core.blocks import block_of, block_path
+from blockrate.core.blocks import block_of, block_path, split_block
 from blockrate.core.families import TransformerSpec
 
 Tokens = Literal["image", "text", "joint", "one"]
 
-# Name, output and input in multiples of the width, and what it sees. 0 inputs: the weight of an RMSNorm over a head.
-_Row = tuple[str, int, int, Tokens]
-_DOUBLE: tuple[_Row, ...] = (
-    ("norm1.linear", 6, 1, "one"),
-    ("norm1_context.linear", 6, 1, "one"),
-    ("attn.norm_q", 0, 0, "image"),
-    ("attn.norm_k", 0, 0, "image"),
-    ("attn.to_q", 1, 1, "image"),
-    ("attn.to_k", 1, 1, "image"),
-    ("attn.to_v", 1, 1, "image"),
-    ("attn.to_out.0", 1, 1, "image"),
-    ("attn.norm_added_q", 0, 0, "text"),
-    ("attn.norm_added_k", 0, 0, "text"),
-    ("attn.add_q_proj", 1, 1, "text"),
-    ("attn.add_k_proj", 1, 1, "text"),
-    ("attn.add_v_proj", 1, 1, "text"),
-    ("attn.to_add_out", 1, 1, "text"),
-    ("ff.net.0.proj", 4, 1, "image"),
-    ("ff.net.2", 1, 4, "image"),
-    ("ff_context.net.0.proj", 4, 1, "text"),
-    ("ff_context.net.2", 1, 4, "text"),
-)
-_SINGLE: tuple[_Row, ...] = (
-    ("norm.linear", 3, 1, "one"),
-    ("proj_mlp", 4, 1, "joint"),
-    ("proj_out", 1, 5, "joint"),
-    ("attn.norm_q", 0, 0, "joint"),
-    ("attn.norm_k", 0, 0, "joint"),
-    ("attn.to_q", 1, 1, "joint"),
-    ("attn.to_k", 1, 1, "joint"),
-    ("attn.to_v", 1, 1, "joint"),
-)
+# The modules of each kind of block, their names in BFL's files, and the steps they are used in: see its "about".
+FLUX1: dict[str, Any] = json.loads(Path(__file__).with_name("flux1.json").read_text("utf-8"))
 _SINUSOIDAL = 256  # channels of the timestep and guidance embedding
 
 
@@ -86,7 +58,7 @@ def _modules(spec: TransformerSpec) -> Iterator[Module]:
     yield Module("context_embedder", (width, spec.joint_attention_dim), True, "text", True)
     yield Module("x_embedder", (width, spec.in_channels), True, "image", True)
     for block in spec.layout.names:
-        for name, out, inputs, tokens in _DOUBLE if block.startswith("double") else _SINGLE:
+        for name, out, inputs, tokens in FLUX1[split_block(block)[0]]["modules"]:
             shape = (out * width, inputs * width) if inputs else (spec.head_dim,)
             yield Module(f"{block_path(block)}.{name}", shape, bool(inputs), tokens, bool(inputs))
     yield Module("norm_out.linear", (2 * width, width), True, "one", True)

@@ -8,56 +8,11 @@ without re-entrance, so the blocks before the first trained one do not. Proven a
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from blockrate.core.blocks import block_path
+from blockrate.core.blocks import block_path, split_block
 from blockrate.core.families import TransformerSpec
-from blockrate.core.module_table import Module, Tokens, modules
+from blockrate.core.module_table import FLUX1, Module, Tokens, modules
 
-# A step of the model's program: the tensor it makes, the modules it goes through, the tensors it takes. Only what
-# carries a gradient counts, so residuals, gates and concatenations are steps without modules.
-_Step = tuple[str, tuple[str, ...], tuple[str, ...]]
-_ATTENTION = "attention"
-_ATTEND: _Step = ("attended", (_ATTENTION,), ("q", "k", "v"))
-_EMBEDDERS = ("timestep", "guidance", "text")
-_BEFORE: tuple[_Step, ...] = (
-    *((name, tuple(f"time_text_embed.{name}_embedder.linear_{n}" for n in (1, 2)), ()) for name in _EMBEDDERS),
-    ("time", (), _EMBEDDERS),
-    ("text", ("context_embedder",), ()),
-    ("image", ("x_embedder",), ()),
-)
-_DOUBLE: tuple[_Step, ...] = (
-    ("mod", ("norm1.linear",), ("time",)),
-    ("text_mod", ("norm1_context.linear",), ("time",)),
-    ("q", ("attn.to_q", "attn.norm_q"), ("image", "mod")),
-    ("k", ("attn.to_k", "attn.norm_k"), ("image", "mod")),
-    ("v", ("attn.to_v",), ("image", "mod")),
-    ("text_q", ("attn.add_q_proj", "attn.norm_added_q"), ("text", "text_mod")),
-    ("text_k", ("attn.add_k_proj", "attn.norm_added_k"), ("text", "text_mod")),
-    ("text_v", ("attn.add_v_proj",), ("text", "text_mod")),
-    *((name, (), (name, f"text_{name}")) for name in ("q", "k", "v")),
-    _ATTEND,
-    ("x", ("attn.to_out.0",), ("attended",)),
-    ("image", (), ("image", "mod", "x")),
-    ("x", ("ff.net.0.proj", "ff.net.2"), ("image", "mod")),
-    ("image", (), ("image", "mod", "x")),
-    ("x", ("attn.to_add_out",), ("attended",)),
-    ("text", (), ("text", "text_mod", "x")),
-    ("x", ("ff_context.net.0.proj", "ff_context.net.2"), ("text", "text_mod")),
-    ("text", (), ("text", "text_mod", "x")),
-)
-_SINGLE: tuple[_Step, ...] = (
-    ("mod", ("norm.linear",), ("time",)),
-    ("joint", (), ("image", "text", "mod")),
-    ("q", ("attn.to_q", "attn.norm_q"), ("joint",)),
-    ("k", ("attn.to_k", "attn.norm_k"), ("joint",)),
-    ("v", ("attn.to_v",), ("joint",)),
-    _ATTEND,
-    ("mlp", ("proj_mlp",), ("joint",)),
-    ("x", ("proj_out",), ("attended", "mlp")),
-    ("image", (), ("joint", "x")),
-    ("text", (), ("image",)),
-)
-_AFTER: tuple[_Step, ...] = (("mod", ("norm_out.linear",), ("time",)), ("image", ("proj_out",), ("image", "mod")))
-
+_ATTENTION = "attention"  # stands in flux1.json for what has no weights
 WEIGHT_BYTES = {"FLOAT_32": 4.0, "BFLOAT_16": 2.0, "FLOAT_16": 2.0, "FLOAT_8": 1.0, "NFLOAT_4": 0.53}
 # Saved activations of a block, in token vectors of the width: in the chain of gradients, plus when the block trains its
 # weights, plus when it trains a LoRA. From the growth of memory measured on 4 + 8 blocks of width 384, within 10 %.
@@ -136,7 +91,7 @@ def _saved_vectors(spec: TransformerSpec, trained: Collection[str], work: Work) 
     saved = []
     for block, needs_gradient, _ in _walk(spec, trained, work):
         if block and needs_gradient:
-            chain, weights, adapters = _SAVED_VECTORS[block.partition("_")[0]]
+            chain, weights, adapters = _SAVED_VECTORS[split_block(block)[0]]
             saved.append(chain + (block in with_trained) * (weights if work.rank is None else adapters))
     return len(saved) + max(saved, default=0.0) if work.checkpointing else sum(saved)
 
@@ -145,8 +100,8 @@ def _walk(spec: TransformerSpec, trained: Collection[str], work: Work) -> Iterat
     """Yield each part of the model: its block or ``""``, whether its output needs a gradient, its FLOPs in a step."""
     table = {module.name: module for module in modules(spec)}
     needs: dict[str, bool] = {}
-    blocks = [(block, _DOUBLE if block.startswith("double") else _SINGLE) for block in spec.layout.names]
-    for block, steps in [("", _BEFORE), *blocks, ("", _AFTER)]:
+    blocks = [(block, FLUX1[split_block(block)[0]]["steps"]) for block in spec.layout.names]
+    for block, steps in [("", FLUX1["other"]["before"]), *blocks, ("", FLUX1["other"]["after"])]:
         prefix = f"{block_path(block)}." if block else ""
         forward = backward = 0
         for made, names, taken in steps:
