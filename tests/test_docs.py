@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,12 @@ def test_the_shape_in_the_documents_makes_the_example() -> None:
     exec(code, names)
     example = json.loads((ROOT / "examples" / "layer_wise_decay.json").read_text(encoding="utf-8"))
     assert names["values"] == complete(example["block_learning_rate_multiplier"], LAYOUT)
+
+
+def test_the_page_of_settings_is_what_its_script_makes_of_the_program() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_config.py"))["document"]()
+    page = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    assert page == made, "run `python docs/make_config.py` with .venv's Python"
 
 
 # -- photographs -------------------------------------------------------------------------------------------------------

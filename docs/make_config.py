@@ -1,0 +1,196 @@
+"""Writes docs/config.md from the program itself: `python docs/make_config.py`. A test fails when it is out of date."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from typer.models import ArgumentInfo, OptionInfo
+
+import blockrate.config
+from blockrate.cli import app
+from blockrate.config.optimizers import OPTIMIZERS, OptimizerRow
+from blockrate.config.parts import OptimizerSettings
+from blockrate.config.train_config import TrainConfig
+from blockrate.run.process import SENTENCES
+
+FILE = Path(__file__).with_name("config.md")
+PRESETS = sorted(file.stem for file in Path(blockrate.config.__file__).parent.glob("presets/*.json"))
+
+# The heading above a row of settings, by the first of them.
+HEADINGS = {
+    "training_method": "The run",
+    "base_model_name": "The model",
+    "output_model_destination": "What comes out",
+    "learning_rate": "Learning",
+    "layer_filter": "Which layers, and how fast",
+    "lora_model_name": "LoRA",
+    "mse_strength": "Loss",
+    "timestep_distribution": "Noise",
+    "concepts": "Data",
+    "samples": "Samples",
+    "backup_after": "Saving",
+}
+# The settings inside a setting: its definition in the schema, and the heading.
+PARTS = {
+    "transformer": ("TransformerPart", "The transformer: `transformer.…`"),
+    "text_encoder": ("TextEncoderPart", "The text encoders: `text_encoder.…` (CLIP), `text_encoder_2.…` (T5)"),
+    "vae": ("VaePart", "The VAE: `vae.…`"),
+    "optimizer": ("OptimizerSettings", "The optimizer: `optimizer.…`"),
+    "concepts": ("Concept", "A concept: `concepts.0.…`"),
+    "image": ("ConceptImage", "A concept's images: `concepts.0.image.…`"),
+    "text": ("ConceptText", "A concept's captions: `concepts.0.text.…`"),
+    "samples": ("Sample", "A sample: `samples.0.…`"),
+}
+TYPES = {"boolean": "true or false", "integer": "whole number", "number": "number", "string": "text"}
+LIMITS = {
+    "minimum": "at least {}",
+    "exclusiveMinimum": "above {}",
+    "maximum": "at most {}",
+    "exclusiveMaximum": "below {}",
+    "multipleOf": "a multiple of {}",
+}
+INTRODUCTION = f"""# Every setting
+
+<!-- Made by docs/make_config.py from the program: change the descriptions there, in src/blockrate/config. -->
+
+A config is one JSON file. It holds what differs from the defaults; the concepts are all it needs. The names are
+OneTrainer's; [from OneTrainer](from_onetrainer.md) says what differs. A preset can be named instead of a file:
+{", ".join(f"`{name}`" for name in PRESETS)}.
+
+`--set` changes a setting on the way, by its path: `--set learning_rate=1e-4`,
+`--set transformer.weight_dtype=FLOAT_8`, `--set concepts.0.path=photos`. Relative paths start at the folder you are in.
+An unknown name, another type or a value beyond its limits is an error; nothing is clamped or ignored in silence.
+
+`null` means not set. A **unit** is `NEVER`, `STEP`, `EPOCH`, `SECOND`, `MINUTE`, `HOUR`, or `ALWAYS`, which is after
+every step. A step is one change of the weights.
+
+`block_learning_rate_multiplier` has [a page of its own](blocks.md).
+"""
+OPTIMIZER_NOTES = """`optimizer.optimizer` is one of these.
+
+- **Rates by block** says whether blocks can have different rates. Each yes is proven by a test: a block with
+  multiplier m moves m times as far. 0.0 and 1.0 alone always work, because frozen blocks leave the optimizer.
+- **State** is what the optimizer keeps for each trained number, in bytes, with its default settings. State that is
+  kept by rows and columns counts as 0.
+"""
+COMMAND_NOTES = """stdout holds the result only; progress and messages go to stderr. An error is
+`error: <field or file>: <what is wrong>. <what to do>`. On a fresh clone write `python start.py` instead of
+`blockrate`: the same, after setting everything up.
+"""
+
+
+def document() -> str:
+    """Return the text of docs/config.md."""
+    schema = TrainConfig.model_json_schema()
+    lines = [INTRODUCTION]
+    for heading, rows in _sections(schema["properties"]):
+        lines += [f"## {heading}", "", *_settings(rows)]
+    for definition, heading in PARTS.values():
+        lines += [f"## {heading}", "", *_settings(schema["$defs"][definition]["properties"].items())]
+    lines += ["## Optimizers", "", *_optimizers(), "## Command line", "", *_commands(), "## Exit codes", ""]
+    codes = [(str(code), sentence) for code, sentence in sorted(SENTENCES.items())]
+    return "\n".join([*lines, *_table(("code", "meaning"), codes)]).rstrip() + "\n"
+
+
+def _sections(properties: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    names = list(properties)
+    starts = [names.index(first) for first in HEADINGS]
+    for heading, start, end in zip(HEADINGS.values(), starts, [*starts[1:], len(names)], strict=True):
+        yield heading, [(name, properties[name]) for name in names[start:end]]
+
+
+def _settings(properties: Iterable[tuple[str, Any]]) -> Iterator[str]:
+    rows = []
+    for name, facts in properties:
+        kind = next(kind for kind in facts.get("anyOf", [facts]) if kind.get("type") != "null")
+        rows.append((f"`{name}`", _type(name, kind), _default(facts), _limits(kind), facts["description"]))
+    yield from _table(("setting", "type", "default", "limits", "what it is"), rows)
+
+
+def _type(name: str, facts: Mapping[str, Any]) -> str:
+    if choices := facts.get("enum", [facts["const"]] if "const" in facts else []):
+        return "unit" if "MINUTE" in choices else ", ".join(f"`{choice}`" for choice in choices)
+    if "$ref" in facts or "items" in facts:
+        heading = PARTS.get(name, PARTS["text_encoder"])[1]
+        anchor = "".join(sign for sign in heading.lower().replace(" ", "-") if sign.isalnum() or sign in "-_")
+        return f"[{'list' if 'items' in facts else 'object'}](#{anchor})"
+    return "object: block name to number" if "additionalProperties" in facts else TYPES[facts["type"]]
+
+
+def _default(facts: Mapping[str, Any]) -> str:
+    """As it is written in JSON."""
+    if "default" not in facts:
+        return "empty"
+    match facts["default"]:
+        case None | bool():
+            return {None: "null", True: "true", False: "false"}[facts["default"]]
+        case str(value):
+            return f'"{value}"'
+        case value:
+            return f"{value:g}"
+
+
+def _limits(facts: Mapping[str, Any]) -> str:
+    facts = facts.get("additionalProperties", facts)
+    found = {key: f"{facts[key]:g}" if facts[key] < 1e9 else "2^63" for key in LIMITS if key in facts}
+    return ", ".join(
+        [LIMITS[key].format(value) for key, value in found.items()] + ["not empty"] * ("minLength" in facts)
+    )
+
+
+def _optimizers() -> Iterator[str]:
+    yield OPTIMIZER_NOTES
+    rows = OPTIMIZERS.values()
+    facts = ((f"`{row.name}`", row.title, row.package, _block_rates(row), f"{row.state_bytes:g}") for row in rows)
+    yield from _table(("optimizer", "name", "package", "rates by block", "state"), facts)
+    yield "The settings each takes, with what `null` stands for, where it stands for a value:\n"
+    taken = ((f"`{row.name}`", ", ".join(map(_parameter, row.parameters.items()))) for row in rows)
+    yield from _table(("optimizer", "settings"), taken)
+
+
+def _block_rates(row: OptimizerRow) -> str:
+    """Yes, no, or what must not be set; and why."""
+    if not row.per_block_rates:
+        return f"**no**: {row.why}"
+    usual = row.values(OptimizerSettings.model_validate({"optimizer": row.name}))
+    hindrances = [name for name, value in usual.items() if value is False and row.ignores_rates({**usual, name: True})]
+    return f"yes, unless `{hindrances[0]}`: {row.why}" if hindrances else f"yes: {row.why}"
+
+
+def _parameter(item: tuple[str, Any]) -> str:
+    name, value = item
+    return f"`{name}` {_default({'default': value})}" if value is not None else f"`{name}`"
+
+
+def _commands() -> Iterator[str]:
+    yield COMMAND_NOTES
+    for command in app.registered_commands:
+        function: Any = command.callback
+        hints = get_type_hints(function, include_extras=True)
+        taken = [(name, *get_args(hint)) for name, hint in hints.items() if name != "return"]
+        arguments = {
+            info.metavar or name.upper(): info.help for name, _, info in taken if isinstance(info, ArgumentInfo)
+        }
+        about = [function.__doc__, *(f"`{name}`: {text}" for name, text in arguments.items())]
+        options = [(_option(*one), str(one[-1].help)) for one in taken if isinstance(one[-1], OptionInfo)]
+        yield f"`{' '.join(['blockrate', function.__name__, *arguments])}`: {' '.join(about)}\n"
+        yield from _table(("option", "what it does"), options) if options else ()
+
+
+def _option(name: str, kind: Any, info: OptionInfo) -> str:
+    spelt = [text for text in (info.default, *(info.param_decls or ())) if str(text).startswith("--")]
+    option = spelt[0] if spelt else f"--{name.replace('_', '-')}"
+    literals = [value for part in get_args(kind) for value in get_args(part)]
+    value = info.metavar or "|".join(literals) or ("" if kind is bool else "VALUE")
+    return f"`{option} {value}`".replace(" `", "`")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield "|---" * len(head) + "|"
+    yield from (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
+    yield ""
+
+
+if __name__ == "__main__":
+    FILE.write_text(document(), encoding="utf-8")
