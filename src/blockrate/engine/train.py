@@ -91,7 +91,7 @@ def _started(config: TrainConfig, trainee: Trainee) -> Started:
             "name": group["name"],
             "blocks": trainee.blocks_of(group),
             "parameters": sum(parameter.numel() for parameter in group["params"]),
-            "multiplier": group["initial_lr"] / config.base_learning_rate(),
+            "multiplier": config.block_learning_rate_multiplier.get(group["name"], 1.0),
             "learning_rate": group["initial_lr"],
         }
         for group in trainee.optimizer.param_groups
