@@ -13,6 +13,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout, block_of
 from blockrate.core.errors import FileError
 from blockrate.core.families import FAMILIES, TransformerSpec, family_of, spec_from_config
+from blockrate.core.lora_names import bfl_modules
 
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
@@ -21,14 +22,9 @@ _BFL_WIDTH = 3072  # diffusers' converter of BFL names is fixed to it
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.")
 _PROGRAMS = (".ckpt", ".pt", ".pth", ".bin", ".pkl")  # pickles: reading them can run programs
 _SCALES = re.compile(r"(scale_weight|weight_scale(_2)?|scaled_fp8|comfy_quant|scale_input|input_scale)$")
-# Input, text, pooled and guidance projection, and a norm as long as a head.
-_BFL = (
-    "img_in", "txt_in", "vector_in.in_layer", "guidance_in.in_layer", "double_blocks.0.img_attn.norm.query_norm.scale",
-)  # fmt: skip
-_DIFFUSERS = (
-    "x_embedder", "context_embedder", "time_text_embed.text_embedder.linear_1",
-    "time_text_embed.guidance_embedder.linear_1", "transformer_blocks.0.attn.norm_q.weight",
-)  # fmt: skip
+_NORM = "transformer_blocks.0.attn.norm_q"  # as long as a head
+_BFL = {members[0]: f"{name}.weight" for name, members in bfl_modules(BlockLayout(0, 0)).items()}
+_BFL[_NORM] = "double_blocks.0.img_attn.norm.query_norm.scale"
 # A part of a tensor's name that gives another architecture away, the surest first.
 _OTHERS = {
     "lora_": "a LoRA", "distilled_guidance_layer": "Chroma", "double_stream_modulation": "FLUX.2",
@@ -122,16 +118,19 @@ def _spec_of_file(path: Path) -> TransformerSpec:
     prefix = next((prefix for prefix in _PREFIXES if any(name.startswith(prefix) for name in every)), "")
     tensors = {name.removeprefix(prefix): facts for name, facts in every.items() if name.startswith(prefix)}
     _refuse_scaled(path, tensors)
-    image, text, pooled, guidance, norm = _BFL if "img_in.weight" in tensors else _DIFFUSERS
-    needed = (f"{image}.weight", f"{text}.weight", f"{pooled}.weight", norm)
-    shapes = [tensors.get(name, ("", ()))[1] for name in needed]
+    of_bfl = "img_in.weight" in tensors
+
+    def shape_of(module: str) -> tuple[int, ...]:
+        return tensors.get(_BFL[module] if of_bfl else f"{module}.weight", ("", ()))[1]
+
+    embedders = ("x_embedder", "context_embedder", "time_text_embed.text_embedder.linear_1")
+    shapes = [shape_of(module) for module in (*embedders, _NORM)]
     if [len(shape) for shape in shapes] != [2, 2, 2, 1] or 0 in map(math.prod, shapes):
-        found = next(
-            (title for part, title in _OTHERS.items() if any(part in name for name in every)), "something else"
-        )
-        raise FileError(str(path), f"holds {found}, not a FLUX.1", "Use a FLUX.1 transformer.")
-    (hidden, in_channels), (_, joint), (_, pooled_width), (head_dim,) = shapes
-    if image == "img_in" and hidden != _BFL_WIDTH:
+        titles = (title for part, title in _OTHERS.items() if any(part in name for name in every))
+        problem = f"holds {next(titles, 'something else')}, not a FLUX.1"
+        raise FileError(str(path), problem, "Use a FLUX.1 transformer.")
+    (hidden, in_channels), (_, joint), (_, pooled), (head_dim,) = shapes
+    if of_bfl and hidden != _BFL_WIDTH:
         problem = f"has BFL's names and is {hidden} wide; diffusers reads those names at {_BFL_WIDTH} only"
         raise FileError(str(path), problem, "Use a diffusers folder.")
     rope = {family.spec.head_dim: family.spec.axes_dims_rope for family in FAMILIES.values()}
@@ -139,12 +138,11 @@ def _spec_of_file(path: Path) -> TransformerSpec:
         problem = f"takes {in_channels} input channels (Fill, Depth and Canny take more) in heads {head_dim} wide"
         raise FileError(str(path), problem, "Use FLUX.1-dev, FLUX.1-schnell or a fine-tune of them.")
     blocks = {block for block in map(block_of, tensors) if block}
-    double = sum(block.startswith("double") for block in blocks)
-    layout = BlockLayout(double, len(blocks) - double)
+    layout = BlockLayout.of(blocks)
     if blocks != set(layout.names):
         raise FileError(str(path), "lacks some of its blocks", "Download or copy it again.")
-    guided, heads = f"{guidance}.weight" in tensors, hidden // head_dim
-    return TransformerSpec(layout, heads, head_dim, in_channels, joint, pooled_width, guided, rope[head_dim])
+    guided, heads = bool(shape_of("time_text_embed.guidance_embedder.linear_1")), hidden // head_dim
+    return TransformerSpec(layout, heads, head_dim, in_channels, joint, pooled, guided, rope[head_dim])
 
 
 def _refuse_scaled(path: Path, tensors: Tensors) -> None:

@@ -5,6 +5,7 @@ and XLabs, checked against module identity on real models.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 OTHER = "other"  # the group of everything that lies in no block: embedders, final norm, output projection
@@ -31,6 +32,14 @@ class BlockLayout:
     double: int
     single: int
 
+    @classmethod
+    def of(cls, blocks: Iterable[str]) -> "BlockLayout":
+        """Return the smallest layout that has all these blocks."""
+        counts = dict.fromkeys(_PATHS, 0)
+        for kind, index in map(split_block, blocks):
+            counts[kind] = max(counts[kind], index + 1)
+        return cls(**counts)
+
     @property
     def names(self) -> tuple[str, ...]:
         """Every block in model order: ``double_block_0`` ..., then ``single_block_0`` ..."""
@@ -44,13 +53,18 @@ def block_of(name: str) -> str | None:
     Knows the names of diffusers, PEFT, BFL, ComfyUI, kohya, OneTrainer, LyCORIS and ai-toolkit, wrapped by DDP, FSDP,
     ``torch.compile`` or not. Embedders, shared modulation, ControlNet projections and text encoders give ``None``.
     """
-    name = ".".join(part for part in name.replace("$$", ".").split(".") if part not in _WRAPPER_SEGMENTS)
+    name = plain_name(name.replace("$$", "."))
     underscored = _UNDERSCORE_PREFIX.match(name)
     rest = name[underscored.end() :] if underscored else _DOT_PREFIXES.sub("", name)
     found = (_UNDERSCORED if underscored else _DOTTED).match(rest)
     if not found:
         return None
     return f"{'single' if found['single'] else 'double'}_block_{int(found['index'])}"
+
+
+def plain_name(name: str) -> str:
+    """Return a module's or parameter's name without what ``torch.compile``, DDP, FSDP and checkpointing put in."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPER_SEGMENTS)
 
 
 def block_path(block: str) -> str:

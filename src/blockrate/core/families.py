@@ -70,9 +70,8 @@ def spec_from_config(config: Mapping[str, object], where: str = "transformer/con
     """
     found = config.get("_class_name")
     if found != ARCHITECTURE:
-        raise FileError(
-            where, f"holds a {found or 'model of unknown class'}, not a {ARCHITECTURE}", "Use a FLUX.1 model."
-        )
+        problem = f"holds a {found or 'model of unknown class'}, not a {ARCHITECTURE}"
+        raise FileError(where, problem, "Use a FLUX.1 model.")
     in_channels = _size(config, "in_channels", 64, where)
     if config.get("patch_size", 1) != 1 or config.get("out_channels") not in (None, in_channels):
         problem = "takes more input channels than it gives back, as FLUX.1 Fill, Depth and Canny do"

@@ -35,11 +35,8 @@ class LayerFilter:
 
     def matches(self, module_name: str) -> bool:
         """Tell whether a module, named as diffusers names it, is let through."""
-        if not self.patterns:
-            return True
-        if self.regex:
-            return any(re.search(pattern, module_name) for pattern in self.patterns)
-        return any(pattern in module_name for pattern in self.patterns)
+        found = (re.search(pattern, module_name) if self.regex else pattern in module_name for pattern in self.patterns)
+        return not self.patterns or any(found)
 
 
 def split_patterns(text: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from numbers import Real
 
 from blockrate.core.blocks import OTHER, BlockLayout, block_of, split_block
@@ -12,6 +13,7 @@ from blockrate.core.errors import ConfigError
 KEY = "block_learning_rate_multiplier"
 SMALLEST = 1e-4  # what a non-zero multiplier never falls below: 0.8 ** 37 rounded to two decimals froze a block
 _KINDS = ("double", "single")
+_STEPS = {"": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}  # of a kind's blocks; no word: all
 Rates = Mapping[str, float]
 Blocks = Sequence[str]
 
@@ -128,9 +130,7 @@ def _drawn(
 ) -> dict[str, float]:
     """Return ``values`` with ``height(position, count)`` at each chosen block, counted in model order."""
     ordered = sorted(set(chosen), key=_model_order)
-    banks = (
-        [[name for name in ordered if _model_order(name)[0] == bank] for bank in range(3)] if each_bank else [ordered]
-    )
+    banks = [list(bank) for _, bank in groupby(ordered, key=lambda name: each_bank and _model_order(name)[0])]
     drawn = {name: _rounded(height(index, len(bank))) for bank in banks for index, name in enumerate(bank)}
     return {**values, **drawn}
 
@@ -173,10 +173,10 @@ def _range(kind: str, layout: BlockLayout) -> str:
 
 def _indices(kind: str, items: Sequence[str], count: int) -> set[int]:
     """Return the indices that ``even``, ``7`` or ``16-20`` name; nothing names all."""
-    found: set[int] = set() if items else set(range(count))
-    for item in items:
-        if item in ("even", "odd"):
-            found.update(range(item == "odd", count, 2))
+    found: set[int] = set()
+    for item in items or [""]:
+        if item in _STEPS:
+            found.update(range(count)[_STEPS[item]])
             continue
         numbers = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", item)
         if not numbers:
@@ -191,10 +191,8 @@ def _indices(kind: str, items: Sequence[str], count: int) -> set[int]:
 
 
 def _indices_text(indices: Sequence[int], count: int) -> str:
-    if len(indices) == count:
-        return ""
-    for word, step in (("even", range(0, count, 2)), ("odd", range(1, count, 2))):
-        if len(indices) > 2 and list(indices) == list(step):
+    for word, step in _STEPS.items():
+        if list(indices) == list(range(count)[step]) and (len(indices) > 2 or not word):
             return word
     starts = [index for index in indices if index - 1 not in indices]
     ends = [index for index in indices if index + 1 not in indices]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockrate.config.model_files import read_header
-from blockrate.core.blocks import OTHER, block_of
+from blockrate.core.blocks import OTHER, block_of, split_block
 from blockrate.core.errors import FileError
 from blockrate.core.lora_keys import adapter_config, adapter_scale, is_text_encoder, method_of, split_key
 
@@ -79,7 +79,7 @@ def inspect_lora(path: Path) -> LoraReport:
     return LoraReport(
         format=_format(tensors, {method_of(role) for keys in parts.values() for role in keys} - {""}),
         rank=max(sorted(ranks), key=lambda rank: ranks[rank], default=None),
-        blocks={block: math.sqrt(squares[block]) for block in sorted(squares, key=_model_order)},
+        blocks={block: math.sqrt(squares[block]) for block in sorted(squares, key=split_block)},
         other=other,
         multipliers=_multipliers(metadata),
         base_model=metadata.get("blockrate.base_model"),
@@ -162,11 +162,6 @@ def _seems(keys: Iterable[str]) -> str:
         return "one of a text encoder"
     known = (what for what, pattern in _OTHER_FILES if any(re.search(pattern, key) for key in names))
     return next(known, f"holds {names[0]}" if names else "an empty file")
-
-
-def _model_order(block: str) -> tuple[str, int]:
-    kind, _, index = block.partition("_block_")
-    return kind, int(index)
 
 
 def _multipliers(metadata: Mapping[str, str]) -> dict[str, float] | None:
