@@ -1,10 +1,12 @@
 """What several test folders share."""
 
+import gc
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from lives import Small, make_small
 
 # Toy tensors gain nothing from threads, and threads of busy cores wait for each other: up to 200 times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,3 +30,19 @@ def warm_engine() -> Iterator[Mapping[str, str]]:
 
     with warm_server() as command:
         yield {"BLOCKRATE_ENGINE": command}
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
+    """A model of four blocks with images and a cache, for runs in this process. Shared: read only."""
+    small = make_small(tmp_path_factory.mktemp("small"))
+    gc.collect()
+    gc.freeze()  # else each load of a model looks through everything the tests have imported, for a second
+    yield small
+    gc.unfreeze()
+
+
+@pytest.fixture
+def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the waiting for the disk, where a test is not about it."""
+    monkeypatch.setattr("blockrate.run.durable._fsync", lambda descriptor: None)
