@@ -14,6 +14,7 @@ from blockrate.core.errors import NotANumberError
 from blockrate.engine import flow_matching
 from blockrate.engine.data.cache import Batch
 from blockrate.engine.models import flux1
+from blockrate.engine.seeds import generator
 from blockrate.engine.telemetry import BlockTelemetry
 from blockrate.engine.trainee import Trainee
 from blockrate.run.events import Blocks, Skipped
@@ -63,6 +64,8 @@ def _gradients(trainee: Trainee, batches: Sequence[Batch], config: TrainConfig, 
     """
     samples = sum(len(batch.latents) for batch in batches)
     total = torch.zeros((), device=trainee.device)
+    if config.dropout_probability:  # which draws from torch's one stream
+        torch.manual_seed(generator(config.seed, "dropout", step).initial_seed())
     for index, batch in enumerate(batches):
         noise, uniform = flow_matching.draw(config.seed, step, index, batch.latents.shape)
         loss = flow_loss(trainee, batch, config, noise, uniform) * (len(batch.latents) / samples)
