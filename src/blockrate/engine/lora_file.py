@@ -1,5 +1,6 @@
 """A trained LoRA as a safetensors file: written in the diffusers or the kohya form, read in any that is plain LoRA."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -67,7 +68,17 @@ def save_lora(
     # alpha stays fp32: rounded to bf16 it would change the strength of a whole module
     cast = {key: value if value.ndim == 0 else finite(path, key, value, dtype) for key, value in tensors.items()}
     make_parent(path)
-    atomic_write(path, save(cast, metadata=header))
+    atomic_write(path, _steady(save(cast, metadata=header)))
+
+
+def _steady(file: bytes) -> bytes:
+    """Return a safetensors file with its metadata in order, which the library writes anew mixed in every process."""
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + file[end:]
 
 
 def read_lora(path: Path) -> dict[str, LoraWeights]:
