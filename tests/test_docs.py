@@ -81,6 +81,16 @@ def test_the_page_of_settings_is_what_its_script_makes_of_the_program() -> None:
     assert page == made, "run `python docs/make_config.py` with .venv's Python"
 
 
+def test_pictures_are_small_and_load_nothing_from_elsewhere() -> None:
+    pictures = sorted((ROOT / "docs" / "images").glob("*.svg"))
+    assert pictures
+    for picture in pictures:
+        text = picture.read_text(encoding="utf-8")
+        assert len(text) < 150_000
+        assert "@font-face" not in text
+        assert re.findall(r"(?:href=|url\()[\"']?(?!#)([^\"')]+)", text) == []
+
+
 # -- photographs -------------------------------------------------------------------------------------------------------
 
 
