@@ -9,7 +9,6 @@ from typer.models import ArgumentInfo, OptionInfo
 import blockrate.config
 from blockrate.cli import app
 from blockrate.config.optimizers import OPTIMIZERS, OptimizerRow
-from blockrate.config.parts import OptimizerSettings
 from blockrate.config.train_config import TrainConfig
 from blockrate.run.process import SENTENCES
 
@@ -152,9 +151,7 @@ def _block_rates(row: OptimizerRow) -> str:
     """Yes, no, or what must not be set; and why."""
     if not row.per_block_rates:
         return f"**no**: {row.why}"
-    usual = row.values(OptimizerSettings.model_validate({"optimizer": row.name}))
-    hindrances = [name for name, value in usual.items() if value is False and row.ignores_rates({**usual, name: True})]
-    return f"yes, unless `{hindrances[0]}`: {row.why}" if hindrances else f"yes: {row.why}"
+    return f"yes, unless `{row.ignores_rates_with}`: {row.why}" if row.ignores_rates_with else f"yes: {row.why}"
 
 
 def _parameter(item: tuple[str, Any]) -> str:
