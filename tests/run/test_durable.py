@@ -3,40 +3,16 @@
 import errno
 import os
 import random
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from faults import Fault, dies_at, disk_full
 
 from blockrate.core.errors import WriteError
 from blockrate.run import durable
 
-BOUNDARIES = ("_open", "_write", "_fsync", "_replace", "_mkdir", "_unlink", "_remove_tree")
 forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-
-
-class Fault:
-    """Lets the first ``calls`` calls over the boundaries pass and does ``then`` before the next one."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, calls: int, then: Callable[[], object]) -> None:
-        self.left, self.then, self.fired = calls, then, False
-        for name in BOUNDARIES:
-            monkeypatch.setattr(durable, name, self.guarded(getattr(durable, name)))
-
-    def guarded(self, call: Callable[..., object]) -> Callable[..., object]:
-        def counted(*arguments: object) -> object:
-            self.left -= 1
-            if self.left == -1:
-                self.fired = True
-                self.then()
-            return call(*arguments)
-
-        return counted
-
-
-def disk_full() -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def make_checkpoint(folder: Path, step: int) -> None:
@@ -157,18 +133,6 @@ def replace_by_two(folder: Path) -> None:
     temporary.mkdir()
     (temporary / "weights.bin").write_bytes(bytes([2]) * 5000)
     durable.commit_folder(temporary, folder / "step-1", replace=True)
-
-
-def dies_at(point: int, work: Callable[[], object]) -> bool:
-    """Do ``work`` in a forked process that is killed at boundary ``point``; whether it was."""
-    pid = os.fork()
-    if pid == 0:
-        Fault(pytest.MonkeyPatch(), point, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        work()
-        os._exit(0)
-    status = os.waitpid(pid, 0)[1]
-    assert status in (0, signal.SIGKILL)
-    return status != 0
 
 
 def test_a_failed_replacement_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
