@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockrate.core.blocks import BlockLayout, block_of, block_path, split_block
+from blockrate.core.blocks import BlockLayout, block_of, block_path, plain_name, split_block
 
 FOUND = {
     # diffusers, PEFT, ai-toolkit
@@ -121,3 +121,14 @@ def test_the_path_of_a_block_leads_back_to_it(block: str) -> None:
     assert block_of(block_path(block)) == block
     assert block_of(f"{block_path(block)}.attn.to_q.weight") == block
     assert "{}_block_{}".format(*split_block(block)) == block
+
+
+def test_a_layout_of_blocks_has_room_for_the_last_of_each_kind() -> None:
+    assert BlockLayout.of(["single_block_3", "double_block_0", "double_block_11"]) == BlockLayout(12, 4)
+    assert BlockLayout.of(BlockLayout(19, 38).names) == BlockLayout(19, 38)
+    assert BlockLayout.of([]) == BlockLayout(0, 0)
+
+
+def test_names_of_compiled_and_wrapped_modules_are_plain() -> None:
+    assert plain_name("module._orig_mod.transformer_blocks.0._orig_mod.attn.to_q") == "transformer_blocks.0.attn.to_q"
+    assert plain_name("transformer_blocks.0.ff.net.0.proj") == "transformer_blocks.0.ff.net.0.proj"

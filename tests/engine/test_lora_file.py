@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import ConfigError, FileError, NotANumberError, WriteError
 from blockrate.core.lora_names import bfl_modules, kohya_name
-from blockrate.engine.lora_file import LoraWeights, lora_weights, plain_name, read_lora, save_lora
+from blockrate.engine.lora_file import LoraWeights, lora_weights, read_lora, save_lora
 
 HEADER = {"blockrate.base_model": "black-forest-labs/FLUX.1-schnell", "blockrate.multipliers": "{}"}
 FORMATS = ("DIFFUSERS_LORA", "KOHYA_LORA")
@@ -304,11 +304,6 @@ def test_final_layer_of_bfl_has_its_halves_swapped(tmp_path):
 
 
 # --- names and headers ---
-
-
-def test_names_of_compiled_and_wrapped_modules_are_plain():
-    assert plain_name("module._orig_mod.transformer_blocks.0._orig_mod.attn.to_q") == "transformer_blocks.0.attn.to_q"
-    assert plain_name("transformer_blocks.0.ff.net.0.proj") == "transformer_blocks.0.ff.net.0.proj"
 
 
 def test_compiled_transformer_gives_the_same_weights():

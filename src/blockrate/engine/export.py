@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 import blockrate
 from blockrate.config.files import config_hash
 from blockrate.config.train_config import TrainConfig
+from blockrate.core.blocks import plain_name
 from blockrate.core.errors import WriteError
-from blockrate.engine.lora_file import finite, lora_weights, make_parent, plain_name, save_lora
-from blockrate.run.durable import MANIFEST, atomic_write, commit_folder, disk_errors, temporary_beside
+from blockrate.engine.lora_file import finite, lora_weights, save_lora
+from blockrate.engine.memory import dtype_of
+from blockrate.run.durable import MANIFEST, atomic_write, commit_folder, disk_errors, make_folder, temporary_beside
 
-_DTYPES = {"FLOAT_32": torch.float32, "BFLOAT_16": torch.bfloat16, "FLOAT_16": torch.float16}
 _WEIGHTS = "diffusion_pytorch_model"  # diffusers' name
 _SHARD_SIZE = "5GB"  # of training precision: one shard at a time is copied to the CPU
 
@@ -26,7 +27,7 @@ def export(path: Path, transformer: ModelMixin, config: TrainConfig, *, metadata
 
     Raises NotANumberError and leaves the older one, ConfigError, WriteError.
     """
-    dtype = _DTYPES[config.output_dtype]
+    dtype = dtype_of(config.output_dtype)
     if config.output_model_format == "DIFFUSERS":
         save_transformer(path, transformer, dtype=dtype, metadata=metadata)
     else:
@@ -52,7 +53,7 @@ def file_metadata(config: TrainConfig) -> dict[str, str]:
 
 def check_destination(path: Path, *, folder: bool) -> None:
     """Raise WriteError if nothing could be written to ``path``, or would replace what no run wrote. Before the load."""
-    make_parent(path)
+    make_folder(path.parent)
     probe = temporary_beside(path)
     atomic_write(probe, b"")
     probe.unlink()

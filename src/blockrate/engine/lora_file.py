@@ -1,10 +1,10 @@
 """A trained LoRA as a safetensors file: written in the diffusers or the kohya form, read in any that is plain LoRA."""
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -12,14 +12,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from blockrate.core.blocks import BlockLayout, block_of
+from blockrate.core.blocks import BlockLayout, block_of, plain_name
 from blockrate.core.errors import ConfigError, FileError, NotANumberError
 from blockrate.core.lora_keys import adapter_config, adapter_scale, is_text_encoder, method_of, split_key
 from blockrate.core.lora_names import SWAPPED_HALVES, bfl_modules, file_names, kohya_name
-from blockrate.run.durable import atomic_write, write_error
+from blockrate.run.durable import atomic_write, make_folder
 
 ADAPTER = "default"
-_WRAPPER = re.compile(r"\b(?:_orig_mod|module|_checkpoint_wrapped_module|_fsdp_wrapped_module|_forward_module)\.")
 _NO_PLAIN_LORA = "Start from a plain LoRA of the transformer, or leave lora_model_name empty."
 
 
@@ -67,7 +66,7 @@ def save_lora(
     header = {"format": "pt"} | dict(metadata) | (_kohya_header(path, weights, metadata) if kohya else {})
     # alpha stays fp32: rounded to bf16 it would change the strength of a whole module
     cast = {key: value if value.ndim == 0 else finite(path, key, value, dtype) for key, value in tensors.items()}
-    make_parent(path)
+    make_folder(path.parent)
     atomic_write(path, _steady(save(cast, metadata=header)))
 
 
@@ -92,35 +91,19 @@ def read_lora(path: Path) -> dict[str, LoraWeights]:
     for key, tensor in tensors.items():
         module, role = _checked_key(path, key)
         parts.setdefault(module, {})[role] = tensor.float()
-    names = file_names(_layout(parts))
-    config = adapter_config(path, header)
+    names, config = file_names(_layout(parts)), adapter_config(path, header)
     weights: dict[str, LoraWeights] = {}
     for module, roles in parts.items():
         members = names.get(module)
         if not members:
             raise FileError(str(path), f"no module of FLUX.1 is called {module}", _NO_PLAIN_LORA)
-        fused = _weights_of(path, module, roles, members)
-        if "alpha" not in roles:
-            fused = replace(fused, scale=adapter_scale(config, members[0], fused.rank))
+        fused = _weights_of(path, module, roles, members, config)
         if members == (SWAPPED_HALVES,) and "adaLN" in module:
             fused = replace(fused, up=torch.cat(fused.up.chunk(2)[::-1]))
         weights |= _unfused(members, fused)
     if not weights:
         raise FileError(str(path), "is empty", _NO_PLAIN_LORA)
     return weights
-
-
-def make_parent(path: Path) -> None:
-    """Make the folder that ``path`` will lie in. Raises WriteError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(path, error) from error
-
-
-def plain_name(name: str) -> str:
-    """Return a module's or parameter's name without what ``torch.compile``, DDP, FSDP and checkpointing put in."""
-    return _WRAPPER.sub("", name)
 
 
 def finite(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -260,8 +243,10 @@ def _checked_key(path: Path, key: str) -> tuple[str, str]:
     raise FileError(str(path), problem, _NO_PLAIN_LORA)
 
 
-def _weights_of(path: Path, module: str, roles: Mapping[str, Tensor], members: Sequence[str]) -> LoraWeights:
-    """Return one module as the file has it, its scale by ``.alpha`` or 1."""
+def _weights_of(
+    path: Path, module: str, roles: Mapping[str, Tensor], members: Sequence[str], config: Mapping[str, Any]
+) -> LoraWeights:
+    """Return one module as the file has it, its scale by ``.alpha`` or the header's ``config``."""
     down, up = roles.get("down", torch.zeros(0)), roles.get("up", torch.zeros(0))
     whole = (
         down.ndim == up.ndim == 2 and down.shape[0] == up.shape[1] > 0 and not up.shape[0] % sum(map(_rows, members))
@@ -271,13 +256,10 @@ def _weights_of(path: Path, module: str, roles: Mapping[str, Tensor], members: S
         raise FileError(str(path), problem, "Export the LoRA again.")
     if not (down.isfinite().all() and up.isfinite().all()):
         raise FileError(str(path), f"{module} holds values that are not numbers", "Use an earlier save.")
-    return LoraWeights(down, up, roles["alpha"].item() / down.shape[0] if "alpha" in roles else 1.0)
+    rank = down.shape[0]
+    scale = roles["alpha"].item() / rank if "alpha" in roles else adapter_scale(config, members[0], rank)
+    return LoraWeights(down, up, scale)
 
 
 def _layout(names: Iterable[str]) -> BlockLayout:
-    """Return a layout that has every block the names speak of."""
-    counts = {"double": 0, "single": 0}
-    for block in filter(None, map(block_of, names)):
-        kind, _, index = block.partition("_block_")
-        counts[kind] = max(counts[kind], int(index) + 1)
-    return BlockLayout(**counts)
+    return BlockLayout.of(block for block in map(block_of, names) if block)

@@ -1,6 +1,5 @@
 """Latents and prompt embeddings on disk, each made once and found again by what it was made from."""
 
-import gc
 import hashlib
 import json
 from collections import deque
@@ -16,6 +15,7 @@ from safetensors.torch import load, save
 from blockrate.core.errors import FileError
 from blockrate.engine.data.batches import Sample
 from blockrate.engine.data.images import image_tensor, quiet_pillow
+from blockrate.engine.memory import release
 from blockrate.run.durable import atomic_write, make_folder
 
 ImageEncoder = Callable[[torch.Tensor], torch.Tensor]  # (B, 3, H, W), -1..1 -> latents (B, C, H/8, W/8)
@@ -101,16 +101,14 @@ class Cache:
             for sample, image in zip(crops, images, strict=True):
                 yield self._file(sample), str(sample.item.path), {"latents": encode(image[None])[0]}
             del encode
-            gc.collect()  # models hold themselves in circles
-            torch.cuda.empty_cache()  # does nothing without CUDA
+            release()
         if texts:
             encode_prompts = load_text()
             for text in texts:
                 tensors = zip(_EMBEDS, encode_prompts([text]), strict=True)
                 yield self._file(text), f"caption {text[:80]!r}", {name: tensor[0] for name, tensor in tensors}
             del encode_prompts
-            gc.collect()
-            torch.cuda.empty_cache()
+            release()
 
     def _latents(self, sample: Sample) -> torch.Tensor | None:
         size = (sample.bucket.height // 8, sample.bucket.width // 8)
