@@ -1,0 +1,41 @@
+"""A training step without a trainer, on the model and adapters that a trainer has prepared."""
+
+from collections.abc import Callable
+
+import torch
+
+from blockrate.engine.data.cache import Batch
+from blockrate.engine.models.flux1 import pack
+from blockrate.engine.trainee import Trainee
+
+
+def bare_loop(trainee: Trainee, batch: Batch, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """Return a step on tensors that lie ready: new noise, forward, backward, clipping, the optimizer."""
+    device, dtype = trainee.device, trainee.transformer.x_embedder.weight.dtype
+    parameters = list(trainee.trained.values())
+    latents, guidance = pack(batch.latents).to(device), torch.ones(1, device=device)
+    embeds, pooled = batch.prompt_embeds.to(device, dtype), batch.pooled_prompt_embeds.to(device, dtype)
+    rows, columns = batch.latents.shape[-2] // 2, batch.latents.shape[-1] // 2
+    image_ids = torch.cartesian_prod(*(torch.arange(size, dtype=torch.float32) for size in (1, rows, columns)))
+    image_ids, text_ids = image_ids.to(device), torch.zeros(embeds.shape[1], 3, device=device)
+
+    def step() -> None:
+        noise, sigma = torch.randn_like(latents), torch.sigmoid(torch.randn(1, device=device))
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            prediction = trainee.transformer(
+                hidden_states=((1 - sigma) * latents + sigma * noise).to(dtype),
+                encoder_hidden_states=embeds,
+                pooled_projections=pooled,
+                timestep=sigma.to(dtype),
+                guidance=guidance,
+                img_ids=image_ids,
+                txt_ids=text_ids,
+                return_dict=False,
+            )[0]
+        loss = (prediction.float() - (noise - latents)).square().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step

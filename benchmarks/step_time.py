@@ -1,0 +1,213 @@
+"""What a training step costs beside forward and backward: ours, a bare loop's, and the diffusers script's.
+
+Goals: a step <= 1.03 of the bare loop's; step minus forward and backward <= 10 ms on the 4 + 8-block toy; 57 different
+rates <= 1.01 of none; telemetry at its default <= 1 % of a step.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from bare_loop import bare_loop
+from common import (
+    TOY,
+    arguments,
+    interleaved,
+    make_toy,
+    milliseconds,
+    ratios,
+    scratch,
+    spread,
+    table,
+    toy_config,
+    toy_data,
+)
+from peer import peer_times
+from work import Work, watch_work
+
+from blockrate.core.families import FAMILIES
+from blockrate.engine import schedules, train
+from blockrate.engine.board import Board
+from blockrate.engine.optimizers import make_optimizer
+from blockrate.engine.outputs import Outputs
+from blockrate.engine.parameter_groups import parameter_groups
+from blockrate.engine.steps import StepResult, take_step
+from blockrate.engine.telemetry import BlockTelemetry
+from blockrate.engine.trainee import make_trainee
+from blockrate.run.events import EventLog
+from blockrate.run.folder import RunFolder, StopFlag
+
+CPU = torch.device("cpu")
+LAYOUT = FAMILIES["flux1-dev"].spec.layout  # 19 + 38 blocks
+RATES = {name: round(0.99 - 0.01 * index, 2) for index, name in enumerate(LAYOUT.names)}
+
+
+@dataclass
+class Case:
+    """A loop's steps: whole, and forward and backward alone."""
+
+    wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+    work: list[float] = field(default_factory=list)
+    processor_work: list[float] = field(default_factory=list)
+
+    def row(self, name: str, bare: "Case | None" = None) -> list[str]:
+        """Return this loop's line of the table."""
+        of_bare = [ratios(self.wall, bare.wall), ratios(self.processor, bare.processor)] if bare else []
+        return [
+            name,
+            *([spread(values) for values in of_bare] or ["", ""]),
+            spread(ratios(self.wall, self.work)),
+            milliseconds(self.wall),
+            milliseconds([step - work for step, work in zip(self.wall, self.work, strict=True)]),
+            milliseconds([step - work for step, work in zip(self.processor, self.processor_work, strict=True)]),
+        ]
+
+
+def main() -> None:
+    """Print all figures."""
+    options = arguments(__doc__, rounds=60, peer_rounds=3)
+    with scratch() as folder:
+        make_toy(folder)
+        ours, bare = train_beside_bare_loop(folder, options.rounds)
+        rows = [bare.row("bare loop", bare), ours.row("blockrate", bare)]
+        if options.diffusers:
+            rows += _peer_rows(options.diffusers, folder, options.peer_rounds)
+        table("A step of the toy, 4 + 8 blocks of width 256, LoRA rank 16 on attention, fp32, batch 1", _HEADER, rows)
+        many = make_toy(folder / "many", spec=replace(TOY, layout=LAYOUT))
+        rates_and_telemetry(many, options.rounds // 2)
+
+
+def train_beside_bare_loop(folder: Path, rounds: int) -> tuple[Case, Case]:
+    """Let the trainer train; after each of its steps a bare loop takes one, on the same model and adapters.
+
+    The trainer's step is everything from one bare step to the next: waiting for the prefetched batch, the schedule,
+    the step, events, TensorBoard, and looking what is due.
+    """
+    warm_up = 5
+    laps = {"ours": Case(), "bare": Case()}
+    config = toy_config(folder, epochs=math.ceil((rounds + warm_up) / 6), backup_after_unit="NEVER")
+
+    class Visited(Outputs):
+        """The trainer's outputs, and a bare step after them."""
+
+        def before_first_step(self, step: int) -> None:
+            super().before_first_step(step)
+            optimizer = torch.optim.AdamW(self.trainee.trained.values(), lr=1e-4, fused=True)
+            self.bare_step = bare_loop(self.trainee, self.data.step_batches(0)[0], optimizer)
+            self.stopwatch = Stopwatch(work)
+
+        def after_step(self, step: int, result: StepResult, rate: float) -> None:
+            super().after_step(step, result, rate)
+            measured = laps if step > warm_up else {"ours": Case(), "bare": Case()}
+            self.stopwatch.lap(measured["ours"])
+            self.bare_step()
+            self.stopwatch.lap(measured["bare"])
+
+    with watch_work() as work, patch.object(train, "Outputs", Visited):
+        run = RunFolder(Path(config.workspace_dir))
+        run.create("{}")
+        train.train(config, run, EventLog(run.events_file), StopFlag())
+    return laps["ours"], laps["bare"]
+
+
+def rates_and_telemetry(folder: Path, rounds: int) -> None:
+    """Compare steps of the full layout on one model: one rate, 57 rates, and 57 rates with telemetry in every step.
+
+    Beside whole steps stand the parts that differ, timed alone: they show what the noise of whole steps hides.
+    """
+    config, log = toy_config(folder), EventLog(folder / "events.jsonl")
+    data = toy_data(config)
+    batches, trainee = data.step_batches(0), make_trainee(data.files, config, CPU)
+    parts: dict[str, list[float]] = {}
+
+    def case(name: str, multipliers: dict[str, float], *, telemetry: bool) -> Callable[[], None]:
+        groups = parameter_groups(trainee.transformer, learning_rate=1e-4, multipliers=multipliers)
+        mine = replace(trainee, optimizer=make_optimizer(groups, config.optimizer, seed=0))
+        watched = BlockTelemetry(mine.transformer, mine.optimizer) if telemetry else None
+        board, part, times = Board(folder / "board", log), Work(), parts.setdefault(name, [])
+        for owner, names in ((mine.optimizer, ["step"]), (watched, ["before_step", "after_step"]), (board, ["step"])):
+            for method in names if owner else ():
+                setattr(owner, method, part.timed(getattr(owner, method)))
+
+        def step() -> None:
+            before = part.wall
+            part.timed(schedules.set_rates)(mine.optimizer, 1.0)
+            result = take_step(mine, batches, config, step=0, telemetry=watched)
+            if result.blocks:
+                part.timed(log.write)(result.blocks, step=0)
+            board.step(0, result, 1e-4)
+            times.append(part.wall - before)
+
+        return step
+
+    off, on, watched = "one rate", "57 rates", "57 rates, telemetry every step"
+    cases = {off: case(off, {}, telemetry=False), on: case(on, RATES, telemetry=False)}
+    times = interleaved({**cases, watched: case(watched, RATES, telemetry=True)}, rounds=rounds)
+    rows = []
+    for label, name, reference, every in (
+        ("57 rates / one rate", on, off, 1),
+        (f"telemetry every {config.telemetry_every} steps (default) / none", watched, on, config.telemetry_every),
+    ):
+        whole = [
+            [1 + (ratio - 1) / every for ratio in ratios(getattr(times[name], kind), getattr(times[reference], kind))]
+            for kind in ("wall", "processor")
+        ]
+        extra = [
+            1 + (one - other) / every / step
+            for one, other, step in zip(
+                parts[name][-rounds:], parts[reference][-rounds:], times[reference].wall, strict=True
+            )
+        ]
+        rows.append([label, spread(extra, ".4f"), *map(spread, whole)])
+    table("Rates and telemetry, 19 + 38 blocks of width 256", ["what", "by its parts", "wall", "processor"], rows)
+    print("\nms a step: " + ", ".join(f"{name} {milliseconds(one.wall)}" for name, one in times.items()))
+
+
+_HEADER = (
+    "loop",
+    "step, of bare: wall",
+    "processor",
+    "step / (fwd + bwd)",
+    "ms step",
+    "ms beside fwd + bwd",
+    "processor",
+)
+
+
+def _peer_rows(diffusers: Path, folder: Path, rounds: int) -> list[list[str]]:
+    """Run the script in turns with and without its cache, each time as a program of its own."""
+    rows = []
+    runs = [(cached, peer_times(diffusers, folder, steps=30, cached=cached)) for cached in [False, True] * rounds]
+    for cached in (False, True):
+        chosen = [times for kind, times in runs if kind is cached]
+        names = ("steps", "processor_steps", "work", "processor_work")
+        case = Case(*([value for times in chosen for value in getattr(times, name)[2:]] for name in names))
+        rows.append(case.row("diffusers script, " + ("--cache_latents" if cached else "no cache")))
+    return rows
+
+
+class Stopwatch:
+    """Tells what each lap took, and how much of it was forward and backward."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.last = self.now()
+
+    def now(self) -> tuple[float, ...]:
+        """Return clock and processor time, then both of forward and backward, so far."""
+        return time.perf_counter(), time.process_time(), self.work.wall, self.work.processor
+
+    def lap(self, case: Case) -> None:
+        """Write down what passed since the last lap."""
+        before, self.last = self.last, self.now()
+        for times, now, then in zip(vars(case).values(), self.last, before, strict=True):
+            times.append(now - then)
+
+
+if __name__ == "__main__":
+    main()
