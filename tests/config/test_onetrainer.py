@@ -126,9 +126,13 @@ def test_what_would_change_the_result_is_refused_unless_ignored(path, value):
 
 def test_harmless_settings_are_named_in_one_warning():
     data = saved_config(dataloader_threads=8, async_offloading=False, quantization={"svd_rank": 32, "__version": 0})
+    data |= {"latent_caching": False, "debug_mode": True, "lora_weight_dtype": "BFLOAT_16"}
+    data |= {"samples": [{"negative_prompt": "blurred"}]}
     data["transformer"]["offload_fraction"] = 0.5
-    warning = parse_config(data).warnings[ABSENT_FILES]
+    warning = parse_config(data).warnings[ABSENT_FILES - 1]
     for name in ("dataloader_threads", "async_offloading", "quantization", "transformer.offload_fraction"):
+        assert name in warning
+    for name in ("latent_caching", "debug_mode", "lora_weight_dtype", "samples.0.negative_prompt"):
         assert name in warning
     assert len(parse_config(saved_config(dataloader_threads=8)).warnings) == ABSENT_FILES + 1
 

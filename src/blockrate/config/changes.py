@@ -18,7 +18,7 @@ _ANOTHER_RUN = (
 )  # fmt: skip
 # What decides which state an optimizer keeps, and in which form.
 _STATE = ("min_8bit_size", "stochastic_rounding", "fused", "slice_p", "relative_step")
-_SILENT = ("workspace_dir", "cache_dir", "optimizer_defaults", "concepts", "debug_mode")
+_SILENT = ("workspace_dir", "cache_dir", "optimizer_defaults", "concepts")
 _FRESH = "Set it back, or start anew with --fresh: the earlier run is kept aside."
 
 

@@ -59,8 +59,6 @@ def notices(config: TrainConfig) -> list[str]:
     text, preset = config.layer_filter, PRESETS.get(config.layer_filter_preset)
     if text.strip() and preset and text.replace(" ", "") != ",".join(preset):
         notes.append(f"layer_filter {text!r} is used, not layer_filter_preset {config.layer_filter_preset}")
-    if any(sample.negative_prompt for sample in config.samples):
-        notes.append("negative_prompt has no effect: FLUX.1 takes none")
     return notes
 
 

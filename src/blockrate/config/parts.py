@@ -144,7 +144,6 @@ class Sample(Settings):
 
     enabled: Flag = setting(True, "Make this sample")
     prompt: str = setting("", "What the image shows")
-    negative_prompt: str = setting("", "Kept for other programs: FLUX.1 takes no negative prompt")
     width: Pixels = setting(1024, "Width in pixels")
     height: Pixels = setting(1024, "Height in pixels")
     seed: Whole = setting(42, "Seed of the first noise; the same seed makes samples comparable", ge=0)

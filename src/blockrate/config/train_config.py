@@ -38,7 +38,6 @@ class TrainConfig(Settings):
     only_cache: Flag = setting(False, "Fill the cache, then stop without training")
     seed: Whole = setting(42, "Fixes noise, timesteps, order and first values of a run", ge=0, lt=2**63)
     deterministic: Flag = setting(False, "Bit-exact repeats on a GPU, a little slower")
-    debug_mode: Flag = setting(False, "Write more to the log")
     tensorboard: Flag = setting(True, "Write TensorBoard scalars, when tensorboard is installed")
     validation: Flag = setting(False, "Measure the loss on VALIDATION concepts, on fixed noise and timesteps")
     validate_after: Whole = setting(1, "Measure the validation loss every so many units", ge=0)
@@ -102,7 +101,6 @@ class TrainConfig(Settings):
     lora_model_name: str = setting("", "Go on from this LoRA file")
     lora_rank: Whole = setting(16, "Size of the adapters", ge=1, le=3072)
     lora_alpha: Real = setting(1.0, "Strength of the adapters: alpha / rank", gt=0)
-    lora_weight_dtype: Literal["FLOAT_32"] = setting("FLOAT_32", "Trained LoRA weights are always FLOAT_32")
     dropout_probability: Real = setting(0.0, "LoRA dropout", ge=0, lt=1)
 
     # Loss.
@@ -131,7 +129,6 @@ class TrainConfig(Settings):
         "768", "Pixels: 768, several (512,768), or one exact size (832x1216)", min_length=1
     )  # Flux
     aspect_ratio_bucketing: Flag = setting(True, "Keep the shapes of images; off: squares only")
-    latent_caching: Flag = setting(True, "Keep latents on disk instead of encoding images anew")
 
     # Samples.
     samples: Samples = setting(list, "Prompts that are turned into images while training")
