@@ -31,8 +31,6 @@ def explain(error: ValidationError) -> list[ConfigError]:
 def contradictions(config: TrainConfig) -> list[ConfigError]:
     """Return what valid settings contradict each other in, where neither images nor model are needed to see it."""
     errors = []
-    if config.train_dtype == "FLOAT_16":
-        errors.append(ConfigError("train_dtype", "FLUX.1 overflows in FLOAT_16", "Use BFLOAT_16 or FLOAT_32."))
     if config.min_noising_strength >= config.max_noising_strength:
         problem = f"{config.min_noising_strength} is not below max_noising_strength, {config.max_noising_strength}"
         errors.append(ConfigError("min_noising_strength", problem, "Use 0.0 and 1.0."))

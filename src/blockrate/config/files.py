@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from blockrate.config.explain import contradictions, explain, notices, together
-from blockrate.config.onetrainer import Json, migrate, migrate_concept, take_unsupported
+from blockrate.config.onetrainer import Json, migrate, migrate_concepts, take_unsupported
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 
@@ -45,6 +45,7 @@ def parse_config(
     for text in overrides:
         _override(data, text)
     warnings += _read_lists(data)
+    migrate_concepts(data)
     unsupported = take_unsupported(data)
     changing = [item for item in unsupported if item.cure]
     errors = [] if ignore_unsupported else [item.error() for item in changing]
@@ -136,6 +137,8 @@ def _read_lists(data: Json) -> list[str]:
         ("samples", "sample_definition_file_name", "training_samples/samples.json"),
     ):
         name = data.get(file_key)
+        if data.get(key) is None:  # OneTrainer writes null where the list lies in a file of its own
+            data.pop(key, None)
         if data.get(key) or not isinstance(name, str) or not name:
             continue
         if name == usual and not Path(name).exists():  # every saved OneTrainer config names it
@@ -144,6 +147,4 @@ def _read_lists(data: Json) -> list[str]:
         data[key] = read_json(Path(name))
         if not isinstance(data[key], list):
             raise ConfigError(file_key, f"{name} does not hold a JSON list", "Use OneTrainer's own file.")
-        for item in data[key] if key == "concepts" else ():
-            migrate_concept(item)
     return warnings

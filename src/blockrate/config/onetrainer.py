@@ -5,7 +5,6 @@ Source of names, defaults and versions (0 to 11), kept in ``onetrainer_fields.js
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,39 +52,35 @@ def migrate(data: Json) -> list[str]:
     if "prior" in data and ("transformer" not in data or version < 9):
         data["transformer"] = data.pop("prior")
     _spread_globals(data)
-    for concept in data["concepts"] if isinstance(data.get("concepts"), list) else ():
-        migrate_concept(concept)
     return _respell(data)
 
 
-def migrate_concept(concept: object) -> None:
-    """Turn a concept's older names into today's, in place."""
-    if not isinstance(concept, dict):
-        return
-    if "repeats" in concept:
-        concept.setdefault("balancing", concept.pop("repeats"))
-    if "validation_concept" in concept:
-        concept.setdefault("type", "VALIDATION" if concept.pop("validation_concept") else "STANDARD")
+def migrate_concepts(data: Json) -> None:
+    """Turn the older names in a config's concepts into today's, in place."""
+    for _, kind, concept in _sections(data):
+        if kind == "concept" and "repeats" in concept:
+            concept.setdefault("balancing", concept.pop("repeats"))
+        if kind == "concept" and "validation_concept" in concept:
+            concept.setdefault("type", "VALIDATION" if concept.pop("validation_concept") else "STANDARD")
 
 
 def take_unsupported(data: Json) -> list[Unsupported]:
     """Remove from a migrated config what blockrate does not have; return what of it is not at its neutral value."""
     found = []
-    for path, kind, section in list(_sections(data)):
+    for path, kind, section in _sections(data):
         table = _TABLES[kind]
         for name in ("__version", *table.get("no_effect", ())):
             section.pop(name, None)
-        for name, neutral in table.get("harmless", {}).items():
-            if not _is_neutral(value := section.pop(name, None), neutral):
-                found.append(Unsupported(path + name, value, ""))
-        for name, (neutral, cure) in table.get("changes_result", {}).items():
+        harmless = {name: (neutral, "") for name, neutral in table.get("harmless", {}).items()}
+        for name, (neutral, cure) in {**harmless, **table.get("changes_result", {})}.items():
             if not _is_neutral(value := section.pop(name, None), neutral):
                 found.append(Unsupported(path + name, value, cure))
         for name, cures in table.get("other_values", {}).items():
             for cure, values in cures.items():
                 if section.get(name) in values:
                     found.append(Unsupported(path + name, section.pop(name), cure))
-    return found + _foreign_parameters(data.get("optimizer"))
+        found += _foreign_parameters(section) if kind == "optimizer" else []
+    return found
 
 
 def known_names() -> set[str]:
@@ -94,8 +89,8 @@ def known_names() -> set[str]:
     return {name for table in _TABLES.values() for kind in kinds for name in table.get(kind, ())}
 
 
-def _sections(data: Json) -> Iterator[tuple[str, str, Json]]:
-    """Yield path, kind and content of every object in a config that has settings of its own."""
+def _sections(data: Json) -> list[tuple[str, str, Json]]:
+    """Return path, kind and content of every object in a config that has settings of its own."""
     named: list[tuple[str, str, object]] = [("", "config", data), ("optimizer.", "optimizer", data.get("optimizer"))]
     named += [(f"{name}.", kind, data.get(name)) for name, kind in _PARTS.items()]
     for key, kind in (("concepts", "concept"), ("samples", "sample")):
@@ -103,7 +98,7 @@ def _sections(data: Json) -> Iterator[tuple[str, str, Json]]:
             named.append((f"{key}.{index}.", kind, item))
             for part in ("image", "text") if kind == "concept" and isinstance(item, dict) else ():
                 named.append((f"{key}.{index}.{part}.", f"concept {part}", item.get(part)))
-    return ((path, kind, section) for path, kind, section in named if isinstance(section, dict))
+    return [(path, kind, section) for path, kind, section in named if isinstance(section, dict)]
 
 
 def _is_neutral(value: object, neutral: object) -> bool:
@@ -112,10 +107,10 @@ def _is_neutral(value: object, neutral: object) -> bool:
     return value is None or value == neutral
 
 
-def _foreign_parameters(settings: object) -> list[Unsupported]:
+def _foreign_parameters(settings: Json) -> list[Unsupported]:
     """Remove parameters that the chosen optimizer does not take; return those that are set to something."""
-    row = OPTIMIZERS.get(str(settings.get("optimizer", "ADAMW"))) if isinstance(settings, dict) else None
-    if not row or not isinstance(settings, dict):
+    row = OPTIMIZERS.get(str(settings.get("optimizer", "ADAMW")))
+    if not row:
         return []
     foreign = settings.keys() & OptimizerSettings.model_fields.keys() - {"optimizer", *row.parameters}
     # Saved configs hold false and stochastic_rounding true for every optimizer.
@@ -158,12 +153,9 @@ def _old_noise(data: Json) -> None:
 
 def _respell(data: Json) -> list[str]:
     """Write values that mean the same in today's spelling; return what deserves a word."""
-    if data.get("layer_filter_preset", "") is None:
-        data["layer_filter_preset"] = "full"
-    if data.get("text_encoder_2_sequence_length", 0) is None:
-        data["text_encoder_2_sequence_length"] = 512  # OneTrainer: as long as T5 takes them
-    if data.get("learning_rate_scaler") in ("GLOBAL_BATCH", "GLOBAL_BOTH"):
-        data["learning_rate_scaler"] = data["learning_rate_scaler"].removeprefix("GLOBAL_")
+    for name, old, new in _FIELDS["respelled"]:
+        if name in data and data[name] == old:
+            data[name] = new
     if isinstance(optimizer := data.get("optimizer"), dict) and optimizer.get("growth_rate") in ("inf", math.inf):
         optimizer["growth_rate"] = None
     if data.get("output_model_format") == "SAFETENSORS":

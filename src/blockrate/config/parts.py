@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import BaseModel, ConfigDict, Field, Strict
 
 # Strict, because pydantic would otherwise read true as 1 and "0.5" as 0.5.
 Flag = Annotated[bool, Strict()]
@@ -112,9 +112,7 @@ class ConceptImage(Settings):
 class ConceptText(Settings):
     """Where a concept's captions come from and what is done to them."""
 
-    prompt_source: Literal["sample", "concept", "filename"] = setting(
-        "sample", "From a .txt per image, one file, or names"
-    )
+    prompt_source: Literal["sample", "concept", "filename"] = setting("sample", "A .txt per image, one file, or names")
     prompt_path: str = setting("", "The text file for the source 'concept'; each line is one caption")
     enable_tag_shuffling: Flag = setting(False, "Put the tags of a caption in a new order every time")
     tag_delimiter: str = setting(",", "What stands between tags", min_length=1)
@@ -149,12 +147,3 @@ class Sample(Settings):
     seed: Whole = setting(42, "Seed of the first noise; the same seed makes samples comparable", ge=0)
     diffusion_steps: Whole = setting(30, "Sampling steps; FLUX.1-schnell needs 4", ge=1, le=1000)
     cfg_scale: Real = setting(3.5, "Guidance of the sample; FLUX.1-schnell ignores it", ge=0)
-
-
-def _empty_for_null(value: object) -> object:
-    return [] if value is None else value
-
-
-# OneTrainer writes null where the list lies in a file of its own.
-Concepts = Annotated[list[Concept], BeforeValidator(_empty_for_null)]
-Samples = Annotated[list[Sample], BeforeValidator(_empty_for_null)]

@@ -1,19 +1,20 @@
 """TrainConfig: everything a user can set, each field once, in OneTrainer's vocabulary.
 
 Type, default, limits and description of a field are the only source of tooltips, the docs table and ``--set``.
-Defaults are OneTrainer's, except those its Flux presets always set: marked "Flux" below.
+Defaults are OneTrainer's, except those its Flux presets always set: training_method, model_type, base_model_name,
+output_model_format, train_dtype, timestep_distribution, dynamic_timestep_shifting and resolution.
 """
 
 import math
 from typing import Literal
 
 from blockrate.config.parts import (
-    Concepts,
+    Concept,
     Flag,
     Fraction,
     OptimizerSettings,
     Real,
-    Samples,
+    Sample,
     Settings,
     TextEncoderPart,
     TimeUnit,
@@ -29,10 +30,8 @@ class TrainConfig(Settings):
     """All settings of a run."""
 
     # The run.
-    training_method: Literal["LORA", "FINE_TUNE"] = setting(
-        "LORA", "Train small adapters, or the weights themselves"
-    )  # Flux
-    model_type: Literal["FLUX_DEV_1", "FLUX_SCHNELL_1"] = setting("FLUX_DEV_1", "Which model")  # Flux
+    training_method: Literal["LORA", "FINE_TUNE"] = setting("LORA", "Train small adapters, or the weights themselves")
+    model_type: Literal["FLUX_DEV_1", "FLUX_SCHNELL_1"] = setting("FLUX_DEV_1", "Which model")
     workspace_dir: str = setting("workspace/run", "The run folder: config, events, checkpoints, samples", min_length=1)
     cache_dir: str = setting("workspace-cache/run", "Cached latents and embeddings; runs may share it", min_length=1)
     only_cache: Flag = setting(False, "Fill the cache, then stop without training")
@@ -45,13 +44,11 @@ class TrainConfig(Settings):
     train_device: str | None = setting(None, "Device: cuda, cuda:1, mps or cpu; empty = the best one there is")
 
     # The model.
-    base_model_name: str = setting("black-forest-labs/FLUX.1-dev", "Hub id, folder or file", min_length=1)  # Flux
+    base_model_name: str = setting("black-forest-labs/FLUX.1-dev", "Hub id, folder or file", min_length=1)
     transformer: TransformerPart = setting(TransformerPart, "The part that trains")
     text_encoder: TextEncoderPart = setting(TextEncoderPart, "CLIP")
     text_encoder_2: TextEncoderPart = setting(TextEncoderPart, "T5")
-    text_encoder_2_sequence_length: Whole = setting(
-        77, "Longest caption for T5 in tokens; longer ones are cut", ge=1, le=512
-    )
+    text_encoder_2_sequence_length: Whole = setting(77, "Tokens of a caption for T5; the rest is cut", ge=1, le=512)
     vae: VaePart = setting(VaePart, "Turns images into latents and back")
     compile: Flag = setting(False, "Compile the transformer block by block: slow start, faster steps on a GPU")
 
@@ -59,7 +56,7 @@ class TrainConfig(Settings):
     output_model_destination: str = setting("models/model.safetensors", "The finished file or folder", min_length=1)
     output_model_format: Literal["DIFFUSERS_LORA", "KOHYA_LORA", "DIFFUSERS"] = setting(
         "DIFFUSERS_LORA", "Form of a LoRA file; DIFFUSERS is a fine-tune's folder"
-    )  # Flux
+    )
     output_dtype: Literal["FLOAT_32", "BFLOAT_16", "FLOAT_16"] = setting("FLOAT_32", "Precision of the output")
 
     # Learning.
@@ -67,9 +64,7 @@ class TrainConfig(Settings):
     learning_rate_scheduler: Literal["CONSTANT", "LINEAR", "COSINE", "COSINE_WITH_RESTARTS"] = setting(
         "CONSTANT", "How the rate falls over the run; the ratio between blocks never changes"
     )
-    learning_rate_warmup_steps: Real = setting(
-        200.0, "Steps in which the rate rises; up to 1: fraction of all steps", ge=0
-    )
+    learning_rate_warmup_steps: Real = setting(200.0, "Steps in which the rate rises; up to 1: a fraction of all", ge=0)
     learning_rate_cycles: Real = setting(1.0, "How often a schedule with restarts begins anew", gt=0)
     learning_rate_min_factor: Fraction = setting(0.0, "Floor of the schedule, as a factor of the rate")
     learning_rate_scaler: Literal["NONE", "BATCH", "GRADIENT_ACCUMULATION", "BOTH"] = setting(
@@ -83,9 +78,7 @@ class TrainConfig(Settings):
     ema: Literal["OFF", "GPU", "CPU"] = setting("OFF", "Keep a moving average of the weights, and where")
     ema_decay: Fraction = setting(0.999, "How slowly the average follows")
     ema_update_step_interval: Whole = setting(5, "Update the average every so many steps", ge=1)
-    train_dtype: Literal["BFLOAT_16", "FLOAT_16", "FLOAT_32"] = setting(
-        "BFLOAT_16", "Precision of the computation; FLOAT_16 is refused"
-    )  # Flux
+    train_dtype: Literal["BFLOAT_16", "FLOAT_32"] = setting("BFLOAT_16", "Precision of the computation")
 
     # Which layers, and how fast.
     layer_filter: str = setting("", "Train modules whose name contains one of these, between commas")
@@ -93,9 +86,7 @@ class TrainConfig(Settings):
         "full", "Ready-made layer filter, used when the text is empty"
     )
     layer_filter_regex: Flag = setting(False, "The layer filter is a list of regular expressions")
-    block_learning_rate_multiplier: dict[str, Fraction] = setting(
-        dict, "Rate of a block: 0.0 (frozen) to 1.0 (default)"
-    )
+    block_learning_rate_multiplier: dict[str, Fraction] = setting(dict, "Rate of a block: 0.0 (frozen) to 1.0 (usual)")
 
     # LoRA.
     lora_model_name: str = setting("", "Go on from this LoRA file")
@@ -114,24 +105,22 @@ class TrainConfig(Settings):
     # Noise.
     timestep_distribution: Literal["LOGIT_NORMAL", "UNIFORM"] = setting(
         "LOGIT_NORMAL", "How noise levels are drawn; LOGIT_NORMAL prefers the middle"
-    )  # Flux
+    )
     noising_weight: Real = setting(0.0, "LOGIT_NORMAL: the spread is this plus 1", gt=-1)
     noising_bias: Real = setting(0.0, "LOGIT_NORMAL: above 0 draws more noise, below 0 less")
     min_noising_strength: Fraction = setting(0.0, "Least noise")
     max_noising_strength: Fraction = setting(1.0, "Most noise")
     timestep_shift: Real = setting(1.0, "Shift towards noise; 1.0 = none. Not used with dynamic shifting", gt=0)
-    dynamic_timestep_shifting: Flag = setting(True, "Shift by image size, as FLUX.1 samples")  # Flux
+    dynamic_timestep_shifting: Flag = setting(True, "Shift by image size, as FLUX.1 samples")
 
     # Data.
-    concepts: Concepts = setting(list, "Folders of images to learn from")
+    concepts: list[Concept] = setting(list, "Folders of images to learn from")
     concept_file_name: str = setting("", "A JSON file with the concepts, used when there are none here")
-    resolution: str = setting(
-        "768", "Pixels: 768, several (512,768), or one exact size (832x1216)", min_length=1
-    )  # Flux
+    resolution: str = setting("768", "Pixels: 768, several (512,768), or one exact size (832x1216)", min_length=1)
     aspect_ratio_bucketing: Flag = setting(True, "Keep the shapes of images; off: squares only")
 
     # Samples.
-    samples: Samples = setting(list, "Prompts that are turned into images while training")
+    samples: list[Sample] = setting(list, "Prompts that are turned into images while training")
     sample_definition_file_name: str = setting("", "A JSON file with the samples, used when there are none here")
     sample_after: Whole = setting(10, "Make samples every so many units", ge=0)
     sample_after_unit: TimeUnit = setting("MINUTE", "Unit of the setting before")
@@ -152,12 +141,9 @@ class TrainConfig(Settings):
 
     def base_learning_rate(self) -> float:
         """The rate that multipliers multiply: the transformer's own or the general one, times the scaler."""
-        rate = self.transformer.learning_rate or self.learning_rate
-        batch = self.batch_size if self.learning_rate_scaler in ("BATCH", "BOTH") else 1
-        steps = (
-            self.gradient_accumulation_steps if self.learning_rate_scaler in ("GRADIENT_ACCUMULATION", "BOTH") else 1
-        )
-        return rate * math.sqrt(batch * steps)
+        counts = {"BATCH": self.batch_size, "GRADIENT_ACCUMULATION": self.gradient_accumulation_steps}
+        scale = math.prod(count for name, count in counts.items() if self.learning_rate_scaler in (name, "BOTH"))
+        return (self.transformer.learning_rate or self.learning_rate) * math.sqrt(scale)
 
     def layer_filter_in_effect(self) -> LayerFilter:
         """The filter that chooses modules: the text when there is one, else the preset's patterns."""
