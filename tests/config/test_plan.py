@@ -112,31 +112,31 @@ def test_training_starts_at_the_first_trained_block() -> None:
 def test_four_single_blocks_cost_a_good_part_less() -> None:
     made = plan(only_these("single 7,12,16,20"))
     assert 0.55 < made.step_cost < 0.75
-    assert made.memory.weights < made.memory_all_ones.weights
-    assert made.memory.optimizer / made.memory_all_ones.optimizer == pytest.approx(
+    assert made.memory_bytes.weights < made.memory_bytes_all_ones.weights
+    assert made.memory_bytes.optimizer / made.memory_bytes_all_ones.optimizer == pytest.approx(
         4 * 1_032_192 / (19 * 2_457_600 + 38 * 1_032_192)
     )
-    assert made.memory.activations < made.memory_all_ones.activations
+    assert made.memory_bytes.activations < made.memory_bytes_all_ones.activations
 
 
 def test_all_ones_cost_exactly_one() -> None:
     assert plan().step_cost == 1.0
     assert plan({"double_block_0": 0.5}).step_cost == 1.0
-    assert plan().memory == plan().memory_all_ones
+    assert plan().memory_bytes == plan().memory_bytes_all_ones
 
 
 def test_full_size_memory_is_about_what_it_is() -> None:
-    lora = plan().memory
+    lora = plan().memory_bytes
     assert lora.weights / GIB == pytest.approx(22.17, abs=0.5)  # bf16 weights and fp32 adapters
-    assert plan(transformer={"weight_dtype": "FLOAT_8"}).memory.weights / GIB == pytest.approx(11.1, abs=0.5)
-    assert plan(transformer={"weight_dtype": "NFLOAT_4"}).memory.weights / GIB == pytest.approx(5.9, abs=0.5)
+    assert plan(transformer={"weight_dtype": "FLOAT_8"}).memory_bytes.weights / GIB == pytest.approx(11.1, abs=0.5)
+    assert plan(transformer={"weight_dtype": "NFLOAT_4"}).memory_bytes.weights / GIB == pytest.approx(5.9, abs=0.5)
     assert lora.optimizer == 2 * lora.gradients  # two fp32 moments
-    weights = fine_tune(layer_filter_preset="full").memory
+    weights = fine_tune(layer_filter_preset="full").memory_bytes
     assert weights.gradients == weights.weights
     assert weights.optimizer / GIB == pytest.approx(88.67, abs=0.1)
-    assert lora.activations < plan(transformer={"gradient_checkpointing": False}).memory.activations / 5
-    assert plan(resolution="512,1024").memory == plan(resolution="1024").memory
-    assert plan(resolution="512").memory.activations < plan(resolution="1024").memory.activations
+    assert lora.activations < plan(transformer={"gradient_checkpointing": False}).memory_bytes.activations / 5
+    assert plan(resolution="512,1024").memory_bytes == plan(resolution="1024").memory_bytes
+    assert plan(resolution="512").memory_bytes.activations < plan(resolution="1024").memory_bytes.activations
 
 
 @settings(max_examples=20, deadline=None)
@@ -146,8 +146,8 @@ def test_freezing_never_costs_more(frozen: set[str]) -> None:
         return
     made = plan(dict.fromkeys(frozen, 0.0), base_model_name="tiny-flux1", resolution="64")
     assert 0.3 < made.step_cost <= 1.0
-    assert made.memory.optimizer <= made.memory_all_ones.optimizer
-    assert made.memory.activations <= made.memory_all_ones.activations
+    assert made.memory_bytes.optimizer <= made.memory_bytes_all_ones.optimizer
+    assert made.memory_bytes.activations <= made.memory_bytes_all_ones.activations
 
 
 # Warnings

@@ -68,9 +68,7 @@ def _sentence(item: Any) -> ConfigError:
     problem = re.sub(r"a valid dictionary.*", "an object, written in { }", problem)
     if where.startswith("block_learning_rate_multiplier."):
         return ConfigError(where, problem, "Write a number from 0.0 (frozen) to 1.0, without quotes.")
-    expected = (
-        item["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ") if kind == "literal_error" else []
-    )
+    expected = re.findall(r"'([\w-]+)'", item["msg"])  # the values of a choice
     near = difflib.get_close_matches(str(item["input"]).upper(), expected, n=1, cutoff=0.8)
     usual = _defaults().get(re.sub(r"\.\d+\.", ".N.", where))
     return ConfigError(where, problem, f"Did you mean {near[0]}?" if near else f"The default is {_shown(usual)}.")

@@ -41,8 +41,8 @@ class Plan:
     base_learning_rate: float
     groups: tuple[PlannedGroup, ...]
     first_trained_block: str | None
-    memory: Memory
-    memory_all_ones: Memory
+    memory_bytes: Memory
+    memory_bytes_all_ones: Memory
     step_cost: float
     warnings: tuple[str, ...]
 
@@ -72,8 +72,8 @@ def make_plan(config: TrainConfig) -> Plan:
         base_learning_rate=config.base_learning_rate(),
         groups=tuple(_groups(config, multipliers, allowed)),
         first_trained_block=next((module.block for module in trained.values() if module.block), None),
-        memory=sizes(trained),
-        memory_all_ones=sizes(allowed),
+        memory_bytes=sizes(trained),
+        memory_bytes_all_ones=sizes(allowed),
         step_cost=step_flops(spec, trained, work) / step_flops(spec, allowed, work),
         warnings=(
             *_rate_warnings(config, spec, multipliers, allowed),
@@ -84,9 +84,7 @@ def make_plan(config: TrainConfig) -> Plan:
 
 def plan_json(plan: Plan) -> dict[str, object]:
     """Return what ``blockrate plan --json`` prints."""
-    facts = {key.replace("memory", "memory_bytes"): value for key, value in asdict(plan).items()}
-    groups = [{**group, "blocks": list(group["blocks"])} for group in facts["groups"]]
-    return {**facts, "groups": groups, "warnings": list(plan.warnings)}
+    return asdict(plan)
 
 
 def _groups(config: TrainConfig, multipliers: Mapping[str, float], allowed: _Modules) -> Iterator[PlannedGroup]:
