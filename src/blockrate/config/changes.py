@@ -42,9 +42,10 @@ def check_changes(before: TrainConfig, now: TrainConfig, *, reset: Reset = None)
         problem = f"the run was trained with {_words(before)}, the config says {_words(now)}"
         cure = "Or add --reset-optimizer new: new modules begin with fresh moments, lost ones keep what they learned. "
         raise ConfigError("layer_filter", problem, cure + _FRESH)
-    told = [row for row in differences if row[0] not in _SILENT]
     return [
-        f"{path}: " + ("changed" if isinstance(was, list) else f"{was!r} -> {is_now!r}") for path, was, is_now in told
+        f"{path}: changed" if isinstance(was, list) else f"{path}: {was!r} -> {is_now!r}"
+        for path, was, is_now in differences
+        if path not in _SILENT
     ]
 
 

@@ -4,10 +4,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from blockrate.core.errors import NoCheckpointError
-from blockrate.run.durable import disk_errors, remove_folder, verify_folder
+from blockrate.run.durable import keep_damaged, remove_folder, verify_folder
 
 STATE = "state.json"  # what a checkpoint says of itself
 _PREFIX = "step-"
@@ -59,8 +58,7 @@ def set_damaged_aside(folder: Path, newest: Path) -> None:
     """Rename what is later than the newest whole checkpoint, so that it is in nobody's way and counts no more."""
     for damaged in checkpoints(folder):
         if step_of(damaged) > step_of(newest):
-            with disk_errors(damaged):
-                damaged.rename(damaged.with_name(f"damaged-{damaged.name}-{uuid4().hex[:8]}"))
+            keep_damaged(damaged)
 
 
 def prune(folder: Path, keep: int) -> None:

@@ -98,6 +98,12 @@ def remove_folder(folder: Path) -> None:
             _remove_tree(doomed)
 
 
+def keep_damaged(folder: Path) -> None:
+    """Rename a folder to a new ``damaged-*`` name beside it, where it is in nobody's way."""
+    with disk_errors(folder):
+        _rename(folder, folder.with_name(f"damaged-{folder.name}-{uuid4().hex[:8]}"))
+
+
 def sweep_leftovers(folder: Path, *, older_than: float = 0.0) -> list[Path]:
     """Remove what kills left in ``folder`` and name it. Hold the run's lock: a living run has temporaries too.
 
