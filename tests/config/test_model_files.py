@@ -98,6 +98,7 @@ def test_scaled_fp8_is_refused_and_plain_fp8_is_not(tmp_path, name):
         ("model.diffusion_model.joint_blocks.0.x", "Stable Diffusion 3"),
         ("model.diffusion_model.input_blocks.0.0.weight", "Stable Diffusion"),
         ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", "a LoRA"),
+        ("vae.decoder.conv_in.weight", "a VAE"),
         ("something.weight", "something else"),
     ],
 )

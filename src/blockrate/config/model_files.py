@@ -13,6 +13,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout, block_of
 from blockrate.core.errors import FileError
 from blockrate.core.families import FAMILIES, TransformerSpec, family_of, spec_from_config
+from blockrate.core.file_kinds import kind_of
 from blockrate.core.lora_names import bfl_modules
 
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
@@ -25,12 +26,6 @@ _SCALES = re.compile(r"(scale_weight|weight_scale(_2)?|scaled_fp8|comfy_quant|sc
 _NORM = "transformer_blocks.0.attn.norm_q"  # as long as a head
 _BFL = {members[0]: f"{name}.weight" for name, members in bfl_modules(BlockLayout(0, 0)).items()}
 _BFL[_NORM] = "double_blocks.0.img_attn.norm.query_norm.scale"
-# A part of a tensor's name that gives another architecture away, the surest first.
-_OTHERS = {
-    "lora_": "a LoRA", "distilled_guidance_layer": "Chroma", "double_stream_modulation": "FLUX.2",
-    "joint_blocks": "Stable Diffusion 3", "conditioner.embedders": "Stable Diffusion XL",
-    "label_emb": "Stable Diffusion XL", "input_blocks": "Stable Diffusion", "time_embedding": "a U-Net of diffusers",
-}  # fmt: skip
 
 
 def model_spec(config: TrainConfig) -> TransformerSpec:
@@ -126,8 +121,7 @@ def _spec_of_file(path: Path) -> TransformerSpec:
     embedders = ("x_embedder", "context_embedder", "time_text_embed.text_embedder.linear_1")
     shapes = [shape_of(module) for module in (*embedders, _NORM)]
     if [len(shape) for shape in shapes] != [2, 2, 2, 1] or 0 in map(math.prod, shapes):
-        titles = (title for part, title in _OTHERS.items() if any(part in name for name in every))
-        problem = f"holds {next(titles, 'something else')}, not a FLUX.1"
+        problem = f"holds {kind_of(every, 'others') or 'something else'}, not a FLUX.1"
         raise FileError(str(path), problem, "Use a FLUX.1 transformer.")
     (hidden, in_channels), (_, joint), (_, pooled), (head_dim,) = shapes
     if of_bfl and hidden != _BFL_WIDTH:

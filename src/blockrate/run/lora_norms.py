@@ -2,9 +2,8 @@
 
 import json
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,31 +14,12 @@ from numpy.typing import NDArray
 from blockrate.config.model_files import read_header
 from blockrate.core.blocks import OTHER, block_of, split_block
 from blockrate.core.errors import FileError
+from blockrate.core.file_kinds import kind_of
 from blockrate.core.lora_keys import adapter_config, adapter_scale, is_text_encoder, method_of, split_key
 
 Matrix = NDArray[np.floating[Any]]
 Roles = Mapping[str, Matrix]
 
-# The first that fits a key names the file's format. Source: what each trainer writes.
-_FORMATS = (
-    ("XLabs", r"\.processor\."),
-    ("BFL control", r"lora_B\.bias$|_norm\.scale$"),
-    ("OT legacy", r"^lora_transformer_|^transformer\..*\.lora_(?:down|up)\."),
-    ("lycoris", r"^lycoris_"),
-    ("kohya", r"^lora_unet_"),
-    ("comfy", r"^(?:model\.)?diffusion_model\."),
-    ("fal kontext", r"^base_model\.model\."),
-    ("diffusers", r"^transformer\."),
-    ("original", r"^(?:double|single)_blocks\."),
-    ("DiffSynth", r"^(?:single_)?transformer_blocks\."),
-)
-_OTHER_FILES = (
-    ("a ControlNet", r"^controlnet_"),
-    ("a whole Flux transformer", r"(?:transformer|double|single)_blocks\.\d"),
-    ("a VAE", r"^(?:vae\.|first_stage_model\.)?(?:encoder|decoder)\.(?:conv_in|mid|down|up)"),
-    ("a text encoder", r"^(?:text_model\.|shared\.weight|encoder\.block\.|encoder\.embed_tokens)"),
-    ("an embedding", r"^(?:emb_params|clip_l|t5|t5xxl|string_to_param|bundle_emb)"),
-)
 _CHUNK = 1024  # rows of a Hadamard product at a time: 3072 columns of them are 25 MB
 
 
@@ -151,17 +131,15 @@ def _scale(roles: Roles, config: Mapping[str, Any], module: str, rank: int | Non
 
 
 def _format(keys: Iterable[str], methods: set[str]) -> str:
-    own = [key for key in keys if not is_text_encoder(key)]
-    tag = next((tag for tag, pattern in _FORMATS if any(re.search(pattern, key) for key in own)), "unknown")
+    tag = kind_of([key for key in keys if not is_text_encoder(key)], "lora_formats") or "unknown"
     return f"{tag} ({', '.join(sorted(methods))})" if methods else tag
 
 
-def _seems(keys: Iterable[str]) -> str:
-    names = list(keys)
-    if any(split_key(key) for key in names):
+def _seems(names: Collection[str]) -> str:
+    if any(split_key(name) for name in names):
         return "one of a text encoder"
-    known = (what for what, pattern in _OTHER_FILES if any(re.search(pattern, key) for key in names))
-    return next(known, f"holds {names[0]}" if names else "an empty file")
+    whole = "a whole Flux transformer" if any(block_of(name) for name in names) else ""
+    return kind_of(names, "others") or whole or (f"holds {next(iter(names))}" if names else "an empty file")
 
 
 def _multipliers(metadata: Mapping[str, str]) -> dict[str, float] | None:
