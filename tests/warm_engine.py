@@ -66,14 +66,16 @@ def import_heavy() -> None:
     """Everything that the engine imports, the classes it takes out of lazy packages too."""
     import gc
 
-    import diffusers
     import peft
     import torch
-    import transformers
+    from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
+    from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
     import blockrate.engine.train
 
-    assert all([diffusers, peft, torch, transformers, blockrate.engine.train])
+    assert all([peft, torch, AutoencoderKL, FluxPipeline, FluxTransformer2DModel, blockrate.engine.train])
+    assert all([CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast])
+    gc.collect()
     gc.freeze()  # the children share these pages
 
 
