@@ -4,14 +4,17 @@ import json
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from blockrate import BlockLayout
-from blockrate.config.files import load_config
+from blockrate.config.changes import check_changes
+from blockrate.config.files import load_config, parse_config
 from blockrate.config.plan import make_plan, plan_json
 from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import ConfigError
 from blockrate.core.multipliers import complete, parse_selection
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,6 +92,54 @@ def test_pictures_are_small_and_load_nothing_from_elsewhere() -> None:
         assert len(text) < 150_000
         assert "@font-face" not in text
         assert re.findall(r"(?:href=|url\()[\"']?(?!#)([^\"')]+)", text) == []
+
+
+# -- from OneTrainer ---------------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs" / "from_onetrainer.md").read_text(encoding="utf-8")
+PRODIGY = {"optimizer": {"optimizer": "PRODIGY"}, "block_learning_rate_multiplier": {"double_block_1": 0.3}}
+
+
+def said(data: dict[str, Any]) -> list[str]:
+    """What a config makes the program say, as the terminal shows it."""
+    try:
+        loaded = parse_config(data, where="flower.json")
+        make_plan(loaded.config)
+    except ConfigError as error:
+        return f"error: {error}".splitlines()
+    return [f"warning: {warning}" for warning in loaded.warnings]
+
+
+def refused(**changes: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check_changes(TrainConfig(), TrainConfig.model_validate(changes))
+    return f"error: {caught.value}"
+
+
+def test_the_messages_shown_to_onetrainers_users_are_real() -> None:
+    real = [
+        *said({"masked_training": True, "peft_type": "LOKR", "text_encoder": {"train": True}}),
+        *said(
+            {"dataloader_threads": 8, "secrets": {"huggingface_token": "x"}, "transformer": {"offload_fraction": 0.4}}
+        ),
+        *said({"learning_rat": 1e-4, "layer_filter_presett": "blocks"}),
+        *said(PRODIGY),
+        refused(lora_rank=8),
+        refused(optimizer={"optimizer": "LION"}),
+    ]
+    shown = [line for block in re.findall(r"(?ms)^```\n(.*?)^```", PAGE) for line in block.splitlines()]
+    messages = [line for line in shown if line.startswith(("error:", "warning:", "  "))]
+    assert len(messages) == 11
+    assert [line for line in messages if line not in [text.rstrip() for text in real]] == []
+
+
+def test_the_table_of_defaults_names_every_default_that_differs() -> None:
+    theirs = json.loads((ROOT / "tests" / "config" / "onetrainer_defaults.json").read_text())["config"]
+    ours = TrainConfig().model_dump()
+    files = {"concepts", "samples", "concept_file_name", "sample_definition_file_name"}
+    table = PAGE.partition("## Defaults that differ")[2].partition("## ")[0]
+    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"(?m)^\| (.+?) \|", table))))
+    assert {name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]} - files <= named
 
 
 # -- photographs -------------------------------------------------------------------------------------------------------
