@@ -64,6 +64,14 @@ def test_what_freezing_saves_is_what_the_plan_counts(row: str, frozen: str) -> N
     assert table[row] == f"{plan_json(make_plan(TrainConfig.model_validate(settings)))['step_cost']:.2f}"
 
 
+def test_what_late_frozen_blocks_save_a_fine_tune_is_what_the_plan_counts() -> None:
+    settings = {"training_method": "FINE_TUNE", "output_model_format": "DIFFUSERS", "layer_filter_preset": "blocks"}
+    multipliers = dict.fromkeys(parse_selection("single", LAYOUT), 0.0)
+    plan = make_plan(TrainConfig.model_validate({**settings, "block_learning_rate_multiplier": multipliers}))
+    page = (ROOT / "docs" / "blocks.md").read_text(encoding="utf-8")
+    assert f"({plan.step_cost:.2f} of a step with the single blocks frozen)" in page
+
+
 def test_the_memory_named_for_the_fine_tune_is_what_the_plan_counts() -> None:
     facts = plan_json(make_plan(load_config(ROOT / "examples" / "fine_tune.json").config))
     gib = [round(sum(facts[name].values()) / 2**30) for name in ("memory_bytes", "memory_bytes_all_ones")]
@@ -92,6 +100,15 @@ def test_pictures_are_small_and_load_nothing_from_elsewhere() -> None:
         assert len(text) < 150_000
         assert "@font-face" not in text
         assert re.findall(r"(?:href=|url\()[\"']?(?!#)([^\"')]+)", text) == []
+
+
+def test_the_profile_made_for_kohyas_users_trains_the_blocks_they_named() -> None:
+    names: dict[str, dict[str, float]] = {}
+    exec(next(text for name, text in code_blocks("python") if name == "from_kohya.md"), names)
+    trained = [name for name, value in names["profile"].items() if value]
+    singles = [f"single_block_{index}" for index in (7, 12, *range(16, 21))]
+    assert trained == [*(f"double_block_{index}" for index in range(6)), *singles]
+    assert set(names["profile"].values()) == {0.0, 1.0}
 
 
 # -- from OneTrainer ---------------------------------------------------------------------------------------------------
