@@ -90,6 +90,8 @@ def test_defaults_are_onetrainers_but_for_what_its_flux_presets_set():
         ("text_encoder_layer_skip", 1),
         ("transformer.attention_mask", True),
         ("transformer.weight_dtype", "INT_W8A8"),
+        ("vae.weight_dtype", "NFLOAT_4"),
+        ("train_dtype", "FLOAT_16"),
         ("additional_embeddings", [{"placeholder": "<x>"}]),
         ("offset_noise_weight", 0.1),
         ("perturbation_noise_weight", 0.1),

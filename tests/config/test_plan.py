@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockrate.config.files import load_config
+from blockrate.config.files import load_config, parse_config
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.plan import Plan, make_plan, plan_json
 from blockrate.config.train_config import TrainConfig
@@ -22,7 +22,7 @@ GIB = 2**30
 
 def config(multipliers: dict[str, float] | None = None, **fields: object) -> TrainConfig:
     fields = {"layer_filter_preset": "blocks", "block_learning_rate_multiplier": multipliers or {}, **fields}
-    return TrainConfig.model_validate(fields)
+    return parse_config(fields).config
 
 
 def plan(multipliers: dict[str, float] | None = None, **fields: object) -> Plan:
@@ -230,7 +230,8 @@ def test_the_kohya_form_takes_blocks_only() -> None:
 
 def test_form_and_precision_must_fit_the_method() -> None:
     assert "DIFFUSERS does not go with LORA" in str(refusal(output_model_format="DIFFUSERS"))
-    assert "Set it to DIFFUSERS." in str(refusal(training_method="FINE_TUNE"))
+    mismatch = refusal(training_method="FINE_TUNE", output_model_format="KOHYA_LORA")
+    assert "Set it to DIFFUSERS." in str(mismatch)
     for dtype in ("FLOAT_8", "NFLOAT_4", "FLOAT_16"):
         with pytest.raises(ConfigError, match=r"transformer\.weight_dtype"):
             fine_tune(transformer={"weight_dtype": dtype})

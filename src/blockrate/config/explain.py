@@ -9,11 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from blockrate.config.onetrainer import known_names
+from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
 from blockrate.config.parts import Concept, Sample
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import buckets
 from blockrate.core.errors import ConfigError
 from blockrate.core.layer_filter import PRESETS
+from blockrate.core.multipliers import KEY
 
 
 def together(where: str, errors: Sequence[ConfigError]) -> ConfigError:
@@ -30,15 +32,44 @@ def explain(error: ValidationError) -> list[ConfigError]:
 
 def contradictions(config: TrainConfig) -> list[ConfigError]:
     """Return what valid settings contradict each other in, where neither images nor model are needed to see it."""
-    errors = []
+    return [*_of_method(config), *_of_optimizer(config), *_of_values(config), *_of_sizes(config)]
+
+
+def _of_method(config: TrainConfig) -> Iterator[ConfigError]:
+    part, method, form = config.transformer, config.training_method, config.output_model_format
+    if not part.train or (part.stop_training_after == 0 and part.stop_training_after_unit != "NEVER"):
+        where = "transformer.stop_training_after" if part.train else "transformer.train"
+        yield ConfigError(where, "lets nothing train", "Set transformer.train to true and let it stop later or never.")
+    if (method == "LORA") != form.endswith("_LORA"):
+        fitting = "DIFFUSERS_LORA or KOHYA_LORA" if method == "LORA" else "DIFFUSERS"
+        yield ConfigError("output_model_format", f"{form} does not go with {method}", f"Set it to {fitting}.")
+    if method == "FINE_TUNE" and part.weight_dtype not in ("FLOAT_32", "BFLOAT_16"):
+        problem = f"{part.weight_dtype} weights cannot be fine-tuned"
+        yield ConfigError("transformer.weight_dtype", problem, "Use BFLOAT_16 or FLOAT_32, or train a LORA.")
+
+
+def _of_optimizer(config: TrainConfig) -> Iterator[ConfigError]:
+    why, row = differing_rates_refusal(config.optimizer), OPTIMIZERS[config.optimizer.optimizer]
+    for block, multiplier in config.block_learning_rate_multiplier.items():
+        if why and multiplier not in (0.0, 1.0):
+            problem = f"{row.title} cannot give {block} a rate of its own ({multiplier:g}): {why}"
+            able = ", ".join(name for name, other in OPTIMIZERS.items() if other.per_block_rates and other is not row)
+            yield ConfigError("optimizer.optimizer", problem, f"Use only 0.0 and 1.0 in {KEY}, or one of {able}.")
+            return
+
+
+def _of_values(config: TrainConfig) -> Iterator[ConfigError]:
     if config.min_noising_strength >= config.max_noising_strength:
         problem = f"{config.min_noising_strength} is not below max_noising_strength, {config.max_noising_strength}"
-        errors.append(ConfigError("min_noising_strength", problem, "Use 0.0 and 1.0."))
+        yield ConfigError("min_noising_strength", problem, "Use 0.0 and 1.0.")
     if not any((config.mse_strength, config.mae_strength, config.log_cosh_strength, config.huber_strength)):
-        errors.append(ConfigError("mse_strength", "every loss has strength 0", "Set mse_strength to 1."))
+        yield ConfigError("mse_strength", "every loss has strength 0", "Set mse_strength to 1.")
     if config.rolling_backup and config.rolling_backup_count < 2:
         problem = "1 would leave nothing to go back to, should that one be damaged"
-        errors.append(ConfigError("rolling_backup_count", problem, "Use 2 or more, or set rolling_backup to false."))
+        yield ConfigError("rolling_backup_count", problem, "Use 2 or more, or set rolling_backup to false.")
+
+
+def _of_sizes(config: TrainConfig) -> Iterator[ConfigError]:
     sizes = {"resolution": config.resolution}
     for index, image in enumerate(concept.image for concept in config.concepts):
         if image.enable_resolution_override:
@@ -47,8 +78,7 @@ def contradictions(config: TrainConfig) -> list[ConfigError]:
         try:
             buckets(size)
         except ConfigError as error:
-            errors.append(ConfigError(where, error.problem, error.cure))
-    return errors
+            yield ConfigError(where, error.problem, error.cure)
 
 
 def notices(config: TrainConfig) -> list[str]:

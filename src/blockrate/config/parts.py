@@ -11,6 +11,7 @@ Real = Annotated[float, Strict()]
 Fraction = Annotated[float, Strict(), Field(ge=0.0, le=1.0)]
 Pixels = Annotated[int, Strict(), Field(ge=16, le=8192, multiple_of=16)]
 TimeUnit = Literal["NEVER", "EPOCH", "STEP", "SECOND", "MINUTE", "HOUR", "ALWAYS"]
+Precision = Literal["FLOAT_32", "BFLOAT_16", "FLOAT_16"]
 WeightDtype = Literal["FLOAT_32", "BFLOAT_16", "FLOAT_16", "FLOAT_8", "NFLOAT_4"]
 OptimizerName = Literal[
     "ADAMW", "ADAMW_8BIT", "ADAFACTOR", "CAME", "LION", "LION_8BIT", "PRODIGY", "SCHEDULE_FREE_ADAMW", "SGD"
@@ -40,12 +41,12 @@ class Part(Settings):
     """One component of the model."""
 
     model_name: str = setting("", "Load this part from here instead of from the base model: a folder or file")
-    weight_dtype: WeightDtype = setting("BFLOAT_16", "Form of the weights in memory; the last two only if frozen")
 
 
 class TransformerPart(Part):
     """The part that trains."""
 
+    weight_dtype: WeightDtype = setting("BFLOAT_16", "Form of the weights in memory; the last two only if frozen")
     train: Flag = setting(True, "Train the transformer. Off: nothing of it trains, whatever the rates say")
     stop_training_after: Whole | None = setting(None, "Freeze it after this many units; empty = never", ge=0)
     stop_training_after_unit: TimeUnit = setting("NEVER", "Unit of the setting before; NEVER trains to the end")
@@ -57,13 +58,14 @@ class TransformerPart(Part):
 class TextEncoderPart(Part):
     """CLIP or T5: frozen, its outputs are cached."""
 
+    weight_dtype: WeightDtype = setting("BFLOAT_16", "Form of the weights in memory")
     dropout_probability: Fraction = setting(0.0, "Chance of an empty caption for this encoder")
 
 
 class VaePart(Part):
     """Turns images into latents and back: frozen."""
 
-    weight_dtype: WeightDtype = setting("FLOAT_32", "Precision of the VAE. FLOAT_32 keeps the finest detail")
+    weight_dtype: Precision = setting("FLOAT_32", "Precision of the VAE. FLOAT_32 keeps the finest detail")
 
 
 class OptimizerSettings(Settings):

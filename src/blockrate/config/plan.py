@@ -6,7 +6,7 @@ from functools import partial
 from typing import Literal
 
 from blockrate.config.model_files import model_spec
-from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
+from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER
 from blockrate.core.buckets import buckets
@@ -48,13 +48,14 @@ class Plan:
 
 
 def make_plan(config: TrainConfig) -> Plan:
-    """Return the plan of a config. Raises ``ConfigError`` for what cannot train, ``FileError`` for model files."""
-    _check_method(config)
+    """Return the plan of a config that was loaded and so holds no contradiction.
+
+    Raises ``ConfigError`` for what cannot train in this model, ``FileError`` for model files.
+    """
     spec, work = model_spec(config), _work(config)
     architecture = family_of(config.model_type, config.base_model_name).architecture
     check_multipliers(config.block_learning_rate_multiplier, spec.layout, architecture)
     multipliers = complete(config.block_learning_rate_multiplier, spec.layout)
-    _check_optimizer(config, multipliers)
     allowed = _allowed_modules(config, spec)
     trained = {name: module for name, module in allowed.items() if multipliers[module.block or OTHER] > 0}
     _check_trained(config, trained)
@@ -113,29 +114,6 @@ def _allowed_modules(config: TrainConfig, spec: TransformerSpec) -> _Modules:
         problem = f"{', '.join(chosen.patterns)!r} matches none of the {len(candidates)} modules"
         raise ConfigError("layer_filter", problem, "Module names look like transformer_blocks.0.attn.to_q.")
     return allowed
-
-
-def _check_method(config: TrainConfig) -> None:
-    part, method, form = config.transformer, config.training_method, config.output_model_format
-    if not part.train or (part.stop_training_after == 0 and part.stop_training_after_unit != "NEVER"):
-        where = "transformer.stop_training_after" if part.train else "transformer.train"
-        raise ConfigError(where, "lets nothing train", "Set transformer.train to true and let it stop later or never.")
-    if _is_lora(config) != form.endswith("_LORA"):
-        fitting = "DIFFUSERS_LORA or KOHYA_LORA" if _is_lora(config) else "DIFFUSERS"
-        raise ConfigError("output_model_format", f"{form} does not go with {method}", f"Set it to {fitting}.")
-    if not _is_lora(config) and part.weight_dtype not in ("FLOAT_32", "BFLOAT_16"):
-        problem = f"{part.weight_dtype} weights cannot be fine-tuned"
-        raise ConfigError("transformer.weight_dtype", problem, "Use BFLOAT_16 or FLOAT_32, or train a LORA.")
-
-
-def _check_optimizer(config: TrainConfig, multipliers: Mapping[str, float]) -> None:
-    why = differing_rates_refusal(config.optimizer)
-    example = next((name for name, value in multipliers.items() if value not in (0.0, 1.0)), None)
-    if why and example:
-        row = OPTIMIZERS[config.optimizer.optimizer]
-        problem = f"{row.title} cannot give {example} a rate of its own ({multipliers[example]:g}): {why}"
-        able = ", ".join(name for name, other in OPTIMIZERS.items() if other.per_block_rates and other is not row)
-        raise ConfigError("optimizer.optimizer", problem, f"Use only 0.0 and 1.0 in {KEY}, or one of {able}.")
 
 
 def _check_trained(config: TrainConfig, trained: _Modules) -> None:

@@ -13,6 +13,7 @@ from blockrate.config.parts import (
     Flag,
     Fraction,
     OptimizerSettings,
+    Precision,
     Real,
     Sample,
     Settings,
@@ -57,7 +58,7 @@ class TrainConfig(Settings):
     output_model_format: Literal["DIFFUSERS_LORA", "KOHYA_LORA", "DIFFUSERS"] = setting(
         "DIFFUSERS_LORA", "Form of a LoRA file; DIFFUSERS is a fine-tune's folder"
     )
-    output_dtype: Literal["FLOAT_32", "BFLOAT_16", "FLOAT_16"] = setting("FLOAT_32", "Precision of the output")
+    output_dtype: Precision = setting("FLOAT_32", "Precision of the output")
 
     # Learning.
     learning_rate: Real = setting(3e-4, "Base learning rate; a block's rate is this times its multiplier", gt=0)

@@ -288,13 +288,6 @@ def test_compiling_is_by_block(folder):
     assert transformer._compiled_call_impl is None
 
 
-@pytest.mark.parametrize("form", ["FLOAT_8", "NFLOAT_4"])
-def test_a_fine_tune_of_weights_in_few_bits_is_refused(folder, form):
-    chosen = config(folder, transformer={"weight_dtype": form}, training_method="FINE_TUNE")
-    with pytest.raises(ConfigError, match="frozen weights only"):
-        flux1.load_transformer(flux1.locate(chosen), chosen, CPU)
-
-
 def test_nfloat_4_without_bitsandbytes_names_the_cure(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(ConfigError, match="pip install bitsandbytes"):
@@ -305,12 +298,6 @@ def test_float_8_on_apples_gpu_is_refused_before_loading(folder):
     chosen = config(folder, transformer={"weight_dtype": "FLOAT_8"})
     with pytest.raises(ConfigError, match="Use BFLOAT_16"):
         flux1.load_transformer(flux1.locate(chosen), chosen, torch.device("mps"))
-
-
-def test_a_vae_in_few_bits_is_refused(folder):
-    chosen = config(folder, vae={"weight_dtype": "FLOAT_8"})
-    with pytest.raises(ConfigError, match=r"vae\.weight_dtype"):
-        flux1.load_vae(flux1.locate(chosen), chosen, CPU)
 
 
 def test_the_single_files_own_config_is_what_diffusers_would_save(folder):

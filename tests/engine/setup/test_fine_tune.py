@@ -50,12 +50,6 @@ def test_a_frozen_block_keeps_every_byte():
     assert changed == {"double_block_0", "single_block_0", "single_block_1", "single_block_2", None}
 
 
-@pytest.mark.parametrize("dtype", ["FLOAT_8", "NFLOAT_4"])
-def test_weights_kept_in_few_bits_are_refused(dtype):
-    with pytest.raises(ConfigError, match=rf"transformer.weight_dtype: {dtype} weights cannot be trained.*BFLOAT_16"):
-        trained(transformer={"weight_dtype": dtype})
-
-
 def test_an_unknown_block_is_refused():
     with pytest.raises(ConfigError, match="double_block_0 to double_block_1"):
         trained(block_learning_rate_multiplier={"double_block_2": 0.5})

@@ -126,9 +126,6 @@ def load_transformer(files: ModelFiles, config: TrainConfig, device: torch.devic
     FLOAT_8 and NFLOAT_4 are the forms of the blocks' Linears between uses; the rest stays in ``train_dtype``.
     """
     part = config.transformer
-    if part.weight_dtype in ("FLOAT_8", "NFLOAT_4") and config.training_method != "LORA":
-        cure = "Use BFLOAT_16 or FLOAT_32, or train a LoRA."
-        raise ConfigError("transformer.weight_dtype", f"{part.weight_dtype} holds frozen weights only", cure)
     dtype = _compute_dtype("transformer", part.weight_dtype, config, device)
     from diffusers import FluxTransformer2DModel
 
@@ -152,9 +149,6 @@ def load_vae(files: ModelFiles, config: TrainConfig, device: torch.device) -> An
     """Return the AutoencoderKL on the device."""
     from diffusers import AutoencoderKL
 
-    if config.vae.weight_dtype in ("FLOAT_8", "NFLOAT_4"):
-        problem = f"{config.vae.weight_dtype} would spoil the images, and the VAE is small"
-        raise ConfigError("vae.weight_dtype", problem, "Use FLOAT_32 or BFLOAT_16.")
     release()
     vae = AutoencoderKL.from_pretrained(files.vae, dtype=dtype_of(config.vae.weight_dtype), use_safetensors=True)
     return vae.requires_grad_(False).to(device)

@@ -3,7 +3,6 @@
 from torch import nn
 
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import ConfigError
 from blockrate.core.multipliers import check_multipliers, complete
 from blockrate.engine.parameter_groups import block_layout, parameters_by_block
 
@@ -11,13 +10,8 @@ from blockrate.engine.parameter_groups import block_layout, parameters_by_block
 def choose_weights(transformer: nn.Module, config: TrainConfig) -> None:
     """Let the parameters train whose module passes the layer filter and whose block is not at 0.0; freeze the rest.
 
-    With ``transformer.train`` off everything is frozen. Raises ``ConfigError`` for a base that is kept in 8 or 4 bits:
-    small steps would be rounded away.
+    With ``transformer.train`` off everything is frozen.
     """
-    if config.transformer.weight_dtype in ("FLOAT_8", "NFLOAT_4"):
-        problem = f"{config.transformer.weight_dtype} weights cannot be trained"
-        cure = "Use BFLOAT_16 or FLOAT_32 for FINE_TUNE, or train a LORA on them."
-        raise ConfigError("transformer.weight_dtype", problem, cure)
     layout = block_layout(transformer)
     check_multipliers(config.block_learning_rate_multiplier, layout)
     multipliers = complete(config.block_learning_rate_multiplier, layout)
