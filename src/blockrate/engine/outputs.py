@@ -114,7 +114,8 @@ class Outputs:
         files = self._images(self.run.samples, step, averaged=True)
         if self.trainee.ema and self.config.non_ema_sampling:
             files += self._images(self.run.samples / "without-ema", step, averaged=False)
-        self.log.write(Sampled([file.relative_to(self.run.path).as_posix() for file in files]), step=step)
+        if files:  # none if a stop came
+            self.log.write(Sampled([file.relative_to(self.run.path).as_posix() for file in files]), step=step)
         if self._board and self.config.samples_to_tensorboard:
             self._board.images(files, step)
         self._training(step)
