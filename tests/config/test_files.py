@@ -202,6 +202,12 @@ def test_a_fine_tune_without_a_format_writes_a_diffusers_folder():
     assert parse_config({"training_method": "FINE_TUNE"}).config.output_model_format == "DIFFUSERS"
 
 
+def test_a_lora_that_a_fine_tune_does_not_start_from_is_told():
+    (warning,) = parse_config({"training_method": "FINE_TUNE", "lora_model_name": "old.safetensors"}).warnings
+    assert warning.startswith("lora_model_name has no effect")
+    assert parse_config({"lora_model_name": "old.safetensors"}).warnings == []
+
+
 def test_a_filter_that_contradicts_its_preset_is_told_and_wins():
     loaded = parse_config({"layer_filter": "to_q", "layer_filter_preset": "attn-only"})
     assert any("'to_q'" in text and "attn-only" in text for text in loaded.warnings)

@@ -87,6 +87,8 @@ def notices(config: TrainConfig) -> list[str]:
     text, preset = config.layer_filter, PRESETS.get(config.layer_filter_preset)
     if text.strip() and preset and text.replace(" ", "") != ",".join(preset):
         notes.append(f"layer_filter {text!r} is used, not layer_filter_preset {config.layer_filter_preset}")
+    if config.lora_model_name and config.training_method == "FINE_TUNE":
+        notes.append("lora_model_name has no effect: a FINE_TUNE starts from the base model")
     return notes
 
 

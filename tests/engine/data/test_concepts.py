@@ -129,6 +129,8 @@ def test_validation_concepts_give_validation_items_if_validation_is_on(folder: P
     off = Found(*pair, cache=folder.parent / "cache")
     assert off.names == ["dogs/a.png"]
     assert off.warnings[0] == "validation is off: the VALIDATION concepts are not used"
+    alone = Found(pair[0], cache=folder.parent / "cache", validation=True)
+    assert alone.warnings[0].startswith("validation is on, but no concept is of type VALIDATION")
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,8 @@ def _used_concepts(config: TrainConfig, warn: Callable[[str], None]) -> list[int
         raise ConfigError("concepts", "there is none to train on", "Add an enabled one with a folder of images.")
     if "VALIDATION" in kinds.values() and not config.validation:
         warn("validation is off: the VALIDATION concepts are not used")
+    if config.validation and "VALIDATION" not in kinds.values():
+        warn("validation is on, but no concept is of type VALIDATION: nothing is measured")
     return [index for index, kind in kinds.items() if kind == "STANDARD" or config.validation]
 
 
