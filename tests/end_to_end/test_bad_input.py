@@ -64,6 +64,16 @@ def scaled_fp8(folder: Path, model: Path) -> list[str]:
     return [f"transformer.model_name={file}"]
 
 
+def lora_of_higher_rank(folder: Path, model: Path) -> list[str]:
+    import torch
+    from safetensors.torch import save_file
+
+    name = "transformer.transformer_blocks.0.attn.to_q"
+    tensors = {f"{name}.lora_A.weight": torch.zeros(32, 64), f"{name}.lora_B.weight": torch.zeros(64, 32)}
+    save_file(tensors, folder / "start.safetensors")
+    return [f"lora_model_name={folder / 'start.safetensors'}"]
+
+
 def read_only_output(folder: Path, model: Path) -> list[str]:
     (folder / "file").write_text("", encoding="utf-8")
     return [f"output_model_destination={folder / 'file' / 'lora.safetensors'}"]
@@ -92,7 +102,8 @@ CASES = {
     "other architecture": (other_architecture, 65, "SD3Transformer2DModel"),
     "pickle": (pickle_file, 65, "flux.ckpt"),
     "scaled fp8": (scaled_fp8, 65, "scaled.safetensors"),
-    "no place to write": (read_only_output, 73, "lora.safetensors"),
+    "start of a higher rank": (lora_of_higher_rank, 2, "rank 32"),
+    "no place to write": (read_only_output, 73, "cannot be written"),
 }
 
 
@@ -105,6 +116,9 @@ def test_mistake_is_one_message_with_its_exit_code(case: str, small_run: Command
     assert word in done.err
     assert "Traceback" not in done.err + done.out
     assert not (tmp_path / "result.safetensors").exists()
+    if done.run.exists():  # no model was loaded: not even an encoder
+        assert not [event for event in done.events("phase") if event["name"] != "loading"]
+        assert not done.events("started")
 
 
 def test_all_bad_images_are_named_at_once(small_run: Command, tmp_path: Path, tiny_flux: Path):

@@ -20,7 +20,7 @@ from blockrate.engine.preparation import Data, prepare_data
 from blockrate.engine.resume import find_resume
 from blockrate.engine.steps import BadSteps, take_step
 from blockrate.engine.telemetry import BlockTelemetry
-from blockrate.engine.trainee import Trainee, make_trainee
+from blockrate.engine.trainee import Trainee, lora_to_start_from, make_trainee
 from blockrate.run.events import EventLog, Phase, Started, Step
 from blockrate.run.folder import RunFolder, StopFlag
 
@@ -35,6 +35,8 @@ def train(config: TrainConfig, run: RunFolder, log: EventLog, stop: StopFlag) ->
         device, why = pick_device(config)
         print(f"training on {device}: {why}")
         resume = find_resume(config, run, log)
+        if not resume.checkpoint:
+            lora_to_start_from(config)  # what is wrong with it is said now, not after the encoding
         data = prepare_data(config, device, log, stop, check=resume.check_data)
         if config.only_cache:
             return []

@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blockrate.config.model_files import model_spec
 from blockrate.config.train_config import TrainConfig
+from blockrate.core.module_table import modules
 from blockrate.engine import optimizers
 from blockrate.engine.ema import Ema
 from blockrate.engine.lora_file import ADAPTER, LoraWeights, read_lora
 from blockrate.engine.models import flux1
 from blockrate.engine.parameter_groups import parameter_groups, parameters_by_block
 from blockrate.engine.setup.fine_tune import choose_weights
-from blockrate.engine.setup.lora import add_adapters
+from blockrate.engine.setup.lora import add_adapters, check_start
 
 _LORA = ".lora_"  # in PEFT's names of an adapter's parameters
 
@@ -100,9 +102,7 @@ def _prepare(transformer: Any, config: TrainConfig, weights: Mapping[str, Tensor
     """Choose what trains, bring in what was learned, and return the parameters that keep it without training on."""
     if config.training_method == "LORA":
         start = lora_of(weights, config.lora_alpha / config.lora_rank)
-        if not start and config.lora_model_name:
-            start = read_lora(Path(config.lora_model_name))
-        add_adapters(transformer, config, start=start)
+        add_adapters(transformer, config, start=start or lora_to_start_from(config))
         learned = {name: parameter for name, parameter in transformer.named_parameters() if _LORA in name}
     else:
         choose_weights(transformer, config)
@@ -112,6 +112,15 @@ def _prepare(transformer: Any, config: TrainConfig, weights: Mapping[str, Tensor
             for name, parameter in learned.items():
                 parameter.copy_(weights[name])
     return {name: parameter for name, parameter in learned.items() if not parameter.requires_grad}
+
+
+def lora_to_start_from(config: TrainConfig) -> dict[str, LoraWeights]:
+    """Return what ``lora_model_name`` holds, proven to fit: its file and the model's headers are all that is read."""
+    if config.training_method != "LORA" or not config.lora_model_name:
+        return {}
+    start = read_lora(Path(config.lora_model_name))
+    check_start(start, {module.name: module.shape for module in modules(model_spec(config)) if module.linear}, config)
+    return start
 
 
 def lora_of(weights: Mapping[str, Tensor], scale: float) -> dict[str, LoraWeights]:

@@ -163,6 +163,13 @@ def test_a_start_that_does_not_fit_is_refused(start, field):
         adapted(start=start)
 
 
+def test_a_start_outside_the_blocks_is_refused_for_the_kohya_form():
+    start = learned(names=("x_embedder",))
+    with pytest.raises(ConfigError, match=r"output_model_format.*x_embedder"):
+        adapted(start=start, layer_filter_preset="blocks", output_model_format="KOHYA_LORA")
+    assert adapted(start=learned(), layer_filter_preset="blocks", output_model_format="KOHYA_LORA")
+
+
 @pytest.mark.parametrize("options", [{"transformer": {"train": False}}, {"layer_filter": "nothing_like_it"}])
 def test_nothing_left_to_train_is_refused(options):
     with pytest.raises(ConfigError, match="no module is left to train"):

@@ -32,7 +32,7 @@ def add_adapters(
     """
     start = start or {}
     linears = {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
-    _check_start(start, linears, config.lora_rank)
+    check_start(start, {name: (base.out_features, base.in_features) for name, base in linears.items()}, config)
     trained = _chosen(transformer, list(linears), config)
     if not trained:
         cure = "Check transformer.train, layer_filter and block_learning_rate_multiplier."
@@ -93,16 +93,23 @@ def _first_values(
     return down, up
 
 
-def _check_start(start: Mapping[str, LoraWeights], linears: Mapping[str, nn.Linear], rank: int) -> None:
+def check_start(start: Mapping[str, LoraWeights], shapes: Mapping[str, tuple[int, ...]], config: TrainConfig) -> None:
+    """Raise ConfigError if ``start`` does not fit the model, the rank or the format of the output.
+
+    ``shapes``: (out, in) of the model's Linears by full name.
+    """
     for name, weights in start.items():
-        linear = linears.get(name)
         shape = (weights.up.shape[0], weights.down.shape[1])
-        if linear is None or shape != (linear.out_features, linear.in_features):
+        if shapes.get(name) != shape:
             problem = f"has weights of shape {shape} for {name}, which this model " + (
-                "has not" if linear is None else f"has as {(linear.out_features, linear.in_features)}"
+                f"has as {shapes[name]}" if name in shapes else "has not"
             )
             raise ConfigError("lora_model_name", problem, "Start from a LoRA of the same model.")
     most = max((weights.rank for weights in start.values()), default=0)
-    if most > rank:
-        problem = f"{rank} is too small for the LoRA to start from, which has rank {most}"
+    if most > config.lora_rank:
+        problem = f"{config.lora_rank} is too small for the LoRA to start from, which has rank {most}"
         raise ConfigError("lora_rank", problem, f"Set lora_rank to {most} or more.")
+    outside = next((name for name in start if not block_of(name)), None)
+    if outside and config.output_model_format == "KOHYA_LORA":
+        problem = f"KOHYA_LORA holds modules of blocks only, but {outside} has learned and would be lost"
+        raise ConfigError("output_model_format", problem, "Use DIFFUSERS_LORA.")
