@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 from blockrate import BlockLayout
 from blockrate.config.changes import check_changes
 from blockrate.config.files import load_config, parse_config
-from blockrate.config.plan import make_plan, plan_json
+from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.core.multipliers import complete, parse_selection
@@ -61,7 +62,7 @@ def test_what_freezing_saves_is_what_the_plan_counts(row: str, frozen: str) -> N
     table = dict(re.findall(r"(?m)^\| (.+) \| (\d\.\d\d) \|$", (ROOT / "docs" / "blocks.md").read_text("utf-8")))
     multipliers = dict.fromkeys(parse_selection(frozen, LAYOUT), 0.0) if frozen else {}
     settings = {"layer_filter_preset": "blocks", "block_learning_rate_multiplier": multipliers}
-    assert table[row] == f"{plan_json(make_plan(TrainConfig.model_validate(settings)))['step_cost']:.2f}"
+    assert table[row] == f"{asdict(make_plan(TrainConfig.model_validate(settings)))['step_cost']:.2f}"
 
 
 def test_what_late_frozen_blocks_save_a_fine_tune_is_what_the_plan_counts() -> None:
@@ -73,7 +74,7 @@ def test_what_late_frozen_blocks_save_a_fine_tune_is_what_the_plan_counts() -> N
 
 
 def test_the_memory_named_for_the_fine_tune_is_what_the_plan_counts() -> None:
-    facts = plan_json(make_plan(load_config(ROOT / "examples" / "fine_tune.json").config))
+    facts = asdict(make_plan(load_config(ROOT / "examples" / "fine_tune.json").config))
     gib = [round(sum(facts[name].values()) / 2**30) for name in ("memory_bytes", "memory_bytes_all_ones")]
     assert f"needs {gib[0]} GiB instead of {gib[1]}." in (ROOT / "docs" / "blocks.md").read_text(encoding="utf-8")
 

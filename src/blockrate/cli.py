@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -55,9 +55,9 @@ def train(
 @app.command()
 def plan(config: ConfigName, settings: Settings = None, as_json: AsJson = False) -> None:
     """Print what would train at which rate, and what it costs. Loads no weights."""
-    from blockrate.config.plan import make_plan, plan_json
+    from blockrate.config.plan import make_plan
 
-    facts: Mapping[str, Any] = plan_json(make_plan(_load(config, settings).config))
+    facts = asdict(make_plan(_load(config, settings).config))
     _warn(facts["warnings"])
     if as_json:
         return _print(json.dumps(facts))
@@ -166,7 +166,7 @@ def _load(name: str, settings: list[str] | None = None, ignore_unsupported: bool
 
 def _demo_result(run: "RunFolder", loaded: "LoadedConfig") -> Iterator[Any]:
     """What the demo shows: rates and changes block by block, the fall of the loss, the files, what to try next."""
-    from blockrate.config.plan import make_plan, plan_json
+    from blockrate.config.plan import make_plan
     from blockrate.run.events import read_events
     from blockrate.run.lora_norms import inspect_lora
     from blockrate.show import demo_table
@@ -178,7 +178,7 @@ def _demo_result(run: "RunFolder", loaded: "LoadedConfig") -> Iterator[Any]:
     )
     losses = [event["loss"] for event in events if event["type"] == "validated" and event["loss"] is not None]
     report = inspect_lora(outputs[0])
-    yield demo_table(plan_json(make_plan(loaded.config)), rates, {**report.blocks, "other": report.other})
+    yield demo_table(asdict(make_plan(loaded.config)), rates, {**report.blocks, "other": report.other})
     if losses:
         fall = 100 * (1 - losses[-1] / losses[0])
         yield f"loss on fixed noise and timesteps: {losses[0]:.4f} -> {losses[-1]:.4f} ({fall:.0f} % lower)\n"

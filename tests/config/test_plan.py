@@ -1,6 +1,7 @@
 """The plan says what would train, what it costs, and refuses what cannot work before anything is loaded."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from blockrate.config.files import load_config, parse_config
 from blockrate.config.optimizers import OPTIMIZERS
-from blockrate.config.plan import Plan, make_plan, plan_json
+from blockrate.config.plan import Plan, make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import ConfigError, FileError
@@ -268,7 +269,7 @@ def test_every_family_has_a_plan(name: str) -> None:
 
 def test_the_json_is_to_the_letter_of_the_interface() -> None:
     made = plan({"double_block_0": 0.5})
-    facts = json.loads(json.dumps(plan_json(made)))
+    facts = json.loads(json.dumps(asdict(made)))
     assert list(facts) == [
         "model_type", "training_method", "base_learning_rate", "groups", "first_trained_block", "memory_bytes",
         "memory_bytes_all_ones", "step_cost", "warnings",

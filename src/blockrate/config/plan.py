@@ -1,7 +1,7 @@
 """What a config would train, block by block, what it costs, and every refusal that needs neither weights nor images."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -34,7 +34,10 @@ class PlannedGroup:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do, at its largest resolution. ``step_cost``: FLOPs relative to all multipliers at 1.0."""
+    """What a run would do, at its largest resolution; ``plan --json`` prints these names.
+
+    ``step_cost``: FLOPs relative to all multipliers at 1.0.
+    """
 
     model_type: str
     training_method: str
@@ -81,11 +84,6 @@ def make_plan(config: TrainConfig) -> Plan:
             *_cost_warnings(config, spec, multipliers, trained),
         ),
     )
-
-
-def plan_json(plan: Plan) -> dict[str, object]:
-    """Return what ``blockrate plan --json`` prints."""
-    return asdict(plan)
 
 
 def _groups(config: TrainConfig, multipliers: Mapping[str, float], allowed: _Modules) -> Iterator[PlannedGroup]:
