@@ -25,7 +25,7 @@ _SHARD_SIZE = "5GB"  # of training precision: one shard at a time is copied to t
 def export(path: Path, transformer: ModelMixin, config: TrainConfig, *, metadata: Mapping[str, str]) -> None:
     """Write what was trained to ``path`` in the config's format and precision; an older export is replaced safely.
 
-    Raises NotANumberError and leaves the older one, ConfigError, WriteError.
+    Raises NotANumberError and leaves the older one, WriteError.
     """
     dtype = dtype_of(config.output_dtype)
     if config.output_model_format == "DIFFUSERS":

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from blockrate.core.blocks import BlockLayout, block_of, plain_name
-from blockrate.core.errors import ConfigError, FileError, NotANumberError
+from blockrate.core.errors import FileError, NotANumberError
 from blockrate.core.lora_keys import adapter_config, adapter_scale, is_text_encoder, method_of, split_key
 from blockrate.core.lora_names import SWAPPED_HALVES, bfl_modules, file_names, kohya_name
 from blockrate.run.durable import atomic_write, make_folder
@@ -58,7 +58,7 @@ def save_lora(
     """Write ``weights`` so that every reader applies them as they were trained; an older file is replaced atomically.
 
     ``file_format``: DIFFUSERS_LORA (scale folded into ``lora_B``, because only diffusers reads a scale from the header)
-    or KOHYA_LORA (modules of blocks only, alpha per module). Raises NotANumberError, ConfigError, WriteError.
+    or KOHYA_LORA (modules of blocks only, alpha per module). Raises NotANumberError, WriteError.
     """
     assert weights, "nothing was trained"
     kohya = file_format == "KOHYA_LORA"
@@ -113,9 +113,8 @@ def finite(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         return cast
     if tensor.isfinite().all():
         raise NotANumberError(str(path), f"{name} is too large for {dtype}", "Set output_dtype to BFLOAT_16.")
-    raise NotANumberError(
-        str(path), f"not written: {name} is not a number any more", "Lower the learning rate and go on from a backup."
-    )
+    problem = f"not written: {name} is not a number any more"
+    raise NotANumberError(str(path), problem, "Lower the learning rate and go on from a backup.")
 
 
 # --- the diffusers form ---
@@ -143,12 +142,7 @@ def _kohya_tensors(weights: Mapping[str, LoraWeights]) -> dict[str, Tensor]:
             tensors[f"{kohya_name(bfl)}.lora_up.weight"] = fused.up
             # alpha of the whole rank: readers divide by the rows of lora_down, sd-scripts' split_qkv forgets it
             tensors[f"{kohya_name(bfl)}.alpha"] = torch.tensor(fused.scale * fused.rank)
-    if left:
-        raise ConfigError(
-            "output_model_format",
-            f"KOHYA_LORA has no names for modules outside the blocks ({', '.join(list(left)[:3])}), readers drop them",
-            "Use DIFFUSERS_LORA, or train blocks only: layer_filter_preset `blocks`.",
-        )
+    assert not left, f"the kohya form has no names for {list(left)[:3]}: plan and check_start refuse them"
     return tensors
 
 
