@@ -156,6 +156,7 @@ def test_a_stop_in_any_phase_loses_no_step(
     assert [step_of(path) for path in checkpoints(run.checkpoints)] == done[-1:]
     assert bool(done) == (moment in ("training", "sampling", "saving"))
     assert not events(run, "sampled") or moment == "saving"
+    assert moment != "caching" or len([event for event in events(run, "phase") if event["name"] == "caching"]) == 1
     monkeypatch.undo()
     small.live(small.config(tmp_path / "run", **settings))
     assert [event["step"] for event in events(run, "step")] == list(range(1, 13))
@@ -249,3 +250,17 @@ def test_what_was_skipped_at_first_is_not_skipped_in_the_next_life(small: Small,
         small.live(small.config(tmp_path, epochs=epochs, **settings))
     exports = sorted(path.name[-20:-12] for path in tmp_path.glob("result-step-*.safetensors"))
     assert [int(name) for name in exports] == [4, 6, 8, 10, 12]
+
+
+def test_curves_that_the_disk_does_not_take_stop_nothing(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = pytest.importorskip("torch.utils.tensorboard")
+
+    def full(*given: Any, **named: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(board.SummaryWriter, "add_scalar", full)
+    run = small.live(small.config(tmp_path, epochs=2, tensorboard=True))
+    assert [event["code"] for event in events(run, "warned")] == ["tensorboard"]
+    assert len(events(run, "step")) == 3

@@ -1,6 +1,7 @@
 """TensorBoard scalars and images, when tensorboard is installed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +30,35 @@ class Board:
 
     def scalars(self, values: Mapping[str, float | None], step: int) -> None:
         """Add one point to each curve that has a value."""
-        writer = self._open()
-        for name, value in values.items():
-            if writer and value is not None:
-                writer.add_scalar(name, value, step)
+        with self._writing() as writer:
+            for name, value in values.items():
+                if writer and value is not None:
+                    writer.add_scalar(name, value, step)
 
     def images(self, files: Sequence[Path], step: int) -> None:
         """Show samples under their number, so that a slider goes through the steps."""
-        if writer := self._open():
-            import numpy as np
-            from PIL import Image
+        import numpy as np
+        from PIL import Image
 
-            for number, file in enumerate(files):
+        with self._writing() as writer:
+            for number, file in enumerate(files if writer else ()):
                 with Image.open(file) as image:
                     writer.add_image(f"samples/{number}", np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def close(self) -> None:
         """Write what is still in memory."""
         if self._writer:
-            self._writer.close()
+            with self._writing() as writer:
+                writer.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Any]:
+        """Give the writer, or None. A disk that takes no more curves ends them, not the training."""
+        try:
+            yield self._open()
+        except OSError as error:
+            self._missing, self._writer = True, None
+            self.log.write(Warned("tensorboard", f"no more curves for TensorBoard: {error}"), step=self.log.step)
 
     def _open(self) -> Any:
         if self._writer is None and not self._missing:
@@ -56,7 +67,8 @@ class Board:
             except ImportError:
                 self._missing = True
                 cure = "install it with `pip install tensorboard`, or set tensorboard to false"
-                self.log.write(Warned("tensorboard", f"tensorboard is not installed: no curves; {cure}"), step=0)
+                warning = f"tensorboard is not installed: no curves; {cure}"
+                self.log.write(Warned("tensorboard", warning), step=self.log.step)
             else:
                 self._writer = SummaryWriter(str(self.folder))
         return self._writer
