@@ -1,18 +1,14 @@
 """Every module of a FLUX.1 transformer that owns parameters, so that plan and window need neither torch nor weights."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from blockrate.core.blocks import block_of, block_path, split_block
-from blockrate.core.families import TransformerSpec
+from blockrate.core.families import FLUX1, TransformerSpec
 
 Tokens = Literal["image", "text", "joint", "one"]
 
-# The modules of each kind of block, their names in BFL's files, and the steps they are used in: see its "about".
-FLUX1: dict[str, Any] = json.loads(Path(__file__).with_name("flux1.json").read_text("utf-8"))
 _SINUSOIDAL = 256  # channels of the timestep and guidance embedding
 
 

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from blockrate.core.blocks import block_path, split_block
-from blockrate.core.families import TransformerSpec
-from blockrate.core.module_table import FLUX1, Module, Tokens, modules
+from blockrate.core.families import FLUX1, TransformerSpec
+from blockrate.core.module_table import Module, Tokens, modules
 
 _ATTENTION = "attention"  # stands in flux1.json for what has no weights
 WEIGHT_BYTES = {"FLOAT_32": 4.0, "BFLOAT_16": 2.0, "FLOAT_16": 2.0, "FLOAT_8": 1.0, "NFLOAT_4": 0.53}
