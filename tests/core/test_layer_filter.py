@@ -67,6 +67,6 @@ def test_patterns_split_at_commas_outside_brackets(text: str, patterns: tuple[st
     assert split_patterns(text) == patterns
 
 
-@given(st.lists(st.text("abc.()[]{}", min_size=1).filter(lambda text: not set(text) & set("([{"))))
+@given(st.lists(st.text("abc.)]}", min_size=1)))
 def test_joined_patterns_come_back(patterns: list[str]) -> None:
     assert split_patterns(",".join(patterns)) == tuple(patterns)
