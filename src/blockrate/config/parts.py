@@ -21,13 +21,7 @@ OptimizerName = Literal[
 class Settings(BaseModel):
     """Settings that refuse unknown names and not-a-number, at loading and at every assignment."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        validate_assignment=True,
-        allow_inf_nan=False,
-        coerce_numbers_to_str=True,
-        protected_namespaces=(),
-    )
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 def setting(default: Any, description: str, **limits: Any) -> Any:
