@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from blockrate.engine.schedules import rate_factor, set_rates
 
-SCHEDULERS = ("CONSTANT", "LINEAR", "COSINE", "COSINE_WITH_RESTARTS")
+SCHEDULERS = ("CONSTANT", "LINEAR", "COSINE", "COSINE_WITH_RESTARTS", "COSINE_WITH_HARD_RESTARTS")
 schedules = st.fixed_dictionaries(
     {
         "scheduler": st.sampled_from(SCHEDULERS),
@@ -72,10 +72,16 @@ def test_linear_and_cosine_fall_to_the_floor_and_stay():
     assert factors(scheduler="COSINE")[25] == pytest.approx(0.5 + 0.5 * math.cos(math.pi / 4))
 
 
-def test_restarts_begin_anew_at_the_full_rate():
-    curve = factors(scheduler="COSINE_WITH_RESTARTS", cycles=4.0)
+def test_hard_restarts_begin_anew_at_the_full_rate():
+    curve = factors(scheduler="COSINE_WITH_HARD_RESTARTS", cycles=4.0)
     assert [step for step, factor in enumerate(curve) if factor == 1.0] == [0, 25, 50, 75]
-    assert factors(scheduler="COSINE_WITH_RESTARTS") == pytest.approx(factors(scheduler="COSINE"))
+    assert factors(scheduler="COSINE_WITH_HARD_RESTARTS") == pytest.approx(factors(scheduler="COSINE"))
+
+
+def test_restarts_swing_up_as_slowly_as_they_fell():
+    curve = factors(scheduler="COSINE_WITH_RESTARTS", cycles=2.0)
+    assert [curve[step] for step in (0, 25, 50, 75)] == pytest.approx([1.0, 0.0, 1.0, 0.0])
+    assert curve[10] == pytest.approx(curve[40])
 
 
 def test_rates_start_from_what_the_groups_had():

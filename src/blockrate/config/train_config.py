@@ -62,9 +62,9 @@ class TrainConfig(Settings):
 
     # Learning.
     learning_rate: Real = setting(3e-4, "Base learning rate; a block's rate is this times its multiplier", gt=0)
-    learning_rate_scheduler: Literal["CONSTANT", "LINEAR", "COSINE", "COSINE_WITH_RESTARTS"] = setting(
-        "CONSTANT", "How the rate falls over the run; the ratio between blocks never changes"
-    )
+    learning_rate_scheduler: Literal[
+        "CONSTANT", "LINEAR", "COSINE", "COSINE_WITH_RESTARTS", "COSINE_WITH_HARD_RESTARTS"
+    ] = setting("CONSTANT", "How the rate falls over the run; the ratio between blocks never changes")
     learning_rate_warmup_steps: Real = setting(200.0, "Steps in which the rate rises; up to 1: a fraction of all", ge=0)
     learning_rate_cycles: Real = setting(1.0, "How often a schedule with restarts begins anew", gt=0)
     learning_rate_min_factor: Fraction = setting(0.0, "Floor of the schedule, as a factor of the rate")

@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 import torch
 
-# The fall from 1 to 0 over a progress of 0..1; ``cycles`` counts the restarts' waves.
+# The fall from 1 to 0 over a progress of 0..1, by OneTrainer's names; ``cycles`` counts restarts, soft or at once.
 _SHAPES: dict[str, Callable[[float, float], float]] = {
     "CONSTANT": lambda _progress, _cycles: 1.0,
     "LINEAR": lambda progress, _cycles: 1.0 - progress,
     "COSINE": lambda progress, _cycles: 0.5 + 0.5 * math.cos(math.pi * progress),
-    "COSINE_WITH_RESTARTS": lambda progress, cycles: (
+    "COSINE_WITH_RESTARTS": lambda progress, cycles: 0.5 + 0.5 * math.cos(2 * math.pi * progress * cycles),
+    "COSINE_WITH_HARD_RESTARTS": lambda progress, cycles: (
         0.5 + 0.5 * math.cos(math.pi * (progress * cycles % 1.0)) if progress < 1.0 else 0.0
     ),
 }
