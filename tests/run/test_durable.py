@@ -225,3 +225,9 @@ def test_windows_waits_for_whoever_holds_the_file(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     durable.atomic_write(tmp_path / "file", "new")
     assert (tmp_path / "file").read_text() == "new"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such rights")
+def test_written_files_are_no_programs(tmp_path: Path) -> None:
+    durable.atomic_write(tmp_path / "config.json", "{}")
+    assert not (tmp_path / "config.json").stat().st_mode & 0o111

@@ -200,7 +200,7 @@ def _rename(source: Path, target: Path) -> None:
 
 
 def _write_file(path: Path, content: bytes) -> None:
-    descriptor = _open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0))
+    descriptor = _open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
     try:
         rest = memoryview(content)
         while rest:  # one call may write less than asked, and never more than 2 GiB
