@@ -53,11 +53,13 @@ def train(
 
 
 @app.command()
-def plan(config: ConfigName, settings: Settings = None, as_json: AsJson = False) -> None:
+def plan(
+    config: ConfigName, settings: Settings = None, ignore_unsupported: Unsupported = False, as_json: AsJson = False
+) -> None:
     """Print what would train at which rate, and what it costs. Loads no weights."""
     from blockrate.config.plan import make_plan
 
-    facts = asdict(make_plan(_load(config, settings).config))
+    facts = asdict(make_plan(_load(config, settings, ignore_unsupported).config))
     _warn(facts["warnings"])
     if as_json:
         return _print(json.dumps(facts))
