@@ -6,10 +6,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from lives import Small, make_small
 
 # Toy tensors gain nothing from threads, and threads of busy cores wait for each other: up to 200 times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A busy machine is no fault of a property. CI draws the same examples every time, so that it never fails by luck.
+settings.register_profile(
+    "blockrate", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
+)
+settings.load_profile("blockrate")
 
 
 @pytest.fixture(scope="session")
