@@ -245,7 +245,7 @@ def test_plan_shows_equal_neighbours_as_one_row(blockrate: Blockrate) -> None:
     rows = {line[0]: line[1:] for line in lines if len(line) == 5 and "block" in line[0]}
     assert list(rows) == ["double_block_0-1", "double_block_2-18", "single_block_0-36", "single_block_37"]
     assert rows["double_block_0-1"] == ["0", "0", "-", "frozen"]
-    assert rows["single_block_37"][1:] == ["0.5", "0.00015", "trained"]
+    assert rows["single_block_37"][1:] == ["0.5", "1.50e-04", "trained"]
 
 
 def lora_file(path: Path) -> dict[str, float]:
@@ -288,7 +288,7 @@ def test_the_demo_shows_rates_changes_loss_files_and_what_to_try(
     rows = [line.split() for line in out.splitlines()]
     assert code == 0
     assert ["double_block_0-1", "0", "-", "0"] in rows
-    assert ["double_block_2", "0.0003", "0.0003", "3"] in rows
+    assert ["double_block_2", "3.00e-04", "3.00e-04", "3.0000"] in rows
     assert ["single_block_37", "0.00015", "0.00015", "1.5"] in rows
     assert "2.0000 -> 1.5000 (25 % lower)" in out
     assert f"LoRA file   {run.path / 'lora.safetensors'}" in out

@@ -55,7 +55,7 @@ def plan_table(plan: Mapping[str, Any]) -> Iterator[Table | str]:
     columns = ("block", "parameters each", "multiplier", "learning rate", "status")
     yield _table(columns, ((g["name"], f"{g['parameters']:,}", *_rates(g), g["status"]) for g in plan["groups"]))
     trained = sum(group["parameters"] for group in plan["groups"])
-    method, rate = f"{plan['training_method']} of {plan['model_type']}", f"{plan['base_learning_rate']:.3g}"
+    method, rate = f"{plan['training_method']} of {plan['model_type']}", f"{plan['base_learning_rate']:.2e}"
     yield f"{method}: {trained:,} parameters train, base rate {rate}"
     yield f"first trained block: {plan['first_trained_block'] or 'none before the other parameters'}"
     now, ones = (sum(plan[key].values()) / GIB for key in ("memory_bytes", "memory_bytes_all_ones"))
@@ -80,8 +80,10 @@ def demo_table(plan: Mapping[str, Any], rates: Mapping[str, float], changes: Map
     """Per block: the rate asked for, the rate in the optimizer, the norm of the weight change in the file."""
     names = {group["name"]: group["multiplier"] for group in plan["groups"] if group["status"] != "filtered"}
     asked = {name: plan["base_learning_rate"] * multiplier for name, multiplier in names.items()}
-    used = {name: f"{rates[name]:.3g}" if name in rates else "-" for name in names}
-    rows = [(name, f"{asked[name]:.3g}", used[name], f"{changes.get(name, 0.0):.4g}") for name in names]
+    used = {name: f"{rates[name]:.2e}" if name in rates else "-" for name in names}
+    wanted = {name: f"{rate:.2e}" if rate else "0" for name, rate in asked.items()}
+    changed = {name: f"{changes[name]:.4f}" if changes.get(name) else "0" for name in names}
+    rows = [(name, wanted[name], used[name], changed[name]) for name in names]
     return _table(("block", "rate asked", "rate in the optimizer", "weight change"), rows)
 
 
@@ -163,7 +165,7 @@ def _signals_handed_on(run: RunFolder, view: View) -> Iterator[list[int]]:
 
 
 def _rates(group: Mapping[str, Any]) -> tuple[str, str]:
-    return f"{group['multiplier']:g}", f"{group['learning_rate']:.3g}" if group["status"] == "trained" else "-"
+    return f"{group['multiplier']:g}", f"{group['learning_rate']:.2e}" if group["status"] == "trained" else "-"
 
 
 def _number(value: float | None, form: str) -> str:
