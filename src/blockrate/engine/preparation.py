@@ -66,14 +66,19 @@ def prepare_data(
         prompt_identity=flux1.prompt_identity(files, config),
     )
     samples = [sample for sample in config.samples if sample.enabled]
+    lengths: list[int] = []
     cache.fill(
         [*schedule.every_sample(), *(sample for batch in validation for sample in batch)],
         load_image_encoder=lambda: _image_encoder(files, config, device),
-        load_prompt_encoder=lambda: _prompt_encoder(files, config, device),
+        load_prompt_encoder=lambda: _prompt_encoder(files, config, device, lengths),
         progress=caching,
         should_stop=lambda: stop.requested,
         prompts=[sample.prompt for sample in samples],
     )
+    if cut := [length for length in lengths if length > config.text_encoder_2_sequence_length]:
+        message = f"{len(cut)} captions are cut at {config.text_encoder_2_sequence_length} tokens, the longest has "
+        cure = f"{max(cut)}: raise text_encoder_2_sequence_length, up to 512"
+        log.write(Warned("data", message + cure), step=0)
     stop.obey()
     prompts = [EncodedPrompt(sample, *cache.prompt(sample.prompt)) for sample in samples]
     return Data(files, schedule, cache, validation, prompts, fingerprint)
@@ -84,9 +89,17 @@ def _image_encoder(files: flux1.ModelFiles, config: TrainConfig, device: torch.d
     return lambda images: flux1.encode_images(vae, images)
 
 
-def _prompt_encoder(files: flux1.ModelFiles, config: TrainConfig, device: torch.device) -> PromptEncoder:
+def _prompt_encoder(
+    files: flux1.ModelFiles, config: TrainConfig, device: torch.device, lengths: list[int]
+) -> PromptEncoder:
+    """``lengths`` gets the tokens of every prompt that is encoded."""
     encoders = flux1.load_text_encoders(files, config, device)
-    return lambda prompts: flux1.encode_prompts(encoders, prompts)
+
+    def encode(prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        lengths.extend(flux1.prompt_lengths(encoders, prompts))
+        return flux1.encode_prompts(encoders, prompts)
+
+    return encode
 
 
 def _fingerprint(items: Sequence[Item], config: TrainConfig) -> str:

@@ -120,6 +120,11 @@ def encode_prompts(encoders: TextEncoders, prompts: Sequence[str]) -> tuple[Tens
     return encoders.t5(t5_tokens.to(encoders.t5.device)).last_hidden_state, pooled
 
 
+def prompt_lengths(encoders: TextEncoders, prompts: Sequence[str]) -> list[int]:
+    """Return how many tokens of T5 each prompt has before any is cut."""
+    return [len(tokens) for tokens in encoders.t5_tokenizer(list(prompts), verbose=False).input_ids]
+
+
 def load_transformer(files: ModelFiles, config: TrainConfig, device: torch.device) -> Any:
     """Return the FluxTransformer2DModel on the device, frozen, in the forms of its config.
 
