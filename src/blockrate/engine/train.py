@@ -30,6 +30,7 @@ def train(config: TrainConfig, run: RunFolder, log: EventLog, stop: StopFlag) ->
 
     Goes on from the newest whole checkpoint, if there is one.
     """
+    plan = make_plan(config)  # refuses what cannot train, before anything is loaded
     check_destination(Path(config.output_model_destination), folder=config.training_method == "FINE_TUNE")
     with _reproducible(config.deterministic):
         device, why = pick_device(config)
@@ -43,7 +44,7 @@ def train(config: TrainConfig, run: RunFolder, log: EventLog, stop: StopFlag) ->
         log.write(Phase("loading"), step=resume.step)
         trainee = make_trainee(data.files, config, device, weights=resume.weights())
         stop.obey()
-        log.write(_started(config, trainee), step=resume.step)
+        log.write(_started(config, trainee, plan.first_trained_block), step=resume.step)
         total_steps = resume.schedule_length(data.schedule.number_of_steps)
         resume.restore(trainee, log)
         outputs = Outputs(config, run, log, trainee, data, stop, step=resume.step, total_steps=total_steps)
@@ -86,7 +87,7 @@ def rate_factor(config: TrainConfig, step: int, total_steps: int) -> float:
     )
 
 
-def _started(config: TrainConfig, trainee: Trainee) -> Started:
+def _started(config: TrainConfig, trainee: Trainee, first_trained_block: str | None) -> Started:
     """Tell what was really built: groups and rates from the optimizer, the rest from the plan."""
     groups = [
         {
@@ -98,7 +99,7 @@ def _started(config: TrainConfig, trainee: Trainee) -> Started:
         }
         for group in trainee.optimizer.param_groups
     ]
-    return Started(config_hash(config), os.getpid(), groups, make_plan(config).first_trained_block)
+    return Started(config_hash(config), os.getpid(), groups, first_trained_block)
 
 
 @contextmanager
