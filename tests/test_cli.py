@@ -289,7 +289,7 @@ def test_the_demo_shows_rates_changes_loss_files_and_what_to_try(
     assert code == 0
     assert ["double_block_0-1", "0", "-", "0"] in rows
     assert ["double_block_2", "3.00e-04", "3.00e-04", "3.0000"] in rows
-    assert ["single_block_37", "0.00015", "0.00015", "1.5"] in rows
+    assert ["single_block_37", "1.50e-04", "1.50e-04", "1.5000"] in rows
     assert "2.0000 -> 1.5000 (25 % lower)" in out
     assert f"LoRA file   {run.path / 'lora.safetensors'}" in out
     assert "inspect" in out
