@@ -40,17 +40,18 @@ def main() -> None:
         "MiB a checkpoint",
         "seconds a checkpoint",
         "% of the run",
-        "+ export: s",
+        "seconds an export",
         "% of the run",
     ]
     table("Saving, at one save in 30 minutes", header, rows)
 
 
 def costs(config: TrainConfig, folder: Path, rounds: int) -> list[str]:
-    """Return a row: size, seconds and share of a checkpoint, and of a checkpoint with an export."""
+    """Return a row: MiB, seconds and share of the run of a checkpoint, then seconds and share of an export."""
     trainee = full_size_lora(config)
     interval = config.backup_after * SECONDS[config.backup_after_unit]
     checkpoints, exports, size = Times(), Times(), 0
+    folder.mkdir(exist_ok=True)
     for step in range(1, rounds + 1):
         with checkpoints.measure():
             path = save_checkpoint(folder, trainee, config, step=step, total_steps=rounds, data="")
@@ -58,15 +59,11 @@ def costs(config: TrainConfig, folder: Path, rounds: int) -> list[str]:
             export(folder / "lora.safetensors", trainee.transformer, config, metadata=file_metadata(config))
         size = sum(file.stat().st_size for file in path.iterdir())
         shutil.rmtree(path)
-    both = [one + other for one, other in zip(checkpoints.wall, exports.wall, strict=True)]
-    shares = [[100 * seconds / interval for seconds in values] for values in (checkpoints.wall, both)]
-    return [
-        f"{size / 2**20:.0f}",
-        spread(checkpoints.wall, ".2f"),
-        spread(shares[0]),
-        spread(both, ".2f"),
-        spread(shares[1]),
-    ]
+    figures = [f"{size / 2**20:.0f}"]
+    for times in (checkpoints, exports):
+        shares = [100 * seconds / interval for seconds in times.wall]
+        figures += [spread(times.wall, ".2f"), spread(shares, ".2f")]
+    return figures
 
 
 def full_size_lora(config: TrainConfig) -> Trainee:

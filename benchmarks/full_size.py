@@ -56,45 +56,44 @@ class Scale:
 
 
 def main() -> None:
-    """Print a table for each precision."""
-    rounds = arguments(__doc__, rounds=10).rounds
+    """Print a table for each precision, and one for fine-tuning; ``--table`` 1 to 4 prints that one only."""
+    options = arguments(__doc__, rounds=5 if torch.cuda.is_available() else 3, table=0)
     with scratch():
         scale = _scale()
-        for weight_dtype in WEIGHT_DTYPES:
-            rows = [row for name in scale.profiles for row in measure(scale, weight_dtype, name, rounds)]
-            table(f"LoRA rank 16 on {weight_dtype}, batch 1, checkpointing", _HEADER, rows)
-        rows = [row for name in scale.profiles for row in measure(scale, "BFLOAT_16", name, rounds, method="FINE_TUNE")]
-        table("Fine-tune of BFLOAT_16, batch 1, checkpointing, AdamW with stochastic rounding", _HEADER, rows)
+        for number, (title, changes) in enumerate(_TABLES.items(), start=1):
+            if options.table in (0, number):
+                rows = [row for profile in scale.profiles for row in measure(scale, profile, changes, options.rounds)]
+                table(f"{title}, batch 1, checkpointing", _HEADER, rows)
 
 
 _HEADER = ("trains", "pixels", "steps/s", "step / bare loop", "peak GiB", "peak GiB, bare")
+_TABLES: dict[str, dict[str, Any]] = {
+    **{f"LoRA rank 16 on {name}": {"transformer": {"weight_dtype": name}} for name in WEIGHT_DTYPES},
+    "Fine-tune of BFLOAT_16, AdamW with stochastic rounding": {
+        "training_method": "FINE_TUNE",
+        "optimizer": {"optimizer": "ADAMW", "stochastic_rounding": True},
+    },
+}
 
 
-def measure(scale: Scale, weight_dtype: str, profile: str, rounds: int, *, method: str = "LORA") -> Iterator[list[str]]:
-    """Yield a row for each image size: the trainer's step and the bare loop's, in turns."""
-    config = TrainConfig.model_validate(
-        {
-            "training_method": method,
-            "transformer": {"weight_dtype": weight_dtype},
-            "block_learning_rate_multiplier": scale.profiles[profile],
-            "optimizer": {"optimizer": "ADAMW", "stochastic_rounding": method == "FINE_TUNE"},
-            "lora_alpha": 16.0,
-        }
-    )
-    for size in scale.sizes:
-        try:
-            yield [profile, str(size), *_figures(scale, config, size, rounds)]
-        except torch.OutOfMemoryError:
-            yield [profile, str(size), "out of memory", "", "", ""]
-        except ConfigError as error:  # bitsandbytes is missing
-            yield [profile, str(size), str(error), "", "", ""]
-        gc.collect()
-        torch.cuda.empty_cache()
+def measure(scale: Scale, profile: str, changes: dict[str, Any], rounds: int) -> Iterator[list[str]]:
+    """Yield a row for each image size: the trainer's step and the bare loop's, in turns, on one model."""
+    multipliers = {"block_learning_rate_multiplier": scale.profiles[profile]}
+    config = TrainConfig.model_validate({**multipliers, "lora_alpha": 16.0, **changes})
+    gc.collect()
+    torch.cuda.empty_cache()  # of the profile before
+    try:
+        with random_weights(scale):
+            trainee = make_trainee(_FILES, config, scale.device)
+        for size in scale.sizes:
+            yield [profile, str(size), *_figures(scale, trainee, config, size, rounds)]
+    except torch.OutOfMemoryError:
+        yield [profile, "", "out of memory", "", "", ""]
+    except ConfigError as error:  # bitsandbytes is missing
+        yield [profile, "", str(error), "", "", ""]
 
 
-def _figures(scale: Scale, config: TrainConfig, size: int, rounds: int) -> list[str]:
-    with random_weights(scale):
-        trainee = make_trainee(_FILES, config, scale.device)
+def _figures(scale: Scale, trainee: Trainee, config: TrainConfig, size: int, rounds: int) -> list[str]:
     batch = _batch(scale, size)
     cases = {"ours": _ours(trainee, batch, config), "bare": bare_loop(trainee, batch, trainee.optimizer)}
     peaks = {name: _peak(step, scale.device) for name, step in cases.items()}
