@@ -19,7 +19,7 @@ _ANOTHER_RUN = (
 # What decides which state an optimizer keeps, and in which form.
 _STATE = ("min_8bit_size", "stochastic_rounding", "fused", "slice_p", "relative_step")
 _SILENT = ("workspace_dir", "cache_dir", "optimizer_defaults", "concepts")
-_FRESH = "Set it back, or start anew with --fresh: the earlier run is kept aside."
+_FRESH = "or start anew with --fresh: the earlier run is kept aside."
 
 
 def check_changes(before: TrainConfig, now: TrainConfig, *, reset: Reset = None) -> list[str]:
@@ -31,16 +31,17 @@ def check_changes(before: TrainConfig, now: TrainConfig, *, reset: Reset = None)
     differences = list(_differences(before.model_dump(mode="json"), now.model_dump(mode="json")))
     for path, was, is_now in differences:
         if path in _ANOTHER_RUN:
-            raise ConfigError(path, f"the run was trained with {was!r}, the config says {is_now!r}", _FRESH)
+            problem = f"the run was trained with {was!r}, the config says {is_now!r}"
+            raise ConfigError(path, problem, f"Set it back, {_FRESH}")
     old, new = _state(before), _state(now)
     for path in {**old, **new}:
         if old.get(path) != new.get(path) and reset != "all":
             problem = f"the run was trained with {old.get(path)}, whose optimizer state {new.get(path)} cannot use"
-            cure = f"Or add --reset-optimizer all: the weights stay, the moments begin anew. {_FRESH}"
-            raise ConfigError(path, problem, cure)
+            cure = "Set it back; or add --reset-optimizer all: the weights stay, the moments begin anew; "
+            raise ConfigError(path, problem, cure + _FRESH)
     if before.layer_filter_in_effect() != now.layer_filter_in_effect() and reset is None:
         problem = f"the run was trained with {_words(before)}, the config says {_words(now)}"
-        cure = "Or add --reset-optimizer new: new modules begin with fresh moments, lost ones keep what they learned. "
+        cure = "Set it back; or add --reset-optimizer new: new modules begin with fresh moments, others keep theirs; "
         raise ConfigError("layer_filter", problem, cure + _FRESH)
     return [
         f"{path}: changed" if isinstance(was, list) else f"{path}: {was!r} -> {is_now!r}"
