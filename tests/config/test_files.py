@@ -1,6 +1,7 @@
 """Loading configs: bad files, --set, concepts in files of their own, and messages that help."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,29 @@ def test_a_wrong_concept_file_is_told(tmp_path, monkeypatch, content):
         Path("c.json").write_text(content)
     with pytest.raises(ConfigError):
         parse_config({"concept_file_name": "c.json"})
+
+
+def test_the_home_folder_may_be_written_as_a_tilde_wherever_a_path_stands(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    names = ("workspace_dir", "cache_dir", "output_model_destination", "base_model_name", "lora_model_name")
+    parts = ("transformer", "text_encoder", "text_encoder_2", "vae")
+    concept = {"path": "~/here", "text": {"prompt_path": "~/here"}}
+    (tmp_path / "concepts.json").write_text(json.dumps([concept]))
+    (tmp_path / "samples.json").write_text('[{"prompt": "~/here"}]')
+    lists = {"concept_file_name": "~/concepts.json", "sample_definition_file_name": "~/samples.json"}
+    data = {**dict.fromkeys(names, "~/here"), **{part: {"model_name": "~/here"} for part in parts}, **lists}
+    config = parse_config(data).config
+    found = [getattr(config, name) for name in names] + [getattr(config, part).model_name for part in parts]
+    found += [config.concepts[0].path, config.concepts[0].text.prompt_path]
+    assert set(found) == {os.path.expanduser("~/here")} == {f"{tmp_path}/here"}
+    assert (config.concept_file_name, config.samples[0].prompt) == (f"{tmp_path}/concepts.json", "~/here")
+
+
+def test_a_path_with_a_tilde_inside_stays_as_it_is():
+    assert parse_config({"workspace_dir": "runs/~old"}).config.workspace_dir == "runs/~old"
+    with pytest.raises(ConfigError, match="workspace_dir"):
+        parse_config({"workspace_dir": ""})
 
 
 def test_a_fine_tune_without_a_format_writes_a_diffusers_folder():

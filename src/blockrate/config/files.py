@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,7 @@ def _read_lists(data: Json) -> list[str]:
             data.pop(key, None)
         if data.get(key) or not isinstance(name, str) or not name:
             continue
+        name = expanduser(name)
         if name == usual and not Path(name).exists():  # every saved OneTrainer config names it
             warnings.append(f"{file_key}: there is no {name} here, so there are no {key}")
             continue

@@ -1,14 +1,16 @@
 """The nested parts of a config: model parts, optimizer, concepts, samples. OneTrainer's names throughout."""
 
+from os.path import expanduser
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
 # Strict, because pydantic would otherwise read true as 1 and "0.5" as 0.5.
 Flag = Annotated[bool, Strict()]
 Whole = Annotated[int, Strict()]
 Real = Annotated[float, Strict()]
 Fraction = Annotated[float, Strict(), Field(ge=0.0, le=1.0)]
+Place = Annotated[str, AfterValidator(expanduser)]  # no shell reads a config, so ~ would be a folder of that name
 Pixels = Annotated[int, Strict(), Field(ge=16, le=8192, multiple_of=16)]
 TimeUnit = Literal["NEVER", "EPOCH", "STEP", "SECOND", "MINUTE", "HOUR", "ALWAYS"]
 Precision = Literal["FLOAT_32", "BFLOAT_16", "FLOAT_16"]
@@ -34,7 +36,7 @@ def setting(default: Any, description: str, **limits: Any) -> Any:
 class Part(Settings):
     """One component of the model."""
 
-    model_name: str = setting("", "Load this part from here instead of from the base model: a folder or file")
+    model_name: Place = setting("", "Load this part from here instead of from the base model: a folder or file")
 
 
 class TransformerPart(Part):
@@ -109,7 +111,7 @@ class ConceptText(Settings):
     """Where a concept's captions come from and what is done to them."""
 
     prompt_source: Literal["sample", "concept", "filename"] = setting("sample", "A .txt per image, one file, or names")
-    prompt_path: str = setting("", "The text file for the source 'concept'; each line is one caption")
+    prompt_path: Place = setting("", "The text file for the source 'concept'; each line is one caption")
     enable_tag_shuffling: Flag = setting(False, "Put the tags of a caption in a new order every time")
     tag_delimiter: str = setting(",", "What stands between tags", min_length=1)
     keep_tags_count: Whole = setting(1, "How many tags at the beginning keep their place", ge=0)
@@ -119,7 +121,7 @@ class Concept(Settings):
     """A folder of images to learn from."""
 
     name: str = setting("", "Your name for the concept")
-    path: str = setting("", "Folder of the images")
+    path: Place = setting("", "Folder of the images")
     seed: Whole = setting(0, "Changes the random choices made for this concept")
     enabled: Flag = setting(True, "Use this concept")
     type: Literal["STANDARD", "VALIDATION"] = setting("STANDARD", "VALIDATION images are measured, never trained on")

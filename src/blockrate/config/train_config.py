@@ -13,6 +13,7 @@ from blockrate.config.parts import (
     Flag,
     Fraction,
     OptimizerSettings,
+    Place,
     Precision,
     Real,
     Sample,
@@ -33,8 +34,10 @@ class TrainConfig(Settings):
     # The run.
     training_method: Literal["LORA", "FINE_TUNE"] = setting("LORA", "Train small adapters, or the weights themselves")
     model_type: Literal["FLUX_DEV_1", "FLUX_SCHNELL_1"] = setting("FLUX_DEV_1", "Which model")
-    workspace_dir: str = setting("workspace/run", "The run folder: config, events, checkpoints, samples", min_length=1)
-    cache_dir: str = setting("workspace-cache/run", "Cached latents and embeddings; runs may share it", min_length=1)
+    workspace_dir: Place = setting(
+        "workspace/run", "The run folder: config, events, checkpoints, samples", min_length=1
+    )
+    cache_dir: Place = setting("workspace-cache/run", "Cached latents and embeddings; runs may share it", min_length=1)
     only_cache: Flag = setting(False, "Fill the cache, then stop without training")
     seed: Whole = setting(42, "Fixes noise, timesteps, order and first values of a run", ge=0, lt=2**63)
     deterministic: Flag = setting(False, "Bit-exact repeats on a GPU, a little slower")
@@ -45,7 +48,7 @@ class TrainConfig(Settings):
     train_device: str | None = setting(None, "Device: cuda, cuda:1, mps or cpu; empty = the best one there is")
 
     # The model.
-    base_model_name: str = setting("black-forest-labs/FLUX.1-dev", "Hub id, folder or file", min_length=1)
+    base_model_name: Place = setting("black-forest-labs/FLUX.1-dev", "Hub id, folder or file", min_length=1)
     transformer: TransformerPart = setting(TransformerPart, "The part that trains")
     text_encoder: TextEncoderPart = setting(TextEncoderPart, "CLIP")
     text_encoder_2: TextEncoderPart = setting(TextEncoderPart, "T5")
@@ -54,7 +57,7 @@ class TrainConfig(Settings):
     compile: Flag = setting(False, "Compile the transformer block by block: slow start, faster steps on a GPU")
 
     # What comes out.
-    output_model_destination: str = setting("models/model.safetensors", "The finished file or folder", min_length=1)
+    output_model_destination: Place = setting("models/model.safetensors", "The finished file or folder", min_length=1)
     output_model_format: Literal["DIFFUSERS_LORA", "KOHYA_LORA", "DIFFUSERS"] = setting(
         "DIFFUSERS_LORA", "Form of a LoRA file; DIFFUSERS is a fine-tune's folder"
     )
@@ -90,7 +93,7 @@ class TrainConfig(Settings):
     block_learning_rate_multiplier: dict[str, Fraction] = setting(dict, "Rate of a block: 0.0 (frozen) to 1.0 (usual)")
 
     # LoRA.
-    lora_model_name: str = setting("", "Go on from this LoRA file")
+    lora_model_name: Place = setting("", "Go on from this LoRA file")
     lora_rank: Whole = setting(16, "Size of the adapters", ge=1, le=3072)
     lora_alpha: Real = setting(1.0, "Strength of the adapters: alpha / rank", gt=0)
     dropout_probability: Real = setting(0.0, "LoRA dropout", ge=0, lt=1)
@@ -116,13 +119,13 @@ class TrainConfig(Settings):
 
     # Data.
     concepts: list[Concept] = setting(list, "Folders of images to learn from")
-    concept_file_name: str = setting("", "A JSON file with the concepts, used when there are none here")
+    concept_file_name: Place = setting("", "A JSON file with the concepts, used when there are none here")
     resolution: str = setting("768", "Pixels: 768, several (512,768), or one exact size (832x1216)", min_length=1)
     aspect_ratio_bucketing: Flag = setting(True, "Keep the shapes of images; off: squares only")
 
     # Samples.
     samples: list[Sample] = setting(list, "Prompts that are turned into images while training")
-    sample_definition_file_name: str = setting("", "A JSON file with the samples, used when there are none here")
+    sample_definition_file_name: Place = setting("", "A JSON file with the samples, used when there are none here")
     sample_after: Whole = setting(10, "Make samples every so many units", ge=0)
     sample_after_unit: TimeUnit = setting("MINUTE", "Unit of the setting before")
     sample_skip_first: Whole = setting(0, "Leave out the first so many times", ge=0)
