@@ -1,6 +1,7 @@
 """A run goes on where it was: bit for bit, each parameter with its own moments, and never in silence."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ def same(one: Tensors, other: Tensors) -> bool:
     return bool(one) and one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def result(run: Path) -> Path:
+    """The finished file of a run, of a fine-tune the folder."""
+    return folder if (folder := run / "result").is_dir() else run / "result.safetensors"
+
+
 def last(run: Path, part: str) -> Path:
     return checkpoints(run / "checkpoints")[-1] / f"{part}.safetensors"
 
@@ -78,7 +84,7 @@ def test_a_run_stopped_after_any_step_ends_as_the_unbroken_one_byte_for_byte(
         shutil.copytree(whole.checkpoints / checkpoint_name(stop), run.checkpoints / checkpoint_name(stop))
         small.live(small.config(run.path, **settings))
         assert saved_bytes(run.checkpoints / checkpoint_name(STEPS)) == expected
-        assert same(tensors(run.path / "result.safetensors"), tensors(whole.path / "result.safetensors"))
+        assert same(tensors(result(run.path)), tensors(result(whole.path)))
         after = {event["step"]: (event["loss"], event["learning_rate"]) for event in events(run, "step")}
         assert after == {step: losses[step] for step in range(stop + 1, STEPS + 1)}
         ((step, changes),) = resumed(run.path)
@@ -96,7 +102,7 @@ def test_a_block_set_to_zero_keeps_what_it_learned_through_two_more_lives(
     for epochs, rate in ((2, 1.0), (4, 0.0), (6, 0.0)):
         multipliers = {"single_block_1": 0.5, "double_block_1": rate}
         run = small.live(small.config(tmp_path, epochs=epochs, **{KEY: multipliers}, **settings))
-        files.append(tmp_path / "result.safetensors")
+        files.append(result(tmp_path))
         files[-1] = files[-1].rename(tmp_path / f"result-{epochs}")
         averages.append(tensors(last(run.path, "average"), "double_block_1"))
     kept = [tensors(file, "double_block_1") for file in files]
@@ -232,3 +238,22 @@ def test_other_images_are_refused_before_anything_is_cached(small: Small, tmp_pa
     with pytest.raises(ConfigError, match=r"concepts: the images or captions are not those.*--fresh"):
         small.live(moved)
     assert not events(RunFolder(tmp_path), "phase")[-1]["name"].startswith("caching")
+
+
+def test_what_kills_left_is_swept_and_what_may_be_in_use_is_not(small: Small, tmp_path: Path) -> None:
+    config = small.config(tmp_path / "run", epochs=2, output_model_destination=str(tmp_path / "out" / "x.safetensors"))
+    checkpoint, entries, exports = tmp_path / "run" / "checkpoints", small.folder / "cache", tmp_path / "out"
+    exports.mkdir()
+    (checkpoint / ".tmp-1").mkdir(parents=True)
+    young, old = (
+        exports / ".tmp-young",
+        [exports / ".tmp-old", next(entries.glob("latents/*")) / ".tmp-old.safetensors"],
+    )
+    for path in (young, *old):
+        path.write_text("half")
+    for path in old:
+        os.utime(path, (0, 0))
+    run = small.live(config)
+    assert [event["message"] for event in events(run, "warned")] == ["removed .tmp-1, which an interrupted save left"]
+    assert young.exists()
+    assert not any(path.exists() for path in [checkpoint / ".tmp-1", *old])

@@ -75,7 +75,9 @@ def find_resume(config: TrainConfig, run: RunFolder, log: EventLog) -> Resume:
     """Return where the run goes on. Raises ConfigError for a config of another run, NoCheckpointError."""
     make_folder(run.checkpoints)
     sweep_leftovers(run.path)
-    sweep_leftovers(Path(config.output_model_destination).parent, older_than=_DAY)
+    cache = Path(config.cache_dir)
+    for shared in (Path(config.output_model_destination).parent, cache, *cache.glob("*"), *cache.glob("*/*")):
+        sweep_leftovers(shared, older_than=_DAY)
     for leftover in sweep_leftovers(run.checkpoints):
         log.write(Warned("leftover", f"removed {leftover.name}, which an interrupted save left"), step=0)
     newest = newest_valid(run.checkpoints, lambda text: log.write(Warned("checkpoint", text), step=0))
