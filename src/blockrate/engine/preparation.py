@@ -48,13 +48,13 @@ def prepare_data(
     """
 
     def caching(done: int, total: int) -> None:
-        log.write(Phase("caching", done, total), step=0)
+        log.write(Phase("caching", done, total), step=log.step)
 
     def loading(done: int, total: int) -> None:
         stop.obey()
-        log.write(Phase("loading", done, total), step=0)
+        log.write(Phase("loading", done, total), step=log.step)
 
-    items = find_items(config, lambda message: log.write(Warned("data", message), step=0), loading)
+    items = find_items(config, lambda message: log.write(Warned("data", message), step=log.step), loading)
     fingerprint = _fingerprint(items, config)
     check(fingerprint)
     schedule, validation = Schedule(config, items), validation_batches(config, items) if config.validation else []
@@ -78,7 +78,7 @@ def prepare_data(
     if cut := [length for length in lengths if length > config.text_encoder_2_sequence_length]:
         message = f"{len(cut)} captions are cut at {config.text_encoder_2_sequence_length} tokens, the longest has "
         cure = f"{max(cut)}: raise text_encoder_2_sequence_length, up to 512"
-        log.write(Warned("data", message + cure), step=0)
+        log.write(Warned("data", message + cure), step=log.step)
     stop.obey()
     prompts = [EncodedPrompt(sample, *cache.prompt(sample.prompt)) for sample in samples]
     return Data(files, schedule, cache, validation, prompts, fingerprint)

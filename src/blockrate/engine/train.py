@@ -36,6 +36,7 @@ def train(config: TrainConfig, run: RunFolder, log: EventLog, stop: StopFlag) ->
         device, why = pick_device(config)
         print(f"training on {device}: {why}")
         resume = find_resume(config, run, log)
+        log.step = resume.step
         if not resume.checkpoint:
             lora_to_start_from(config)  # what is wrong with it is said now, not after the encoding
         data = prepare_data(config, device, log, stop, check=resume.check_data)
