@@ -53,6 +53,8 @@ class Small:
         }
         for name, value in settings.items():
             values[name] = values.get(name, {}) | value if isinstance(value, dict) and name != KEY else value
+        if values.get("training_method") == "FINE_TUNE":
+            values["output_model_destination"] = str(run / "result")
         return parse_config(values).config
 
     def live(self, config: TrainConfig, stop: StopFlag | None = None) -> RunFolder:

@@ -226,6 +226,19 @@ def test_a_fine_tune_without_a_format_writes_a_diffusers_folder():
     assert parse_config({"training_method": "FINE_TUNE"}).config.output_model_format == "DIFFUSERS"
 
 
+def test_a_fine_tune_without_a_destination_writes_a_folder_that_is_not_named_like_a_file():
+    assert parse_config({"training_method": "FINE_TUNE"}).config.output_model_destination == "models/model"
+    assert parse_config({}).config.output_model_destination == "models/model.safetensors"
+
+
+@pytest.mark.parametrize("name", ["models/me.safetensors", "models/me.SafeTensors"])
+def test_a_fine_tune_to_a_name_of_a_file_is_refused_with_a_name_of_a_folder(name):
+    with pytest.raises(ConfigError, match="'models/me'") as caught:
+        parse_config({"training_method": "FINE_TUNE", "output_model_destination": name})
+    assert "output_model_destination" in str(caught.value)
+    assert parse_config({"output_model_destination": name}).config.output_model_destination == name
+
+
 def test_a_lora_that_a_fine_tune_does_not_start_from_is_told():
     (warning,) = parse_config({"training_method": "FINE_TUNE", "lora_model_name": "old.safetensors"}).warnings
     assert warning.startswith("lora_model_name has no effect")

@@ -233,6 +233,14 @@ def test_version_0_with_flat_names_loads():
     assert [warning for warning in loaded.warnings if "SAFETENSORS" in warning]
 
 
+def test_a_saved_fine_tune_config_that_names_a_folder_loads():
+    form = {"training_method": "FINE_TUNE", "output_model_format": "DIFFUSERS"}
+    weights = {"transformer": {"weight_dtype": "BFLOAT_16"}}
+    loaded = parse_config(saved_config(**form, **weights, output_model_destination="models/mine"))
+    assert (loaded.config.training_method, loaded.config.output_model_destination) == ("FINE_TUNE", "models/mine")
+    assert len(loaded.warnings) == ABSENT_FILES
+
+
 def test_version_3_with_a_noising_weight_is_the_sigmoid_that_is_not_here():
     assert "timestep_distribution: 'SIGMOID'" in refusal({"__version": 3, "noising_weight": 1.0, "noising_bias": 0.6})
 

@@ -32,7 +32,13 @@ def explain(error: ValidationError) -> list[ConfigError]:
 
 def contradictions(config: TrainConfig) -> list[ConfigError]:
     """Return what valid settings contradict each other in, where neither images nor model are needed to see it."""
-    return [*_of_method(config), *_of_optimizer(config), *_of_values(config), *_of_sizes(config)]
+    return [
+        *_of_method(config),
+        *_of_destination(config),
+        *_of_optimizer(config),
+        *_of_values(config),
+        *_of_sizes(config),
+    ]
 
 
 def _of_method(config: TrainConfig) -> Iterator[ConfigError]:
@@ -46,6 +52,13 @@ def _of_method(config: TrainConfig) -> Iterator[ConfigError]:
     if method == "FINE_TUNE" and part.weight_dtype not in ("FLOAT_32", "BFLOAT_16"):
         problem = f"{part.weight_dtype} weights cannot be fine-tuned"
         yield ConfigError("transformer.weight_dtype", problem, "Use BFLOAT_16 or FLOAT_32, or train a LORA.")
+
+
+def _of_destination(config: TrainConfig) -> Iterator[ConfigError]:
+    name, where = config.output_model_destination, "output_model_destination"
+    if config.output_model_format == "DIFFUSERS" and name.lower().endswith(".safetensors"):
+        problem = f"{name!r} is named like a file, and a fine-tune writes a folder"
+        yield ConfigError(where, problem, f"Set it to a folder, like {name[: -len('.safetensors')]!r}.")
 
 
 def _of_optimizer(config: TrainConfig) -> Iterator[ConfigError]:

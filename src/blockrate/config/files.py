@@ -56,6 +56,7 @@ def parse_config(
         warnings.append(f"not supported and ignored as asked: {', '.join(item.where for item in changing)}")
     if data.get("training_method") == "FINE_TUNE":
         data.setdefault("output_model_format", "DIFFUSERS")
+        data.setdefault("output_model_destination", "models/model")  # a folder
     try:
         config = TrainConfig.model_validate(data)
     except ValidationError as error:

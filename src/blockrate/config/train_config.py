@@ -57,7 +57,9 @@ class TrainConfig(Settings):
     compile: Flag = setting(False, "Compile the transformer block by block: slow start, faster steps on a GPU")
 
     # What comes out.
-    output_model_destination: Place = setting("models/model.safetensors", "The finished file or folder", min_length=1)
+    output_model_destination: Place = setting(
+        "models/model.safetensors", "The finished file; of a fine-tune a folder", min_length=1
+    )
     output_model_format: Literal["DIFFUSERS_LORA", "KOHYA_LORA", "DIFFUSERS"] = setting(
         "DIFFUSERS_LORA", "Form of a LoRA file; DIFFUSERS is a fine-tune's folder"
     )
