@@ -165,10 +165,21 @@ def test_training_other_loses_the_saving_of_frozen_early_blocks_and_is_told() ->
     assert not any("Training other" in warning for warning in late.warnings)
 
 
-def test_rates_stay_in_effect_with_other_filters_and_it_is_told() -> None:
-    assert plan({"double_block_0": 0.5}).warnings == ()
-    assert "layer filter attn-only" in plan({"double_block_0": 0.5}, layer_filter_preset="attn-only").warnings[0]
+def test_a_block_with_a_rate_that_the_filter_trains_in_part_is_told() -> None:
+    (warning,) = plan({"double_block_0": 0.5}, layer_filter_preset="attn-only").warnings
+    assert warning == "The layer filter trains only a part of double 0: rates count for that."
+    (warning,) = plan({"double_block_0": 0.5}, layer_filter="to_q", layer_filter_preset="custom").warnings
+    assert "only a part of double 0" in warning
+
+
+def test_a_rate_that_holds_for_all_that_can_train_in_its_block_is_not_remarked_on() -> None:
+    for preset in ("full", "blocks"):
+        for made in (plan, fine_tune):
+            assert made({"double_block_0": 0.5, "single_block_3": 0.1}, layer_filter_preset=preset).warnings == ()
+    assert plan({"double_block_0": 0.0}, layer_filter_preset="attn-only").warnings == ()
     assert plan(layer_filter_preset="attn-only").warnings == ()
+    whole = {"layer_filter": "transformer_blocks.0.", "layer_filter_preset": "custom"}
+    assert plan({"double_block_0": 0.5}, **whole).warnings == ()
 
 
 def test_bf16_weights_without_stochastic_rounding_are_told() -> None:

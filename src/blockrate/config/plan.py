@@ -104,14 +104,18 @@ def _groups(config: TrainConfig, multipliers: Mapping[str, float], allowed: _Mod
 
 
 def _allowed_modules(config: TrainConfig, spec: TransformerSpec) -> _Modules:
-    """Return the modules that the layer filter lets train; a LoRA goes on linear ones."""
-    chosen = config.layer_filter_in_effect()
-    candidates = [module for module in modules(spec) if module.linear or not _is_lora(config)]
+    """Return the modules that the layer filter lets train, by name."""
+    chosen, candidates = config.layer_filter_in_effect(), _candidates(config, spec)
     allowed = {module.name: module for module in candidates if chosen.matches(module.name)}
     if not allowed:
         problem = f"{', '.join(chosen.patterns)!r} matches none of the {len(candidates)} modules"
         raise ConfigError("layer_filter", problem, "Module names look like transformer_blocks.0.attn.to_q.")
     return allowed
+
+
+def _candidates(config: TrainConfig, spec: TransformerSpec) -> list[Module]:
+    """Return the modules that can train: a LoRA goes on linear ones."""
+    return [module for module in modules(spec) if module.linear or not _is_lora(config)]
 
 
 def _check_trained(config: TrainConfig, trained: _Modules) -> None:
@@ -132,8 +136,10 @@ def _rate_warnings(
     idle = [name for name, value in multipliers.items() if value != 1.0 and name not in reached]
     if idle:
         yield f"The layer filter leaves nothing to train in {selection_text(idle, spec.layout)}: no rate counts there."
-    if is_used(multipliers) and config.layer_filter_preset != "blocks":
-        yield f"Block rates are in effect for what the layer filter {config.layer_filter_preset} leaves in each block."
+    left_out = {module.block or OTHER for module in _candidates(config, spec) if module.name not in allowed}
+    partial = [name for name in multipliers if 0.0 < multipliers[name] < 1.0 and name in reached & left_out]
+    if partial:
+        yield f"The layer filter trains only a part of {selection_text(partial, spec.layout)}: rates count for that."
 
 
 def _cost_warnings(
