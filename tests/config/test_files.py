@@ -239,6 +239,15 @@ def test_a_fine_tune_to_a_name_of_a_file_is_refused_with_a_name_of_a_folder(name
     assert parse_config({"output_model_destination": name}).config.output_model_destination == name
 
 
+@pytest.mark.parametrize("ending", [".ckpt", ".pt", ".bin", ".pth", ".PT"])
+def test_a_lora_to_a_name_that_promises_another_form_is_refused_with_the_name_to_use(ending):
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"output_model_destination": f"models/v1.5{ending}"})
+    assert "output_model_destination" in str(caught.value)
+    assert "Set it to 'models/v1.5.safetensors'." in str(caught.value)
+    assert parse_config({"output_model_destination": "models/v1.5"}).config
+
+
 def test_a_lora_that_a_fine_tune_does_not_start_from_is_told():
     (warning,) = parse_config({"training_method": "FINE_TUNE", "lora_model_name": "old.safetensors"}).warnings
     assert warning.startswith("lora_model_name has no effect")

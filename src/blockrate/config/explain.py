@@ -4,6 +4,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from os.path import splitext
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,6 +17,8 @@ from blockrate.core.buckets import buckets
 from blockrate.core.errors import ConfigError
 from blockrate.core.layer_filter import PRESETS
 from blockrate.core.multipliers import KEY
+
+_PICKLES = (".ckpt", ".pt", ".bin", ".pth")  # other programs choose how to read a file by its ending
 
 
 def together(where: str, errors: Sequence[ConfigError]) -> ConfigError:
@@ -56,9 +59,13 @@ def _of_method(config: TrainConfig) -> Iterator[ConfigError]:
 
 def _of_destination(config: TrainConfig) -> Iterator[ConfigError]:
     name, where = config.output_model_destination, "output_model_destination"
-    if config.output_model_format == "DIFFUSERS" and name.lower().endswith(".safetensors"):
+    root, ending = splitext(name)
+    if config.output_model_format == "DIFFUSERS" and ending.lower() == ".safetensors":
         problem = f"{name!r} is named like a file, and a fine-tune writes a folder"
-        yield ConfigError(where, problem, f"Set it to a folder, like {name[: -len('.safetensors')]!r}.")
+        yield ConfigError(where, problem, f"Set it to a folder, like {root!r}.")
+    if config.training_method == "LORA" and ending.lower() in _PICKLES:
+        problem = f"{name!r} is named like a file of torch.save, and what is written is a safetensors file"
+        yield ConfigError(where, problem, f"Set it to {root + '.safetensors'!r}.")
 
 
 def _of_optimizer(config: TrainConfig) -> Iterator[ConfigError]:
