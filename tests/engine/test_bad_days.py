@@ -109,6 +109,31 @@ def test_five_bad_steps_in_a_row_end_the_run_with_the_last_good_save(
     assert events(run, "resumed")[0]["from_step"] in (6, 7)
 
 
+def test_a_run_without_one_good_step_is_no_finished_run_in_any_life(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second life goes on from the checkpoint after the last step: nothing is left to train."""
+    in_loss(monkeypatch, lambda: True)
+    config = small.config(tmp_path, epochs=1, gradient_accumulation_steps=1)
+    for _ in range(2):
+        with pytest.raises(NotANumberError, match=r"learned nothing.*Lower") as told:
+            small.live(config)
+        assert told.value.exit_code == 76
+        assert not (tmp_path / "result.safetensors").exists()
+    run = RunFolder(tmp_path)
+    assert [event["type"] for event in events(run, "step", "skipped", "resumed")] == ["skipped"] * 3 + ["resumed"]
+
+
+def test_a_bad_last_step_of_a_trained_run_does_not_keep_its_model_back(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.live(small.config(tmp_path, epochs=1, gradient_accumulation_steps=1))
+    in_loss(monkeypatch, lambda: True)
+    run = small.live(small.config(tmp_path, epochs=2, gradient_accumulation_steps=1))
+    assert [event["type"] for event in events(run, "step", "skipped")] == ["step"] * 3 + ["skipped"] * 3
+    assert (tmp_path / "result.safetensors").exists()
+
+
 @pytest.mark.parametrize("spoil", ["weights", "moments"])
 def test_what_turned_bad_inside_is_not_saved(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: str
@@ -147,7 +172,8 @@ def test_a_stop_in_any_phase_loses_no_step(
         stop.requested |= isinstance(event, Phase) and event.name == moment
 
     settings = {"samples": [SAMPLE], "sample_after": 2, "sample_after_unit": "STEP", "save_every": 3}
-    settings |= {"save_every_unit": "STEP", "backup_after": 1000, "cache_dir": str(tmp_path / "cache")}
+    settings |= {"save_every_unit": "STEP", "backup_after": 1000}
+    settings |= {"cache_dir": str(tmp_path / "cache")} if moment == "caching" else {}
     monkeypatch.setattr(EventLog, "write", write)
     with pytest.raises(StopRequested):
         small.live(small.config(tmp_path / "run", **settings), stop)

@@ -37,6 +37,8 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 GATING = ("ADAMW", "ADAMW_8BIT", "ADAFACTOR", "PRODIGY")
 CASES = [(method, (1, 5, 11)) for method in GATING] + [("SCHEDULE_FREE_ADAMW", (5,)), ("fine-tune in bf16", (5,))]
+ALIKE = ("ADAMW", "ADAFACTOR", "LION", "LION_8BIT", "SGD")  # they keep state by parameter only, or next to none
+RAISED = [pytest.param(method, marks=[pytest.mark.soak] * (method in ALIKE)) for method in METHODS]
 SOAK = [pytest.param(method, tuple(range(1, STEPS)), marks=pytest.mark.soak) for method in METHODS]
 
 
@@ -116,7 +118,7 @@ def test_a_block_set_to_zero_keeps_what_it_learned_through_two_more_lives(
         assert same(averages[0], averages[2])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RAISED)
 def test_a_raised_block_starts_with_fresh_moments_and_that_is_said(small: Small, tmp_path: Path, method: str) -> None:
     frozen, raised = {"single_block_0": 0.0}, {"single_block_1": 0.0}
     small.live(small.config(tmp_path, epochs=2, **METHODS[method] | {KEY: frozen}))
@@ -149,6 +151,12 @@ def test_a_run_goes_on_with_the_rates_of_the_config(small: Small, tmp_path: Path
     assert rates == pytest.approx({"double_block_0": 2e-3, "double_block_1": 5e-4, "single_block_1": 2e-3})
     assert "learning_rate: 0.001 -> 0.002" in resumed(tmp_path)[0][1]
     assert "block_learning_rate_multiplier.double_block_0: 0.3 -> 1.0" in resumed(tmp_path)[0][1]
+
+
+def test_a_constant_rate_has_no_schedule_to_tell_of(small: Small, tmp_path: Path) -> None:
+    for epochs in (1, 2):
+        small.live(small.config(tmp_path, epochs=epochs, learning_rate_scheduler="CONSTANT"))
+    assert not any("schedule" in change for _, changes in resumed(tmp_path) for change in changes)
 
 
 def test_longer_epochs_keep_the_length_of_the_schedule_unless_it_is_extended(small: Small, tmp_path: Path) -> None:

@@ -39,10 +39,10 @@ class Resume:
         """How many steps are finished."""
         return int(self.facts.get("step", 0))
 
-    def schedule_length(self, steps: int) -> int:
+    def schedule_length(self, steps: int, *, scheduler: str) -> int:
         """Return how many steps the learning rate's schedule spans: those of the first life, unless extended."""
         stored = int(self.facts.get("total_steps", steps))
-        if stored != steps and not self.extend:
+        if stored != steps and not self.extend and scheduler != "CONSTANT":
             self.changes.append(f"the rate's schedule keeps its {stored} steps; --extend stretches it to {steps}")
         return steps if self.extend else stored
 

@@ -134,18 +134,24 @@ def _autocast(config: TrainConfig, device: torch.device) -> AbstractContextManag
 
 
 class BadSteps:
-    """Counts skipped steps in a row; at the fifth it raises NotANumberError."""
+    """Counts skipped steps in a row; at the fifth it raises NotANumberError. ``trained``: whether any step was good."""
 
-    def __init__(self, most: int = 5) -> None:
-        self.most, self.in_a_row = most, 0
+    def __init__(self, most: int = 5, *, trained: bool = False) -> None:
+        self.most, self.in_a_row, self.trained = most, 0, trained
 
     def count(self, skipped: Skipped | None) -> None:
         """Take note of a step."""
         self.in_a_row = self.in_a_row + 1 if skipped else 0
+        self.trained |= not skipped
         if skipped and self.in_a_row >= self.most:
-            where = skipped.block or "loss"
-            cure = (
-                "Lower learning_rate, leave out the named images, or set train_dtype to FLOAT_32; saves are untouched."
-            )
             files = ", ".join(map(str, skipped.files))
-            raise NotANumberError(where, f"{self.most} steps in a row were not a number, the last on {files}", cure)
+            problem = f"{self.most} steps in a row were not a number, the last on {files}"
+            raise NotANumberError(skipped.block or "loss", problem, _CURE)
+
+    def end(self) -> None:
+        """Raise NotANumberError if there was no good step at all: what would be handed over has learned nothing."""
+        if not self.trained:
+            raise NotANumberError("loss", "no step of this run was a number, so it has learned nothing", _CURE)
+
+
+_CURE = "Lower learning_rate, leave out the named images, or set train_dtype to FLOAT_32; saves are untouched."

@@ -21,7 +21,7 @@ from blockrate.engine.resume import find_resume
 from blockrate.engine.steps import BadSteps, take_step
 from blockrate.engine.telemetry import BlockTelemetry
 from blockrate.engine.trainee import Trainee, lora_to_start_from, make_trainee
-from blockrate.run.events import EventLog, Phase, Started, Step
+from blockrate.run.events import EventLog, Phase, Started, Step, read_events
 from blockrate.run.folder import RunFolder, StopFlag
 
 
@@ -46,16 +46,21 @@ def train(config: TrainConfig, run: RunFolder, log: EventLog, stop: StopFlag) ->
         trainee = make_trainee(data.files, config, device, weights=resume.weights())
         stop.obey()
         log.write(_started(config, trainee, plan.first_trained_block), step=resume.step)
-        total_steps = resume.schedule_length(data.schedule.number_of_steps)
+        scheduler, steps = config.learning_rate_scheduler, data.schedule.number_of_steps
+        total_steps = resume.schedule_length(steps, scheduler=scheduler)
         resume.restore(trainee, log)
         outputs = Outputs(config, run, log, trainee, data, stop, step=resume.step, total_steps=total_steps)
-        _steps(config, trainee, data, outputs, log, first=resume.step)
+        bad = BadSteps(trained=_has_trained(run, resume.step))
+        _steps(config, trainee, data, outputs, log, bad, first=resume.step)
+        bad.end()
         return outputs.finish()
 
 
-def _steps(config: TrainConfig, trainee: Trainee, data: Data, outputs: Outputs, log: EventLog, *, first: int) -> None:
+def _steps(
+    config: TrainConfig, trainee: Trainee, data: Data, outputs: Outputs, log: EventLog, bad: BadSteps, *, first: int
+) -> None:
     """Take the optimizer steps from ``first`` on, and whatever is due after each."""
-    telemetry, bad = BlockTelemetry(trainee.transformer, trainee.optimizer), BadSteps()
+    telemetry = BlockTelemetry(trainee.transformer, trainee.optimizer)
     last = data.schedule.number_of_steps
     outputs.before_first_step(first)
     log.write(Phase("training", first, last), step=first)
@@ -74,6 +79,12 @@ def _steps(config: TrainConfig, trainee: Trainee, data: Data, outputs: Outputs, 
                 log.write(result.blocks, step=step + 1)
             bad.count(result.skipped)
             outputs.after_step(step + 1, result, rate)
+
+
+def _has_trained(run: RunFolder, step: int) -> bool:
+    """Whether the run learned anything in the ``step`` steps it goes on from; doubt counts for it."""
+    before = [event["type"] for event in read_events(run.events_file)[0] if event.get("step", 0) <= step]
+    return step > 0 and ("step" in before or "skipped" not in before)
 
 
 def rate_factor(config: TrainConfig, step: int, total_steps: int) -> float:
