@@ -1,5 +1,6 @@
 """What a run hands over: loads back as it was, and a new one replaces an old one safely."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from blockrate.core.errors import NotANumberError, WriteError
 from blockrate.engine import export as export_module
 from blockrate.engine.export import check_destination, export, export_name, file_metadata
 from blockrate.engine.lora_file import read_lora
+from blockrate.run import durable
 from blockrate.run.durable import verify_folder
 from blockrate.run.lora_norms import inspect_lora
 
@@ -173,6 +175,15 @@ def test_destination_is_checked_without_leaving_a_trace(tmp_path):
     assert list((tmp_path / "new").iterdir()) == []
 
 
+def test_a_full_disk_is_told_of_the_destination_not_of_a_temporary_name(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(durable, "_open", full)
+    with pytest.raises(WriteError, match=r"flower\.safetensors: the disk is full"):
+        check_destination(tmp_path / "flower.safetensors", folder=False)
+
+
 def test_destinations_that_cannot_be_are_refused_with_the_cure(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "photos").mkdir()
@@ -185,6 +196,8 @@ def test_destinations_that_cannot_be_are_refused_with_the_cure(tmp_path):
         check_destination(tmp_path / "photos", folder=True)
     with pytest.raises(WriteError, match="file"):
         check_destination(tmp_path / "file" / "flower.safetensors", folder=False)
+    with pytest.raises(WriteError, match="models: cannot be made"):
+        check_destination(tmp_path / "file" / "models" / "flower.safetensors", folder=False)
     with pytest.raises(WriteError, match=r"cat\.png"):
         export(tmp_path / "photos", toy_flux(), FINE_TUNE, metadata={})
     assert (tmp_path / "photos" / "cat.png").exists()

@@ -55,7 +55,10 @@ def check_destination(path: Path, *, folder: bool) -> None:
     """Raise WriteError if nothing could be written to ``path``, or would replace what no run wrote. Before the load."""
     make_folder(path.parent)
     probe = temporary_beside(path)
-    atomic_write(probe, b"")
+    try:
+        atomic_write(probe, b"")
+    except WriteError as error:
+        raise WriteError(str(path), error.problem, error.cure) from error
     probe.unlink()
     if folder and path.is_file():
         raise WriteError(str(path), "is a file, and a fine-tune writes a folder", "Change output_model_destination.")

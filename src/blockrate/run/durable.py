@@ -81,7 +81,7 @@ def verify_folder(folder: Path, *, contents: bool = True) -> list[str]:
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents, durably. Raises WriteError."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    with disk_errors(folder):
+    with disk_errors(folder, verb="made" if missing else "written"):
         for path in reversed(missing):
             with suppress(FileExistsError):
                 _mkdir(path)
@@ -156,7 +156,7 @@ def _sha256(file: Path) -> str:
 
 
 @contextmanager
-def disk_errors(path: Path, temporary: Path | None = None, *, need: int = 0) -> Iterator[None]:
+def disk_errors(path: Path, temporary: Path | None = None, *, need: int = 0, verb: str = "written") -> Iterator[None]:
     """Turn an error of the disk into WriteError about ``path``; on any error remove ``temporary``."""
     try:
         yield
@@ -164,7 +164,7 @@ def disk_errors(path: Path, temporary: Path | None = None, *, need: int = 0) -> 
         if temporary:
             _discard(temporary)
         if cause := disk_error(error):
-            raise write_error(path, cause, need=need) from error
+            raise write_error(path, cause, need=need, verb=verb) from error
         raise
 
 
@@ -175,15 +175,19 @@ def disk_error(error: Exception) -> OSError | None:
     return error if isinstance(error, OSError) else None
 
 
-def write_error(path: Path, error: OSError, *, need: int = 0) -> WriteError:
-    """The sentence for a failed write: what is wrong with the disk, and the cure. ``need``: bytes, if known."""
+def write_error(path: Path, error: OSError, *, need: int = 0, verb: str = "written") -> WriteError:
+    """The sentence for a failed write: what is wrong with the disk, and the cure. ``need``: bytes, if known.
+
+    ``verb``: what could not be done, ``made`` for a folder that never was.
+    """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         needs = f"; this needs {need / 2**20:,.1f} MiB" if need else ""
         with suppress(OSError):
             needs += f", {shutil.disk_usage(path.parent).free / 2**20:,.1f} MiB are free"
         return WriteError(str(path), f"the disk is full{needs}", "Free some space, or choose a folder on another disk.")
-    cure = "Its folder is gone." if error.errno == errno.ENOENT else "Check the permissions, or choose another folder."
-    return WriteError(str(path), f"cannot be written ({error.strerror or error})", cure)
+    gone = error.errno == errno.ENOENT and verb == "written"
+    cure = "Its folder is gone." if gone else "Check the permissions, or choose another folder."
+    return WriteError(str(path), f"cannot be {verb} ({error.strerror or error})", cure)
 
 
 def _discard(leftover: Path) -> None:
