@@ -70,12 +70,14 @@ def test_the_seed_decides_the_image(pipeline, tmp_path):
 
 
 def test_names_tell_step_number_and_prompt_and_the_file_tells_the_rest(pipeline, tmp_path):
-    prompts = [encoded(pipeline), encoded(pipeline, prompt="日本の猫"), encoded(pipeline, prompt="x" * 300)]
+    words = ("日本の猫", "?!", "x" * 300)
+    prompts = [encoded(pipeline), *(encoded(pipeline, prompt=prompt) for prompt in words)]
     files = draw(pipeline, tmp_path, *prompts)
     assert [file.name for file in files] == [
         "step-00000100-0-a-cat-on-a-sofa.png",
-        "step-00000100-1-sample.png",
-        f"step-00000100-2-{'x' * 40}.png",
+        "step-00000100-1-日本の猫.png",
+        "step-00000100-2-sample.png",
+        f"step-00000100-3-{'x' * 40}.png",
     ]
     with Image.open(files[1]) as image:
         text = image.text

@@ -56,7 +56,7 @@ def sample_images(
     make_folder(folder)
     files = []
     for number, (prompt, drawn) in enumerate(zip(prompts, latents, strict=True)):
-        words = re.sub(r"[^a-z0-9]+", "-", prompt.sample.prompt.lower())[:40].strip("-") or "sample"
+        words = re.sub(r"[\W_]+", "-", prompt.sample.prompt.lower())[:40].strip("-") or "sample"
         files.append(folder / f"step-{step:08d}-{number}-{words}.png")
         atomic_write(files[-1], _png(flux1.decode_latents(vae, drawn)[0], prompt.sample, step))
     del vae
