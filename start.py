@@ -3,7 +3,6 @@
 
     python start.py demo [--fresh]     train a toy Flux on the example photographs: see everything work, 3 minutes
     python start.py train CONFIG ...   train what a config file says; likewise plan, inspect, status, stop
-    python start.py ui [CONFIG]        the window in the browser
     python start.py test [...]         all tests (pytest's arguments may follow)
     python start.py check              lint, formatting and types
     python start.py soak               the tests that run for hours
