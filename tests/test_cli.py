@@ -19,6 +19,7 @@ from blockrate import cli
 from blockrate.run.events import Blocks, EventLog, Finished, Validated, read_events
 from blockrate.run.folder import RunFolder, is_alive, read_json
 from blockrate.run.process import run_state
+from blockrate.show import View
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL_ENGINE = shlex.join([sys.executable, str(Path(__file__).parent / "run" / "small_engine.py")])
@@ -127,8 +128,13 @@ def test_a_setting_on_the_command_line_reaches_the_run(blockrate: Blockrate, fol
         (["plan", "config.json", "--set", "block_learning_rate_multiplier.other=high"], 2, "other"),
         (["inspect", "nowhere.safetensors"], 65, "nowhere.safetensors"),
         (["inspect", "config.json"], 65, "config.json"),
+        (["inspect", "photos"], 65, "photos: is a folder. Give inspect the LoRA file"),
         (["status", "nowhere"], 2, "there is no such run folder"),
         (["stop", "nowhere"], 2, "there is no such run folder"),
+        (["train"], 2, "error: Missing argument 'CONFIG'. See `"),
+        (["train", "config.json", "--frsh"], 2, "--frsh"),
+        (["trian"], 2, "trian"),
+        (["train", "config.json", "--reset-optimizer", "some"], 2, "'new', 'all'"),
     ],
 )
 def test_a_mistake_is_one_message_and_a_code_before_anything_starts(
@@ -137,7 +143,7 @@ def test_a_mistake_is_one_message_and_a_code_before_anything_starts(
     ended, out, err = blockrate(*arguments)
     assert (ended, out) == (code, "")
     assert message in err
-    assert err.count("error:") == 1
+    assert err.count("error:") == len(err.splitlines()) == 1
     assert "Traceback" not in err
     assert not (folder / "run").exists()
 
@@ -147,6 +153,28 @@ def test_a_folder_that_cannot_be_written_is_code_73(blockrate: Blockrate, folder
     code, _, err = blockrate("train", "config.json")
     assert code == 73
     assert "cannot be written" in err
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["train", "--help"], 0), ([], 2)])
+def test_help_is_shown_where_it_is_asked_for(blockrate: Blockrate, arguments: list[str], code: int) -> None:
+    ended, out, err = blockrate(*arguments)
+    assert ended == code
+    assert "Usage" in out + err
+    assert "error:" not in err
+
+
+def test_without_a_terminal_a_line_is_not_said_again_after_a_save(capsys: pytest.CaptureFixture[str]) -> None:
+    view = View()
+    training, sampling = ({"type": "phase", "name": name, "done": 0, "total": 0} for name in ("training", "sampling"))
+    training |= {"done": 1, "total": 10}
+    for event in [training, sampling, training, sampling, {**training, "done": 2}]:
+        view.show(event)
+    assert capsys.readouterr().err.splitlines() == ["training 1/10", "sampling", "training 2/10"]
+
+
+def test_dir_shows_the_public_names_without_torch() -> None:
+    script = "import blockrate, sys; print('torch' in sys.modules, {*blockrate.__all__} <= {*dir(blockrate)})"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).split() == ["False", "True"]
 
 
 @pytest.mark.parametrize(("trainer", "code"), [("nan", 76), ("full", 73), ("fault", 1), ("config", 2)])
@@ -177,6 +205,7 @@ def test_ctrl_c_is_handed_on_once_and_the_run_stops_after_its_step(
     out, err = started.communicate()
     assert (started.returncode, out) == (75, "")
     assert err.count("Stopping after this step") == 1
+    assert "The same command goes on where it was." in err
     assert "Traceback" not in err
     assert kinds(folder)[-2:] == ["step", "stopped"]
 
@@ -206,6 +235,7 @@ def test_a_killed_terminal_leaves_the_run_and_train_shows_it_again(
     code, out, err = blockrate("train", "config.json")
     assert (code, out) == (0, f"{run.path / 'out.safetensors'}\n")
     assert "A run is at work" in err
+    assert "Ctrl-C stops that run" in err
     assert kinds(folder).count("started") == 1
 
 

@@ -30,6 +30,7 @@ Unsupported = Annotated[
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Set an earlier run in this folder aside and start anew.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # click's own, which typer has moved and not named
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the config's workspace_dir.")]
 
 
@@ -127,10 +128,26 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]  # Windows consoles
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except BlockrateError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except _USAGE_ERROR as error:
+        _tell_usage(error)
+        sys.exit(2)
+    except typer.Abort:
+        sys.exit(130)
+
+
+def _tell_usage(error: Any) -> None:
+    """Say what is wrong with the words of a command line; for none at all, the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    command = error.ctx.command_path if error.ctx else "blockrate"
+    problem = " ".join(error.format_message().split())
+    end = "" if problem.endswith((".", "?")) else "."
+    typer.echo(f"error: {problem}{end} See `{command} --help`.", err=True)
 
 
 def _train(loaded: "LoadedConfig", *, fresh: bool, **options: Any) -> tuple[int, list[str]]:
@@ -144,7 +161,7 @@ def _train(loaded: "LoadedConfig", *, fresh: bool, **options: Any) -> tuple[int,
     run, say = _folder(Path(loaded.config.workspace_dir)), partial(typer.echo, err=True)
     start, code = fresh or not is_alive(run), 0
     if not start:
-        say(f"A run is at work in {run.path}: showing it. Nothing new was started.")
+        say(f"A run is at work in {run.path}: showing it. Nothing new was started; Ctrl-C stops that run.")
     else:
         _warn(make_plan(loaded.config).warnings)
     if not start or prepare(loaded.config, run, say, fresh=fresh, **options):

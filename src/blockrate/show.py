@@ -46,7 +46,8 @@ def watch(run: RunFolder, *, start: bool) -> int:
     if code and view.last != "failed":
         refused = f"another run is at work in {run.path}: {state.sentence}."
         reason = refused if state.exit_code is None else exit_sentence(code)
-        view.say(reason if code == STOPPED else f"error: {reason} Details are in {run.log_file}.")
+        goes_on = f"{reason} The same command goes on where it was."
+        view.say(goes_on if code == STOPPED else f"error: {reason} Details are in {run.log_file}.")
     return code if code >= 0 else 128 - code
 
 
@@ -88,14 +89,14 @@ def demo_table(plan: Mapping[str, Any], rates: Mapping[str, float], changes: Map
 
 
 class View:
-    """One progress bar on a terminal; elsewhere a line at each new phase, each tenth, and every ten seconds."""
+    """One progress bar on a terminal; elsewhere a line at each new phase, each tenth, and ten seconds on."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.last = ""
         self._phase, self._done, self._total, self._steps = "starting", 0, 0, 0
         self._text, self._seconds = "", 0.0
-        self._said: tuple[object, ...] = ()
+        self._said: dict[str, tuple[int, int, int, float]] = {}  # by phase: total, tenth, done, when
         columns = (TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[text]}"))
         self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal, transient=True)
         self._task = self.bar.add_task("starting", total=None, text="")
@@ -140,9 +141,11 @@ class View:
         total = self._total or None
         self.bar.update(self._task, description=self._phase, text=text, total=total, completed=self._done)
         tenth = 10 * self._done // self._total if self._total else 0
-        now = (self._phase, self._total, tenth, int(time.monotonic() / 10))
-        if self.bar.disable and now != self._said:
-            self._said = now
+        now = time.monotonic()
+        *said, done, when = self._said.get(self._phase, (-1, -1, -1, now))
+        news = said != [self._total, tenth] or (self._done != done and now >= when + 10)
+        if self.bar.disable and news:  # and not again when a save is over
+            self._said[self._phase] = self._total, tenth, self._done, now
             self.say(f"{self._phase} {text}".rstrip())
 
 

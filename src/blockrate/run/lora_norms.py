@@ -38,6 +38,8 @@ class LoraReport:
 
 def inspect_lora(path: Path) -> LoraReport:
     """Return the norms per block in model order; text encoders and biases do not count. FileError if it is no LoRA."""
+    if path.is_dir():
+        raise FileError(str(path), "is a folder", "Give inspect the LoRA file itself, which ends in .safetensors.")
     metadata, tensors = read_header(path)
     parts: dict[str, dict[str, str]] = {}
     for key in tensors:
