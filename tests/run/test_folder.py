@@ -60,7 +60,7 @@ def test_a_run_folder_holds_its_config(run: RunFolder) -> None:
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match="cannot be written"):
+    with pytest.raises(WriteError, match="cannot be made"):
         RunFolder(tmp_path / "file" / "run").create("{}")
 
 
