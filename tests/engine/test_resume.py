@@ -13,7 +13,10 @@ from safetensors.torch import load_file
 
 from blockrate import block_of
 from blockrate.core.errors import ConfigError, NoCheckpointError
+from blockrate.engine.resume import Resume
+from blockrate.engine.trainee import Trainee
 from blockrate.run.checkpoints import checkpoint_name, checkpoints
+from blockrate.run.events import EventLog
 from blockrate.run.folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("no_sync")
@@ -136,27 +139,32 @@ def test_a_raised_block_starts_with_fresh_moments_and_that_is_said(small: Small,
     assert not tensors(last(tmp_path, "optimizer"), "single_block_1")
 
 
-def test_a_run_goes_on_with_the_rates_of_the_config(small: Small, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_the_rates_of_the_config_and_the_moments_of_each_parameter(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small.live(small.config(tmp_path, epochs=2, learning_rate_warmup_steps=0))
-    before = tensors(last(tmp_path, "optimizer"))
-    multipliers = {"double_block_1": 0.25, "single_block_0": 0.0}
-    run = small.live(
-        small.config(tmp_path, epochs=2, learning_rate_warmup_steps=0, learning_rate=2e-3, **{KEY: multipliers})
-    )
-    assert same(before, tensors(last(tmp_path, "optimizer")))  # no step was left to take
-    run = small.live(
-        small.config(tmp_path, epochs=4, learning_rate_warmup_steps=0, learning_rate=2e-3, **{KEY: multipliers})
-    )
-    rates = events(run, "blocks")[-1]["learning_rates"]
-    assert rates == pytest.approx({"double_block_0": 2e-3, "double_block_1": 5e-4, "single_block_1": 2e-3})
-    assert "learning_rate: 0.001 -> 0.002" in resumed(tmp_path)[0][1]
-    assert "block_learning_rate_multiplier.double_block_0: 0.3 -> 1.0" in resumed(tmp_path)[0][1]
+    saved, found = tensors(last(tmp_path, "optimizer")), dict[str, torch.Tensor]()
+    real = Resume.restore
 
+    def restore(resume: Resume, trainee: Trainee, log: EventLog) -> None:
+        real(resume, trainee, log)
+        for name, parameter in trainee.trained.items():
+            found.update({f"{name}::{key}": value.clone() for key, value in trainee.optimizer.state[parameter].items()})
 
-def test_a_constant_rate_has_no_schedule_to_tell_of(small: Small, tmp_path: Path) -> None:
-    for epochs in (1, 2):
-        small.live(small.config(tmp_path, epochs=epochs, learning_rate_scheduler="CONSTANT"))
-    assert not any("schedule" in change for _, changes in resumed(tmp_path) for change in changes)
+    monkeypatch.setattr(Resume, "restore", restore)
+    rates = {"double_block_1": 0.25, "single_block_0": 0.0}
+    settings = {"epochs": 4, "learning_rate_warmup_steps": 0, "learning_rate": 2e-3, KEY: rates}
+    run = small.live(small.config(tmp_path, **settings))
+    assert same(found, saved)
+    shown = events(run, "blocks")[-1]["learning_rates"]
+    assert shown == pytest.approx({"double_block_0": 2e-3, "double_block_1": 5e-4, "single_block_1": 2e-3})
+    changes = {
+        "learning_rate: 0.001 -> 0.002",
+        "block_learning_rate_multiplier.double_block_0: 0.3 -> 1.0",
+        "block_learning_rate_multiplier.double_block_1: 1.0 -> 0.25",
+        "block_learning_rate_multiplier.single_block_1: 0.5 -> 1.0",
+    }
+    assert changes <= {*resumed(tmp_path)[0][1]}
 
 
 def test_longer_epochs_keep_the_length_of_the_schedule_unless_it_is_extended(small: Small, tmp_path: Path) -> None:
