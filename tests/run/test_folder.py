@@ -132,6 +132,14 @@ def test_an_earlier_run_is_set_aside_whole_and_other_files_stay(run: RunFolder) 
     assert set_aside(run) is None
 
 
+def test_checkpoints_are_set_aside_even_where_the_events_are_gone(run: RunFolder) -> None:
+    (run.checkpoints / "step-00000001").mkdir(parents=True)
+    aside = set_aside(run)
+    assert aside
+    assert (aside / "checkpoints" / "step-00000001").is_dir()
+    assert not run.checkpoints.exists()
+
+
 def test_a_living_run_is_not_set_aside(run: RunFolder) -> None:
     EventLog(run.events_file).write(Phase("training"), step=1)
     with holder(run) as process:

@@ -87,7 +87,7 @@ def lock(run: RunFolder, *, sign: bool = True) -> Iterator[None]:
 
 def set_aside(run: RunFolder) -> Path | None:
     """Move an earlier run's files to ``earlier/<UTC time>`` and say where. Raises ConfigError if it is at work."""
-    if not run.events_file.exists():
+    if not run.events_file.exists() and not any(run.checkpoints.glob("*")):
         return None
     aside = run.path / "earlier" / datetime.now(UTC).strftime("%Y-%m-%d %H-%M-%S.%f")
     with lock(run):
