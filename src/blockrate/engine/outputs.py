@@ -45,9 +45,8 @@ class Outputs:
         self._export_due = due(config.save_every, config.save_every_unit, skip=config.save_skip_first)
         self._end_due = due(part.stop_training_after or 0, part.stop_training_after_unit)
         self._backup_due = due(config.backup_after, config.backup_after_unit)
-        self._done: dict[str, int] = {
-            "checkpoint": step
-        }  # what was last done at which step, so that the end repeats nothing
+        # What was last done at which step, so that the end repeats nothing.
+        self._done: dict[str, int] = {"checkpoint": step}
         self._board = Board(run.path / "tensorboard", log) if config.tensorboard else None
         self._last = step
 
