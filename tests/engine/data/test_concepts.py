@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 from engine.data.image_zoo import GRADIENT, encoded, put_bad_things, with_orientation
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, FileError, WriteError
 from blockrate.engine.data import concepts as module
-from blockrate.engine.data.concepts import Item, find_items, read_captions
+from blockrate.engine.data.concepts import Item, find_items
 
 PNG = encoded(GRADIENT, "PNG")
 
@@ -185,24 +183,6 @@ def test_a_sidecar_that_is_no_text_file_is_a_bad_file(folder: Path, kind: str) -
             sidecar.symlink_to(sidecar)
     with pytest.raises(FileError, match=r"a\.txt"):
         captions(folder, None)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=60) | st.text(max_size=30).map(str.encode))
-def test_any_bytes_are_captions_or_one_sentence(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    file = tmp_path_factory.getbasetemp() / "any.txt"
-    file.write_bytes(content)
-    try:
-        text = content.decode().removeprefix("\ufeff")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        with pytest.raises(FileError, match="is not UTF-8 text: byte 0x"):
-            read_captions(file)
-        return
-    lines = read_captions(file)
-    assert all(line.strip() == line != "" and not {"\n", "\r"} & set(line) for line in lines)
-    assert "".join("".join(lines).split()) == "".join(text.split())
 
 
 def test_every_bad_file_is_listed_at_once(folder: Path) -> None:

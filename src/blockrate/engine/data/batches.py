@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TypeVar
 
+from blockrate.config.concepts import image_buckets, images_an_epoch
 from blockrate.config.parts import ConceptImage, ConceptText
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.buckets import Bucket, buckets, nearest_bucket
+from blockrate.core.buckets import Bucket
 from blockrate.core.errors import ConfigError
 from blockrate.engine.data.concepts import Item
 from blockrate.engine.data.images import Crop
@@ -104,8 +105,7 @@ class Schedule:
         """Which items an epoch has: each as often as every other of its concept, a remainder by lot."""
         turns: list[Turn] = []
         for concept, places in zip(self.config.concepts, self._places, strict=True):
-            repeats = len(places) if concept.balancing_strategy == "REPEATS" else 1
-            full, rest = divmod(round(concept.balancing * repeats), len(places)) if places else (0, 0)
+            full, rest = divmod(images_an_epoch(concept, len(places)), len(places) or 1)
             before = epoch * (full + bool(rest))
             lots = sorted(places, key=lambda place: draw(self.config.seed, "lot", epoch, place)) if rest else []
             turns += [(place, before + copy) for copy in range(full) for place in places]
@@ -138,10 +138,7 @@ def in_batches(members: Iterable[tuple[Bucket, Member]], size: int) -> list[list
 
 def item_buckets(config: TrainConfig, item: Item) -> list[Bucket]:
     """Return the buckets an image may come in: one for each resolution."""
-    image = config.concepts[item.concept].image
-    resolution = image.resolution_override if image.enable_resolution_override else config.resolution
-    width, height = (item.width, item.height) if config.aspect_ratio_bucketing else (1, 1)
-    return [nearest_bucket(width, height, choices) for choices in buckets(resolution)]
+    return image_buckets(config, config.concepts[item.concept], item.width, item.height)
 
 
 def crop_of(item: Item, bucket: Bucket, settings: ConceptImage, key: Key, variation: int) -> Crop:

@@ -5,7 +5,6 @@ Transparent pixels become white, 16-bit grey is scaled (not clipped) to 8 bits, 
 
 import hashlib
 import io
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -17,9 +16,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from blockrate.config.concepts import open_file
 from blockrate.core.errors import FileError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
 # Never every format Pillow knows: EPS starts Ghostscript, PSD had a write out of bounds (CVE-2026-25990).
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 _BIG = 32_000_000  # pixels; such images are decoded one at a time, so that they cannot fill the memory together
@@ -71,30 +70,15 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def open_file(path: Path) -> Iterator[io.BufferedReader]:
-    """Yield a regular file; whatever goes wrong with it becomes a ``FileError``."""
-    if not os.path.isfile(path):  # opening a pipe would wait for a writer
-        raise FileError(str(path), "is not a file that can be read")
-    try:
-        str(path).encode()  # a name that is not UTF-8 can be neither shown nor logged
-        with path.open("rb") as file:
-            yield file
-    except FileError:
-        raise
-    except UnidentifiedImageError:
-        raise FileError(str(path), "is not a PNG, JPEG, WebP, BMP, TIFF, GIF or AVIF image") from None
-    except Exception as error:  # a broken file makes Pillow raise anything from SyntaxError to struct.error
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise FileError(str(path), f"cannot be read: {reason}") from error
-
-
 def _decode(file: io.BufferedReader, *, smallest: int = 2**30) -> tuple[Image.Image, str]:
     """Return the upright RGB image and a note. A JPEG may come smaller, with sides of at least ``smallest``."""
     if not file.seek(0, io.SEEK_END):
         raise ValueError("it is empty (0 bytes)")
     file.seek(0)
-    image: Image.Image = Image.open(file, formats=_FORMATS)
+    try:
+        image: Image.Image = Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise FileError(str(file.name), "is not a PNG, JPEG, WebP, BMP, TIFF, GIF or AVIF image") from None
     animated = image.format != "MPO" and getattr(image, "is_animated", False)  # MPO: phones add a preview
     with _one_big_image if image.width * image.height > _BIG else nullcontext():
         image.draft(None, (smallest, smallest))
