@@ -2,8 +2,9 @@
 """Set blockrate up in .venv beside this file (the first time, or when something changed), then run it.
 
     python start.py demo [--fresh]     train a toy Flux on the example photographs: see everything work, 3 minutes
+    python start.py ui [CONFIG]        open the app in the browser: choose a model, draw the rates, train
     python start.py train CONFIG ...   train what a config file says; likewise plan, inspect, status, stop
-    python start.py test [...]         all tests (pytest's arguments may follow)
+    python start.py test [...]         all tests (pytest's arguments may follow), some of them in a browser
     python start.py check              lint, formatting and types
     python start.py soak               the tests that run for hours
     python start.py setup              make .venv anew
@@ -39,6 +40,11 @@ STAMP = VENV / "blockrate-setup.json"  # written last: without it the set-up is 
 CONSTRAINTS = ROOT / "constraints.txt"
 BLOCKRATE = ("demo", "train", "plan", "inspect", "status", "stop", "ui")  # commands of the package
 CHECKS = ("ruff check", "ruff format --check", "mypy")
+BROWSERS = {  # what the tests can drive: names on PATH, then places below the folders that hold programs
+    "PATH": ["chromium", "google-chrome", "google-chrome-stable", "microsoft-edge", "chrome", "chromium-browser"],
+    "darwin": [f"{name}.app/Contents/MacOS/{name}" for name in ("Google Chrome", "Chromium", "Microsoft Edge")],
+    "win32": [rf"{name}.exe" for name in (r"Google\Chrome\Application\chrome", r"Microsoft\Edge\Application\msedge")],
+}
 ENVIRONMENT = {"PYTHONUTF8": "1", **os.environ}  # a Windows console has another encoding
 NVIDIA_SMI = shutil.which("nvidia-smi") or shutil.which("/usr/lib/wsl/lib/nvidia-smi")
 
@@ -56,6 +62,8 @@ def main(arguments: Sequence[str]) -> int:
     if command in BLOCKRATE:
         return run(["-m", "blockrate", command, *rest])
     os.chdir(ROOT)
+    if command == "test":
+        ENVIRONMENT["BLOCKRATE_BROWSER"] = browser()
     if command in ("test", "soak"):
         return run(["-m", "pytest", *(["-m", "soak"] if command == "soak" else []), *rest])
     return check() if command == "check" else 0
@@ -80,6 +88,59 @@ def check() -> int:
             failed.append(name)
     say(f"== failed: {', '.join(failed)}" if failed else "== all checks passed")
     return 1 if failed else 0
+
+
+def browser() -> str:
+    """The browser for the tests, installed if there is none and that may be done; empty: the one Playwright fetched."""
+    found = os.environ.get("BLOCKRATE_BROWSER") or find_browser() or (install_browser() and find_browser())
+    if not found and not fetch_browser():
+        cure = "Install Chromium, Chrome or Edge, or name one in BLOCKRATE_BROWSER, and start again."
+        sys.exit(f"error: the tests of the app need a browser, and none was found or could be installed. {cure}")
+    return found or ""
+
+
+def find_browser() -> str:
+    """The first Chromium, Chrome or Edge of this machine that starts; empty without one."""
+    folders = {
+        "darwin": ["/Applications", os.path.expanduser("~/Applications")],
+        "win32": [os.environ.get(name, "") for name in ("ProgramFiles", "ProgramFiles(x86)", "LocalAppData")],
+    }.get(sys.platform, [])
+    places = [os.path.join(folder, name) for name in BROWSERS.get(sys.platform, []) for folder in folders if folder]
+    named = [path for name in BROWSERS["PATH"] if (path := shutil.which(name))]
+    return next((path for path in [*named, *filter(os.path.exists, places)] if starts(path)), "")
+
+
+def starts(path: str) -> bool:
+    """Whether a browser tells its version: Ubuntu's `chromium-browser` may only say that a snap is missing."""
+    return sys.platform == "win32" or succeeds(path, "--version", seconds=30)  # on Windows the word opens a window
+
+
+def install_browser() -> bool:
+    """Whether Debian's package `chromium` could be installed: by root, or with a sudo that asks for no password."""
+    if not shutil.which("apt-get"):
+        return False
+    rights = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    say("No Chromium, Chrome or Edge is here: trying `apt-get install chromium`")
+    apt = [*rights, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=60"]
+    install = [*apt, "install", "-y", "--no-install-recommends", "chromium"]
+    return succeeds(*install, seconds=300) or (
+        succeeds(*apt, "update", seconds=120) and succeeds(*install, seconds=300)
+    )
+
+
+def fetch_browser() -> bool:
+    """Whether Playwright has, or fetches within a minute, a browser of its own."""
+    say("Looking for Playwright's own browser, and fetching it if the network has it")
+    return succeeds(PYTHON, "-m", "playwright", "install", "--only-shell", "chromium", seconds=60)
+
+
+def succeeds(*command: str, seconds: int) -> bool:
+    """Whether a command, run in silence, ends well and in time."""
+    nothing = subprocess.DEVNULL
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(command, stdin=nothing, stdout=nothing, stderr=nothing, timeout=seconds, env=ENVIRONMENT)
+        return done.returncode == 0
+    return False
 
 
 def set_up(*, again: bool = False) -> None:

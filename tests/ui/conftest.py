@@ -1,0 +1,170 @@
+"""A real browser, a fresh app for each test, and pages that must not complain. POSIX forks the app, others start it."""
+
+import asyncio
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+from apps import App, Server, warm_apps
+from apps import start_app as run_app
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, WebSocket, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
+
+from blockrate.run.folder import RunFolder, is_alive, read_json
+
+ROOT = Path(__file__).resolve().parents[2]
+FLAGS = [
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-dev-shm-usage",
+    "--disable-background-networking --disable-component-update --disable-sync",
+]
+StartApp = Callable[..., App]
+OpenPage = Callable[..., Page]
+
+
+# -- the browser -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, Chrome or Edge (or BLOCKRATE_BROWSER), else Playwright's own; without any, a failure."""
+    with sync_playwright() as playwright:
+        browser = launch(playwright, os.environ.get("BLOCKRATE_BROWSER") or find_browser())
+        yield browser
+        browser.close()
+
+
+def launch(playwright: Playwright, path: str) -> Browser:
+    try:
+        return playwright.chromium.launch(executable_path=path or None, args=" ".join(FLAGS).split())
+    except PlaywrightError as error:
+        pytest.fail(f"no browser could be started; `python start.py test` installs one: {error.message}")
+
+
+def find_browser() -> str:
+    spec = importlib.util.spec_from_file_location("start", ROOT / "start.py")
+    assert spec
+    assert spec.loader
+    start = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(start)
+    return str(start.find_browser())
+
+
+@pytest.fixture(autouse=True)
+def _no_loop_of_the_browser(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Playwright's loop counts as running in this thread between its calls; asyncio.run of other tests minds that."""
+    loop = asyncio._get_running_loop()
+    if loop and "browser" not in request.fixturenames:
+        asyncio._set_running_loop(None)
+        yield
+        asyncio._set_running_loop(loop)
+    else:
+        yield
+
+
+# -- the app -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def _warm_apps() -> Iterator[Server | None]:
+    with nullcontext() if os.name == "nt" else warm_apps() as server:
+        yield server
+
+
+@pytest.fixture
+def start_app(request: pytest.FixtureRequest, tmp_path: Path, _warm_apps: Server | None) -> Iterator[StartApp]:
+    """Start `blockrate ui ARGUMENTS` in `tmp_path/work`; a second start is a restart: same folders, same settings.
+
+    A test that trains also asks for `warm_engine`. At the end the app and its engine are killed, and no traceback may
+    stand in what the app wrote to stderr.
+    """
+    engine = request.getfixturevalue("warm_engine") if "warm_engine" in request.fixturenames else {}
+    apps: list[App] = []
+
+    def start(*arguments: str, **environment: str) -> App:
+        settings = {**engine, **environment}
+        apps.append(run_app(tmp_path, arguments, settings, number=len(apps), server=_warm_apps))
+        return apps[-1]
+
+    yield start
+    for app in apps:
+        app.kill()
+    for who in tmp_path.rglob("who.json"):
+        with suppress(psutil.Error):
+            if is_alive(RunFolder(who.parent)):
+                psutil.Process(read_json(who)["pid"]).kill()
+    for app in apps:
+        assert "Traceback" not in app.errors(), app.errors()
+
+
+@pytest.fixture
+def app(start_app: StartApp) -> App:
+    """A fresh app: no config, no memory of an earlier one."""
+    return start_app()
+
+
+# -- its pages ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tolerated() -> list[str]:
+    """Regular expressions for console errors that a test provokes: it appends to them."""
+    return []
+
+
+@pytest.fixture
+def open_page(browser: Browser, start_app: StartApp, tolerated: list[str]) -> Iterator[OpenPage]:
+    """Open a path of an app in a new browser context, as large as asked, light or dark, for mouse or touch.
+
+    At the end: no page error, no console error, no request to another host.
+    """
+    pages: list[Page] = []
+    complaints: list[str] = []
+
+    def complain(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            complaints.append(f"console: {message.text} ({message.location.get('url', '')})")
+
+    def look(request: Request | WebSocket) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1":
+            complaints.append(f"another host: {request.url}")
+
+    def open_page(
+        app: App, path: str = "/", *, width: int = 1280, height: int = 800, dark: bool = False, touch: bool = False
+    ) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if dark else "light",
+            has_touch=touch,
+            is_mobile=touch,
+            device_scale_factor=2 if touch else 1,
+            reduced_motion="reduce",
+            permissions=["clipboard-read", "clipboard-write"],
+        )
+        context.on("request", look)
+        context.on("console", complain)
+        context.on("weberror", lambda error: complaints.append(f"page: {error.error}"))
+        page = context.new_page()
+        page.on("websocket", look)
+        page.set_default_timeout(15_000)
+        pages.append(page)
+        page.goto(app.at(path))
+        page.wait_for_function("window.did_handshake")
+        return page
+
+    yield open_page
+    for page in pages:
+        page.context.close()
+    assert [text for text in complaints if not any(re.search(pattern, text) for pattern in tolerated)] == []
+
+
+@pytest.fixture
+def page(app: App, open_page: OpenPage) -> Page:
+    """The fresh app in a browser of 1280 x 800, light."""
+    return open_page(app)
