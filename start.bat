@@ -1,9 +1,9 @@
 @echo off
-rem Double-click: sets blockrate up and runs the demo. In a terminal: start.bat COMMAND ... as with start.py.
+rem Double-click: sets blockrate up and opens the app in the browser. In a terminal: start.bat COMMAND ... as with start.py.
 setlocal
 chcp 65001 >nul
 set "arguments=%*"
-if "%~1"=="" set "arguments=demo"
+if "%~1"=="" set "arguments=ui"
 if "%~1"=="" cd /d "%~dp0"
 
 set "python=py -3"

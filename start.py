@@ -106,8 +106,8 @@ def find_browser() -> str:
         "win32": [os.environ.get(name, "") for name in ("ProgramFiles", "ProgramFiles(x86)", "LocalAppData")],
     }.get(sys.platform, [])
     places = [os.path.join(folder, name) for name in BROWSERS.get(sys.platform, []) for folder in folders if folder]
-    named = [path for name in BROWSERS["PATH"] if (path := shutil.which(name))]
-    return next((path for path in [*named, *filter(os.path.exists, places)] if starts(path)), "")
+    places = [shutil.which(name) or "" for name in BROWSERS["PATH"]] + places
+    return next((path for path in places if os.path.exists(path) and starts(path)), "")
 
 
 def starts(path: str) -> bool:
