@@ -6,6 +6,7 @@ Source of the safetensors form: huggingface/safetensors; of the names: black-for
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ from blockrate.core.lora_names import bfl_modules
 
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
+# The parts of black-forest-labs/FLUX.1-dev on the hub, and what their weights are called.
+PARTS = {
+    "transformer": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+    **dict.fromkeys(("tokenizer", "tokenizer_2", "scheduler"), ""),
+}
 _LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 _BFL_WIDTH = 3072  # diffusers' converter of BFL names is fixed to it
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.")
@@ -65,6 +74,44 @@ def read_header(path: Path) -> tuple[dict[str, str], Tensors]:
         if isinstance(error, FileError):
             raise
         raise FileError(str(path), "has a damaged header or is cut off", "Download or copy it again.") from error
+
+
+def part_paths(config: TrainConfig, folder_of: Callable[[str, list[str]], Path]) -> dict[str, Path]:
+    """Return where each part lies: a folder; the transformer may be a file.
+
+    ``folder_of`` gives the folder of a model by its name, which is to hold these parts.
+    """
+    base, names = config.base_model_name, {part: getattr(config, part).model_name for part in list(PARTS)[:4]}
+    if Path(base).is_file():  # a transformer alone: the rest is the published model's
+        names["transformer"] = names["transformer"] or base
+        base = family_of(config.model_type, base).repo
+    folder = folder_of(base, [part for part in PARTS if not names.get(part)])
+    paths = {part: folder / part for part in PARTS}
+    for part, name in names.items():
+        if part == "transformer" and Path(name).is_file():
+            paths[part] = Path(name)
+        elif name:
+            own = folder_of(name, [part])
+            paths[part] = own / part if (own / part).is_dir() else own
+    return paths
+
+
+def lack_of(part: str, path: Path) -> str:
+    """Return what is missing of a part that lies in ``path``, or nothing."""
+    if not path.is_file() and not any(path.glob("*config.json")):
+        return part
+    missing = [file.name for file in weight_files(part, path) if not file.is_file()]
+    return f"{part} ({', '.join(missing)})" if missing else ""
+
+
+def weight_files(part: str, path: Path) -> list[Path]:
+    """Return the files that a loader will read: one, or the shards that an index names; none of a tokenizer."""
+    if path.is_file() or not PARTS[part]:
+        return []
+    index = path / f"{PARTS[part]}.safetensors.index.json"
+    if index.is_file():
+        return sorted({path / Path(shard).name for shard in _read_config(index).get("weight_map", {}).values()})
+    return [path / f"{PARTS[part]}.safetensors"]
 
 
 def _tensor(facts: Any, size: int) -> tuple[str, tuple[int, ...]]:

@@ -9,25 +9,15 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from blockrate.config.model_files import model_spec, read_header
+from blockrate.config.model_files import PARTS, lack_of, model_spec, part_paths, read_header, weight_files
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, FileError, WriteError
-from blockrate.core.families import FAMILIES, TransformerSpec, family_of
+from blockrate.core.families import FAMILIES, TransformerSpec
 from blockrate.engine.models import tiny
 from blockrate.run.durable import atomic_write, make_folder, write_error
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
-
-# The parts of black-forest-labs/FLUX.1-dev on the hub, and what their weights are called.
-_PARTS = {
-    "transformer": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-    "text_encoder_2": "model",
-    **dict.fromkeys(("tokenizer", "tokenizer_2", "scheduler"), ""),
-}
 
 
 @dataclass(frozen=True)
@@ -48,23 +38,12 @@ def locate(config: TrainConfig, progress: Progress = lambda done, total: None) -
     Raises FileError for what is missing, damaged, of another model or not to be had, WriteError without disk space.
     """
     spec = model_spec(config)
-    base, names = config.base_model_name, {part: getattr(config, part).model_name for part in list(_PARTS)[:4]}
-    if Path(base).is_file():  # a transformer alone: the rest is the published model's
-        names["transformer"] = names["transformer"] or base
-        base = family_of(config.model_type, base).repo
-    folder = _folder(base, [part for part in _PARTS if not names.get(part)], config, progress)
-    paths = {part: folder / part for part in _PARTS}
-    for part, name in names.items():
-        if part == "transformer" and Path(name).is_file():
-            paths[part] = Path(name)
-        elif name:
-            own = _folder(name, [part], config, progress)
-            paths[part] = own / part if (own / part).is_dir() else own
+    paths = part_paths(config, lambda name, parts: _folder(name, parts, config, progress))
     _check(paths)
     if paths["transformer"].is_dir():  # a hub id says less than the files that came
         known = config.transformer.model_copy(update={"model_name": str(paths["transformer"])})
         spec = model_spec(config.model_copy(update={"transformer": known}))
-    return ModelFiles(folder, spec, **{part: paths[part] for part in names})
+    return ModelFiles(paths["scheduler"].parent, spec, **{part: paths[part] for part in list(PARTS)[:4]})
 
 
 def image_identity(files: ModelFiles, config: TrainConfig) -> str:
@@ -108,38 +87,13 @@ def _sha256(file: Path, memo: dict[str, list[object]]) -> str:
 
 def _check(paths: Mapping[str, Path]) -> None:
     """Refuse what lacks a part or is cut off."""
-    lacking = [lack for part, path in paths.items() if (lack := _lack(part, path))]
+    lacking = [lack for part, path in paths.items() if (lack := lack_of(part, path))]
     if lacking:
         where = paths["scheduler"].parent
         raise FileError(str(where), f"lacks {', '.join(lacking)}", "Copy or download the model again, as a whole.")
     for part, path in paths.items():
-        for file in _weights(part, path):
+        for file in weight_files(part, path):
             read_header(file)
-
-
-def _lack(part: str, path: Path) -> str:
-    """What is missing of a part, or nothing."""
-    if not path.is_file() and not any(path.glob("*config.json")):
-        return part
-    missing = [file.name for file in _weights(part, path) if not file.is_file()]
-    return f"{part} ({', '.join(missing)})" if missing else ""
-
-
-def _weights(part: str, path: Path) -> list[Path]:
-    """The weight files that a loader will read: one, or the shards that an index names."""
-    if path.is_file() or not _PARTS[part]:
-        return []
-    index = path / f"{_PARTS[part]}.safetensors.index.json"
-    if index.is_file():
-        return sorted({path / Path(shard).name for shard in _read(index).get("weight_map", {}).values()})
-    return [path / f"{_PARTS[part]}.safetensors"]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
-        raise FileError(str(path), f"cannot be read: {error}", "Copy or download the model again.") from error
 
 
 def _folder(name: str, parts: list[str], config: TrainConfig, progress: Progress) -> Path:
@@ -159,11 +113,11 @@ def _from_hub(repo: str, parts: list[str], progress: Progress) -> Path:
     from huggingface_hub import constants, errors
 
     patterns = [f"{part}/*.{kind}" for part in parts for kind in ("json", "txt", "model")]
-    patterns += [f"{part}/{_PARTS[part]}{end}.safetensors" for part in parts for end in ("", "-*")]
+    patterns += [f"{part}/{PARTS[part]}{end}.safetensors" for part in parts for end in ("", "-*")]
     try:
         with suppress(errors.LocalEntryNotFoundError):  # what was used once stays: a run resumes on the same model
             folder = Path(hub.snapshot_download(repo, allow_patterns=patterns, local_files_only=True))
-            if not any(_lack(part, folder / part) for part in parts):
+            if not any(lack_of(part, folder / part) for part in parts):
                 return folder
         listed = hub.snapshot_download(repo, allow_patterns=patterns, dry_run=True)
         files = [file for file in listed if file.will_download]
