@@ -1,0 +1,59 @@
+"""What every tab builder is given: one browser page and the four things that all pages of the server share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+from weakref import WeakKeyDictionary
+
+from nicegui import Client, ui
+from nicegui.element import Element
+
+if TYPE_CHECKING:
+    from blockrate.ui.media import Media
+    from blockrate.ui.preferences import Preferences
+    from blockrate.ui.session import Session
+    from blockrate.ui.watch import Watch
+
+_pages: WeakKeyDictionary[Client, Page] = WeakKeyDictionary()
+
+
+@dataclass(eq=False)
+class Page:
+    """One browser page. ``controls``: what to focus for a field's path; ``show_tab`` is set by the shell."""
+
+    session: Session
+    watch: Watch
+    media: Media
+    preferences: Preferences
+    controls: dict[str, Element] = field(default_factory=dict)
+    show_tab: Callable[[str], None] = lambda tab: None
+
+    def enter(self) -> None:
+        """Make this the page of the client that is being built."""
+        _pages[ui.context.client] = self
+
+    def go(self, tab: str, field: str = "") -> None:
+        """Show a tab, and focus the control of a field or of what holds it."""
+        self.show_tab(tab)
+        path = field
+        while path and path not in self.controls:
+            path = path.rpartition(".")[0]
+        if path:
+            # the number of an element is all that enters the script; the delay lets a new tab be drawn first
+            ui.run_javascript(f"setTimeout(() => blockrateFocus({self.controls[path].id}), 120)")
+
+    def tell(self, text: str, *, kind: Literal["info", "warning", "error"] = "info") -> None:
+        """Show a toast; only an error interrupts a screen reader."""
+        role = "alert" if kind == "error" else "log"
+        wait = {"info": 4000, "warning": 8000, "error": 12000}[kind]
+        close = [{"icon": "close", "color": "white", "round": True, "dense": True, "aria-label": "Close"}]
+        ui.notify(
+            text, classes=f"toast toast-{kind}", attrs={"role": role}, timeout=wait, actions=close, multi_line=True
+        )
+
+
+def current_page() -> Page:
+    """The page that is being built or whose event is being handled."""
+    return _pages[ui.context.client]
