@@ -7,7 +7,7 @@ from playwright.sync_api import Browser, Page
 from screens import faint, nameless, sideways, small_targets
 
 STYLE = """<style>
-body { margin: 0; background: white; color: #333; font: 16px sans-serif } 
+body { margin: 0; background: white; color: #333; font: 16px sans-serif }
 button { min-width: 44px; min-height: 44px }</style>"""
 GOOD = """<main><h1>Title</h1><button>Start</button>
 <button aria-label="Undo" >x</button>
