@@ -81,7 +81,7 @@ def test_a_strange_name_gets_no_suggestion(name: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["0.5", "high", True, False, None, math.nan, math.inf, -math.inf, 1.5, -0.1, 1.0000001, [0.5], 1j]
+    "value", ["0.5", "high", True, False, None, math.nan, math.inf, -math.inf, 1.5, -0.1, 1.0000001, [0.5], 1j, 10**400]
 )
 def test_a_value_that_is_no_multiplier_is_refused(value: object) -> None:
     error = refusal({"double_block_3": value})

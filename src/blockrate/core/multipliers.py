@@ -150,7 +150,7 @@ def _rounded(value: float) -> float:
 
 
 def _is_multiplier(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0.0 <= float(value) <= 1.0
+    return isinstance(value, Real) and not isinstance(value, bool) and not value < 0.0 and value <= 1.0
 
 
 def _name_problem(key: object, layout: BlockLayout, model: str) -> str:

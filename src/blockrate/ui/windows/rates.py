@@ -1,0 +1,190 @@
+"""The draft behind the Block Learning Rate window: values, undo, shapes, templates, copy and paste; no interface."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from blockrate.core import multipliers
+from blockrate.core.blocks import OTHER, BlockLayout
+from blockrate.core.errors import ConfigError
+from blockrate.core.multipliers import KEY, check_multipliers, parse_selection
+
+UNDO_STEPS = 200
+
+
+class Shape(NamedTuple):
+    """A shape over chosen blocks: what draws it, its numbers by label with their first values, its switches."""
+
+    draw: Callable[..., dict[str, float]]
+    numbers: Mapping[str, float] = {}
+    switches: Sequence[str] = ()
+
+
+SHAPES: Mapping[str, Shape] = {
+    "Set to": Shape(multipliers.constant, {"Value": 0.5}),
+    "Ramp": Shape(multipliers.ramp, {"From": 0.2, "To": 1.0}, ("each_bank",)),
+    "Layer-wise decay": Shape(multipliers.layer_wise_decay, {"Factor": 0.9}, ("reverse", "each_bank")),
+    "Bell": Shape(multipliers.bell, {"Edge": 0.2, "Middle": 1.0}, ("each_bank",)),
+    "Scale by": Shape(multipliers.scale_by, {"Factor": 0.5}),
+    "Only these blocks": Shape(multipliers.only),
+}
+# Title: text, and the shape, selection ("" is the user's own) and numbers that draw it on all ones. Classic uses first.
+TEMPLATES: Mapping[str, tuple[str, str, str, Sequence[float]]] = {
+    "Layer-wise decay": ("Each block 0.95 of the one after it", "Layer-wise decay", "all", (0.95,)),
+    "Only chosen blocks": ("The selected blocks at 1.0, all others frozen", "Only these blocks", "", ()),
+    "Preserve early blocks": ("First half of the double blocks frozen", "Set to", "double 0-{half}", (0.0,)),
+    "Single only": ("Double blocks frozen", "Only these blocks", "single", ()),
+    "Double only": ("Single blocks frozen", "Only these blocks", "double", ()),
+    "Single 7/12/16/20 only": ("Four blocks can be enough for a subject", "Only these blocks", "single 7,12,16,20", ()),
+    "Gentle start": ("Double blocks rise from 0.2 to 1.0", "Ramp", "double", (0.2, 1.0)),
+    "Middle strongest": ("From 0.2 up to 1.0 and down again", "Bell", "all", (0.2, 1.0)),
+}
+
+
+class RatesDraft:
+    """The rates while they are edited: ``state`` is what the config would hold.
+
+    What nobody touches stays exactly as it stood, unknown keys and wrong values too; a 1.0 that is set leaves the
+    config. ``drawable``: the faders that have something to train. Equal to four decimals counts as untouched.
+    """
+
+    def __init__(self, layout: BlockLayout, original: Any, *, other_trains: bool = True) -> None:
+        self.layout, self.names = layout, (*layout.names, OTHER)
+        self.drawable = self.names if other_trains else layout.names
+        self.state = self._opened = original
+        self._past: list[Any] = []
+        self._future: list[Any] = []
+        self._merging = ""
+
+    @property
+    def values(self) -> dict[str, float]:
+        """What every fader shows, in model order; a missing or wrong value is 1.0."""
+        raw = {name: self._sparse().get(name, 1.0) for name in self.names}
+        return {name: float(value) if _is_rate(value) else 1.0 for name, value in raw.items()}
+
+    @property
+    def dirty(self) -> bool:
+        """Whether OK would change the config."""
+        return _text(self.state) != _text(self._opened)
+
+    @property
+    def undoable(self) -> tuple[bool, bool]:
+        """Whether there is something to undo, and to redo."""
+        return bool(self._past), bool(self._future)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the rates as they stand, ``""`` if nothing."""
+        try:
+            check_multipliers(self.state, self.layout)
+        except ConfigError as error:
+            return f"{error.problem}. {error.cure}"
+        return ""
+
+    def summary(self) -> str:
+        """Say in a line what the rates are: ``12 of 57 blocks adjusted · 3 frozen``."""
+        values = list(self.values.values())[:-1]
+        adjusted, frozen = sum(value != 1.0 for value in values), values.count(0.0)
+        text = f"{adjusted} of {len(values)} blocks adjusted" if adjusted else "All blocks at the base learning rate"
+        return f"{text} · {frozen} frozen" if frozen else text
+
+    def commit(self, changes: Mapping[str, float], merge: str = "") -> bool:
+        """Set faders as one undo step, shared with the commits just before that have the same ``merge``.
+
+        Passes over faders that are not drawable and what is no number from 0 to 1. False if nothing changed.
+        """
+        set_to = {name: _rounded(value) for name, value in changes.items() if name in self.drawable and _is_rate(value)}
+        touched = {name: value for name, value in set_to.items() if not self._is_at(name, value)}
+        state = {**self._sparse(), **touched}
+        kept = {name: value for name, value in state.items() if name not in touched or value != 1.0}
+        return bool(touched) and self.replace(kept, merge)
+
+    def replace(self, state: Any, merge: str = "") -> bool:
+        """Go on from another state, ``{}`` for all at 1.0, as one undo step. False if it is no other."""
+        if isinstance(state, dict):  # in model order, what is unknown at the end
+            state = {name: state[name] for name in (*self.names, *state) if name in state}
+        if _text(state) == _text(self.state):
+            return False
+        if not merge or merge != self._merging:
+            self._past = [*self._past, self.state][-UNDO_STEPS:]
+        self.state, self._future, self._merging = state, [], merge
+        return True
+
+    def undo(self) -> bool:
+        """Take the last step back. False if there is none."""
+        return self._swap(self._past, self._future)
+
+    def redo(self) -> bool:
+        """Take the last undo back. False if there is none."""
+        return self._swap(self._future, self._past)
+
+    def select(self, text: str | None) -> tuple[str, ...]:
+        """Return the blocks that a text selects. Raises ``ConfigError``, for a fader without use too."""
+        chosen = parse_selection(text, self.layout)
+        if not set(chosen) <= set(self.drawable):
+            raise ConfigError(OTHER, "other has nothing to train: the layer filter leaves none", "Choose blocks.")
+        return chosen
+
+    def draw(self, shape: str, chosen: Sequence[str], numbers: Sequence[object], **switches: bool) -> None:
+        """Draw one of ``SHAPES`` over the chosen blocks. Raises ``ConfigError`` for a number that does not fit."""
+        most = 1000.0 if shape == "Scale by" else 1.0
+        for label, number in zip(SHAPES[shape].numbers, numbers, strict=True):
+            if not _is_rate(number, most):
+                raise ConfigError(label, f"{label} needs a number from 0 to {most:g}")
+        values = {name: self.values[name] for name in self.drawable}
+        self.commit(SHAPES[shape].draw(values, chosen, *numbers, **switches))
+
+    def use_template(self, title: str, chosen: Sequence[str]) -> None:
+        """Draw one of ``TEMPLATES``, over everything. Raises ``ConfigError`` where this model lacks its blocks."""
+        _, shape, selection, numbers = TEMPLATES[title]
+        blocks = self.select(selection.format(half=self.layout.double // 2 - 1)) if selection else chosen
+        self.commit(SHAPES[shape].draw(dict.fromkeys(self.drawable, 1.0), blocks, *numbers))
+
+    def paste(self, text: str) -> None:
+        """Replace all rates by a JSON object, also a whole config, or by numbers between commas, one for each block.
+
+        Raises ``ConfigError``, and then changes nothing.
+        """
+        try:
+            found = json.loads(text) if text.lstrip().startswith("{") else self._numbered(text)
+        except (ValueError, RecursionError) as error:
+            problem = error.problem if isinstance(error, ConfigError) else "This is neither JSON nor numbers"
+            raise ConfigError(KEY, problem, 'Paste {"double_block_0": 0.5, ...} or 0.5, 0.6, ...') from error
+        found = found.get(KEY, found)
+        check_multipliers(found, self.layout)
+        self.replace({name: value for name, value in found.items() if value != 1.0})
+
+    def _numbered(self, text: str) -> dict[str, Any]:
+        numbers = [float(part) for part in re.split(r"[\s,;]+", text.strip("[] \t\r\n,;"))]
+        if len(numbers) not in (len(self.names) - 1, len(self.names)):
+            raise ConfigError(KEY, f"{len(numbers)} numbers for {len(self.names) - 1} blocks")
+        return dict(zip(self.names, numbers, strict=False))
+
+    def _is_at(self, name: str, value: float) -> bool:
+        now = self._sparse().get(name, 1.0)
+        return _is_rate(now) and (now == value or _rounded(now) == value < 1.0)
+
+    def _sparse(self) -> dict[str, Any]:
+        return self.state if isinstance(self.state, dict) else {}
+
+    def _swap(self, source: list[Any], target: list[Any]) -> bool:
+        self._merging = ""
+        if source:
+            target.append(self.state)
+            self.state = source.pop()
+            return True
+        return False
+
+
+def _is_rate(value: object, most: float = 1.0) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= most
+
+
+def _rounded(value: float) -> float:
+    """Four decimals, and only zero itself becomes zero: the shapes' own rule."""
+    return multipliers.constant({}, (OTHER,), value)[OTHER]
+
+
+def _text(state: Any) -> str:
+    return json.dumps(state, sort_keys=True)
