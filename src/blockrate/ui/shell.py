@@ -1,0 +1,187 @@
+"""The frame around every tab: header, tabs with their counts of problems, what the run does, Start and Stop."""
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from nicegui import ui
+from nicegui.element import Element
+
+from blockrate.ui.components import heading, watched
+from blockrate.ui.open_save import open_config, save, save_as
+from blockrate.ui.page import Page
+from blockrate.ui.starting import start, tab_of
+
+__all__ = ["TABS", "Page", "build"]
+
+TABS = ("Model", "Data", "Training", "Sampling", "Run")
+_THEMES = {"auto": (None, "brightness_auto"), "light": (False, "light_mode"), "dark": (True, "dark_mode")}
+_CSS = Path(__file__).parent / "static" / "app.css"
+
+
+class Shell(Element, component="static/shell.js"):
+    """What only the browser can do: keys, addresses, the question before unsaved work is left."""
+
+
+def build(page: Page, tab: str = "Model") -> None:
+    """Build the whole page of one browser tab, with ``tab`` in front."""
+    page.enter()
+    ui.add_css(_CSS)
+    ui.colors(primary="#4c5be0", negative="#b3261e", positive="#0f8f80", dark="#151b23", dark_page="#0c1015")
+    shell = Shell()
+    with ui.header(fixed=True).classes("top"):
+        ui.label("blockrate").classes("brand")
+        tabs = _tabs(page)
+        _config_buttons(page)
+        _theme_button(page)
+    with ui.element("div").classes("content") as content:
+        _warnings(page)
+        panels = {name: ui.element("div").classes("panel") for name in TABS}
+    ui.skip_link("Skip to the settings", target=content)
+    with ui.footer(fixed=True).classes("bottom"):
+        _bottom_bar(page)
+
+    def show(name: str) -> None:
+        for other, panel in panels.items():
+            panel.set_visibility(other == name)
+        if not panels[name].default_slot.children:
+            with panels[name]:
+                heading(name, 1).classes("sr-only")
+                _build_tab(name, page)
+        tabs.set_value(name)
+        shell.run_method("visit", f"/{name.lower()}")
+
+    for name, panel in panels.items():
+        panel.props["role"], panel.props["aria-label"] = "tabpanel", name
+    page.show_tab = lambda name: show(name) if name in TABS else None
+    tabs.on_value_change(lambda event: page.show_tab(str(event.value)))
+    _connect(page, shell)
+    page.show_tab(tab)
+
+
+def _build_tab(name: str, page: Page) -> None:
+    module = f"blockrate.ui.tabs.{name.lower()}"
+    if find_spec(module) is None:
+        ui.label("not built yet")
+    else:
+        import_module(module).build(page)
+
+
+def _connect(page: Page, shell: Shell) -> None:
+    shell.on("save", lambda: save(page))
+    shell.on("open", lambda: open_config(page))
+    shell.on("start", lambda: start(page))
+    shell.on("route", lambda event: page.show_tab(str(event.args).strip("/").capitalize() or TABS[0]))
+
+    def refresh() -> None:
+        shell.props["dirty"] = page.session.dirty
+        shell.props["title"] = f"{'● ' * page.session.dirty}{page.session.title} · blockrate"
+
+    watched(page.session.changed, refresh)
+
+
+def _tabs(page: Page) -> ui.tabs:
+    with ui.tabs().props("dense no-caps inline-label shrink active-class=is-front") as tabs:
+        tabs.props["aria-label"] = "Screens"
+        for name in TABS:
+            with ui.tab(name).props("content-class=tab-content"):
+                count = ui.label().classes("count")
+                words = ui.label().classes("sr-only")
+            watched(page.session.changed, _counter(page, name, count, words))
+    return tabs
+
+
+def _counter(page: Page, tab: str, count: ui.label, words: ui.label) -> Callable[[], None]:
+    def refresh() -> None:
+        number = sum(1 for problem in page.session.problems if problem.field and tab_of(problem.field) == tab)
+        count.set_text(str(number))
+        count.set_visibility(number > 0)
+        words.set_text("" if not number else "problem" if number == 1 else "problems")
+
+    return refresh
+
+
+def _config_buttons(page: Page) -> None:
+    with ui.element("div").classes("config"):
+        dot = ui.label("●").classes("dirty")
+        dot.props["role"], dot.props["aria-label"] = "img", "Not saved"
+        title = ui.label().classes("title")
+
+    def refresh() -> None:
+        dot.set_visibility(page.session.dirty)
+        title.set_text(page.session.title)
+        title.props["title"] = str(page.session.path or page.session.title)
+
+    watched(page.session.changed, refresh)
+    for name, icon, action in (
+        ("Open", "folder_open", open_config),
+        ("Save", "save", save),
+        ("Save as", "save_as", save_as),
+    ):
+        button = ui.button(name, icon=icon, color=None, on_click=lambda action=action: action(page))
+        button.props("flat no-caps dense").classes("header-button")
+        button.props["aria-label"] = name
+        button.tooltip(name if name == "Save as" else f"{name} (Ctrl+{name[0]})")
+
+
+def _theme_button(page: Page) -> None:
+    dark = ui.dark_mode()
+
+    def show() -> None:
+        dark.value, icon = _THEMES[page.preferences.theme]
+        button.props["icon"], button.props["aria-label"] = icon, f"Theme: {page.preferences.theme}"
+        tip.set_text(f"Theme: {page.preferences.theme}")
+
+    def turn() -> None:
+        names = list(_THEMES)
+        page.preferences.theme = names[(names.index(page.preferences.theme) + 1) % len(names)]
+        page.preferences.save()
+        show()
+
+    button = ui.button(icon="brightness_auto", color=None, on_click=turn).props("flat dense").classes("header-button")
+    with button:
+        tip = ui.tooltip()
+    show()
+
+
+def _warnings(page: Page) -> None:
+    with ui.element("details").classes("warnings") as box:
+        with ui.element("summary"):
+            words = ui.label()
+        lines = ui.element("ul")
+
+    def refresh() -> None:
+        warnings = page.session.warnings
+        box.set_visibility(bool(warnings))
+        words.set_text(f"{len(warnings)} {'note' if len(warnings) == 1 else 'notes'} on this config")
+        lines.clear()
+        with lines:
+            for warning in warnings:
+                with ui.element("li"):
+                    ui.label(warning)
+
+    watched(page.session.changed, refresh)
+
+
+def _bottom_bar(page: Page) -> None:
+    state = ui.label().classes("state")
+    state.props["role"], state.props["aria-live"] = "status", "polite"
+    with ui.element("div").classes("doing"):
+        words = ui.label().classes("words")
+        bar = ui.element("progress")
+        bar.props["max"], bar.props["aria-label"] = 1, "Progress of the run"
+    stop = ui.button("Stop", icon="stop", color=None, on_click=lambda: stop_run(page)).props("no-caps outline")
+    go = ui.button("Start", icon="play_arrow", on_click=lambda: start(page)).props("no-caps unelevated")
+    go.tooltip("Start (Ctrl+Enter)")
+    stop.classes("stop")
+
+    def refresh() -> None:
+        state.set_text(page.watch.state.name)
+
+    watched(page.watch.changed, refresh)
+
+
+def stop_run(page: Page) -> None:
+    """Ask the run to save and stop."""
+    page.watch.stop()

@@ -1,0 +1,94 @@
+"""Start: what is wrong first, each a link to its field; then the questions that an earlier run in the folder asks."""
+
+from nicegui import ui
+
+from blockrate.ui.components import ask, heading, watched
+from blockrate.ui.labels import label_of
+from blockrate.ui.page import Page
+from blockrate.ui.session import Problem
+
+# Where a setting is, by the longest beginning of its path. Whatever is not here is in Training.
+_TAB_OF = {
+    "Model": """training_method model_type base_model_name transformer.model_name transformer.weight_dtype text_encoder
+        text_encoder_2 text_encoder_2_sequence_length vae compile train_device output_model_destination
+        output_model_format output_dtype workspace_dir lora_model_name""",
+    "Data": "concepts concept_file_name resolution aspect_ratio_bucketing cache_dir only_cache validation",
+    "Sampling": """samples sample_definition_file_name sample_after sample_after_unit sample_skip_first
+        samples_to_tensorboard non_ema_sampling""",
+}
+_TABS = {path: tab for tab, paths in _TAB_OF.items() for path in paths.split()}
+ALIVE = ("Preparing", "Running", "Stopping")
+
+
+def tab_of(path: str) -> str:
+    """The tab that shows a setting."""
+    while path:
+        if path in _TABS:
+            return _TABS[path]
+        path = path.rpartition(".")[0]
+    return "Training"
+
+
+async def start(page: Page) -> None:
+    """Start the open config, or say what stands in the way."""
+    if page.watch.state.name in ALIVE:
+        return page.tell("A run is at work. Stop it first.")
+    if page.session.problems:
+        return show_problems(page)
+    sentence = await page.watch.start(page.session)
+    run = page.watch.run
+    if sentence and run and run.events_file.exists() and page.watch.state.name not in ALIVE:
+        why = "Start anew sets the earlier run aside; nothing is deleted."
+        if await ask("There is an earlier run", [sentence, why], ["Start anew", "Cancel"]) == "Start anew":
+            sentence = await page.watch.start(page.session, fresh=True)
+        else:
+            return None
+    if sentence:
+        return page.tell(sentence, kind="error")
+    return page.go("Run")
+
+
+def show_problems(page: Page) -> None:
+    """List what blocks Start: each problem leads to its field, and what is not supported can be removed."""
+    session = page.session
+    with ui.dialog() as dialog, ui.element("div").classes("ask problems"):
+        dialog.props["aria-label"] = "What to put right"
+        dialog.on("hide", dialog.delete)
+        heading("What to put right")
+        rows = ui.element("ul")
+        with ui.element("div").classes("ask-choices"):
+            everything = ui.button("Remove all unsupported", on_click=lambda: session.remove(*unsupported()))
+            everything.props("no-caps flat")
+            ui.button("Close", on_click=dialog.close).props("no-caps unelevated autofocus")
+
+        def unsupported() -> list[str]:
+            return [problem.field for problem in session.problems if problem.removable]
+
+        def refresh() -> None:
+            rows.clear()
+            everything.set_visibility(len(unsupported()) > 1)
+            with rows:
+                for problem in session.problems:
+                    _problem_row(page, dialog, problem)
+                if not session.problems:
+                    ui.label("Nothing is wrong any more. Press Start.")
+
+        watched(session.changed, refresh)
+    dialog.open()
+
+
+def _problem_row(page: Page, dialog: ui.dialog, problem: Problem) -> None:
+    def go() -> None:
+        dialog.close()
+        page.go(tab_of(problem.field), problem.field)
+
+    with ui.element("li"):
+        if problem.removable:
+            ui.label(problem.text)
+            button = ui.button("Remove this setting", on_click=lambda: page.session.remove(problem.field))
+            button.props("no-caps outline dense")
+        else:
+            where = f"{tab_of(problem.field)} · {label_of(problem.field)}" if problem.field else "The config"
+            with ui.element("button").classes("link").on("click", go).props("type=button"):
+                ui.label(where)
+                ui.label(problem.text).classes("dim")

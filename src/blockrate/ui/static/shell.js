@@ -1,0 +1,59 @@
+// What only the browser can do for the shell: keys, addresses, focus, and the question before unsaved work is left.
+const KEYS = { s: "save", o: "open", Enter: "start" };
+
+export default {
+  template: `<span hidden></span>`,
+  props: { dirty: Boolean, title: String },
+  watch: { title: { immediate: true, handler: (title) => (document.title = title) } },
+  mounted() {
+    const listen = (target, name, handler) => {
+      target.addEventListener(name, handler, true);
+      this.stop.push(() => target.removeEventListener(name, handler, true));
+    };
+    listen(window, "keydown", this.onKey);
+    listen(window, "popstate", () => this.$emit("route", location.pathname.slice(window.path_prefix.length)));
+    listen(window, "beforeunload", (event) => this.dirty && event.preventDefault());
+    listen(document, "focusin", this.describe);
+    window.blockrateFocus = this.focusOn;
+  },
+  beforeUnmount() {
+    this.stop.forEach((stop) => stop());
+  },
+  created() {
+    this.stop = [];
+  },
+  methods: {
+    onKey(event) {
+      const action = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+      if (!action || !(event.ctrlKey || event.metaKey) || event.altKey || event.shiftKey) return;
+      event.preventDefault();
+      if (event.repeat || document.querySelector(".q-dialog")) return;
+      document.activeElement?.dispatchEvent(new Event("change", { bubbles: true })); // what is being typed counts too
+      this.$emit(action);
+    },
+    visit(path) {
+      const address = window.path_prefix + path;
+      if (location.pathname !== address) history.pushState(null, "", address);
+    },
+    // Quasar gives a select's attributes to the frame around what has the focus.
+    describe({ target }) {
+      const frame = target.matches?.("[role=combobox]") && target.closest(".q-field__native");
+      for (const name of frame ? ["aria-invalid", "aria-describedby", "aria-description"] : []) {
+        if (frame.hasAttribute(name)) target.setAttribute(name, frame.getAttribute(name));
+        else target.removeAttribute(name);
+      }
+    },
+    focusOn(id) {
+      const element = document.getElementById(`c${id}`);
+      if (!element) return;
+      const closed = !element.offsetParent && element.closest(".q-expansion-item");
+      closed?.querySelector(".q-item")?.click();
+      const focusable = "input, textarea, button, [role=switch], [tabindex]";
+      const target = element.matches(focusable) ? element : element.querySelector(focusable);
+      setTimeout(() => {
+        target?.scrollIntoView({ block: "center" });
+        target?.focus();
+      }, closed ? 350 : 0);
+    },
+  },
+};
