@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from os.path import expanduser
 from pathlib import Path
@@ -15,6 +16,12 @@ from blockrate.config.onetrainer import Json, migrate, migrate_concepts, take_un
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 
+LISTS = {  # lists that may lie in a file of their own: the setting that names it, and OneTrainer's usual name
+    "concepts": ("concept_file_name", "training_concepts/concepts.json"),
+    "samples": ("sample_definition_file_name", "training_samples/samples.json"),
+}
+FINE_TUNE_DEFAULTS = {"output_model_format": "DIFFUSERS", "output_model_destination": "models/model"}  # a folder
+
 
 @dataclass(frozen=True)
 class LoadedConfig:
@@ -24,15 +31,23 @@ class LoadedConfig:
     warnings: list[str]
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What a config comes to: itself where nothing is wrong, else every error."""
+
+    config: TrainConfig | None
+    errors: list[ConfigError]
+    warnings: list[str]
+    lists: Json  # concepts and samples as they were read, also from files of their own
+
+
 def load_config(path: Path | str, *, overrides: Sequence[str] = (), ignore_unsupported: bool = False) -> LoadedConfig:
     """Return the config in a JSON file of blockrate or OneTrainer, of any version.
 
     ``overrides``: ``path=value`` each, as in ``--set``. Raises one ``ConfigError`` that lists everything wrong.
     """
     try:
-        data = read_json(Path(path))
-        if not isinstance(data, dict):
-            raise ConfigError(str(path), "does not hold a JSON object", 'Write {"learning_rate": 1e-4, ...}.')
+        data = read_object(Path(path))
         return parse_config(data, overrides=overrides, ignore_unsupported=ignore_unsupported, where=str(path))
     except RecursionError as error:
         raise ConfigError(str(path), "is nested too deeply to be a config", "Use another file.") from error
@@ -45,25 +60,43 @@ def parse_config(
     warnings = migrate(data)
     for text in overrides:
         _override(data, text)
-    warnings += _read_lists(data)
+    found = find_problems(data, ignore_unsupported=ignore_unsupported)
+    if not found.config:
+        raise together(where, found.errors)
+    return LoadedConfig(found.config, warnings + found.warnings)
+
+
+def find_problems(data: Json, *, ignore_unsupported: bool = False) -> Findings:
+    """Return the config in a migrated JSON object, which is used up, or everything that is wrong with it."""
+    warnings, errors = _read_lists(data)
     migrate_concepts(data)
+    lists = deepcopy({key: data[key] for key in LISTS if key in data})
     unsupported = take_unsupported(data)
     changing = [item for item in unsupported if item.cure]
-    errors = [] if ignore_unsupported else [item.error() for item in changing]
+    errors += [] if ignore_unsupported else [item.error() for item in changing]
     if harmless := ", ".join(item.where for item in unsupported if not item.cure):
         warnings.append(f"settings without effect here, the result is the same: {harmless}")
     if changing and ignore_unsupported:
         warnings.append(f"not supported and ignored as asked: {', '.join(item.where for item in changing)}")
-    if data.get("training_method") == "FINE_TUNE":
-        data.setdefault("output_model_format", "DIFFUSERS")
-        data.setdefault("output_model_destination", "models/model")  # a folder
+    for key, value in FINE_TUNE_DEFAULTS.items() if data.get("training_method") == "FINE_TUNE" else ():
+        data.setdefault(key, value)
     try:
         config = TrainConfig.model_validate(data)
     except ValidationError as error:
-        raise together(where, errors + explain(error)) from None
-    if errors := errors + contradictions(config):
-        raise together(where, errors)
-    return LoadedConfig(config, warnings + notices(config))
+        return Findings(None, errors + explain(error), warnings, lists)
+    errors += contradictions(config)
+    return Findings(None if errors else config, errors, warnings + notices(config), lists)
+
+
+def read_object(path: Path) -> Json:
+    """Return what a config file holds. Raises ``ConfigError`` if that is no JSON object."""
+    try:
+        data = read_json(path)
+    except RecursionError as error:
+        raise ConfigError(str(path), "is nested too deeply to be a config", "Use another file.") from error
+    if not isinstance(data, dict):
+        raise ConfigError(str(path), "does not hold a JSON object", 'Write {"learning_rate": 1e-4, ...}.')
+    return data
 
 
 def read_json(path: Path) -> Any:
@@ -100,28 +133,36 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> Json:
     return data
 
 
-def _override(data: Json, text: str) -> None:
-    """Put ``path=value`` into ``data``; the index after the last one of a list adds to it."""
-    path, equals, raw = text.partition("=")
-    names = path.strip().split(".")
-    if not equals or not all(names):
-        raise ConfigError(f"--set {text}", "is not path=value", "Write it like --set learning_rate=1e-4.")
+def put(data: Json, path: str, value: object, *, where: str = "", replace: bool = False) -> None:
+    """Put a value into ``data`` at ``a.0.b``; the index after the last one of a list adds to it.
+
+    ``replace``: put an object where the path leads through something that has nothing inside; else that is an error.
+    """
+    where, names = where or path, path.split(".")
     node: Any = data
     for name, following in zip(names, [*names[1:], None], strict=True):
         key: Any = name
         if isinstance(node, list):
             if not name.isdecimal() or int(name) > len(node):
                 cure = f"Use a number from 0 to {len(node)}; {len(node)} adds one."
-                raise ConfigError(f"--set {path}", f"the list has {len(node)} entries and none is {name!r}", cure)
+                raise ConfigError(where, f"the list has {len(node)} entries and none is {name!r}", cure)
             key = int(name)
             node += [None] * (key == len(node))
         elif not isinstance(node, dict):
-            raise ConfigError(f"--set {path}", f"{node!r} has nothing inside", "Shorten the path.")
+            raise ConfigError(where, f"{node!r} has nothing inside", "Shorten the path.")
+        inner = node[key] if isinstance(node, list) else node.get(key)
         if following is None:
-            node[key] = _value(raw)
-        elif (node[key] if isinstance(node, list) else node.get(key)) is None:
+            node[key] = value
+        elif inner is None or (replace and not isinstance(inner, dict | list)):
             node[key] = [] if following.isdecimal() else {}
         node = node[key]
+
+
+def _override(data: Json, text: str) -> None:
+    path, equals, raw = text.partition("=")
+    if not equals or not all(path.strip().split(".")):
+        raise ConfigError(f"--set {text}", "is not path=value", "Write it like --set learning_rate=1e-4.")
+    put(data, path.strip(), _value(raw), where=f"--set {path}")
 
 
 def _value(raw: str) -> object:
@@ -131,13 +172,13 @@ def _value(raw: str) -> object:
         return raw
 
 
-def _read_lists(data: Json) -> list[str]:
-    """Put concepts and samples that lie in files of their own into ``data``; paths are from the working directory."""
-    warnings = []
-    for key, file_key, usual in (
-        ("concepts", "concept_file_name", "training_concepts/concepts.json"),
-        ("samples", "sample_definition_file_name", "training_samples/samples.json"),
-    ):
+def _read_lists(data: Json) -> tuple[list[str], list[ConfigError]]:
+    """Put concepts and samples that lie in files of their own into ``data``; paths are from the working directory.
+
+    Returns warnings, and what is wrong with those files.
+    """
+    warnings, errors = [], []
+    for key, (file_key, usual) in LISTS.items():
         name = data.get(file_key)
         if data.get(key) is None:  # OneTrainer writes null where the list lies in a file of its own
             data.pop(key, None)
@@ -147,7 +188,13 @@ def _read_lists(data: Json) -> list[str]:
         if name == usual and not Path(name).exists():  # every saved OneTrainer config names it
             warnings.append(f"{file_key}: there is no {name} here, so there are no {key}")
             continue
-        data[key] = read_json(Path(name))
-        if not isinstance(data[key], list):
-            raise ConfigError(file_key, f"{name} does not hold a JSON list", "Use OneTrainer's own file.")
-    return warnings
+        try:
+            listed = read_json(Path(name))
+        except ConfigError as error:
+            errors.append(ConfigError(file_key, f"{name} {error.problem}", error.cure))
+            continue
+        if isinstance(listed, list):
+            data[key] = listed
+        else:
+            errors.append(ConfigError(file_key, f"{name} does not hold a JSON list", "Use OneTrainer's own file."))
+    return warnings, errors
