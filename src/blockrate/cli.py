@@ -123,6 +123,26 @@ def demo(fresh: Fresh = False) -> None:
     raise typer.Exit(code)
 
 
+@app.command()
+def ui(
+    config: Annotated[str, typer.Argument(metavar="[CONFIG]", help="A config file, or the name of a preset.")] = "",
+    host: Annotated[str, typer.Option(help="The address to serve; 0.0.0.0 for all networks.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: the port of last time, else any free one.")] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser, print the address alone.")] = False,
+    allowed_host: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Another name of this server.")] = None,
+    native: Annotated[bool, typer.Option("--native", help="Show a window of its own, with pywebview.")] = False,
+    root: Annotated[
+        list[Path] | None, typer.Option(exists=True, file_okay=False, help="A folder that the browser may see into.")
+    ] = None,
+) -> None:
+    """Open the app in a browser. The address it prints lets in whoever has it; Ctrl-C ends it, and training goes on."""
+    from blockrate.ui.app import serve
+
+    names, roots, browser = allowed_host or (), root or (), not no_browser
+    code = serve(config, host=host, port=port, browser=browser, allowed_hosts=names, native=native, roots=roots)
+    raise typer.Exit(code)
+
+
 def main() -> None:
     """The console script: a user's mistake is one line on stderr and an exit code."""
     for stream in (sys.stdout, sys.stderr):

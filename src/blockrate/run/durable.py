@@ -25,12 +25,15 @@ _open, _write, _fsync, _replace = os.open, os.write, os.fsync, os.replace
 _mkdir, _unlink, _remove_tree = os.mkdir, os.unlink, shutil.rmtree
 
 
-def atomic_write(path: Path, data: bytes | str) -> None:
-    """Replace ``path`` by ``data``, durably. Its folder must exist. Raises WriteError with the old file untouched."""
+def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:
+    """Replace ``path`` by ``data``, durably. Its folder must exist. Raises WriteError with the old file untouched.
+
+    ``mode``: who may read and write it, less what the user's umask takes away.
+    """
     content = data.encode() if isinstance(data, str) else data
     temporary = temporary_beside(path)
     with disk_errors(path, temporary, need=len(content)):
-        _write_file(temporary, content)
+        _write_file(temporary, content, mode)
         _sync(temporary)
         _rename(temporary, path)
         _sync_folder(path.parent)
@@ -203,8 +206,8 @@ def _rename(source: Path, target: Path) -> None:
     _replace(source, target)
 
 
-def _write_file(path: Path, content: bytes) -> None:
-    descriptor = _open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+def _write_file(path: Path, content: bytes, mode: int = 0o666) -> None:
+    descriptor = _open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), mode)
     try:
         rest = memoryview(content)
         while rest:  # one call may write less than asked, and never more than 2 GiB

@@ -1,0 +1,230 @@
+"""The server of the app: one open config, one watch, many pages; a socket of its own, and the guard before everything.
+
+Training runs in processes of their own: they live on when this one ends.
+"""
+
+import errno
+import importlib.util
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import webbrowser
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+
+import psutil
+import uvicorn
+from fastapi import FastAPI
+from nicegui import app as nicegui_app
+from nicegui import ui
+from starlette.responses import PlainTextResponse, Response
+
+from blockrate.core.errors import ConfigError
+from blockrate.ui.guard import Guard, is_loopback, names, read_key
+from blockrate.ui.media import Media
+from blockrate.ui.page import Page
+from blockrate.ui.preferences import Preferences, load_preferences, state_folder
+from blockrate.ui.session import Session
+from blockrate.ui.shell import TABS, build
+
+try:
+    from blockrate.ui.watch import Watch
+except ModuleNotFoundError:  # the Run tab is being built
+
+    class Watch:  # type: ignore[no-redef]
+        def __init__(self, *_: object) -> None:
+            from nicegui import Event
+
+            self.state, self.changed, self.run = type("State", (), {"name": "No run"}), Event[[]](), None
+
+        async def follow(self) -> None:
+            pass
+
+
+PAGES = {"/": TABS[0], **{f"/{tab.lower()}": tab for tab in TABS}}
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#4c5be0"/>'
+    '<path d="M4 13V9M8 13V3M12 13V6" stroke="#fff" stroke-width="2" stroke-linecap="round"/></svg>'
+)
+_WINDOW = "import sys, webview; webview.create_window('blockrate', sys.stdin.readline().strip()); webview.start()"
+
+
+def serve(
+    config: str = "",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    browser: bool = True,
+    allowed_hosts: Sequence[str] = (),
+    native: bool = False,
+    roots: Sequence[Path] = (),
+) -> int:
+    """Serve the app until Ctrl-C, or until its window is closed; the exit code.
+
+    ``config``: a file or the name of a preset. ``port`` 0: the last one if it is free, else any. Raises ConfigError
+    and WriteError before anything is served.
+    """
+    if native and not importlib.util.find_spec("webview"):
+        cure = 'Install it: pip install "blockrate[native]". Or leave --native out, and use a browser.'
+        raise ConfigError("--native", "pywebview, which makes the window, is not installed", cure)
+    preferences = load_preferences()
+    session = _open(config, preferences)
+    app = make_app(session, Watch(preferences), Media(roots or _usual_roots()), preferences)
+    with listen(host, port, preferences.port) as listener:
+        address, preferences.port = listener.getsockname()[:2]
+        preferences.save()
+        token, cookie = secrets.token_urlsafe(32), f"blockrate-{preferences.port}"
+        key = read_key(state_folder() / "session.key")
+        known = names(address, preferences.port, allowed_hosts)
+        guard = Guard(app, token=token, key=key, names=known, cookie=cookie)
+        server = uvicorn.Server(_settings(guard))
+        url = _url(address, preferences.port)
+        print(f"blockrate ui: {url}?token={token}", flush=True)
+        if not is_loopback(address):
+            _advise(preferences.port)
+        if native:
+            _open_window(f"{url}?token={token}", server)
+        elif browser and _has_display():
+            Thread(target=webbrowser.open, args=(f"{url}?token={guard.ticket()}",), daemon=True).start()
+        with suppress(KeyboardInterrupt):  # uvicorn has ended by then, and hands the signal on
+            server.run(sockets=[listener])
+    return 0
+
+
+def make_app(session: Session, watch: Watch, media: Media, preferences: Preferences) -> FastAPI:
+    """The app without its guard. Once in a process: NiceGUI's pages are the process's."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/files/{name}")
+    def file(name: str) -> Response:
+        picture = media.picture(name)
+        if picture is None:
+            return PlainTextResponse("There is no such picture.", 404)
+        return Response(picture.content, media_type=picture.media_type)
+
+    def add_page(path: str, tab: str) -> None:
+        @ui.page(path)
+        def page() -> None:
+            build(Page(session, watch, media, preferences), tab)
+
+    for path, tab in PAGES.items():
+        add_page(path, tab)
+    nicegui_app.on_startup(watch.follow)
+    ui.run_with(
+        app,
+        title="blockrate",
+        language="en-US",
+        favicon=_ICON,
+        dark=None,
+        binding_refresh_interval=None,
+        reconnect_timeout=120,
+        show_welcome_message=False,
+    )
+    return app
+
+
+def listen(host: str, port: int, last: int = 0) -> socket.socket:
+    """A socket that listens, so that nobody else can take the port; 0: ``last`` if it is free, else any.
+
+    Raises ConfigError that says who has the port.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError):
+        raise _wrong_host(host) from None
+    for number in [port] if port else [last, 0]:
+        try:
+            return socket.create_server((str(address[0]), number), family=family)
+        except OSError as error:
+            if number == 0 or error.errno == errno.EADDRNOTAVAIL:
+                raise _wrong_host(host) from error
+            if port:
+                raise _busy(port, error) from error
+    raise AssertionError  # port 0 is always free
+
+
+def _wrong_host(host: str) -> ConfigError:
+    cure = "Use 127.0.0.1 for this machine alone, 0.0.0.0 for all its networks."
+    return ConfigError("--host", f"{host!r} is no address of this machine", cure)
+
+
+def _busy(port: int, error: OSError) -> ConfigError:
+    if error.errno != errno.EADDRINUSE:
+        return ConfigError("--port", f"{port} cannot be used ({error.strerror})", "Choose one from 1024 to 65535.")
+    owner = ""
+    with suppress(psutil.Error, OSError):  # who may not see the processes of others
+        for found in psutil.net_connections("tcp"):
+            if found.status == psutil.CONN_LISTEN and found.pid and found.laddr and found.laddr.port == port:
+                owner = f" by {psutil.Process(found.pid).name()} (pid {found.pid})"
+    return ConfigError("--port", f"{port} is in use{owner}", "Choose another, or leave --port out.")
+
+
+def _open(config: str, preferences: Preferences) -> Session:
+    """What was open last, unless ``config`` names a file or a preset. Raises ConfigError."""
+    session = Session(preferences)
+    if not config or Path(config).exists():
+        session.restore(Path(config) if config else None)
+    elif config in session.named():
+        session.open_named(config)
+    else:
+        cure = f"Known names: {', '.join(session.named())}."
+        raise ConfigError(config, "there is no such file, preset or example", cure)
+    return session
+
+
+def _usual_roots() -> list[Path]:
+    """The working directory and the home folder; never the whole disk because a container starts there."""
+    return [folder for folder in (Path.cwd(), Path.home()) if folder != Path(folder.anchor)]
+
+
+def _settings(guard: Guard) -> uvicorn.Config:
+    return uvicorn.Config(
+        guard,
+        http="h11",  # stricter than httptools: it shows the whole of an absolute address, and refuses two Hosts
+        access_log=False,
+        log_level="warning",
+        proxy_headers=False,
+        forwarded_allow_ips="",
+        server_header=False,
+        ws_max_size=2**20,
+        timeout_graceful_shutdown=3,
+    )
+
+
+def _url(address: str, port: int) -> str:
+    """Where a browser on this machine finds the app."""
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+    return f"http://[{local}]:{port}/" if ":" in local else f"http://{local}:{port}/"
+
+
+def _advise(port: int) -> None:
+    here = f"{os.environ.get('USER', 'USER')}@{socket.gethostname()}"
+    print(
+        "Others on the network can reach this server, and could read along: the connection is not encrypted.\n"
+        f"Safer: leave --host out, run `ssh -L {port}:127.0.0.1:{port} {here}` where your browser is, and open the "
+        "address there.",
+        file=sys.stderr,
+    )
+
+
+def _has_display() -> bool:
+    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _open_window(url: str, server: uvicorn.Server) -> None:
+    """Show the app in a window of another process, and end the server when it closes."""
+    window = subprocess.Popen([sys.executable, "-c", _WINDOW], stdin=subprocess.PIPE, text=True)
+
+    def wait() -> None:
+        window.communicate(url + "\n")  # not by the command line, which every user of the machine can see
+        server.should_exit = True
+
+    Thread(target=wait, daemon=True).start()

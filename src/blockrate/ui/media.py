@@ -1,0 +1,120 @@
+"""Folders and pictures of this machine, shown only from inside the roots and only under generated ids.
+
+No path ever comes from a browser in an address. A picture is decoded and encoded anew, so that what is sent is never
+a file as it lies there: no SVG, no HTML, no place where a photograph was taken. A hard link inside a root is a file of
+that root: nothing tells it from one.
+"""
+
+import io
+import os
+import secrets
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from threading import BoundedSemaphore
+
+from PIL import Image, ImageOps
+
+from blockrate.config.concepts import open_file
+from blockrate.core.errors import ConfigError, FileError
+
+# Never every format Pillow knows: EPS starts Ghostscript, PSD had a write out of bounds (CVE-2026-25990).
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+_FILES = 8192  # ids that are known at one time; the one not asked for longest goes first
+_ENTRIES = 5000  # of one folder
+_decoders = BoundedSemaphore(2)  # a large picture fills a few hundred megabytes while it is made small
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as it is sent."""
+
+    content: bytes
+    media_type: str
+
+
+class Media:
+    """The folders that the browser may see into, and the addresses of pictures that were given out."""
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self.roots = tuple(dict.fromkeys(Path(os.path.realpath(root)) for root in roots))
+        self._files: OrderedDict[str, tuple[Path, int | None]] = OrderedDict()  # by id
+        self._ids: dict[tuple[Path, int | None], str] = {}
+
+    def resolve_inside(self, path: Path | str, *, where: str = "path") -> Path:
+        """The real path, links followed, if it lies in a root and nothing on the way there from the root is hidden.
+
+        Raises ConfigError about ``where``. Whether there is such a file is another question.
+        """
+        try:
+            real = Path(os.path.realpath(os.path.expanduser(path)))
+        except (OSError, ValueError):  # NUL, or a circle of links on Windows
+            raise ConfigError(where, f"{str(path)!r} is not a path", "Choose another.") from None
+        for root in self.roots:
+            if real.is_relative_to(root) and not any(map(_is_hidden, real.relative_to(root).parts)):
+                return real
+        cure = f"Choose one in {' or '.join(map(str, self.roots))}, or start blockrate ui with --root."
+        raise ConfigError(where, f"{str(path)!r} is hidden or outside the folders that may be seen", cure)
+
+    def file_url(self, path: Path | str, *, size: int | None = None) -> str:
+        """An address for a picture, for as long as the server runs. ``size``: its longest side at most, in pixels.
+
+        Raises ConfigError for a path outside the roots.
+        """
+        key = self.resolve_inside(path), size
+        name = self._ids.get(key) or secrets.token_urlsafe(16)
+        self._ids[key], self._files[name] = name, key
+        self._files.move_to_end(name)
+        if len(self._files) > _FILES:
+            del self._ids[self._files.popitem(last=False)[1]]
+        return f"/files/{name}"
+
+    def picture(self, name: str) -> Picture | None:
+        """The picture with this id; None if there is none (any more), or it cannot be read. Slow: use a thread."""
+        path, size = self._files.get(name, (None, None))
+        with suppress(OSError, ConfigError, FileError):
+            if path and self.resolve_inside(path) == path:  # else a folder on the way is a link now
+                facts = path.stat()
+                return _small_picture(path, size, facts.st_mtime_ns) if size else _picture(path, None)
+        return None
+
+    def listing(self, folder: Path | str) -> list[Path]:
+        """What a folder holds that may be seen, folders first, at most 5,000. Raises ConfigError."""
+        real = self.resolve_inside(folder)
+        try:
+            found = [entry for entry in real.iterdir() if self._may_be_seen(entry)]
+        except OSError as error:
+            raise ConfigError(str(folder), f"cannot be read: {error.strerror}", "Choose another folder.") from error
+        return sorted(found, key=lambda entry: (not entry.is_dir(), entry.name.lower()))[:_ENTRIES]
+
+    def _may_be_seen(self, entry: Path) -> bool:
+        with suppress(ConfigError):  # a link that leads out
+            return not _is_hidden(entry.name) and bool(self.resolve_inside(entry))
+        return False
+
+
+@lru_cache(maxsize=512)
+def _small_picture(path: Path, size: int, modified: int) -> Picture:
+    return _picture(path, size)
+
+
+def _picture(path: Path, size: int | None) -> Picture:
+    """Decode and encode anew: upright, without metadata, no larger than ``size``. Raises FileError."""
+    content = io.BytesIO()
+    with _decoders, open_file(path) as file, Image.open(file, formats=FORMATS) as image:
+        if size:
+            image.draft("RGB", (size, size))
+        upright = ImageOps.exif_transpose(image)
+        upright.thumbnail((size or max(upright.size), size or max(upright.size)), reducing_gap=2.0)
+        transparent = upright.has_transparency_data
+        bare = upright.convert("RGBA" if transparent else "RGB")
+        bare.info.clear()
+        bare.save(content, "PNG" if transparent or not size else "JPEG", quality=85, compress_level=3)
+    return Picture(content.getvalue(), "image/png" if transparent or not size else "image/jpeg")
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
