@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Literal
 
 from blockrate.core.blocks import block_of, block_path, split_block
@@ -30,7 +31,7 @@ class Module:
         """Number of parameters, bias included."""
         return self.shape[0] * (self.shape[1] if self.linear else 1) + self.shape[0] * self.bias
 
-    @property
+    @cached_property
     def block(self) -> str | None:
         """The block it lies in, ``None`` for embedders, final norm and output projection."""
         return block_of(self.name)
@@ -40,6 +41,7 @@ class Module:
         return rank * sum(self.shape)
 
 
+@cache
 def modules(spec: TransformerSpec) -> tuple[Module, ...]:
     """Return every module that owns parameters, in the order of diffusers' ``FluxTransformer2DModel``."""
     return tuple(_modules(spec))
