@@ -57,7 +57,7 @@ def build(page: Page, tab: str = "Model") -> None:
     page.show_tab = lambda name: show(name) if name in TABS else None
     tabs.on_value_change(lambda event: page.show_tab(str(event.value)))
     _connect(page, shell)
-    page.show_tab(tab)
+    page.show_tab(tab.capitalize())
 
 
 def _build_tab(name: str, page: Page) -> None:
