@@ -79,19 +79,20 @@ def serve(
         preferences.save()
         token, cookie = secrets.token_urlsafe(32), f"blockrate-{preferences.port}"
         key = read_key(state_folder() / "session.key")
-        known = names(address, preferences.port, allowed_hosts)
+        known = names(host, address, preferences.port, allowed_hosts)
         guard = Guard(app, token=token, key=key, names=known, cookie=cookie)
         server = uvicorn.Server(_settings(guard))
         url = _url(address, preferences.port)
         print(f"blockrate ui: {url}?token={token}", flush=True)
         if not is_loopback(address):
             _advise(preferences.port)
-        if native:
-            _open_window(f"{url}?token={token}", server)
-        elif browser and _has_display():
+        window = _open_window(f"{url}?token={token}", server) if native else None
+        if not window and browser and _has_display():
             Thread(target=webbrowser.open, args=(f"{url}?token={guard.ticket()}",), daemon=True).start()
         with suppress(KeyboardInterrupt):  # uvicorn has ended by then, and hands the signal on
             server.run(sockets=[listener])
+        if window:
+            window.terminate()
     return 0
 
 
@@ -219,12 +220,13 @@ def _has_display() -> bool:
     return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _open_window(url: str, server: uvicorn.Server) -> None:
+def _open_window(url: str, server: uvicorn.Server) -> subprocess.Popen[str]:
     """Show the app in a window of another process, and end the server when it closes."""
-    window = subprocess.Popen([sys.executable, "-c", _WINDOW], stdin=subprocess.PIPE, text=True)
+    window = subprocess.Popen([sys.executable, "-c", _WINDOW], stdin=subprocess.PIPE, text=True, start_new_session=True)
 
     def wait() -> None:
         window.communicate(url + "\n")  # not by the command line, which every user of the machine can see
         server.should_exit = True
 
     Thread(target=wait, daemon=True).start()
+    return window

@@ -12,6 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -28,14 +29,13 @@ from blockrate.core.errors import ConfigError
 from blockrate.run.durable import atomic_write
 
 OPEN = frozenset({"/health"})  # what needs no session
-_DAYS = 30  # that a session lasts
+_SECONDS = 30 * 86400  # that a session lasts
 _BODY = 2**20  # bytes of a request; engine.io itself takes no more
 _PATH = 1000  # characters
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _CONTENT = (  # Vue compiles its templates in the browser, and NiceGUI's page starts with a script in the page
@@ -60,15 +60,16 @@ class Guard:
         if len(token) < 32 or len(key) < 32:
             raise ValueError("a guard needs a token and a key of at least 32 characters")
         self.app = app  # NiceGUI looks for the app inside by this name
-        self._tokens = [token]
+        self._token, self._tickets = token, set[str]()
         self._names, self._cookie = names, cookie
         self._signer = TimestampSigner(key, salt="blockrate session", digest_method=sha256)
         self._wrong: list[float] = []  # when wrong tokens came
 
     def ticket(self) -> str:
         """A token for one use, for where it can be seen: the command line of the browser that is opened."""
-        self._tokens.append(secrets.token_urlsafe(32))
-        return self._tokens[-1]
+        ticket = secrets.token_urlsafe(32)
+        self._tickets.add(ticket)
+        return ticket
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request here, or let it through to the app."""
@@ -111,12 +112,12 @@ class Guard:
         if not given or request.scope["type"] != "http" or request.scope["method"] != "GET":
             return None
         clean = RedirectResponse(quote(request.scope["path"]), 303)
-        found = [token for token in self._tokens if secrets.compare_digest(token.encode(), given[0].encode())]
+        tokens = (self._token, *self._tickets)
+        found = {token for token in tokens if secrets.compare_digest(token.encode(), given[0].encode())}
         if found:
-            self._tokens = [token for token in self._tokens if token not in found[:1] or token == self._tokens[0]]
+            self._tickets -= found
             session = self._signer.sign(secrets.token_urlsafe(16)).decode()
-            age = _DAYS * 86400
-            clean.set_cookie(self._cookie, session, max_age=age, httponly=True, samesite="strict")
+            clean.set_cookie(self._cookie, session, max_age=_SECONDS, httponly=True, samesite="strict")
         elif _is_foreign(request) or not self._has_session(request):
             await self._slow_down()
             return _sign_in_page("This token is wrong. Every start of blockrate ui has a new one.")
@@ -136,7 +137,7 @@ class Guard:
 
     def _has_session(self, request: HTTPConnection) -> bool:
         try:
-            self._signer.unsign(request.cookies.get(self._cookie, ""), max_age=_DAYS * 86400)
+            self._signer.unsign(request.cookies.get(self._cookie, ""), max_age=_SECONDS)
         except BadSignature:
             return False
         return True
@@ -149,14 +150,16 @@ class Guard:
             headers["Cache-Control"] = "no-store"
 
 
-def names(host: str, port: int, extra: Iterable[str]) -> Names:
-    """What a server bound to ``host`` may be called; ``extra``: names from ``--allowed-host``, with a port or not.
+def names(host: str, address: str, port: int, extra: Iterable[str]) -> Names:
+    """What a server is called that was asked to serve ``host`` and is bound to ``address``.
 
-    Raises ConfigError for an ``extra`` that is no name.
+    ``extra``: names from ``--allowed-host``, with a port or without. Raises ConfigError for one that is no name.
     """
-    own = {authority for name in _own_names(host) for authority in _authorities(name, port)}
-    own -= {name for name in own if port != 80 and not re.search(r":\d+$", name)}
-    others = {authority for name in extra for authority in _authorities(_checked(name), port)}
+    called = {host.lower(), *_own_names(address)} - {"0.0.0.0", "::"}
+    own = {f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name in called}
+    own |= {name.removesuffix(":80") for name in own}  # as browsers write it
+    others = set(map(_checked, extra))
+    others |= {f"{name}:{port}" for name in others if not re.search(r":\d+$", name)}
     origins = {f"http://{name}" for name in own | others} | {f"https://{name}" for name in others}
     return Names(frozenset(own | others), frozenset(origins))
 
@@ -176,29 +179,18 @@ def is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host).is_loopback
 
 
-def _own_names(host: str) -> Iterator[str]:
-    address = ipaddress.ip_address(host)
-    yield str(address)
-    if address.is_loopback or address.is_unspecified:
+def _own_names(address: str) -> Iterator[str]:
+    bound = ipaddress.ip_address(address)
+    if bound.is_loopback or bound.is_unspecified:
         yield "localhost"
-    if not address.is_loopback:
+    if not bound.is_loopback:
         yield socket.gethostname().lower()
-    if address.is_unspecified:
-        for found in (item.address for items in psutil.net_if_addrs().values() for item in items):
-            try:
-                own = ipaddress.ip_address(found.split("%")[0])
-            except ValueError:  # a hardware address
-                continue
-            if own.version == 4 or address.version == 6:
+    cards = psutil.net_if_addrs().values() if bound.is_unspecified else ()
+    for found in (address, *(item.address for items in cards for item in items)):
+        with suppress(ValueError):  # a hardware address
+            own = ipaddress.ip_address(found.partition("%")[0])
+            if own.version <= bound.version:  # a socket of IPv6 may take IPv4 too
                 yield str(own)
-
-
-def _authorities(name: str, port: int) -> set[str]:
-    """How a Host header may write a name: with our port and without, or as it is if it has one."""
-    if re.search(r"^[^:]+:\d+$|\]:\d+$", name):
-        return {name}
-    bare = f"[{name}]" if ":" in name and not name.startswith("[") else name
-    return {bare, f"{bare}:{port}"}
 
 
 def _checked(name: str) -> str:

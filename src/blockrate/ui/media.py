@@ -23,7 +23,7 @@ from blockrate.core.errors import ConfigError, FileError
 
 # Never every format Pillow knows: EPS starts Ghostscript, PSD had a write out of bounds (CVE-2026-25990).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
-_FILES = 8192  # ids that are known at one time; the one not asked for longest goes first
+_FILES = 8192  # ids that are known at one time; the one given out longest ago goes first
 _ENTRIES = 5000  # of one folder
 _decoders = BoundedSemaphore(2)  # a large picture fills a few hundred megabytes while it is made small
 
@@ -96,7 +96,7 @@ class Media:
         return False
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def _small_picture(path: Path, size: int, modified: int) -> Picture:
     return _picture(path, size)
 
