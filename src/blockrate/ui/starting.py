@@ -78,6 +78,8 @@ def show_problems(page: Page) -> None:
 
 
 def _problem_row(page: Page, dialog: ui.dialog, problem: Problem) -> None:
+    text = problem.text.removeprefix(f"{problem.field}: ")
+
     def go() -> None:
         dialog.close()
         page.go(tab_of(problem.field), problem.field)
@@ -91,4 +93,4 @@ def _problem_row(page: Page, dialog: ui.dialog, problem: Problem) -> None:
             where = f"{tab_of(problem.field)} · {label_of(problem.field)}" if problem.field else "The config"
             with ui.element("button").classes("link").on("click", go).props("type=button"):
                 ui.label(where)
-                ui.label(problem.text).classes("dim")
+                ui.label(text[:1].upper() + text[1:]).classes("dim")

@@ -43,17 +43,19 @@ export default {
         else target.removeAttribute(name);
       }
     },
-    focusOn(id) {
+    // A dialog that is closing gives the focus back first; a field in a closed part is opened.
+    focusOn(id, tries = 20) {
+      if (document.querySelector(".q-dialog") && tries) return setTimeout(() => this.focusOn(id, tries - 1), 50);
       const element = document.getElementById(`c${id}`);
       if (!element) return;
-      const closed = !element.offsetParent && element.closest(".q-expansion-item");
-      closed?.querySelector(".q-item")?.click();
-      const focusable = "input, textarea, button, [role=switch], [tabindex]";
+      const part = element.offsetParent ? null : element.closest(".q-expansion-item");
+      part?.querySelector(".q-item").click();
+      const focusable = "input, textarea, button, [role=switch], [role=combobox], [tabindex='0']";
       const target = element.matches(focusable) ? element : element.querySelector(focusable);
       setTimeout(() => {
         target?.scrollIntoView({ block: "center" });
         target?.focus();
-      }, closed ? 350 : 0);
+      }, part ? 350 : 0);
     },
   },
 };
