@@ -17,7 +17,7 @@ __all__ = ["TABS", "Page", "build"]
 
 TABS = ("Model", "Data", "Training", "Sampling", "Run")
 _THEMES = {"auto": (None, "brightness_auto"), "light": (False, "light_mode"), "dark": (True, "dark_mode")}
-_CSS = Path(__file__).parent / "static" / "app.css"
+_STATIC = Path(__file__).parent / "static"
 
 
 class Shell(Element, component="static/shell.js"):
@@ -27,7 +27,8 @@ class Shell(Element, component="static/shell.js"):
 def build(page: Page, tab: str = "Model") -> None:
     """Build the whole page of one browser tab, with ``tab`` in front."""
     page.enter()
-    ui.add_css(_CSS)
+    for sheet in sorted(_STATIC.glob("*.css")):
+        ui.add_css(sheet)
     ui.colors(primary="#4c5be0", negative="#b3261e", positive="#0f8f80", dark="#151b23", dark_page="#0c1015")
     shell = Shell()
     with ui.header(fixed=True).classes("top"):

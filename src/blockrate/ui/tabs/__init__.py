@@ -1,0 +1,58 @@
+"""The five screens; each module has ``build(page)``. What a screen reads from disk is read in threads."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from nicegui import Event, background_tasks, run, ui
+
+from blockrate.ui.components import watched
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+
+def read_aside(
+    changed: Event[[]],
+    ask: Callable[[], Question],
+    read: Callable[[Question], Iterator[Answer]],
+    show: Callable[[Answer], None],
+) -> None:
+    """Show one answer after the other as a thread finds them, anew whenever ``ask`` gives another question.
+
+    For the element that is being built, as long as it lives; an answer that was overtaken is dropped.
+    """
+    owner, asked = ui.context.slot.parent, list[Question]()
+
+    async def follow(question: Question) -> None:
+        answers = read(question)
+        while (answer := await run.io_bound(next, answers, None)) is not None:
+            if asked != [question] or owner.is_deleted:
+                return
+            with owner:
+                show(answer)
+
+    def refresh() -> None:
+        if asked != [question := ask()]:
+            asked[:] = [question]
+            background_tasks.create(follow(question))
+
+    watched(changed, refresh)
+
+
+def rebuilt(changed: Event[[]], key: Callable[[], Question], build: Callable[[Question], object]) -> None:
+    """Fill the element that is being built anew whenever ``key`` gives something else."""
+    place, shown = ui.context.slot.parent, list[Question]()
+
+    def refresh() -> None:
+        if shown != [now := key()]:
+            shown[:] = [now]
+            place.clear()
+            with place:
+                build(now)
+
+    watched(changed, refresh)
+
+
+def entries(value: Any) -> list[Any]:
+    """Return the entries of a list that a user may have written wrong."""
+    return value if isinstance(value, list) else []

@@ -1,0 +1,160 @@
+"""What the Model tab says of a model before anything is loaded: parts, sizes, licence, memory."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from blockrate.config.model_files import PARTS, lack_of, model_spec, part_paths, weight_files
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import BlockrateError
+from blockrate.core.families import FAMILIES
+from blockrate.core.module_table import modules
+from blockrate.core.savings import Memory
+
+TOY = "tiny-flux1"
+_GATED = FAMILIES["flux1-dev"].repo
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the check, for people."""
+
+    kind: Literal["good", "note", "wrong"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the weights will lie on. ``total``: bytes of its memory."""
+
+    text: str
+    total: int
+
+
+def check_model(config: TrainConfig) -> Iterator[list[Finding]]:
+    """Look for a config's model on this computer. Reads headers and sizes of files: for a thread."""
+    try:
+        yield [_what(config), *_where(config)]
+    except BlockrateError as error:
+        yield [Finding("wrong", str(error))]
+    except (OSError, ValueError, AttributeError, TypeError) as error:  # an index or a folder made by no tool we know
+        yield [Finding("wrong", f"{config.base_model_name}: cannot be read: {error}")]
+
+
+def method_change(method: str, destination: str) -> dict[str, str]:
+    """Return the settings that go with a training method: a LoRA is one file, a fine-tune a folder."""
+    name = destination.removesuffix(".safetensors")
+    if method == "FINE_TUNE":
+        return {"training_method": method, "output_model_format": "DIFFUSERS", "output_model_destination": name}
+    form, file = "DIFFUSERS_LORA", f"{name}.safetensors"
+    return {"training_method": method, "output_model_format": form, "output_model_destination": file}
+
+
+def card_of(device: str | None, cards: Sequence[Card]) -> Card:
+    """Return what a config's ``train_device`` means on this computer."""
+    kind, _, number = (device or "cuda").partition(":")
+    index = int(number) if number.isdecimal() else 0
+    if kind == "cuda" and index < len(cards):
+        return cards[index]
+    memory = psutil.virtual_memory().total
+    if kind != "cpu" and (platform.system(), platform.machine()) == ("Darwin", "arm64"):
+        return Card("Apple's GPU, which shares the computer's memory", memory)
+    reason = "Training on the CPU" if kind == "cpu" else "No NVIDIA card found: training on the CPU"
+    return Card(reason, memory)
+
+
+def nvidia_cards(_: None = None) -> Iterator[list[Card]]:
+    """Give the NVIDIA cards of this computer. For a thread: it may take seconds."""
+    yield _nvidia_cards()
+
+
+@cache
+def _nvidia_cards() -> list[Card]:
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        rows = [line.rpartition(",") for line in done.stdout.splitlines()]
+        return [Card(name.strip(), int(size) * 2**20) for name, _, size in rows]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []
+
+
+def memory_sentence(memory: Memory, card: Card) -> Finding:
+    """Compare what a plan predicts with what there is."""
+    need = sum(astuple(memory))
+    share = f"{need / 2**30:.1f} of {card.total / 2**30:.1f} GiB"
+    if need > card.total:
+        return Finding("wrong", f"Needs {share}: more than there is. Use a smaller form of the weights.")
+    if need * 1.2 > card.total:
+        return Finding("note", f"Needs {share}, and 10 to 20 % come on top: this is tight.")
+    return Finding("good", f"Needs {share}. Expect 10 to 20 % more.")
+
+
+def _what(config: TrainConfig) -> Finding:
+    spec, family = model_spec(config), FAMILIES.get(config.base_model_name)
+    name = family.title if family else f"FLUX.1 {'with' if spec.guidance_embeds else 'without'} guidance"
+    size = sum(module.parameters for module in modules(spec))
+    number = f"{size / 1e9:.1f} billion" if size > 1e9 else f"{size / 1e6:.1f} million"
+    blocks = f"{spec.layout.double} double and {spec.layout.single} single blocks"
+    return Finding("good", f"{name}: {blocks}, {number} parameters.")
+
+
+def _where(config: TrainConfig) -> Iterator[Finding]:
+    """Tell where the parts lie, how large they are, and which are missing."""
+    hub, toy, repos = _hub_cache(), Path(config.cache_dir) / "models" / TOY, list[str]()
+
+    def folder_of(name: str, parts: list[str]) -> Path:
+        if name == TOY or Path(name).is_dir():
+            return toy if name == TOY else Path(name)
+        repos.append(FAMILIES[name].repo if name in FAMILIES else name)
+        return _snapshot(hub, repos[-1])
+
+    paths = {part: path for part, path in part_paths(config, folder_of).items() if not path.is_relative_to(toy)}
+    if len(paths) < len(PARTS):
+        yield Finding("good", "A toy, made on the spot in seconds. It learns, but its images show nothing.")
+    lacks = {part: lack for part, path in paths.items() if (lack := lack_of(part, path))}
+    coming = [part for part in lacks if paths[part].is_relative_to(hub)]
+    missing = [f"{paths[part].parent}: {lack}" for part, lack in lacks.items() if part not in coming]
+    files = [file for part, path in paths.items() if part not in lacks for file in weight_files(part, path) or [path]]
+    if size := sum(file.stat().st_size for file in files if file.is_file()):
+        yield Finding("good", f"{size / 1e9:,.1f} GB of weights are on this computer.")
+    if missing:
+        yield Finding("wrong", f"Missing: {'; '.join(missing)}. Copy or download the model again, as a whole.")
+    if coming:
+        names = ", ".join(dict.fromkeys(repos))
+        yield Finding("note", f"Not here yet: {', '.join(coming)}. The first start downloads them from {names}.")
+    if coming and _GATED in repos:
+        yield _licence()
+
+
+def _licence() -> Finding:
+    known = "HF_TOKEN" in os.environ or Path(os.environ.get("HF_TOKEN_PATH", _hub_home() / "token")).is_file()
+    login = "You are logged in." if known else "No login was found here: log in by `hf auth login`, or set HF_TOKEN."
+    text = f"{_GATED} needs its licence accepted, once, at https://huggingface.co/{_GATED}. {login}"
+    return Finding("note" if known else "wrong", text)
+
+
+def _hub_home() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("HF_HOME") or Path(cache) / "huggingface").expanduser()
+
+
+def _hub_cache() -> Path:
+    return Path(os.environ.get("HF_HUB_CACHE") or _hub_home() / "hub").expanduser()
+
+
+def _snapshot(hub: Path, repo: str) -> Path:
+    """Return the folder of the newest snapshot of a hub model, which need not be there."""
+    place = hub / f"models--{repo.replace('/', '--')}"
+    try:
+        revision = (place / "refs" / "main").read_text("utf-8").strip()
+    except (OSError, ValueError):
+        revision = "none"
+    return place / "snapshots" / revision

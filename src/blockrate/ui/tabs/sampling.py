@@ -1,0 +1,89 @@
+"""The Sampling tab: prompts that are turned into images while training, and when."""
+
+from functools import partial
+from typing import Any
+
+from nicegui import Event, ui
+
+from blockrate.ui.components import field, section
+from blockrate.ui.page import Page
+from blockrate.ui.tabs import entries, rebuilt
+
+_A_PAGE = 20
+_COLUMNS = ("enabled", "prompt", "width", "height", "seed", "diffusion_steps", "cfg_scale")
+_WHEN = ("sample_after", "sample_after_unit", "sample_skip_first", "samples_to_tensorboard", "non_ema_sampling")
+
+
+def build(page: Page) -> None:
+    """Lay out the tab."""
+    with section("Prompts") as card, ui.element("div"):
+        Prompts(page)
+    card.classes("wide")
+    with section("When"):
+        for path in _WHEN:
+            field(page.session, path, classes="half")
+        field(page.session, "sample_definition_file_name")
+
+
+class Prompts:
+    """The table of prompts, a page of it at a time, so that hundreds stay quick."""
+
+    def __init__(self, page: Page) -> None:
+        self.page, self.session, self.first = page, page.session, 0
+        self.turned: Event[[]] = Event()
+        rebuilt(self.session.changed, lambda: (len(self.samples()), self.first), self.show)
+
+    def samples(self) -> list[Any]:
+        """The prompts as the user wrote them."""
+        return entries(self.session.get("samples"))
+
+    def show(self, state: tuple[int, int]) -> None:
+        """Lay out one page; of rows that stay, the fields follow by themselves."""
+        count, first = state
+        places = range(first, min(first + _A_PAGE, count))
+        if not count:
+            ui.label("No samples will be made.").classes("dim")
+        with ui.element("ol").classes("prompts"):
+            for index in places:
+                self._row(index)
+        with ui.element("div").classes("pager"):
+            ui.button("Add a prompt", icon="add", on_click=self.add).props("no-caps unelevated")
+            if count > _A_PAGE:
+                for word, start in (("Earlier", first - _A_PAGE), ("Later", first + _A_PAGE)):
+                    button = ui.button(f"{word} prompts", on_click=partial(self.turn, start), color=None)
+                    button.props("flat no-caps dense").set_enabled(0 <= start < count)
+                ui.label(f"{first + 1} to {places.stop} of {count}")
+
+    def turn(self, first: int) -> None:
+        """Go to another page."""
+        self.first = first
+        self.session.changed.emit()
+
+    def add(self) -> None:
+        """Add an empty prompt of the size and seed of the last."""
+        samples = self.samples()
+        last = samples[-1] if samples and isinstance(samples[-1], dict) else {}
+        self.session.set({f"samples.{len(samples)}": {**last, "prompt": ""}})
+        self.turn(len(samples) // _A_PAGE * _A_PAGE)
+
+    def copy(self, index: int) -> None:
+        """Add a copy of a row behind it."""
+        samples = self.samples()
+        self.session.set({"samples": [*samples[: index + 1], *samples[index:]]})
+
+    def delete(self, index: int) -> None:
+        """Take a row away."""
+        self.first = min(self.first, max(0, len(self.samples()) - 2) // _A_PAGE * _A_PAGE)
+        self.session.remove(f"samples.{index}")
+
+    def _row(self, index: int) -> None:
+        with ui.element("li"):
+            for name in _COLUMNS:
+                path = f"samples.{index}.{name}"
+                field(self.session, path, classes=f"prompt-{name}")
+                control = self.page.controls[path]
+                control.props["aria-label"] = f"{control.props.get('label', 'Enabled')} {index + 1}"
+            buttons = (("Duplicate", "content_copy", self.copy), ("Delete", "delete_outline", self.delete))
+            for word, icon, action in buttons:
+                button = ui.button(icon=icon, on_click=partial(action, index), color=None).props("flat round dense")
+                button.props["aria-label"] = f"{word} prompt {index + 1}"
