@@ -79,19 +79,27 @@ def read_header(path: Path) -> tuple[dict[str, str], Tensors]:
 def part_paths(config: TrainConfig, folder_of: Callable[[str, list[str]], Path]) -> dict[str, Path]:
     """Return where each part lies: a folder; the transformer may be a file.
 
-    ``folder_of`` gives the folder of a model by its name, which is to hold these parts.
+    ``folder_of`` gives the folder of a model, by a name that is no file's; it is to hold these parts.
     """
+
+    def folder(name: str, parts: list[str]) -> Path:
+        if Path(name).is_file():
+            raise FileError(
+                name, f"is a file, and {' and '.join(parts)} must be in a folder", "Name a diffusers folder."
+            )
+        return folder_of(name, parts)
+
     base, names = config.base_model_name, {part: getattr(config, part).model_name for part in list(PARTS)[:4]}
     if Path(base).is_file():  # a transformer alone: the rest is the published model's
         names["transformer"] = names["transformer"] or base
         base = family_of(config.model_type, base).repo
-    folder = folder_of(base, [part for part in PARTS if not names.get(part)])
-    paths = {part: folder / part for part in PARTS}
+    whole = folder(base, [part for part in PARTS if not names.get(part)])
+    paths = {part: whole / part for part in PARTS}
     for part, name in names.items():
         if part == "transformer" and Path(name).is_file():
             paths[part] = Path(name)
         elif name:
-            own = folder_of(name, [part])
+            own = folder(name, [part])
             paths[part] = own / part if (own / part).is_dir() else own
     return paths
 

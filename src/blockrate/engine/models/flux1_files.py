@@ -101,8 +101,6 @@ def _folder(name: str, parts: list[str], config: TrainConfig, progress: Progress
     if name == tiny.NAME:
         folder = Path(config.cache_dir) / "models" / tiny.NAME
         return folder if folder.is_dir() else tiny.make_tiny_flux(folder)
-    if Path(name).is_file():
-        raise FileError(name, f"is a file, and {' and '.join(parts)} must be in a folder", "Name a diffusers folder.")
     repo = FAMILIES[name].repo if name in FAMILIES else name
     return Path(name) if Path(name).is_dir() else _from_hub(repo, parts, progress)
 
