@@ -39,7 +39,8 @@ class FieldType:
 @cache
 def field_type(path: str) -> FieldType:
     """What TrainConfig says of the setting at a path like ``concepts.0.image.enable_crop_jitter``."""
-    model, info = TrainConfig, None
+    model: type[BaseModel] = TrainConfig
+    info = None
     for name in path.split("."):
         if name.isdecimal():
             continue

@@ -1,63 +1,75 @@
 """Open, Save and Save as: config files by name, by place, and with a question before anything is lost."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from pathlib import Path
 
 from nicegui import ui
 
-from blockrate.core.errors import BlockrateError
-from blockrate.ui.components import ask, heading
+from blockrate.core.errors import BlockrateError, ConfigError
+from blockrate.ui.dialogs import ask, choice_buttons, heading, icon_button, small_dialog
 from blockrate.ui.page import Page
 from blockrate.ui.picker import pick
 from blockrate.ui.session import FileChanged
 
 
-async def open_config(page: Page) -> None:
+async def open_config(page: Page) -> bool:
     """Let the user choose a recent file, a preset, an example or any file, and open it."""
-    chosen = await _choose(page)
-    if chosen == "file":
-        chosen = await pick(page, kind="file", suffixes=(".json",), start=str(page.session.path or "")) or ""
-    if not chosen or not await may_replace(page):
-        return
-    try:
-        if chosen == "new":
-            page.session.new()
-        elif chosen in page.session.named():
-            page.session.open_named(chosen)
-        else:
-            page.session.open(Path(chosen))
-    except BlockrateError as error:
-        page.tell(str(error), kind="error")
+    return await _told(page, _open(page))
 
 
 async def save(page: Page) -> bool:
     """Save into the file it came from, or ask for one. True if it is saved."""
-    if page.session.path is None:
-        return await save_as(page)
-    try:
-        return _save(page, None)
-    except FileChanged:
-        question = f"{page.session.path.name} was changed outside since it was opened."
-        answer = await ask("The file was changed", question, ["Cancel", "Reload", "Overwrite"])
-        if answer == "Reload":
-            page.session.open(page.session.path)
-        return answer == "Overwrite" and _save(page, None, overwrite=True)
+    return await _told(page, _save(page, page.session.path)) if page.session.path else await save_as(page)
 
 
 async def save_as(page: Page) -> bool:
     """Ask for a folder and a name, and save there. True if it is saved."""
     path = await _ask_place(page)
-    if path is None:
-        return False
-    taken = path.exists() and path != page.session.path
-    question = f"{path} exists. Replace it?"
-    if taken and await ask("Replace the file?", question, ["Cancel", "Replace"]) != "Replace":
-        return False
-    return _save(page, path, overwrite=True)
+    return path is not None and await _told(page, _save(page, path))
 
 
-async def may_replace(page: Page) -> bool:
-    """Ask about unsaved changes before another config takes the place of this one."""
+async def _told(page: Page, action: Awaitable[bool]) -> bool:
+    try:
+        return await action
+    except BlockrateError as error:
+        page.tell(str(error), kind="error")
+        return False
+
+
+async def _open(page: Page) -> bool:
+    session, (kind, name) = page.session, await _choose(page)
+    if kind == "file" and not name:
+        name = await pick(page, kind="file", suffixes=(".json",), start=str(session.path or "")) or ""
+    if not (name or kind == "new") or not await _may_replace(page):
+        return False
+    match kind:
+        case "new":
+            session.new()
+        case "named":
+            session.open_named(name)
+        case _:
+            session.open(Path(name))
+    return True
+
+
+async def _save(page: Page, path: Path) -> bool:
+    session = page.session
+    try:
+        session.save(path)
+    except FileChanged as error:
+        answer = await ask(
+            "Overwrite the file?", str(error), ["Cancel", *["Reload"] * (path == session.path), "Overwrite"]
+        )
+        if answer == "Reload":
+            session.open(path)
+        if answer != "Overwrite":
+            return False
+        session.save(path, overwrite=True)
+    page.tell(f"Saved {session.path}")
+    return True
+
+
+async def _may_replace(page: Page) -> bool:
     if not page.session.dirty:
         return True
     question = f"{page.session.title} has changes that are not saved."
@@ -65,74 +77,53 @@ async def may_replace(page: Page) -> bool:
     return answer == "Discard" or (answer == "Save" and await save(page))
 
 
-def _save(page: Page, path: Path | None, *, overwrite: bool = False) -> bool:
-    try:
-        page.session.save(path, overwrite=overwrite)
-    except FileChanged:
-        raise
-    except BlockrateError as error:
-        page.tell(str(error), kind="error")
-        return False
-    page.tell(f"Saved {page.session.path}")
-    return True
+async def _choose(page: Page) -> tuple[str, str]:
+    """What to open: its kind (new, file, named, or nothing at all) and its name or path."""
+    with small_dialog("Open a config") as dialog:
 
-
-async def _choose(page: Page) -> str:
-    recent = [path for path in page.preferences.recent if Path(path).exists()]
-    with ui.dialog() as dialog, ui.element("div").classes("ask"):
-        dialog.props["aria-label"] = "Open a config"
-        dialog.on("hide", dialog.delete)
-        heading("Open a config")
-
-        def entries(title: str, icon: str, names: Iterable[tuple[str, str]]) -> None:
-            heading(title, 3)
-            for value, name in names:
-                button = ui.button(name, icon=icon, color=None, on_click=lambda value=value: dialog.submit(value))
+        def entries(icon: str, kind: str, names: Iterable[tuple[str, str]]) -> None:
+            for name, words in names:
+                button = ui.button(words, icon=icon, color=None, on_click=lambda name=name: dialog.submit((kind, name)))
                 button.props("flat no-caps align=left").classes("entry")
 
-        entries("Start here", "add", [("new", "New config"), ("file", "Choose a file")])
-        if recent:
-            entries("Recent", "history", [(path, path) for path in recent])
-        entries("Presets and examples", "auto_awesome", [(name, name) for name in page.session.named()])
-    return str(await dialog or "")
+        entries("add", "new", [("", "New config")])
+        entries("folder_open", "file", [("", "Choose a file")])
+        if recent := [path for path in page.preferences.recent if Path(path).exists()]:
+            heading("Recent", 3)
+            entries("history", "file", [(path, path) for path in recent])
+        heading("Presets and examples", 3)
+        entries("auto_awesome", "named", [(name, name) for name in page.session.named()])
+    return await dialog or ("", "")
 
 
 async def _ask_place(page: Page) -> Path | None:
     session = page.session
-    folder = session.path.parent if session.path else Path.cwd()
-    with ui.dialog() as dialog, ui.element("div").classes("ask"):
-        dialog.props["aria-label"] = "Save as"
-        dialog.on("hide", dialog.delete)
-        heading("Save as")
-        name = ui.input("Name", value=session.path.name if session.path else f"{session.title}.json")
-        name.props("outlined dense autofocus hide-bottom-space")
-        place = ui.input("In folder", value=str(folder)).props("outlined dense hide-bottom-space")
+    folder, name = (session.path.parent, session.path.name) if session.path else (Path.cwd(), f"{session.title}.json")
+    with small_dialog("Save as") as dialog:
+        named = ui.input("Name", value=name).props("outlined dense autofocus hide-bottom-space")
+        place = ui.input("Folder", value=str(folder)).props("outlined dense hide-bottom-space")
+        wrong = ui.label().classes("field-note is-wrong").props("role=alert")
 
         async def choose() -> None:
             if chosen := await pick(page, kind="folder", start=str(place.value or "")):
                 place.set_value(chosen)
 
-        with place.add_slot("append"):
-            button = ui.button(icon="folder_open", on_click=choose, color=None).props("flat dense round size=sm")
-            button.props["aria-label"] = "Choose a folder"
-
         def done() -> None:
             try:
-                dialog.submit(_place_of(page, str(place.value or ""), str(name.value or "")))
-            except BlockrateError as error:
-                page.tell(str(error), kind="error")
+                dialog.submit(_place_of(page, str(place.value or ""), str(named.value or "").strip()))
+            except ConfigError as error:
+                wrong.set_text(str(error))
 
-        name.on("keydown.enter", done)
-        with ui.element("div").classes("ask-choices"):
-            ui.button("Cancel", on_click=dialog.close).props("no-caps flat")
-            ui.button("Save", on_click=done).props("no-caps unelevated")
+        with place.add_slot("append"):
+            icon_button("folder_open", "Choose a folder", choose)
+        named.on("keydown.enter", done)
+        choice_buttons({"Cancel": dialog.close, "Save": done})
     answer = await dialog
     return answer if isinstance(answer, Path) else None
 
 
 def _place_of(page: Page, folder: str, name: str) -> Path:
-    name = name.strip()
+    """Where a file is to be. Raises ConfigError for a name that is none, and for a place outside the roots."""
     if not name or Path(name).name != name:
-        raise BlockrateError("Name", f"{name!r} is not a file name", "Write a name like portrait.json.")
-    path = page.media.resolve_inside(folder) / (name if name.endswith(".json") else f"{name}.json")
-    return page.media.resolve_inside(path)
+        raise ConfigError("Name", f"{name!r} is not a file name", "Write one like portrait.json.")
+    return page.media.resolve_inside(Path(folder, name if name.endswith(".json") else f"{name}.json"))

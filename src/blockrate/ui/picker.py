@@ -1,15 +1,13 @@
 """Choose a folder or a file of the server, inside its roots; the server lists, no path goes into a URL."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from nicegui import ui
-from nicegui.element import Element
 
 from blockrate.core.errors import ConfigError
+from blockrate.ui.dialogs import choice_buttons, small_dialog
 from blockrate.ui.page import Page
 
 Kind = Literal["folder", "file"]
@@ -17,95 +15,74 @@ Kind = Literal["folder", "file"]
 
 async def pick(page: Page, *, kind: Kind, suffixes: Sequence[str] = (), start: str = "") -> str | None:
     """Ask for a folder or a file and return its path, or None. ``suffixes``: of the files to show, all without any."""
-    with ui.dialog() as dialog, ui.element("div").classes("picker"):
-        dialog.props["aria-label"] = f"Choose a {kind}"
-        dialog.on("hide", dialog.delete)
-        listing = _Listing(page, dialog, kind, tuple(suffixes))
-        listing.build()
-        listing.show_first(start)
+    with small_dialog(f"Choose a {kind}", "picker") as dialog:
+        listing = Listing(page, dialog, kind, tuple(suffixes))
+    folders = (Path(start), Path(start).parent) if start else ()
+    any(map(listing.show, [*folders, *page.media.roots]))
     answer = await dialog
     return None if answer is None else str(answer)
 
 
-class _Listing:
+class Listing:
     """What the dialog shows: one folder at a time."""
 
     def __init__(self, page: Page, dialog: ui.dialog, kind: Kind, suffixes: tuple[str, ...]) -> None:
-        self.page, self.dialog, self.kind, self.suffixes = page, dialog, kind, suffixes
-        self.folder = Path()
-
-    def build(self) -> None:
-        """Lay out the place, the entries and the buttons."""
-        with ui.element("div").classes("picker-place"):
-            for root in self.page.media.roots:
-                button = ui.button(root.name or str(root), icon="folder", on_click=lambda root=root: self.show(root))
-                button.props("flat no-caps dense")
-                button.props["aria-label"] = f"Go to {root}"
-        self.typed = ui.input("Folder" if self.kind == "folder" else "Folder or file").props("outlined dense")
-        self.typed.props("hide-bottom-space spellcheck=false").classes("full")
-        self.typed.on("keydown.enter", lambda: self.take(self.typed.value or ""))
-        self.problem = ui.label().classes("field-note is-wrong")
-        self.problem.props["role"] = "alert"
-        self.entries = ui.element("div").classes("picker-entries")
-        self.entries.props["role"], self.entries.props["aria-label"] = "group", "Entries"
-        with ui.element("div").classes("ask-choices"):
-            ui.button("Cancel", on_click=self.dialog.close).props("no-caps flat")
-            word = "Choose this folder" if self.kind == "folder" else "Choose"
-            ui.button(word, on_click=lambda: self.take(self.typed.value or "", final=True)).props("no-caps unelevated")
-
-    def show_first(self, start: str) -> None:
-        """Begin where the field points, else in the first root."""
-        place = Path(start)
-        for folder in (place, place.parent):
-            if start and self.show(folder):
-                return
-        self.show(self.page.media.roots[0])
+        self.media, self.dialog, self.kind, self.suffixes = page.media, dialog, kind, suffixes
+        with ui.element("div").classes("picker-roots"):
+            for root in self.media.roots:
+                self._button(str(root), "folder", root)
+        self.typed = ui.input("Place").props("outlined dense hide-bottom-space spellcheck=false")
+        self.typed.on("keydown.enter", self.go)
+        self.wrong = ui.label().classes("field-note is-wrong").props("role=alert")
+        self.entries = ui.element("div").classes("picker-entries").props("role=group aria-label=Entries")
+        choice_buttons({"Cancel": dialog.close, "Choose": self.choose})
 
     def show(self, folder: Path) -> bool:
-        """List a folder; a folder that cannot be listed is told."""
+        """List a folder; say why if it cannot be listed."""
         try:
-            entries = self.page.media.listing(folder)
-        except (ConfigError, OSError) as error:
-            self.tell(str(error))
+            entries = self.media.listing(folder)
+        except ConfigError as error:
+            self._tell(str(error))
             return False
-        self.folder = self.page.media.resolve_inside(folder)
-        self.typed.set_value(str(self.folder))
-        self.tell("")
+        folder = self.media.resolve_inside(folder)
+        self.typed.set_value(str(folder))
+        self._tell("")
         self.entries.clear()
         with self.entries:
-            self._row("..", "arrow_upward", self.folder.parent, is_folder=True)
+            if folder not in self.media.roots:
+                self._button("..", "arrow_upward", folder.parent)
             for entry in entries:
                 if entry.is_dir():
-                    self._row(entry.name, "folder", entry, is_folder=True)
+                    self._button(entry.name, "folder", entry)
                 elif self.kind == "file" and (not self.suffixes or entry.suffix.lower() in self.suffixes):
-                    self._row(entry.name, "description", entry, is_folder=False)
+                    self._button(entry.name, "description", entry)
         return True
 
-    def take(self, text: str, *, final: bool = False) -> None:
-        """Go into a typed folder, or end with what is asked for."""
-        try:
-            place = self.page.media.resolve_inside(Path(text).expanduser())
-        except (ConfigError, OSError, ValueError, RuntimeError) as error:
-            return self.tell(str(error))
-        if place.is_dir() and not (final and self.kind == "folder"):
+    def go(self) -> None:
+        """Go into the typed folder, or choose the typed file."""
+        place = Path(str(self.typed.value or ""))
+        if self.kind == "folder" or not place.is_file():
             self.show(place)
-            return None
-        if not place.exists() or place.is_dir() != (self.kind == "folder"):
-            return self.tell(f"{place} is no {self.kind}.")
-        return self.dialog.submit(str(place))
+        else:
+            self.choose()
 
-    def tell(self, text: str) -> None:
-        """Say what is wrong, or nothing."""
-        self.problem.set_text(text)
-        self.problem.set_visibility(bool(text))
+    def choose(self) -> None:
+        """End with the typed place, if it is what is asked for."""
+        try:
+            place = self.media.resolve_inside(str(self.typed.value or ""))
+        except ConfigError as error:
+            return self._tell(str(error))
+        if place.is_dir() if self.kind == "folder" else place.is_file():
+            return self.dialog.submit(str(place))
+        return self._tell(f"{place} is not a {self.kind}. Choose one below.")
 
-    def _row(self, name: str, icon: str, place: Path, *, is_folder: bool) -> Element:
-        def open_it() -> None:
-            if is_folder:
-                self.show(place)
-            else:
-                self.take(str(place), final=True)
+    def _tell(self, text: str) -> None:
+        self.wrong.set_text(text)
+        self.wrong.set_visibility(bool(text))
 
-        return (
-            ui.button(name, icon=icon, on_click=open_it, color=None).props("flat no-caps align=left").classes("entry")
-        )
+    def _button(self, name: str, icon: str, place: Path) -> None:
+        def pressed() -> None:
+            self.typed.set_value(str(place))
+            self.go()
+
+        ui.button(name, icon=icon, on_click=pressed, color=None).props("flat no-caps align=left").classes("entry")

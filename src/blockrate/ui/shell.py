@@ -4,6 +4,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from nicegui import ui
 from nicegui.element import Element
@@ -16,6 +17,7 @@ from blockrate.ui.starting import start, tab_of
 __all__ = ["TABS", "Page", "build"]
 
 TABS = ("Model", "Data", "Training", "Sampling", "Run")
+_NEXT_THEME: dict[str, Literal["auto", "light", "dark"]] = {"auto": "light", "light": "dark", "dark": "auto"}
 _THEMES = {"auto": (None, "brightness_auto"), "light": (False, "light_mode"), "dark": (True, "dark_mode")}
 _STATIC = Path(__file__).parent / "static"
 
@@ -135,8 +137,7 @@ def _theme_button(page: Page) -> None:
         tip.set_text(f"Theme: {page.preferences.theme}")
 
     def turn() -> None:
-        names = list(_THEMES)
-        page.preferences.theme = names[(names.index(page.preferences.theme) + 1) % len(names)]
+        page.preferences.theme = _NEXT_THEME[page.preferences.theme]
         page.preferences.save()
         show()
 

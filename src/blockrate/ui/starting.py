@@ -1,8 +1,9 @@
-"""Start: what is wrong first, each a link to its field; then the questions that an earlier run in the folder asks."""
+"""Start: what is wrong first, each a link to its field; then the question that an earlier run in the folder asks."""
 
 from nicegui import ui
 
-from blockrate.ui.components import ask, heading, watched
+from blockrate.ui.components import watched
+from blockrate.ui.dialogs import ask, choice_buttons, small_dialog
 from blockrate.ui.labels import label_of
 from blockrate.ui.page import Page
 from blockrate.ui.session import Problem
@@ -22,11 +23,9 @@ ALIVE = ("Preparing", "Running", "Stopping")
 
 def tab_of(path: str) -> str:
     """The tab that shows a setting."""
-    while path:
-        if path in _TABS:
-            return _TABS[path]
+    while path and path not in _TABS:
         path = path.rpartition(".")[0]
-    return "Training"
+    return _TABS.get(path, "Training")
 
 
 async def start(page: Page) -> None:
@@ -39,10 +38,9 @@ async def start(page: Page) -> None:
     run = page.watch.run
     if sentence and run and run.events_file.exists() and page.watch.state.name not in ALIVE:
         why = "Start anew sets the earlier run aside; nothing is deleted."
-        if await ask("There is an earlier run", [sentence, why], ["Start anew", "Cancel"]) == "Start anew":
-            sentence = await page.watch.start(page.session, fresh=True)
-        else:
+        if await ask("There is an earlier run", [sentence, why], ["Start anew", "Cancel"]) != "Start anew":
             return None
+        sentence = await page.watch.start(page.session, fresh=True)
     if sentence:
         return page.tell(sentence, kind="error")
     return page.go("Run")
@@ -51,22 +49,18 @@ async def start(page: Page) -> None:
 def show_problems(page: Page) -> None:
     """List what blocks Start: each problem leads to its field, and what is not supported can be removed."""
     session = page.session
-    with ui.dialog() as dialog, ui.element("div").classes("ask problems"):
-        dialog.props["aria-label"] = "What to put right"
-        dialog.on("hide", dialog.delete)
-        heading("What to put right")
-        rows = ui.element("ul")
-        with ui.element("div").classes("ask-choices"):
-            everything = ui.button("Remove all unsupported", on_click=lambda: session.remove(*unsupported()))
-            everything.props("no-caps flat")
-            ui.button("Close", on_click=dialog.close).props("no-caps unelevated autofocus")
 
-        def unsupported() -> list[str]:
-            return [problem.field for problem in session.problems if problem.removable]
+    def unsupported() -> list[str]:
+        return [problem.field for problem in session.problems if problem.removable]
+
+    with small_dialog("What to put right", "problems") as dialog:
+        rows = ui.element("ul")
+        remove_all, close = "Remove all unsupported", dialog.close
+        buttons = choice_buttons({remove_all: lambda: session.remove(*unsupported()), "Close": close})
 
         def refresh() -> None:
+            buttons[remove_all].set_visibility(len(unsupported()) > 1)
             rows.clear()
-            everything.set_visibility(len(unsupported()) > 1)
             with rows:
                 for problem in session.problems:
                     _problem_row(page, dialog, problem)
@@ -90,7 +84,6 @@ def _problem_row(page: Page, dialog: ui.dialog, problem: Problem) -> None:
             button = ui.button("Remove this setting", on_click=lambda: page.session.remove(problem.field))
             button.props("no-caps outline dense")
         else:
-            where = f"{tab_of(problem.field)} · {label_of(problem.field)}" if problem.field else "The config"
             with ui.element("button").classes("link").on("click", go).props("type=button"):
-                ui.label(where)
+                ui.label(f"{tab_of(problem.field)} · {label_of(problem.field)}" if problem.field else "The file")
                 ui.label(text[:1].upper() + text[1:]).classes("dim")

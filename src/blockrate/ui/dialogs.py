@@ -1,0 +1,48 @@
+"""Small dialogs: closed by Esc, named by their heading, gone when closed, and the focus is back where it was."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from nicegui import ui
+from nicegui.elements.mixins.text_element import TextElement
+
+
+def heading(text: str, level: int = 2) -> TextElement:
+    """A heading; the text is shown as text."""
+    return TextElement(tag=f"h{level}", text=text)
+
+
+@contextmanager
+def small_dialog(title: str, classes: str = "") -> Iterator[ui.dialog]:
+    """A dialog to be filled, and then awaited or opened."""
+    with ui.dialog() as dialog, ui.element("div").classes(f"ask {classes}"):
+        dialog.props["aria-label"] = title
+        dialog.on("hide", dialog.delete)  # not earlier: closing gives the focus back
+        heading(title)
+        yield dialog
+
+
+async def ask(title: str, text: str | Sequence[str], choices: Sequence[str]) -> str:
+    """Ask in a small dialog; return the choice, or nothing for Esc. The last choice is the usual one."""
+    with small_dialog(title) as dialog:
+        for line in [text] if isinstance(text, str) else text:
+            ui.label(line)
+        choice_buttons({choice: partial(dialog.submit, choice) for choice in choices})
+    return str(await dialog or "")
+
+
+def choice_buttons(choices: dict[str, Callable[[], Any]]) -> dict[str, ui.button]:
+    """A row of buttons at the end of a dialog; the last one is the usual one."""
+    with ui.element("div").classes("ask-choices"):
+        buttons = {name: ui.button(name, on_click=action).props("no-caps flat") for name, action in choices.items()}
+        list(buttons.values())[-1].props("unelevated autofocus", remove="flat")
+    return buttons
+
+
+def icon_button(icon: str, name: str, on_click: Callable[[], Any]) -> ui.button:
+    """A small round button without a word; the name is for screen readers and the tooltip."""
+    button = ui.button(icon=icon, on_click=on_click, color=None).props("flat dense round size=sm").tooltip(name)
+    button.props["aria-label"] = name
+    return button
