@@ -133,7 +133,8 @@ class Guard:
         """401 for who has no session. Who follows a link from another site sees the sign-in page, which looks again."""
         if _is_foreign(request):
             return _sign_in_page(again=quote(request.scope["path"]))
-        return None if request.scope["path"] in OPEN or self._has_session(request) else _sign_in_page()
+        open_to_all = request.scope["type"] == "http" and request.scope["path"] in OPEN
+        return None if open_to_all or self._has_session(request) else _sign_in_page()
 
     def _has_session(self, request: HTTPConnection) -> bool:
         try:
@@ -244,9 +245,10 @@ def _sign_in_page(problem: str = "", *, again: str = "") -> Response:
 _SIGN_IN = """<!doctype html>
 <html lang="en-US"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>blockrate</title>{refresh}<style>
-:root { color-scheme: light dark } body { font: 16px/1.5 system-ui, sans-serif; margin: 15vh auto; max-width: 26rem;
-padding: 0 1.5rem } input, button { font: inherit; min-height: 44px; width: 100%; margin-top: .5rem; box-sizing:
-border-box } [role=alert] { font-weight: 600 }
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif } * { box-sizing: border-box }
+body { margin: 12vh auto; max-width: 26rem; padding: 0 1.5rem } [role=alert] { font-weight: 600 }
+input, button { font: inherit; width: 100%; min-height: 44px; margin: .25rem 0 .75rem; padding: 0 .75rem; border-radius:
+8px; border: 1px solid #5d6b7c } button { background: #4c5be0; color: #fff; border: 0; font-weight: 600 }
 </style></head><body><main><h1>blockrate</h1>
 <p>Open the address that <code>blockrate ui</code> has printed in its terminal, or give the token at its end.</p>
 <p role="alert">{problem}</p>
