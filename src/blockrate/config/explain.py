@@ -123,7 +123,7 @@ def _sentence(item: Any) -> ConfigError:
         return ConfigError(where, problem, "Write a number from 0.0 (frozen) to 1.0, without quotes.")
     expected = re.findall(r"'([\w-]+)'", item["msg"])  # the values of a choice
     near = difflib.get_close_matches(str(item["input"]).upper(), expected, n=1, cutoff=0.8)
-    usual = defaults().get(re.sub(r"\.\d+\.", ".N.", where))
+    usual = default(where)
     return ConfigError(where, problem, f"Did you mean {near[0]}?" if near else f"The default is {_shown(usual)}.")
 
 
@@ -134,7 +134,7 @@ def _shown(value: object) -> str:
 
 def _did_you_mean(path: str) -> str:
     parent, _, name = path.rpartition(".")
-    paths = [*defaults(), *known_names()]
+    paths = [*_defaults(), *known_names()]
     near = difflib.get_close_matches(name, {path.rpartition(".")[2] for path in paths}, n=1, cutoff=0.7)
     if not near:
         return "Remove it."
@@ -142,8 +142,13 @@ def _did_you_mean(path: str) -> str:
     return f"Did you mean {next((home for home in homes if home.rpartition('.')[0] == parent), homes[0])}?"
 
 
+def default(path: str, unknown: Any = None) -> Any:
+    """Return the default of a setting, shared: do not change it; ``unknown`` if there is no such setting."""
+    return _defaults().get(re.sub(r"\.\d+(?=\.|$)", ".N", path), unknown)
+
+
 @cache
-def defaults() -> dict[str, object]:
+def _defaults() -> dict[str, object]:
     """Return every setting with its default, by path; N stands for an index."""
     whole = {**TrainConfig().model_dump(), "concepts.N": Concept().model_dump(), "samples.N": Sample().model_dump()}
     return dict(_flat(whole))

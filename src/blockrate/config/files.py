@@ -38,7 +38,7 @@ class Findings:
     config: TrainConfig | None
     errors: list[ConfigError]
     warnings: list[str]
-    lists: Json  # concepts and samples as they were read, also from files of their own
+    lists: Json  # concepts and samples that were left to files of their own, or to nobody
 
 
 def load_config(path: Path | str, *, overrides: Sequence[str] = (), ignore_unsupported: bool = False) -> LoadedConfig:
@@ -68,9 +68,10 @@ def parse_config(
 
 def find_problems(data: Json, *, ignore_unsupported: bool = False) -> Findings:
     """Return the config in a migrated JSON object, which is used up, or everything that is wrong with it."""
+    elsewhere = [key for key in LISTS if not data.get(key)]
     warnings, errors = _read_lists(data)
     migrate_concepts(data)
-    lists = deepcopy({key: data[key] for key in LISTS if key in data})
+    lists = deepcopy({key: data.get(key, []) for key in elsewhere})
     unsupported = take_unsupported(data)
     changing = [item for item in unsupported if item.cure]
     errors += [] if ignore_unsupported else [item.error() for item in changing]
@@ -156,6 +157,33 @@ def put(data: Json, path: str, value: object, *, where: str = "", replace: bool 
         elif inner is None or (replace and not isinstance(inner, dict | list)):
             node[key] = [] if following.isdecimal() else {}
         node = node[key]
+
+
+def find(node: Any, path: str) -> tuple[Any, Any] | None:
+    """Return the object or list in which a path ends, and its key there; ``None`` where nothing is."""
+    key, rest = _step(node, path)
+    return None if key is None else find(node[key], rest) if rest else (node, key)
+
+
+def drop(node: Any, path: str) -> None:
+    """Remove what stands at a path, and the objects and lists that it leaves empty, but no entry of a list."""
+    key, rest = _step(node, path)
+    if rest and find(node, path):
+        drop(node[key], rest)
+        if isinstance(node, dict) and not node[key]:
+            del node[key]
+    elif key is not None and not rest:
+        del node[key]
+
+
+def _step(node: Any, path: str) -> tuple[Any, str]:
+    """Return the first key of a path that is there, or ``None``, and what follows it. Unknown keys may hold dots."""
+    name, _, rest = path.partition(".")
+    if isinstance(node, list):
+        return (int(name) if name.isdecimal() and int(name) < len(node) else None), rest
+    if not isinstance(node, dict) or path in node:
+        return (path if isinstance(node, dict) else None), ""
+    return (name if name in node else None), rest
 
 
 def _override(data: Json, text: str) -> None:

@@ -18,6 +18,7 @@ Json = dict[str, Any]
 _FIELDS: Json = json.loads(Path(__file__).with_name("onetrainer_fields.json").read_text("utf-8"))
 _RENAMED: dict[str, str] = _FIELDS["renamed"]
 _TABLES: dict[str, Json] = _FIELDS["sections"]
+LAST_CHANGE = 9  # the version from which on no name or meaning has changed
 _PARTS = {"transformer": "transformer", "text_encoder": "encoder", "text_encoder_2": "encoder", "vae": "vae"}
 
 
@@ -49,7 +50,7 @@ def migrate(data: Json) -> list[str]:
             _put(data, new, data.pop(old))
             if old.endswith("_epochs"):
                 _put(data, f"{new}_unit", "EPOCH")
-    if "prior" in data and ("transformer" not in data or version < 9):
+    if "prior" in data and ("transformer" not in data or version < LAST_CHANGE):
         data["transformer"] = data.pop("prior")
     _spread_globals(data)
     return _respell(data)

@@ -1,14 +1,17 @@
 """What the app remembers between starts, in a folder of the user: preferences.json, and configs not yet saved."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from blockrate.config.parts import Fraction
+from blockrate.core.errors import WriteError
 from blockrate.run.durable import atomic_write, make_folder
 
+_FILE = "preferences.json"
 _MOST_RECENT = 12
 
 
@@ -23,18 +26,20 @@ class Preferences(BaseModel):
 
     def save(self) -> None:
         """Keep the wishes for the next start. Raises WriteError."""
-        write_state("preferences.json", self.model_dump_json(indent=2))
+        make_folder(state_folder())
+        atomic_write(state_folder() / _FILE, self.model_dump_json(indent=2))
 
     def used(self, path: Path) -> None:
-        """Put a config file at the head of the recent ones. Raises WriteError."""
+        """Put a config file at the head of the recent ones."""
         self.recent = [str(path), *(other for other in self.recent if other != str(path))][:_MOST_RECENT]
-        self.save()
+        with suppress(WriteError):  # the list is no reason to fail
+            self.save()
 
 
 def load_preferences() -> Preferences:
     """Return what was kept; where that is absent or damaged, the defaults."""
     try:
-        return Preferences.model_validate_json((state_folder() / "preferences.json").read_bytes())
+        return Preferences.model_validate_json((state_folder() / _FILE).read_bytes())
     except (OSError, ValueError):
         return Preferences()
 
@@ -42,10 +47,3 @@ def load_preferences() -> Preferences:
 def state_folder() -> Path:
     """Where the app remembers things: BLOCKRATE_HOME, else .blockrate in the home folder."""
     return Path(os.environ.get("BLOCKRATE_HOME") or Path.home() / ".blockrate").absolute()
-
-
-def write_state(name: str, content: bytes | str) -> None:
-    """Write a file of the state folder, durably. Raises WriteError."""
-    path = state_folder() / name
-    make_folder(path.parent)
-    atomic_write(path, content)

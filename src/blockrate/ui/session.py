@@ -9,20 +9,20 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nicegui import Event
 
 from blockrate.config.concepts import concept_problems
-from blockrate.config.explain import defaults
-from blockrate.config.files import FINE_TUNE_DEFAULTS, LISTS, find_problems, put, read_object
-from blockrate.config.onetrainer import Json, known_names, migrate, migrate_concepts
+from blockrate.config.explain import default
+from blockrate.config.files import FINE_TUNE_DEFAULTS, LISTS, drop, find, find_problems, put, read_object
+from blockrate.config.onetrainer import LAST_CHANGE, Json, known_names, migrate, migrate_concepts
 from blockrate.config.plan import Plan, make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError, FileError
 from blockrate.core.multipliers import KEY
-from blockrate.run.durable import atomic_write
-from blockrate.ui.preferences import Preferences, load_preferences, state_folder, write_state
+from blockrate.run.durable import atomic_write, disk_errors, make_folder
+from blockrate.ui.preferences import Preferences, load_preferences, state_folder
 
 _PAUSE = 0.5  # seconds without a change before the draft is written
 _UNKNOWN = object()
@@ -45,21 +45,6 @@ class FileChanged(ConfigError):  # noqa: N818 (what happened, told as a question
     """The file to be saved is not the one that was opened; saving would lose what another program wrote."""
 
 
-class Source(Protocol):
-    """What a form field edits: the session, or a window's draft."""
-
-    changed: Event[[]]
-
-    def get(self, path: str) -> Any:
-        """Return the user's value, which may be wrong, else the default."""
-
-    def set(self, values: Mapping[str, Any]) -> None:
-        """Take values by path, as one change."""
-
-    def problem(self, path: str) -> str:
-        """Return what is wrong with a field, ``""`` if nothing."""
-
-
 @dataclass(frozen=True)
 class Checked:
     """What a config comes to. There is a ``config`` as soon as ``load_config`` would take it, problems or not."""
@@ -68,13 +53,23 @@ class Checked:
     plan: Plan | None
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
-    lists: Json  # concepts and samples, also from files of their own
+    whole: Json  # the config, with the lists that lie in files of their own
+
+    def get(self, path: str) -> Any:
+        """Return a copy of what stands at a path, even if it is wrong, else the default."""
+        if found := find(self.whole, path):
+            return _copied(found[0][found[1]])
+        if path in FINE_TUNE_DEFAULTS and self.whole.get("training_method") == "FINE_TUNE":
+            return FINE_TUNE_DEFAULTS[path]
+        return 1.0 if path.startswith(f"{KEY}.") else _copied(default(path))
 
     def problem(self, path: str) -> str:
         """Return what is wrong with a field or inside it, ``""`` if nothing."""
-        inside = [item for item in self.problems if f"{item.field}.".startswith(f"{path}.")]
-        texts = [item.text.removeprefix(f"{path}: ") for item in inside]
-        return " ".join(text[:1].upper() + text[1:] for text in texts)
+        own = [item.text.removeprefix(f"{path}: ") for item in self.problems if item.field == path]
+        inside = [item.text.removeprefix(f"{path}.") for item in self.problems if item.field.startswith(f"{path}.")]
+        # a capital for a word, not for a file's name
+        own = [text[:1].upper() + text[1:] if text.split(" ")[0].isalpha() else text for text in own]
+        return " ".join(own + inside)
 
 
 @dataclass(frozen=True)
@@ -91,38 +86,35 @@ class _Document:
 
     @property
     def dirty(self) -> bool:
+        """Whether the data differ from those of the file."""
         return _canonical(self.data) != self.saved
 
     @property
-    def draft(self) -> Path:
+    def draft(self) -> str:
+        """The name of the file that keeps it until it is saved."""
         name = hashlib.sha256(self.path.encode(errors="replace")).hexdigest()[:16] if self.path else "unnamed"
-        return Path("drafts", f"{name}.json")
+        return f"{name}.json"
 
 
 class Session:
-    """The open config and what is known of it. Attributes are to be read; methods change them and emit ``changed``."""
+    """The open config and what is known of it. Attributes are to be read; methods change them and emit ``changed``.
 
-    data: Json
-    path: Path | None
-    title: str
-    dirty: bool
-    config: TrainConfig | None
-    plan: Plan | None
-    problems: tuple[Problem, ...]
-    warnings: tuple[str, ...]
+    ``data``: as the user wrote it, unknown keys and wrong values too. ``config``, ``plan``: None while settings are
+    wrong. ``problems``: all that blocks a start. ``last_good``: the newest config that could be loaded.
+    """
 
     def __init__(self, preferences: Preferences | None = None) -> None:
         self.changed: Event[[]] = Event()
         self.revision = 0
         self.last_good = TrainConfig()
-        self._preferences = preferences or load_preferences()
+        self.warnings: tuple[str, ...] = ()
+        self._preferences, self._drafts = preferences or load_preferences(), state_folder() / "drafts"
         self._document, self._timer, self._writing = _Document({}), threading.Timer(0, self.keep), threading.Lock()
-        self._draft_fails = ""
         self._become(self._document)
 
     def get(self, path: str) -> Any:
-        """Return the user's value at a path, as it stands even if wrong; else the default. A copy."""
-        return _value({**self.data, **_read_in(self.data, self.checked.lists)}, path)
+        """Return a copy of the user's value, even if it is wrong, else the default."""
+        return self.checked.get(path)
 
     def set(self, values: Mapping[str, Any]) -> None:
         """Write values by path as one revision; a path may lead into lists. What is as before stays untouched."""
@@ -144,28 +136,39 @@ class Session:
 
     def _with_changes(self, values: Mapping[str, Any], removed: Iterable[str]) -> _Document:
         """Return what ``change`` would make of the open config. Raises ConfigError for an entry that no list has."""
-        data, lists, notes = _copied(self.data), self.checked.lists, list(self._document.notes)
+        data, notes, removed = _copied(self.data), list(self._document.notes), list(removed)
         # the last entries first, so that the places of the others stay
         for path in sorted(removed, key=lambda path: [(len(name), name) for name in path.split(".")], reverse=True):
-            notes += _take_in(data, lists, path)
-            _drop(data, path)
+            notes += self._take_in(data, path)
+            drop(data, path)
         for path, value in values.items():
-            if not _same(_value({**data, **_read_in(data, lists)}, path), value):
-                notes += _take_in(data, lists, path)
+            if removed or not _same(self.get(path), value):
+                notes += self._take_in(data, path)
                 put(data, path, _copied(value), replace=True)
         return replace(self._document, data=data, notes=tuple(dict.fromkeys(notes)))
+
+    def _take_in(self, data: Json, path: str) -> list[str]:
+        """Before a list is edited that lies in a file of its own, put it into ``data``; return what to tell."""
+        key = path.partition(".")[0]
+        name = data.pop(LISTS[key][0], "") if key in LISTS else ""
+        if not name:
+            return []
+        data[key] = data.get(key) or _copied(self.checked.whole.get(key, []))
+        return [f"{LISTS[key][0]}: {name} is not used any more, its {key} are in this config now"]
 
     def open(self, path: Path) -> None:
         """Open a file of blockrate or OneTrainer, right or wrong. Raises ConfigError only if it is no JSON object."""
         path = path.expanduser().resolve()
         self.replace(read_object(path), path=path, title=path.name)
-        self._remember(path)
+        self._preferences.used(path)
 
     def open_named(self, name: str) -> None:
-        """Open a copy of a preset or an example."""
-        if name not in self.named():
-            raise ConfigError(name, "there is no such preset or example", f"There are {', '.join(self.named())}.")
+        """Open a copy of a preset or an example, one of ``named``."""
         self.replace(read_object(self.named()[name]), path=None, title=name)
+
+    def recheck(self) -> None:
+        """Check again: files that the config names may have come or gone."""
+        self._become(self._document)
 
     def new(self) -> None:
         """Open an empty config: every setting at its default."""
@@ -181,22 +184,18 @@ class Session:
         """Open something else; older names become today's. Raises ConfigError for what is nested too deeply."""
         try:
             before, data = _copied(data), _copied(data)
+            version = data.get("__version")
+            kept = {"__version": version} if isinstance(version, int) and version >= LAST_CHANGE else {}
             notes = migrate(data)
             migrate_concepts(data)
-            version = {"__version": before["__version"]} if "__version" in before else {}
-            migrated = _canonical(data | version) != _canonical(before)
-            if migrated:
-                gone = ", ".join(key for key in before if key not in data and key not in version)
-                notes.append(f"older names and values are read as today's: {gone}".removesuffix(": "))
-            document = _Document(
-                data=data if migrated else before,
-                title=title,
-                path=str(path or ""),
-                digest=_digest(path) if path else "",
-                foreign=migrated or "__version" in before or bool(known_names() & before.keys()),
-                notes=tuple(notes),
-            )
-            self._become(replace(document, saved=_canonical(document.data)))
+            if migrated := _canonical(data | kept) != _canonical(before):
+                gone = ", ".join(key for key in before if key not in {**data, "__version": 0})
+                notes.append(f"the file is of an older form and read as today's: {gone}".removesuffix(": "))
+            else:
+                data = before
+            foreign = migrated or "__version" in before or bool(known_names() & before.keys())
+            digest = _digest(path) if path else ""
+            self._become(_Document(data, title, str(path or ""), _canonical(data), digest, foreign, (*notes,)))
         except RecursionError as error:
             raise ConfigError(str(path or title), "is nested too deeply to be a config", "Use another file.") from error
 
@@ -210,25 +209,27 @@ class Session:
             raise ConfigError(self.title, "has no file yet", "Choose one with Save as.")
         target = target.expanduser().resolve()
         document, own = self._document, target == self.path
-        if not overwrite and target.exists() and _digest(target) != (document.digest if own else ""):
+        if not overwrite and target.exists() and _digest(target) != (document.digest if own else None):
             problem = "was changed by another program since it was opened" if own else "exists already"
             raise FileChanged(str(target), problem, "Overwrite it, or use another name.")
-        if own and document.foreign and target.exists():
-            atomic_write(_free_name(target), target.read_bytes())
-        content = json.dumps(self.data, indent=2, ensure_ascii=False) + "\n"
-        atomic_write(target, content.encode(errors="backslashreplace"))  # half a character, written as JSON writes it
-        saved = _Document(self.data, target.name, str(target), _canonical(self.data), _digest(target))
-        self._become(saved)
-        self._remember(target)
+        with disk_errors(target):
+            if own and document.foreign and target.exists():
+                atomic_write(_free_name(target), target.read_bytes())
+        text = json.dumps(self.data, indent=2, ensure_ascii=False) + "\n"
+        content = text.encode(errors="backslashreplace")  # half a character is written as JSON writes it
+        atomic_write(target, content)
+        digest = hashlib.sha256(content).hexdigest()
+        self._become(_Document(self.data, target.name, str(target), _canonical(self.data), digest))
+        self._preferences.used(target)
 
     def restore(self, config: Path | None = None) -> None:
         """Go on where the last start ended: with what was not saved, else with the newest file.
 
         ``config``: go on with this file, changes not saved included. Raises ConfigError if it is no JSON object.
         """
-        drafts = sorted((state_folder() / "drafts").glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+        drafts = sorted(self._drafts.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
         if config:
-            drafts = [state_folder() / _Document({}, path=str(config.expanduser().resolve())).draft]
+            drafts = [self._drafts / _Document({}, path=str(config.expanduser().resolve())).draft]
         for draft in drafts:
             with suppress(OSError, ValueError, TypeError, AttributeError):
                 document = _Document(**json.loads(draft.read_bytes()))
@@ -241,15 +242,15 @@ class Session:
                 self.open(Path(recent))
 
     def keep(self) -> None:
-        """Write the draft now, or take it away where everything is saved; else that is done after a short pause."""
+        """Write what is not saved as a draft now; else that is done after a short pause."""
         with self._writing:
             document = self._document
             try:
                 if document.dirty:
-                    write_state(str(document.draft), json.dumps(asdict(document)))
-                self._draft_fails = ""
+                    make_folder(self._drafts)
+                    atomic_write(self._drafts / document.draft, json.dumps(asdict(document)))
             except BlockrateError as error:
-                self._draft_fails = f"changes not saved would be lost in a crash: {error}"
+                self.warnings = (*self.warnings, f"a crash would lose what is not saved: {error}")
 
     def _become(self, document: _Document) -> None:
         """Make this the open config, check it, and tell everybody."""
@@ -257,21 +258,17 @@ class Session:
         self._document, self.checked, self.data, self.title = document, checked, document.data, document.title
         self.path, self.dirty = Path(document.path) if document.path else None, document.dirty
         self.config, self.plan, self.problems = checked.config, checked.plan, checked.problems
-        self.warnings = (*document.notes, *checked.warnings, *filter(None, [self._draft_fails]))
+        self.warnings = (*document.notes, *checked.warnings)
         self.last_good = checked.config or self.last_good
         self.revision += 1
         self._timer.cancel()
         if before.dirty and not (self.dirty and before.draft == document.draft):
             with self._writing, suppress(OSError):
-                (state_folder() / before.draft).unlink()
+                (self._drafts / before.draft).unlink()
         if self.dirty:
             self._timer = threading.Timer(_PAUSE, self.keep)  # of its own thread: the program waits for it at its end
             self._timer.start()
         self.changed.emit()
-
-    def _remember(self, path: Path) -> None:
-        with suppress(BlockrateError):  # a list of recent files is no reason to fail
-            self._preferences.used(path)
 
 
 class Draft:
@@ -283,20 +280,19 @@ class Draft:
         self._before = {path: session.get(path) for path in paths}
         self._values: dict[str, Any] = {}
         self._removed: tuple[str, ...] = ()
-        self._made_at, self._data, self._checked = session.revision, session.data, session.checked
+        self._made_at, self._checked = session.revision, session.checked
 
     @property
     def checked(self) -> Checked:
         """What the config would come to with these values."""
         if self._made_at != self._session.revision:
-            self._data = self._session._with_changes(self._values, self._removed).data
-            self._checked, self._made_at = check(self._data), self._session.revision
+            self._checked = check(self._session._with_changes(self._values, self._removed).data)
+            self._made_at = self._session.revision
         return self._checked
 
     def get(self, path: str) -> Any:
         """Return the value in the window, else the session's."""
-        lists = self.checked.lists
-        return _value({**self._data, **_read_in(self._data, lists)}, path)
+        return self.checked.get(path)
 
     def set(self, values: Mapping[str, Any]) -> None:
         """Take values by path, as one change."""
@@ -349,75 +345,23 @@ def check(data: Json) -> Checked:
             errors.append(error)
         except FileError as error:
             where = "transformer.model_name" if config.transformer.model_name else "base_model_name"
-            errors.append(ConfigError(where, f"{error.where} {error.problem}", error.cure))
+            errors.append(ConfigError(where, f"{error.where}: {error.problem}", error.cure))
     problems = tuple(dict.fromkeys(_problem(error, data) for error in errors))
-    return Checked(config, plan, problems, (*found.warnings, *(plan.warnings if plan else ())), found.lists)
+    return Checked(config, plan, problems, (*found.warnings, *(plan.warnings if plan else ())), {**data, **found.lists})
 
 
 def _problem(error: ConfigError, data: Json) -> Problem:
     field = re.sub(r"\[(\d+)\]", r".\1", error.where)
-    usual, there = defaults().get(_any_entry(field), _UNKNOWN), _find(data, field)
+    usual, there = default(field, _UNKNOWN), find(data, field)
     text = str(ConfigError(field, error.problem, error.cure.replace("--ignore-unsupported", "remove it")))
     if usual is _UNKNOWN:
         return Problem(field if there else "", text, removable=bool(there))
     return Problem(field, text, removable=bool(there) and isinstance(usual, dict | list))
 
 
-def _value(data: Json, path: str) -> Any:
-    """Return a copy of what stands at a path, else the default."""
-    if found := _find(data, path):
-        return _copied(found[0][found[1]])
-    if path in FINE_TUNE_DEFAULTS and data.get("training_method") == "FINE_TUNE":
-        return FINE_TUNE_DEFAULTS[path]
-    return 1.0 if path.startswith(f"{KEY}.") else _copied(defaults().get(_any_entry(path)))
-
-
-def _read_in(data: Json, lists: Json) -> Json:
-    """Return the lists that ``data`` leaves to files of their own."""
-    files = {key: lists.get(key, []) if data.get(name) else [] for key, (name, _) in LISTS.items()}
-    return {key: entries for key, entries in files.items() if not data.get(key)}
-
-
-def _take_in(data: Json, lists: Json, path: str) -> list[str]:
-    """Before a list is edited that lies in a file of its own, put it into ``data``; return what to tell."""
-    key = path.partition(".")[0]
-    if key not in LISTS or not data.get(LISTS[key][0]):
-        return []
-    if not data.get(key):
-        data[key] = _copied(lists.get(key, []))
-    setting = LISTS[key][0]
-    return [f"{setting}: {data.pop(setting)} is not used any more, its {key} are in this config now"]
-
-
-def _find(node: Any, path: str) -> tuple[Any, Any] | None:
-    """Return the object or list in which a path ends, and its key there; ``None`` where nothing is."""
-    if isinstance(node, dict) and path in node:  # unknown keys may hold dots
-        return node, path
-    name, dot, rest = path.partition(".")
-    key: Any = name
-    if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
-        key = int(name)
-    elif not isinstance(node, dict) or name not in node:
-        return None
-    return _find(node[key], rest) if dot else (node, key)
-
-
-def _drop(data: Json, path: str) -> None:
-    """Remove what stands at a path, and the objects and lists that become empty by it, but no entry of a list."""
-    if found := _find(data, path):
-        del found[0][found[1]]
-        parent = path.rpartition(".")[0]
-        if not found[0] and not parent.rpartition(".")[2].isdecimal():
-            _drop(data, parent)
-
-
 def _same(one: Any, other: Any) -> bool:
     """Whether two values mean the same: 1 and 1.0 do, 1 and true do not."""
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
-
-
-def _any_entry(path: str) -> str:
-    return re.sub(r"\.\d+(?=\.|$)", ".N", path)
 
 
 def _copied(value: Any) -> Any:
@@ -429,7 +373,9 @@ def _canonical(data: Json) -> str:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with suppress(OSError):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return ""  # a folder, or no right to read it
 
 
 def _free_name(path: Path) -> Path:
