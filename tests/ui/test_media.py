@@ -216,8 +216,9 @@ def test_every_mode_is_shown(media: Media, root: Path, mode: str, size: int | No
         b"<html><script>alert(1)</script></html>",
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n",
         b"8BPS" + bytes(60),
+        b"P6 1 1 255\n\xff\0\0",
     ],
-    ids=["empty", "text", "broken", "svg", "html", "eps", "psd"],
+    ids=["empty", "text", "broken", "svg", "html", "eps", "psd", "a format that few test"],
 )
 def test_what_is_no_picture_is_not_sent(media: Media, root: Path, content: bytes) -> None:
     (root / "x.png").write_bytes(content)
