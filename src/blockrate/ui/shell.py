@@ -9,16 +9,20 @@ from typing import Literal
 from nicegui import ui
 from nicegui.element import Element
 
+from blockrate.config.train_config import TrainConfig
 from blockrate.ui.components import heading, watched
 from blockrate.ui.open_save import open_config, save, save_as
 from blockrate.ui.page import Page
 from blockrate.ui.starting import start, tab_of
+from blockrate.ui.tabs import read_aside
+from blockrate.ui.tabs.survey import Survey, survey
 
 __all__ = ["TABS", "Page", "build"]
 
 TABS = ("Model", "Data", "Training", "Sampling", "Run")
 _NEXT_THEME: dict[str, Literal["auto", "light", "dark"]] = {"auto": "light", "light": "dark", "dark": "auto"}
 _THEMES = {"auto": (None, "brightness_auto"), "light": (False, "light_mode"), "dark": (True, "dark_mode")}
+_COUNTED = "concepts resolution aspect_ratio_bucketing batch_size epochs gradient_accumulation_steps"
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -167,23 +171,28 @@ def _warnings(page: Page) -> None:
 
 
 def _bottom_bar(page: Page) -> None:
-    state = ui.label().classes("state")
-    state.props["role"], state.props["aria-live"] = "status", "polite"
+    state = ui.label().classes("state").props("role=status")
     with ui.element("div").classes("doing"):
         words = ui.label().classes("words")
-        bar = ui.element("progress")
-        bar.props["max"], bar.props["aria-label"] = 1, "Progress of the run"
-    stop = ui.button("Stop", icon="stop", color=None, on_click=lambda: stop_run(page)).props("no-caps outline")
-    go = ui.button("Start", icon="play_arrow", on_click=lambda: start(page)).props("no-caps unelevated")
-    go.tooltip("Start (Ctrl+Enter)")
-    stop.classes("stop")
+        bar = ui.element("progress").props('aria-label="Progress of the run"')
+    ui.button("Stop", icon="stop", color=None, on_click=page.watch.stop).props("no-caps outline").classes("stop")
+    ui.button("Start", icon="play_arrow", on_click=lambda: start(page)).props("no-caps unelevated").tooltip(
+        "Start (Ctrl+Enter)"
+    )
+    summary = ui.label().classes("summary")
 
     def refresh() -> None:
         state.set_text(page.watch.state.name)
 
     watched(page.watch.changed, refresh)
+    read_aside(page.session.changed, lambda: _counted(page), survey, lambda now: summary.set_text(_summary(now)))
 
 
-def stop_run(page: Page) -> None:
-    """Ask the run to save and stop."""
-    page.watch.stop()
+def _counted(page: Page) -> TrainConfig:
+    """What the numbers of images and steps depend on."""
+    config = page.session.last_good
+    return TrainConfig.model_construct(**{name: getattr(config, name) for name in _COUNTED.split()})
+
+
+def _summary(now: Survey) -> str:
+    return "" if now.steps is None else f"{now.done - now.unreadable:,} images · about {now.steps:,} steps"

@@ -1,5 +1,6 @@
 // What only the browser can do for the shell: keys, addresses, focus, and the question before unsaved work is left.
 const KEYS = { s: "save", o: "open", Enter: "start" };
+const DESCRIBED = ["aria-invalid", "aria-describedby", "aria-description"];
 
 export default {
   template: `<span hidden></span>`,
@@ -13,7 +14,12 @@ export default {
     listen(window, "keydown", this.onKey);
     listen(window, "popstate", () => this.$emit("route", location.pathname.slice(window.path_prefix.length)));
     listen(window, "beforeunload", (event) => this.dirty && event.preventDefault());
-    listen(document, "focusin", this.describe);
+    listen(document, "focusin", ({ target }) => this.describe(target));
+    const observer = new MutationObserver((changes) => {
+      for (const { target } of changes) this.describe(target.querySelector("[role=combobox]"));
+    });
+    observer.observe(document.body, { subtree: true, attributeFilter: DESCRIBED });
+    this.stop.push(() => observer.disconnect());
     window.blockrateFocus = this.focusOn;
   },
   beforeUnmount() {
@@ -36,9 +42,9 @@ export default {
       if (location.pathname !== address) history.pushState(null, "", address);
     },
     // Quasar gives a select's attributes to the frame around what has the focus.
-    describe({ target }) {
-      const frame = target.matches?.("[role=combobox]") && target.closest(".q-field__native");
-      for (const name of frame ? ["aria-invalid", "aria-describedby", "aria-description"] : []) {
+    describe(target) {
+      const frame = target?.matches?.("[role=combobox]") && target.closest(".q-field__native");
+      for (const name of frame ? DESCRIBED : []) {
         if (frame.hasAttribute(name)) target.setAttribute(name, frame.getAttribute(name));
         else target.removeAttribute(name);
       }

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from nicegui import Event, background_tasks, run, ui
+from nicegui import Event, background_tasks, ui
+from nicegui.run import io_bound  # not `run`: the tab of that name takes its place here
 
 from blockrate.ui.components import watched
 
@@ -25,7 +26,7 @@ def read_aside(
 
     async def follow(question: Question) -> None:
         answers = read(question)
-        while (answer := await run.io_bound(next, answers, None)) is not None:
+        while (answer := await io_bound(next, answers, None)) is not None:
             if asked != [question] or owner.is_deleted:
                 return
             with owner:

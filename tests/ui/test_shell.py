@@ -1,0 +1,244 @@
+"""The frame around the tabs in a real browser: addresses, keys, problems, files, theme, and every width."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from apps import App
+from playwright.sync_api import Dialog, Page, expect
+from screens import faint, nameless, sideways, small_targets
+
+StartApp = Callable[..., App]
+OpenPage = Callable[..., Page]
+OpenConfig = Callable[[object], App]
+TABS = ["Model", "Data", "Training", "Sampling", "Run"]
+WRONG = {"learning_rate": "fast", "lora_rank": 0, "no_such_thing": 1, "nor_this": 2}
+
+
+@pytest.fixture
+def open_config(start_app: StartApp, tmp_path: Path) -> Callable[[object], App]:
+    """Start the app with a config."""
+
+    def open_config(config: object) -> App:
+        (tmp_path / "work").mkdir()
+        (tmp_path / "work" / "mine.json").write_text(json.dumps(config))
+        return start_app("mine.json")
+
+    return open_config
+
+
+@pytest.fixture
+def wrong(open_config: OpenConfig, open_page: OpenPage) -> Page:
+    """The app with a config that has two wrong values and two unknown keys, at the Model tab."""
+    return open_page(open_config(WRONG), "/model")
+
+
+def test_every_tab_has_an_address_and_a_heading(app: App, open_page: OpenPage) -> None:
+    page = open_page(app, "/sampling")
+    expect(page.get_by_role("tab", name="Sampling")).to_have_attribute("aria-selected", "true")
+    page.evaluate("window.stays = true")
+    for name in TABS:
+        page.get_by_role("tab", name=name).click()
+        expect(page).to_have_url(re.compile(f"/{name.lower()}$"))
+        expect(page.get_by_role("heading", level=1)).to_have_text(name)
+        expect(page.get_by_role("tabpanel")).to_have_count(1)
+    page.go_back()
+    expect(page).to_have_url(re.compile("/sampling$"))
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sampling")
+    assert page.evaluate("window.stays"), "the page was loaded anew"
+
+
+def test_the_frame_has_its_landmarks_and_says_what_the_run_does(page: Page) -> None:
+    expect(page.get_by_role("status")).to_have_text("No run")
+    expect(page.get_by_role("banner")).to_contain_text("blockrate")
+    for name in ("Open", "Save", "Save as", "Start", "Stop"):
+        expect(page.get_by_role("button", name=name, exact=True)).to_be_visible()
+    page.keyboard.press("Tab")
+    skip = page.get_by_role("link", name="Skip to the settings")
+    expect(skip).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator(".content")).to_be_focused()
+
+
+def test_a_problem_is_counted_and_leads_to_its_field(wrong: Page) -> None:
+    expect(wrong.get_by_role("tab", name="Training")).to_contain_text("problem")
+    wrong.get_by_role("button", name="Start", exact=True).click()
+    wrong.get_by_role("dialog", name="What to put right").get_by_role("button", name="Learning rate").click()
+    field = wrong.get_by_role("textbox", name="Learning rate", exact=True)
+    expect(field).to_be_focused()
+    expect(field).to_have_attribute("aria-invalid", "true")
+    expect(field).to_have_accessible_description(re.compile("valid number"))
+    field.fill("1e-4")
+    field.press("Enter")
+    expect(field).not_to_have_attribute("aria-invalid", "true")
+
+
+def test_unknown_settings_can_be_removed(wrong: Page) -> None:
+    wrong.keyboard.press("Control+Enter")
+    box = wrong.get_by_role("dialog", name="What to put right")
+    expect(box).to_contain_text("no_such_thing")
+    box.get_by_role("button", name="Remove all unsupported").click()
+    expect(box).not_to_contain_text("no_such_thing")
+    expect(box).not_to_contain_text("nor_this")
+    expect(box.get_by_role("button", name="Learning rate")).to_be_visible()
+    wrong.keyboard.press("Escape")
+    expect(box).to_be_hidden()
+    expect(wrong.get_by_role("button", name="Open", exact=True)).to_be_visible()
+
+
+def test_what_is_being_typed_is_saved_by_the_key(app: App, open_page: OpenPage) -> None:
+    page = open_page(app, "/training")
+    field = page.get_by_role("textbox", name="Learning rate", exact=True)
+    field.fill("0.0005")
+    page.keyboard.press("Control+s")
+    box = page.get_by_role("dialog", name="Save as")
+    box.get_by_role("textbox", name="Name").fill("portrait")
+    box.get_by_role("button", name="Save", exact=True).click()
+    expect(box).to_be_hidden()
+    expect(page.get_by_text("portrait.json", exact=True)).to_be_visible()
+    assert json.loads((app.folder / "portrait.json").read_text()) == {"learning_rate": 0.0005}
+    expect(page.get_by_role("img", name="Not saved")).to_be_hidden()
+
+
+def test_saving_asks_before_it_overwrites(app: App, open_page: OpenPage) -> None:
+    page = open_page(app, "/training")
+    app.write("mine.json", {"epochs": 7})
+    page.get_by_role("button", name="Save as", exact=True).click()
+    box = page.get_by_role("dialog", name="Save as")
+    box.get_by_role("textbox", name="Name").fill("mine.json")
+    box.get_by_role("button", name="Save", exact=True).click()
+    question = page.get_by_role("dialog", name="Overwrite the file?")
+    question.get_by_role("button", name="Cancel").click()
+    expect(question).to_be_hidden()
+    assert json.loads((app.folder / "mine.json").read_text()) == {"epochs": 7}
+
+
+@pytest.mark.parametrize(("answer", "epochs"), [("Reload", "9"), ("Overwrite", "5")])
+def test_a_file_that_was_changed_outside_is_asked_about(
+    answer: str, epochs: str, open_config: OpenConfig, open_page: OpenPage
+) -> None:
+    app = open_config({"epochs": 7})
+    page = open_page(app, "/training")
+    field = page.get_by_role("textbox", name="Epochs")
+    field.fill("5")
+    field.press("Enter")
+    expect(page.get_by_role("img", name="Not saved")).to_be_visible()
+    app.write("mine.json", {"epochs": 9})
+    page.keyboard.press("Control+s")
+    page.get_by_role("dialog").get_by_role("button", name=answer).click()
+    expect(field).to_have_value(epochs)
+    expect(page.get_by_role("img", name="Not saved")).to_be_hidden()
+    assert json.loads((app.folder / "mine.json").read_text()) == {"epochs": int(epochs)}
+
+
+def test_a_preset_is_opened_by_name_and_unsaved_changes_are_asked_about(app: App, open_page: OpenPage) -> None:
+    page = open_page(app, "/training")
+    page.keyboard.press("Control+o")
+    page.get_by_role("dialog").get_by_role("button", name="flux_lora", exact=True).click()
+    expect(page.get_by_role("banner")).to_contain_text("flux_lora")
+    field = page.get_by_role("textbox", name="Epochs")
+    field.fill("3")
+    page.get_by_role("button", name="Open", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="New config").click()
+    question = page.get_by_role("dialog", name="Save the changes?")
+    question.get_by_role("button", name="Cancel").click()
+    expect(question).to_be_hidden()
+    expect(field).to_have_value("3")
+
+
+def test_a_file_is_picked_inside_the_roots_only(app: App, open_page: OpenPage) -> None:
+    (app.folder / "configs").mkdir()
+    (app.folder / "configs" / "mine.json").write_text('{"epochs": 7}')
+    (app.folder / "configs" / ".hidden.json").write_text("{}")
+    (app.folder / "configs" / "photo.png").write_bytes(b"")
+    page = open_page(app, "/training")
+    page.keyboard.press("Control+o")
+    page.get_by_role("button", name="Choose a file").click()
+    picker = page.get_by_role("dialog", name="Choose a file")
+    picker.get_by_role("textbox", name="Place").fill("/etc")
+    picker.get_by_role("textbox", name="Place").press("Enter")
+    expect(picker.get_by_role("alert")).to_contain_text("outside the folders")
+    entries = picker.get_by_role("group", name="Entries")
+    entries.get_by_role("button", name="configs").click()
+    expect(entries.get_by_role("button")).to_have_text([re.compile(r"\.\."), re.compile("mine.json")])
+    entries.get_by_role("button", name="mine.json").click()
+    expect(page.get_by_role("textbox", name="Epochs")).to_have_value("7")
+
+
+def test_leaving_with_unsaved_changes_asks(app: App, open_page: OpenPage) -> None:
+    page = open_page(app, "/training")
+    asked: list[str] = []
+
+    def answer(box: Dialog) -> None:
+        asked.append(box.type)
+        box.accept()
+
+    page.on("dialog", answer)
+    page.reload()
+    page.wait_for_function("window.did_handshake")
+    assert asked == []
+    page.get_by_role("textbox", name="Epochs").fill("3")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("img", name="Not saved")).to_be_visible()
+    page.reload()
+    assert asked == ["beforeunload"]
+    expect(page.get_by_role("textbox", name="Epochs")).to_have_value("3")
+
+
+def test_two_tabs_stay_in_step_and_leave_what_is_being_typed(app: App, open_page: OpenPage) -> None:
+    first, second = open_page(app, "/training"), open_page(app, "/training")
+    typed = first.get_by_role("textbox", name="Learning rate", exact=True)
+    typed.fill("7e")
+    other = second.get_by_role("textbox", name="Epochs")
+    other.fill("12")
+    other.press("Enter")
+    expect(first.get_by_role("textbox", name="Epochs")).to_have_value("12")
+    expect(typed).to_have_value("7e")
+    typed.press_sequentially("-5")
+    typed.press("Enter")
+    expect(second.get_by_role("textbox", name="Learning rate", exact=True)).to_have_value("7e-5")
+
+
+def test_a_wrong_choice_describes_itself_when_it_has_the_focus(open_config: OpenConfig, open_page: OpenPage) -> None:
+    page = open_page(open_config({"ema": "SOMEWHERE"}), "/training")
+    choice = page.get_by_role("combobox", name="EMA", exact=True)
+    choice.focus()
+    expect(choice).to_have_attribute("aria-invalid", "true")
+    expect(choice).to_have_accessible_description(re.compile("SOMEWHERE"))
+    choice.click()
+    page.get_by_role("option", name="Off").click()
+    expect(choice).not_to_have_attribute("aria-invalid", "true")
+
+
+def test_the_theme_is_kept(start_app: StartApp, open_page: OpenPage) -> None:
+    app = start_app()
+    page = open_page(app)
+    expect(page.locator("body")).to_have_class(re.compile("body--light"))
+    page.get_by_role("button", name="Theme: auto").click()
+    page.get_by_role("button", name="Theme: light").click()
+    expect(page.locator("body")).to_have_class(re.compile("body--dark"))
+    app.kill()
+    page = open_page(start_app())
+    expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
+    expect(page.locator("body")).to_have_class(re.compile("body--dark"))
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_the_frame_fits_and_can_be_read(width: int, dark: bool, open_config: OpenConfig, open_page: OpenPage) -> None:
+    page = open_page(open_config(WRONG), "/run", width=width, dark=dark, touch=width == 390)
+    expect(page.get_by_role("tab", name="Training")).to_contain_text("problem")
+    for place in ("", "Start", "Open", "Save as"):
+        if place:
+            page.get_by_role("button", name=place, exact=True).click()
+            expect(page.get_by_role("dialog")).to_be_visible()
+        assert nameless(page) == []
+        assert faint(page) == []
+        assert sideways(page) == []
+        if width == 390:
+            assert small_targets(page) == []
+        if place:
+            page.keyboard.press("Escape")
+            expect(page.get_by_role("dialog")).to_have_count(0)
