@@ -41,8 +41,12 @@ class Page:
         while path and path not in self.controls:
             path = path.rpartition(".")[0]
         if path:
-            # the number of an element is all that enters the script; the delay lets a new tab be drawn first
-            ui.run_javascript(f"setTimeout(() => blockrateFocus({self.controls[path].id}), 120)")
+            self.focus(self.controls[path])
+
+    def focus(self, element: Element) -> None:
+        """Give an element the focus, once the dialogs are closed and what was just shown is drawn."""
+        # the number of an element is all that enters the script
+        ui.run_javascript(f"setTimeout(() => blockrateFocus({element.id}), 120)")
 
     def tell(self, text: str, *, kind: Literal["info", "warning", "error"] = "info") -> None:
         """Show a toast; only an error interrupts a screen reader."""

@@ -1,0 +1,23 @@
+// Esc in a window. One handler decides, in the browser, so that two quick presses are never taken for one:
+// an open list is Quasar's to close, a selection is cleared, and only then the window asks to be closed.
+export default {
+  template: `<span hidden></span>`,
+  mounted() {
+    this.root = this.$el.closest(".q-dialog");
+    window.addEventListener("keydown", this.onKey, true);
+  },
+  beforeUnmount() {
+    window.removeEventListener("keydown", this.onKey, true);
+  },
+  methods: {
+    onKey(event) {
+      const front = [...document.querySelectorAll(".q-dialog")].at(-1);
+      if (event.key !== "Escape" || front !== this.root || document.querySelector(".q-menu")) return;
+      event.preventDefault();
+      event.stopPropagation();
+      const chosen = this.root.querySelector("[data-selection]");
+      if (chosen) chosen.dispatchEvent(new CustomEvent("clear-selection"));
+      else if (!event.repeat) this.$emit("close");
+    },
+  },
+};
