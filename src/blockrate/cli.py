@@ -129,7 +129,9 @@ def ui(
     host: Annotated[str, typer.Option(help="The address to serve; 0.0.0.0 for all networks.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: the port of last time, else any free one.")] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser, print the address alone.")] = False,
-    allowed_host: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Another name of this server.")] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Another name of this server: NAME or NAME:PORT.")
+    ] = None,
     native: Annotated[bool, typer.Option("--native", help="Show a window of its own, with pywebview.")] = False,
     root: Annotated[
         list[Path] | None, typer.Option(exists=True, file_okay=False, help="A folder that the browser may see into.")
@@ -138,8 +140,8 @@ def ui(
     """Open the app in a browser. The address it prints lets in whoever has it; Ctrl-C ends it, and training goes on."""
     from blockrate.ui.app import serve
 
-    names, roots, browser = allowed_host or (), root or (), not no_browser
-    code = serve(config, host=host, port=port, browser=browser, allowed_hosts=names, native=native, roots=roots)
+    names, roots = allowed_host or (), root or ()
+    code = serve(config, host=host, port=port, browser=not no_browser, native=native, names=names, roots=roots)
     raise typer.Exit(code)
 
 

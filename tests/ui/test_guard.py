@@ -12,7 +12,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from blockrate.core.errors import ConfigError
-from blockrate.ui.guard import Guard, names, read_key
+from blockrate.ui.guard import Guard, all_names, read_key
 
 TOKEN, KEY = "t" * 43, b"k" * 64
 HOST = "127.0.0.1:8080"
@@ -74,6 +74,9 @@ FOREIGN = [
 NAVIGATION = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
 
 
+NO_BODY = {"type": "http.request", "body": b"", "more_body": False}
+
+
 @dataclass
 class Answer:
     status: int
@@ -112,7 +115,7 @@ def guard(inside: Inside) -> Guard:
 
 
 def make(inside: Inside, *, token: str = TOKEN, key: bytes = KEY, extra: Sequence[str] = ()) -> Guard:
-    return Guard(inside, token=token, key=key, names=names("127.0.0.1", "127.0.0.1", 8080, extra))
+    return Guard(inside, token=token, key=key, names=all_names("127.0.0.1", "127.0.0.1", 8080, extra))
 
 
 def ask(
@@ -136,7 +139,7 @@ def ask(
     sent: list[Message] = []
 
     async def receive() -> Message:
-        return {"type": "websocket.connect"} if kind == "websocket" else next(coming)
+        return {"type": "websocket.connect"} if kind == "websocket" else next(coming, NO_BODY)
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -224,7 +227,7 @@ def test_a_name_of_a_proxy_is_answered_with_http_and_https(inside: Inside) -> No
 @pytest.mark.parametrize("name", ["https://x.org", "*", "*.x.org", "", "x.org/", "x..org", "a b", "::1", "x.org:port"])
 def test_what_is_no_name_of_a_host_is_told(name: str) -> None:
     with pytest.raises(ConfigError, match="is not the name of a host"):
-        names("127.0.0.1", "127.0.0.1", 8080, [name])
+        all_names("127.0.0.1", "127.0.0.1", 8080, [name])
 
 
 def test_a_server_for_all_networks_answers_to_the_addresses_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,10 +240,10 @@ def test_a_server_for_all_networks_answers_to_the_addresses_of_this_machine(monk
     monkeypatch.setattr("psutil.net_if_addrs", lambda: found)
     monkeypatch.setattr("socket.gethostname", lambda: "Box")
     of_ipv4 = {"localhost:80", "box:80", "192.168.1.5:80", "localhost", "box", "192.168.1.5"}
-    assert names("0.0.0.0", "0.0.0.0", 80, []).hosts == of_ipv4
-    assert names("::", "::", 80, []).hosts == of_ipv4 | {"[fe80::1]:80", "[fe80::1]"}
-    assert names("192.168.1.5", "192.168.1.5", 81, []).hosts == {"192.168.1.5:81", "box:81"}
-    assert names("::1", "::1", 8080, []).hosts == {"[::1]:8080", "localhost:8080"}
+    assert all_names("0.0.0.0", "0.0.0.0", 80, []).hosts == of_ipv4
+    assert all_names("::", "::", 80, []).hosts == of_ipv4 | {"[fe80::1]:80", "[fe80::1]"}
+    assert all_names("192.168.1.5", "192.168.1.5", 81, []).hosts == {"192.168.1.5:81", "box:81"}
+    assert all_names("::1", "::1", 8080, []).hosts == {"[::1]:8080", "localhost:8080"}
 
 
 # -- the token and the session -----------------------------------------------------------------------------------------

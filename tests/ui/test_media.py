@@ -44,7 +44,7 @@ def picture_of(media: Media, path: Path, *, size: int | None = None) -> Picture 
 
 def decoded(picture: Picture | None) -> Image.Image:
     assert picture
-    return Image.open(io.BytesIO(picture.content))
+    return Image.open(io.BytesIO(picture[0]))
 
 
 # -- which paths -------------------------------------------------------------------------------------------------------
@@ -188,8 +188,8 @@ def test_a_picture_is_encoded_anew_and_says_nothing_of_where_it_was_taken(media:
     ):
         picture = picture_of(media, root / "photo.jpg", size=size)
         assert picture
-        assert picture.media_type == kind
-        assert CANARY not in picture.content
+        assert picture[1] == kind
+        assert CANARY not in picture[0]
         image = decoded(picture)
         assert image.size == shape
         assert not image.getexif()
@@ -204,6 +204,12 @@ def test_every_mode_is_shown(media: Media, root: Path, mode: str, size: int | No
     image = decoded(picture_of(media, name, size=size))
     assert image.size == ((8, 4) if size else (16, 8))
     assert image.mode in ("RGB", "RGBA")
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I"])
+def test_sixteen_bits_are_scaled_and_not_clipped(media: Media, root: Path, mode: str) -> None:
+    Image.new(mode, (8, 8), 32768).save(root / "x.tiff")
+    assert decoded(picture_of(media, root / "x.tiff")).getpixel((0, 0)) == pytest.approx((128,) * 3, abs=1)
 
 
 @pytest.mark.parametrize(

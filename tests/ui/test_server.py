@@ -444,7 +444,8 @@ def test_a_port_for_the_administrator_alone_is_told(monkeypatch: pytest.MonkeyPa
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("socket.create_server", refuse)
-    with pytest.raises(ConfigError, match="--port: 80 cannot be used"):
+    monkeypatch.setattr("psutil.net_connections", lambda kind: [])
+    with pytest.raises(ConfigError, match="--port: 80 needs the rights of an administrator"):
         listen("127.0.0.1", 80)
 
 

@@ -5,6 +5,7 @@ Training runs in processes of their own: they live on when this one ends.
 
 import errno
 import importlib.util
+import ipaddress
 import os
 import secrets
 import socket
@@ -24,12 +25,13 @@ from nicegui import ui
 from starlette.responses import PlainTextResponse, Response
 
 from blockrate.core.errors import ConfigError
-from blockrate.ui.guard import Guard, is_loopback, names, read_key
+from blockrate.ui.guard import Guard, all_names, read_key
 from blockrate.ui.media import Media
 from blockrate.ui.page import Page
 from blockrate.ui.preferences import Preferences, load_preferences, state_folder
 from blockrate.ui.session import Session
 from blockrate.ui.shell import TABS, build
+
 
 try:
     from blockrate.ui.watch import Watch
@@ -41,54 +43,47 @@ except ModuleNotFoundError:  # the Run tab is being built
 
             self.state, self.changed, self.run = type("State", (), {"name": "No run"}), Event[[]](), None
 
+        def __getattr__(self, name: str) -> object:
+            return lambda *_, **__: False
+
         async def follow(self) -> None:
             pass
 
 
 PAGES = {"/": TABS[0], **{f"/{tab.lower()}": tab for tab in TABS}}
-_ICON = (
-    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#4c5be0"/>'
-    '<path d="M4 13V9M8 13V3M12 13V6" stroke="#fff" stroke-width="2" stroke-linecap="round"/></svg>'
-)
+_STATIC = Path(__file__).parent / "static"
+_ADVICE = """Others on the network can reach this server, and could read along: the connection is not encrypted.
+Safer: leave --host out, run `ssh -L {port}:127.0.0.1:{port} USER@{machine}` on your own machine, and open it there."""
 _WINDOW = "import sys, webview; webview.create_window('blockrate', sys.stdin.readline().strip()); webview.start()"
 
 
 def serve(
-    config: str = "",
-    *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    browser: bool = True,
-    allowed_hosts: Sequence[str] = (),
-    native: bool = False,
-    roots: Sequence[Path] = (),
+    config: str, *, host: str, port: int, browser: bool, native: bool, names: Sequence[str], roots: Sequence[Path]
 ) -> int:
     """Serve the app until Ctrl-C, or until its window is closed; the exit code.
 
-    ``config``: a file or the name of a preset. ``port`` 0: the last one if it is free, else any. Raises ConfigError
-    and WriteError before anything is served.
+    ``config``: a file or the name of a preset, or "". ``port`` 0: the last one if it is free, else any. ``names``: what
+    else the server is called. ``roots``: what may be seen of the disk. Raises ConfigError and WriteError.
     """
     if native and not importlib.util.find_spec("webview"):
         cure = 'Install it: pip install "blockrate[native]". Or leave --native out, and use a browser.'
         raise ConfigError("--native", "pywebview, which makes the window, is not installed", cure)
     preferences = load_preferences()
-    session = _open(config, preferences)
-    app = make_app(session, Watch(preferences), Media(roots or _usual_roots()), preferences)
+    app = make_app(_open(config, preferences), Watch(preferences), Media(roots or _usual_roots()), preferences)
     with listen(host, port, preferences.port) as listener:
         address, preferences.port = listener.getsockname()[:2]
         preferences.save()
         token, cookie = secrets.token_urlsafe(32), f"blockrate-{preferences.port}"
-        key = read_key(state_folder() / "session.key")
-        known = names(host, address, preferences.port, allowed_hosts)
-        guard = Guard(app, token=token, key=key, names=known, cookie=cookie)
-        server = uvicorn.Server(_settings(guard))
+        known = all_names(host, address, preferences.port, names)
+        guard = Guard(app, token=token, key=read_key(state_folder() / "session.key"), names=known, cookie=cookie)
         url = _url(address, preferences.port)
-        print(f"blockrate ui: {url}?token={token}", flush=True)
-        if not is_loopback(address):
-            _advise(preferences.port)
-        window = _open_window(f"{url}?token={token}", server) if native else None
-        if not window and browser and _has_display():
-            Thread(target=webbrowser.open, args=(f"{url}?token={guard.ticket()}",), daemon=True).start()
+        print(f"blockrate ui: {url}{token}", flush=True)
+        if not ipaddress.ip_address(address).is_loopback:
+            print(_ADVICE.format(port=preferences.port, machine=socket.gethostname()), file=sys.stderr)
+        server = _server(guard)
+        window = _open_window(url + token, server) if native else None
+        if browser and not native and _has_display():
+            Thread(target=webbrowser.open, args=(url + guard.ticket(),), daemon=True).start()
         with suppress(KeyboardInterrupt):  # uvicorn has ended by then, and hands the signal on
             server.run(sockets=[listener])
         if window:
@@ -107,9 +102,7 @@ def make_app(session: Session, watch: Watch, media: Media, preferences: Preferen
     @app.get("/files/{name}")
     def file(name: str) -> Response:
         picture = media.picture(name)
-        if picture is None:
-            return PlainTextResponse("There is no such picture.", 404)
-        return Response(picture.content, media_type=picture.media_type)
+        return Response(picture[0], media_type=picture[1]) if picture else PlainTextResponse("Not here.", 404)
 
     def add_page(path: str, tab: str) -> None:
         @ui.page(path)
@@ -123,9 +116,8 @@ def make_app(session: Session, watch: Watch, media: Media, preferences: Preferen
         app,
         title="blockrate",
         language="en-US",
-        favicon=_ICON,
+        favicon=_STATIC / "icon.svg",
         tailwind=False,  # it costs a third of the time to the first page, and our style is our own
-        dark=None,
         binding_refresh_interval=None,
         reconnect_timeout=120,
         show_welcome_message=False,
@@ -138,35 +130,26 @@ def listen(host: str, port: int, last: int = 0) -> socket.socket:
 
     Raises ConfigError that says who has the port.
     """
+    number = port or last
     try:
         family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError):
-        raise _wrong_host(host) from None
-    for number in [port] if port else [last, 0]:
-        try:
-            return socket.create_server((str(address[0]), number), family=family)
-        except OSError as error:
-            if number == 0 or error.errno == errno.EADDRNOTAVAIL:
-                raise _wrong_host(host) from error
-            if port:
-                raise _busy(port, error) from error
-    raise AssertionError  # port 0 is always free
+        return socket.create_server((str(address[0]), number), family=family)
+    except (OSError, UnicodeError) as error:
+        if port and getattr(error, "errno", 0) in (errno.EADDRINUSE, errno.EACCES):
+            raise _busy(port, error) from error
+        if last and not port:
+            return listen(host, 0)
+        cure = "Use 127.0.0.1 for this machine alone, 0.0.0.0 for all its networks."
+        raise ConfigError("--host", f"{host!r} is no address of this machine", cure) from error
 
 
-def _wrong_host(host: str) -> ConfigError:
-    cure = "Use 127.0.0.1 for this machine alone, 0.0.0.0 for all its networks."
-    return ConfigError("--host", f"{host!r} is no address of this machine", cure)
-
-
-def _busy(port: int, error: OSError) -> ConfigError:
-    if error.errno != errno.EADDRINUSE:
-        return ConfigError("--port", f"{port} cannot be used ({error.strerror})", "Choose one from 1024 to 65535.")
-    owner = ""
+def _busy(port: int, error: Exception) -> ConfigError:
+    problem = "needs the rights of an administrator" if isinstance(error, PermissionError) else "is in use"
     with suppress(psutil.Error, OSError):  # who may not see the processes of others
         for found in psutil.net_connections("tcp"):
             if found.status == psutil.CONN_LISTEN and found.pid and found.laddr and found.laddr.port == port:
-                owner = f" by {psutil.Process(found.pid).name()} (pid {found.pid})"
-    return ConfigError("--port", f"{port} is in use{owner}", "Choose another, or leave --port out.")
+                problem = f"is in use by {psutil.Process(found.pid).name()} (pid {found.pid})"
+    return ConfigError("--port", f"{port} {problem}", "Choose another from 1024 on, or leave --port out.")
 
 
 def _open(config: str, preferences: Preferences) -> Session:
@@ -187,34 +170,17 @@ def _usual_roots() -> list[Path]:
     return [folder for folder in (Path.cwd(), Path.home()) if folder != Path(folder.anchor)] or [Path.cwd()]
 
 
-def _settings(guard: Guard) -> uvicorn.Config:
-    return uvicorn.Config(
-        guard,
-        http="h11",  # stricter than httptools: it shows the whole of an absolute address, and refuses two Hosts
-        access_log=False,
-        log_level="warning",
-        proxy_headers=False,
-        forwarded_allow_ips="",
-        server_header=False,
-        ws_max_size=2**20,
-        timeout_graceful_shutdown=3,
-    )
+def _server(guard: Guard) -> uvicorn.Server:
+    # h11 is stricter than httptools: it shows the whole of an absolute address, and refuses two Hosts
+    settings = uvicorn.Config(guard, http="h11", ws_max_size=2**20, log_level="warning", access_log=False)
+    settings.proxy_headers, settings.forwarded_allow_ips, settings.timeout_graceful_shutdown = False, "", 3
+    return uvicorn.Server(settings)
 
 
 def _url(address: str, port: int) -> str:
-    """Where a browser on this machine finds the app."""
+    """Where a browser on this machine finds the app, up to the token."""
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
-    return f"http://[{local}]:{port}/" if ":" in local else f"http://{local}:{port}/"
-
-
-def _advise(port: int) -> None:
-    here = f"{os.environ.get('USER', 'USER')}@{socket.gethostname()}"
-    print(
-        "Others on the network can reach this server, and could read along: the connection is not encrypted.\n"
-        f"Safer: leave --host out, run `ssh -L {port}:127.0.0.1:{port} {here}` where your browser is, and open the "
-        "address there.",
-        file=sys.stderr,
-    )
+    return f"http://[{local}]:{port}/?token=" if ":" in local else f"http://{local}:{port}/?token="
 
 
 def _has_display() -> bool:

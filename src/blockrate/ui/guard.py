@@ -13,9 +13,9 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import parse_qs, quote
 
 import psutil
@@ -28,26 +28,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from blockrate.core.errors import ConfigError
 from blockrate.run.durable import atomic_write
 
-OPEN = frozenset({"/health"})  # what needs no session
+OPEN = {"/health"}  # what needs no session
 _SECONDS = 30 * 86400  # that a session lasts
 _BODY = 2**20  # bytes of a request; engine.io itself takes no more
 _PATH = 1000  # characters
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-_CONTENT = (  # Vue compiles its templates in the browser, and NiceGUI's page starts with a script in the page
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws://{host} wss://{host}; "
-    "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-)
+_SIGN_IN = (Path(__file__).parent / "static" / "sign_in.html").read_text("utf-8")
+# Vue compiles its templates in the browser, and NiceGUI's page starts with a script in the page.
+_CONTENT = """default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline';
+ img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws://{host} wss://{host};
+ object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'""".replace("\n", "")
 
 
-@dataclass(frozen=True)
-class Names:
-    """What this server is called: the Host headers, and the origins of pages, that it answers to."""
+class Names(NamedTuple):
+    """What a server is called: the Host headers, and the origins of pages, that it answers to."""
 
     hosts: frozenset[str]
     origins: frozenset[str]
@@ -67,8 +60,7 @@ class Guard:
 
     def ticket(self) -> str:
         """A token for one use, for where it can be seen: the command line of the browser that is opened."""
-        ticket = secrets.token_urlsafe(32)
-        self._tickets.add(ticket)
+        self._tickets.add(ticket := secrets.token_urlsafe(32))
         return ticket
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,25 +75,22 @@ class Guard:
             await send(message)
 
         answer = self._refusal(request) or await self._sign_in(request) or self._unknown(request)
-        body = b"" if answer else await _body(request, receive)
-        if body is None:
-            answer = PlainTextResponse("This is too large.", 413)
-        if answer:
+        read = None if answer else await _read(request, receive)
+        if not read:
+            answer = answer or PlainTextResponse("This is too large.", 413)
             return await answer(scope, receive, send_safely)
         # nobody in front of us is trusted to say who asks, and from where
         headers = [(name, value) for name, value in scope["headers"] if b"forwarded" not in name.lower()]
-        await self.app({**scope, "headers": headers}, _again(body, receive), send_safely)
+        await self.app({**scope, "headers": headers}, read, send_safely)
 
     def _refusal(self, request: HTTPConnection) -> Response | None:
         """403 for what comes under another name or from another site's page, 404 for paths nobody means well with."""
-        path, headers = request.scope["path"], request.headers
-        hosts, origins = headers.getlist("host"), headers.getlist("origin")
-        known = len(hosts) == 1 and hosts[0].lower() in self._names.hosts and path.startswith("/")
-        if not known:
+        path, hosts = request.scope["path"], request.headers.getlist("host")
+        origins = request.headers.getlist("origin")
+        if len(hosts) != 1 or hosts[0].lower() not in self._names.hosts or not path.startswith("/"):
             return PlainTextResponse("blockrate does not answer to this name. Start it with --allowed-host NAME.", 403)
-        if len(origins) > 1 or not self._names.origins.issuperset(origins):
-            return PlainTextResponse("Requests from the pages of other sites are refused.", 403)
-        if _is_foreign(request) and not _is_navigation(request):
+        strange = len(origins) > 1 or not self._names.origins.issuperset(origins)
+        if strange or (_is_foreign(request) and not _is_navigation(request)):
             return PlainTextResponse("Requests from the pages of other sites are refused.", 403)
         odd = "//" in path or "\\" in path or not path.isprintable() or {".", ".."} & set(path.split("/"))
         return PlainTextResponse("There is no such page.", 404) if odd or len(path) > _PATH else None
@@ -109,13 +98,12 @@ class Guard:
     async def _sign_in(self, request: HTTPConnection) -> Response | None:
         """Trade a token for a cookie and an address without it; None if there is no token."""
         given = parse_qs(request.scope["query_string"].decode("latin-1")).get("token")
-        if not given or request.scope["type"] != "http" or request.scope["method"] != "GET":
+        if not given or request.scope.get("method") != "GET":
             return None
-        clean = RedirectResponse(quote(request.scope["path"]), 303)
-        tokens = (self._token, *self._tickets)
+        clean, tokens = RedirectResponse(quote(request.scope["path"]), 303), (self._token, *self._tickets)
         found = {token for token in tokens if secrets.compare_digest(token.encode(), given[0].encode())}
+        self._tickets -= found
         if found:
-            self._tickets -= found
             session = self._signer.sign(secrets.token_urlsafe(16)).decode()
             clean.set_cookie(self._cookie, session, max_age=_SECONDS, httponly=True, samesite="strict")
         elif _is_foreign(request) or not self._has_session(request):
@@ -131,27 +119,27 @@ class Guard:
 
     def _unknown(self, request: HTTPConnection) -> Response | None:
         """401 for who has no session. Who follows a link from another site sees the sign-in page, which looks again."""
+        path = request.scope["path"]
         if _is_foreign(request):
-            return _sign_in_page(again=quote(request.scope["path"]))
-        open_to_all = request.scope["type"] == "http" and request.scope["path"] in OPEN
+            return _sign_in_page(again=quote(path))
+        open_to_all = request.scope["type"] == "http" and path in OPEN
         return None if open_to_all or self._has_session(request) else _sign_in_page()
 
     def _has_session(self, request: HTTPConnection) -> bool:
-        try:
-            self._signer.unsign(request.cookies.get(self._cookie, ""), max_age=_SECONDS)
-        except BadSignature:
-            return False
-        return True
+        with suppress(BadSignature):
+            return bool(self._signer.unsign(request.cookies.get(self._cookie, ""), max_age=_SECONDS))
+        return False
 
     def _add_headers(self, message: Message, request: HTTPConnection) -> None:
         headers, host = MutableHeaders(scope=message), request.headers.get("host", "").lower()
-        headers.update(_HEADERS)
+        headers["X-Content-Type-Options"], headers["X-Frame-Options"] = "nosniff", "DENY"
+        headers["Referrer-Policy"], headers["Cross-Origin-Resource-Policy"] = "no-referrer", "same-origin"
         headers["Content-Security-Policy"] = _CONTENT.format(host=host if host in self._names.hosts else "")
         if message["status"] != 200 or not request.scope["path"].startswith("/_nicegui/"):  # parts of pages may be kept
             headers["Cache-Control"] = "no-store"
 
 
-def names(host: str, address: str, port: int, extra: Iterable[str]) -> Names:
+def all_names(host: str, address: str, port: int, extra: Iterable[str]) -> Names:
     """What a server is called that was asked to serve ``host`` and is bound to ``address``.
 
     ``extra``: names from ``--allowed-host``, with a port or without. Raises ConfigError for one that is no name.
@@ -173,11 +161,6 @@ def read_key(file: Path) -> bytes:
         atomic_write(file, key, mode=0o600)
     file.chmod(0o600)
     return key
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is of this machine alone."""
-    return ipaddress.ip_address(host).is_loopback
 
 
 def _own_names(address: str) -> Iterator[str]:
@@ -207,52 +190,28 @@ def _is_foreign(request: HTTPConnection) -> bool:
 
 def _is_navigation(request: HTTPConnection) -> bool:
     """Whether somebody follows a link: the address bar will show our page, and no other page sees the answer."""
-    wanted = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
-    asked = {name: request.headers.get(name, "") for name in wanted}
-    return request.scope.get("method") == "GET" and asked == wanted
+    asked = [request.headers.get(f"sec-fetch-{what}") for what in ("mode", "dest")]
+    return request.scope.get("method") == "GET" and asked == ["navigate", "document"]
 
 
-async def _body(request: HTTPConnection, receive: Receive) -> bytes | None:
-    """The body of a request, None if it is too large. Websockets have none; uvicorn limits their messages."""
-    if not {"content-length", "transfer-encoding"} & set(request.headers) or request.scope["type"] != "http":
-        return b""
-    length, body, more = request.headers.get("content-length", "0"), b"", True
+async def _read(request: HTTPConnection, receive: Receive) -> Receive | None:
+    """What hands on the body of a request, read already; None if it is too large. uvicorn limits websockets."""
+    length, body, more = request.headers.get("content-length", "0"), b"", request.scope["type"] == "http"
     if not length.isdecimal() or int(length) > _BODY:
         return None
+    waiting: list[Message] = []
     while more and len(body) <= _BODY:
         message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    return body if len(body) <= _BODY else None
-
-
-def _again(body: bytes | None, receive: Receive) -> Receive:
-    """What gives the app a body that was read already, then whatever else comes."""
-    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}] if body else []
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+        waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:
         return waiting.pop() if waiting else await receive()
 
-    return again
+    return again if len(body) <= _BODY else None
 
 
 def _sign_in_page(problem: str = "", *, again: str = "") -> Response:
     """The page for who has no session. ``again``: an address on this site to look at next."""
     refresh = f'<meta http-equiv="refresh" content="0; url={html.escape(again)}">' if again else ""
     return HTMLResponse(_SIGN_IN.replace("{refresh}", refresh).replace("{problem}", html.escape(problem)), 401)
-
-
-_SIGN_IN = """<!doctype html>
-<html lang="en-US"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>blockrate</title>{refresh}<style>
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif } * { box-sizing: border-box }
-body { margin: 12vh auto; max-width: 26rem; padding: 0 1.5rem } [role=alert] { font-weight: 600 }
-input, button { font: inherit; width: 100%; min-height: 44px; margin: .25rem 0 .75rem; padding: 0 .75rem; border-radius:
-8px; border: 1px solid #5d6b7c } button { background: #4c5be0; color: #fff; border: 0; font-weight: 600 }
-</style></head><body><main><h1>blockrate</h1>
-<p>Open the address that <code>blockrate ui</code> has printed in its terminal, or give the token at its end.</p>
-<p role="alert">{problem}</p>
-<form action="/"><label for="token">Token</label>
-<input id="token" name="token" type="password" autocomplete="off" required autofocus><button>Sign in</button></form>
-</main></body></html>
-"""

@@ -11,7 +11,6 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -25,15 +24,8 @@ from blockrate.core.errors import ConfigError, FileError
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 _FILES = 8192  # ids that are known at one time; the one given out longest ago goes first
 _ENTRIES = 5000  # of one folder
+Picture = tuple[bytes, str]  # as it is sent, and its media type
 _decoders = BoundedSemaphore(2)  # a large picture fills a few hundred megabytes while it is made small
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture as it is sent."""
-
-    content: bytes
-    media_type: str
 
 
 class Media:
@@ -77,8 +69,7 @@ class Media:
         path, size = self._files.get(name, (None, None))
         with suppress(OSError, ConfigError, FileError):
             if path and self.resolve_inside(path) == path:  # else a folder on the way is a link now
-                facts = path.stat()
-                return _small_picture(path, size, facts.st_mtime_ns) if size else _picture(path, None)
+                return _picture(path, size, path.stat().st_mtime_ns)
         return None
 
     def listing(self, folder: Path | str) -> list[Path]:
@@ -96,24 +87,21 @@ class Media:
         return False
 
 
-@lru_cache(maxsize=256)
-def _small_picture(path: Path, size: int, modified: int) -> Picture:
-    return _picture(path, size)
-
-
-def _picture(path: Path, size: int | None) -> Picture:
+@lru_cache(maxsize=64)
+def _picture(path: Path, size: int | None, modified: int) -> Picture:
     """Decode and encode anew: upright, without metadata, no larger than ``size``. Raises FileError."""
     content = io.BytesIO()
     with _decoders, open_file(path) as file, Image.open(file, formats=FORMATS) as image:
-        if size:
-            image.draft("RGB", (size, size))
+        image.draft("RGB", (size or image.width, size or image.height))
         upright = ImageOps.exif_transpose(image)
-        upright.thumbnail((size or max(upright.size), size or max(upright.size)), reducing_gap=2.0)
-        transparent = upright.has_transparency_data
-        bare = upright.convert("RGBA" if transparent else "RGB")
+        if upright.mode.startswith("I"):  # 16 bits; convert would make most of them white
+            upright = upright.point(lambda value: value * (1 / 257))
+        upright.thumbnail((size or upright.width, size or upright.height), reducing_gap=2.0)
+        kind = "PNG" if upright.has_transparency_data or not size else "JPEG"
+        bare = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
         bare.info.clear()
-        bare.save(content, "PNG" if transparent or not size else "JPEG", quality=85, compress_level=3)
-    return Picture(content.getvalue(), "image/png" if transparent or not size else "image/jpeg")
+        bare.save(content, kind, quality=85, compress_level=3)
+    return content.getvalue(), f"image/{kind.lower()}"
 
 
 def _is_hidden(name: str) -> bool:
