@@ -129,8 +129,8 @@ def _drawn(
     values: Rates, chosen: Blocks, height: Callable[[int, int], float], each_bank: bool = False
 ) -> dict[str, float]:
     """Return ``values`` with ``height(position, count)`` at each chosen block, counted in model order."""
-    ordered = sorted(set(chosen), key=_model_order)
-    banks = [list(bank) for _, bank in groupby(ordered, key=lambda name: each_bank and _model_order(name)[0])]
+    ordered = sorted(set(chosen), key=model_order)
+    banks = [list(bank) for _, bank in groupby(ordered, key=lambda name: each_bank and model_order(name)[0])]
     drawn = {name: _rounded(height(index, len(bank))) for bank in banks for index, name in enumerate(bank)}
     return {**values, **drawn}
 
@@ -139,7 +139,8 @@ def _between(start: float, end: float, way: float) -> float:
     return start * (1.0 - way) + end * way  # exact at both ends, unlike start + (end - start) * way
 
 
-def _model_order(name: str) -> tuple[int, int]:
+def model_order(name: str) -> tuple[int, int]:
+    """Return a key that sorts block names as the model runs, and ``other`` last."""
     kind, index = (OTHER, 0) if name == OTHER else split_block(name)
     return (*_KINDS, OTHER).index(kind), index
 

@@ -144,16 +144,17 @@ class EventLog:
                 self._torn = stream.write(data) != len(data)
 
 
-def read_events(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+def read_events(path: Path, offset: int = 0, *, most: int = -1) -> tuple[list[dict[str, Any]], int]:
     """The events after byte ``offset`` up to the last full line, and the offset to go on from.
 
-    A missing file has none; lines torn by a kill are left out; a file grown shorter is read from its start.
+    ``most``: bytes that are read at once; -1 reads to the end. A missing file has none; lines torn by a kill are left
+    out; a file grown shorter is read from its start.
     """
     try:
         with path.open("rb") as stream:
             offset = offset if offset <= stream.seek(0, os.SEEK_END) else 0
             stream.seek(offset)
-            data = stream.read()
+            data = stream.read(most)
     except OSError:
         return [], offset
     whole = data[: data.rfind(b"\n") + 1]

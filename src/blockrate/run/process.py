@@ -76,13 +76,26 @@ def start_engine(run: RunFolder) -> subprocess.Popen[Any]:
 
 def stop_engine(run: RunFolder, *, at_once: bool = False) -> None:
     """Ask a living engine to stop by a signal: the first ends it after its step, with a save, the second at once."""
-    who = read_json(run.who_file)
     with suppress(psutil.Error):
-        if (os.name != "nt" or at_once) and is_alive(run) and who.get("host") == socket.gethostname():
-            process = psutil.Process(who["pid"])
-            if process.create_time() == who["create_time"]:  # else the number was given to somebody else
-                return process.terminate() if os.name == "nt" else process.send_signal(signal.SIGINT)
+        if (os.name != "nt" or at_once) and (process := _engine_process(run)):
+            return process.terminate() if os.name == "nt" else process.send_signal(signal.SIGINT)
     return send_command(run, "stop")  # where no signal reaches it: Windows, another host, an engine just starting
+
+
+def kill_engine(run: RunFolder) -> None:
+    """End a living engine that does not answer any more; nothing is saved."""
+    with suppress(psutil.Error):
+        if process := _engine_process(run):
+            process.kill()
+
+
+def _engine_process(run: RunFolder) -> psutil.Process | None:
+    """The engine's process if it lives on this host."""
+    who = read_json(run.who_file)
+    if not is_alive(run) or who.get("host") != socket.gethostname():
+        return None
+    process = psutil.Process(who["pid"])
+    return process if process.create_time() == who["create_time"] else None  # else somebody else has that number
 
 
 def run_state(run: RunFolder) -> RunState:
