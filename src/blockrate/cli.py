@@ -130,11 +130,12 @@ def ui(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: the port of last time, else any free one.")] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser, print the address alone.")] = False,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Another name of this server: NAME or NAME:PORT.")
+        list[str] | None, typer.Option(metavar="NAME", help="A further name of this server, with a port or not.")
     ] = None,
     native: Annotated[bool, typer.Option("--native", help="Show a window of its own, with pywebview.")] = False,
     root: Annotated[
-        list[Path] | None, typer.Option(exists=True, file_okay=False, help="A folder that the browser may see into.")
+        list[Path] | None,
+        typer.Option(metavar="DIR", exists=True, file_okay=False, help="A folder that the app may show; repeatable."),
     ] = None,
 ) -> None:
     """Open the app in a browser. The address it prints lets in whoever has it; Ctrl-C ends it, and training goes on."""
