@@ -153,7 +153,7 @@ class Session:
         name = data.pop(LISTS[key][0], "") if key in LISTS else ""
         if not name:
             return []
-        data[key] = data.get(key) or _copied(self.checked.whole.get(key, []))
+        data[key] = _copied(self.checked.whole.get(key, []))
         return [f"{LISTS[key][0]}: {name} is not used any more, its {key} are in this config now"]
 
     def open(self, path: Path) -> None:
@@ -262,7 +262,7 @@ class Session:
         self.last_good = checked.config or self.last_good
         self.revision += 1
         self._timer.cancel()
-        if before.dirty and not (self.dirty and before.draft == document.draft):
+        if before.dirty and not self.dirty:
             with self._writing, suppress(OSError):
                 (self._drafts / before.draft).unlink()
         if self.dirty:
