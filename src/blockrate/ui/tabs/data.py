@@ -67,11 +67,11 @@ def _concept(raw: Any) -> Concept:
 
 def build(page: Page) -> None:
     """Lay out the tab."""
-    with ui.element("div").classes("column"):
+    with ui.element("div").classes("stack with-images"):
         data = Data(page)
-        with ui.element("div").classes("column"):
+        with ui.element("div").classes("stack"):
             rebuilt(page.session.changed, lambda: len(data.concepts()), lambda count: _cards(data, count))
-    with ui.element("div").classes("column"):
+    with ui.element("div").classes("stack"):
         with section("What training sees"), ui.element("div"):
             rebuilt(data.changed, lambda: data.now, lambda now: _totals(data, now))
         with section("All images"):
@@ -122,9 +122,10 @@ def _card(data: Data, index: int) -> None:
                 field(session, f"{at}.{name}", classes="half")
 
     def refresh() -> None:
-        folder = data.folder(index)
+        folder, told = data.folder(index), session.problem(f"{at}.path")
         file.set_visibility(session.get(f"{at}.text.prompt_source") == "concept")
         facts.set_text(_facts(folder) if folder else "Looking into the folder")
+        facts.set_visibility(not told)
         facts.classes(remove="is-wrong").classes("is-wrong" if folder and folder.problem else "")
 
     with facts:
@@ -144,7 +145,8 @@ def _totals(data: Data, now: Survey) -> None:
         bar.props.update({"max": now.all or 1, "value": now.done, "aria-label": "Images measured"})
         return
     bad = f", {now.unreadable:,} unreadable" if now.unreadable else ""
-    ui.label(f"{now.all - now.unreadable:,} images{bad}, about {now.steps:,} steps").classes("totals")
+    images = f"{now.all - now.unreadable:,} images{bad}, about {now.steps:,} steps"
+    ui.label(images if now.all else "No images yet").classes("totals")
     with ui.element("ul").classes("bars") as chart:
         chart.props["aria-label"] = "Images by bucket"
         for bucket, number in sorted(now.buckets.items()):

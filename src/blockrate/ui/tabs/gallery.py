@@ -32,6 +32,7 @@ class Gallery:
         self.grid = ui.element("ul").classes("gallery")
         with ui.element("div").classes("pager") as self.pager:
             self.buttons = [self._button("Earlier", -1), self._button("Later", 1)]
+            self.place = ui.label()
         fold.on_value_change(lambda: data.changed.emit())
         read_aside(data.changed, self.asked, _captions, self.show)
 
@@ -52,7 +53,9 @@ class Gallery:
         self.pager.set_visibility(last > 0)
         for button, limit in zip(self.buttons, (0, last), strict=True):
             button.set_enabled(self.number != limit)
-        shown = images[self.number * _A_PAGE :][:_A_PAGE]
+        first = self.number * _A_PAGE
+        shown = images[first : first + _A_PAGE]
+        self.place.set_text(f"{first + 1:,} to {first + len(shown):,} of {len(images):,}")
         return concepts[self.index] if shown else Concept(), shown, self.edits
 
     def show(self, captions: list[tuple[Concept, Path, str]]) -> None:
@@ -95,17 +98,19 @@ def _caption(concept: Concept, path: Path) -> str:
 
 
 async def edit_caption(page: Page, image: Path, url: str) -> bool:
-    """Edit the text file beside an image, and tell whether it was written. Nothing another program wrote is lost."""
+    """Edit the text file beside an image, and tell whether it may have changed. Nothing is overwritten unseen."""
     try:
         file = page.media.resolve_inside(image.with_suffix(".txt"))
         text, was = await run.io_bound(read_text, file) or ("", None)
-        while (answer := await _ask_for_text(image.name, url, text)) is not None:
-            if await run.io_bound(save_text, file, text := answer, was):
-                return True
+        while len(text) <= LONGEST_TEXT:
+            answer = await _ask_for_text(image.name, url, text)
+            if answer is None or await run.io_bound(save_text, file, text := answer, was):
+                return answer is not None
             question = "The caption has changed on disk meanwhile"
             if await ask(question, str(file), ["Keep editing", "Take what is on disk"]) != "Keep editing":
                 return True
             was = (await run.io_bound(read_text, file) or ("", None))[1]
+        page.tell("This caption is too long to be edited here.", kind="warning")
     except (BlockrateError, OSError, ValueError) as error:
         page.tell(str(error), kind="error")
     return False
@@ -123,4 +128,4 @@ async def _ask_for_text(name: str, url: str, text: str) -> str | None:
             ui.button("Cancel", on_click=dialog.close).props("no-caps flat")
             ui.button("Save caption", on_click=lambda: dialog.submit(box.value or "")).props("no-caps unelevated")
     answer = await dialog
-    return None if answer is None else str(answer)[:LONGEST_TEXT]
+    return None if answer is None else str(answer)

@@ -37,7 +37,7 @@ _KINDS = {"good": "Fine", "note": "Note", "wrong": "Problem"}
 def build(page: Page) -> None:
     """Lay out the tab."""
     session = page.session
-    with ui.element("div").classes("column"):
+    with ui.element("div").classes("stack"):
         with section("Model"):
             field(_Method(session), "training_method", classes="half")
             field(session, "model_type", classes="half")
@@ -49,7 +49,7 @@ def build(page: Page) -> None:
                     button.props("outline no-caps dense")
         _fields(session, "Output", *_OUTPUT)
         _fields(session, "Parts", *(f"{part}.{name}" for part in _PARTS for name in ("weight_dtype", "model_name")))
-    with ui.element("div").classes("column"):
+    with ui.element("div").classes("stack"):
         _check(session)
         _fields(session, "Run", *_RUN)
 

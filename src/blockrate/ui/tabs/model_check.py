@@ -98,8 +98,10 @@ def memory_sentence(memory: Memory, card: Card) -> Finding:
 
 
 def _what(config: TrainConfig) -> Finding:
-    spec, family = model_spec(config), FAMILIES.get(config.base_model_name)
-    name = family.title if family else f"FLUX.1 {'with' if spec.guidance_embeds else 'without'} guidance"
+    spec = model_spec(config)
+    titles = {name: family.title for family in FAMILIES.values() for name in (family.name, family.repo)}
+    usual = f"FLUX.1 {'with' if spec.guidance_embeds else 'without'} guidance"
+    name = titles.get(config.transformer.model_name or config.base_model_name, usual)
     size = sum(module.parameters for module in modules(spec))
     number = f"{size / 1e9:.1f} billion" if size > 1e9 else f"{size / 1e6:.1f} million"
     blocks = f"{spec.layout.double} double and {spec.layout.single} single blocks"
@@ -128,8 +130,8 @@ def _where(config: TrainConfig) -> Iterator[Finding]:
     if missing:
         yield Finding("wrong", f"Missing: {'; '.join(missing)}. Copy or download the model again, as a whole.")
     if coming:
-        names = ", ".join(dict.fromkeys(repos))
-        yield Finding("note", f"Not here yet: {', '.join(coming)}. The first start downloads them from {names}.")
+        names, what = ", ".join(dict.fromkeys(repos)), "all of it" if len(coming) == len(PARTS) else ", ".join(coming)
+        yield Finding("note", f"Not on this computer yet: {what}. The first start downloads it from {names}.")
     if coming and _GATED in repos:
         yield _licence()
 

@@ -3,22 +3,21 @@
 from functools import partial
 from typing import Any
 
-from nicegui import Event, ui
+from nicegui import ui
 
 from blockrate.ui.components import field, section
 from blockrate.ui.page import Page
 from blockrate.ui.tabs import entries, rebuilt
 
-_A_PAGE = 20
+_A_PAGE = 10
 _COLUMNS = ("enabled", "prompt", "width", "height", "seed", "diffusion_steps", "cfg_scale")
 _WHEN = ("sample_after", "sample_after_unit", "sample_skip_first", "samples_to_tensorboard", "non_ema_sampling")
 
 
 def build(page: Page) -> None:
     """Lay out the tab."""
-    with section("Prompts") as card, ui.element("div"):
+    with section("Prompts"), ui.element("div"):
         Prompts(page)
-    card.classes("wide")
     with section("When"):
         for path in _WHEN:
             field(page.session, path, classes="half")
@@ -30,29 +29,35 @@ class Prompts:
 
     def __init__(self, page: Page) -> None:
         self.page, self.session, self.first = page, page.session, 0
-        self.turned: Event[[]] = Event()
-        rebuilt(self.session.changed, lambda: (len(self.samples()), self.first), self.show)
+        with ui.element("ol").classes("prompts"):
+            rebuilt(self.session.changed, self.places, self.show)
+        with ui.element("div").classes("pager"):
+            rebuilt(self.session.changed, lambda: (len(self.samples()), self.first), self.show_pager)
 
     def samples(self) -> list[Any]:
         """The prompts as the user wrote them."""
         return entries(self.session.get("samples"))
 
-    def show(self, state: tuple[int, int]) -> None:
-        """Lay out one page; of rows that stay, the fields follow by themselves."""
-        count, first = state
-        places = range(first, min(first + _A_PAGE, count))
-        if not count:
+    def places(self) -> range:
+        """Which of them are shown; the fields of rows that stay follow by themselves."""
+        return range(self.first, min(self.first + _A_PAGE, len(self.samples())))
+
+    def show(self, places: range) -> None:
+        """Lay out the rows of a page."""
+        if not places:
             ui.label("No samples will be made.").classes("dim")
-        with ui.element("ol").classes("prompts"):
-            for index in places:
-                self._row(index)
-        with ui.element("div").classes("pager"):
-            ui.button("Add a prompt", icon="add", on_click=self.add).props("no-caps unelevated")
-            if count > _A_PAGE:
-                for word, start in (("Earlier", first - _A_PAGE), ("Later", first + _A_PAGE)):
-                    button = ui.button(f"{word} prompts", on_click=partial(self.turn, start), color=None)
-                    button.props("flat no-caps dense").set_enabled(0 <= start < count)
-                ui.label(f"{first + 1} to {places.stop} of {count}")
+        for index in places:
+            self._row(index)
+
+    def show_pager(self, state: tuple[int, int]) -> None:
+        """Lay out what stands below the rows."""
+        count, first = state
+        ui.button("Add a prompt", icon="add", on_click=self.add).props("no-caps unelevated")
+        if count > _A_PAGE:
+            for word, start in (("Earlier", first - _A_PAGE), ("Later", first + _A_PAGE)):
+                button = ui.button(f"{word} prompts", on_click=partial(self.turn, start), color=None)
+                button.props("flat no-caps dense").set_enabled(0 <= start < count)
+            ui.label(f"{first + 1} to {self.places().stop} of {count}")
 
     def turn(self, first: int) -> None:
         """Go to another page."""

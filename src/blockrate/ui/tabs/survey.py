@@ -63,11 +63,11 @@ def survey(config: TrainConfig) -> Iterator[Survey]:
     for concept in filter(_trains, config.concepts):
         own = Counter(size for (other, _), size in zip(used, sizes, strict=True) if other is concept and size)
         repeats = images_an_epoch(concept, own.total()) / max(1, own.total())
-        for size, number in own.items():
-            choices = image_buckets(config, concept, *size)
-            for bucket in choices:
-                shown[bucket] += number
-                turns[bucket] = turns.get(bucket, 0.0) + number * repeats / len(choices)
+        with suppress(ConfigError):  # of a resolution of its own that is none
+            for size, number in own.items():
+                for bucket in (choices := image_buckets(config, concept, *size)):
+                    shown[bucket] += number
+                    turns[bucket] = turns.get(bucket, 0.0) + number * repeats / len(choices)
     batches = config.epochs * sum(math.ceil(count / config.batch_size) for count in turns.values())
     steps = math.ceil(batches / config.gradient_accumulation_steps)
     yield replace(now, buckets=shown, unreadable=sizes.count(None), steps=steps)
