@@ -84,7 +84,7 @@ def captions_of(concept: Concept, image: Path, read: Read) -> tuple[str, ...]:
     if concept.text.prompt_source == "filename":
         return (image.stem,)
     if concept.text.prompt_source == "concept":
-        path = Path(concept.text.prompt_path).expanduser()
+        path = Path(concept.text.prompt_path)
         if lines := read(path):
             return lines
         raise FileError(str(path), "has no captions")
@@ -122,12 +122,11 @@ def open_file(path: Path) -> Iterator[BufferedReader]:
 
 
 def _folder(concept: Concept, where: str) -> Path:
-    folder, text = Path(concept.path).expanduser(), concept.text
-    if not concept.path or not folder.is_dir():
+    if not concept.path or not os.path.isdir(concept.path):
         raise ConfigError(f"{where}.path", f"{concept.path!r} is not a folder", "Set it to a folder of images.")
-    if text.prompt_source == "concept" and not Path(text.prompt_path).expanduser().is_file():
-        raise ConfigError(f"{where}.text.prompt_path", f"{text.prompt_path!r} is not a file", "Set it to a text file.")
-    return folder
+    if concept.text.prompt_source == "concept" and not os.path.isfile(file := concept.text.prompt_path):
+        raise ConfigError(f"{where}.text.prompt_path", f"{file!r} is not a file", "Set it to a text file.")
+    return Path(concept.path)
 
 
 def _no_images(concept: Concept, where: str) -> ConfigError:
@@ -145,7 +144,7 @@ def _files(concept: Concept) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
         raise FileError(str(error.filename), f"cannot be read: {error.strerror}", "Check its permissions.")
 
-    for place, folders, names in os.walk(Path(concept.path).expanduser(), followlinks=True, onerror=unreadable):
+    for place, folders, names in os.walk(concept.path, followlinks=True, onerror=unreadable):
         seen.add(os.path.realpath(place))
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(place, name) for name in [*names, *folders] if not name.startswith("."))

@@ -5,6 +5,7 @@ Source of the safetensors form: huggingface/safetensors; of the names: black-for
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -46,9 +47,9 @@ def model_spec(config: TrainConfig) -> TransformerSpec:
     path = Path(name)
     if name in FAMILIES:
         return FAMILIES[name].spec
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
         return _spec_of_folder(path)
-    if path.is_file():
+    if os.path.isfile(path):
         return _spec_of_file(path)
     if not _is_hub_id(name):
         raise FileError(name, "there is no such file or folder", "Check transformer.model_name and base_model_name.")
