@@ -36,6 +36,7 @@ SINGLE_BASE = {"Enum", "IntEnum", "StrEnum", "Protocol", "NamedTuple", "TypedDic
 # What must not be lost is written by run/durable.py alone; the heartbeat (run/folder.py), log and events may be lost.
 WRITERS = {"run/durable.py", "run/folder.py"}
 APPENDERS = {"run/events.py", "run/process.py", "engine/__main__.py"}
+OURS = ("self", "session", "preferences")
 WRITING_CALLS = {"torch.save", "numpy.save", "np.save", "json.dump", "os.replace", "os.rename", "shutil.move"}
 
 
@@ -275,6 +276,8 @@ def write_calls(file: Path) -> Iterator[tuple[ast.Call, str]]:
             continue
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         whole = ast.unparse(node.func)
+        if re.search(rf"(^|[._])({'|'.join(OURS)})\.{called}$", whole):
+            continue  # a method of ours, which is looked at where it stands
         mode = open_mode(node)
         if called == "open" and whole != "os.open" and set(mode) & set("wax+"):
             yield node, "append" if set(mode) <= set("abt") else "write"

@@ -31,24 +31,7 @@ from blockrate.ui.page import Page
 from blockrate.ui.preferences import Preferences, load_preferences, state_folder
 from blockrate.ui.session import Session
 from blockrate.ui.shell import TABS, build
-
-
-try:
-    from blockrate.ui.watch import Watch
-except ModuleNotFoundError:  # the Run tab is being built
-
-    class Watch:  # type: ignore[no-redef]
-        def __init__(self, *_: object) -> None:
-            from nicegui import Event
-
-            self.state, self.changed, self.run = type("State", (), {"name": "No run"}), Event[[]](), None
-
-        def __getattr__(self, name: str) -> object:
-            return lambda *_, **__: False
-
-        async def follow(self) -> None:
-            pass
-
+from blockrate.ui.watch import Watch
 
 PAGES = {"/": TABS[0], **{f"/{tab.lower()}": tab for tab in TABS}}
 _STATIC = Path(__file__).parent / "static"
