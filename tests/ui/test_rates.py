@@ -162,7 +162,7 @@ def test_the_config_is_in_model_order() -> None:
 def test_a_fader_without_use_is_left_alone_by_everything_but_the_config() -> None:
     draft = small({"other": 0.5}, other_trains=False)
     draft.commit({"other": 0.1})
-    draft.use_template("Single only", ())
+    draft.use_template("Single only", "")
     assert draft.state["other"] == 0.5
     assert draft.values["double_block_0"] == 0.0
     with pytest.raises(ConfigError, match="other has nothing to train"):
@@ -208,12 +208,14 @@ def test_decay_restarts_in_each_bank_and_runs_backwards_when_asked() -> None:
 def test_templates_begin_with_the_three_classic_uses() -> None:
     assert list(TEMPLATES)[:3] == ["Layer-wise decay", "Only chosen blocks", "Preserve early blocks"]
     draft = RatesDraft(FLUX, {"single_block_37": 0.2})
-    draft.use_template("Layer-wise decay", ())
+    draft.use_template("Layer-wise decay", "")
     assert draft.values == layer_wise_decay(complete({}, FLUX), FLUX.names, 0.95)
-    draft.use_template("Preserve early blocks", ())
+    draft.use_template("Preserve early blocks", "")
     assert draft.state == {f"double_block_{index}": 0.0 for index in range(9)}
-    draft.use_template("Only chosen blocks", draft.select("single 7"))
+    draft.use_template("Only chosen blocks", "single 7")
     assert [name for name, value in draft.values.items() if value] == ["single_block_7"]
+    with pytest.raises(ConfigError, match="Choose some of the blocks first"):
+        draft.use_template("Only chosen blocks", "all")
 
 
 @pytest.mark.parametrize("title", TEMPLATES)
@@ -221,7 +223,7 @@ def test_every_template_fits_the_model_or_says_why_not(title: str) -> None:
     for layout in (FLUX, SMALL, BlockLayout(0, 4)):
         draft = RatesDraft(layout, {})
         try:
-            draft.use_template(title, layout.names[:1])
+            draft.use_template(title, "single 0")
         except ConfigError:
             assert layout != FLUX
         else:

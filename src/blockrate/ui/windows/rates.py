@@ -52,7 +52,7 @@ class RatesDraft:
     def __init__(self, layout: BlockLayout, original: Any, *, other_trains: bool = True) -> None:
         self.layout, self.names = layout, (*layout.names, OTHER)
         self.drawable = self.names if other_trains else layout.names
-        self.state = self._opened = original
+        self.state = self.opened = original
         self._past: list[Any] = []
         self._future: list[Any] = []
         self._merging = ""
@@ -66,7 +66,7 @@ class RatesDraft:
     @property
     def dirty(self) -> bool:
         """Whether OK would change the config."""
-        return _text(self.state) != _text(self._opened)
+        return _text(self.state) != _text(self.opened)
 
     @property
     def undoable(self) -> tuple[bool, bool]:
@@ -135,10 +135,12 @@ class RatesDraft:
         values = {name: self.values[name] for name in self.drawable}
         self.commit(SHAPES[shape].draw(values, chosen, *numbers, **switches))
 
-    def use_template(self, title: str, chosen: Sequence[str]) -> None:
-        """Draw one of ``TEMPLATES``, over everything. Raises ``ConfigError`` where this model lacks its blocks."""
+    def use_template(self, title: str, own: str | None) -> None:
+        """Draw one of ``TEMPLATES`` over everything; ``own``: the user's selection. Raises as ``select`` does."""
         _, shape, selection, numbers = TEMPLATES[title]
-        blocks = self.select(selection.format(half=self.layout.double // 2 - 1)) if selection else chosen
+        blocks = self.select(selection.format(half=self.layout.double // 2 - 1) or own)
+        if not selection and set(blocks) >= set(self.layout.names):
+            raise ConfigError("selection", "Choose some of the blocks first")
         self.commit(SHAPES[shape].draw(dict.fromkeys(self.drawable, 1.0), blocks, *numbers))
 
     def paste(self, text: str) -> None:

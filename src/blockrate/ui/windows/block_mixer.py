@@ -1,0 +1,59 @@
+"""All faders as one element: the browser owns a gesture, the server hears of it once."""
+
+from collections.abc import Callable
+from typing import Any
+
+from nicegui.element import Element
+from nicegui.events import GenericEventArguments
+
+from blockrate.ui.windows.rates import RatesDraft
+
+_BANKS = {  # by how names begin: title, hint
+    "double": ("Double blocks 0-{}", "image + text"),
+    "single": ("Single blocks 0-{}", "merged stream"),
+    "other": ("Other", "weights"),
+}
+
+
+class BlockMixer(Element, component="../static/block_mixer.js"):
+    """The faders of a draft. ``drawn`` is called after each gesture, ``selected`` with the names that are selected."""
+
+    def __init__(self, draft: RatesDraft, *, drawn: Callable[[], None], selected: Callable[[list[str]], None]) -> None:
+        super().__init__()
+        self._draft, self._drawn, self._selected = draft, drawn, selected
+        names = list(draft.names)
+        banks = [
+            {"key": key, "name": title.format(len(places) - 1), "hint": hint, "places": places}
+            for key, (title, hint) in _BANKS.items()
+            if (places := [place for place, name in enumerate(names) if name.startswith(key)])
+        ]
+        off = "" if draft.drawable == draft.names else "The layer filter leaves none"
+        self._take(banks=banks, names=names, off=off, selected=[], said=[0, ""], base=0.0, version=0)
+        self.on("commit", self._commit)
+        self.on("select", self._select)
+
+    def show(self, *, said: str = "", **props: Any) -> None:
+        """Send the draft as it is now, and other props; ``said`` is told to a screen reader."""
+        if said:
+            props["said"] = [self.props["said"][0] + 1, said]
+        self._take(version=self.props["version"] + 1, **props)
+        self.update()
+
+    def _take(self, **props: Any) -> None:
+        """Know what the browser shows, without sending anything."""
+        with self.props.suspend_updates():
+            values, steps = list(self._draft.values.values()), list(self._draft.undoable)
+            self.props.update(values=values, steps=steps, **props)
+
+    def _commit(self, event: GenericEventArguments) -> None:
+        """Take a gesture over. Nothing goes back, unless the browser had not yet heard of all that was sent."""
+        self._draft.commit(dict(event.args["changes"]), str(event.args["merge"]))
+        self._take()
+        if event.args["version"] != self.props["version"]:
+            self.show()
+        self._drawn()
+
+    def _select(self, event: GenericEventArguments) -> None:
+        names = [name for name in self._draft.names if name in event.args]
+        self._take(selected=names)
+        self._selected(names)
