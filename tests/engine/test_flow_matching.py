@@ -9,6 +9,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blockrate.core.timesteps import dynamic_shift, timestep_at
 from blockrate.engine import flow_matching as flow
 
 LEVELS = torch.linspace(0.001, 0.999, 99)
@@ -33,9 +34,9 @@ def test_shift_is_that_of_diffusers_scheduler(shift):
 
 @given(st.integers(16, 20000))
 def test_dynamic_shift_is_that_of_diffusers_pipeline(tokens):
-    assert flow.dynamic_shift(tokens) == pytest.approx(math.exp(calculate_shift(tokens)))
-    assert flow.dynamic_shift(256) == pytest.approx(math.exp(0.5))
-    assert flow.dynamic_shift(4096) == pytest.approx(math.exp(1.15))
+    assert dynamic_shift(tokens) == pytest.approx(math.exp(calculate_shift(tokens)))
+    assert dynamic_shift(256) == pytest.approx(math.exp(0.5))
+    assert dynamic_shift(4096) == pytest.approx(math.exp(1.15))
 
 
 def test_logit_normal_is_a_sigmoid_of_a_normal():
@@ -111,3 +112,18 @@ def test_sample_weights_scale_each_samples_share():
     each = [flow.loss(prediction[i : i + 1], target[i : i + 1]) for i in (0, 1)]
     weighted = flow.loss(prediction, target, sample_weights=torch.tensor([2.0, 0.5]))
     torch.testing.assert_close(weighted, (2.0 * each[0] + 0.5 * each[1]) / 2)
+
+
+@pytest.mark.parametrize("distribution", ["LOGIT_NORMAL", "UNIFORM"])
+def test_the_picture_of_the_distribution_is_drawn_from_the_trainers_formulas(distribution):
+    shares = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
+    settings_ = {"low": 0.1, "high": 0.9}
+    if distribution == "UNIFORM":
+        timesteps = flow.uniform_timesteps(shares, **settings_)
+    else:
+        timesteps = flow.logit_normal_timesteps(shares, weight=0.5, bias=-0.4, **settings_)
+    drawn = [
+        timestep_at(share, distribution=distribution, weight=0.5, bias=-0.4, shift=3.0, **settings_)
+        for share in shares.tolist()
+    ]
+    torch.testing.assert_close(torch.tensor(drawn, dtype=torch.float64), flow.shift_timesteps(timesteps, 3.0))

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockrate.engine.schedules import rate_factor, set_rates
+from blockrate.core.schedules import rate_factor
+from blockrate.engine.schedules import set_rates
 
 SCHEDULERS = ("CONSTANT", "LINEAR", "COSINE", "COSINE_WITH_RESTARTS", "COSINE_WITH_HARD_RESTARTS")
 schedules = st.fixed_dictionaries(

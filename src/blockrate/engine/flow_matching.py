@@ -52,14 +52,6 @@ def shift_timesteps(timesteps: Tensor, shift: float) -> Tensor:
     return shift * timesteps / (1.0 + (shift - 1.0) * timesteps)
 
 
-def dynamic_shift(tokens: int) -> float:
-    """Return the shift for an image of ``tokens`` packed latents: exp(0.5) at 256, exp(1.15) at 4096, log-linear.
-
-    Source: ``get_lin_function`` of black-forest-labs/flux, ``calculate_shift`` of diffusers.
-    """
-    return math.exp(0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256))
-
-
 def add_noise(latents: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
     """Return latents moved towards noise: ``(1 - sigma) * latents + sigma * noise``.
 

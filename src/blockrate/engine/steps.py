@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError
+from blockrate.core.timesteps import dynamic_shift
 from blockrate.engine import flow_matching
 from blockrate.engine.data.cache import Batch
 from blockrate.engine.models import flux1
@@ -123,7 +124,7 @@ def _timesteps(config: TrainConfig, uniform: Tensor, *, tokens: int) -> Tensor:
         timesteps = flow_matching.logit_normal_timesteps(
             uniform, weight=config.noising_weight, bias=config.noising_bias, low=low, high=high
         )
-    shift = flow_matching.dynamic_shift(tokens) if config.dynamic_timestep_shifting else config.timestep_shift
+    shift = dynamic_shift(tokens) if config.dynamic_timestep_shifting else config.timestep_shift
     return flow_matching.shift_timesteps(timesteps, shift)
 
 

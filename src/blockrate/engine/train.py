@@ -11,13 +11,14 @@ import torch
 from blockrate.config.files import config_hash
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
-from blockrate.engine import schedules
+from blockrate.core import schedules
 from blockrate.engine.data.cache import prefetch
 from blockrate.engine.export import check_destination
 from blockrate.engine.memory import pick_device
 from blockrate.engine.outputs import Outputs
 from blockrate.engine.preparation import Data, prepare_data
 from blockrate.engine.resume import find_resume
+from blockrate.engine.schedules import set_rates
 from blockrate.engine.steps import BadSteps, take_step
 from blockrate.engine.telemetry import BlockTelemetry
 from blockrate.engine.trainee import Trainee, lora_to_start_from, make_trainee
@@ -70,7 +71,7 @@ def _steps(
                 return
             begun = time.perf_counter()
             factor = rate_factor(config, step, outputs.total_steps)
-            schedules.set_rates(trainee.optimizer, factor)
+            set_rates(trainee.optimizer, factor)
             watched = telemetry if step == first or (step + 1) % config.telemetry_every == 0 else None
             result = take_step(trainee, batches, config, step=step, telemetry=watched)
             rate, seconds = config.base_learning_rate() * factor, time.perf_counter() - begun
