@@ -86,6 +86,15 @@ def make_plan(config: TrainConfig) -> Plan:
     )
 
 
+def matching_layers(config: TrainConfig) -> tuple[tuple[str, ...], int]:
+    """Return the names of the modules that the layer filter lets train, and how many there are to choose from.
+
+    Raises ``FileError`` for model files.
+    """
+    chosen, candidates = config.layer_filter_in_effect(), _candidates(config, model_spec(config))
+    return tuple(module.name for module in candidates if chosen.matches(module.name)), len(candidates)
+
+
 def _groups(config: TrainConfig, multipliers: Mapping[str, float], allowed: _Modules) -> Iterator[PlannedGroup]:
     rate = config.base_learning_rate()
     sizes = dict.fromkeys(multipliers, 0)

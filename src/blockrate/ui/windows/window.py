@@ -7,6 +7,7 @@ from nicegui.element import Element
 
 from blockrate.ui.dialogs import ask, heading
 from blockrate.ui.page import Page
+from blockrate.ui.session import Draft
 
 
 class WindowKeys(Element, component="../static/window_keys.js"):
@@ -51,6 +52,19 @@ class Window:
                     self._footer = ui.element("div").classes("window-words")
                     ui.button("Cancel", on_click=self.cancel, color=None).props("flat no-caps")
                     ui.button("OK", on_click=self.ok).props("unelevated no-caps")
+
+    @classmethod
+    def of_draft(cls, page: Page, title: str, opener: Element, draft: Draft) -> "Window":
+        """The frame of a window whose fields edit a draft."""
+        return cls(
+            page,
+            title,
+            opener=opener,
+            is_dirty=lambda: draft.dirty,
+            is_stale=lambda: draft.stale,
+            on_ok=draft.ok,
+            on_reset=draft.reset,
+        )
 
     def header(self) -> Element:
         """Between the title and the reset button."""
