@@ -10,16 +10,20 @@ _FLAGS = {None: "Usual", True: "On", False: "Off"}
 def label_of(path: str) -> str:
     """What a setting is called in the interface: by its path, else by its last name, else by rule."""
     last, labels = path.rpartition(".")[2], _WORDS["labels"]
-    return labels.get(path) or labels.get(last) or _sentence(last)
+    return labels.get(path) or labels.get(last) or _words(last)
 
 
 def option_label(value: str | bool | None) -> str:
     """What a value of a choice is called; a value in small letters is a word of the field and stays."""
     if value is None or isinstance(value, bool):
         return _FLAGS[value]
-    return _WORDS["options"].get(value) or (_sentence(value) if value.isupper() else value)
+    return _WORDS["options"].get(value) or (_words(value) if value.isupper() else value)
 
 
-def _sentence(name: str) -> str:
-    text = " ".join(_WORDS["spellings"].get(word, word) for word in name.lower().split("_"))
+def sentence(text: str) -> str:
+    """The text with a large first letter, the others as they are."""
     return text[:1].upper() + text[1:]
+
+
+def _words(name: str) -> str:
+    return sentence(" ".join(_WORDS["spellings"].get(word, word) for word in name.lower().split("_")))

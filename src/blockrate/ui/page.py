@@ -53,9 +53,7 @@ class Page:
         role = "alert" if kind == "error" else "log"
         wait = {"info": 4000, "warning": 8000, "error": 12000}[kind]
         close = [{"icon": "close", "color": "white", "round": True, "dense": True, "aria-label": "Close"}]
-        ui.notify(
-            text, classes=f"toast toast-{kind}", attrs={"role": role}, timeout=wait, actions=close, multi_line=True
-        )
+        ui.notify(text, classes=f"toast toast-{kind}", attrs={"role": role}, timeout=wait, actions=close)
 
 
 def current_page() -> Page:

@@ -11,11 +11,13 @@ from nicegui.element import Element
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.ui.components import heading, watched
+from blockrate.ui.labels import sentence
 from blockrate.ui.open_save import open_config, save, save_as
 from blockrate.ui.page import Page
 from blockrate.ui.starting import start, tab_of
 from blockrate.ui.tabs import read_aside
 from blockrate.ui.tabs.survey import Survey, survey
+from blockrate.ui.watch import ALIVE, Watch
 
 __all__ = ["TABS", "Page", "build"]
 
@@ -165,7 +167,7 @@ def _warnings(page: Page) -> None:
         with lines:
             for warning in warnings:
                 with ui.element("li"):
-                    ui.label(warning)
+                    ui.label(sentence(warning))
 
     watched(page.session.changed, refresh)
 
@@ -173,26 +175,61 @@ def _warnings(page: Page) -> None:
 def _bottom_bar(page: Page) -> None:
     state = ui.label().classes("state").props("role=status")
     with ui.element("div").classes("doing"):
-        words = ui.label().classes("words")
-        bar = ui.element("progress").props('aria-label="Progress of the run"')
+        words = ui.label()
+        bar = ui.element("progress").props('max=1 aria-label="Progress of the run"')
     ui.button("Stop", icon="stop", color=None, on_click=page.watch.stop).props("no-caps outline").classes("stop")
-    ui.button("Start", icon="play_arrow", on_click=lambda: start(page)).props("no-caps unelevated").tooltip(
-        "Start (Ctrl+Enter)"
-    )
-    summary = ui.label().classes("summary")
+    with ui.button("Start", icon="play_arrow", on_click=lambda: start(page)).props("no-caps unelevated"):
+        ui.tooltip("Start (Ctrl+Enter)")
+    counts = [""]
 
     def refresh() -> None:
-        state.set_text(page.watch.state.name)
+        name, share = page.watch.state.name, _share(page.watch)
+        state.set_text(name)
+        state.classes(replace=f"state is-{name.lower().replace(' ', '-')}")
+        words.set_text(_doing(page.watch) or counts[0])
+        bar.set_visibility(share is not None)
+        bar.props["value"] = share or 0.0
+
+    def count(now: Survey) -> None:
+        if now.steps is not None:
+            images = now.done - now.unreadable
+            counts[0] = f"{images:,} images · about {now.steps:,} steps" if images else "No images yet"
+            refresh()
 
     watched(page.watch.changed, refresh)
-    read_aside(page.session.changed, lambda: _counted(page), survey, lambda now: summary.set_text(_summary(now)))
+    read_aside(page.session.changed, lambda: _counted(page), survey, count)
+
+
+def _doing(watch: Watch) -> str:
+    """What is being done and for how long still, or how it ended."""
+    history = watch.history
+    if watch.state.name not in ALIVE:
+        return "" if watch.state.name == "No run" else watch.state.sentence
+    if watch.state.name == "Preparing" or not history.total_steps:
+        return f"{history.phase.capitalize()} {history.done:,} of {history.total:,}" if history.total else ""
+    step = f"Step {history.step:,} of {history.total_steps:,}"
+    return step if history.seconds_left is None else f"{step} · {duration(history.seconds_left)} left"
+
+
+def _share(watch: Watch) -> float | None:
+    """How much of the run or of its preparation is done; None where nothing is at work."""
+    history = watch.history
+    if watch.state.name not in ALIVE:
+        return None
+    preparing = watch.state.name == "Preparing" or not history.total_steps
+    done, of = (history.done, history.total) if preparing else (history.step, history.total_steps)
+    return done / of if of else 0.0
+
+
+def duration(seconds: float) -> str:
+    """A time that can be waited for: 40 s, 19 min, 2 h 5 min."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
 def _counted(page: Page) -> TrainConfig:
     """What the numbers of images and steps depend on."""
     config = page.session.last_good
     return TrainConfig.model_construct(**{name: getattr(config, name) for name in _COUNTED.split()})
-
-
-def _summary(now: Survey) -> str:
-    return "" if now.steps is None else f"{now.done - now.unreadable:,} images · about {now.steps:,} steps"

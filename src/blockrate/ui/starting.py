@@ -1,12 +1,17 @@
 """Start: what is wrong first, each a link to its field; then the question that an earlier run in the folder asks."""
 
+import re
+from pathlib import Path
+
 from nicegui import ui
 
+from blockrate.run.folder import RunFolder, is_alive
 from blockrate.ui.components import watched
 from blockrate.ui.dialogs import ask, choice_buttons, small_dialog
-from blockrate.ui.labels import label_of
+from blockrate.ui.labels import label_of, sentence
 from blockrate.ui.page import Page
 from blockrate.ui.session import Problem
+from blockrate.ui.watch import ALIVE
 
 # Where a setting is, by the longest beginning of its path. Whatever is not here is in Training.
 _TAB_OF = {
@@ -18,7 +23,6 @@ _TAB_OF = {
         samples_to_tensorboard non_ema_sampling""",
 }
 _TABS = {path: tab for tab, paths in _TAB_OF.items() for path in paths.split()}
-ALIVE = ("Preparing", "Running", "Stopping")
 
 
 def tab_of(path: str) -> str:
@@ -30,20 +34,26 @@ def tab_of(path: str) -> str:
 
 async def start(page: Page) -> None:
     """Start the open config, or say what stands in the way."""
-    if page.watch.state.name in ALIVE:
-        return page.tell("A run is at work. Stop it first.")
-    if page.session.problems:
+    session, watch = page.session, page.watch
+    if session.problems:
         return show_problems(page)
-    sentence = await page.watch.start(page.session)
-    run = page.watch.run
-    if sentence and run and run.events_file.exists() and page.watch.state.name not in ALIVE:
-        why = "Start anew sets the earlier run aside; nothing is deleted."
-        if await ask("There is an earlier run", [sentence, why], ["Start anew", "Cancel"]) != "Start anew":
+    why_not = await watch.start(session)
+    if why_not and watch.state.name not in ALIVE and _holds_a_run(session.last_good.workspace_dir):
+        text = [_in_words_of_the_app(why_not), "Start anew sets the earlier run aside; nothing is deleted."]
+        if await ask("There is an earlier run", text, ["Start anew", "Cancel"]) != "Start anew":
             return None
-        sentence = await page.watch.start(page.session, fresh=True)
-    if sentence:
-        return page.tell(sentence, kind="error")
-    return page.go("Run")
+        why_not = await watch.start(session, fresh=True)
+    return page.tell(why_not, kind="error") if why_not else page.go("Run")
+
+
+def _holds_a_run(folder: str) -> bool:
+    run = RunFolder(Path(folder).absolute())
+    return run.events_file.exists() and not is_alive(run)
+
+
+def _in_words_of_the_app(text: str) -> str:
+    """A sentence of the command line without its options."""
+    return re.sub(r" or add --reset-optimizer[^;]*;", "", text).replace("--fresh", "“Start anew”")
 
 
 def show_problems(page: Page) -> None:
@@ -86,4 +96,4 @@ def _problem_row(page: Page, dialog: ui.dialog, problem: Problem) -> None:
         else:
             with ui.element("button").classes("link").on("click", go).props("type=button"):
                 ui.label(f"{tab_of(problem.field)} · {label_of(problem.field)}" if problem.field else "The file")
-                ui.label(text[:1].upper() + text[1:]).classes("dim")
+                ui.label(sentence(text)).classes("dim")
