@@ -174,6 +174,12 @@ def test_what_is_being_typed_survives_an_unrelated_change(show: Show) -> None:
     assert control.value == "2e-4"
 
 
+def test_nothing_is_sent_later_over_what_is_typed_into_a_page_just_opened(show: Show) -> None:
+    control = show(Form({"learning_rate": 1e-4}), "learning_rate")
+    assert control.value == "1e-4"
+    assert [message for message in control.client.outbox.messages if "updateValue" in str(message)] == []
+
+
 def test_leaving_a_field_unchanged_writes_nothing(show: Show) -> None:
     form = Form({"lora_alpha": 1.0})
     control = show(form, "lora_alpha")

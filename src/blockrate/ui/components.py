@@ -151,8 +151,10 @@ def _three_dots(
 
 
 def _text_control(source: Source, path: str, kind: FieldType, name: str) -> Element:
-    control = ui.input(name).props(f"{_LOOK} spellcheck=false autocomplete=off maxlength={LONGEST_TEXT}")
-    shown: list[str] = []
+    value = source.get(path)
+    # The value is there from the beginning: one that is set later is sent once the page is open, over what was typed.
+    control = ui.input(name, value=as_text(value)).props(f"{_LOOK} spellcheck=false autocomplete=off")
+    control.props["maxlength"], shown = LONGEST_TEXT, [_key(value)]
 
     def show() -> None:
         value = source.get(path)
