@@ -17,8 +17,8 @@ from blockrate.ui.watch import ALIVE
 _TAB_OF = {
     "Model": """training_method model_type base_model_name transformer.model_name transformer.weight_dtype text_encoder
         text_encoder_2 text_encoder_2_sequence_length vae compile train_device output_model_destination
-        output_model_format output_dtype workspace_dir lora_model_name""",
-    "Data": "concepts concept_file_name resolution aspect_ratio_bucketing cache_dir only_cache validation",
+        output_model_format output_dtype workspace_dir cache_dir only_cache seed deterministic tensorboard""",
+    "Data": "concepts concept_file_name aspect_ratio_bucketing validation validate_after validate_after_unit",
     "Sampling": """samples sample_definition_file_name sample_after sample_after_unit sample_skip_first
         samples_to_tensorboard non_ema_sampling""",
 }

@@ -4,10 +4,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from nicegui import Event, background_tasks, ui
+from nicegui.element import Element
 from nicegui.run import io_bound  # not `run`: the tab of that name takes its place here
 
-from blockrate.ui.components import watched
+from blockrate.ui.components import field, section, watched
+from blockrate.ui.session import Session
 
+_WIDE = ("_dir", "_destination", "_file_name", ".path", ".name")
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
@@ -57,3 +60,11 @@ def rebuilt(changed: Event[[]], key: Callable[[], Question], build: Callable[[Qu
 def entries(value: Any) -> list[Any]:
     """Return the entries of a list that a user may have written wrong."""
     return value if isinstance(value, list) else []
+
+
+def fields(session: Session, title: str, *paths: str) -> Element:
+    """A card with a control for each setting, and place for more."""
+    with section(title) as card:
+        for path in paths:
+            field(session, path, classes="" if path.endswith(_WIDE) else "half")
+    return card

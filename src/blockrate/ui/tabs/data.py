@@ -1,36 +1,45 @@
 """The Data tab: folders of images, what is in them, and what a run makes of them."""
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nicegui import Event, ui
 from pydantic import ValidationError
 
+from blockrate.config.concepts import captions_of, read_captions
 from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
-from blockrate.ui.components import ask, field, section, watched
+from blockrate.core.errors import ConfigError, FileError
+from blockrate.ui.components import field, section, watched
+from blockrate.ui.dialogs import ask, icon_button
 from blockrate.ui.page import Page
 from blockrate.ui.picker import pick
-from blockrate.ui.tabs import entries, read_aside, rebuilt
-from blockrate.ui.tabs.gallery import Gallery
+from blockrate.ui.tabs import entries, fields, read_aside, rebuilt
+from blockrate.ui.tabs.captions import edit_caption
 from blockrate.ui.tabs.survey import Folder, Survey, survey
 
-_COMMON = ("balancing", "balancing_strategy", "text.prompt_source", "include_subdirectories")
+_FIRST = ("enabled", "type", "name", "path")
+_THEN = ("balancing", "balancing_strategy", "text.prompt_source", "include_subdirectories")
 _RARE = (
     *("image.enable_crop_jitter", "image.enable_random_flip", "image.enable_fixed_flip", "text.enable_tag_shuffling"),
     *("text.tag_delimiter", "text.keep_tags_count", "image.enable_resolution_override", "image.resolution_override"),
     *("image_variations", "text_variations", "loss_weight", "seed"),
 )
+_ALL = ("aspect_ratio_bucketing", "validation", "validate_after", "validate_after_unit", "concept_file_name")
 _SEEN = ("resolution", "aspect_ratio_bucketing", "batch_size", "epochs", "gradient_accumulation_steps")
+_A_PAGE = 24
+_PIXELS = 320  # of a thumbnail: sharp at 160 on a fine screen
+Shown = tuple[Path, str, bool]  # an image, its caption, and whether that can be edited
 
 
 class Data:
     """What the parts of the tab share: the page, and the newest survey."""
 
     def __init__(self, page: Page) -> None:
-        self.page, self.session, self.now = page, page.session, Survey()
+        self.page, self.session, self.now, self.looks = page, page.session, Survey(), 0
         self.changed: Event[[]] = Event()
-        self.looks = 0
         read_aside(self.session.changed, self.asked, lambda asked: survey(asked[1]), self.learn)
 
     def asked(self) -> tuple[int, TrainConfig]:
@@ -53,9 +62,9 @@ class Data:
         self.looks += 1
         self.session.changed.emit()
 
-    def folder(self, index: int) -> Folder | None:
+    def folder(self, index: int) -> Folder:
         """What is known of a concept's folder so far."""
-        return self.now.folders[index] if index < len(self.now.folders) else None
+        return self.now.folders[index] if index < len(self.now.folders) else Folder(problem="Looking into the folder")
 
 
 def _concept(raw: Any) -> Concept:
@@ -70,22 +79,19 @@ def build(page: Page) -> None:
     with ui.element("div").classes("stack with-images"):
         data = Data(page)
         with ui.element("div").classes("stack"):
-            rebuilt(page.session.changed, lambda: len(data.concepts()), lambda count: _cards(data, count))
+            rebuilt(page.session.changed, lambda: len(data.concepts()), partial(_cards, data))
     with ui.element("div").classes("stack"):
         with section("What training sees"), ui.element("div"):
-            rebuilt(data.changed, lambda: data.now, lambda now: _totals(data, now))
-        with section("All images"):
-            for path in ("aspect_ratio_bucketing", "validation", "validate_after", "validate_after_unit"):
-                field(page.session, path, classes="half")
-            field(page.session, "concept_file_name")
+            rebuilt(data.changed, lambda: data.now, partial(_totals, data))
+        fields(page.session, "All images", *_ALL)
 
 
 def _cards(data: Data, count: int) -> None:
     async def add() -> None:
         start = str(Path(data.concepts()[-1].path).parent) if count else ""
         if folder := await pick(data.page, kind="folder", start=start):
-            place = len(data.concepts())
-            data.session.set({f"concepts.{place}": {"name": Path(folder).name, "path": folder}})
+            new = {"name": Path(folder).name, "path": folder}
+            data.session.set({f"concepts.{len(data.concepts())}": new})
 
     for index in range(count):
         _card(data, index)
@@ -104,15 +110,10 @@ def _card(data: Data, index: int) -> None:
         if await ask(f"Remove {name}?", "The folder and its files stay.", ["Cancel", "Remove"]) == "Remove":
             session.remove(at)
 
-    with section(f"Concept {index + 1}"):
-        button = ui.button(icon="delete_outline", on_click=remove, color=None).props("flat round dense")
-        button.classes("corner").props["aria-label"] = f"Remove concept {index + 1}"
-        for name in ("enabled", "type", "name"):
-            field(session, f"{at}.{name}", classes="half" if name != "name" else "")
-        field(session, f"{at}.path")
+    with fields(session, f"Concept {index + 1}", *(f"{at}.{name}" for name in _FIRST)):
+        icon_button("delete_outline", f"Remove concept {index + 1}", remove).classes("corner")
         facts = ui.label().classes("facts")
-        facts.props["aria-live"] = "polite"
-        for name in _COMMON:
+        for name in _THEN:
             field(session, f"{at}.{name}", classes="half")
         file = field(session, f"{at}.text.prompt_path")
         with ui.expansion("Images and captions", icon="photo_library").classes("fold") as fold:
@@ -122,14 +123,14 @@ def _card(data: Data, index: int) -> None:
                 field(session, f"{at}.{name}", classes="half")
 
     def refresh() -> None:
-        folder, told = data.folder(index), session.problem(f"{at}.path")
         file.set_visibility(session.get(f"{at}.text.prompt_source") == "concept")
-        facts.set_text(_facts(folder) if folder else "Looking into the folder")
-        facts.set_visibility(not told)
-        facts.classes(remove="is-wrong").classes("is-wrong" if folder and folder.problem else "")
+        facts.set_visibility(not session.problem(f"{at}.path"))
+        facts.set_text(_facts(data.folder(index)))
 
+    facts.props["aria-live"] = "polite"
     with facts:
         watched(data.changed, refresh)
+        watched(session.changed, refresh)
 
 
 def _facts(folder: Folder) -> str:
@@ -155,3 +156,73 @@ def _totals(data: Data, now: Survey) -> None:
                 ui.element("span").style(f"width: {100 * number / max(now.buckets.values()):.1f}%")
                 ui.label(f"{number:,}")
     ui.button("Look again", icon="refresh", on_click=data.look_again).props("flat no-caps dense")
+
+
+class Gallery:
+    """Thumbnails of one concept, a page at a time, read when they are looked at and when the folder has changed."""
+
+    def __init__(self, data: Data, index: int, fold: ui.expansion) -> None:
+        self.data, self.index, self.fold, self.first = data, index, fold, 0
+        self.grid = ui.element("ul").classes("gallery")
+        with ui.element("div").classes("pager") as self.pager:
+            self.buttons = [
+                ui.button(f"{word} images", on_click=partial(self.turn, by), color=None).props("flat no-caps dense")
+                for word, by in (("Earlier", -_A_PAGE), ("Later", _A_PAGE))
+            ]
+            self.place = ui.label()
+        fold.on_value_change(partial(self.turn, 0))
+        read_aside(data.changed, self.asked, _captions, self.show)
+
+    def turn(self, by: int) -> None:
+        """Show earlier or later images."""
+        self.first += by
+        self.data.changed.emit()
+
+    def asked(self) -> tuple[int, Concept, tuple[Path, ...]]:
+        """Which images to show: none while the fold is closed."""
+        looks, config = self.data.asked()
+        images = self.data.folder(self.index).images if self.fold.value else ()
+        self.first = max(0, min(self.first, (len(images) - 1) // _A_PAGE * _A_PAGE))
+        shown = images[self.first : self.first + _A_PAGE]
+        last = self.first + len(shown)
+        self.pager.set_visibility(len(images) > _A_PAGE)
+        self.place.set_text(f"{self.first + 1:,} to {last:,} of {len(images):,}")
+        for button, more in zip(self.buttons, (self.first > 0, last < len(images)), strict=True):
+            button.set_enabled(more)
+        return looks, [*config.concepts, Concept()][min(self.index, len(config.concepts))], shown
+
+    def show(self, captions: list[Shown]) -> None:
+        """Lay the thumbnails out."""
+        self.grid.clear()
+        with self.grid:
+            try:
+                for image in captions:
+                    self._thumbnail(*image)
+            except ConfigError as error:  # outside the roots
+                ui.label(f"No thumbnails: {error.problem}. {error.cure}").classes("field-note")
+
+    def _thumbnail(self, path: Path, caption: str, editable: bool) -> None:
+        url = self.data.page.media.file_url(path, size=_PIXELS)
+
+        async def edit() -> None:
+            if await edit_caption(self.data.page, path, url):
+                self.data.look_again()
+
+        with ui.element("li"), ui.element("button" if editable else "div").classes("thumbnail") as frame:
+            ui.element("img").props.update({"src": url, "alt": path.name, "loading": "lazy"})
+            ui.label(caption or "No caption").classes("" if caption else "is-missing")
+        if editable:
+            frame.props.update({"type": "button", "aria-label": f"Edit the caption of {path.name}"})
+            frame.on("click", edit)
+
+
+def _captions(question: tuple[int, Concept, tuple[Path, ...]]) -> Iterator[list[Shown]]:
+    _, concept, images = question
+    yield [(path, _caption(concept, path), concept.text.prompt_source == "sample") for path in images]
+
+
+def _caption(concept: Concept, path: Path) -> str:
+    try:
+        return "\n".join(captions_of(concept, path, read_captions))
+    except FileError as error:
+        return f"{error.problem}."

@@ -4,14 +4,15 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import psutil
 
 from blockrate.config.model_files import PARTS, lack_of, model_spec, part_paths, weight_files
+from blockrate.config.plan import Plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError
 from blockrate.core.families import FAMILIES
@@ -22,39 +23,38 @@ TOY = "tiny-flux1"
 _GATED = FAMILIES["flux1-dev"].repo
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One line of the check, for people."""
 
-    kind: Literal["good", "note", "wrong"]
+    kind: Literal["Fine", "Note", "Problem"]
     text: str
 
 
-@dataclass(frozen=True)
-class Card:
+class Card(NamedTuple):
     """What the weights will lie on. ``total``: bytes of its memory."""
 
     text: str
     total: int
 
 
-def check_model(config: TrainConfig) -> Iterator[list[Finding]]:
-    """Look for a config's model on this computer. Reads headers and sizes of files: for a thread."""
-    try:
-        yield [_what(config), *_where(config)]
-    except BlockrateError as error:
-        yield [Finding("wrong", str(error))]
-    except (OSError, ValueError, AttributeError, TypeError) as error:  # an index or a folder made by no tool we know
-        yield [Finding("wrong", f"{config.base_model_name}: cannot be read: {error}")]
+Checked = tuple[list[Finding], Memory | None, Card]
+
+
+def check(question: tuple[TrainConfig | None, Plan | None]) -> Iterator[Checked]:
+    """Look for a config's model on this computer, and what the memory is. It reads headers: for a thread."""
+    config, plan = question
+    card = card_of(config.train_device if config else None, nvidia_cards())
+    yield _findings(config), plan.memory_bytes if plan else None, card
 
 
 def method_change(method: str, destination: str) -> dict[str, str]:
     """Return the settings that go with a training method: a LoRA is one file, a fine-tune a folder."""
-    name = destination.removesuffix(".safetensors")
-    if method == "FINE_TUNE":
-        return {"training_method": method, "output_model_format": "DIFFUSERS", "output_model_destination": name}
-    form, file = "DIFFUSERS_LORA", f"{name}.safetensors"
-    return {"training_method": method, "output_model_format": form, "output_model_destination": file}
+    name, fine_tune = destination.removesuffix(".safetensors"), method == "FINE_TUNE"
+    return {
+        "training_method": method,
+        "output_model_format": "DIFFUSERS" if fine_tune else "DIFFUSERS_LORA",
+        "output_model_destination": name if fine_tune else f"{name}.safetensors",
+    }
 
 
 def card_of(device: str | None, cards: Sequence[Card]) -> Card:
@@ -63,38 +63,44 @@ def card_of(device: str | None, cards: Sequence[Card]) -> Card:
     index = int(number) if number.isdecimal() else 0
     if kind == "cuda" and index < len(cards):
         return cards[index]
-    memory = psutil.virtual_memory().total
     if kind != "cpu" and (platform.system(), platform.machine()) == ("Darwin", "arm64"):
-        return Card("Apple's GPU, which shares the computer's memory", memory)
-    reason = "Training on the CPU" if kind == "cpu" else "No NVIDIA card found: training on the CPU"
-    return Card(reason, memory)
-
-
-def nvidia_cards(_: None = None) -> Iterator[list[Card]]:
-    """Give the NVIDIA cards of this computer. For a thread: it may take seconds."""
-    yield _nvidia_cards()
+        text = "Apple's GPU, which shares the computer's memory"
+    else:
+        text = "Training on the CPU" if kind == "cpu" else "No NVIDIA card found: training on the CPU"
+    return Card(text, psutil.virtual_memory().total)
 
 
 @cache
-def _nvidia_cards() -> list[Card]:
+def nvidia_cards() -> tuple[Card, ...]:
+    """Ask nvidia-smi, once. For a thread: it may take seconds."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
         rows = [line.rpartition(",") for line in done.stdout.splitlines()]
-        return [Card(name.strip(), int(size) * 2**20) for name, _, size in rows]
+        return tuple(Card(name.strip(), int(size) * 2**20) for name, _, size in rows)
     except (OSError, ValueError, subprocess.SubprocessError):
-        return []
+        return ()
 
 
-def memory_sentence(memory: Memory, card: Card) -> Finding:
+def memory_finding(memory: Memory, card: Card) -> Finding:
     """Compare what a plan predicts with what there is."""
     need = sum(astuple(memory))
-    share = f"{need / 2**30:.1f} of {card.total / 2**30:.1f} GiB"
+    share = f"Needs {need / 2**30:.1f} of {card.total / 2**30:.1f} GiB"
     if need > card.total:
-        return Finding("wrong", f"Needs {share}: more than there is. Use a smaller form of the weights.")
+        cure = "Choose smaller weights, an 8-bit optimizer or less resolution, or freeze the first blocks."
+        return Finding("Problem", f"{share}, which is too much. {cure}")
     if need * 1.2 > card.total:
-        return Finding("note", f"Needs {share}, and 10 to 20 % come on top: this is tight.")
-    return Finding("good", f"Needs {share}. Expect 10 to 20 % more.")
+        return Finding("Note", f"{share}, and 10 to 20 % more: this is tight.")
+    return Finding("Fine", f"{share}, and 10 to 20 % more.")
+
+
+def _findings(config: TrainConfig | None) -> list[Finding]:
+    try:
+        return [_what(config), *_where(config)] if config else [Finding("Note", "Checked when the settings are right.")]
+    except BlockrateError as error:
+        return [Finding("Problem", str(error))]
+    except (OSError, ValueError, AttributeError, TypeError) as error:  # an index or a folder made by no tool we know
+        return [Finding("Problem", f"{config and config.base_model_name}: cannot be read: {error}")]
 
 
 def _what(config: TrainConfig) -> Finding:
@@ -105,7 +111,7 @@ def _what(config: TrainConfig) -> Finding:
     size = sum(module.parameters for module in modules(spec))
     number = f"{size / 1e9:.1f} billion" if size > 1e9 else f"{size / 1e6:.1f} million"
     blocks = f"{spec.layout.double} double and {spec.layout.single} single blocks"
-    return Finding("good", f"{name}: {blocks}, {number} parameters.")
+    return Finding("Fine", f"{name}: {blocks}, {number} parameters.")
 
 
 def _where(config: TrainConfig) -> Iterator[Finding]:
@@ -120,18 +126,18 @@ def _where(config: TrainConfig) -> Iterator[Finding]:
 
     paths = {part: path for part, path in part_paths(config, folder_of).items() if not path.is_relative_to(toy)}
     if len(paths) < len(PARTS):
-        yield Finding("good", "A toy, made on the spot in seconds. It learns, but its images show nothing.")
+        yield Finding("Fine", "A toy, made on the spot in seconds. It learns, but its images show nothing.")
     lacks = {part: lack for part, path in paths.items() if (lack := lack_of(part, path))}
     coming = [part for part in lacks if paths[part].is_relative_to(hub)]
     missing = [f"{paths[part].parent}: {lack}" for part, lack in lacks.items() if part not in coming]
     files = [file for part, path in paths.items() if part not in lacks for file in weight_files(part, path) or [path]]
     if size := sum(file.stat().st_size for file in files if file.is_file()):
-        yield Finding("good", f"{size / 1e9:,.1f} GB of weights are on this computer.")
+        yield Finding("Fine", f"{size / 1e9:,.1f} GB of weights are on this computer.")
     if missing:
-        yield Finding("wrong", f"Missing: {'; '.join(missing)}. Copy or download the model again, as a whole.")
+        yield Finding("Problem", f"Missing: {'; '.join(missing)}. Copy or download the model again, as a whole.")
     if coming:
         names, what = ", ".join(dict.fromkeys(repos)), "all of it" if len(coming) == len(PARTS) else ", ".join(coming)
-        yield Finding("note", f"Not on this computer yet: {what}. The first start downloads it from {names}.")
+        yield Finding("Note", f"Not on this computer yet: {what}. The first start downloads it from {names}.")
     if coming and _GATED in repos:
         yield _licence()
 
@@ -140,7 +146,7 @@ def _licence() -> Finding:
     known = "HF_TOKEN" in os.environ or Path(os.environ.get("HF_TOKEN_PATH", _hub_home() / "token")).is_file()
     login = "You are logged in." if known else "No login was found here: log in by `hf auth login`, or set HF_TOKEN."
     text = f"{_GATED} needs its licence accepted, once, at https://huggingface.co/{_GATED}. {login}"
-    return Finding("note" if known else "wrong", text)
+    return Finding("Note" if known else "Problem", text)
 
 
 def _hub_home() -> Path:

@@ -6,22 +6,23 @@ from typing import Any
 from nicegui import ui
 
 from blockrate.ui.components import field, section
+from blockrate.ui.dialogs import icon_button
 from blockrate.ui.page import Page
-from blockrate.ui.tabs import entries, rebuilt
+from blockrate.ui.tabs import entries, fields, rebuilt
 
 _A_PAGE = 10
 _COLUMNS = ("enabled", "prompt", "width", "height", "seed", "diffusion_steps", "cfg_scale")
-_WHEN = ("sample_after", "sample_after_unit", "sample_skip_first", "samples_to_tensorboard", "non_ema_sampling")
+_WHEN = (
+    *("sample_after", "sample_after_unit", "sample_skip_first", "samples_to_tensorboard"),
+    *("non_ema_sampling", "sample_definition_file_name"),
+)
 
 
 def build(page: Page) -> None:
     """Lay out the tab."""
     with section("Prompts"), ui.element("div"):
         Prompts(page)
-    with section("When"):
-        for path in _WHEN:
-            field(page.session, path, classes="half")
-        field(page.session, "sample_definition_file_name")
+    fields(page.session, "When", *_WHEN)
 
 
 class Prompts:
@@ -90,5 +91,4 @@ class Prompts:
                 control.props["aria-label"] = f"{control.props.get('label', 'Enabled')} {index + 1}"
             buttons = (("Duplicate", "content_copy", self.copy), ("Delete", "delete_outline", self.delete))
             for word, icon, action in buttons:
-                button = ui.button(icon=icon, on_click=partial(action, index), color=None).props("flat round dense")
-                button.props["aria-label"] = f"{word} prompt {index + 1}"
+                icon_button(icon, f"{word} prompt {index + 1}", partial(action, index))

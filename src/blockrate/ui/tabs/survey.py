@@ -1,6 +1,7 @@
-"""What the Data tab counts, from folders and headers alone, and the captions it edits. It reads files: for threads."""
+"""What the Data tab counts, from folders and headers alone, without decoding an image. It reads files: for threads."""
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -9,12 +10,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from blockrate.config.concepts import concept_images, image_buckets, images_an_epoch, open_file, read_captions
+from blockrate.config.concepts import concept_images, image_buckets, images_an_epoch, open_file
 from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import Bucket
 from blockrate.core.errors import ConfigError, FileError
-from blockrate.run.durable import atomic_write
 from blockrate.ui.media import FORMATS
 
 Size = tuple[int, int]
@@ -25,7 +25,7 @@ _known: dict[tuple[Path, int], Size | None] = {}  # by path and time of change; 
 
 @dataclass(frozen=True)
 class Folder:
-    """What a concept's folder holds. ``bare``: images without a caption. ``problem``: why it cannot be used."""
+    """What a concept's folder holds. ``bare``: images without a caption file. ``problem``: why it cannot be used."""
 
     images: tuple[Path, ...] = ()
     bare: int = 0
@@ -52,22 +52,21 @@ def survey(config: TrainConfig) -> Iterator[Survey]:
     now = Survey()
     for concept in config.concepts:
         yield (now := replace(now, folders=(*now.folders, look(concept))))
-    pairs = zip(config.concepts, now.folders, strict=True)
-    used = [(concept, path) for concept, folder in pairs if _trains(concept) for path in folder.images]
+    trained = [index for index, c in enumerate(config.concepts) if c.enabled and c.type == "STANDARD"]
+    used = [(index, path) for index in trained for path in now.folders[index].images]
     sizes: list[Size | None] = []
     for start in range(0, len(used), _AT_ONCE):
         sizes += [image_size(path) for _, path in used[start : start + _AT_ONCE]]
         yield (now := replace(now, done=len(sizes), all=len(used)))
-    shown: Counter[Bucket] = Counter()
-    turns: dict[Bucket, float] = {}
-    for concept in filter(_trains, config.concepts):
-        own = Counter(size for (other, _), size in zip(used, sizes, strict=True) if other is concept and size)
-        repeats = images_an_epoch(concept, own.total()) / max(1, own.total())
+    found = [(index, size) for (index, _), size in zip(used, sizes, strict=True) if size]
+    totals, shown, turns = Counter(index for index, _ in found), Counter[Bucket](), dict[Bucket, float]()
+    for (index, size), number in Counter(found).items():
+        concept = config.concepts[index]
+        repeats = images_an_epoch(concept, totals[index]) / totals[index]
         with suppress(ConfigError):  # of a resolution of its own that is none
-            for size, number in own.items():
-                for bucket in (choices := image_buckets(config, concept, *size)):
-                    shown[bucket] += number
-                    turns[bucket] = turns.get(bucket, 0.0) + number * repeats / len(choices)
+            for bucket in (choices := image_buckets(config, concept, *size)):
+                shown[bucket] += number
+                turns[bucket] = turns.get(bucket, 0.0) + number * repeats / len(choices)
     batches = config.epochs * sum(math.ceil(count / config.batch_size) for count in turns.values())
     steps = math.ceil(batches / config.gradient_accumulation_steps)
     yield replace(now, buckets=shown, unreadable=sizes.count(None), steps=steps)
@@ -81,7 +80,7 @@ def look(concept: Concept) -> Folder:
     except (ConfigError, FileError) as error:
         return Folder(problem=" ".join([*notes, f"{error.problem}.", error.cure]).strip())
     beside = concept.text.prompt_source == "sample"
-    return Folder(images, sum(not _has_text(path.with_suffix(".txt")) for path in images) if beside else 0)
+    return Folder(images, beside * sum(not os.path.exists(path.with_suffix(".txt")) for path in images))
 
 
 def image_size(path: Path) -> Size | None:
@@ -96,26 +95,3 @@ def image_size(path: Path) -> Size | None:
                 _known[key] = (image.height, image.width) if exif.get(_ORIENTATION, 1) > 4 else image.size
         return _known[key]
     return None
-
-
-def read_text(file: Path) -> tuple[str, bytes | None]:
-    """Return a caption file's lines and what it holds; ``""`` and None where there is none. Raises ``FileError``."""
-    return ("\n".join(read_captions(file)), file.read_bytes()) if file.exists() else ("", None)
-
-
-def save_text(file: Path, text: str, was: bytes | None) -> bool:
-    """Write a caption file. Return False, with nothing written, if it is no longer as it ``was``."""
-    if (file.read_bytes() if file.exists() else None) != was:
-        return False
-    atomic_write(file, "".join(f"{line.strip()}\n" for line in text.splitlines() if line.strip()))
-    return True
-
-
-def _trains(concept: Concept) -> bool:
-    return concept.enabled and concept.type == "STANDARD"
-
-
-def _has_text(path: Path) -> bool:
-    with suppress(OSError):
-        return path.stat().st_size > 0
-    return False
