@@ -16,6 +16,7 @@ from blockrate.ui.field_types import FieldType, as_text, field_type, parse
 from blockrate.ui.labels import label_of, option_label
 from blockrate.ui.page import current_page
 from blockrate.ui.picker import pick
+from blockrate.ui.session import Draft
 
 LONGEST_TEXT = 20_000
 _LOOK = "outlined dense hide-bottom-space no-error-icon"
@@ -69,7 +70,7 @@ def field(
 ) -> Element:
     """A control for the setting at ``path``, of the kind its type asks for, with its problem below.
 
-    ``why_not``: a reason that disables it. ``Page.go`` gives the control the focus, if it edits the session.
+    ``why_not``: a reason that disables it. ``Page.go`` finds the control, if it is in no window.
     """
     kind, page = field_type(path), current_page()
     with ui.element("div").classes(f"field field-{kind.kind} {classes}") as frame:
@@ -77,8 +78,8 @@ def field(
         with control:
             ui.tooltip(kind.description).props("delay=500 max-width=22rem")
         note = ui.label().classes("field-note")
-    control.props["aria-description"] = kind.description
-    if source is page.session:
+    frame.props["data-setting"], control.props["aria-description"] = path, kind.description
+    if not isinstance(source, Draft):
         page.controls[path] = control
 
     def tell_problem() -> None:
@@ -111,8 +112,7 @@ def options_adv(
     with ui.element("div").classes("options-adv") as row:
         field(source, path, label=label)
         button = _three_dots(source, label, open, why_not, holds)
-    if source is current_page().session:
-        current_page().controls.update(dict.fromkeys(holds, button))
+    current_page().controls.update(dict.fromkeys(holds, button))
     return row
 
 
