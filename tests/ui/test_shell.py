@@ -2,12 +2,13 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
 import pytest
-from apps import App
+from apps import App, copy_photos
 from playwright.sync_api import Dialog, Page, expect
 from screens import faint, nameless, sideways, small_targets
 
@@ -244,3 +245,41 @@ def test_the_frame_fits_and_can_be_read(widths: list[int], open_config: OpenConf
         if place:
             page.keyboard.press("Escape")
             expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+@pytest.fixture
+def run_there(open_config: OpenConfig, tmp_path: Path) -> Callable[[object], App]:
+    """Start the app with a config whose run folder holds the finished run of the config CONFIG."""
+
+    def run_there(change: object) -> App:
+        photos = copy_photos(tmp_path / "photos")
+        config = {"base_model_name": "tiny-flux1", "concepts": [{"path": str(photos)}], "workspace_dir": "runs/mine"}
+        app = open_config({**config, **change})
+        app.kill()
+        folder = app.folder / "runs" / "mine"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({**config, "lora_rank": 16}))
+        finished = {"type": "finished", "step": 0, "time": 0, "outputs": []}
+        (folder / "events.jsonl").write_text(json.dumps(finished) + "\n")
+        return app
+
+    return run_there
+
+
+@pytest.mark.parametrize(("change", "words"), [({}, "This run is finished"), ({"lora_rank": 4}, "lora_rank")])
+def test_an_earlier_run_in_the_folder_is_asked_about(
+    change: dict[str, int], words: str, run_there: Callable[[object], App], start_app: StartApp, open_page: OpenPage
+) -> None:
+    app = run_there(change)
+    page = open_page(start_app("mine.json", BLOCKRATE_ENGINE=f"{sys.executable} -c pass"), "/model")
+    question = page.get_by_role("dialog", name="There is an earlier run")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(question).to_contain_text(words)
+    expect(question).not_to_contain_text("--")
+    question.get_by_role("button", name="Cancel").click()
+    expect(question).to_have_count(0)
+    assert (app.folder / "runs" / "mine" / "events.jsonl").exists()
+    page.get_by_role("button", name="Start", exact=True).click()
+    question.get_by_role("button", name="Start anew").click()
+    expect(page).to_have_url(re.compile("/run$"))
+    assert len(list((app.folder / "runs" / "mine" / "earlier").glob("*/events.jsonl"))) == 1

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from nicegui import Event, ui
@@ -180,9 +181,9 @@ def _picker_button(source: Source, path: str, kind: FieldType, name: str) -> Non
     page = current_page()
 
     async def choose() -> None:
-        chosen = await pick(page, kind=kind.place, suffixes=kind.suffixes, start=str(source.get(path) or ""))
-        if chosen is not None:
-            _write(source, path, chosen)
+        now, wanted = str(source.get(path) or ""), "folder" if kind.place == "new" else kind.place
+        if chosen := await pick(page, kind=wanted, suffixes=kind.suffixes, start=now):
+            _write(source, path, str(Path(chosen, Path(now).name)) if kind.place == "new" else chosen)
 
     icon_button("folder_open", f"Choose {name}", choose)
 

@@ -14,13 +14,16 @@ from pydantic.fields import FieldInfo
 from blockrate.config.train_config import TrainConfig
 
 Kind = Literal["text", "number", "place", "choice", "flag"]
-MODEL_FILES = (".safetensors", ".gguf")
-# Places that are not folders, by the last name of their path.
-_FILES: Mapping[str, tuple[str, ...]] = {
-    "lora_model_name": (".safetensors",),
-    "concept_file_name": (".json",),
-    "sample_definition_file_name": (".json",),
-    "prompt_path": (".txt",),
+Place = Literal["folder", "file", "either", "new"]
+# Places that are not just folders, by the last name of their path; "new": a folder is chosen, the file's name stays.
+_PLACES: Mapping[str, tuple[Place, tuple[str, ...]]] = {
+    "lora_model_name": ("file", (".safetensors",)),
+    "concept_file_name": ("file", (".json",)),
+    "sample_definition_file_name": ("file", (".json",)),
+    "prompt_path": ("file", (".txt",)),
+    "base_model_name": ("either", (".safetensors",)),
+    "model_name": ("either", (".safetensors",)),
+    "output_model_destination": ("new", ()),
 }
 
 
@@ -32,7 +35,7 @@ class FieldType:
     description: str
     options: tuple[Any, ...] = ()
     optional: bool = False
-    place: Literal["folder", "file"] = "folder"
+    place: Place = "folder"
     suffixes: tuple[str, ...] = ()
 
 
@@ -78,7 +81,8 @@ def _field_type(name: str, info: FieldInfo) -> FieldType:
     if main in (int, float):
         return FieldType("number", text, optional=optional)
     if any(isinstance(rule, AfterValidator) and rule.func is expanduser for rule in info.metadata):
-        return FieldType("place", text, place="file" if name in _FILES else "folder", suffixes=_FILES.get(name, ()))
+        place, suffixes = _PLACES.get(name) or ("folder", ())
+        return FieldType("place", text, place=place, suffixes=suffixes)
     return FieldType("text", text, optional=optional)
 
 

@@ -10,12 +10,13 @@ from blockrate.core.errors import ConfigError
 from blockrate.ui.dialogs import choice_buttons, small_dialog
 from blockrate.ui.page import Page
 
-Kind = Literal["folder", "file"]
+Kind = Literal["folder", "file", "either"]
+_WORDS: dict[Kind, str] = {"folder": "folder", "file": "file", "either": "folder or file"}
 
 
 async def pick(page: Page, *, kind: Kind, suffixes: Sequence[str] = (), start: str = "") -> str | None:
     """Ask for a folder or a file and return its path, or None. ``suffixes``: of the files to show, all without any."""
-    with small_dialog(f"Choose a {kind}", "picker") as dialog:
+    with small_dialog(f"Choose a {_WORDS[kind]}", "picker") as dialog:
         listing = Listing(page, dialog, kind, tuple(suffixes))
     folders = (Path(start), Path(start).parent) if start else ()
     any(map(listing.show, [*folders, *page.media.roots]))
@@ -32,10 +33,10 @@ class Listing:
             for root in self.media.roots:
                 self._button(str(root), "folder", root)
         self.typed = ui.input("Place").props("outlined dense hide-bottom-space spellcheck=false")
-        self.typed.on("keydown.enter", self.go)
+        self.typed.on("keydown.enter", lambda: self.take())
         self.wrong = ui.label().classes("field-note is-wrong").props("role=alert")
         self.entries = ui.element("div").classes("picker-entries").props("role=group aria-label=Entries")
-        choice_buttons({"Cancel": dialog.close, "Choose": self.choose})
+        choice_buttons({"Cancel": dialog.close, "Choose": lambda: self.take(final=True)})
 
     def show(self, folder: Path) -> bool:
         """List a folder; say why if it cannot be listed."""
@@ -54,27 +55,24 @@ class Listing:
             for entry in entries:
                 if entry.is_dir():
                     self._button(entry.name, "folder", entry)
-                elif self.kind == "file" and (not self.suffixes or entry.suffix.lower() in self.suffixes):
+                elif self.kind != "folder" and (not self.suffixes or entry.suffix.lower() in self.suffixes):
                     self._button(entry.name, "description", entry)
         return True
 
-    def go(self) -> None:
-        """Go into the typed folder, or choose the typed file."""
-        place = Path(str(self.typed.value or ""))
-        if self.kind == "folder" or not place.is_file():
-            self.show(place)
-        else:
-            self.choose()
-
-    def choose(self) -> None:
-        """End with the typed place, if it is what is asked for."""
+    def take(self, *, final: bool = False) -> None:
+        """Go into the typed folder, or end with the typed place. ``final``: a folder can be what is asked for."""
         try:
             place = self.media.resolve_inside(str(self.typed.value or ""))
-        except ConfigError as error:
+            is_folder, is_file = place.is_dir(), place.is_file()
+        except (ConfigError, OSError) as error:
             return self._tell(str(error))
-        if place.is_dir() if self.kind == "folder" else place.is_file():
-            return self.dialog.submit(str(place))
-        return self._tell(f"{place} is not a {self.kind}. Choose one below.")
+        if is_folder and not (final and self.kind != "file"):
+            self.show(place)
+        elif is_folder or (is_file and self.kind != "folder"):
+            self.dialog.submit(str(place))
+        else:
+            self._tell(f"{place} is not a {_WORDS[self.kind]}.")
+        return None
 
     def _tell(self, text: str) -> None:
         self.wrong.set_text(text)
@@ -83,6 +81,6 @@ class Listing:
     def _button(self, name: str, icon: str, place: Path) -> None:
         def pressed() -> None:
             self.typed.set_value(str(place))
-            self.go()
+            self.take()
 
         ui.button(name, icon=icon, on_click=pressed, color=None).props("flat no-caps align=left").classes("entry")
