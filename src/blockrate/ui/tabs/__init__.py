@@ -63,8 +63,8 @@ def entries(value: Any) -> list[Any]:
 
 
 def fields(session: Session, title: str, *paths: str) -> Element:
-    """A card with a control for each setting, and place for more."""
-    with section(title) as card:
+    """A card with a control for each setting; what it returns has place for more."""
+    with section(title):
         for path in paths:
             field(session, path, classes="" if path.endswith(_WIDE) else "half")
-    return card
+        return ui.context.slot.parent

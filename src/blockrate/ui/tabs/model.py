@@ -9,13 +9,12 @@ from nicegui import ui
 from nicegui.element import Element
 
 from blockrate.core.families import FAMILIES
-from blockrate.core.savings import Memory
 from blockrate.ui.components import field, section
 from blockrate.ui.dialogs import heading
 from blockrate.ui.page import Page
 from blockrate.ui.session import Session
 from blockrate.ui.tabs import fields, read_aside
-from blockrate.ui.tabs.model_check import Card, Finding, check, memory_finding, method_change
+from blockrate.ui.tabs.model_check import Checked, Finding, check, memory_finding, method_change
 
 _PARTS = ("transformer", "text_encoder", "text_encoder_2", "vae")
 _TEXT = ("text_encoder.dropout_probability", "text_encoder_2.dropout_probability", "text_encoder_2_sequence_length")
@@ -53,23 +52,23 @@ def build(page: Page) -> None:
         fields(session, "Parts", *(f"{part}.{name}" for part in _PARTS for name in ("weight_dtype", "model_name")))
         fields(session, "Captions", *_TEXT)
     with ui.element("div").classes("stack"):
-        with section("Check") as card:
-            card.props["aria-live"] = "polite"
-            read_aside(session.changed, lambda: (session.config, session.plan), check, partial(_show, card))
+        with section("Check"), ui.element("div").classes("check") as found:
+            found.props["aria-live"] = "polite"
+            read_aside(session.changed, lambda: (session.config, session.plan), check, partial(_show, found))
         fields(session, "Run", *_RUN)
 
 
-def _show(card: Element, answer: tuple[list[Finding], Memory | None, Card]) -> None:
-    findings, memory, place = answer
-    card.clear()
-    with card:
+def _show(place: Element, answer: Checked) -> None:
+    findings, memory, card = answer
+    place.clear()
+    with place:
         for finding in findings:
             _line(finding)
         if memory:
             heading("Memory", 3)
-            ui.label(f"{place.text}.")
-            _bar(asdict(memory), place.total)
-            _line(memory_finding(memory, place))
+            ui.label(f"{card.text}.")
+            _bar(asdict(memory), card.total)
+            _line(memory_finding(memory, card))
 
 
 def _line(finding: Finding) -> None:
