@@ -1,6 +1,6 @@
 """The frame around every tab: header, tabs with their counts of problems, what the run does, Start and Stop."""
 
-from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +10,7 @@ from nicegui import ui
 from nicegui.element import Element
 
 from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import BlockrateError
 from blockrate.ui.components import heading, watched
 from blockrate.ui.labels import sentence
 from blockrate.ui.open_save import open_config, save, save_as
@@ -94,21 +95,22 @@ def _tabs(page: Page) -> ui.tabs:
     with ui.tabs().props("dense no-caps inline-label shrink active-class=is-front") as tabs:
         tabs.props["aria-label"] = "Screens"
         for name in TABS:
-            with ui.tab(name).props("content-class=tab-content"):
-                count = ui.label().classes("count")
-                words = ui.label().classes("sr-only")
-            watched(page.session.changed, _counter(page, name, count, words))
+            with ui.tab(name):
+                _problem_count(page, name)
     return tabs
 
 
-def _counter(page: Page, tab: str, count: ui.label, words: ui.label) -> Callable[[], None]:
-    def refresh() -> None:
-        number = sum(1 for problem in page.session.problems if problem.field and tab_of(problem.field) == tab)
-        count.set_text(str(number))
-        count.set_visibility(number > 0)
-        words.set_text("" if not number else "problem" if number == 1 else "problems")
+def _problem_count(page: Page, tab: str) -> None:
+    number, word = ui.label().classes("count"), ui.label().classes("sr-only")
 
-    return refresh
+    def refresh() -> None:
+        wrong = [problem.field for problem in page.session.problems if not problem.removable]
+        found = [tab_of(path) for path in wrong if path].count(tab)
+        number.set_text(str(found))
+        number.set_visibility(found > 0)
+        word.set_text("problem" if found == 1 else "problems" if found else "")
+
+    watched(page.session.changed, refresh)
 
 
 def _config_buttons(page: Page) -> None:
@@ -144,8 +146,9 @@ def _theme_button(page: Page) -> None:
 
     def turn() -> None:
         page.preferences.theme = _NEXT_THEME[page.preferences.theme]
-        page.preferences.save()
         show()
+        with suppress(BlockrateError):  # a wish, not worth a failure
+            page.preferences.save()
 
     button = ui.button(icon="brightness_auto", color=None, on_click=turn).props("flat dense").classes("header-button")
     with button:
@@ -177,16 +180,16 @@ def _bottom_bar(page: Page) -> None:
     with ui.element("div").classes("doing"):
         words = ui.label()
         bar = ui.element("progress").props('max=1 aria-label="Progress of the run"')
-    ui.button("Stop", icon="stop", color=None, on_click=page.watch.stop).props("no-caps outline").classes("stop")
-    with ui.button("Start", icon="play_arrow", on_click=lambda: start(page)).props("no-caps unelevated"):
-        ui.tooltip("Start (Ctrl+Enter)")
+    ui.button("Stop", icon="stop", on_click=page.watch.stop, color=None).props("no-caps unelevated").classes("stop")
+    go = ui.button("Start", icon="play_arrow", on_click=lambda: start(page), color=None)
+    go.props("no-caps unelevated").classes("start").tooltip("Start (Ctrl+Enter)")
     counts = [""]
 
     def refresh() -> None:
         name, share = page.watch.state.name, _share(page.watch)
         state.set_text(name)
         state.classes(replace=f"state is-{name.lower().replace(' ', '-')}")
-        words.set_text(_doing(page.watch) or counts[0])
+        words.set_text(_doing(page.watch) or _blocked(page) or counts[0])
         bar.set_visibility(share is not None)
         bar.props["value"] = share or 0.0
 
@@ -197,7 +200,13 @@ def _bottom_bar(page: Page) -> None:
             refresh()
 
     watched(page.watch.changed, refresh)
+    watched(page.session.changed, refresh)
     read_aside(page.session.changed, lambda: _counted(page), survey, count)
+
+
+def _blocked(page: Page) -> str:
+    number = len(page.session.problems)
+    return f"{number} {'problem' if number == 1 else 'problems'} to put right" if number else ""
 
 
 def _doing(watch: Watch) -> str:

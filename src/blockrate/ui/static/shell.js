@@ -39,7 +39,9 @@ export default {
     },
     visit(path) {
       const address = window.path_prefix + path;
-      if (location.pathname !== address) history.pushState(null, "", address);
+      if (location.pathname === address) return;
+      const first = location.pathname === window.path_prefix + "/"; // going back to it would lead here again
+      history[first ? "replaceState" : "pushState"](null, "", address);
     },
     // Quasar gives a select's attributes to the frame around what has the focus.
     describe(target) {
