@@ -1,7 +1,7 @@
 """What the events of a run tell, kept small however long it ran: losses, rates and gradients by block, samples, ETA."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -11,29 +11,30 @@ from blockrate.core.multipliers import model_order
 
 MOST_POINTS, MOST_COLUMNS = 1000, 200
 _RECENT, _FEWEST = 50, 10  # steps that tell how long one takes; fewer than the second tell nothing
-_KINDS = ("learning_rates", "grad_norms", "update_ratios")
+_MOST_SAMPLES, _MOST_SAVED, _MOST_WARNINGS = 500, 100, 50
 Json = Mapping[str, Any]
+Row = dict[str, float | None]
 
 
-@dataclass
+@dataclass(eq=False)
 class Series:
     """Rows of numbers by step, at most ``most``: when it is full, neighbours become their mean."""
 
     most: int
     steps: list[int] = field(default_factory=list)
-    rows: list[dict[str, float | None]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     revision: int = 0  # changes when earlier rows changed, so that nothing can just be added to a drawing
     _stride: int = 1
-    _pending: list[tuple[int, dict[str, float | None]]] = field(default_factory=list)
+    _pending: list[Row] = field(default_factory=list)
 
-    def add(self, step: int, row: dict[str, float | None]) -> None:
+    def add(self, step: int, row: Row) -> None:
         """Take one more row; it shows once as many came as make one."""
-        self._pending.append((step, row))
+        self._pending.append(row)
         if len(self._pending) < self._stride:
             return
-        self.steps.append(self._pending[-1][0])
-        self.rows.append(_mean([row for _, row in self._pending]))
-        self._pending.clear()
+        self.steps.append(step)
+        self.rows.append(_mean(self._pending))
+        self._pending = []
         if len(self.steps) >= self.most:
             self.steps = self.steps[1::2]
             self.rows = [_mean(self.rows[place : place + 2]) for place in range(0, len(self.rows) - 1, 2)]
@@ -42,8 +43,7 @@ class Series:
     def drop_after(self, step: int) -> None:
         """Forget what an earlier life of the run did after the step it went on from."""
         kept = sum(other <= step for other in self.steps)
-        if kept < len(self.steps):
-            self.revision += 1
+        self.revision += kept < len(self.steps)
         self.steps, self.rows, self._pending = self.steps[:kept], self.rows[:kept], []
 
 
@@ -52,26 +52,38 @@ class History:
 
     def __init__(self) -> None:
         self.losses, self.validations = Series(MOST_POINTS), Series(MOST_POINTS)
-        self.blocks = {kind: Series(MOST_COLUMNS) for kind in _KINDS}
+        self.blocks = {kind: Series(MOST_COLUMNS) for kind in ("grad_norms", "update_ratios", "learning_rates")}
         self.groups: list[Json] = []  # of the optimizer, from the run's own start
+        self.first_trained_block = ""
         self.names: list[str] = []  # blocks and other, model order
+        self.frozen: set[str] = set()
         self.samples: dict[int, list[str]] = {}
-        self.saved: list[str] = []
+        self.exports: list[str] = []
+        self.checkpoint = ""  # the newest
         self.outputs: list[str] = []
         self.warnings: list[str] = []
-        self.rates: Json = {}  # the newest of each block, read from the optimizer
+        self.rates: Json = {}  # the newest of each group and block, read from the optimizer
         self.phase, self.done, self.total = "", 0, 0
-        self.step, self.total_steps, self.loss = 0, 0, float("nan")
-        self.skipped = 0
+        self.step, self.total_steps = 0, 0
+        self.loss: float | None = None
         self._seconds: deque[float] = deque(maxlen=_RECENT)
 
     def feed(self, events: Iterable[Json]) -> None:
-        """Take events in order. What is torn or unknown is passed over."""
+        """Take events in order. What is unknown is passed over."""
         for event in events:
-            take = getattr(self, f"_on_{event.get('type')}", None)
-            if take:
+            if take := getattr(self, f"_on_{event.get('type')}", None):
                 self.step = event.get("step") or self.step
                 take(event)
+
+    def know_blocks(self, names: Iterable[str], frozen: Iterable[str]) -> None:
+        """Give blocks a row that the optimizer never hears of. ``frozen``: those at 0.0; else the filter left none."""
+        self.frozen = set(frozen)
+        self._see(names)
+
+    @property
+    def trained(self) -> set[str]:
+        """The blocks, and maybe ``other``, that are in a group of the optimizer."""
+        return {block for group in self.groups for block in (group.get("blocks") or [group.get("name")])}
 
     @property
     def seconds_per_step(self) -> float | None:
@@ -82,11 +94,12 @@ class History:
     def seconds_left(self) -> float | None:
         """Until the last step; None while nothing can be said."""
         each = self.seconds_per_step
-        return each * (self.total_steps - self.step) if each and self.total_steps else None
+        return each * max(0, self.total_steps - self.step) if each and self.total_steps else None
 
     def _on_started(self, event: Json) -> None:
-        self.groups = list(event.get("groups") or [])
-        self._see(block for group in self.groups for block in (group.get("blocks") or [group.get("name")]))
+        self.groups, self.outputs = list(event.get("groups") or []), []
+        self.first_trained_block = event.get("first_trained_block") or ""
+        self._see(self.trained)
         self._seconds.clear()
 
     def _on_resumed(self, event: Json) -> None:
@@ -101,8 +114,8 @@ class History:
             self.total_steps = self.total
 
     def _on_step(self, event: Json) -> None:
-        self.loss = event["loss"] if event.get("loss") is not None else float("nan")
-        self.losses.add(self.step, {"loss": event.get("loss"), "learning_rate": event.get("learning_rate")})
+        self.loss = event.get("loss")
+        self.losses.add(self.step, {"loss": self.loss})
         if event.get("seconds"):
             self._seconds.append(event["seconds"])
 
@@ -117,13 +130,18 @@ class History:
 
     def _on_sampled(self, event: Json) -> None:
         self.samples[self.step] = [str(file) for file in event.get("files") or []]
+        if len(self.samples) > _MOST_SAMPLES:
+            del self.samples[sorted(self.samples)[1]]  # the first stays, to compare with
 
     def _on_saved(self, event: Json) -> None:
-        self.saved = [*self.saved[-99:], str(event.get("path"))]
+        path = str(event.get("path"))
+        if event.get("kind") == "checkpoint":
+            self.checkpoint = path
+        else:
+            self.exports = [*self.exports[1 - _MOST_SAVED :], path]
 
     def _on_skipped(self, event: Json) -> None:
-        self.skipped += 1
-        self._warn(f"step {self.step} was skipped: {event.get('reason')}")
+        self._warn(f"Step {self.step} was skipped: {event.get('reason')}.")
 
     def _on_warned(self, event: Json) -> None:
         self._warn(str(event.get("message")))
@@ -133,28 +151,13 @@ class History:
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:
-            self.warnings = [*self.warnings[-49:], text]
+            self.warnings = [*self.warnings[1 - _MOST_WARNINGS :], text]
 
     def _see(self, names: Iterable[str]) -> None:
         if new := {name for name in names if name == OTHER or "_block_" in name} - set(self.names):
             self.names = sorted({*self.names, *new}, key=model_order)
 
-    def show_frozen(self, names: Iterable[str]) -> None:
-        """Give blocks that the optimizer never hears of a row too."""
-        self._see(names)
 
-
-def smoothed(values: Iterable[float | None], weight: float) -> Iterator[float | None]:
-    """The exponential moving average of a loss, without its pull towards zero at the start (TensorBoard's way)."""
-    mean, share = 0.0, 0.0
-    for value in values:
-        if value is None:
-            yield None
-            continue
-        mean, share = weight * mean + (1 - weight) * value, weight * share + (1 - weight)
-        yield mean / share
-
-
-def _mean(rows: list[dict[str, float | None]]) -> dict[str, float | None]:
-    known = {name: [row[name] for row in rows if row.get(name) is not None] for row in rows for name in row}
-    return {name: sum(values) / len(values) if values else None for name, values in known.items()}  # type: ignore[arg-type]
+def _mean(rows: list[Row]) -> Row:
+    known = {name: [value for row in rows if (value := row.get(name)) is not None] for row in rows for name in row}
+    return {name: sum(values) / len(values) if values else None for name, values in known.items()}

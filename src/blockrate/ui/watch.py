@@ -2,21 +2,27 @@
 
 import asyncio
 import os
+import re
 import time
+import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from subprocess import Popen
+from threading import Thread
 from typing import Any
 
 from nicegui import Event
 
 from blockrate.config.files import load_config
-from blockrate.core.errors import BlockrateError
-from blockrate.run.events import last_event, read_events
+from blockrate.config.model_files import model_spec
+from blockrate.core.blocks import BlockLayout
+from blockrate.core.errors import BlockrateError, WriteError
+from blockrate.run.events import read_events
 from blockrate.run.folder import RunFolder, send_command
-from blockrate.run.process import RunState, exit_sentence, kill_engine, run_state, start_engine
+from blockrate.run.process import RunState, exit_sentence, kill_engine, run_state, start_engine, stop_engine
 from blockrate.run.start import prepare
 from blockrate.ui.history import History
 from blockrate.ui.preferences import Preferences
@@ -25,22 +31,29 @@ from blockrate.ui.session import Session
 ALIVE = ("Preparing", "Running", "Stopping")
 PATIENCE = 60  # seconds after Stop until it can be forced
 _NOTHING = RunState("No run", "No run yet. Start from the Training tab.")
-_CHUNK = 2**22  # bytes of events in one look
-_TAIL, _LINES = 2**16, 200  # of the log
+_STOPPING, _STARTING = "finishing the step, then saving", "starting the training process"
+_CHUNK = 2**20  # bytes of events in one look
+_TAIL, _LINES = 2**15, 200  # of the log
+_END = 2**16  # bytes of events that tell how a run ended
 _MOST_RUNS = 50
+# Colours and cursor moves of a terminal, and what else is no text.
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
+_Events = Sequence[dict[str, Any]]
+_Blocks = tuple[Sequence[str], Sequence[str]]  # all of the model, those at 0.0
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """A run folder, what became of it, and when its last event came (UTC seconds)."""
+    """A run folder, what became of it, when its last event came (UTC seconds), and its last loss."""
 
     path: Path
     state: RunState
     time: float
+    loss: float | None
 
 
 class Watch:
-    """Follows one run. Attributes are to be read; ``changed`` comes at most once a second."""
+    """Follows one run. Attributes are to be read; ``changed`` comes at most once a second, and at each command."""
 
     def __init__(self, preferences: Preferences) -> None:
         self.changed: Event[[]] = Event()
@@ -48,15 +61,17 @@ class Watch:
         self.state, self.history, self.log = _NOTHING, History(), ""
         self._preferences = preferences
         self._process: Popen[Any] | None = None
-        self._starting, self._offset, self._stop_asked = False, 0, 0.0
+        self._starting, self._file, self._offset = False, 0, 0
+        self._stop_asked, self._told = 0.0, 0.0
+        self._shown: tuple[object, ...] = ()
         if preferences.last_run and Path(preferences.last_run).is_dir():
             self.show(Path(preferences.last_run))
 
-    def show(self, path: Path) -> None:
-        """Follow the run in this folder from now on."""
-        self.run, self._process = RunFolder(path.absolute()), None
-        self._forget()
-        self.state = run_state(self.run)
+    def show(self, path: Path, process: Popen[Any] | None = None) -> None:
+        """Follow the run in this folder from now on. ``process``: what was just started there."""
+        self.run, self._process = RunFolder(path.absolute()), process
+        self.history, self.log, self._file, self._offset, self._stop_asked = History(), "", 0, 0, 0.0
+        self.state = self._judged(run_state(self.run))
         if self._preferences.last_run != str(self.run.path):
             self._preferences.last_run = str(self.run.path)
             with suppress(BlockrateError):  # a wish, not worth a failure
@@ -74,13 +89,13 @@ class Watch:
         try:
             ready = await asyncio.to_thread(prepare, config, run, told.append, fresh=fresh, extend=extend)
             process = start_engine(run) if ready else None
-        except BlockrateError as error:
+        except (BlockrateError, OSError) as error:
             return str(error)
         finally:
             self._starting = False
-        self.show(run.path)
-        self._process = process
-        await self.look()
+        if process:  # somebody has to take note of its end, or it stays as a zombie
+            Thread(target=process.wait, daemon=True).start()
+        self.show(run.path, process)
         return "" if ready else told[-1]
 
     @property
@@ -91,9 +106,12 @@ class Watch:
     def stop(self) -> None:
         """Ask the run to finish its step, save and stop; once, because a second request would mean: at once."""
         if self.run and self.state.name in ("Preparing", "Running"):
-            self._tell("stop")
+            try:
+                send_command(self.run, "stop")
+            except WriteError:  # a full disk is a reason to stop, so it must be possible then
+                stop_engine(self.run)
             self._stop_asked = time.monotonic()
-            self.state = RunState("Stopping", "finishing the step, then saving", self.state.phase, self.state.step)
+            self.state = RunState("Stopping", _STOPPING, self.state.phase, self.state.step)
             self.changed.emit()
 
     def force_stop(self) -> None:
@@ -102,101 +120,120 @@ class Watch:
             kill_engine(self.run)
 
     def sample_now(self) -> None:
-        """Ask for samples after this step."""
+        """Ask for samples after this step. Raises WriteError."""
         self._tell("sample")
 
     def save_now(self) -> None:
-        """Ask for a checkpoint after this step."""
+        """Ask for a checkpoint and an export after this step. Raises WriteError."""
         self._tell("save")
 
     async def follow(self) -> None:
-        """Look at the run once a second, for as long as the server lives."""
+        """Look at the run once a second, and at once while there is more to read, for as long as the server lives."""
         while True:
-            with suppress(OSError):  # the folder of the run may be on a drive that comes back
-                await self.look()
-            await asyncio.sleep(1)
+            behind = False
+            try:
+                with suppress(OSError):  # the folder of the run may be on a drive that comes back
+                    behind = await self.look()
+            except Exception:
+                traceback.print_exc()
+            await asyncio.sleep(0.02 if behind else 1)
 
-    async def look(self) -> None:
-        """Take in what is new, and tell the pages if anything is."""
-        run, offset = self.run, self._offset
+    async def look(self) -> bool:
+        """Take in what is new, and tell the pages if anything is. Return whether there is more to read."""
+        run, file, offset = self.run, self._file, self._offset
         if run is None:
-            return
-        size = run.events_file.stat().st_size if run.events_file.exists() else 0
-        if size < offset:  # begun anew, by the command line
-            self._forget()
-            offset = 0
-        state, log = await asyncio.to_thread(run_state, run), await asyncio.to_thread(_tail, run.log_file)
-        events, end = await asyncio.to_thread(read_events, run.events_file, offset, most=_CHUNK)
-        if run is not self.run or offset != self._offset:
-            return  # another run was chosen meanwhile
-        if offset == 0 and events:
-            self.history.show_frozen(await asyncio.to_thread(_frozen_blocks, run))
+            return False
+        state, log, blocks, events, now, end, behind = await asyncio.to_thread(_look, run, file, offset)
+        if (run, file, offset) != (self.run, self._file, self._offset):
+            return False  # another run was chosen meanwhile
+        if blocks:
+            self.history = History()
+            self.history.know_blocks(*blocks)
+        self._file, self._offset = now, end
         self.history.feed(events)
-        self._offset, before = end, (self.state, self.log)
         self.state, self.log = self._judged(state), log
-        if events or before != (self.state, self.log):
+        shown = self.state, log, self.can_force, now, end
+        if shown != self._shown and (not behind or time.monotonic() > self._told + 1):
+            self._shown, self._told = shown, time.monotonic()
             self.changed.emit()
+        return behind
 
-    async def past_runs(self, session: Session) -> list[PastRun]:
-        """The runs beside this one and beside the open config's, the newest first."""
+    def past_runs(self, session: Session) -> list[PastRun]:
+        """The runs beside this one and beside the open config's, the newest first. Slow: for threads."""
         folders = {Path(session.last_good.workspace_dir).absolute().parent}
         folders |= {self.run.path.parent} if self.run else set()
-        return await asyncio.to_thread(_runs_in, folders)
+        files = [file for folder in folders for file in islice(folder.glob("*/events.jsonl"), 10 * _MOST_RUNS)]
+        newest = sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)
+        return [_past_run(file) for file in newest[:_MOST_RUNS]]
 
     def _judged(self, state: RunState) -> RunState:
         """What a look has found, and what this process knows beyond that: a start and a stop are under way."""
-        alive, process = state.name in ALIVE, self._process
-        if alive or (process and process.poll() is not None):
-            self._process = None
-        if process and not alive:
-            code = process.poll()
-            if code is None:
-                return RunState("Stopping" if self._stop_asked else "Preparing", "starting the training process")
-            if code and state.name == "No run" and not self.history.step:
-                state = RunState("Failed", exit_sentence(code), exit_code=code)
-        if not alive:
-            self._stop_asked = 0.0
-        elif self._stop_asked and state.name != "Stopping":
-            state = RunState("Stopping", "finishing the step, then saving", state.phase, state.step)
-        elif state.name == "Stopping":
-            self._stop_asked = self._stop_asked or time.monotonic()
+        if state.name in ALIVE:
+            self._process = None  # from here on its lock tells more
+            if state.name == "Stopping" or self._stop_asked:
+                self._stop_asked = self._stop_asked or time.monotonic()
+                return RunState("Stopping", _STOPPING, state.phase, state.step)
+            return state
+        code = self._process.poll() if self._process else 0
+        if code is None:
+            return RunState("Stopping" if self._stop_asked else "Preparing", _STARTING, "starting", state.step)
+        self._stop_asked = 0.0
+        if code and code != state.exit_code:  # it never came so far as to tell of itself
+            return RunState("Failed", exit_sentence(code), step=state.step, exit_code=code)
         return state
 
     def _tell(self, command: str) -> None:
-        if self.run and self.state.name in ALIVE:
+        if self.run and self.state.name == "Running":
             send_command(self.run, command)
 
-    def _forget(self) -> None:
-        self.history, self.log, self._offset, self._stop_asked = History(), "", 0, 0.0
+
+def _look(run: RunFolder, file: int, offset: int) -> tuple[RunState, str, _Blocks | None, _Events, int, int, bool]:
+    """What is new in a run folder since ``offset`` of the events ``file``, never more than a portion. For threads.
+
+    State, log, blocks if the events were begun anew, events, their file, where to go on, whether there is more.
+    """
+    state = run_state(run)
+    facts = run.events_file.stat() if run.events_file.exists() else None
+    size, now = (facts.st_size, facts.st_ino) if facts else (0, 0)
+    begun_anew = now != file or size < offset
+    offset = 0 if begun_anew else offset
+    events, end = read_events(run.events_file, offset, most=_CHUNK)
+    if end == offset and size > offset + _CHUNK:
+        end += _CHUNK  # no event is that long: damage is passed over
+    return state, _tail(run.log_file), _blocks(run) if begun_anew else None, events, now, end, size > end > offset
 
 
-def _frozen_blocks(run: RunFolder) -> list[str]:
-    """The blocks at 0.0, which the optimizer never hears of; none if the run's config cannot be read."""
+def _blocks(run: RunFolder) -> _Blocks:
+    """All blocks of the run's model, and those at 0.0, of which the optimizer never hears; what can be known of it."""
+    names: Sequence[str] = ()
+    frozen: list[str] = []
     with suppress(BlockrateError):
         config = load_config(run.config_file, ignore_unsupported=True).config
-        return [name for name, value in config.block_learning_rate_multiplier.items() if not value]
-    return []
+        frozen = [name for name, value in config.block_learning_rate_multiplier.items() if not value]
+        names = BlockLayout.of(name for name in frozen if "_block_" in name).names
+        names = model_spec(config).layout.names
+    return names, frozen
 
 
 def _tail(file: Path) -> str:
-    """The last lines of a log, however long it and they are."""
+    """The last lines of a log, however long it and they are, as plain text."""
     try:
         with file.open("rb") as stream:
-            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL))
-            text = stream.read().decode(errors="replace")
+            start = max(0, stream.seek(0, os.SEEK_END) - _TAIL)
+            stream.seek(start)
+            text = stream.read(_TAIL).decode(errors="replace")
     except OSError:
         return ""
-    lines = [line.rpartition("\r")[2] for line in text.replace("\r\n", "\n").split("\n")]  # a bar's last state counts
-    return "\n".join(lines[-_LINES:]).strip("\n")
+    lines = text.replace("\r\n", "\n").split("\n")
+    lines = lines[1:] if start and len(lines) > 1 else lines  # the first is cut
+    # of a line that was drawn again and again, a progress bar, the last state counts
+    return "\n".join(_CONTROL.sub("", line.rstrip("\r").rpartition("\r")[2]) for line in lines[-_LINES:]).strip("\n")
 
 
-def _runs_in(folders: set[Path]) -> list[PastRun]:
-    files = [file for folder in folders for file in islice(folder.glob("*/events.jsonl"), 10 * _MOST_RUNS)]
-    times = {file: file.stat().st_mtime for file in files}
-    newest = sorted(times, key=times.__getitem__, reverse=True)[:_MOST_RUNS]
-    return [PastRun(file.parent, run_state(RunFolder(file.parent)), _time_of(file, times[file])) for file in newest]
-
-
-def _time_of(file: Path, otherwise: float) -> float:
-    found = last_event(file).get("time")
-    return float(found) if isinstance(found, int | float) else otherwise
+def _past_run(file: Path) -> PastRun:
+    facts = file.stat()
+    events, _ = read_events(file, max(0, facts.st_size - _END))
+    losses = [event.get("loss") for event in events if event["type"] == "step"]
+    last = (events or [{}])[-1].get("time")
+    time_of_last = float(last) if isinstance(last, int | float) else facts.st_mtime
+    return PastRun(file.parent, run_state(RunFolder(file.parent)), time_of_last, losses[-1] if losses else None)
