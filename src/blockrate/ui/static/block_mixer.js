@@ -154,6 +154,7 @@ export default {
     },
     select(indices) {
       this.choose(indices);
+      if (this.chosen.length > 1) this.tell(`${this.chosen.length} selected`);
       this.$emit("select", this.chosen.map((i) => this.names[i]));
     },
     targets(i) { return this.chosen.includes(i) ? this.chosen : [i]; },
@@ -182,7 +183,7 @@ export default {
       if (this.stroke.kind !== "paint") return;
       if (this.chosen.length) this.select([]);
       if (Math.abs(at.y - now) * this.stroke.box.height < NEAR) at.value = now;
-      this.draw(at, at);
+      else this.draw(at, at);
     },
     pressNumber(event, i) {
       const add = event.ctrlKey || event.metaKey, here = this.chosen.includes(i);
@@ -217,10 +218,11 @@ export default {
       Object.assign(this, { stroke: null, tap: null, busy: false, hot: event.pointerType === "mouse" ? this.hot : -1 });
       if (stroke.kind === "numbers") return this.select(this.chosen);
       if (event.type === "pointercancel") return void (this.vals = stroke.start);
-      const { i } = stroke.to, twice = !stroke.moved && tap?.i === i && event.timeStamp - tap.time < TAP;
+      const { i } = stroke.to, quick = tap && event.timeStamp - tap.time < TAP;
+      const twice = quick && !stroke.moved && tap.i === i && Math.abs(tap.y - stroke.y) < 2 * NEAR;
       if (twice) for (const j of this.targets(i)) this.vals[j] = 1;
       else if (stroke.kind === "line" && !stroke.moved) this.lineFromLast(stroke.to);
-      if (!twice && !stroke.moved) this.tap = { i, time: event.timeStamp, merge: stroke.merge };
+      if (!twice && !stroke.moved) this.tap = { i, y: stroke.y, time: event.timeStamp, merge: stroke.merge };
       this.last = this.anchor = i;
       this.commit(stroke.start, twice ? tap.merge : stroke.merge); // both taps are one undo step
     },

@@ -135,19 +135,18 @@ class BlockLearningRateWindow(Window):
 
     def _fill_menu(self) -> None:
         """The templates, those of the user at the end."""
+        entries: list[tuple[str, str, Callable[[], object]]]
+        entries = [(title, text, partial(self._use_template, title)) for title, (text, *_) in TEMPLATES.items()]
+        for name, rates in self._page.preferences.templates.items():
+            use = partial(self._rates.commit, complete(rates, self._rates.layout))
+            entries.append((name, "Your own", partial(self._do, use, f"{name} drawn")))
+        entries.append(("Save as template", "Keep these rates under a name", self._save_template))
+        entries.append(("Delete a template", "One of your own", self._delete_template))
         self._menu.clear()
-        with self._menu:
-            for title, (text, *_) in TEMPLATES.items():
-                with ui.menu_item(on_click=partial(self._use_template, title)), ui.item_section():
-                    ui.item_label(title)
-                    ui.item_label(text).props("caption")
-            ui.separator()
-            for name, rates in self._page.preferences.templates.items():
-                use = partial(self._rates.commit, complete(rates, self._rates.layout))
-                ui.menu_item(name, partial(self._do, use, f"{name} drawn"))
-            ui.menu_item("Save as template", self._save_template)
-            if self._page.preferences.templates:
-                ui.menu_item("Delete a template", self._delete_template)
+        for title, text, action in entries:
+            with self._menu, ui.menu_item(on_click=action).props("role=menuitem"), ui.item_section():
+                ui.item_label(title)
+                ui.item_label(text).props("caption")
 
     # -- changes
 
