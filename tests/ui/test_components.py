@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nicegui import Client, Event, ui
 from nicegui.element import Element
+from settings import all_paths
 
 from blockrate.core.errors import ConfigError
 from blockrate.ui.components import LONGEST_TEXT, field, options_adv, watched
-from blockrate.ui.field_types import all_paths, as_text, field_type, parse
+from blockrate.ui.field_types import as_text, field_type, parse
 from blockrate.ui.labels import label_of, option_label
 from blockrate.ui.page import Page
 

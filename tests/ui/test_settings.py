@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from nicegui import Client, core, ui
+from settings import all_paths
 
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.core.multipliers import KEY
 from blockrate.ui import shell
-from blockrate.ui.field_types import all_paths
 from blockrate.ui.media import Media
 from blockrate.ui.page import Page
 from blockrate.ui.preferences import Preferences

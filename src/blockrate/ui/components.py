@@ -75,7 +75,7 @@ def field(
     """
     kind, page = field_type(path), current_page()
     with ui.element("div").classes(f"field field-{kind.kind} {classes}") as frame:
-        control = _CONTROLS[kind.kind](source, path, kind, label or label_of(path))
+        control = _CONTROLS.get(kind.kind, _text_control)(source, path, kind, label or label_of(path))
         with control:
             ui.tooltip(kind.description).props("delay=500 max-width=22rem")
         note = ui.label().classes("field-note")
@@ -89,9 +89,8 @@ def field(
         note.set_visibility(bool(problem or reason))
         _set_class(frame, "is-wrong", problem)
         described = note.html_id if problem or reason else None
-        invalid = "true" if problem else None
-        aria = {"aria-invalid": invalid, "aria-describedby": described}
-        _set_props(control, {"error": bool(problem), "disable": bool(reason), **aria})
+        aria = {"aria-invalid": "true" if problem else None, "aria-describedby": described}
+        set_props(control, {"error": bool(problem), "disable": bool(reason), **aria})
 
     watched(source.changed, tell_problem)
     return frame
@@ -110,33 +109,21 @@ def options_adv(
 
     ``holds``: the paths that the window edits. What is wrong with them is told at the button, which ``Page.go`` finds.
     """
-    with ui.element("div").classes("options-adv") as row:
-        field(source, path, label=label)
-        button = _three_dots(source, label, open, why_not, holds)
-    current_page().controls.update(dict.fromkeys(holds, button))
-    return row
-
-
-def _three_dots(
-    source: Source,
-    label: str,
-    open_window: Callable[[Element], object],
-    why_not: Callable[[], str],
-    holds: Sequence[str],
-) -> Element:
     page = current_page()
 
     async def pressed() -> None:
         if reason := why_not():
             page.tell(reason)
-        elif hasattr(opening := open_window(button), "__await__"):
+        elif hasattr(opening := open(button), "__await__"):
             await opening
 
-    button = ui.button(icon="more_horiz", color=None, on_click=pressed).props("flat").classes("three-dots")
-    button.props["aria-label"] = f"{label} settings"
-    with button:
-        tip = ui.tooltip()
-    words = ui.label().classes("sr-only")
+    with ui.element("div").classes("options-adv") as row:
+        field(source, path, label=label)
+        with ui.button(icon="more_horiz", color=None, on_click=pressed).classes("three-dots") as button:
+            tip = ui.tooltip()
+        words = ui.label().classes("sr-only")
+    button.props("flat").props["aria-label"] = f"{label} settings"
+    page.controls.update(dict.fromkeys(holds, button))
 
     def refresh() -> None:
         reason, wrong = why_not(), " ".join(filter(None, map(source.problem, holds)))
@@ -145,10 +132,10 @@ def _three_dots(
         _set_class(button, "is-off", reason)
         _set_class(button, "is-wrong", wrong)
         described = words.html_id if reason or wrong else None
-        _set_props(button, {"aria-disabled": "true" if reason else None, "aria-describedby": described})
+        set_props(button, {"aria-disabled": "true" if reason else None, "aria-describedby": described})
 
     watched(source.changed, refresh)
-    return button
+    return row
 
 
 def _text_control(source: Source, path: str, kind: FieldType, name: str) -> Element:
@@ -230,7 +217,7 @@ def _set_class(element: Element, name: str, wanted: object) -> None:
     element.classes(name) if wanted else element.classes(remove=name)
 
 
-def _set_props(element: Element, props: Mapping[str, Any]) -> None:
+def set_props(element: Element, props: Mapping[str, Any]) -> None:
     """Set props as values, never as text that is parsed; None removes one. Sends nothing when nothing changed."""
     if any(element.props.get(name) != value for name, value in props.items()):
         with element.props.suspend_updates():
@@ -239,10 +226,7 @@ def _set_props(element: Element, props: Mapping[str, Any]) -> None:
         element.update()
 
 
-_CONTROLS: dict[str, Callable[[Source, str, FieldType, str], Element]] = {
-    "text": _text_control,
-    "number": _text_control,
-    "place": _text_control,
+_CONTROLS: Mapping[str, Callable[[Source, str, FieldType, str], Element]] = {
     "choice": _select_control,
     "flag": _switch_control,
 }

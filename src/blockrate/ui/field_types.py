@@ -60,16 +60,6 @@ def models_in(annotation: object) -> list[type[BaseModel]]:
     return [model for argument in get_args(annotation) for model in models_in(argument)]
 
 
-def all_paths(model: type[BaseModel] = TrainConfig, before: str = "") -> list[str]:
-    """Every setting there is; an entry of a list has the number N: ``concepts.N.path``."""
-    paths = []
-    for name, info in model.model_fields.items():
-        inner = models_in(info.annotation)
-        here = f"{before}{name}" + (".N" if inner and get_origin(info.annotation) is list else "")
-        paths += all_paths(inner[0], f"{here}.") if inner else [here]
-    return paths
-
-
 def _field_type(name: str, info: FieldInfo) -> FieldType:
     types = [_bare(kind) for kind in _alternatives(info.annotation)]
     optional = NoneType in types

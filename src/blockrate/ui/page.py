@@ -1,27 +1,22 @@
 """What every tab builder is given: one browser page and the four things that all pages of the server share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from weakref import WeakKeyDictionary
 
-from nicegui import Client, ui
+from nicegui import Client, Event, ui
 from nicegui.element import Element
 
-if TYPE_CHECKING:
-    from blockrate.ui.media import Media
-    from blockrate.ui.preferences import Preferences
-    from blockrate.ui.session import Session
-    from blockrate.ui.watch import Watch
-
-_pages: WeakKeyDictionary[Client, Page] = WeakKeyDictionary()
+from blockrate.ui.media import Media
+from blockrate.ui.preferences import Preferences
+from blockrate.ui.session import Session
+from blockrate.ui.watch import Watch
 
 
 @dataclass(eq=False)
 class Page:
-    """One browser page. ``controls``: what to focus for a field's path; ``show_tab`` is set by the shell."""
+    """One browser page. ``controls``: what to focus for a field's path; ``tab``, ``show_tab`` are set by the shell."""
 
     session: Session
     watch: Watch
@@ -29,6 +24,8 @@ class Page:
     preferences: Preferences
     controls: dict[str, Element] = field(default_factory=dict)
     show_tab: Callable[[str], None] = lambda tab: None
+    tab: str = ""  # in front
+    turned: Event[[]] = field(default_factory=Event)  # another tab is in front
 
     def enter(self) -> None:
         """Make this the page of the client that is being built."""
@@ -54,6 +51,9 @@ class Page:
         wait = {"info": 4000, "warning": 8000, "error": 12000}[kind]
         close = [{"icon": "close", "color": "white", "round": True, "dense": True, "aria-label": "Close"}]
         ui.notify(text, classes=f"toast toast-{kind}", attrs={"role": role}, timeout=wait, actions=close)
+
+
+_pages: WeakKeyDictionary[Client, Page] = WeakKeyDictionary()
 
 
 def current_page() -> Page:

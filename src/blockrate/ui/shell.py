@@ -26,6 +26,7 @@ TABS = ("Model", "Data", "Training", "Sampling", "Run")
 _NEXT_THEME: dict[str, Literal["auto", "light", "dark"]] = {"auto": "light", "light": "dark", "dark": "auto"}
 _THEMES = {"auto": (None, "brightness_auto"), "light": (False, "light_mode"), "dark": (True, "dark_mode")}
 _COUNTED = "concepts resolution aspect_ratio_bucketing batch_size epochs gradient_accumulation_steps"
+_FILE_BUTTONS = (("Open", "folder_open", open_config), ("Save", "save", save), ("Save as", "save_as", save_as))
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -53,6 +54,7 @@ def build(page: Page, tab: str = "Model") -> None:
         _bottom_bar(page)
 
     def show(name: str) -> None:
+        page.tab = name
         for other, panel in panels.items():
             panel.set_visibility(other == name)
         if not panels[name].default_slot.children:
@@ -61,6 +63,7 @@ def build(page: Page, tab: str = "Model") -> None:
                 _build_tab(name, page)
         tabs.set_value(name)
         shell.run_method("visit", f"/{name.lower()}")
+        page.turned.emit()
 
     for name, panel in panels.items():
         panel.props["role"], panel.props["aria-label"] = "tabpanel", name
@@ -125,11 +128,7 @@ def _config_buttons(page: Page) -> None:
         title.props["title"] = str(page.session.path or page.session.title)
 
     watched(page.session.changed, refresh)
-    for name, icon, action in (
-        ("Open", "folder_open", open_config),
-        ("Save", "save", save),
-        ("Save as", "save_as", save_as),
-    ):
+    for name, icon, action in _FILE_BUTTONS:
         button = ui.button(name, icon=icon, color=None, on_click=lambda action=action: action(page))
         button.props("flat no-caps dense").classes("header-button")
         button.props["aria-label"] = name
