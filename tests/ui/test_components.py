@@ -3,6 +3,7 @@
 import gc
 import math
 from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +14,11 @@ from nicegui.element import Element
 from settings import all_paths
 
 from blockrate.core.errors import ConfigError
+from blockrate.run.process import RunState
+from blockrate.ui import shell
 from blockrate.ui.components import LONGEST_TEXT, field, options_adv, watched
 from blockrate.ui.field_types import as_text, field_type, parse
+from blockrate.ui.history import History
 from blockrate.ui.labels import label_of, option_label
 from blockrate.ui.page import Page
 
@@ -315,3 +319,41 @@ def test_a_closed_window_leaves_nothing_behind() -> None:
     assert not event.callbacks
     client.delete()
     gc.collect()
+
+
+# -- the bottom bar ----------------------------------------------------------------------------------------------------
+
+
+def watch_in(state: str, **facts: Any) -> Any:
+    history = History()
+    for name, value in facts.items():
+        setattr(history, name, value)
+    return SimpleNamespace(state=RunState(state, "It says so."), history=history)
+
+
+@pytest.mark.parametrize(
+    ("watch", "words", "share"),
+    [
+        (watch_in("No run"), "", None),
+        (watch_in("Failed"), "It says so.", None),
+        (watch_in("Finished", total_steps=20, step=20), "It says so.", None),
+        (watch_in("Preparing"), "", 0.0),
+        (watch_in("Preparing", phase="caching", done=1000, total=4000), "Caching 1,000 of 4,000", 0.25),
+        (watch_in("Running", total_steps=2000, step=1000), "Step 1,000 of 2,000", 0.5),
+        (
+            watch_in("Stopping", total_steps=2000, step=1000, _seconds=[1.5] * 10),
+            "Step 1,000 of 2,000 · 25 min left",
+            0.5,
+        ),
+    ],
+)
+def test_the_bottom_bar_says_what_is_done_and_how_long_it_takes(watch: Any, words: str, share: float | None) -> None:
+    assert (shell._doing(watch), shell._share(watch)) == (words, share)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "0 s"), (29, "29 s"), (31, "1 min"), (3569, "59 min"), (3571, "1 h 0 min"), (9000, "2 h 30 min")],
+)
+def test_a_time_is_told_as_it_is_waited_for(seconds: float, words: str) -> None:
+    assert shell.duration(seconds) == words

@@ -40,7 +40,7 @@ async def _open(page: Page) -> bool:
     session, (kind, name) = page.session, await _choose(page)
     if kind == "file" and not name:
         name = await pick(page, kind="file", suffixes=(".json",), start=str(session.path or "")) or ""
-    if not (name or kind == "new") or not await _may_replace(page):
+    if not (name or kind == "new") or not await may_replace(page):
         return False
     match kind:
         case "new":
@@ -57,9 +57,8 @@ async def _save(page: Page, path: Path) -> bool:
     try:
         session.save(path)
     except FileChanged as error:
-        answer = await ask(
-            "Overwrite the file?", str(error), ["Cancel", *["Reload"] * (path == session.path), "Overwrite"]
-        )
+        choices = ["Overwrite", *["Reload"] * (path == session.path), "Cancel"]
+        answer = await ask("Overwrite the file?", str(error), choices)
         if answer == "Reload":
             session.open(path)
         if answer != "Overwrite":
@@ -69,7 +68,8 @@ async def _save(page: Page, path: Path) -> bool:
     return True
 
 
-async def _may_replace(page: Page) -> bool:
+async def may_replace(page: Page) -> bool:
+    """Ask what is to become of changes that are not saved. True if something else may be opened."""
     if not page.session.dirty:
         return True
     question = f"{page.session.title} has changes that are not saved."
