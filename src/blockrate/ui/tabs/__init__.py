@@ -1,6 +1,7 @@
 """The five screens; each module has ``build(page)``. What a screen reads from disk is read in threads."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 from nicegui import Event, background_tasks, ui
@@ -68,3 +69,12 @@ def fields(session: Session, title: str, *paths: str) -> Element:
         for path in paths:
             field(session, path, classes="" if path.endswith(_WIDE) else "half")
         return ui.context.slot.parent
+
+
+def pager(what: str, first: int, count: int, size: int, turn: Callable[[int], object]) -> None:
+    """Buttons to the other pages of a list, where there is more than one page."""
+    if count > size:
+        for word, start in (("Earlier", first - size), ("Later", first + size)):
+            button = ui.button(f"{word} {what}", on_click=partial(turn, start), color=None)
+            button.props("flat no-caps dense").set_enabled(0 <= start < count)
+        ui.label(f"{first + 1:,} to {min(first + size, count):,} of {count:,}")

@@ -16,21 +16,20 @@ from blockrate.ui.components import field, section, watched
 from blockrate.ui.dialogs import ask, icon_button
 from blockrate.ui.page import Page
 from blockrate.ui.picker import pick
-from blockrate.ui.tabs import entries, fields, read_aside, rebuilt
+from blockrate.ui.tabs import entries, fields, pager, read_aside, rebuilt
 from blockrate.ui.tabs.captions import edit_caption
 from blockrate.ui.tabs.survey import Folder, Survey, survey
 
-_FIRST = ("enabled", "type", "name", "path")
-_THEN = ("balancing", "balancing_strategy", "text.prompt_source", "include_subdirectories")
-_RARE = (
-    *("image.enable_crop_jitter", "image.enable_random_flip", "image.enable_fixed_flip", "text.enable_tag_shuffling"),
-    *("text.tag_delimiter", "text.keep_tags_count", "image.enable_resolution_override", "image.resolution_override"),
-    *("image_variations", "text_variations", "loss_weight", "seed"),
-)
-_ALL = ("aspect_ratio_bucketing", "validation", "validate_after", "validate_after_unit", "concept_file_name")
-_SEEN = ("resolution", "aspect_ratio_bucketing", "batch_size", "epochs", "gradient_accumulation_steps")
+_FIRST = "enabled type name path"
+_THEN = "balancing balancing_strategy text.prompt_source include_subdirectories"
+_RARE = """image.enable_crop_jitter image.enable_random_flip image.enable_fixed_flip text.enable_tag_shuffling
+    text.tag_delimiter text.keep_tags_count image.enable_resolution_override image.resolution_override
+    image_variations text_variations loss_weight seed"""
+_ALL = "aspect_ratio_bucketing validation validate_after validate_after_unit concept_file_name"
+_SEEN = "resolution aspect_ratio_bucketing batch_size epochs gradient_accumulation_steps"
 _A_PAGE = 24
 _PIXELS = 320  # of a thumbnail: sharp at 160 on a fine screen
+Question = tuple[int, Concept, tuple[Path, ...]]
 Shown = tuple[Path, str, bool]  # an image, its caption, and whether that can be edited
 
 
@@ -45,7 +44,7 @@ class Data:
     def asked(self) -> tuple[int, TrainConfig]:
         """What a survey depends on: all else may change or be wrong."""
         config = self.session.config or self.session.last_good
-        values = {name: getattr(config, name) for name in _SEEN}
+        values = {name: getattr(config, name) for name in _SEEN.split()}
         return self.looks, TrainConfig.model_construct(concepts=self.concepts(), **values)
 
     def concepts(self) -> list[Concept]:
@@ -83,7 +82,7 @@ def build(page: Page) -> None:
     with ui.element("div").classes("stack"):
         with section("What training sees"), ui.element("div"):
             rebuilt(data.changed, lambda: data.now, partial(_totals, data))
-        fields(page.session, "All images", *_ALL)
+        fields(page.session, "All images", *_ALL.split())
 
 
 def _cards(data: Data, count: int) -> None:
@@ -110,16 +109,16 @@ def _card(data: Data, index: int) -> None:
         if await ask(f"Remove {name}?", "The folder and its files stay.", ["Cancel", "Remove"]) == "Remove":
             session.remove(at)
 
-    with fields(session, f"Concept {index + 1}", *(f"{at}.{name}" for name in _FIRST)):
+    with fields(session, f"Concept {index + 1}", *(f"{at}.{name}" for name in _FIRST.split())):
         icon_button("delete_outline", f"Remove concept {index + 1}", remove).classes("corner")
         facts = ui.label().classes("facts")
-        for name in _THEN:
+        for name in _THEN.split():
             field(session, f"{at}.{name}", classes="half")
         file = field(session, f"{at}.text.prompt_path")
         with ui.expansion("Images and captions", icon="photo_library").classes("fold") as fold:
             Gallery(data, index, fold)
         with ui.expansion("More settings", icon="tune").classes("fold"), ui.element("div").classes("card-body"):
-            for name in _RARE:
+            for name in _RARE.split():
                 field(session, f"{at}.{name}", classes="half")
 
     def refresh() -> None:
@@ -163,60 +162,58 @@ class Gallery:
 
     def __init__(self, data: Data, index: int, fold: ui.expansion) -> None:
         self.data, self.index, self.fold, self.first = data, index, fold, 0
-        self.grid = ui.element("ul").classes("gallery")
-        with ui.element("div").classes("pager") as self.pager:
-            self.buttons = [
-                ui.button(f"{word} images", on_click=partial(self.turn, by), color=None).props("flat no-caps dense")
-                for word, by in (("Earlier", -_A_PAGE), ("Later", _A_PAGE))
-            ]
-            self.place = ui.label()
-        fold.on_value_change(partial(self.turn, 0))
+        self.grid, self.pager = ui.element("ul").classes("gallery"), ui.element("div").classes("pager")
+        fold.on_value_change(data.changed.emit)
         read_aside(data.changed, self.asked, _captions, self.show)
 
-    def turn(self, by: int) -> None:
-        """Show earlier or later images."""
-        self.first += by
-        self.data.changed.emit()
+    def images(self) -> tuple[Path, ...]:
+        """What there is to show: nothing while the fold is closed."""
+        return self.data.folder(self.index).images if self.fold.value else ()
 
-    def asked(self) -> tuple[int, Concept, tuple[Path, ...]]:
-        """Which images to show: none while the fold is closed."""
+    def asked(self) -> Question:
+        """Which images to show, and whose."""
         looks, config = self.data.asked()
-        images = self.data.folder(self.index).images if self.fold.value else ()
-        self.first = max(0, min(self.first, (len(images) - 1) // _A_PAGE * _A_PAGE))
-        shown = images[self.first : self.first + _A_PAGE]
-        last = self.first + len(shown)
-        self.pager.set_visibility(len(images) > _A_PAGE)
-        self.place.set_text(f"{self.first + 1:,} to {last:,} of {len(images):,}")
-        for button, more in zip(self.buttons, (self.first > 0, last < len(images)), strict=True):
-            button.set_enabled(more)
-        return looks, [*config.concepts, Concept()][min(self.index, len(config.concepts))], shown
+        self.first = max(0, min(self.first, (len(self.images()) - 1) // _A_PAGE * _A_PAGE))
+        concept = [*config.concepts, Concept()][min(self.index, len(config.concepts))]
+        return looks, concept, self.images()[self.first : self.first + _A_PAGE]
+
+    def turn(self, first: int) -> None:
+        """Show another page."""
+        self.first = first
+        self.data.changed.emit()
 
     def show(self, captions: list[Shown]) -> None:
         """Lay the thumbnails out."""
+        unseen = ""
         self.grid.clear()
+        self.pager.clear()
         with self.grid:
-            try:
-                for image in captions:
+            for image in captions:
+                try:
                     self._thumbnail(*image)
-            except ConfigError as error:  # outside the roots
-                ui.label(f"No thumbnails: {error.problem}. {error.cure}").classes("field-note")
+                except ConfigError as error:  # outside the roots
+                    unseen = f"No thumbnails: {error.problem}. {error.cure}"
+        with self.pager:
+            ui.label(unseen).classes("field-note").set_visibility(bool(unseen))
+            pager("images", self.first, len(self.images()), _A_PAGE, self.turn)
 
     def _thumbnail(self, path: Path, caption: str, editable: bool) -> None:
         url = self.data.page.media.file_url(path, size=_PIXELS)
+        name = path.name.encode(errors="replace").decode()  # a name need not be UTF-8, and a browser wants no other
 
         async def edit() -> None:
             if await edit_caption(self.data.page, path, url):
                 self.data.look_again()
 
         with ui.element("li"), ui.element("button" if editable else "div").classes("thumbnail") as frame:
-            ui.element("img").props.update({"src": url, "alt": path.name, "loading": "lazy"})
+            ui.element("img").props.update({"src": url, "alt": name, "loading": "lazy"})
             ui.label(caption or "No caption").classes("" if caption else "is-missing")
         if editable:
-            frame.props.update({"type": "button", "aria-label": f"Edit the caption of {path.name}"})
+            frame.props.update({"type": "button", "aria-label": f"Edit the caption of {name}"})
             frame.on("click", edit)
 
 
-def _captions(question: tuple[int, Concept, tuple[Path, ...]]) -> Iterator[list[Shown]]:
+def _captions(question: Question) -> Iterator[list[Shown]]:
     _, concept, images = question
     yield [(path, _caption(concept, path), concept.text.prompt_source == "sample") for path in images]
 

@@ -50,12 +50,12 @@ def build(page: Page) -> None:
                     button.props("outline no-caps dense")
         fields(session, "Output", *_OUTPUT)
         fields(session, "Parts", *(f"{part}.{name}" for part in _PARTS for name in ("weight_dtype", "model_name")))
-        fields(session, "Captions", *_TEXT)
     with ui.element("div").classes("stack"):
         with section("Check"), ui.element("div").classes("check") as found:
             found.props["aria-live"] = "polite"
             read_aside(session.changed, lambda: (session.config, session.plan), check, partial(_show, found))
         fields(session, "Run", *_RUN)
+        fields(session, "Captions", *_TEXT)
 
 
 def _show(place: Element, answer: Checked) -> None:

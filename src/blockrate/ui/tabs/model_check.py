@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import astuple
 from functools import cache
 from pathlib import Path
@@ -116,7 +117,7 @@ def _what(config: TrainConfig) -> Finding:
 
 def _where(config: TrainConfig) -> Iterator[Finding]:
     """Tell where the parts lie, how large they are, and which are missing."""
-    hub, toy, repos = _hub_cache(), Path(config.cache_dir) / "models" / TOY, list[str]()
+    (hub, token), toy, repos = _hub(), Path(config.cache_dir) / "models" / TOY, list[str]()
 
     def folder_of(name: str, parts: list[str]) -> Path:
         if name == TOY or Path(name).is_dir():
@@ -139,30 +140,27 @@ def _where(config: TrainConfig) -> Iterator[Finding]:
         names, what = ", ".join(dict.fromkeys(repos)), "all of it" if len(coming) == len(PARTS) else ", ".join(coming)
         yield Finding("Note", f"Not on this computer yet: {what}. The first start downloads it from {names}.")
     if coming and _GATED in repos:
-        yield _licence()
+        yield _licence(token)
 
 
-def _licence() -> Finding:
-    known = "HF_TOKEN" in os.environ or Path(os.environ.get("HF_TOKEN_PATH", _hub_home() / "token")).is_file()
+def _licence(token: Path) -> Finding:
+    known = "HF_TOKEN" in os.environ or token.is_file()
     login = "You are logged in." if known else "No login was found here: log in by `hf auth login`, or set HF_TOKEN."
     text = f"{_GATED} needs its licence accepted, once, at https://huggingface.co/{_GATED}. {login}"
     return Finding("Note" if known else "Problem", text)
 
 
-def _hub_home() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("HF_HOME") or Path(cache) / "huggingface").expanduser()
-
-
-def _hub_cache() -> Path:
-    return Path(os.environ.get("HF_HUB_CACHE") or _hub_home() / "hub").expanduser()
+def _hub() -> tuple[Path, Path]:
+    """Return where the hub's client keeps models and the login, by its own rules."""
+    seen = os.environ.get
+    home = seen("HF_HOME") or os.path.join(seen("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    places = seen("HF_HUB_CACHE") or os.path.join(home, "hub"), seen("HF_TOKEN_PATH") or os.path.join(home, "token")
+    return Path(os.path.expanduser(places[0])), Path(os.path.expanduser(places[1]))
 
 
 def _snapshot(hub: Path, repo: str) -> Path:
     """Return the folder of the newest snapshot of a hub model, which need not be there."""
-    place = hub / f"models--{repo.replace('/', '--')}"
-    try:
+    place, revision = hub / f"models--{repo.replace('/', '--')}", "none"
+    with suppress(OSError, ValueError):
         revision = (place / "refs" / "main").read_text("utf-8").strip()
-    except (OSError, ValueError):
-        revision = "none"
     return place / "snapshots" / revision

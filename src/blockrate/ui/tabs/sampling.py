@@ -8,7 +8,7 @@ from nicegui import ui
 from blockrate.ui.components import field, section
 from blockrate.ui.dialogs import icon_button
 from blockrate.ui.page import Page
-from blockrate.ui.tabs import entries, fields, rebuilt
+from blockrate.ui.tabs import entries, fields, pager, rebuilt
 
 _A_PAGE = 10
 _COLUMNS = ("enabled", "prompt", "width", "height", "seed", "diffusion_steps", "cfg_scale")
@@ -54,11 +54,7 @@ class Prompts:
         """Lay out what stands below the rows."""
         count, first = state
         ui.button("Add a prompt", icon="add", on_click=self.add).props("no-caps unelevated")
-        if count > _A_PAGE:
-            for word, start in (("Earlier", first - _A_PAGE), ("Later", first + _A_PAGE)):
-                button = ui.button(f"{word} prompts", on_click=partial(self.turn, start), color=None)
-                button.props("flat no-caps dense").set_enabled(0 <= start < count)
-            ui.label(f"{first + 1} to {self.places().stop} of {count}")
+        pager("prompts", first, count, _A_PAGE, self.turn)
 
     def turn(self, first: int) -> None:
         """Go to another page."""
