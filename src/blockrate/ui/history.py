@@ -56,7 +56,7 @@ class History:
         self.groups: list[Json] = []  # of the optimizer, from the run's own start
         self.first_trained_block = ""
         self.names: list[str] = []  # blocks and other, model order
-        self.frozen: set[str] = set()
+        self.frozen: list[str] = []
         self.samples: dict[int, list[str]] = {}
         self.exports: list[str] = []
         self.checkpoint = ""  # the newest
@@ -77,7 +77,7 @@ class History:
 
     def know_blocks(self, names: Iterable[str], frozen: Iterable[str]) -> None:
         """Give blocks a row that the optimizer never hears of. ``frozen``: those at 0.0; else the filter left none."""
-        self.frozen = set(frozen)
+        self.frozen = list(frozen)
         self._see(names)
 
     @property
@@ -159,5 +159,6 @@ class History:
 
 
 def _mean(rows: list[Row]) -> Row:
-    known = {name: [value for row in rows if (value := row.get(name)) is not None] for row in rows for name in row}
+    names = dict.fromkeys(name for row in rows for name in row)
+    known = {name: [value for row in rows if (value := row.get(name)) is not None] for name in names}
     return {name: sum(values) / len(values) if values else None for name, values in known.items()}
