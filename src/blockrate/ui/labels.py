@@ -1,4 +1,4 @@
-"""Words for settings and their values: one rule, and a table where the rule reads badly."""
+"""Words for settings, their values and times: by rule, and by a table where the rule reads badly."""
 
 import json
 from pathlib import Path
@@ -23,6 +23,14 @@ def option_label(value: str | bool | None) -> str:
 def sentence(text: str) -> str:
     """The text with a large first letter, the others as they are."""
     return text[:1].upper() + text[1:]
+
+
+def duration(seconds: float) -> str:
+    """A time that can be waited for: 40 s, 19 min, 2 h 5 min."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
 def _words(name: str) -> str:

@@ -1,0 +1,101 @@
+"""The charts of the Run tab. The browser keeps what it has: after the first time only what is new is sent."""
+
+from collections.abc import Callable
+
+from nicegui import Event, ui
+from nicegui.element import Element
+
+from blockrate.ui.components import section, set_props, watched
+from blockrate.ui.history import Row, Series
+from blockrate.ui.watch import Watch
+
+KINDS = {"grad_norms": "Gradient norm", "learning_rates": "Learning rate", "update_ratios": "Relative update"}
+_SMOOTHING = 90  # of 99
+
+
+class LossChart(Element, component="static/loss_chart.js"):
+    """Losses by step; the browser smooths them."""
+
+
+class HeatMap(Element, component="static/heat_map.js"):
+    """A value of every block by steps."""
+
+
+class Feed:
+    """Sends series to a chart: whole at first and when they were thinned out, else what came since."""
+
+    def __init__(self, chart: Element, changed: Event[[]], refresh: Callable[["Feed"], object]) -> None:
+        self._chart, self._ready = chart, False
+        self._has: dict[str, tuple[tuple[object, ...], int]] = {}  # by name: which series, how much of it
+
+        def begin() -> None:
+            self._ready, self._has = True, {}
+            refresh(self)
+
+        chart.on("ready", begin)  # what is sent before the chart is there would be lost
+        watched(changed, lambda: refresh(self))
+
+    def send(self, name: str, series: Series, row: Callable[[Row], object], *key: object) -> None:
+        """Send what the chart lacks, each row as ``row`` makes it; another ``key`` makes it another series."""
+        now, rows = (*key, series, series.revision), series.rows
+        before, count = self._has.get(name, ((), 0))
+        start = count if before == now else 0
+        if self._ready and (before != now or start < len(rows)):
+            self._chart.run_method("take", name, start, series.steps[start:], [row(values) for values in rows[start:]])
+            self._has[name] = now, len(rows)
+
+
+def loss_card(watch: Watch, changed: Event[[]]) -> None:
+    """Show the loss: raw, smoothed, and of the validation."""
+
+    def refresh(feed: Feed) -> None:
+        card.set_visibility(bool(watch.history.losses.steps))
+        for name, series in (("raw", watch.history.losses), ("validation", watch.history.validations)):
+            feed.send(name, series, lambda row: _short(row.get("loss")))
+
+    with ui.element("div") as card, section("Loss"):
+        choices, chart = ui.element("div").classes("chart-choices"), LossChart()
+        set_props(chart, {"smoothing": _SMOOTHING / 100, "log": False})
+        Feed(chart, changed, refresh)
+    with choices:
+        ui.label("Smoothing").classes("dim")
+        slider("Smoothing", 99, _SMOOTHING, lambda value: set_props(chart, {"smoothing": value / 100}))
+        ui.switch("Log scale", on_change=lambda event: set_props(chart, {"log": event.value is True}))
+
+
+def heat_card(watch: Watch, changed: Event[[]]) -> None:
+    """Show what each block does, in one of three ways."""
+
+    def refresh(feed: Feed) -> None:
+        history, kind, names = watch.history, str(choice.value), tuple(watch.history.names)
+        card.set_visibility(bool(history.blocks["learning_rates"].steps))
+        frozen = sorted(set(names) - history.trained)
+        looks = {"names": names, "frozen": frozen, "log": kind != "learning_rates", "what": KINDS[kind]}
+        set_props(chart, looks)
+        feed.send("blocks", history.blocks[kind], lambda row: [_short(row.get(name)) for name in names], names)
+
+    with ui.element("div") as card, section("By block"):
+        choice = ui.radio(KINDS, value="grad_norms").props("inline dense").classes("chart-choices")
+        choice.props["aria-label"] = "What is shown by block"
+        chart = HeatMap()
+        feed = Feed(chart, changed, refresh)
+        choice.on_value_change(lambda: refresh(feed))
+
+
+def slider(name: str, most: int, value: int, on_input: Callable[[int], object]) -> Element:
+    """A slider of whole numbers from 0, the browser's own."""
+    control = ui.element("input").classes("slider")
+    control.props.update({"type": "range", "max": most, "value": value, "aria-label": name})
+
+    def take(text: object) -> None:
+        if str(text).isdecimal() and int(str(text)) <= control.props["max"]:
+            with control.props.suspend_updates():  # the browser has it
+                control.props["value"] = int(str(text))
+            on_input(control.props["value"])
+
+    control.on("input", lambda event: take(event.args), js_handler="(event) => emit(event.target.value)")
+    return control
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
