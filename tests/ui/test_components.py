@@ -19,7 +19,7 @@ from blockrate.ui import shell
 from blockrate.ui.components import LONGEST_TEXT, field, options_adv, watched
 from blockrate.ui.field_types import as_text, field_type, parse
 from blockrate.ui.history import History
-from blockrate.ui.labels import label_of, option_label
+from blockrate.ui.labels import duration, label_of, option_label
 from blockrate.ui.page import Page
 
 
@@ -356,4 +356,4 @@ def test_the_bottom_bar_says_what_is_done_and_how_long_it_takes(watch: Any, word
     [(0.2, "0 s"), (29, "29 s"), (31, "1 min"), (3569, "59 min"), (3571, "1 h 0 min"), (9000, "2 h 30 min")],
 )
 def test_a_time_is_told_as_it_is_waited_for(seconds: float, words: str) -> None:
-    assert shell.duration(seconds) == words
+    assert duration(seconds) == words

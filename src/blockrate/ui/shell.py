@@ -1,8 +1,6 @@
 """The frame around every tab: header, tabs with their counts of problems, what the run does, Start and Stop."""
 
 from contextlib import suppress
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -12,17 +10,16 @@ from nicegui.element import Element
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError
 from blockrate.ui.components import heading, watched
-from blockrate.ui.labels import sentence
+from blockrate.ui.labels import duration, sentence
 from blockrate.ui.open_save import open_config, save, save_as
 from blockrate.ui.page import Page
 from blockrate.ui.starting import start, tab_of
-from blockrate.ui.tabs import read_aside
+from blockrate.ui.tabs import data, model, read_aside, run, sampling, training
 from blockrate.ui.tabs.survey import Survey, survey
 from blockrate.ui.watch import ALIVE, Watch
 
-__all__ = ["TABS", "Page", "build"]
-
-TABS = ("Model", "Data", "Training", "Sampling", "Run")
+_MODULES = {"Model": model, "Data": data, "Training": training, "Sampling": sampling, "Run": run}
+TABS = tuple(_MODULES)
 _NEXT_THEME: dict[str, Literal["auto", "light", "dark"]] = {"auto": "light", "light": "dark", "dark": "auto"}
 _THEMES = {"auto": (None, "brightness_auto"), "light": (False, "light_mode"), "dark": (True, "dark_mode")}
 _COUNTED = "concepts resolution aspect_ratio_bucketing batch_size epochs gradient_accumulation_steps"
@@ -60,7 +57,7 @@ def build(page: Page, tab: str = "Model") -> None:
         if not panels[name].default_slot.children:
             with panels[name]:
                 heading(name, 1).classes("sr-only")
-                _build_tab(name, page)
+                _MODULES[name].build(page)
         tabs.set_value(name)
         shell.run_method("visit", f"/{name.lower()}")
         page.turned.emit()
@@ -71,14 +68,6 @@ def build(page: Page, tab: str = "Model") -> None:
     tabs.on_value_change(lambda event: page.show_tab(str(event.value)))
     _connect(page, shell)
     page.show_tab(tab.capitalize())
-
-
-def _build_tab(name: str, page: Page) -> None:
-    module = f"blockrate.ui.tabs.{name.lower()}"
-    if find_spec(module) is None:
-        ui.label("not built yet")
-    else:
-        import_module(module).build(page)
 
 
 def _connect(page: Page, shell: Shell) -> None:
@@ -227,14 +216,6 @@ def _share(watch: Watch) -> float | None:
     preparing = watch.state.name == "Preparing" or not history.total_steps
     done, of = (history.done, history.total) if preparing else (history.step, history.total_steps)
     return done / of if of else 0.0
-
-
-def duration(seconds: float) -> str:
-    """A time that can be waited for: 40 s, 19 min, 2 h 5 min."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
 def _counted(page: Page) -> TrainConfig:
