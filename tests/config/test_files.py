@@ -105,6 +105,8 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path):
         ({"train_dtype": "FLOAT_16"}, ["train_dtype", "BFLOAT_16"]),
         ({"min_noising_strength": 0.5, "max_noising_strength": 0.5}, ["min_noising_strength", "0.5"]),
         ({"mse_strength": 0}, ["mse_strength"]),
+        ({"layer_filter": "ok,attn(", "layer_filter_regex": True}, ["layer_filter: 'attn('", "position 4"]),
+        ({"transformer": {"train": False}}, ["transformer.train", "nothing would train", "Switch it on."]),
         ({"resolution": "big"}, ["resolution", "'big'"]),
         (
             {"concepts": [{"image": {"enable_resolution_override": True, "resolution_override": "1"}}]},
@@ -125,6 +127,8 @@ def test_everything_wrong_is_told_at_once(tmp_path):
     assert "4 settings are wrong" in text
     for name in ("epochs", "foo", "masked_training", "optimizer.beta1"):
         assert f"  {name}: " in text
+    contradicting = '{"mse_strength": 0, "layer_filter": "(", "layer_filter_regex": true}'
+    assert "2 settings are wrong" in message(written(tmp_path, contradicting))
 
 
 def test_set_reaches_every_place(tmp_path):

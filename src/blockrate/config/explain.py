@@ -47,9 +47,12 @@ def contradictions(config: TrainConfig) -> list[ConfigError]:
 
 def _of_method(config: TrainConfig) -> Iterator[ConfigError]:
     part, method, form = config.transformer, config.training_method, config.output_model_format
-    if not part.train or (part.stop_training_after == 0 and part.stop_training_after_unit != "NEVER"):
-        where = "transformer.stop_training_after" if part.train else "transformer.train"
-        yield ConfigError(where, "lets nothing train", "Set transformer.train to true and let it stop later or never.")
+    if not part.train:
+        problem = "is off, so nothing would train, whatever the layer filter and the rates say"
+        yield ConfigError("transformer.train", problem, "Switch it on.")
+    elif part.stop_training_after == 0 and part.stop_training_after_unit != "NEVER":
+        problem = "is 0, so nothing would train"
+        yield ConfigError("transformer.stop_training_after", problem, "Use a larger number, or the unit NEVER.")
     if (method == "LORA") != form.endswith("_LORA"):
         fitting = "DIFFUSERS_LORA or KOHYA_LORA" if method == "LORA" else "DIFFUSERS"
         yield ConfigError("output_model_format", f"{form} does not go with {method}", f"Set it to {fitting}.")
@@ -80,6 +83,10 @@ def _of_optimizer(config: TrainConfig) -> Iterator[ConfigError]:
 
 
 def _of_values(config: TrainConfig) -> Iterator[ConfigError]:
+    try:
+        config.layer_filter_in_effect()
+    except ConfigError as error:
+        yield error
     if config.min_noising_strength >= config.max_noising_strength:
         problem = f"{config.min_noising_strength} is not below max_noising_strength, {config.max_noising_strength}"
         yield ConfigError("min_noising_strength", problem, "Use 0.0 and 1.0.")
