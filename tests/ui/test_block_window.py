@@ -118,7 +118,7 @@ def faders(training: Callable[..., Faders]) -> Faders:
     return training().open()
 
 
-def test_every_block_has_a_fader_with_its_key_as_name(faders: Faders) -> None:
+def test_every_block_has_a_fader_that_tells_its_name_its_value_and_the_rate_it_comes_to(faders: Faders) -> None:
     assert list(faders.values()) == [*FLUX.names, "other"]
     assert set(faders.values().values()) == {1.0}
     for name, count in {"Double blocks 0-18": 19, "Single blocks 0-37": 38, "Other weights": 1}.items():
@@ -130,9 +130,6 @@ def test_every_block_has_a_fader_with_its_key_as_name(faders: Faders) -> None:
     expect(other).to_have_attribute("aria-disabled", "true")
     expect(other).to_have_attribute("aria-valuetext", "The layer filter leaves none")
     assert nameless(faders.page) == []
-
-
-def test_a_fader_tells_its_value_and_the_rate_it_comes_to(faders: Faders) -> None:
     slider = faders.slider("single_block_12")
     faders.press("single_block_12", *"0.35")
     expect(slider).to_have_attribute("aria-valuetext", "0.35, learning rate 3.50e-05")
@@ -174,13 +171,12 @@ def test_a_drag_of_sixty_moves_is_one_event_also_after_five_openings(training: C
     assert set(faders.values().values()) == {1.0}
 
 
-def test_a_quick_pointer_skips_no_fader(faders: Faders) -> None:
+def test_a_quick_pointer_skips_no_fader_and_a_stroke_stays_in_its_bank_and_snaps_to_the_ends(faders: Faders) -> None:
     faders.drag(faders.point("single_block_5", 0.5), faders.point("single_block_25", 0.5), steps=2)
     values = faders.values()
     assert all(values[f"single_block_{index}"] == pytest.approx(0.5, abs=0.02) for index in range(5, 26))
-
-
-def test_a_stroke_stays_in_its_bank_and_snaps_to_the_ends(faders: Faders) -> None:
+    faders.button("Reset All to 1.0").click()
+    faders.says("All at 1.0")
     faders.drag(faders.point("double_block_15", 0.5), faders.point("single_block_6", 0.01))
     values = faders.values()
     assert values["double_block_18"] == 0.0

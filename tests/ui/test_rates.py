@@ -59,11 +59,11 @@ def test_undoing_everything_and_redoing_everything_come_back_to_the_ends(steps: 
     for change, merge in steps:
         draft.commit(change, merge)
     end = draft.state
-    while draft.undo():
+    while draft.step(-1):
         pass
     assert draft.state == opened
     assert not draft.dirty
-    while draft.redo():
+    while draft.step(1):
         pass
     assert draft.state == end
 
@@ -93,7 +93,7 @@ def test_a_rate_of_many_digits_is_untouched_until_it_is_really_moved() -> None:
     assert not draft.commit({"double_block_0": 0.1235})
     draft.draw("Only these blocks", draft.select("double 0"), [])
     assert draft.state["double_block_0"] == 0.123456
-    draft.undo()
+    draft.step(-1)
     draft.commit({"double_block_1": 1.0})
     assert draft.state == {"double_block_0": 0.123456}
 
@@ -111,11 +111,11 @@ def test_keys_pressed_on_one_fader_are_one_step_and_a_gesture_between_parts_them
         draft.commit({"double_block_0": value}, "key 1")
     draft.commit({"double_block_1": 0.5})
     draft.commit({"double_block_0": 0.8}, "key 1")
-    draft.undo()
+    draft.step(-1)
     assert draft.values["double_block_0"] == 0.85
-    draft.undo()
+    draft.step(-1)
     assert draft.values["double_block_1"] == 1.0
-    draft.undo()
+    draft.step(-1)
     assert draft.values["double_block_0"] == 1.0
     assert draft.undoable == (False, True)
 
@@ -125,7 +125,7 @@ def test_two_hundred_steps_can_be_undone() -> None:
     for step in range(UNDO_STEPS + 50):
         draft.commit({"double_block_0": 0.001 * (step + 1)})
     undone = 0
-    while draft.undo():
+    while draft.step(-1):
         undone += 1
     assert undone == UNDO_STEPS == 200
     assert draft.values["double_block_0"] == 0.05
@@ -141,8 +141,8 @@ def test_resetting_removes_what_is_wrong_too_and_can_be_undone() -> None:
     draft.replace({})
     assert draft.state == {}
     assert draft.problem == ""
-    draft.undo()
-    draft.undo()
+    draft.step(-1)
+    draft.step(-1)
     assert draft.state == wrong
 
 
@@ -185,7 +185,7 @@ def test_a_shape_moves_the_chosen_blocks_in_one_step(title: str) -> None:
     inside = {f"single_block_{index}" for index in range(3, 10)}
     assert moved
     assert moved <= inside if title != "Only these blocks" else not moved & inside
-    draft.undo()
+    draft.step(-1)
     assert draft.state == {"double_block_0": 0.5}
 
 

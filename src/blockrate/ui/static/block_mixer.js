@@ -5,6 +5,7 @@ const SMALLEST = 1e-4; // what is not 0 never becomes 0 by rounding: that would 
 const NEAR = 7; // pixels: a press this near to a cap grasps it; half of it is still no move
 const [TAP, TYPING] = [350, 600]; // milliseconds between the taps of a double tap, between typed digits
 const LONGEST_ROW = 19; // faders in a row of a phone
+const BANKS = { double: ["Double blocks", "image + text"], single: ["Single blocks", "merged stream"], other: ["Other", "weights"] };
 const ICE = "❄\uFE0E"; // as text, not as a coloured picture
 const STEPS = { ArrowUp: 0.05, ArrowDown: -0.05, PageUp: 0.25, PageDown: -0.25 };
 const VALUES = { Home: 0, End: 1, Delete: 0, Backspace: 1 };
@@ -15,14 +16,15 @@ const range = (a, b) => Array.from({ length: Math.abs(b - a) + 1 }, (_, k) => Ma
 const union = (a, b) => [...new Set([...a, ...b])].sort((one, other) => one - other);
 
 export default {
-  // banks: {key, name, hint, places}; names; values; selected: names; base: learning rate; off: why "other" has no
-  // use, or ""; steps: [can undo, can redo]; said: [number, news for a screen reader]; version: counts what was sent.
-  props: ["banks", "names", "values", "selected", "base", "off", "steps", "said", "version"],
+  // names; values; selected: names; base: learning rate; off: why "other" has no use, or ""; steps: [can undo, can redo];
+  // said: [number, news for a screen reader]; version: counts what the server sent.
+  props: ["names", "values", "selected", "base", "off", "steps", "said", "version"],
   emits: ["commit", "select", "undo", "redo", "copied"],
   template: `
     <div class="mixer" :class="{ 'is-busy': busy }" :data-selection="chosen.length || null" @clear-selection="select([])">
       <div class="mixer-bar">
-        <p v-if="shown < 0" class="mixer-readout dim">Drag across the faders to draw · drag the numbers to select · Shift for a straight line</p>
+        <p v-if="shown < 0 && chosen.length" class="mixer-readout dim">{{ chosen.length }} selected – drag one and they move together</p>
+        <p v-else-if="shown < 0" class="mixer-readout dim">Drag across the faders to draw · drag the numbers to select · Shift for a straight line</p>
         <p v-else class="mixer-readout">
           <b>{{ label(shown) }}</b> <span v-if="isOff(shown)">{{ off }}</span><span v-else class="mono">×{{ text(vals[shown]) }}</span>
           <span v-if="vals[shown] && !isOff(shown)" class="mono">LR {{ rate(shown) }}</span>
@@ -65,8 +67,8 @@ export default {
       <div class="sr-only" aria-live="polite">{{ news }}</div>
     </div>`,
   data() {
-    const shown = { chosen: [], news: "", roving: 0, hot: -1, inside: false, busy: false, narrow: false, typed: null };
-    return { vals: [...this.values], can: [...this.steps], ...shown };
+    const start = { vals: [...this.values], can: [...this.steps], chosen: [], roving: 0, hot: -1 };
+    return { ...start, inside: false, busy: false, narrow: false, typed: null, news: "" };
   },
   created() {
     // What gestures, double taps, typing and undo steps remember from event to event; nothing of it is shown.
@@ -78,14 +80,14 @@ export default {
     this.narrow = phone.matches;
     (this.$el.closest("[role=dialog]") ?? this.$el).addEventListener("keydown", this.shortcut, until);
   },
-  beforeUnmount() {
-    this.end.abort();
-  },
+  beforeUnmount() { this.end.abort(); },
   computed: {
     layout() {
-      return this.banks.map((bank) => {
-        const { length } = bank.places, rows = this.narrow ? Math.ceil(length / LONGEST_ROW) : 1, long = Math.ceil(length / rows);
-        return { ...bank, rows: range(0, rows - 1).map((k) => bank.places.slice(k * long, (k + 1) * long)) };
+      return Object.entries(BANKS).flatMap(([key, [title, hint]]) => {
+        const places = this.names.flatMap((name, i) => (name.startsWith(key) ? [i] : [])), { length } = places;
+        const rows = this.narrow ? Math.ceil(length / LONGEST_ROW) : 1, long = Math.ceil(length / rows);
+        const name = key === "other" ? title : `${title} 0-${length - 1}`, bank = { key, name, hint, places };
+        return length ? { ...bank, rows: range(0, rows - 1).map((k) => places.slice(k * long, (k + 1) * long)) } : [];
       });
     },
     all() { return { places: range(0, this.names.length - 2) }; },
@@ -103,21 +105,14 @@ export default {
   },
   methods: {
     // -- what is shown and said
-    text(value) {
-      if (value && value < 0.1) return value.toPrecision(2);
-      return value > 0.99 && value < 1 ? `${tidy(value)}` : value.toFixed(2);
-    },
+    text(value) { return value && value < 0.1 ? value.toPrecision(2) : value > 0.99 && value < 1 ? `${tidy(value)}` : value.toFixed(2); },
     rate(i) { return (this.base * this.vals[i]).toExponential(2).replace(/e([+-])(\d)$/, "e$10$2"); },
-    spoken(i) {
-      if (this.isOff(i)) return this.off;
-      return this.vals[i] ? `${this.text(this.vals[i])}, learning rate ${this.rate(i)}` : "frozen";
-    },
+    spoken(i) { return this.isOff(i) ? this.off : this.vals[i] ? `${this.text(this.vals[i])}, learning rate ${this.rate(i)}` : "frozen"; },
     isOff(i) { return Boolean(this.off) && this.names[i] === "other"; },
     bankOf(i) { return this.layout.findIndex((bank) => bank.places.includes(i)); },
     label(i) { return this.names[i] === "other" ? "other weights" : this.names[i].replace("_block_", " "); },
     look(i) {
-      const here = { "is-hot": i === this.shown, "is-chosen": this.chosen.includes(i) };
-      return { ...here, "is-frozen": !this.vals[i], "is-off": this.isOff(i) };
+      return { "is-hot": i === this.shown, "is-chosen": this.chosen.includes(i), "is-frozen": !this.vals[i], "is-off": this.isOff(i) };
     },
     frozen({ places }) { return places.filter((i) => !this.vals[i]).length; },
     count(bank, of, word) {
@@ -135,10 +130,7 @@ export default {
       });
       return { area, line };
     },
-    tell(news) {
-      this.news = "";
-      this.$nextTick(() => (this.news = news)); // the same words twice are news twice
-    },
+    tell(news) { Object.assign(this, { news: "" }).$nextTick(() => (this.news = news)); }, // the same words twice are news twice
     // -- what the server hears
     changes(start) { return this.vals.flatMap((value, i) => (value === start[i] ? [] : [[i, value]])); },
     commit(start, merge) {
@@ -148,10 +140,7 @@ export default {
       this.$emit("commit", { changes, merge, version: this.version });
     },
     step(k) { if (this.can[k]) this.$emit(["undo", "redo"][k]); },
-    choose(indices) {
-      this.chosen = indices.filter((i) => !this.isOff(i));
-      this.turn += 1;
-    },
+    choose(indices) { Object.assign(this, { chosen: indices.filter((i) => !this.isOff(i)), turn: this.turn + 1 }); },
     select(indices) {
       this.choose(indices);
       if (this.chosen.length > 1) this.tell(`${this.chosen.length} selected`);

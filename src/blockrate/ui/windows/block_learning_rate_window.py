@@ -13,12 +13,12 @@ from nicegui.element import Element
 from blockrate.config.files import find_problems
 from blockrate.config.model_files import model_spec
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
-from blockrate.config.plan import Plan, make_plan
+from blockrate.config.plan import Plan, make_plan, matching_layers
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import BlockrateError, ConfigError
+from blockrate.core.blocks import block_of
+from blockrate.core.errors import BlockrateError, ConfigError, WriteError
 from blockrate.core.families import FAMILIES
 from blockrate.core.layer_filter import PRESETS, split_patterns
-from blockrate.core.module_table import modules
 from blockrate.core.multipliers import KEY, complete, selection_text
 from blockrate.ui.components import watched
 from blockrate.ui.dialogs import ask, choice_buttons, small_dialog
@@ -63,20 +63,14 @@ def _usable_config(session: Session) -> TrainConfig:
     return session.config or session.last_good
 
 
-def _other_trains(config: TrainConfig) -> bool:
-    """Whether the layer filter leaves anything outside the blocks."""
-    chosen, any_kind = config.layer_filter_in_effect(), config.training_method == "FINE_TUNE"
-    outside = [module for module in modules(model_spec(config)) if not module.block and (module.linear or any_kind)]
-    return any(chosen.matches(module.name) for module in outside)
-
-
 class BlockLearningRateWindow(Window):
     """The window over the rates of the open config."""
 
     def __init__(self, page: Page, opener: Element) -> None:
         self._session, self._config = page.session, _usable_config(page.session)
         layout, opened = model_spec(self._config).layout, page.session.get(KEY)
-        self._rates = RatesDraft(layout, opened, other_trains=_other_trains(self._config))
+        other_trains = not all(map(block_of, matching_layers(self._config)[0]))
+        self._rates = RatesDraft(layout, opened, other_trains=other_trains)
         super().__init__(
             page,
             "Block Learning Rate",
@@ -94,8 +88,8 @@ class BlockLearningRateWindow(Window):
             self._offer_left()
             self._refusal, self._wrong = (ui.label().classes(f"rates-note {kind}") for kind in ("", "is-wrong"))
             self._mixer = BlockMixer(self._rates, drawn=self._drawn, selected=self._show_selection)
-            self._mixer.on("undo", lambda: self._do(self._rates.undo, "Undone"))
-            self._mixer.on("redo", lambda: self._do(self._rates.redo, "Redone"))
+            self._mixer.on("undo", lambda: self._do(lambda: self._rates.step(-1), "Undone"))
+            self._mixer.on("redo", lambda: self._do(lambda: self._rates.step(1), "Redone"))
             self._mixer.on("copied", lambda event: self._copied(event.args))
             with ui.element("div").classes("rates-tools"):
                 self._build_tools()
@@ -128,9 +122,7 @@ class BlockLearningRateWindow(Window):
         _, numbers, switches = SHAPES[str(self._shape.value)]
         self._parameters.clear()
         with self._parameters:
-            self._numbers = {
-                name: ui.number(name, value=value, step=0.05).props(_LOOK) for name, value in numbers.items()
-            }
+            self._numbers = {key: ui.number(key, value=first, step=0.05).props(_LOOK) for key, first in numbers.items()}
             self._switches = {name: ui.checkbox(name.replace("_", " ").capitalize()) for name in switches}
 
     def _fill_menu(self) -> None:
@@ -175,30 +167,30 @@ class BlockLearningRateWindow(Window):
 
     def _drawn(self) -> None:
         """Keep what is drawn in case the page vanishes, and show what it comes to."""
-        _left[self._session] = self._session.path, self._rates.state
+        _left[self._session] = self._session.path or self._session.title, self._rates.state
         self._judge()
 
     def _judge(self) -> None:
         values, optimizer = self._rates.values, self._config.optimizer
         wrong, refusal = self._rates.problem, differing_rates_refusal(optimizer)
-        name = OPTIMIZERS[optimizer.optimizer].title
-        _say(self._wrong, wrong and f"Kept as it is, and Start waits until it is right: {wrong}")
-        _say(
-            self._refusal, refusal and f"{name} cannot give blocks different rates: {refusal}. Only 0 and 1 work here."
+        self._wrong.text = wrong and f"Kept as it is, and Start waits until it is right: {wrong}"
+        refused = (
+            f"{OPTIMIZERS[optimizer.optimizer].title} cannot give blocks different rates: {refusal}. Use 0 and 1 only."
         )
+        self._refusal.text = refused if refusal else ""
         try:
             text, bad = cost_text(make_plan(self._config.model_copy(update={KEY: values}))), False
         except BlockrateError as error:
             frozen = not any(values[name] for name in self._rates.drawable)
             text, bad = (_ALL_FROZEN if frozen else str(error)), True
         self._cost.set_text(text)
-        self._cost.classes(add="is-wrong" if bad else "", remove="" if bad else "is-wrong")
+        self._cost.classes(replace="is-wrong" if bad else "")
 
     def _follow(self) -> None:
         """Follow the config: the base rate, the optimizer, and the rates while nothing is drawn here."""
         self._config = _usable_config(self._session)
-        if not self._rates.dirty:
-            self._rates.state = self._rates.opened = self._session.get(KEY)
+        if not self._rates.dirty and self._is_stale():
+            self._rates.open(self._session.get(KEY))
         base = self._config.base_learning_rate()
         self._base.set_text(f"base {base:.2e} × fader")  # noqa: RUF001 (the sign of multiplying)
         self._mixer.show(base=base)
@@ -235,8 +227,11 @@ class BlockLearningRateWindow(Window):
 
     def _keep_templates(self, templates: dict[str, dict[str, float]]) -> None:
         self._page.preferences.templates = templates
-        self._page.preferences.save()
         self._fill_menu()
+        try:
+            self._page.preferences.save()
+        except WriteError as error:
+            self._page.tell(str(error), kind="error")
 
     def _copy(self) -> None:
         self._mixer.run_method("copy", json.dumps(self._rates.state, indent=2))
@@ -257,18 +252,13 @@ class BlockLearningRateWindow(Window):
 
     def _offer_left(self) -> None:
         """Offer what was drawn on a page that is gone."""
-        path, state = _left.get(self._session, (None, self._rates.state))
-        if path == self._session.path and state != self._rates.state:
+        config, state = _left.get(self._session, ("", None))
+        if config == (self._session.path or self._session.title) and state != self._rates.state:
             with ui.element("div").classes("rates-note") as offer:
                 ui.label("There are changes that were not taken over with OK.")
                 for name, rates in {"Restore": state, "Discard": self._rates.state}.items():
                     action = partial(self._do, partial(self._rates.replace, rates), f"{name}d")
                     ui.button(name, on_click=action).on_click(offer.delete).props("no-caps flat dense")
-
-
-def _say(label: ui.label, text: str | None) -> None:
-    label.set_text(text or "")
-    label.set_visibility(bool(text))
 
 
 def _ask_text(title: str, label: str, choice: str, take: Callable[[str], None], text: str = "") -> None:

@@ -8,12 +8,6 @@ from nicegui.events import GenericEventArguments
 
 from blockrate.ui.windows.rates import RatesDraft
 
-_BANKS = {  # by how names begin: title, hint
-    "double": ("Double blocks 0-{}", "image + text"),
-    "single": ("Single blocks 0-{}", "merged stream"),
-    "other": ("Other", "weights"),
-}
-
 
 class BlockMixer(Element, component="../static/block_mixer.js"):
     """The faders of a draft. ``drawn`` is called after each gesture, ``selected`` with the names that are selected."""
@@ -21,14 +15,8 @@ class BlockMixer(Element, component="../static/block_mixer.js"):
     def __init__(self, draft: RatesDraft, *, drawn: Callable[[], None], selected: Callable[[list[str]], None]) -> None:
         super().__init__()
         self._draft, self._drawn, self._selected = draft, drawn, selected
-        names = list(draft.names)
-        banks = [
-            {"key": key, "name": title.format(len(places) - 1), "hint": hint, "places": places}
-            for key, (title, hint) in _BANKS.items()
-            if (places := [place for place, name in enumerate(names) if name.startswith(key)])
-        ]
         off = "" if draft.drawable == draft.names else "The layer filter leaves none"
-        self._take(banks=banks, names=names, off=off, selected=[], said=[0, ""], base=0.0, version=0)
+        self._take(names=[*draft.names], off=off, selected=[], said=[0, ""], base=0.0, version=0)
         self.on("commit", self._commit)
         self.on("select", self._select)
 

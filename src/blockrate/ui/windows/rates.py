@@ -43,7 +43,7 @@ TEMPLATES: Mapping[str, tuple[str, str, str, Sequence[float]]] = {
 
 
 class RatesDraft:
-    """The rates while they are edited: ``state`` is what the config would hold.
+    """The rates while they are edited.
 
     What nobody touches stays exactly as it stood, unknown keys and wrong values too; a 1.0 that is set leaves the
     config. ``drawable``: the faders that have something to train. Equal to four decimals counts as untouched.
@@ -52,10 +52,16 @@ class RatesDraft:
     def __init__(self, layout: BlockLayout, original: Any, *, other_trains: bool = True) -> None:
         self.layout, self.names = layout, (*layout.names, OTHER)
         self.drawable = self.names if other_trains else layout.names
-        self.state = self.opened = original
-        self._past: list[Any] = []
-        self._future: list[Any] = []
-        self._merging = ""
+        self.open(original)
+
+    def open(self, original: Any) -> None:
+        """Begin anew with what the config holds."""
+        self.opened, self._steps, self._at, self._merging = original, [original], 0, ""
+
+    @property
+    def state(self) -> Any:
+        """What the config would hold."""
+        return self._steps[self._at]
 
     @property
     def values(self) -> dict[str, float]:
@@ -71,7 +77,7 @@ class RatesDraft:
     @property
     def undoable(self) -> tuple[bool, bool]:
         """Whether there is something to undo, and to redo."""
-        return bool(self._past), bool(self._future)
+        return self._at > 0, self._at < len(self._steps) - 1
 
     @property
     def problem(self) -> str:
@@ -94,10 +100,10 @@ class RatesDraft:
 
         Passes over faders that are not drawable and what is no number from 0 to 1. False if nothing changed.
         """
-        set_to = {name: _rounded(value) for name, value in changes.items() if name in self.drawable and _is_rate(value)}
-        touched = {name: value for name, value in set_to.items() if not self._is_at(name, value)}
-        state = {**self._sparse(), **touched}
-        kept = {name: value for name, value in state.items() if name not in touched or value != 1.0}
+        old = self._sparse()
+        new = {name: _rounded(value) for name, value in changes.items() if name in self.drawable and _is_rate(value)}
+        touched = {name: value for name, value in new.items() if not _same(old.get(name, 1.0), value)}
+        kept = {name: value for name, value in {**old, **touched}.items() if name not in touched or value != 1.0}
         return bool(touched) and self.replace(kept, merge)
 
     def replace(self, state: Any, merge: str = "") -> bool:
@@ -106,18 +112,16 @@ class RatesDraft:
             state = {name: state[name] for name in (*self.names, *state) if name in state}
         if _text(state) == _text(self.state):
             return False
-        if not merge or merge != self._merging:
-            self._past = [*self._past, self.state][-UNDO_STEPS:]
-        self.state, self._future, self._merging = state, [], merge
+        kept = self._steps[: self._at + (not merge or merge != self._merging)]
+        self._steps = [*kept, state][-UNDO_STEPS - 1 :]
+        self._at, self._merging = len(self._steps) - 1, merge
         return True
 
-    def undo(self) -> bool:
-        """Take the last step back. False if there is none."""
-        return self._swap(self._past, self._future)
-
-    def redo(self) -> bool:
-        """Take the last undo back. False if there is none."""
-        return self._swap(self._future, self._past)
+    def step(self, by: int) -> bool:
+        """Undo (-1) or redo (1) one step. False if there is none."""
+        possible = 0 <= self._at + by < len(self._steps)
+        self._at, self._merging = self._at + by * possible, ""
+        return possible
 
     def select(self, text: str | None) -> tuple[str, ...]:
         """Return the blocks that a text selects. Raises ``ConfigError``, for a fader without use too."""
@@ -163,24 +167,16 @@ class RatesDraft:
             raise ConfigError(KEY, f"{len(numbers)} numbers for {len(self.names) - 1} blocks")
         return dict(zip(self.names, numbers, strict=False))
 
-    def _is_at(self, name: str, value: float) -> bool:
-        now = self._sparse().get(name, 1.0)
-        return _is_rate(now) and (now == value or _rounded(now) == value < 1.0)
-
     def _sparse(self) -> dict[str, Any]:
         return self.state if isinstance(self.state, dict) else {}
-
-    def _swap(self, source: list[Any], target: list[Any]) -> bool:
-        self._merging = ""
-        if source:
-            target.append(self.state)
-            self.state = source.pop()
-            return True
-        return False
 
 
 def _is_rate(value: object, most: float = 1.0) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= most
+
+
+def _same(old: Any, new: float) -> bool:
+    return _is_rate(old) and (old == new or _rounded(old) == new < 1.0)
 
 
 def _rounded(value: float) -> float:
