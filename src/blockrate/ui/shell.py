@@ -9,7 +9,7 @@ from nicegui.element import Element
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError
-from blockrate.ui.components import heading, watched
+from blockrate.ui.components import heading, set_props, watched
 from blockrate.ui.labels import duration, sentence
 from blockrate.ui.open_save import open_config, save, save_as
 from blockrate.ui.page import Page
@@ -174,12 +174,12 @@ def _bottom_bar(page: Page) -> None:
     counts = [""]
 
     def refresh() -> None:
-        name, share = page.watch.state.name, _share(page.watch)
+        name = page.watch.state.name
         state.set_text(name)
         state.classes(replace=f"state is-{name.lower().replace(' ', '-')}")
         words.set_text(_doing(page.watch) or _blocked(page) or counts[0])
-        bar.set_visibility(share is not None)
-        bar.props["value"] = share or 0.0
+        bar.set_visibility(name in ALIVE)
+        set_props(bar, {"value": run.share(page.watch)})
 
     def count(now: Survey) -> None:
         if now.steps is not None:
@@ -199,23 +199,10 @@ def _blocked(page: Page) -> str:
 
 def _doing(watch: Watch) -> str:
     """What is being done and for how long still, or how it ended."""
-    history = watch.history
     if watch.state.name not in ALIVE:
-        return "" if watch.state.name == "No run" else watch.state.sentence
-    if watch.state.name == "Preparing" or not history.total_steps:
-        return f"{history.phase.capitalize()} {history.done:,} of {history.total:,}" if history.total else ""
-    step = f"Step {history.step:,} of {history.total_steps:,}"
-    return step if history.seconds_left is None else f"{step} · {duration(history.seconds_left)} left"
-
-
-def _share(watch: Watch) -> float | None:
-    """How much of the run or of its preparation is done; None where nothing is at work."""
-    history = watch.history
-    if watch.state.name not in ALIVE:
-        return None
-    preparing = watch.state.name == "Preparing" or not history.total_steps
-    done, of = (history.done, history.total) if preparing else (history.step, history.total_steps)
-    return done / of if of else 0.0
+        return "" if watch.state.name == "No run" else sentence(watch.state.sentence)
+    left = watch.history.seconds_left if watch.state.name == "Running" else None
+    return run.headline(watch) if left is None else f"{run.headline(watch)} · {duration(left)} left"
 
 
 def _counted(page: Page) -> TrainConfig:

@@ -96,12 +96,12 @@ def _head(page: Page, changed: Event[[]]) -> None:
     def refresh() -> None:
         state = watch.state
         card.set_visibility(not _is_empty(watch))
-        title.set_text(_title(watch))
+        title.set_text(headline(watch))
         words.set_text(sentence(state.sentence))
         for command, button in commands.items():
             button.set_visibility(watch.can_force if command == "Force stop" else state.name == "Running")
         bar.set_visibility(state.name in ALIVE)
-        set_props(bar, {"value": _share(watch)})
+        set_props(bar, {"value": share(watch)})
         for figure, text in zip(figures, _measured(watch), strict=True):
             figure.set_text(text)
         advice.set_text(_GO_ON if state.name == "Lost" else _ADVICE.get(state.exit_code or 0, ""))
@@ -113,7 +113,8 @@ def _head(page: Page, changed: Event[[]]) -> None:
     watched(changed, refresh)
 
 
-def _title(watch: Watch) -> str:
+def headline(watch: Watch) -> str:
+    """What the run does, or how it ended, in a few words."""
     history, step = watch.history, f"step {watch.history.step:,}"
     match watch.state.name:
         case "Preparing":
@@ -127,7 +128,8 @@ def _title(watch: Watch) -> str:
             return f"{name} {'after' if name in ('Finished', 'Lost') else 'at'} {step}"
 
 
-def _share(watch: Watch) -> float:
+def share(watch: Watch) -> float:
+    """How much of the run, or of its preparation, is done."""
     history = watch.history
     preparing = watch.state.name == "Preparing" or not history.total_steps
     done, of = (history.done, history.total) if preparing else (history.step, history.total_steps)
