@@ -110,6 +110,20 @@ def test_a_photograph_that_lies_on_its_side_is_measured_upright(tmp_path: Path) 
     assert image_size(picture(tmp_path / "b.jpg", 60, 40)) == (60, 40)
 
 
+def test_an_image_that_another_thread_is_reading_is_not_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, usual, sizes = picture(tmp_path / "a.png", 60, 40), Image.open, []
+
+    def in_the_middle(*arguments: Any, **named: Any) -> Image.Image:
+        monkeypatch.undo()
+        sizes.append(image_size(file))
+        return usual(*arguments, **named)
+
+    monkeypatch.setattr("PIL.Image.open", in_the_middle)
+    assert [image_size(file), *sizes] == [(60, 40), (60, 40)]
+
+
 # -- captions ----------------------------------------------------------------------------------------------------------
 
 
@@ -342,6 +356,7 @@ def test_a_caption_is_edited_beside_its_image(photos: Page, tmp_path: Path) -> N
     assert photos.locator(".thumbnail img").first.evaluate("image => image.decode().then(() => image.naturalWidth)")
     photos.get_by_role("button", name="Edit the caption of rocket.jpg").click()
     editor = photos.get_by_role("dialog", name="Caption of rocket.jpg")
+    expect(editor.get_by_role("textbox", name="Caption")).to_be_focused()
     editor.get_by_role("textbox", name="Caption").fill("a <b>rocket</b>")
     editor.get_by_role("button", name="Save caption").click()
     expect(photos.locator(".thumbnail", has_text="a <b>rocket</b>")).to_have_count(1)

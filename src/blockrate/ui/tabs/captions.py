@@ -49,6 +49,7 @@ async def _ask_for_text(name: str, url: str, text: str) -> str | None:
         ui.element("img").props.update({"src": url, "alt": ""})
         box = ui.textarea("Caption", value=text).props("outlined autogrow autofocus")
         box.props.update({"maxlength": LONGEST_TEXT, "hint": "Of several lines, one is drawn each time."})
-        choice_buttons({"Cancel": dialog.close, "Save caption": lambda: dialog.submit(box.value or "")})
+        buttons = choice_buttons({"Cancel": dialog.close, "Save caption": lambda: dialog.submit(box.value or "")})
+        buttons["Save caption"].props(remove="autofocus")
     answer = await dialog
     return None if answer is None else str(answer)

@@ -85,13 +85,14 @@ def look(concept: Concept) -> Folder:
 
 def image_size(path: Path) -> Size | None:
     """Return the upright size of an image, read once; None for what is no image."""
-    with suppress(OSError, FileError):
+    with suppress(OSError):
         key = path, path.stat().st_mtime_ns
         if key not in _known:
-            _known[key] = None
-            with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
+            size = None
+            with suppress(FileError), open_file(path) as file, Image.open(file, formats=FORMATS) as image:
                 # a PNG whose EXIF stands behind its pixels would be decoded for it
                 exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
-                _known[key] = (image.height, image.width) if exif.get(_ORIENTATION, 1) > 4 else image.size
+                size = (image.height, image.width) if exif.get(_ORIENTATION, 1) > 4 else image.size
+            _known[key] = size  # not before it is known: other threads look here too
         return _known[key]
     return None
