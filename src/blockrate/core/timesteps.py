@@ -22,6 +22,7 @@ def timestep_at(
     The same formulas as engine/flow_matching.py, where their sources are named; a test compares the two.
     """
     if distribution == "LOGIT_NORMAL":
-        share = 1.0 / (1.0 + math.exp(-(bias + (weight + 1.0) * _NORMAL.inv_cdf(share))))
+        normal = bias + (weight + 1.0) * _NORMAL.inv_cdf(share)
+        share = 0.5 + 0.5 * math.tanh(0.5 * normal)  # the sigmoid, without the overflow of exp
     timestep = low + (high - low) * share
     return shift * timestep / (1.0 + (shift - 1.0) * timestep)

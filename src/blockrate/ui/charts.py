@@ -1,4 +1,4 @@
-"""Small drawings of the windows: a curve or bars in a frame, with what they say in words."""
+"""Small drawings of the windows: a curve over its base line, with what it says in words."""
 
 from collections.abc import Sequence
 
@@ -20,15 +20,11 @@ class Drawing:
                 self._right = ui.label(right)
             self._words = ui.label().classes("dim")
 
-    def show(self, heights: Sequence[float], words: str, right: str = "", *, steps: bool = False) -> None:
-        """Draw heights of 0..1 from left to right, as a curve or as ``steps``; ``words`` say what is seen."""
-        wide = WIDTH / max(len(heights) - (not steps), 1)
-        places = [(wide * place, HEIGHT * (1 - height)) for place, height in enumerate(heights)]
-        if steps:
-            places = [(x + shift, y) for x, y in places for shift in (0, wide)]
-        line = "L".join(f"{x:.2f} {y:.2f}" for x, y in places)
-        self._line.props["d"] = f"M{line}" if line else ""
-        self._area.props["d"] = f"M0 {HEIGHT}L{line}L{WIDTH} {HEIGHT}Z" if line else ""
+    def show(self, heights: Sequence[float], words: str, right: str = "") -> None:
+        """Draw heights of 0..1 from left to right; ``words`` say what is seen, ``right`` what stands at the right."""
+        wide = WIDTH / (len(heights) - 1)
+        line = "L".join(f"{wide * place:.2f} {HEIGHT * (1 - height):.2f}" for place, height in enumerate(heights))
+        self._line.props["d"] = f"M{line}"
+        self._area.props["d"] = f"M0 {HEIGHT}L{line}L{WIDTH} {HEIGHT}Z"
         self._words.set_text(words)
-        if right:
-            self._right.set_text(right)
+        self._right.set_text(right or self._right.text)

@@ -1,13 +1,18 @@
-// Esc in a window. One handler decides, in the browser, so that two quick presses are never taken for one:
-// an open list is Quasar's to close, a selection is cleared, and only then the window asks to be closed.
+// What Esc and the browser's Back mean in a window. One handler decides, in the browser, so that two quick presses
+// are never taken for one: an open list is Quasar's to close, a selection is cleared, and only then the window asks
+// to be closed.
 export default {
   template: `<span hidden></span>`,
   mounted() {
     this.root = this.$el.closest(".q-dialog");
+    history.pushState("window", ""); // what Back leaves
     window.addEventListener("keydown", this.onKey, true);
+    window.addEventListener("popstate", this.onBack);
   },
   beforeUnmount() {
     window.removeEventListener("keydown", this.onKey, true);
+    window.removeEventListener("popstate", this.onBack);
+    if (history.state === "window") history.back();
   },
   methods: {
     onKey(event) {
@@ -18,6 +23,10 @@ export default {
       const chosen = this.root.querySelector("[data-selection]");
       if (chosen) chosen.dispatchEvent(new CustomEvent("clear-selection"));
       else if (!event.repeat) this.$emit("close");
+    },
+    onBack() {
+      history.pushState("window", "");
+      this.$emit("close");
     },
   },
 };

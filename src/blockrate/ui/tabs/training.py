@@ -1,112 +1,69 @@
 """The Training tab: how it learns, and which layers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from nicegui import ui
+from nicegui.element import Element
 
-from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
+from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.plan import matching_layers
-from blockrate.core.errors import BlockrateError
+from blockrate.core.errors import ConfigError, FileError
 from blockrate.core.layer_filter import PRESETS, split_patterns
 from blockrate.core.multipliers import KEY, is_used
 from blockrate.ui.components import field, options_adv, section, watched
 from blockrate.ui.page import Page
 from blockrate.ui.session import Session
-from blockrate.ui.windows import scheduler_window, timestep_window
-from blockrate.ui.windows.block_learning_rate_window import (
-    open_block_learning_rate_window,
-    sparkline,
-    why_not_block_rates,
-)
-from blockrate.ui.windows.optimizer_window import open_optimizer_window, row_of
+from blockrate.ui.windows import block_learning_rate_window, optimizer_window, scheduler_window, timestep_window
 
-_RATES = ("learning_rate", "transformer.learning_rate", "epochs", "batch_size")
-_STEPS = ("gradient_accumulation_steps", "clip_grad_norm")
-_IMAGES = ("resolution", "train_dtype", "transformer.guidance_scale", "transformer.gradient_checkpointing")
-_EMA = ("ema", "ema_decay", "ema_update_step_interval")
-_FREEZE = ("transformer.stop_training_after", "transformer.stop_training_after_unit", "transformer.train")
-_LORA = ("lora_rank", "lora_alpha", "dropout_probability")
-_LOSS = ("mse_strength", "mae_strength", "log_cosh_strength", "huber_strength", "huber_delta", "loss_weight_fn")
+_RATES = "learning_rate transformer.learning_rate learning_rate_warmup_steps learning_rate_scaler"
+_STEPS = "epochs batch_size gradient_accumulation_steps clip_grad_norm"
+_IMAGES = "resolution train_dtype transformer.guidance_scale transformer.gradient_checkpointing"
+_EMA = "ema ema_decay ema_update_step_interval"
+_FREEZE = "transformer.train transformer.stop_training_after transformer.stop_training_after_unit"
+_LORA = "lora_rank lora_alpha dropout_probability"
+_LOSS = "mse_strength mae_strength log_cosh_strength loss_weight_fn huber_strength huber_delta"
 _SAVING = (
-    *("backup_after", "backup_after_unit", "rolling_backup", "rolling_backup_count", "save_every", "save_every_unit"),
-    *("save_skip_first", "save_filename_prefix", "telemetry_every"),
+    "save_filename_prefix backup_after backup_after_unit rolling_backup rolling_backup_count "
+    "save_every save_every_unit save_skip_first telemetry_every"
 )
-_written: WeakKeyDictionary[Session, str] = WeakKeyDictionary()  # the custom filter, while a preset is chosen
+_FILTER = ("layer_filter_preset", "layer_filter", "layer_filter_regex")
+# The user's own filter, while a preset is chosen.
+_written: WeakKeyDictionary[Session, dict[str, Any]] = WeakKeyDictionary()
 
 
 def build(page: Page) -> None:
     """Lay out the tab."""
+    session = page.session
     with ui.element("div").classes("stack"):
         _optimisation(page)
-        _group(page, "Images and precision", _IMAGES)
-        _group(page, "Moving average of the weights", _EMA)
+        for title, paths in (("Images and precision", _IMAGES), ("Moving average of the weights", _EMA)):
+            with section(title):
+                _rows(session, paths)
     with ui.element("div").classes("stack"):
         _layers(page)
-        with section("LoRA") as card:
-            for path in _LORA:
-                field(page.session, path, classes="half")
-            field(page.session, "lora_model_name")
-        _shown_if(page, card, lambda: page.session.get("training_method") != "FINE_TUNE")
-        _fold(page, "Loss", _LOSS)
-        _fold(page, "Saving and reports", _SAVING)
+        with section("LoRA") as lora:
+            _rows(session, _LORA)
+            _rows(session, "lora_model_name")
+        _shown_if(session, lora, lambda: session.get("training_method") != "FINE_TUNE")
+        for title, paths in (("Loss", _LOSS), ("Saving and reports", _SAVING)):
+            with ui.expansion(title).classes("card fold"), ui.element("div").classes("card-body"):
+                _rows(session, paths)
 
 
-def _group(page: Page, title: str, paths: tuple[str, ...]) -> None:
-    with section(title):
-        for path in paths:
-            field(page.session, path, classes="half")
+def _rows(session: Session, paths: str) -> None:
+    """Two fields in a row; of an odd number the first has a row of its own."""
+    names = paths.split()
+    alone = names[: len(names) % 2]
+    for path in names:
+        field(session, path, classes="" if path in alone else "half")
 
 
-def _fold(page: Page, title: str, paths: tuple[str, ...]) -> None:
-    with ui.element("section").classes("card"), ui.expansion(title).classes("fold"):  # noqa: SIM117 (what holds what)
-        with ui.element("div").classes("card-body"):
-            for path in paths:
-                field(page.session, path, classes="half")
-
-
-def _shown_if(page: Page, element: ui.element, wanted: Any) -> None:
+def _shown_if(session: Session, element: Element, wanted: Callable[[], bool]) -> None:
     with element:
-        watched(page.session.changed, lambda: element.set_visibility(bool(wanted())))
-
-
-def _optimisation(page: Page) -> None:
-    session = page.session
-    with section("Optimisation"):
-        options_adv(
-            session,
-            "optimizer.optimizer",
-            label="Optimizer",
-            open=lambda opener: open_optimizer_window(page, opener),
-            holds=[f"optimizer.{name}" for row in OPTIMIZERS.values() for name in row.parameters],
-        )
-        refusal = ui.label().classes("banner")
-        options_adv(
-            session,
-            "learning_rate_scheduler",
-            label="Learning Rate Scheduler",
-            open=lambda opener: scheduler_window.open_scheduler_window(page, opener),
-            holds=scheduler_window.PATHS[1:],
-        )
-        for path in (*_RATES, *_STEPS):
-            field(session, path, classes="half")
-        field(session, "learning_rate_warmup_steps", classes="half")
-        options_adv(
-            session,
-            "timestep_distribution",
-            label="Timestep Distribution",
-            open=lambda opener: timestep_window.open_timestep_window(page, opener),
-            holds=timestep_window.PATHS,
-        )
-
-        def refuse() -> None:
-            why = differing_rates_refusal(session.last_good.optimizer) or row_of(session).why
-            able = row_of(session).per_block_rates and not differing_rates_refusal(session.last_good.optimizer)
-            refusal.set_visibility(not able and _rates_are_used(session))
-            refusal.set_text(f"{row_of(session).title} cannot give blocks rates of their own, but 0 and 1: {why}.")
-
-        watched(session.changed, refuse)
+        watched(session.changed, lambda: element.set_visibility(wanted()))
 
 
 def _rates_are_used(session: Session) -> bool:
@@ -114,16 +71,36 @@ def _rates_are_used(session: Session) -> bool:
     return isinstance(rates, dict) and is_used(rates)
 
 
+def _optimisation(page: Page) -> None:
+    session, parameters = page.session, {name for row in OPTIMIZERS.values() for name in row.parameters}
+    with section("Optimisation"):
+        of_optimizer = [f"optimizer.{name}" for name in parameters]
+        opened = partial(optimizer_window.open_optimizer_window, page)
+        options_adv(session, "optimizer.optimizer", label="Optimizer", open=opened, holds=of_optimizer)
+        banner = ui.label().classes("banner")
+        opened, label = partial(scheduler_window.open_scheduler_window, page), "Learning Rate Scheduler"
+        options_adv(session, "learning_rate_scheduler", label=label, open=opened, holds=scheduler_window.PATHS)
+        _rows(session, f"{_RATES} {_STEPS}")
+        opened, label = partial(timestep_window.open_timestep_window, page), "Timestep Distribution"
+        options_adv(session, "timestep_distribution", label=label, open=opened, holds=timestep_window.PATHS)
+
+        def refuse() -> None:
+            told = session.problem("optimizer.optimizer") or not _rates_are_used(session)
+            optimizer_window.tell(banner, "" if told else optimizer_window.why_not_differing_rates(session))
+
+        watched(session.changed, refuse)
+
+
 class _Filter:
     """The layer filter as one choice: a preset, or the user's own text, which is kept while a preset is chosen."""
 
     def __init__(self, session: Session) -> None:
-        self.session, self.changed = session, session.changed
+        self.session, self.changed, self.problem = session, session.changed, session.problem
 
     @property
     def preset(self) -> str:
         """The choice that is in effect: a text of its own wins over a preset."""
-        preset, text = str(self.session.get("layer_filter_preset")), str(self.session.get("layer_filter") or "")
+        preset, text = (str(self.session.get(path) or "") for path in _FILTER[:2])
         written = split_patterns(text)
         return "custom" if written and written != PRESETS.get(preset) else preset
 
@@ -136,17 +113,14 @@ class _Filter:
     def set(self, values: Mapping[str, Any]) -> None:
         """Write the preset with its text, so that every trainer that reads the file does the same."""
         preset = values.get("layer_filter_preset")
-        if preset is None:
-            return self.session.set(values)
-        if self.preset == "custom":
-            _written[self.session] = str(self.session.get("layer_filter") or "")
-        text = _written.get(self.session, "") if preset == "custom" else ",".join(PRESETS.get(preset, ()))
-        regex = {} if preset == "custom" else {"layer_filter_regex": False}
-        return self.session.set({"layer_filter_preset": preset, "layer_filter": text, **regex})
-
-    def problem(self, path: str) -> str:
-        """Return what is wrong with the filter."""
-        return self.session.problem(path)
+        if preset:
+            own = {path: self.session.get(path) for path in _FILTER[1:]}
+            text = ",".join(PRESETS.get(preset, ()))
+            if self.preset == "custom":
+                _written[self.session] = own
+            kept = _written.get(self.session, own) if preset == "custom" else {_FILTER[1]: text, _FILTER[2]: False}
+            values = {**values, **kept}
+        self.session.set(values)
 
 
 def _layers(page: Page) -> None:
@@ -156,49 +130,42 @@ def _layers(page: Page) -> None:
             chosen,
             "layer_filter_preset",
             label="Layer Filter",
-            open=lambda opener: open_block_learning_rate_window(page, opener),
-            why_not=lambda: why_not_block_rates(session),
+            open=partial(block_learning_rate_window.open_block_learning_rate_window, page),
+            why_not=lambda: block_learning_rate_window.why_not_block_rates(session),
             holds=[KEY],
         )
-        pattern = field(
-            chosen,
-            "layer_filter",
-            label="Pattern",
-            why_not=lambda: "" if chosen.preset == "custom" else 'Choose "custom" to write your own',
-        )
-        regex = field(session, "layer_filter_regex")
-        _shown_if(page, pattern, lambda: chosen.preset != "full")
-        _shown_if(page, regex, lambda: chosen.preset == "custom")
-        _matches(page)
-        sparkline(page)
-        _still_in_effect(page, chosen)
-        for path in _FREEZE:
-            field(session, path, classes="half")
+        pattern, regex = field(chosen, "layer_filter"), field(session, "layer_filter_regex")
+        _shown_if(session, pattern, lambda: chosen.preset != "full")
+        _shown_if(session, regex, lambda: chosen.preset == "custom")
+        pattern = page.controls["layer_filter"]
+        watched(session.changed, lambda: pattern.props.set_optional("readonly", chosen.preset != "custom" or None))
+        _matches(session)
+        block_learning_rate_window.sparkline(page)
+        with ui.element("div").classes("banner") as stays:
+            ui.label('Block rates stay in effect; choose "blocks" to edit them.')
+            with ui.element("button").props("type=button").classes("link") as reset:
+                ui.label("Reset")
+        reset.on("click", lambda: session.set({KEY: {}}))
+        _shown_if(session, stays, lambda: chosen.preset != "blocks" and _rates_are_used(session))
+        _rows(session, _FREEZE)
 
 
-def _matches(page: Page) -> None:
+def _matches(session: Session) -> None:
     """How many layers the filter matches, and on request which."""
     with ui.expansion().classes("fold matches") as fold:
         names = ui.label().classes("mono layer-names")
 
     def refresh() -> None:
         found: tuple[str, ...] = ()
+        filter_now = {path: session.get(path) for path in _FILTER}
         try:
-            found, count = matching_layers(page.session.last_good)
+            found, count = matching_layers(session.last_good.model_copy(update=filter_now))
             fold.text = f"Matches {len(found):,} of {count:,} layers"
-        except BlockrateError:
+        except FileError:
             fold.text = "Choose a model to see which layers match"
+        except (ConfigError, AttributeError, TypeError):  # values of a wrong type, too
+            fold.text = "Correct the filter to see which layers match"
         names.set_text("\n".join(found) if fold.value else "")
 
     fold.on_value_change(refresh)
-    watched(page.session.changed, refresh)
-
-
-def _still_in_effect(page: Page, chosen: _Filter) -> None:
-    session = page.session
-    with ui.element("div").classes("banner") as line:
-        ui.label('Block rates stay in effect; choose "blocks" to edit them.')
-        reset = ui.element("button").props("type=button").classes("link")
-        with reset.on("click", lambda: session.set({KEY: {}})):
-            ui.label("Reset")
-    watched(session.changed, lambda: line.set_visibility(chosen.preset != "blocks" and _rates_are_used(session)))
+    watched(session.changed, refresh)

@@ -4,34 +4,49 @@ from nicegui import ui
 from nicegui.element import Element
 
 from blockrate.config.optimizers import OPTIMIZERS, OptimizerRow
-from blockrate.ui.components import field
+from blockrate.ui.components import Source, field
 from blockrate.ui.field_types import as_text
-from blockrate.ui.labels import label_of
+from blockrate.ui.labels import label_of, option_label
 from blockrate.ui.page import Page
-from blockrate.ui.session import Draft, Session
-from blockrate.ui.windows.window import Window
-
-
-def row_of(session: Session) -> OptimizerRow:
-    """The optimizer that is chosen; the usual one while the choice is wrong."""
-    return OPTIMIZERS.get(str(session.get("optimizer.optimizer")), OPTIMIZERS["ADAMW"])
+from blockrate.ui.session import Draft
+from blockrate.ui.windows.window import DraftWindow
 
 
 def open_optimizer_window(page: Page, opener: Element) -> None:
     """Open the window for the chosen optimizer."""
-    row = row_of(page.session)
-    paths = [f"optimizer.{name}" for name in row.parameters]
-    draft = Draft(page.session, paths)
-    window = Window.of_draft(page, "Optimizer", opener, draft)
-    with window.header():
-        ui.label(row.title)
-    with window.body():
-        if not row.per_block_rates:
-            ui.label(f"{row.title} cannot give blocks rates of their own: {row.why}.").classes("banner")
-        with ui.element("div").classes("card-body"):
-            for path, usual in zip(paths, row.parameters.values(), strict=True):
-                label = label_of(path) if usual is None else f"{label_of(path)} (usual {as_text(usual)})"
-                field(draft, path, label=label, classes="half")
+    row = _row(page.session)
+
+    def make(draft: Draft, path: str) -> None:
+        usual = row.parameters[path.rpartition(".")[2]]
+        text = option_label(usual) if isinstance(usual, bool) else as_text(usual)
+        field(draft, path, label=f"{label_of(path)} (usual {text})" if text else "", classes="half")
+
+    window = DraftWindow(page, "Optimizer", opener, [f"optimizer.{name}" for name in row.parameters], make)
+    window.chosen.set_text(row.title)
+    with window.fields:
+        banner = ui.label().classes("banner")
+        banner.move(target_index=0)
+    window.watch(lambda: tell(banner, why_not_differing_rates(window.draft)))
     with window.footer():
-        ui.label(f"{row.package} · {row.state_bytes:g} bytes of memory for each trained number")
+        ui.label(f"{row.package} · {row.state_bytes:g} bytes of memory per trained parameter")
     window.open()
+
+
+def why_not_differing_rates(source: Source) -> str:
+    """Why blocks cannot have rates of their own with the chosen optimizer; nothing if they can."""
+    row = _row(source)
+    ignores = row.ignores_rates_with and source.get(f"optimizer.{row.ignores_rates_with}") is True
+    if row.per_block_rates and not ignores:
+        return ""
+    return f"{row.title} cannot give blocks rates of their own, only 0 and 1: {row.why}."
+
+
+def tell(banner: ui.label, text: str) -> None:
+    """Show a text in a banner, which is gone without one."""
+    banner.set_text(text)
+    banner.set_visibility(bool(text))
+
+
+def _row(source: Source) -> OptimizerRow:
+    """The optimizer that is chosen; the usual one while the choice is wrong."""
+    return OPTIMIZERS.get(str(source.get("optimizer.optimizer")), OPTIMIZERS["ADAMW"])

@@ -1,10 +1,12 @@
 """The one frame of all windows: title, body, reset, Cancel and OK; Esc, focus and unsaved changes are its business."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from nicegui import ui
 from nicegui.element import Element
 
+from blockrate.config.train_config import TrainConfig
+from blockrate.ui.components import field, watched
 from blockrate.ui.dialogs import ask, heading
 from blockrate.ui.page import Page
 from blockrate.ui.session import Draft
@@ -42,29 +44,16 @@ class Window:
             self._dialog.on("hide", self._gone)
             with ui.element("div").classes("window is-wide" if wide else "window"):
                 WindowKeys().on("close", self.cancel)
-                with ui.element("header"):
+                with ui.element("header").props("role=presentation"):  # the page has its landmarks
                     heading(title)
                     self._header = ui.element("div").classes("window-words")
                     reset = ui.button(reset_label, icon="restart_alt", on_click=on_reset, color=None)
                     reset.props("flat no-caps dense").classes("window-reset")
                 self._body = ui.element("div").classes("window-body")
-                with ui.element("footer"):
+                with ui.element("footer").props("role=presentation"):
                     self._footer = ui.element("div").classes("window-words")
                     ui.button("Cancel", on_click=self.cancel, color=None).props("flat no-caps")
                     ui.button("OK", on_click=self.ok).props("unelevated no-caps")
-
-    @classmethod
-    def of_draft(cls, page: Page, title: str, opener: Element, draft: Draft) -> "Window":
-        """The frame of a window whose fields edit a draft."""
-        return cls(
-            page,
-            title,
-            opener=opener,
-            is_dirty=lambda: draft.dirty,
-            is_stale=lambda: draft.stale,
-            on_ok=draft.ok,
-            on_reset=draft.reset,
-        )
 
     def header(self) -> Element:
         """Between the title and the reset button."""
@@ -119,3 +108,45 @@ class Window:
         self._place.delete()
         if not self._opener.is_deleted:
             self._page.focus(self._opener)
+
+
+def half_field(draft: Draft, path: str) -> Element:
+    """A field that leaves place for one beside it."""
+    return field(draft, path, classes="half")
+
+
+class DraftWindow(Window):
+    """A window whose fields edit a draft of settings; ``fields`` is the place of all that belongs to them.
+
+    ``make``: makes the field of a path. ``chosen``: words beside the title.
+    """
+
+    def __init__(
+        self,
+        page: Page,
+        title: str,
+        opener: Element,
+        paths: Sequence[str],
+        make: Callable[[Draft, str], object] = half_field,
+    ) -> None:
+        self.draft = draft = Draft(page.session, paths)
+        dirty, stale = lambda: draft.dirty, lambda: draft.stale
+        super().__init__(
+            page, title, opener=opener, is_dirty=dirty, is_stale=stale, on_ok=draft.ok, on_reset=draft.reset
+        )
+        with self.header():
+            self.chosen = ui.label()
+        with self.body(), ui.element("div").classes("card-body") as self.fields:
+            for path in paths:
+                make(draft, path)
+
+    @property
+    def config(self) -> TrainConfig:
+        """What OK would make of the config; while something is wrong, the newest one that was right."""
+        return self.draft.checked.config or self._page.session.last_good
+
+    def watch(self, refresh: Callable[[], object]) -> None:
+        """Call ``refresh`` now, and whenever ``config`` changes."""
+        with self.fields:
+            watched(self.draft.changed, refresh)
+            watched(self._page.session.changed, refresh)

@@ -1,0 +1,312 @@
+"""The frame of all windows; the windows of optimizer, scheduler and timesteps, and the curves that they draw."""
+
+import json
+import re
+from collections.abc import Callable
+from itertools import product
+
+import pytest
+from apps import App
+from playwright.sync_api import Locator, Page, expect
+from screens import faint, nameless, sideways, small_targets
+
+from blockrate.config.files import parse_config
+from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
+from blockrate.config.train_config import TrainConfig
+from blockrate.ui.windows.optimizer_window import why_not_differing_rates
+from blockrate.ui.windows.scheduler_window import factors
+from blockrate.ui.windows.timestep_window import histogram
+
+StartApp = Callable[..., App]
+OpenPage = Callable[..., Page]
+Opened = Callable[..., tuple[App, Page, Locator]]
+TITLES = ("Optimizer", "Learning Rate Scheduler", "Timestep Distribution")
+
+
+@pytest.fixture
+def opened(start_app: StartApp, open_page: OpenPage) -> Opened:
+    """Open one of the windows over a config."""
+
+    def opened(title: str, config: object, **look: object) -> tuple[App, Page, Locator]:
+        app = start_app()
+        app.kill()
+        app.write("mine.json", config)
+        app = start_app("mine.json")
+        page = open_page(app, "/training", **look)
+        page.get_by_role("button", name=f"{title} settings").click()
+        window = page.get_by_role("dialog", name=title)
+        expect(window).to_be_visible()
+        return app, page, window
+
+    return opened
+
+
+def saved(app: App, page: Page) -> object:
+    page.keyboard.press("Control+s")
+    expect(page.get_by_role("img", name="Not saved")).to_be_hidden()
+    return json.loads((app.folder / "mine.json").read_text())
+
+
+def type_in(window: Locator, name: str, text: str) -> None:
+    field = window.get_by_role("textbox", name=name)
+    field.fill(text)
+    field.press("Tab")
+
+
+def button(window: Locator, name: str) -> Locator:
+    return window.get_by_role("button", name=name, exact=True)
+
+
+# -- without a browser -------------------------------------------------------------------------------------------------
+
+
+def test_the_curve_of_a_constant_rate_climbs_and_stays() -> None:
+    curve = factors(TrainConfig(learning_rate_warmup_steps=100.0), 200)
+    assert curve[0] == pytest.approx(0.01)
+    assert curve[50] == pytest.approx(0.51, abs=0.02)
+    assert curve[100:] == [1.0] * 100
+
+
+def test_the_curve_of_a_cosine_ends_at_the_floor() -> None:
+    config = TrainConfig(learning_rate_scheduler="COSINE", learning_rate_warmup_steps=0.0, learning_rate_min_factor=0.2)
+    curve = factors(config, 10_000)
+    assert curve[0] == 1.0
+    assert curve[100] == pytest.approx(0.6, abs=0.01)
+    assert curve[-1] == pytest.approx(0.2, abs=0.001)
+    assert curve == sorted(curve, reverse=True)
+
+
+def test_uniform_noise_levels_are_drawn_evenly_between_the_ends() -> None:
+    config = TrainConfig(
+        timestep_distribution="UNIFORM", dynamic_timestep_shifting=False, min_noising_strength=0.5, batch_size=1
+    )
+    assert histogram(config) == [0] * 25 + [160] * 25
+
+
+def test_dynamic_shifting_draws_more_noise_for_larger_images() -> None:
+    def mean(resolution: str) -> float:
+        counts = histogram(TrainConfig(resolution=resolution))
+        return sum(place * count for place, count in enumerate(counts)) / sum(counts)
+
+    assert 25 < mean("256") < mean("1024")
+
+
+@pytest.mark.parametrize("bias", [-1e4, 1e4])
+def test_an_extreme_bias_can_be_drawn(bias: float) -> None:
+    counts = histogram(TrainConfig(noising_bias=bias))
+    assert counts[0 if bias < 0 else -1] == sum(counts)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_app_refuses_rates_exactly_where_the_trainer_does(name: str) -> None:
+    class Values:
+        def __init__(self, **values: object) -> None:
+            self.values = {"optimizer.optimizer": name} | {f"optimizer.{key}": value for key, value in values.items()}
+
+        def get(self, path: str) -> object:
+            return self.values.get(path)
+
+    for chosen in ({}, {"relative_step": True}, {"relative_step": False}):
+        settings = parse_config({"optimizer": {"optimizer": name, **chosen}}).config.optimizer
+        why = differing_rates_refusal(settings)
+        assert bool(why_not_differing_rates(Values(**chosen))) == bool(why)  # type: ignore[arg-type]
+        assert (why or "") in why_not_differing_rates(Values(**chosen))  # type: ignore[arg-type]
+
+
+# -- the frame ---------------------------------------------------------------------------------------------------------
+
+
+def test_ok_writes_the_changes_and_gives_the_focus_back(opened: Opened) -> None:
+    app, page, window = opened("Optimizer", {"epochs": 3})
+    type_in(window, "Weight decay", "0.05")
+    button(window, "OK").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.get_by_role("button", name="Optimizer settings")).to_be_focused()
+    assert saved(app, page) == {"epochs": 3, "optimizer": {"weight_decay": 0.05}}
+
+
+def test_what_is_still_being_typed_counts_when_ok_is_pressed(opened: Opened) -> None:
+    app, page, window = opened("Optimizer", {})
+    window.get_by_role("textbox", name="Beta1").fill("0.8")
+    button(window, "OK").click()
+    expect(window).to_have_count(0)
+    assert saved(app, page) == {"optimizer": {"beta1": 0.8}}
+
+
+@pytest.mark.parametrize("way", ["Cancel", "Escape", "Back"])
+def test_leaving_asks_only_after_a_change(way: str, opened: Opened) -> None:
+    def leave() -> None:
+        if way == "Cancel":
+            button(window, way).click()
+        else:
+            page.keyboard.press(way) if way == "Escape" else page.go_back()
+
+    app, page, window = opened("Learning Rate Scheduler", {"epochs": 3})
+    address, question = page.url, page.get_by_role("dialog", name="Discard the changes?")
+    leave()
+    expect(window).to_have_count(0)
+    page.get_by_role("button", name="Learning Rate Scheduler settings").click()
+    type_in(window, "Floor", "0.1")
+    leave()
+    button(question, "Keep editing").click()
+    expect(question).to_have_count(0)
+    expect(window.get_by_role("textbox", name="Floor")).to_have_value("0.1")
+    leave()
+    button(question, "Discard").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert page.url == address
+    expect(page.get_by_role("img", name="Not saved")).to_be_hidden()
+    assert saved(app, page) == {"epochs": 3}
+
+
+def test_a_key_pressed_many_times_asks_once(opened: Opened) -> None:
+    _, page, window = opened("Optimizer", {})
+    type_in(window, "Beta1", "0.8")
+    question = page.get_by_role("dialog", name="Discard the changes?")
+    for _ in range(20):
+        window.get_by_role("textbox", name="Beta1").dispatch_event("keydown", {"key": "Escape", "bubbles": True})
+    expect(question).to_have_count(1)
+    page.keyboard.press("Escape")
+    expect(question).to_have_count(0)
+    expect(window).to_be_visible()
+
+
+def test_esc_closes_an_open_list_first(opened: Opened) -> None:
+    _, page, window = opened("Optimizer", {})
+    window.get_by_role("combobox", name="Fused").click()
+    expect(page.get_by_role("listbox")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("listbox")).to_have_count(0)
+    expect(window).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(window).to_have_count(0)
+
+
+def test_closed_windows_leave_nothing_behind(opened: Opened) -> None:
+    _, page, window = opened("Optimizer", {})
+    button(window, "Cancel").click()
+    expect(window).to_have_count(0)
+    # tooltips come and go with the mouse
+    count = "[document.querySelectorAll('[id^=c]:not(.q-tooltip)').length, history.length]"
+    before = page.evaluate(count)
+    for _ in range(5):
+        page.get_by_role("button", name="Optimizer settings").click()
+        expect(window).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(window).to_have_count(0)
+    assert page.evaluate(count) == before
+
+
+def test_the_focus_stays_in_the_window(opened: Opened) -> None:
+    _, page, window = opened("Optimizer", {})
+    page.wait_for_function("document.querySelector('.q-dialog').contains(document.activeElement)")
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        # after the last control comes the browser's own bar, and then the window again
+        assert window.evaluate(
+            "window => [...window.querySelectorAll('*'), document.body].includes(document.activeElement)"
+        )
+
+
+@pytest.mark.parametrize(("answer", "decay"), [("Overwrite", "0.05"), ("Take theirs", "0.2"), ("Cancel", "0.05")])
+def test_a_change_in_another_tab_is_asked_about(answer: str, decay: str, opened: Opened, open_page: OpenPage) -> None:
+    app, page, window = opened("Optimizer", {})
+    type_in(window, "Weight decay", "0.05")
+    other = open_page(app, "/training")
+    other.get_by_role("button", name="Optimizer settings").click()
+    type_in(other.get_by_role("dialog"), "Weight decay", "0.2")
+    button(other.get_by_role("dialog"), "OK").click()
+    expect(other.get_by_role("dialog")).to_have_count(0)
+    button(window, "OK").click()
+    question = page.get_by_role("dialog", name="Changed in another tab")
+    button(question, answer).click()
+    expect(question).to_have_count(0)
+    expect(window).to_have_count(1 if answer == "Cancel" else 0)
+    if answer != "Cancel":
+        page.get_by_role("button", name="Optimizer settings").click()
+    expect(window.get_by_role("textbox", name="Weight decay")).to_have_value(decay)
+
+
+# -- each of them ------------------------------------------------------------------------------------------------------
+
+
+def test_the_optimizer_window_shows_what_the_optimizer_takes_and_costs(opened: Opened) -> None:
+    _, _, window = opened("Optimizer", {"optimizer": {"optimizer": "LION"}})
+    fields = window.get_by_role("textbox")
+    assert [field.get_attribute("aria-label") for field in fields.all()] == [
+        "Beta1 (usual 0.9)",
+        "Beta2 (usual 0.99)",
+        "Weight decay (usual 0)",
+    ]
+    expect(window).to_contain_text("4 bytes of memory per trained parameter")
+    expect(window).not_to_contain_text("cannot give blocks rates")
+
+
+def test_reset_brings_the_defaults_back_and_ok_takes_the_keys_out(opened: Opened) -> None:
+    app, page, window = opened("Optimizer", {"epochs": 3, "optimizer": {"optimizer": "LION", "beta1": 0.5}})
+    expect(window.get_by_role("textbox", name="Beta1")).to_have_value("0.5")
+    button(window, "Reset to defaults").click()
+    expect(window.get_by_role("textbox", name="Beta1")).to_have_value("")
+    button(window, "OK").click()
+    expect(window).to_have_count(0)
+    assert saved(app, page) == {"epochs": 3, "optimizer": {"optimizer": "LION"}}
+
+
+def test_the_optimizer_window_says_when_blocks_cannot_have_rates(opened: Opened) -> None:
+    _, page, window = opened("Optimizer", {"optimizer": {"optimizer": "ADAFACTOR"}})
+    banner = window.get_by_text("Adafactor cannot give blocks rates of their own")
+    expect(banner).to_be_hidden()
+    window.get_by_role("combobox", name="Relative step").click()
+    page.get_by_role("option", name="On").click()
+    expect(banner).to_be_visible()
+
+
+def test_a_wrong_value_is_told_at_its_field(opened: Opened) -> None:
+    _, _, window = opened("Optimizer", {})
+    type_in(window, "Beta1", "2")
+    field = window.get_by_role("textbox", name="Beta1")
+    expect(field).to_have_attribute("aria-invalid", "true")
+    expect(field).to_have_accessible_description(re.compile("less than 1"))
+
+
+def test_the_scheduler_is_drawn_as_it_is_set(opened: Opened) -> None:
+    config = {"learning_rate": 1e-3, "learning_rate_scheduler": "COSINE", "learning_rate_warmup_steps": 100}
+    _, _, window = opened("Learning Rate Scheduler", config)
+    expect(window).to_contain_text("starts at 1.00e-05, is 1.00e-03 at most and ends at 3.05e-09")
+    curve = window.locator("path.line")
+    before = curve.get_attribute("d")
+    type_in(window, "Floor", "0.5")
+    expect(window).to_contain_text("ends at 5.00e-04")
+    assert curve.get_attribute("d") != before
+    expect(window).to_contain_text("step 1,000, for example")
+
+
+def test_the_timesteps_are_drawn_as_they_are_set(opened: Opened) -> None:
+    _, _, window = opened("Timestep Distribution", {"resolution": "1024"})
+    expect(window).to_contain_text("above 0.76")
+    shift = window.get_by_role("textbox", name="Timestep shift")
+    expect(shift).to_be_disabled()
+    expect(shift).to_have_accessible_description(re.compile("Dynamic shifting sets it"))
+    window.get_by_role("switch", name="Dynamic timestep shifting").click()
+    expect(shift).to_be_enabled()
+    expect(window).to_contain_text("above 0.50")
+    type_in(window, "Bias", "1")
+    expect(window).to_contain_text("above 0.73")
+
+
+@pytest.mark.parametrize("widths", [[390], [1280, 1920]], ids=["phone", "desktop"])
+def test_every_window_fits_and_can_be_read(widths: list[int], opened: Opened) -> None:
+    _, page, _ = opened("Optimizer", {"optimizer": {"optimizer": "PRODIGY"}}, touch=widths == [390])
+    for title, width in product(TITLES, widths):
+        page.set_viewport_size({"width": width, "height": 800})
+        if title != "Optimizer" or width == 1920:
+            page.get_by_role("button", name=f"{title} settings").click()
+        expect(page.get_by_role("dialog", name=title)).to_be_visible()
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            expect(page.locator(f".body--{scheme}")).to_be_attached()
+            assert [faint(page), sideways(page)] == [[], []]
+        assert nameless(page) == []
+        assert width > 390 or small_targets(page) == []
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
