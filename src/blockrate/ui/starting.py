@@ -53,7 +53,8 @@ def _holds_a_run(folder: str) -> bool:
 
 def _in_words_of_the_app(text: str) -> str:
     """A sentence of the command line without its options."""
-    return re.sub(r" or add --reset-optimizer[^;]*;", "", text).replace("--fresh", "“Start anew”")
+    text = re.sub(r" or add --reset-optimizer[^;]*;", "", text).replace("--fresh starts anew", "or start anew")
+    return text.replace(" with --fresh", "").replace("add --fresh", "start anew")
 
 
 def show_problems(page: Page) -> None:
