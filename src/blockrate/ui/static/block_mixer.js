@@ -177,6 +177,7 @@ export default {
     pressNumber(event, i) {
       const add = event.ctrlKey || event.metaKey, here = this.chosen.includes(i);
       this.anchor = event.shiftKey ? (this.anchor ?? this.last ?? i) : i;
+      this.stroke.before = this.chosen;
       this.stroke.kept = add ? this.chosen.filter((j) => j !== i) : [];
       this.stroke.out = add ? here : here && this.chosen.length === 1 && !event.shiftKey; // pressed again
       this.choose(this.stroke.out ? this.stroke.kept : union(this.stroke.kept, range(this.anchor, i)));
@@ -205,8 +206,9 @@ export default {
       const { stroke, tap } = this;
       if (stroke?.id !== event.pointerId) return;
       Object.assign(this, { stroke: null, tap: null, busy: false, hot: event.pointerType === "mouse" ? this.hot : -1 });
-      if (stroke.kind === "numbers") return this.select(this.chosen);
-      if (event.type === "pointercancel") return void (this.vals = stroke.start);
+      const cancelled = event.type === "pointercancel"; // the finger scrolls the page
+      if (stroke.kind === "numbers") return this.select(cancelled ? stroke.before : this.chosen);
+      if (cancelled) return void (this.vals = stroke.start);
       const { i } = stroke.to, quick = tap && event.timeStamp - tap.time < TAP;
       const twice = quick && !stroke.moved && tap.i === i && Math.abs(tap.y - stroke.y) < 2 * NEAR;
       if (twice) for (const j of this.targets(i)) this.vals[j] = 1;
