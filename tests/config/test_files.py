@@ -262,3 +262,10 @@ def test_a_filter_that_contradicts_its_preset_is_told_and_wins():
     loaded = parse_config({"layer_filter": "to_q", "layer_filter_preset": "attn-only"})
     assert any("'to_q'" in text and "attn-only" in text for text in loaded.warnings)
     assert not parse_config({"layer_filter": "attn,ff.net, proj_mlp", "layer_filter_preset": "attn-mlp"}).warnings
+
+
+def test_half_a_character_is_no_text(tmp_path):
+    file = tmp_path / "half.json"
+    file.write_text('{"samples": [{"prompt": "\\ud800"}]}', encoding="utf-8")
+    with pytest.raises(ConfigError, match="half a character"):
+        load_config(file)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -103,7 +104,10 @@ def read_object(path: Path) -> Json:
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds. Raises ``ConfigError`` that says where the file is wrong."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_without_duplicates)
+        value = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_without_duplicates)
+        if re.search(r"[\ud800-\udfff]", json.dumps(value, ensure_ascii=False)):
+            raise ValueError("it holds half a character, like \\ud800 alone, which is no text")
+        return value
     except OSError as error:
         raise ConfigError(str(path), f"cannot be read: {error.strerror}", "Check the path and its rights.") from error
     except UnicodeDecodeError as error:

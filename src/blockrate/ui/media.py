@@ -83,7 +83,7 @@ class Media:
 
     def _may_be_seen(self, entry: Path) -> bool:
         with suppress(ConfigError):  # a link that leads out
-            return not _is_hidden(entry.name) and bool(self.resolve_inside(entry))
+            return not _is_hidden(entry.name) and _is_text(entry.name) and bool(self.resolve_inside(entry))
         return False
 
 
@@ -102,6 +102,11 @@ def _picture(path: Path, size: int | None, modified: int) -> Picture:
         bare.info.clear()
         bare.save(content, kind, quality=85, compress_level=3)
     return content.getvalue(), f"image/{kind.lower()}"
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be shown and be written into a config: not every name on a disk is UTF-8."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _is_hidden(name: str) -> bool:
