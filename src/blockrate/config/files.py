@@ -104,10 +104,7 @@ def read_object(path: Path) -> Json:
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds. Raises ``ConfigError`` that says where the file is wrong."""
     try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_without_duplicates)
-        if re.search(r"[\ud800-\udfff]", json.dumps(value, ensure_ascii=False)):
-            raise ValueError("it holds half a character, like \\ud800 alone, which is no text")
-        return value
+        return _text(json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_without_duplicates))
     except OSError as error:
         raise ConfigError(str(path), f"cannot be read: {error.strerror}", "Check the path and its rights.") from error
     except UnicodeDecodeError as error:
@@ -128,6 +125,13 @@ def config_hash(config: TrainConfig) -> str:
     """Return 16 hexadecimal digits that tell configs apart."""
     canonical = json.dumps(config.model_dump(), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _text(value: Any) -> Any:
+    """Return a JSON value, unless its text is none: ``\\ud800`` alone can be neither shown nor written as UTF-8."""
+    if re.search(r"[\ud800-\udfff]", json.dumps(value, ensure_ascii=False)):
+        raise ValueError("it holds half a character, like \\ud800 alone")
+    return value
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> Json:

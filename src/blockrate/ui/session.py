@@ -216,7 +216,7 @@ class Session:
             if own and document.foreign and target.exists():
                 atomic_write(_free_name(target), target.read_bytes())
         text = json.dumps(self.data, indent=2, ensure_ascii=False) + "\n"
-        content = text.encode(errors="backslashreplace")  # half a character is written as JSON writes it
+        content = text.encode()
         atomic_write(target, content)
         digest = hashlib.sha256(content).hexdigest()
         self._become(_Document(self.data, target.name, str(target), _canonical(self.data), digest))
