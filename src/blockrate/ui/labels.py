@@ -25,6 +25,11 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def advice(ending: str) -> str:
+    """What to try after a run that ended so: by exit code, or "lost"; nothing where all is well."""
+    return _WORDS["advice"].get(ending, "")
+
+
 def duration(seconds: float) -> str:
     """A time that can be waited for: 40 s, 19 min, 2 h 5 min."""
     minutes = round(seconds / 60)

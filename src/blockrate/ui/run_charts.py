@@ -1,16 +1,22 @@
-"""The charts of the Run tab. The browser keeps what it has: after the first time only what is new is sent."""
+"""What the Run tab draws. The browser keeps what it has: after the first time only what is new is sent."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 from nicegui import Event, ui
 from nicegui.element import Element
 
+from blockrate.core.errors import ConfigError
 from blockrate.ui.components import section, set_props, watched
 from blockrate.ui.history import Row, Series
+from blockrate.ui.page import Page
+from blockrate.ui.tabs import rebuilt
 from blockrate.ui.watch import Watch
 
 KINDS = {"grad_norms": "Gradient norm", "learning_rates": "Learning rate", "update_ratios": "Relative update"}
 _SMOOTHING = 90  # of 99
+_PIXELS = 640  # of a sample in the grid
 
 
 class LossChart(Element, component="static/loss_chart.js"):
@@ -68,10 +74,9 @@ def heat_card(watch: Watch, changed: Event[[]]) -> None:
 
     def refresh(feed: Feed) -> None:
         history, kind, names = watch.history, str(choice.value), tuple(watch.history.names)
-        card.set_visibility(bool(history.blocks["learning_rates"].steps))
+        card.set_visibility(bool(history.blocks[kind].steps))
         frozen = sorted(set(names) - history.trained)
-        looks = {"names": names, "frozen": frozen, "log": kind != "learning_rates", "what": KINDS[kind]}
-        set_props(chart, looks)
+        set_props(chart, {"names": names, "frozen": frozen, "log": kind != "learning_rates", "what": KINDS[kind]})
         feed.send("blocks", history.blocks[kind], lambda row: [_short(row.get(name)) for name in names], names)
 
     with ui.element("div") as card, section("By block"):
@@ -80,6 +85,60 @@ def heat_card(watch: Watch, changed: Event[[]]) -> None:
         chart = HeatMap()
         feed = Feed(chart, changed, refresh)
         choice.on_value_change(lambda: refresh(feed))
+
+
+def gallery(page: Page, changed: Event[[]]) -> None:
+    """Show the samples of a step, by prompt, and beside them the first."""
+    chosen: list[int] = []  # the step that is looked at; none: the newest
+
+    def steps() -> list[int]:
+        return sorted(page.watch.history.samples)
+
+    def step() -> int:
+        return (chosen if chosen and chosen[0] in steps() else steps()[-1:] or [0])[0]
+
+    def look(place: int) -> None:
+        chosen[:] = steps()[place : place + 1] if place + 1 < len(steps()) else []
+        changed.emit()
+
+    def refresh() -> None:
+        words, most = f"Step {step():,}", len(steps()) - 1
+        label.set_text(words)
+        choices.set_visibility(most > 0)
+        set_props(control, {"max": most, "value": steps().index(step()) if steps() else 0, "aria-valuetext": words})
+
+    def shown() -> list[tuple[int, list[str]]]:
+        found = dict.fromkeys([*steps()[: int(compare.value)], step()])
+        return [(at, page.watch.history.samples.get(at, [])) for at in found]
+
+    with ui.element("div").classes("chart-choices") as choices:
+        label, control = ui.label(), slider("Step of the samples", 0, 0, look)
+        compare = ui.switch("Compare with the first", on_change=changed.emit)
+        watched(changed, refresh)
+    with ui.element("ul").classes("samples"):
+        rebuilt(changed, shown, lambda found: _pictures(page, found))
+
+
+def _pictures(page: Page, shown: list[tuple[int, list[str]]]) -> None:
+    folder = page.watch.run.path if page.watch.run else Path()
+    try:
+        for prompt in dict.fromkeys(_prompt(file) for _, files in shown for file in files):
+            with ui.element("li"):
+                ui.label(prompt)
+                for step, file in ((step, file) for step, files in shown for file in files if _prompt(file) == prompt):
+                    link = {"href": page.media.file_url(folder / file), "target": "_blank"}
+                    picture = {"src": page.media.file_url(folder / file, size=_PIXELS), "alt": f"{prompt}, step {step}"}
+                    with ui.element("a") as frame:
+                        ui.element("img").props.update({**picture, "loading": "lazy"})
+                        ui.label(f"Step {step:,}").classes("dim")
+                    frame.props.update(link)
+    except ConfigError as error:  # outside the roots
+        ui.label(f"The samples cannot be shown: {error.problem}. {error.cure}").classes("field-note")
+
+
+def _prompt(file: str) -> str:
+    """The prompt of a picture, as its name tells it."""
+    return re.sub(r"^step-\d+-\d+-", "", Path(file).stem).replace("-", " ")
 
 
 def slider(name: str, most: int, value: int, on_input: Callable[[int], object]) -> Element:

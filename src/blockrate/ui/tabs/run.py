@@ -1,6 +1,6 @@
 """The Run tab: what the run does, how it learns, what it draws and writes, and the runs before it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -18,25 +18,13 @@ from blockrate.run.folder import RunFolder
 from blockrate.ui.components import section, set_props, watched
 from blockrate.ui.dialogs import ask, heading, icon_button
 from blockrate.ui.history import History, Json
-from blockrate.ui.labels import duration, sentence
+from blockrate.ui.labels import advice, duration, sentence
 from blockrate.ui.open_save import may_replace
 from blockrate.ui.page import Page
-from blockrate.ui.run_charts import heat_card, loss_card
+from blockrate.ui.run_charts import gallery, heat_card, loss_card
 from blockrate.ui.tabs import read_aside, rebuilt
-from blockrate.ui.tabs.gallery import Gallery
 from blockrate.ui.watch import ALIVE, PastRun, Watch
 
-_GO_ON = "Press Start: it goes on from the last checkpoint, or from the beginning if there is none."
-_ADVICE = {  # by exit code
-    1: f"This is a fault of blockrate; the log says more. {_GO_ON}",
-    2: "Put the setting right, then press Start.",
-    65: "The Model and Data tabs say which files are missing or damaged. Mend them, then press Start.",
-    71: f"Lower the batch size or the resolution, turn gradient checkpointing on, or freeze more blocks. {_GO_ON}",
-    73: f"Make room on the disk, or choose another workspace. {_GO_ON}",
-    74: "Press Start and choose to start anew: the earlier run is set aside, and nothing is deleted.",
-    75: "Press Start: it goes on from there.",
-    76: f"Lower the learning rate, or clip the gradients. {_GO_ON}",
-}
 _END = 30  # lines of the log that a run which failed shows at once
 _COPY = """() => (navigator.clipboard?.writeText(document.getElementById("{}").textContent) ?? Promise.reject())
     .then(() => emit(true), () => emit(false))"""
@@ -56,13 +44,13 @@ def build(page: Page) -> None:
     loss_card(watch, changed)
     heat_card(watch, changed)
     with _card("Samples", changed, lambda: watch.history.samples, "wide"):
-        Gallery(page, changed)
+        gallery(page, changed)
     with _card("What is really trained", changed, lambda: watch.history.groups):
         _trained(watch, changed)
     with _card("Log", changed, lambda: watch.log):
         _log(page, changed)
     with _card("Files", changed, lambda: _files(watch.history), "wide"), ui.element("ul").classes("run-files"):
-        rebuilt(changed, lambda: _files(watch.history), partial(_file_list, page))
+        rebuilt(changed, lambda: _files(watch.history), partial(_file_rows, page))
     _past_runs(page, changed)
 
 
@@ -84,8 +72,7 @@ def _head(page: Page, changed: Event[[]]) -> None:
         with ui.element("div").classes("run-title"):
             title, commands = heading(""), _commands(page)
         bar = ui.element("progress").classes("full").props('max=1 aria-label="How far the run is"')
-        figures = _figures(("Time left", "A step takes", "Loss", "Last checkpoint"))
-        words, advice = ui.label().classes("dim"), ui.label().classes("banner")
+        facts, words, cure = ui.label().classes("totals"), ui.label().classes("dim"), ui.label().classes("banner")
         end = ui.label().classes("mono log-text").props('tabindex=0 role=region aria-label="End of the log"')
         with ui.element("ul").classes("run-notes"):
             rebuilt(changed, lambda: watch.history.warnings, _notes)
@@ -94,20 +81,18 @@ def _head(page: Page, changed: Event[[]]) -> None:
             _copy_button(page, folder, "Copy the path of the run folder")
 
     def refresh() -> None:
-        state = watch.state
+        name, code = watch.state.name, watch.state.exit_code
         card.set_visibility(not _is_empty(watch))
-        title.set_text(headline(watch))
-        words.set_text(sentence(state.sentence))
         for command, button in commands.items():
-            button.set_visibility(watch.can_force if command == "Force stop" else state.name == "Running")
-        bar.set_visibility(state.name in ALIVE)
+            button.set_visibility(watch.can_force if command == "Force stop" else name == "Running")
+        bar.set_visibility(name in ALIVE)
         set_props(bar, {"value": share(watch)})
-        for figure, text in zip(figures, _measured(watch), strict=True):
-            figure.set_text(text)
-        advice.set_text(_GO_ON if state.name == "Lost" else _ADVICE.get(state.exit_code or 0, ""))
-        advice.set_visibility(bool(advice.text))
-        end.set_text("\n".join(watch.log.split("\n")[-_END:]) if state.name in ("Failed", "Lost") else "")
-        end.set_visibility(bool(end.text))
+        end_of_log = "\n".join(watch.log.split("\n")[-_END:]) if name in ("Failed", "Lost") else ""
+        advised = advice("lost" if name == "Lost" else str(code))
+        texts = (headline(watch), _facts(watch), sentence(watch.state.sentence), advised, end_of_log)
+        for label, text in zip((title, facts, words, cure, end), texts, strict=True):
+            label.text = text
+            label.set_visibility(bool(text))
         folder.set_text(str(watch.run.path if watch.run else ""))
 
     watched(changed, refresh)
@@ -119,13 +104,13 @@ def headline(watch: Watch) -> str:
     match watch.state.name:
         case "Preparing":
             count = f" {history.done:,} of {history.total:,}" if history.total else ""
-            return f"{(history.phase or 'starting').capitalize()}{count}"
+            return f"{sentence(history.phase or 'starting')}{count}"
         case "Running":
             return f"Step {history.step:,} of {history.total_steps:,}"
         case "No run":
             return f"Stopped at {step}"
         case name:
-            return f"{name} {'after' if name in ('Finished', 'Lost') else 'at'} {step}"
+            return f"{name} {'at' if name in ('Stopping', 'Failed') else 'after'} {step}"
 
 
 def share(watch: Watch) -> float:
@@ -136,26 +121,13 @@ def share(watch: Watch) -> float:
     return done / of if of else 0.0
 
 
-def _figures(names: tuple[str, ...]) -> list[TextElement]:
-    """Places for numbers, each with what it is."""
-    figures = []
-    with ui.element("dl").classes("figures"):
-        for name in names:
-            with ui.element("div"):
-                TextElement(tag="dt", text=name)
-                figures.append(TextElement(tag="dd", text=""))
-    return figures
-
-
-def _measured(watch: Watch) -> tuple[str, str, str, str]:
-    history, each = watch.history, watch.history.seconds_per_step
-    left = history.seconds_left if watch.state.name in ("Running", "Stopping") else None
-    return (
-        "—" if left is None else duration(left),
-        "—" if each is None else f"{each:.3g} s",
-        "—" if history.loss is None else f"{history.loss:.4g}",
-        f"Step {int(digits):,}" if (digits := history.checkpoint.rpartition("-")[2]).isdecimal() else "—",
-    )
+def _facts(watch: Watch) -> str:
+    """How fast it is, for how long still, and the loss."""
+    history, each, left = watch.history, watch.history.seconds_per_step, watch.history.seconds_left
+    facts = [f"{'—' if each is None else f'{each:.3g}'} s/step"]
+    facts += [f"{'—' if left is None else duration(left)} left"] * (watch.state.name in ALIVE)
+    facts += [] if history.loss is None else [f"loss {history.loss:.4g}"]
+    return " · ".join(facts) if history.step else ""
 
 
 def _commands(page: Page) -> dict[str, ui.button]:
@@ -174,12 +146,12 @@ def _commands(page: Page) -> dict[str, ui.button]:
         if await ask("Stop the run at once?", text, ["Keep waiting", "Force stop"]) == "Force stop":
             watch.force_stop()
 
+    actions = {
+        "Sample now": lambda: tell(watch.sample_now, "Samples come after this step"),
+        "Save now": lambda: tell(watch.save_now, "A checkpoint comes after this step"),
+        "Force stop": force,
+    }
     with ui.element("div").classes("chips"):
-        actions = {
-            "Sample now": lambda: tell(watch.sample_now, "Samples come after this step"),
-            "Save now": lambda: tell(watch.save_now, "A checkpoint comes after this step"),
-            "Force stop": force,
-        }
         return {name: ui.button(name, on_click=action).props("no-caps outline") for name, action in actions.items()}
 
 
@@ -192,32 +164,31 @@ def _notes(warnings: list[str]) -> None:
 def _copy_button(page: Page, source: Element, name: str) -> None:
     """A button that copies the text of an element; only its number enters the script."""
 
-    def told(event: object) -> None:
-        copied = getattr(event, "args", None) is True
-        page.tell("Copied" if copied else "Without https browsers do not copy. Mark the text and press Ctrl+C.")
+    def told(copied: object) -> None:
+        page.tell("Copied" if copied is True else "Without https browsers do not copy. Mark the text and press Ctrl+C.")
 
-    icon_button("content_copy", name, lambda: None).on("click", told, js_handler=_COPY.format(source.html_id))
+    button = icon_button("content_copy", name, lambda: None)
+    button.on("click", lambda event: told(event.args), js_handler=_COPY.format(source.html_id))
 
 
 def _log(page: Page, changed: Event[[]]) -> None:
-    with ui.element("div").classes("chips corner"):
+    with ui.element("div").classes("chips corner") as corner:
         follow = ui.switch("Follow", value=True, on_change=changed.emit)
-        place = ui.element("div")
     with ui.element("div").classes("log-box").props('tabindex=0 role=region aria-label="Log"'):
         text = ui.label().classes("mono log-text")
-    with place:
+    with corner:
         _copy_button(page, text, "Copy the log")
     watched(changed, lambda: text.set_text(page.watch.log) if follow.value else None)
 
 
-def _files(history: History) -> list[tuple[str, str]]:
-    """What the run has written, and where."""
-    made = [("Result", path) for path in history.outputs] + [("Export", path) for path in history.exports]
-    return made + [("Last checkpoint", history.checkpoint)] * bool(history.checkpoint)
+def _files(history: History) -> dict[str, str]:
+    """What the run has written: kind by path."""
+    checkpoint = {history.checkpoint: "Last checkpoint"} if history.checkpoint else {}
+    return {**dict.fromkeys(history.exports, "Export"), **dict.fromkeys(history.outputs, "Result"), **checkpoint}
 
 
-def _file_list(page: Page, files: list[tuple[str, str]]) -> None:
-    for kind, path in files:
+def _file_rows(page: Page, files: dict[str, str]) -> None:
+    for path, kind in files.items():
         with ui.element("li"):
             ui.label(kind)
             label = ui.label(str(Path(path).absolute())).classes("mono")
@@ -230,51 +201,43 @@ def _trained(watch: Watch, changed: Event[[]]) -> None:
 
     def fill(groups: list[Json]) -> None:
         rates.clear()
-        history, layout = watch.history, _layout(watch.history)
         for group in groups:
-            blocks = group.get("blocks") or [group["name"]]
-            multiplier = group.get("multiplier")
-            cells = (_named(blocks, layout), f"{group.get('parameters', 0):,}", f"{multiplier:g}", "")
-            rates[blocks[0]] = _row(cells)[-1]
-        untrained, frozen = set(history.names) - history.trained, set(history.frozen)
-        for names, why in ((untrained & frozen, "frozen"), (untrained - frozen, "left out by the filter")):
-            if names:
-                _row((_named(names, layout), "0", "0" if why == "frozen" else "", why))
+            blocks = _in_words(group.get("blocks") or [group["name"]], watch.history)
+            cells = _row(blocks, f"{group.get('parameters', 0):,}", f"{group.get('multiplier', 1.0):g}", "")
+            rates[group["name"]] = cells[-1]
 
     def refresh() -> None:
+        words.set_text(_summary(watch.history))
         for name, cell in rates.items():
             rate = watch.history.rates.get(name)
-            cell.set_text("—" if rate is None else f"{rate:.2e}")
+            cell.text = "—" if rate is None else f"{rate:.2e}"
 
-    words = ui.label().classes("dim")
-    with ui.element("div").classes("table-box").props('tabindex=0 role=region aria-label="What is really trained"'):
-        with ui.element("table").props('aria-label="What is really trained"'):
+    words, named = ui.label().classes("dim"), 'aria-label="What is really trained"'
+    with ui.element("div").classes("table-box").props(f"tabindex=0 role=region {named}"):
+        with ui.element("table").props(named):
             with ui.element("thead"):
-                _row(("Blocks", "Parameters", "Multiplier", "Learning rate"), "th")
+                _row("Blocks", "Parameters", "Multiplier", "Learning rate", tag="th")
             with ui.element("tbody"):
                 rebuilt(changed, lambda: watch.history.groups, fill)
         watched(changed, refresh)
-    watched(changed, lambda: words.set_text(_summary(watch.history)))
 
 
-def _row(cells: tuple[str, ...], tag: str = "td") -> list[TextElement]:
+def _row(*cells: str, tag: str = "td") -> list[TextElement]:
     with ui.element("tr"):
         return [TextElement(tag=tag, text=cell) for cell in cells]
 
 
-def _layout(history: History) -> BlockLayout:
-    return BlockLayout.of(name for name in history.names if name != OTHER)
-
-
-def _named(names: object, layout: BlockLayout) -> str:
-    return selection_text(names, layout)  # type: ignore[arg-type]
+def _in_words(names: Iterable[str], history: History) -> str:
+    return selection_text(names, BlockLayout.of(name for name in history.names if name != OTHER))
 
 
 def _summary(history: History) -> str:
-    blocks = [name for name in history.names if name != OTHER]
-    trained = [name for name in blocks if name in history.trained]
+    trained, frozen = history.trained, set(history.frozen)
+    rest = {"frozen": frozen - trained, "left out by the layer filter": set(history.names) - trained - frozen}
+    blocks, known = len(trained - {OTHER}), len(set(history.names) - {OTHER})
     parameters = sum(group.get("parameters", 0) for group in history.groups)
-    return f"{len(trained)} of {len(blocks)} blocks trained, {parameters:,} parameters"
+    untrained = [f"{sentence(_in_words(names, history))} {why}." for why, names in rest.items() if names]
+    return " ".join([f"{blocks} of {known} blocks trained, {parameters:,} parameters.", *untrained])
 
 
 def _past_runs(page: Page, changed: Event[[]]) -> None:
@@ -284,15 +247,14 @@ def _past_runs(page: Page, changed: Event[[]]) -> None:
         return watch.run and watch.run.path, watch.state.name, session.last_good.workspace_dir
 
     def show(runs: list[PastRun]) -> None:
-        card.set_visibility(bool(runs))
         rows.clear()
         with rows:
             for run in runs:
                 _past_run(page, run)
+        changed.emit()
 
-    with ui.element("div").classes("wide") as card, section("Past runs"):
+    with _card("Past runs", changed, lambda: list(rows), "wide"):
         rows = ui.element("ul").classes("past-runs")
-        card.set_visibility(False)
         read_aside(changed, asked, lambda _: iter([watch.past_runs(session)]), show)
 
 
@@ -307,16 +269,16 @@ def _past_run(page: Page, run: PastRun) -> None:
             page.tell(str(error), kind="error")
 
     def show() -> None:
-        if page.watch.state.name in ALIVE:
-            return page.tell("A run is at work. Past runs can be shown when it has ended.")
-        return page.watch.show(run.path)
+        at_work = page.watch.state.name in ALIVE
+        page.tell("Past runs can be shown when this one has ended.") if at_work else page.watch.show(run.path)
 
-    time, loss = datetime.fromtimestamp(run.time), "" if run.loss is None else f" · loss {run.loss:.4g}"
+    word, loss = run.state.name, "" if run.loss is None else f" · loss {run.loss:.4g}"
+    time, shown = datetime.fromtimestamp(run.time), page.watch.run and page.watch.run.path == run.path
     with ui.element("li"):
-        ui.label(run.state.name).classes(f"state is-{run.state.name.lower().replace(' ', '-')}")
+        ui.label("Stopped" if word == "No run" else word).classes(f"state is-{word.lower().replace(' ', '-')}")
         with ui.element("div"):
             ui.label(run.path.name)
             ui.label(f"{time:%Y-%m-%d %H:%M} · step {run.state.step:,}{loss}").classes("dim")
-        for name, action in (("Show", show), ("Run again with these settings", again)):
+        for name, action in {**({} if shown else {"Show": show}), "Run again with these settings": again}.items():
             button = ui.button(name, on_click=action, color=None).props("no-caps flat dense")
             button.props["aria-label"] = f"{name}: {run.path.name}"
