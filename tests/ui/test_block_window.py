@@ -294,6 +294,8 @@ def test_typed_digits_count_at_once_and_are_one_step(faders: Faders) -> None:
     assert faders.values()["single_block_0"] == 0.45
     faders.page.keyboard.press("Control+z")
     faders.page.keyboard.press("Control+y")
+    expect(faders.button("Redo")).to_have_attribute("aria-disabled", "true")
+    faders.says("Redone")
     expect(faders.slider("single_block_0")).to_have_attribute("aria-valuenow", "0.45")
     faders.press("single_block_1", "7")
     faders.says("A rate is a number from 0 to 1")

@@ -139,7 +139,11 @@ export default {
       this.can = [true, false];
       this.$emit("commit", { changes, merge, version: this.version });
     },
-    step(k) { if (this.can[k]) this.$emit(["undo", "redo"][k]); },
+    step(k) {
+      if (!this.can[k]) return;
+      this.can = this.can.map((can, other) => can || other !== k); // what is undone can be redone, before the server says so
+      this.$emit(["undo", "redo"][k]);
+    },
     choose(indices) { Object.assign(this, { chosen: indices.filter((i) => !this.isOff(i)), turn: this.turn + 1 }); },
     select(indices) {
       this.choose(indices);
