@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from nicegui import ui
 from nicegui.element import Element
 
 from blockrate.core.families import FAMILIES
-from blockrate.ui.components import field, section
+from blockrate.ui.components import field, section, watched
 from blockrate.ui.dialogs import heading
+from blockrate.ui.open_save import open_config
 from blockrate.ui.page import Page
 from blockrate.ui.session import Session
 from blockrate.ui.tabs import fields, read_aside
@@ -20,6 +22,7 @@ _PARTS = ("transformer", "text_encoder", "text_encoder_2", "vae")
 _TEXT = ("text_encoder.dropout_probability", "text_encoder_2.dropout_probability", "text_encoder_2_sequence_length")
 _OUTPUT = ("output_model_destination", "output_model_format", "output_dtype")
 _RUN = ("workspace_dir", "cache_dir", "train_device", "seed", "compile", "deterministic", "tensorboard", "only_cache")
+_DEMO = Path("examples/demo.json")  # its photographs are found from the folder of the clone
 _ICONS = {"Fine": "check_circle", "Note": "info", "Problem": "error"}
 
 
@@ -38,6 +41,7 @@ class _Method:
 def build(page: Page) -> None:
     """Lay out the tab."""
     session = page.session
+    _welcome(page)
     with ui.element("div").classes("stack"):
         with section("Model"):
             field(_Method(session), "training_method", classes="half")
@@ -56,6 +60,17 @@ def build(page: Page) -> None:
             read_aside(session.changed, lambda: (session.config, session.plan), check, partial(_show, found))
         fields(session, "Run", *_RUN)
         fields(session, "Captions", *_TEXT)
+
+
+def _welcome(page: Page) -> None:
+    """Offer a way in while nothing is open and nothing was changed."""
+    session = page.session
+    with ui.element("div").classes("card wide welcome") as card:
+        ui.label("New here? The demo trains a toy Flux on ten photographs in minutes, without a download.")
+        if _DEMO.exists():
+            ui.button("Open the demo", on_click=lambda: session.open_named(_DEMO.stem)).props("no-caps unelevated")
+        ui.button("Open a preset for your card", on_click=lambda: open_config(page)).props("no-caps flat")
+        watched(session.changed, lambda: card.set_visibility(not session.data and not session.path))
 
 
 def _show(place: Element, answer: Checked) -> None:
