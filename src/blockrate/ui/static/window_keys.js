@@ -22,10 +22,14 @@ export default {
       event.stopPropagation();
       const chosen = this.root.querySelector("[data-selection]");
       if (chosen) chosen.dispatchEvent(new CustomEvent("clear-selection"));
-      else if (!event.repeat) this.$emit("close");
+      else if (!event.repeat) this.leave();
     },
     onBack() {
       history.pushState("window", "");
+      this.leave();
+    },
+    leave() {
+      document.activeElement?.dispatchEvent(new Event("change", { bubbles: true })); // what is being typed counts too
       this.$emit("close");
     },
   },

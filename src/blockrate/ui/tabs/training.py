@@ -91,7 +91,7 @@ def _optimisation(page: Page) -> None:
         watched(session.changed, refuse)
 
 
-class _Filter:
+class LayerChoice:
     """The layer filter as one choice: a preset, or the user's own text, which is kept while a preset is chosen."""
 
     def __init__(self, session: Session) -> None:
@@ -112,19 +112,17 @@ class _Filter:
 
     def set(self, values: Mapping[str, Any]) -> None:
         """Write the preset with its text, so that every trainer that reads the file does the same."""
-        preset = values.get("layer_filter_preset")
-        if preset:
-            own = {path: self.session.get(path) for path in _FILTER[1:]}
-            text = ",".join(PRESETS.get(preset, ()))
-            if self.preset == "custom":
-                _written[self.session] = own
-            kept = _written.get(self.session, own) if preset == "custom" else {_FILTER[1]: text, _FILTER[2]: False}
-            values = {**values, **kept}
-        self.session.set(values)
+        preset = values.get(_FILTER[0], "custom")  # who edits the text keeps it, even where it is that of a preset
+        own = {_FILTER[1]: self.get(_FILTER[1]), _FILTER[2]: self.session.get(_FILTER[2])}
+        if self.preset == "custom":
+            _written[self.session] = own
+        ready = {_FILTER[1]: ",".join(PRESETS.get(preset, ())), _FILTER[2]: False}
+        kept = _written.get(self.session, own) if preset == "custom" else ready
+        self.session.set({_FILTER[0]: preset, **kept, **values})
 
 
 def _layers(page: Page) -> None:
-    session, chosen = page.session, _Filter(page.session)
+    session, chosen = page.session, LayerChoice(page.session)
     with section("Layers to train"):
         options_adv(
             chosen,
