@@ -13,10 +13,17 @@ import psutil
 import pytest
 from apps import App, Server, warm_apps
 from apps import start_app as run_app
+from nicegui import Client, core, ui
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, WebSocket, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
 from blockrate.run.folder import RunFolder, is_alive, read_json
+from blockrate.ui import shell
+from blockrate.ui.media import Media
+from blockrate.ui.page import Page as PageOfApp
+from blockrate.ui.preferences import Preferences
+from blockrate.ui.session import Session
+from blockrate.ui.watch import Watch
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = [
@@ -168,3 +175,22 @@ def open_page(browser: Browser, start_app: StartApp, tolerated: list[str]) -> It
 def page(app: App, open_page: OpenPage) -> Page:
     """The fresh app in a browser of 1280 x 800, light."""
     return open_page(app)
+
+
+@pytest.fixture
+def on_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[PageOfApp], None]], None]:
+    """Do something in this process with a whole page that no browser shows."""
+    monkeypatch.setenv("BLOCKRATE_HOME", str(tmp_path / "home"))
+
+    async def do(what: Callable[[PageOfApp], None]) -> None:
+        monkeypatch.setattr(core, "loop", asyncio.get_running_loop())
+        session = Session(Preferences())
+        session.set({"concepts": [{"path": str(tmp_path)}], "samples": [{"prompt": "a photo"}]})
+        with Client(ui.page("/alone")) as client:
+            page = PageOfApp(session, Watch(Preferences()), Media([tmp_path]), Preferences())
+            shell.build(page, "model")
+            what(page)
+        client.delete()
+        session.new()  # nothing is left to be written
+
+    return lambda what: asyncio.run(do(what))

@@ -1,45 +1,21 @@
 """Every setting that a config can hold is shown in a tab or a window, and a problem with it leads there."""
 
-import asyncio
 import re
 from collections.abc import Callable
-from pathlib import Path
 
-import pytest
-from nicegui import Client, core, ui
+from nicegui import ui
 from settings import all_paths
 
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.core.multipliers import KEY
 from blockrate.ui import shell
-from blockrate.ui.media import Media
 from blockrate.ui.page import Page
-from blockrate.ui.preferences import Preferences
-from blockrate.ui.session import Session
 from blockrate.ui.starting import tab_of
-from blockrate.ui.watch import Watch
 from blockrate.ui.windows.optimizer_window import open_optimizer_window
 from blockrate.ui.windows.scheduler_window import open_scheduler_window
 from blockrate.ui.windows.timestep_window import open_timestep_window
 
-
-@pytest.fixture
-def on_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Page], None]], None]:
-    """Do something with a whole page that no browser shows."""
-    monkeypatch.setenv("BLOCKRATE_HOME", str(tmp_path / "home"))
-
-    async def do(what: Callable[[Page], None]) -> None:
-        monkeypatch.setattr(core, "loop", asyncio.get_running_loop())
-        session = Session(Preferences())
-        session.set({"concepts": [{"path": str(tmp_path)}], "samples": [{"prompt": "a photo"}]})
-        with Client(ui.page("/settings")) as client:
-            page = Page(session, Watch(Preferences()), Media([tmp_path]), Preferences())
-            shell.build(page, "model")
-            what(page)
-        client.delete()
-        session.new()  # nothing is left to be written
-
-    return lambda what: asyncio.run(do(what))
+OnAPage = Callable[[Callable[[Page], None]], None]
 
 
 def shown(page: Page) -> set[str]:
@@ -48,7 +24,7 @@ def shown(page: Page) -> set[str]:
     return {re.sub(r"\.\d+\.", ".N.", path) for path in paths}
 
 
-def test_every_setting_is_shown(on_a_page: Callable[[Callable[[Page], None]], None]) -> None:
+def test_every_setting_is_shown(on_a_page: OnAPage) -> None:
     def look(page: Page) -> None:
         for tab in shell.TABS:
             page.show_tab(tab)
@@ -64,9 +40,7 @@ def test_every_setting_is_shown(on_a_page: Callable[[Callable[[Page], None]], No
     on_a_page(look)
 
 
-def test_a_problem_leads_to_the_tab_that_shows_the_setting(
-    on_a_page: Callable[[Callable[[Page], None]], None],
-) -> None:
+def test_a_problem_leads_to_the_tab_that_shows_the_setting(on_a_page: OnAPage) -> None:
     def look(page: Page) -> None:
         before: set[str] = set()
         wrong = {}

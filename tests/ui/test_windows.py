@@ -7,19 +7,23 @@ from itertools import product
 
 import pytest
 from apps import App
+from nicegui import ui
 from playwright.sync_api import Locator, Page, expect
 from screens import faint, nameless, sideways, small_targets
 
 from blockrate.config.files import parse_config
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
 from blockrate.config.train_config import TrainConfig
-from blockrate.ui.windows.optimizer_window import why_not_differing_rates
-from blockrate.ui.windows.scheduler_window import factors
-from blockrate.ui.windows.timestep_window import histogram
+from blockrate.ui.page import Page as PageOfApp
+from blockrate.ui.windows.block_learning_rate_window import open_block_learning_rate_window
+from blockrate.ui.windows.optimizer_window import open_optimizer_window, why_not_differing_rates
+from blockrate.ui.windows.scheduler_window import factors, open_scheduler_window
+from blockrate.ui.windows.timestep_window import histogram, open_timestep_window
 
 StartApp = Callable[..., App]
 OpenPage = Callable[..., Page]
 Opened = Callable[..., tuple[App, Page, Locator]]
+WINDOWS = (open_optimizer_window, open_scheduler_window, open_timestep_window, open_block_learning_rate_window)
 TITLES = ("Optimizer", "Learning Rate Scheduler", "Timestep Distribution")
 
 
@@ -159,6 +163,15 @@ def test_leaving_asks_only_after_a_change(way: str, opened: Opened) -> None:
     assert saved(app, page) == {"epochs": 3}
 
 
+@pytest.mark.parametrize("way", ["Escape", "Back"])
+def test_what_is_still_being_typed_is_asked_about(way: str, opened: Opened) -> None:
+    _, page, window = opened("Optimizer", {})
+    window.get_by_role("textbox", name="Beta1").fill("0.8")
+    page.keyboard.press(way) if way == "Escape" else page.go_back()
+    button(page.get_by_role("dialog", name="Discard the changes?"), "Keep editing").click()
+    expect(window.get_by_role("textbox", name="Beta1")).to_have_value("0.8")
+
+
 def test_a_key_pressed_many_times_asks_once(opened: Opened) -> None:
     _, page, window = opened("Optimizer", {})
     type_in(window, "Beta1", "0.8")
@@ -195,6 +208,27 @@ def test_closed_windows_leave_nothing_behind(opened: Opened) -> None:
         page.keyboard.press("Escape")
         expect(window).to_have_count(0)
     assert page.evaluate(count) == before
+
+
+@pytest.mark.parametrize("open_window", WINDOWS)
+def test_closed_windows_leave_nothing_on_the_server(
+    open_window: Callable[..., None], on_a_page: Callable[[Callable[[PageOfApp], None]], None]
+) -> None:
+    def look(page: PageOfApp) -> None:
+        page.session.set({"base_model_name": "tiny-flux1", "layer_filter_preset": "blocks"})
+        page.show_tab("Training")
+        elements, opener = ui.context.client.elements, page.controls["epochs"]
+        before = len(elements), len(page.session.changed.callbacks)
+        for _ in range(10):
+            with opener:
+                open_window(page, opener)
+            (dialog,) = (element for element in elements.values() if isinstance(element, ui.dialog))
+            (hidden,) = (listener for listener in dialog._event_listeners.values() if listener.type == "hide")
+            dialog._handle_event({"listener_id": hidden.id, "args": None})  # as the browser tells once it is closed
+        page.session.recheck()
+        assert (len(elements), len(page.session.changed.callbacks)) == before
+
+    on_a_page(look)
 
 
 def test_the_focus_stays_in_the_window(opened: Opened) -> None:
