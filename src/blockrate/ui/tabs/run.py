@@ -47,10 +47,8 @@ def build(page: Page) -> None:
         gallery(page, changed)
     with _card("What is really trained", changed, lambda: watch.history.groups):
         _trained(watch, changed)
-    with _card("Log", changed, lambda: watch.log):
+    with _card("Log", changed, lambda: watch.log, "log-card"):
         _log(page, changed)
-    with _card("Files", changed, lambda: _files(watch.history), "wide"), ui.element("ul").classes("run-files"):
-        rebuilt(changed, lambda: _files(watch.history), partial(_file_rows, page))
     _past_runs(page, changed)
 
 
@@ -76,9 +74,8 @@ def _head(page: Page, changed: Event[[]]) -> None:
         end = ui.label().classes("mono log-text").props('tabindex=0 role=region aria-label="End of the log"')
         with ui.element("ul").classes("run-notes"):
             rebuilt(changed, lambda: watch.history.warnings, _notes)
-        with ui.element("div").classes("place"):
-            folder = ui.label().classes("mono")
-            _copy_button(page, folder, "Copy the path of the run folder")
+        with ui.element("ul").classes("run-files"):
+            rebuilt(changed, lambda: _files(watch), partial(_file_rows, page))
 
     def refresh() -> None:
         name, code = watch.state.name, watch.state.exit_code
@@ -93,7 +90,6 @@ def _head(page: Page, changed: Event[[]]) -> None:
         for label, text in zip((title, facts, words, cure, end), texts, strict=True):
             label.text = text
             label.set_visibility(bool(text))
-        folder.set_text(str(watch.run.path if watch.run else ""))
 
     watched(changed, refresh)
 
@@ -125,7 +121,7 @@ def _facts(watch: Watch) -> str:
     """How fast it is, for how long still, and the loss."""
     history, each, left = watch.history, watch.history.seconds_per_step, watch.history.seconds_left
     facts = [f"{'—' if each is None else f'{each:.3g}'} s/step"]
-    facts += [f"{'—' if left is None else duration(left)} left"] * (watch.state.name in ALIVE)
+    facts += [f"{'—' if left is None else duration(left)} left"] * (watch.state.name == "Running")
     facts += [] if history.loss is None else [f"loss {history.loss:.4g}"]
     return " · ".join(facts) if history.step else ""
 
@@ -181,10 +177,12 @@ def _log(page: Page, changed: Event[[]]) -> None:
     watched(changed, lambda: text.set_text(page.watch.log) if follow.value else None)
 
 
-def _files(history: History) -> dict[str, str]:
-    """What the run has written: kind by path."""
-    checkpoint = {history.checkpoint: "Last checkpoint"} if history.checkpoint else {}
-    return {**dict.fromkeys(history.exports, "Export"), **dict.fromkeys(history.outputs, "Result"), **checkpoint}
+def _files(watch: Watch) -> dict[str, str]:
+    """Where everything is that the run has written: kind by path."""
+    history = watch.history
+    places = {history.checkpoint: "Last checkpoint", str(watch.run.path if watch.run else ""): "Run folder"}
+    files = {**dict.fromkeys(history.exports, "Export"), **dict.fromkeys(history.outputs, "Result"), **places}
+    return {path: kind for path, kind in files.items() if path}
 
 
 def _file_rows(page: Page, files: dict[str, str]) -> None:
