@@ -266,9 +266,17 @@ def run_there(open_config: OpenConfig, tmp_path: Path) -> Callable[[object], App
     return run_there
 
 
-@pytest.mark.parametrize(("change", "words"), [({}, "This run is finished"), ({"lora_rank": 4}, "lora_rank")])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, "This run is finished"),
+        ({"lora_rank": 4}, "lora_rank"),
+        ({"optimizer": {"optimizer": "LION"}}, "Go on with fresh moments"),
+        ({"layer_filter": "attn"}, "Go on, new layers with fresh moments"),
+    ],
+)
 def test_an_earlier_run_in_the_folder_is_asked_about(
-    change: dict[str, int], words: str, run_there: Callable[[object], App], start_app: StartApp, open_page: OpenPage
+    change: dict[str, object], words: str, run_there: Callable[[object], App], start_app: StartApp, open_page: OpenPage
 ) -> None:
     app = run_there(change)
     page = open_page(start_app("mine.json", BLOCKRATE_ENGINE=f"{sys.executable} -c pass"), "/model")

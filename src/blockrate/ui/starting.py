@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from nicegui import ui
 
@@ -24,6 +25,12 @@ _TAB_OF = {
 }
 _TABS = {path: tab for tab, paths in _TAB_OF.items() for path in paths.split()}
 
+# What the command line would be told, and how the app asks for it.
+_WAYS_ON: dict[str, tuple[str, dict[str, Any]]] = {
+    "--reset-optimizer all": ("Go on with fresh moments", {"reset_optimizer": "all"}),
+    "--reset-optimizer new": ("Go on, new layers with fresh moments", {"reset_optimizer": "new"}),
+}
+
 
 def tab_of(path: str) -> str:
     """The tab that shows a setting."""
@@ -40,9 +47,11 @@ async def start(page: Page) -> None:
     why_not = await watch.start(session)
     if why_not and watch.state.name not in ALIVE and _holds_a_run(session.last_good.workspace_dir):
         text = [_in_words_of_the_app(why_not), "Start anew sets the earlier run aside; nothing is deleted."]
-        if await ask("There is an earlier run", text, ["Start anew", "Cancel"]) != "Start anew":
+        ways_on = {name: options for flag, (name, options) in _WAYS_ON.items() if flag in why_not}
+        answer = await ask("There is an earlier run", text, [*ways_on, "Start anew", "Cancel"])
+        if answer not in (*ways_on, "Start anew"):
             return None
-        why_not = await watch.start(session, fresh=True)
+        why_not = await watch.start(session, **ways_on.get(answer, {"fresh": True}))
     return page.tell(why_not, kind="error") if why_not else page.go("Run")
 
 

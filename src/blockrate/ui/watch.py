@@ -16,6 +16,7 @@ from typing import Any
 
 from nicegui import Event
 
+from blockrate.config.changes import Reset
 from blockrate.config.files import load_config
 from blockrate.config.model_files import model_spec
 from blockrate.core.blocks import BlockLayout
@@ -78,7 +79,7 @@ class Watch:
                 self._preferences.save()
         self.changed.emit()
 
-    async def start(self, session: Session, *, fresh: bool = False, extend: bool = False) -> str:
+    async def start(self, session: Session, *, fresh: bool = False, reset_optimizer: Reset = None) -> str:
         """Start the open config. Return a sentence that says why nothing was started, ``""`` if something was."""
         config = session.config
         if self._starting or self.state.name in ALIVE:
@@ -87,7 +88,9 @@ class Watch:
             return "Settings are wrong. Put them right first."
         self._starting, run, told = True, RunFolder(Path(config.workspace_dir).absolute()), list[str]()
         try:
-            ready = await asyncio.to_thread(prepare, config, run, told.append, fresh=fresh, extend=extend)
+            ready = await asyncio.to_thread(
+                prepare, config, run, told.append, fresh=fresh, reset_optimizer=reset_optimizer
+            )
             process = start_engine(run) if ready else None
         except (BlockrateError, OSError) as error:
             return str(error)
@@ -95,7 +98,8 @@ class Watch:
             self._starting = False
         if process:  # somebody has to take note of its end, or it stays as a zombie
             Thread(target=process.wait, daemon=True).start()
-        self.show(run.path, process)
+        if process or not self.run or self.run.path != run.path:
+            self.show(run.path, process)
         return "" if ready else told[-1]
 
     @property
