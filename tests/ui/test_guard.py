@@ -435,3 +435,13 @@ def test_what_a_proxy_says_of_the_asker_does_not_reach_the_app(guard: Guard, ins
 def test_odd_paths_do_not_reach_the_app(guard: Guard, inside: Inside, path: str) -> None:
     assert ask(guard, path, sign_in(guard)).status == 404
     assert inside.scopes == []
+
+
+@pytest.mark.parametrize(("words", "is_a_fault"), [("No response returned.", False), ("a fault of ours", True)])
+def test_only_a_browser_that_goes_on_before_the_answer_is_no_fault(words: str, is_a_fault: bool) -> None:
+    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError(words)
+
+    guard = Guard(fail, token=TOKEN, key=KEY, names=all_names("127.0.0.1", "127.0.0.1", 8080, ()))
+    with pytest.raises(RuntimeError, match=words) if is_a_fault else pytest.raises(IndexError):  # nothing was sent
+        ask(guard, "/health")

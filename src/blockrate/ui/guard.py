@@ -81,7 +81,11 @@ class Guard:
             return await answer(scope, receive, send_safely)
         # nobody in front of us is trusted to say who asks, and from where
         headers = [(name, value) for name, value in scope["headers"] if b"forwarded" not in name.lower()]
-        await self.app({**scope, "headers": headers}, read, send_safely)
+        try:
+            await self.app({**scope, "headers": headers}, read, send_safely)
+        except RuntimeError as error:
+            if str(error) != "No response returned.":  # Starlette's word for a browser that has gone on meanwhile
+                raise
 
     def _refusal(self, request: HTTPConnection) -> Response | None:
         """403 for what comes under another name or from another site's page, 404 for paths nobody means well with."""
