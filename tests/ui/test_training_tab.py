@@ -89,6 +89,14 @@ def test_a_custom_filter_survives_a_preset(session: Session) -> None:
     assert {name: session.get(name) for name in own} == own
 
 
+def test_a_custom_filter_is_not_taken_into_another_config(session: Session) -> None:
+    session.set({"layer_filter_preset": "custom", "layer_filter": "proj_out"})
+    LayerChoice(session).set({"layer_filter_preset": "blocks"})
+    session.replace({"layer_filter_preset": "attn-only"}, path=None, title="another")
+    LayerChoice(session).set({"layer_filter_preset": "custom"})
+    assert session.get("layer_filter") == "attn"
+
+
 def test_custom_begins_with_what_the_preset_matched(session: Session) -> None:
     LayerChoice(session).set({"layer_filter_preset": "attn-mlp"})
     LayerChoice(session).set({"layer_filter_preset": "custom"})

@@ -18,11 +18,12 @@ from blockrate.ui.page import Page
 from blockrate.ui.session import Session
 from blockrate.ui.windows import block_learning_rate_window, optimizer_window, scheduler_window, timestep_window
 
-_RATES = "learning_rate transformer.learning_rate learning_rate_warmup_steps learning_rate_scaler"
-_STEPS = "epochs batch_size gradient_accumulation_steps clip_grad_norm"
+_OPTIMISATION = "learning_rate learning_rate_warmup_steps epochs batch_size gradient_accumulation_steps clip_grad_norm"
 _IMAGES = "resolution train_dtype transformer.guidance_scale transformer.gradient_checkpointing"
 _EMA = "ema ema_decay ema_update_step_interval"
-_FREEZE = "transformer.train transformer.stop_training_after transformer.stop_training_after_unit"
+_TRANSFORMER = (
+    "transformer.train transformer.learning_rate transformer.stop_training_after transformer.stop_training_after_unit"
+)
 _LORA = "lora_rank lora_alpha dropout_probability"
 _LOSS = "mse_strength mae_strength log_cosh_strength loss_weight_fn huber_strength huber_delta"
 _SAVING = (
@@ -30,8 +31,8 @@ _SAVING = (
     "save_every save_every_unit save_skip_first telemetry_every"
 )
 _FILTER = ("layer_filter_preset", "layer_filter", "layer_filter_regex")
-# The user's own filter, while a preset is chosen.
-_written: WeakKeyDictionary[Session, dict[str, Any]] = WeakKeyDictionary()
+# The user's own filter of a config, while a preset is chosen, by the config's title.
+_written: WeakKeyDictionary[Session, dict[str, dict[str, Any]]] = WeakKeyDictionary()
 
 
 def build(page: Page) -> None:
@@ -42,15 +43,21 @@ def build(page: Page) -> None:
         for title, paths in (("Images and precision", _IMAGES), ("Moving average of the weights", _EMA)):
             with section(title):
                 _rows(session, paths)
+        _fold(session, "Loss", _LOSS)
     with ui.element("div").classes("stack"):
         _layers(page)
+        with section("Transformer"):
+            _rows(session, _TRANSFORMER)
         with section("LoRA") as lora:
             _rows(session, _LORA)
             _rows(session, "lora_model_name")
         _shown_if(session, lora, lambda: session.get("training_method") != "FINE_TUNE")
-        for title, paths in (("Loss", _LOSS), ("Saving and reports", _SAVING)):
-            with ui.expansion(title).classes("card fold"), ui.element("div").classes("card-body"):
-                _rows(session, paths)
+        _fold(session, "Saving and reports", _SAVING)
+
+
+def _fold(session: Session, title: str, paths: str) -> None:
+    with ui.expansion(title).classes("card fold"), ui.element("div").classes("card-body"):
+        _rows(session, paths)
 
 
 def _rows(session: Session, paths: str) -> None:
@@ -80,7 +87,7 @@ def _optimisation(page: Page) -> None:
         banner = ui.label().classes("banner")
         opened, label = partial(scheduler_window.open_scheduler_window, page), "Learning Rate Scheduler"
         options_adv(session, "learning_rate_scheduler", label=label, open=opened, holds=scheduler_window.PATHS)
-        _rows(session, f"{_RATES} {_STEPS}")
+        _rows(session, _OPTIMISATION)
         opened, label = partial(timestep_window.open_timestep_window, page), "Timestep Distribution"
         options_adv(session, "timestep_distribution", label=label, open=opened, holds=timestep_window.PATHS)
 
@@ -114,10 +121,11 @@ class LayerChoice:
         """Write the preset with its text, so that every trainer that reads the file does the same."""
         preset = values.get(_FILTER[0], "custom")  # who edits the text keeps it, even where it is that of a preset
         own = {_FILTER[1]: self.get(_FILTER[1]), _FILTER[2]: self.session.get(_FILTER[2])}
+        written = _written.setdefault(self.session, {})
         if self.preset == "custom":
-            _written[self.session] = own
+            written[self.session.title] = own
         ready = {_FILTER[1]: ",".join(PRESETS.get(preset, ())), _FILTER[2]: False}
-        kept = _written.get(self.session, own) if preset == "custom" else ready
+        kept = written.get(self.session.title, own) if preset == "custom" else ready
         self.session.set({_FILTER[0]: preset, **kept, **values})
 
 
@@ -145,7 +153,6 @@ def _layers(page: Page) -> None:
                 ui.label("Reset")
         reset.on("click", lambda: session.set({KEY: {}}))
         _shown_if(session, stays, lambda: chosen.preset != "blocks" and _rates_are_used(session))
-        _rows(session, _FREEZE)
 
 
 def _matches(session: Session) -> None:

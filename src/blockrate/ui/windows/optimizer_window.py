@@ -23,7 +23,7 @@ def open_optimizer_window(page: Page, opener: Element) -> None:
 
     window = DraftWindow(page, "Optimizer", opener, [f"optimizer.{name}" for name in row.parameters], make)
     window.chosen.set_text(row.title)
-    with window.fields:
+    with window.fields.classes("is-wordy"):
         banner = ui.label().classes("banner")
         banner.move(target_index=0)
     window.watch(lambda: tell(banner, why_not_differing_rates(window.draft)))
