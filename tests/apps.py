@@ -127,13 +127,13 @@ def import_heavy() -> None:
     import importlib
     import pkgutil
 
-    import blockrate.ui
     import uvicorn.loops.auto
     import uvicorn.protocols.http.auto
     import uvicorn.protocols.websockets.auto
 
     import blockrate.cli
     import blockrate.config.plan
+    import blockrate.ui
 
     assert all([uvicorn.loops.auto, uvicorn.protocols.http.auto, uvicorn.protocols.websockets.auto])
     assert all([blockrate.cli, blockrate.config.plan])
