@@ -40,7 +40,7 @@ OURS = ("self", "session", "preferences")
 WRITING_CALLS = {"torch.save", "numpy.save", "np.save", "json.dump", "os.replace", "os.rename", "shutil.move"}
 
 
-MOST_LINES = 8000  # of code; CONTRIBUTING.md says why
+MOST_LINES = 10_000  # of code; CONTRIBUTING.md says why
 EMPTY_TOKENS = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 
