@@ -150,11 +150,11 @@ def test_leaving_asks_only_after_a_change(way: str, opened: Opened) -> None:
     leave()
     expect(window).to_have_count(0)
     page.get_by_role("button", name="Learning Rate Scheduler settings").click()
-    type_in(window, "Floor", "0.1")
+    type_in(window, "Warm-up steps", "0.1")
     leave()
     button(question, "Keep editing").click()
     expect(question).to_have_count(0)
-    expect(window.get_by_role("textbox", name="Floor")).to_have_value("0.1")
+    expect(window.get_by_role("textbox", name="Warm-up steps")).to_have_value("0.1")
     leave()
     button(question, "Discard").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
@@ -313,6 +313,33 @@ def test_the_scheduler_is_drawn_as_it_is_set(opened: Opened) -> None:
     expect(window).to_contain_text("ends at 5.00e-04")
     assert curve.get_attribute("d") != before
     expect(window).to_contain_text("step 1,000, for example")
+
+
+def test_the_picture_follows_while_something_else_is_wrong(opened: Opened) -> None:
+    refused = {"optimizer": {"optimizer": "PRODIGY"}, "block_learning_rate_multiplier": {"single_block_3": 0.5}}
+    _, _, window = opened("Learning Rate Scheduler", {**refused, "learning_rate_scheduler": "LINEAR"})
+    expect(window).to_contain_text("Linear")
+    expect(window).to_contain_text("starts at 1.50e-06, is 3.00e-04 at most and ends at")
+    type_in(window, "Warm-up steps", "0")
+    expect(window).to_contain_text("starts at 3.00e-04")
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "idle"),
+    [("CONSTANT", {"Floor", "Cycles"}), ("COSINE", {"Cycles"}), ("COSINE_WITH_HARD_RESTARTS", set())],
+)
+def test_what_a_scheduler_does_not_heed_says_so(scheduler: str, idle: set[str], opened: Opened) -> None:
+    _, _, window = opened("Learning Rate Scheduler", {"learning_rate_scheduler": scheduler})
+    for name, reason in (("Floor", "Not for a constant rate"), ("Cycles", "Only with restarts")):
+        field = window.get_by_role("textbox", name=name)
+        expect(field).to_be_disabled() if name in idle else expect(field).to_be_enabled()
+        expect(window.get_by_text(reason)).to_be_visible(visible=name in idle)
+
+
+def test_a_wrong_value_can_be_put_right_even_where_it_is_not_heeded(opened: Opened) -> None:
+    _, _, window = opened("Learning Rate Scheduler", {"learning_rate_cycles": 0})
+    type_in(window, "Cycles", "1")
+    expect(window.get_by_role("textbox", name="Cycles")).to_be_disabled()
 
 
 def test_the_timesteps_are_drawn_as_they_are_set(opened: Opened) -> None:

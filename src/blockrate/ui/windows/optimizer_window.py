@@ -21,7 +21,8 @@ def open_optimizer_window(page: Page, opener: Element) -> None:
         text = option_label(usual) if isinstance(usual, bool) else as_text(usual)
         field(draft, path, label=f"{label_of(path)} (usual {text})" if text else "", classes="half")
 
-    window = DraftWindow(page, "Optimizer", opener, [f"optimizer.{name}" for name in row.parameters], make)
+    paths = [f"optimizer.{name}" for name in row.parameters]
+    window = DraftWindow(page, "Optimizer", opener, "optimizer.optimizer", paths, make)
     window.chosen.set_text(row.title)
     with window.fields.classes("is-wordy"):
         banner = ui.label().classes("banner")

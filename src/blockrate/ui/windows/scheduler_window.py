@@ -5,20 +5,22 @@ from nicegui.element import Element
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.schedules import rate_factor
 from blockrate.ui.charts import Drawing
+from blockrate.ui.components import field
 from blockrate.ui.labels import option_label
 from blockrate.ui.page import Page
+from blockrate.ui.session import Draft
 from blockrate.ui.tabs import read_aside
 from blockrate.ui.tabs.survey import Survey, survey
 from blockrate.ui.windows.window import DraftWindow
 
-PATHS = ("learning_rate_min_factor", "learning_rate_cycles")  # the others are in the tab too
+PATHS = ("learning_rate_min_factor", "learning_rate_cycles", "learning_rate_scaler")  # warm-up is in the tab too
 _POINTS, _STEPS = 200, 1000  # of the picture; of a run of which nothing is known yet
 
 
 def open_scheduler_window(page: Page, opener: Element) -> None:
     """Open the window for the chosen scheduler."""
-    paths = ("learning_rate_warmup_steps", *PATHS, "learning_rate_scaler")
-    window, steps = DraftWindow(page, "Learning Rate Scheduler", opener, paths), [0]
+    paths, steps = ("learning_rate_warmup_steps", *PATHS), [0]
+    window = DraftWindow(page, "Learning Rate Scheduler", opener, "learning_rate_scheduler", paths, _make)
 
     def draw() -> None:
         config, number = window.config, steps[0] or _STEPS
@@ -53,3 +55,15 @@ def factors(config: TrainConfig, steps: int) -> list[float]:
         )
         for place in range(_POINTS)
     ]
+
+
+def _make(draft: Draft, path: str) -> None:
+    def why_not() -> str:
+        name = str(draft.get("learning_rate_scheduler"))
+        if draft.problem(path):
+            return ""  # it is to be put right
+        if path == "learning_rate_min_factor" and name == "CONSTANT":
+            return "Not for a constant rate"
+        return "Only with restarts" if path == "learning_rate_cycles" and "RESTARTS" not in name else ""
+
+    field(draft, path, classes="half", why_not=why_not)

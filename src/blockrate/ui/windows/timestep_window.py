@@ -20,7 +20,7 @@ _DRAWN, _BINS = 4000, 50
 
 def open_timestep_window(page: Page, opener: Element) -> None:
     """Open the window for the chosen distribution."""
-    window = DraftWindow(page, "Timestep Distribution", opener, PATHS, _make)
+    window = DraftWindow(page, "Timestep Distribution", opener, "timestep_distribution", PATHS, _make)
     with window.fields:
         drawing = Drawing("no noise", "only noise")
 
@@ -57,6 +57,8 @@ def _timestep(config: TrainConfig, share: float) -> float:
 
 def _make(draft: Draft, path: str) -> None:
     def why_not() -> str:
+        if draft.problem(path):
+            return ""  # it is to be put right
         if path in _LOGIT_NORMAL and draft.get("timestep_distribution") == "UNIFORM":
             return "Only for Logit-normal"
         dynamic = path == "timestep_shift" and draft.get("dynamic_timestep_shifting") is True

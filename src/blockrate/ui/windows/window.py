@@ -6,7 +6,7 @@ from nicegui import ui
 from nicegui.element import Element
 
 from blockrate.config.train_config import TrainConfig
-from blockrate.ui.components import field, watched
+from blockrate.ui.components import watched
 from blockrate.ui.dialogs import ask, heading
 from blockrate.ui.page import Page
 from blockrate.ui.session import Draft
@@ -110,15 +110,10 @@ class Window:
             self._page.focus(self._opener)
 
 
-def half_field(draft: Draft, path: str) -> Element:
-    """A field that leaves place for one beside it."""
-    return field(draft, path, classes="half")
-
-
 class DraftWindow(Window):
     """A window whose fields edit a draft of settings; ``fields`` is the place of all that belongs to them.
 
-    ``make``: makes the field of a path. ``chosen``: words beside the title.
+    ``dropdown``: the setting beside ``opener``. ``make``: makes the field of a path. ``chosen``: beside the title.
     """
 
     def __init__(
@@ -126,10 +121,12 @@ class DraftWindow(Window):
         page: Page,
         title: str,
         opener: Element,
+        dropdown: str,
         paths: Sequence[str],
-        make: Callable[[Draft, str], object] = half_field,
+        make: Callable[[Draft, str], object],
     ) -> None:
         self.draft = draft = Draft(page.session, paths)
+        self._shown = (dropdown, *paths)
         dirty, stale = lambda: draft.dirty, lambda: draft.stale
         super().__init__(
             page, title, opener=opener, is_dirty=dirty, is_stale=stale, on_ok=draft.ok, on_reset=draft.reset
@@ -142,8 +139,9 @@ class DraftWindow(Window):
 
     @property
     def config(self) -> TrainConfig:
-        """What OK would make of the config; while something is wrong, the newest one that was right."""
-        return self.draft.checked.config or self._page.session.last_good
+        """What OK would make of the config; while that is wrong, the newest one that was right, with what is shown."""
+        right = {path: self.draft.get(path) for path in self._shown if not self.draft.problem(path)}
+        return self.draft.checked.config or self._page.session.last_good.model_copy(update=right)
 
     def watch(self, refresh: Callable[[], object]) -> None:
         """Call ``refresh`` now, and whenever ``config`` changes."""
