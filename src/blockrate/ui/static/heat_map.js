@@ -36,6 +36,7 @@ export default {
   },
   updated() { this.draw(); },
   beforeUnmount() { this.size.disconnect(); },
+  watch: { names() { this.cell = null; } },
   computed: {
     rows() {
       const kinds = this.names.map((name) => name.split("_")[0]);
@@ -81,7 +82,7 @@ export default {
       const ink = map.getContext("2d"), edge = (column) => Math.round((column * wide) / this.columns.length);
       const share = this.log ? (value) => Math.log(Math.max(value, low) / low) / Math.log(top / low) : (value) => value / top;
       this.columns.forEach((values, column) => values.forEach((value, row) => {
-        if (value == null || this.rows[row].frozen) return;
+        if (value == null || (this.rows[row]?.frozen ?? true)) return; // of another run there may be more rows for a moment
         ink.fillStyle = colour(share(value));
         ink.fillRect(edge(column), Math.round(this.rows[row].top * fine), edge(column + 1) - edge(column), Math.ceil(ROW * fine));
       }));

@@ -170,7 +170,7 @@ def _copy_button(page: Page, source: Element, name: str) -> None:
 def _log(page: Page, changed: Event[[]]) -> None:
     with ui.element("div").classes("chips corner") as corner:
         follow = ui.switch("Follow", value=True, on_change=changed.emit)
-    with ui.element("div").classes("log-box").props('tabindex=0 role=region aria-label="Log"'):
+    with ui.element("div").classes("log-box").props('tabindex=0 role=region aria-label="Lines of the log"'):
         text = ui.label().classes("mono log-text")
     with corner:
         _copy_button(page, text, "Copy the log")
@@ -210,9 +210,9 @@ def _trained(watch: Watch, changed: Event[[]]) -> None:
             rate = watch.history.rates.get(name)
             cell.text = "—" if rate is None else f"{rate:.2e}"
 
-    words, named = ui.label().classes("dim"), 'aria-label="What is really trained"'
-    with ui.element("div").classes("table-box").props(f"tabindex=0 role=region {named}"):
-        with ui.element("table").props(named):
+    words = ui.label().classes("dim")
+    with ui.element("div").classes("table-box").props('tabindex=0 role=region aria-label="Groups of the optimizer"'):
+        with ui.element("table").props('aria-label="What is really trained"'):
             with ui.element("thead"):
                 _row("Blocks", "Parameters", "Multiplier", "Learning rate", tag="th")
             with ui.element("tbody"):
