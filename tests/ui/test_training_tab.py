@@ -171,14 +171,18 @@ def test_a_preset_shows_its_pattern_and_custom_lets_it_be_edited(training: Train
     }
     choose(page, "Layer Filter", "blocks")
     expect(pattern(page)).to_have_value("transformer_block")
+    page.reload()
+    page.wait_for_function("window.did_handshake")
     choose(page, "Layer Filter", "custom")
     expect(pattern(page)).to_have_value("single.*attn")
     expect(regex).to_be_checked()
 
 
-def test_a_wrong_expression_is_told_with_its_place(training: Training) -> None:
+def test_a_wrong_expression_is_told_with_its_place_whatever_else_is_wrong(training: Training) -> None:
     _, page = training({**TINY, "layer_filter_preset": "custom", "layer_filter": "attn("})
     page.get_by_role("switch", name="Regular expression").click()
+    page.get_by_role("switch", name="Train the transformer").click()
+    expect(page.get_by_text("so nothing would train, whatever the layer filter and the rates say")).to_be_visible()
     expect(pattern(page)).to_have_attribute("aria-invalid", "true")
     expect(pattern(page)).to_have_accessible_description(re.compile("position 4"))
     expect(page.get_by_text("Correct the filter to see which layers match")).to_be_visible()
@@ -268,6 +272,15 @@ def test_a_problem_in_a_closed_group_opens_it(training: Training) -> None:
     page.get_by_role("button", name="Start", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name="MSE strength").click()
     expect(field).to_be_focused()
+
+
+def test_a_problem_inside_a_window_leads_to_its_button(training: Training) -> None:
+    _, page = training({**TINY, "learning_rate_cycles": 0})
+    button = page.get_by_role("button", name="Learning Rate Scheduler settings")
+    expect(button).to_have_accessible_description(re.compile("greater than 0"))
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Cycles").click()
+    expect(button).to_be_focused()
 
 
 @pytest.mark.parametrize("widths", [[390], [1280, 1920]], ids=["phone", "desktop"])
