@@ -625,9 +625,7 @@ def test_a_window_knows_that_its_values_were_changed_elsewhere(session):
 PATHS = "epochs transformer.learning_rate optimizer.optimizer optimizer.beta1 concepts concepts.0 concepts.0.path"
 PATHS += f" concepts.1 samples.0.prompt {KEY} {KEY}.double_block_3 training_method foo.bar foo"
 paths = st.sampled_from(PATHS.split())
-leaves = st.sampled_from(
-    [None, True, 0, 1, 1.0, 0.1 + 0.2, 1e308, float("nan"), "photos", "FINE_TUNE", "LION"]
-)
+leaves = st.sampled_from([None, True, 0, 1, 1.0, 0.1 + 0.2, 1e308, float("nan"), "photos", "FINE_TUNE", "LION"])
 values = st.recursive(
     leaves,
     lambda inner: (
