@@ -504,11 +504,8 @@ def start(page: Page, times: int = 1) -> None:
 
 def until_step(page: Page, least: int) -> None:
     """Wait until the toy model has done so many steps; it has to be made, and on a busy machine that takes a while."""
-    page.wait_for_function(
-        "least => Number(document.querySelector('.run-head h2').textContent.match(/^Step (\\d+) of/)?.[1]) >= least",
-        arg=least,
-        timeout=120_000,
-    )
+    step = "Number(document.querySelector('.run-head h2')?.textContent.match(/^Step (\\d+) of/)?.[1])"
+    page.wait_for_function(f"least => {step} >= least", arg=least, timeout=120_000)
 
 
 def events(run: RunFolder, kind: str) -> list[dict[str, Any]]:

@@ -121,24 +121,22 @@ def gallery(page: Page, changed: Event[[]]) -> None:
 
 def _pictures(page: Page, shown: list[tuple[int, list[str]]]) -> None:
     folder = page.watch.run.path if page.watch.run else Path()
+    by_prompt: dict[str, list[tuple[int, Path]]] = {}
+    for step, files in shown:
+        for file in files:  # step-00000075-0-a-photo-of-a-cat.png
+            by_prompt.setdefault(re.sub(r"^step-\d+-", "", Path(file).stem), []).append((step, folder / file))
     try:
-        for prompt in dict.fromkeys(_prompt(file) for _, files in shown for file in files):
+        for prompt, pictures in by_prompt.items():
             with ui.element("li"):
-                ui.label(prompt)
-                for step, file in ((step, file) for step, files in shown for file in files if _prompt(file) == prompt):
-                    link = {"href": page.media.file_url(folder / file), "target": "_blank"}
-                    picture = {"src": page.media.file_url(folder / file, size=_PIXELS), "alt": f"{prompt}, step {step}"}
+                words = ui.label(prompt.partition("-")[2].replace("-", " ")).text
+                for step, path in pictures:
+                    link, source = page.media.file_url(path), page.media.file_url(path, size=_PIXELS)
                     with ui.element("a") as frame:
-                        ui.element("img").props.update({**picture, "loading": "lazy"})
-                        ui.label(f"Step {step:,}").classes("dim")
-                    frame.props.update(link)
+                        picture, _ = ui.element("img"), ui.label(f"Step {step:,}").classes("dim")
+                    picture.props.update({"src": source, "alt": f"{words}, step {step:,}", "loading": "lazy"})
+                    frame.props.update({"href": link, "target": "_blank"})
     except ConfigError as error:  # outside the roots
         ui.label(f"The samples cannot be shown: {error.problem}. {error.cure}").classes("field-note")
-
-
-def _prompt(file: str) -> str:
-    """The prompt of a picture, as its name tells it."""
-    return re.sub(r"^step-\d+-\d+-", "", Path(file).stem).replace("-", " ")
 
 
 def slider(name: str, most: int, value: int, on_input: Callable[[int], object]) -> Element:
@@ -147,10 +145,10 @@ def slider(name: str, most: int, value: int, on_input: Callable[[int], object]) 
     control.props.update({"type": "range", "max": most, "value": value, "aria-label": name})
 
     def take(text: object) -> None:
-        if str(text).isdecimal() and int(str(text)) <= control.props["max"]:
+        if isinstance(text, str) and len(text) < 9 and text.isdecimal() and int(text) <= control.props["max"]:
             with control.props.suspend_updates():  # the browser has it
-                control.props["value"] = int(str(text))
-            on_input(control.props["value"])
+                control.props["value"] = int(text)
+            on_input(int(text))
 
     control.on("input", lambda event: take(event.args), js_handler="(event) => emit(event.target.value)")
     return control

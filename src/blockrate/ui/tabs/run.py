@@ -205,10 +205,11 @@ def _trained(watch: Watch, changed: Event[[]]) -> None:
             rates[group["name"]] = cells[-1]
 
     def refresh() -> None:
-        words.set_text(_summary(watch.history))
+        history = watch.history
+        words.set_text(_summary(history))
+        held = {**{group["name"]: group.get("learning_rate") for group in history.groups}, **history.rates}
         for name, cell in rates.items():
-            rate = watch.history.rates.get(name)
-            cell.text = "—" if rate is None else f"{rate:.2e}"
+            cell.text = "—" if held.get(name) is None else f"{held[name]:.2e}"
 
     words = ui.label().classes("dim")
     with ui.element("div").classes("table-box").props('tabindex=0 role=region aria-label="Groups of the optimizer"'):
