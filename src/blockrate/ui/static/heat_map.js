@@ -32,9 +32,9 @@ export default {
   created() { Object.assign(this, { steps: [], columns: [], size: new ResizeObserver(() => this.draw()) }); },
   mounted() {
     this.size.observe(this.$refs.map);
+    this.$watch(() => [this.turn, this.rows, this.log], this.draw, { flush: "post" }); // not for each move of the mouse
     this.$emit("ready");
   },
-  updated() { this.draw(); },
   beforeUnmount() { this.size.disconnect(); },
   watch: { names() { this.cell = null; } },
   computed: {
