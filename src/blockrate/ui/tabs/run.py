@@ -36,7 +36,7 @@ def build(page: Page) -> None:
     for event in (watch.changed, page.turned):
         watched(event, lambda: changed.emit() if page.tab == "Run" else None)
     with ui.element("div").classes("card empty wide") as empty:
-        ui.icon("monitoring")
+        ui.icon("show_chart")
         ui.label("No run yet. Start from the Training tab.")
         ui.button("Go to Training", on_click=lambda: page.go("Training")).props("no-caps outline")
         watched(changed, lambda: empty.set_visibility(_is_empty(watch)))
