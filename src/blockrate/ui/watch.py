@@ -30,6 +30,7 @@ from blockrate.ui.preferences import Preferences
 from blockrate.ui.session import Session
 
 ALIVE = ("Preparing", "Running", "Stopping")
+AT_WORK = "A run is at work. Stop it first."
 PATIENCE = 60  # seconds after Stop until it can be forced
 _NOTHING = RunState("No run", "No run yet. Start from the Training tab.")
 _STOPPING, _STARTING = "finishing the step, then saving", "starting the training process"
@@ -83,7 +84,7 @@ class Watch:
         """Start the open config. Return a sentence that says why nothing was started, ``""`` if something was."""
         config = session.config
         if self._starting or self.state.name in ALIVE:
-            return "A run is at work. Stop it first."
+            return AT_WORK
         if config is None or session.problems:
             return "Settings are wrong. Put them right first."
         self._starting, run, told = True, RunFolder(Path(config.workspace_dir).absolute()), list[str]()
