@@ -255,6 +255,7 @@ def test_nvidia_smi_is_read_or_not_believed(
     monkeypatch.undo()
     done = subprocess.CompletedProcess([], 0, stdout=said)
     monkeypatch.setattr("subprocess.run", lambda *_, **__: done)
+    model_check.nvidia_cards.cache_clear()
     request.addfinalizer(model_check.nvidia_cards.cache_clear)
     assert model_check.nvidia_cards() == cards
 
