@@ -291,3 +291,14 @@ def test_an_earlier_run_in_the_folder_is_asked_about(
     question.get_by_role("button", name="Start anew").click()
     expect(page).to_have_url(re.compile("/run$"))
     assert len(list((app.folder / "runs" / "mine" / "earlier").glob("*/events.jsonl"))) == 1
+
+
+def test_start_sees_a_folder_that_has_gone_since_the_last_change(
+    open_config: OpenConfig, open_page: OpenPage, tmp_path: Path
+) -> None:
+    photos = copy_photos(tmp_path / "photos")
+    page = open_page(open_config({"base_model_name": "tiny-flux1", "concepts": [{"path": str(photos)}]}))
+    expect(page.get_by_text("10 images")).to_be_visible()
+    photos.rename(tmp_path / "elsewhere")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_role("dialog", name="What to put right")).to_contain_text("is not a folder")

@@ -42,6 +42,7 @@ def tab_of(path: str) -> str:
 async def start(page: Page) -> None:
     """Start the open config, or say what stands in the way."""
     session, watch = page.session, page.watch
+    session.recheck()  # folders may have come or gone since the last change
     if session.problems:
         return show_problems(page)
     why_not = await watch.start(session)
