@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 from apps import App, copy_photos
+from nicegui import Client, ui
 from playwright.sync_api import Dialog, Page, expect
 from screens import faint, nameless, sideways, small_targets
+
+from blockrate.ui import shell
+from blockrate.ui.page import Page as PageOfApp
 
 StartApp = Callable[..., App]
 OpenPage = Callable[..., Page]
@@ -62,6 +66,24 @@ def test_the_frame_has_its_landmarks_and_says_what_the_run_does(page: Page) -> N
     expect(skip).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator(".content")).to_be_focused()
+
+
+def test_a_page_that_is_left_leaves_nothing_on_the_server(
+    on_a_page: Callable[[Callable[[PageOfApp], None]], None],
+) -> None:
+    def look(page: PageOfApp) -> None:
+        events = page.session.changed, page.watch.changed
+        before = [len(event.callbacks) for event in events]
+        with Client(ui.page("/other")) as client:
+            other = PageOfApp(page.session, page.watch, page.media, page.preferences)
+            shell.build(other)
+            for name in TABS:
+                other.show_tab(name)
+        assert [len(event.callbacks) for event in events] > before
+        client.delete()
+        assert [len(event.callbacks) for event in events] == before
+
+    on_a_page(look)
 
 
 def test_a_problem_is_counted_and_leads_to_its_field(wrong: Page) -> None:

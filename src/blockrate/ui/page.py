@@ -29,7 +29,9 @@ class Page:
 
     def enter(self) -> None:
         """Make this the page of the client that is being built."""
-        _pages[ui.context.client] = self
+        client = ui.context.client
+        _pages[client] = self
+        client.on_delete(lambda: _forget(client, self.session.changed, self.watch.changed))
 
     def go(self, tab: str, field: str = "") -> None:
         """Show a tab, and focus the control of a field or of what holds it."""
@@ -54,6 +56,13 @@ class Page:
 
 
 _pages: WeakKeyDictionary[Client, Page] = WeakKeyDictionary()
+
+
+def _forget(client: Client, *events: Event[[]]) -> None:
+    """Call nothing of a client that leaves: else all that was ever opened is kept until something changes."""
+    for event in events:
+        slots = [(callback, callback.slot and callback.slot()) for callback in event.callbacks]
+        event.callbacks[:] = [callback for callback, slot in slots if not slot or slot.parent.client is not client]
 
 
 def current_page() -> Page:
