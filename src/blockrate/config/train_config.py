@@ -33,7 +33,7 @@ class TrainConfig(Settings):
 
     # The run.
     training_method: Literal["LORA", "FINE_TUNE"] = setting("LORA", "Train small adapters, or the weights themselves")
-    model_type: Literal["FLUX_DEV_1", "FLUX_SCHNELL_1"] = setting("FLUX_DEV_1", "Which model")
+    model_type: Literal["FLUX_DEV_1", "FLUX_SCHNELL_1"] = setting("FLUX_DEV_1", "FLUX.1-dev takes a guidance value, FLUX.1-schnell does not")
     workspace_dir: Place = setting(
         "workspace/run", "The run folder: config, events, checkpoints, samples", min_length=1
     )
@@ -63,7 +63,7 @@ class TrainConfig(Settings):
     output_model_format: Literal["DIFFUSERS_LORA", "KOHYA_LORA", "DIFFUSERS"] = setting(
         "DIFFUSERS_LORA", "Form of a LoRA file; DIFFUSERS is a fine-tune's folder"
     )
-    output_dtype: Precision = setting("FLOAT_32", "Precision of the output")
+    output_dtype: Precision = setting("FLOAT_32", "Precision of the weights in the result: LoRA file or model")
 
     # Learning.
     learning_rate: Real = setting(3e-4, "Base learning rate; a block's rate is this times its multiplier", gt=0)
@@ -98,7 +98,7 @@ class TrainConfig(Settings):
     lora_model_name: Place = setting("", "Go on from this LoRA file")
     lora_rank: Whole = setting(16, "Size of the adapters", ge=1, le=3072)
     lora_alpha: Real = setting(1.0, "Strength of the adapters: alpha / rank", gt=0)
-    dropout_probability: Real = setting(0.0, "LoRA dropout", ge=0, lt=1)
+    dropout_probability: Real = setting(0.0, "Chance that an element of a LoRA layer's input is dropped in a step", ge=0, lt=1)
 
     # Loss.
     mse_strength: Real = setting(1.0, "Weight of the mean squared error", ge=0)
@@ -114,8 +114,8 @@ class TrainConfig(Settings):
     )
     noising_weight: Real = setting(0.0, "LOGIT_NORMAL: the spread is this plus 1", gt=-1)
     noising_bias: Real = setting(0.0, "LOGIT_NORMAL: above 0 draws more noise, below 0 less")
-    min_noising_strength: Fraction = setting(0.0, "Least noise")
-    max_noising_strength: Fraction = setting(1.0, "Most noise")
+    min_noising_strength: Fraction = setting(0.0, "Least noise in training: 0 is a clean image, 1 pure noise")
+    max_noising_strength: Fraction = setting(1.0, "Most noise in training: 0 is a clean image, 1 pure noise")
     timestep_shift: Real = setting(1.0, "Shift towards noise; 1.0 = none. Not used with dynamic shifting", gt=0)
     dynamic_timestep_shifting: Flag = setting(True, "Shift by image size, as FLUX.1 samples")
 
@@ -137,7 +137,7 @@ class TrainConfig(Settings):
     # Saving.
     backup_after: Whole = setting(30, "Save a checkpoint every so many units", ge=0)
     backup_after_unit: TimeUnit = setting("MINUTE", "Unit of the setting before")
-    rolling_backup: Flag = setting(False, "Delete old checkpoints")
+    rolling_backup: Flag = setting(False, "Whether older checkpoints are deleted after a new one")
     rolling_backup_count: Whole = setting(3, "How many checkpoints stay", ge=1)
     save_every: Whole = setting(0, "Export the model every so many units", ge=0)
     save_every_unit: TimeUnit = setting("NEVER", "Unit of the setting before")

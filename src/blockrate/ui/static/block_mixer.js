@@ -24,7 +24,7 @@ export default {
     <div class="mixer" :class="{ 'is-busy': busy }" :data-selection="chosen.length || null" @clear-selection="select([])">
       <div class="mixer-bar">
         <p v-if="shown < 0 && chosen.length" class="mixer-readout dim">{{ chosen.length }} selected – drag one and they move together</p>
-        <p v-else-if="shown < 0" class="mixer-readout dim">Drag across the faders to draw · drag the numbers to select · Shift for a straight line</p>
+        <p v-else-if="shown < 0" class="mixer-readout dim">Drag across the faders to draw · drag the numbers to select<span class="mixer-keys"> · Shift for a straight line</span></p>
         <p v-else class="mixer-readout">
           <b>{{ label(shown) }}</b> <span v-if="isOff(shown)">{{ off }}</span><span v-else class="mono">×{{ text(vals[shown]) }}</span>
           <span v-if="vals[shown] && !isOff(shown)" class="mono">LR {{ rate(shown) }}</span>
