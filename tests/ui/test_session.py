@@ -74,7 +74,7 @@ def test_a_right_config_has_a_plan_and_no_problem(session):
     session.open(written("a.json", right(learning_rate=1e-4)))
     assert (session.title, session.path, session.dirty) == ("a.json", Path("a.json").absolute(), False)
     assert session.problems == session.warnings == ()
-    assert session.config == load_config("a.json").config == session.last_good
+    assert session.config == load_config("a.json").config == session.usable
     assert session.plan.base_learning_rate == 1e-4
 
 
@@ -116,7 +116,35 @@ def test_every_wrong_field_is_one_problem(session):
     assert sorted(fields(session)) == ["epochs", "seed", "transformer.train", "vae"]
     assert session.config is None
     assert session.plan is None
-    assert session.last_good.epochs == 100
+    assert session.usable.epochs == 100
+
+
+def test_what_is_usable_is_the_config_without_what_is_wrong_in_it(session):
+    session.open(written("a.json", right(epochs=3)))
+    concepts = [{"path": "a", "balancing": 0.5}, {"path": "b", "balancing": "x"}]
+    rates = {"double_block_0": 0.5, "double_block_1": 7}
+    session.open(written("b.json", right(epochs=0, lora_rank=5, concepts=concepts, nonsense=1) | {KEY: rates}))
+    assert session.config is None
+    assert (session.usable.epochs, session.usable.lora_rank) == (100, 5)
+    assert [(concept.path, concept.balancing) for concept in session.usable.concepts] == [("a", 0.5), ("b", 1.0)]
+    assert session.usable.block_learning_rate_multiplier == {"double_block_0": 0.5}
+
+
+def test_settings_that_contradict_each_other_are_usable_one_by_one(session):
+    session.open(written("a.json", right(output_model_format="DIFFUSERS", epochs=3)))
+    assert session.config is None
+    assert (session.usable.output_model_format, session.usable.epochs) == ("DIFFUSERS_LORA", 3)
+
+
+def test_what_is_remembered_belongs_to_the_open_config(session):
+    session.open(written("a.json", right()))
+    session.remember("a", 1)
+    session.set({"epochs": 7})
+    assert session.remembered("a") == 1
+    session.save(Path("b.json"))
+    assert session.remembered("a") == 1
+    session.open(Path("b.json"))
+    assert session.remembered("a") is None
 
 
 def test_a_part_that_is_no_object_can_be_removed_and_written_into(session):

@@ -89,6 +89,15 @@ def test_a_custom_filter_survives_a_preset(session: Session) -> None:
     assert {name: session.get(name) for name in own} == own
 
 
+def test_a_custom_filter_survives_save_as_while_a_preset_is_chosen(session: Session, tmp_path: Path) -> None:
+    own = {"layer_filter_preset": "custom", "layer_filter": "proj_out", "layer_filter_regex": False}
+    session.set(own)
+    LayerChoice(session).set({"layer_filter_preset": "blocks"})
+    session.save(tmp_path / "another.json")
+    LayerChoice(session).set({"layer_filter_preset": "custom"})
+    assert {name: session.get(name) for name in own} == own
+
+
 def test_a_custom_filter_is_not_taken_into_another_config(session: Session) -> None:
     session.set({"layer_filter_preset": "custom", "layer_filter": "proj_out"})
     LayerChoice(session).set({"layer_filter_preset": "blocks"})

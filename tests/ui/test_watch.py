@@ -64,7 +64,7 @@ def session_of(run: RunFolder) -> Session:
             "block_learning_rate_multiplier": RATES,
         }
     )
-    return cast(Session, SimpleNamespace(config=config, last_good=config, problems=()))
+    return cast(Session, SimpleNamespace(config=config, usable=config, problems=()))
 
 
 def wait(awaitable: Awaitable[Result]) -> Result:

@@ -33,7 +33,9 @@ class TrainConfig(Settings):
 
     # The run.
     training_method: Literal["LORA", "FINE_TUNE"] = setting("LORA", "Train small adapters, or the weights themselves")
-    model_type: Literal["FLUX_DEV_1", "FLUX_SCHNELL_1"] = setting("FLUX_DEV_1", "FLUX.1-dev takes a guidance value, FLUX.1-schnell does not")
+    model_type: Literal["FLUX_DEV_1", "FLUX_SCHNELL_1"] = setting(
+        "FLUX_DEV_1", "FLUX.1-dev takes a guidance value, FLUX.1-schnell does not"
+    )
     workspace_dir: Place = setting(
         "workspace/run", "The run folder: config, events, checkpoints, samples", min_length=1
     )
@@ -98,7 +100,9 @@ class TrainConfig(Settings):
     lora_model_name: Place = setting("", "Go on from this LoRA file")
     lora_rank: Whole = setting(16, "Size of the adapters", ge=1, le=3072)
     lora_alpha: Real = setting(1.0, "Strength of the adapters: alpha / rank", gt=0)
-    dropout_probability: Real = setting(0.0, "Chance that an element of a LoRA layer's input is dropped in a step", ge=0, lt=1)
+    dropout_probability: Real = setting(
+        0.0, "Chance that an element of a LoRA layer's input is dropped in a step", ge=0, lt=1
+    )
 
     # Loss.
     mse_strength: Real = setting(1.0, "Weight of the mean squared error", ge=0)

@@ -2,74 +2,30 @@
 
 import hashlib
 import json
-import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from nicegui import Event
 
-from blockrate.config.concepts import concept_problems
-from blockrate.config.explain import default
-from blockrate.config.files import FINE_TUNE_DEFAULTS, LISTS, drop, find, find_problems, put, read_object
+from blockrate.config.files import LISTS, drop, put, read_object
 from blockrate.config.onetrainer import LAST_CHANGE, Json, known_names, migrate, migrate_concepts
-from blockrate.config.plan import Plan, make_plan
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import BlockrateError, ConfigError, FileError
-from blockrate.core.multipliers import KEY
+from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.run.durable import atomic_write, disk_errors, make_folder
+from blockrate.ui.checked import Checked, check, copied, last_first, usable
 from blockrate.ui.preferences import Preferences, load_preferences, state_folder
 
 _PAUSE = 0.5  # seconds without a change before the draft is written
-_UNKNOWN = object()
 _PACKAGE = Path(__file__).parents[1]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A field that is wrong, by its path (``""``: the file), and a sentence with the cure.
-
-    ``removable``: a key that blockrate does not know or support, or one of which no control can edit the wrong value.
-    """
-
-    field: str
-    text: str
-    removable: bool = False
 
 
 class FileChanged(ConfigError):  # noqa: N818 (what happened, told as a question)
     """The file to be saved is not the one that was opened; saving would lose what another program wrote."""
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What a config comes to. There is a ``config`` as soon as ``load_config`` would take it, problems or not."""
-
-    config: TrainConfig | None
-    plan: Plan | None
-    problems: tuple[Problem, ...]
-    warnings: tuple[str, ...]
-    whole: Json  # the config, with the lists that lie in files of their own
-
-    def get(self, path: str) -> Any:
-        """Return a copy of what stands at a path, even if it is wrong, else the default."""
-        if found := find(self.whole, path):
-            return _copied(found[0][found[1]])
-        if path in FINE_TUNE_DEFAULTS and self.whole.get("training_method") == "FINE_TUNE":
-            return FINE_TUNE_DEFAULTS[path]
-        return 1.0 if path.startswith(f"{KEY}.") else _copied(default(path))
-
-    def problem(self, path: str) -> str:
-        """Return what is wrong with a field or inside it, ``""`` if nothing."""
-        own = [item.text.removeprefix(f"{path}: ") for item in self.problems if item.field == path]
-        inside = [item.text.removeprefix(f"{path}.") for item in self.problems if item.field.startswith(f"{path}.")]
-        # a capital for a word, not for a file's name
-        own = [text[:1].upper() + text[1:] if text.split(" ")[0].isalpha() else text for text in own]
-        return " ".join(own + inside)
 
 
 @dataclass(frozen=True)
@@ -83,6 +39,7 @@ class _Document:
     digest: str = ""  # of the file then
     foreign: bool = False  # OneTrainer's or of older names: copied before it is written
     notes: tuple[str, ...] = ()
+    aside: Json = field(default_factory=dict)  # what pages remember of it that is in no config
 
     @property
     def dirty(self) -> bool:
@@ -100,17 +57,25 @@ class Session:
     """The open config and what is known of it. Attributes are to be read; methods change them and emit ``changed``.
 
     ``data``: as the user wrote it, unknown keys and wrong values too. ``config``, ``plan``: None while settings are
-    wrong. ``problems``: all that blocks a start. ``last_good``: the newest config that could be loaded.
+    wrong. ``problems``: all that blocks a start. ``usable``: the config; while settings are wrong, without them.
     """
 
     def __init__(self, preferences: Preferences | None = None) -> None:
         self.changed: Event[[]] = Event()
         self.revision = 0
-        self.last_good = TrainConfig()
+        self.usable = TrainConfig()
         self.warnings: tuple[str, ...] = ()
         self._preferences, self._drafts = preferences or load_preferences(), state_folder() / "drafts"
         self._document, self._timer, self._writing = _Document({}), threading.Timer(0, self.keep), threading.Lock()
         self._become(self._document)
+
+    def remember(self, name: str, value: Any) -> None:
+        """Keep a thing that belongs to the open config and stands in no file; None forgets it."""
+        self._document = replace(self._document, aside={**self._document.aside, name: value})
+
+    def remembered(self, name: str) -> Any:
+        """Return what was kept under a name, or None."""
+        return self._document.aside.get(name)
 
     def get(self, path: str) -> Any:
         """Return a copy of the user's value, even if it is wrong, else the default."""
@@ -136,15 +101,14 @@ class Session:
 
     def _with_changes(self, values: Mapping[str, Any], removed: Iterable[str]) -> _Document:
         """Return what ``change`` would make of the open config. Raises ConfigError for an entry that no list has."""
-        data, notes, removed = _copied(self.data), list(self._document.notes), list(removed)
-        # the last entries first, so that the places of the others stay
-        for path in sorted(removed, key=lambda path: [(len(name), name) for name in path.split(".")], reverse=True):
+        data, notes, removed = copied(self.data), list(self._document.notes), list(removed)
+        for path in last_first(removed):
             notes += self._take_in(data, path)
             drop(data, path)
         for path, value in values.items():
             if removed or not _same(self.get(path), value):
                 notes += self._take_in(data, path)
-                put(data, path, _copied(value), replace=True)
+                put(data, path, copied(value), replace=True)
         return replace(self._document, data=data, notes=tuple(dict.fromkeys(notes)))
 
     def _take_in(self, data: Json, path: str) -> list[str]:
@@ -153,7 +117,7 @@ class Session:
         name = data.pop(LISTS[key][0], "") if key in LISTS else ""
         if not name:
             return []
-        data[key] = _copied(self.checked.whole.get(key, []))
+        data[key] = copied(self.checked.whole.get(key, []))
         return [f"{LISTS[key][0]}: {name} is not used any more, its {key} are in this config now"]
 
     def open(self, path: Path) -> None:
@@ -183,7 +147,7 @@ class Session:
     def replace(self, data: Json, *, path: Path | None, title: str) -> None:
         """Open something else; older names become today's. Raises ConfigError for what is nested too deeply."""
         try:
-            before, data = _copied(data), _copied(data)
+            before, data = copied(data), copied(data)
             version = data.get("__version")
             kept = {"__version": version} if isinstance(version, int) and version >= LAST_CHANGE else {}
             notes = migrate(data)
@@ -219,7 +183,8 @@ class Session:
         content = text.encode()
         atomic_write(target, content)
         digest = hashlib.sha256(content).hexdigest()
-        self._become(_Document(self.data, target.name, str(target), _canonical(self.data), digest))
+        saved = _canonical(self.data)
+        self._become(_Document(self.data, target.name, str(target), saved, digest, aside=document.aside))
         self._preferences.used(target)
 
     def restore(self, config: Path | None = None) -> None:
@@ -259,7 +224,7 @@ class Session:
         self.path, self.dirty = Path(document.path) if document.path else None, document.dirty
         self.config, self.plan, self.problems = checked.config, checked.plan, checked.problems
         self.warnings = (*document.notes, *checked.warnings)
-        self.last_good = checked.config or self.last_good
+        self.usable = checked.config or usable(document.data, checked.problems) or self.usable
         self.revision += 1
         self._timer.cancel()
         if before.dirty and not self.dirty:
@@ -297,7 +262,7 @@ class Draft:
     def set(self, values: Mapping[str, Any]) -> None:
         """Take values by path, as one change."""
         self._before = {path: self._session.get(path) for path in values} | self._before
-        self._values = {**self._values, **_copied(dict(values))}
+        self._values = {**self._values, **copied(dict(values))}
         self._tell()
 
     def problem(self, path: str) -> str:
@@ -333,39 +298,9 @@ class Draft:
         self.changed.emit()
 
 
-def check(data: Json) -> Checked:
-    """Return what a migrated config comes to, with everything that stands in the way of a start."""
-    found = find_problems(_copied(data))
-    config, plan, errors = found.config, None, list(found.errors)
-    if config:
-        errors += concept_problems(config)
-        try:
-            plan = make_plan(config)
-        except ConfigError as error:
-            errors.append(error)
-        except FileError as error:
-            where = "transformer.model_name" if config.transformer.model_name else "base_model_name"
-            errors.append(ConfigError(where, f"{error.where}: {error.problem}", error.cure))
-    problems = tuple(dict.fromkeys(_problem(error, data) for error in errors))
-    return Checked(config, plan, problems, (*found.warnings, *(plan.warnings if plan else ())), {**data, **found.lists})
-
-
-def _problem(error: ConfigError, data: Json) -> Problem:
-    field = re.sub(r"\[(\d+)\]", r".\1", error.where)
-    usual, there = default(field, _UNKNOWN), find(data, field)
-    text = str(ConfigError(field, error.problem, error.cure.replace("--ignore-unsupported", "remove it")))
-    if usual is _UNKNOWN:
-        return Problem(field if there else "", text, removable=bool(there))
-    return Problem(field, text, removable=bool(there) and isinstance(usual, dict | list))
-
-
 def _same(one: Any, other: Any) -> bool:
     """Whether two values mean the same: 1 and 1.0 do, 1 and true do not."""
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
-
-
-def _copied(value: Any) -> Any:
-    return json.loads(json.dumps(value))
 
 
 def _canonical(data: Json) -> str:

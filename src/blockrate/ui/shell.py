@@ -207,5 +207,5 @@ def _doing(watch: Watch) -> str:
 
 def _counted(page: Page) -> TrainConfig:
     """What the numbers of images and steps depend on."""
-    config = page.session.last_good
+    config = page.session.usable
     return TrainConfig.model_construct(**{name: getattr(config, name) for name in _COUNTED.split()})

@@ -7,11 +7,11 @@ from typing import Any
 from nicegui import ui
 
 from blockrate.run.folder import RunFolder, is_alive
+from blockrate.ui.checked import Problem
 from blockrate.ui.components import watched
 from blockrate.ui.dialogs import ask, choice_buttons, small_dialog
 from blockrate.ui.labels import label_of, sentence
 from blockrate.ui.page import Page
-from blockrate.ui.session import Problem
 from blockrate.ui.watch import AT_WORK
 
 # Where a setting is, by the longest beginning of its path. Whatever is not here is in Training.
@@ -46,7 +46,7 @@ async def start(page: Page) -> None:
     if session.problems:
         return show_problems(page)
     why_not = await watch.start(session)
-    if why_not not in ("", AT_WORK) and _holds_a_run(session.last_good.workspace_dir):
+    if why_not not in ("", AT_WORK) and _holds_a_run(session.usable.workspace_dir):
         text = [_in_words_of_the_app(why_not), "Start anew sets the earlier run aside; nothing is deleted."]
         ways_on = {name: options for flag, (name, options) in _WAYS_ON.items() if flag in why_not}
         answer = await ask("There is an earlier run", text, [*ways_on, "Start anew", "Cancel"])

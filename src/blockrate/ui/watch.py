@@ -165,7 +165,7 @@ class Watch:
 
     def past_runs(self, session: Session) -> list[PastRun]:
         """The runs beside this one and beside the open config's, the newest first. Slow: for threads."""
-        folders = {Path(session.last_good.workspace_dir).absolute().parent}
+        folders = {Path(session.usable.workspace_dir).absolute().parent}
         folders |= {self.run.path.parent} if self.run else set()
         files = [file for folder in folders for file in islice(folder.glob("*/events.jsonl"), 10 * _MOST_RUNS)]
         newest = sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)

@@ -43,8 +43,7 @@ class Data:
 
     def asked(self) -> tuple[int, TrainConfig]:
         """What a survey depends on: all else may change or be wrong."""
-        config = self.session.config or self.session.last_good
-        values = {name: getattr(config, name) for name in _SEEN.split()}
+        values = {name: getattr(self.session.usable, name) for name in _SEEN.split()}
         return self.looks, TrainConfig.model_construct(concepts=self.concepts(), **values)
 
     def concepts(self) -> list[Concept]:
@@ -98,7 +97,9 @@ def _cards(data: Data, count: int) -> None:
         if not count:
             ui.icon("photo_library")
             ui.label("Ten to thirty images are enough for a first LoRA. What a photo shows, say in a .txt beside it.")
-        ui.button("Add a folder of images", icon="create_new_folder", on_click=add).props("no-caps unelevated")
+        more = ui.button("Add a folder of images", icon="create_new_folder", on_click=add).props("no-caps unelevated")
+    controls = data.page.controls
+    controls["concepts"] = controls["concepts.0.enabled"] if count else more  # for what is wrong with all of them
 
 
 def _card(data: Data, index: int) -> None:

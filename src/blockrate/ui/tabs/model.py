@@ -9,6 +9,7 @@ from typing import Any
 from nicegui import ui
 from nicegui.element import Element
 
+from blockrate.config.train_config import TrainConfig
 from blockrate.core.families import FAMILIES
 from blockrate.ui.components import field, section, watched
 from blockrate.ui.dialogs import heading
@@ -18,6 +19,7 @@ from blockrate.ui.session import Session
 from blockrate.ui.tabs import fields, read_aside
 from blockrate.ui.tabs.model_check import Checked, Finding, check, memory_finding, method_change
 
+_SAYING_WHICH = {"model_type", "base_model_name", "transformer", "text_encoder", "text_encoder_2", "vae", "cache_dir"}
 _PARTS = ("transformer", "text_encoder", "text_encoder_2", "vae")
 _TEXT = ("text_encoder.dropout_probability", "text_encoder_2.dropout_probability", "text_encoder_2_sequence_length")
 _OUTPUT = ("output_model_destination", "output_model_format", "output_dtype")
@@ -57,9 +59,15 @@ def build(page: Page) -> None:
     with ui.element("div").classes("stack"):
         with section("Check"), ui.element("div").classes("check") as found:
             found.props["aria-live"] = "polite"
-            read_aside(session.changed, lambda: (session.config, session.plan), check, partial(_show, found))
+            read_aside(session.changed, lambda: (_to_check(session), session.plan), check, partial(_show, found))
         fields(session, "Run", *_RUN)
         fields(session, "Captions", *_TEXT)
+
+
+def _to_check(session: Session) -> TrainConfig | None:
+    """The config, if what says which model it is is right."""
+    wrong = {problem.field.partition(".")[0] for problem in session.problems}
+    return session.config or (None if wrong & _SAYING_WHICH else session.usable)
 
 
 def _welcome(page: Page) -> None:

@@ -97,7 +97,8 @@ def memory_finding(memory: Memory, card: Card) -> Finding:
 
 def _findings(config: TrainConfig | None) -> list[Finding]:
     try:
-        return [_what(config), *_where(config)] if config else [Finding("Note", "Checked when the settings are right.")]
+        unknown = [Finding("Note", "Checked when the settings of the model are right.")]
+        return [_what(config), *_where(config)] if config else unknown
     except BlockrateError as error:
         return [Finding("Problem", str(error))]
     except (OSError, ValueError, AttributeError, TypeError) as error:  # an index or a folder made by no tool we know

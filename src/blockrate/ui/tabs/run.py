@@ -243,7 +243,7 @@ def _past_runs(page: Page, changed: Event[[]]) -> None:
     watch, session = page.watch, page.session
 
     def asked() -> tuple[object, ...]:
-        return watch.run and watch.run.path, watch.state.name, session.last_good.workspace_dir
+        return watch.run and watch.run.path, watch.state.name, session.usable.workspace_dir
 
     def show(runs: list[PastRun]) -> None:
         rows.clear()

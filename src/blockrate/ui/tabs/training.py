@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from nicegui import ui
 from nicegui.element import Element
@@ -31,8 +30,7 @@ _SAVING = (
     "save_every save_every_unit save_skip_first telemetry_every"
 )
 _FILTER = ("layer_filter_preset", "layer_filter", "layer_filter_regex")
-# The user's own filter of a config, while a preset is chosen, by the config's title.
-_written: WeakKeyDictionary[Session, dict[str, dict[str, Any]]] = WeakKeyDictionary()
+_OWN = "own layer filter"  # what is remembered of it while a preset is chosen
 
 
 def build(page: Page) -> None:
@@ -121,11 +119,10 @@ class LayerChoice:
         """Write the preset with its text, so that every trainer that reads the file does the same."""
         preset = values.get(_FILTER[0], "custom")  # who edits the text keeps it, even where it is that of a preset
         own = {_FILTER[1]: self.get(_FILTER[1]), _FILTER[2]: self.session.get(_FILTER[2])}
-        written = _written.setdefault(self.session, {})
         if self.preset == "custom":
-            written[self.session.title] = own
+            self.session.remember(_OWN, own)
         ready = {_FILTER[1]: ",".join(PRESETS.get(preset, ())), _FILTER[2]: False}
-        kept = written.get(self.session.title, own) if preset == "custom" else ready
+        kept = (self.session.remembered(_OWN) or own) if preset == "custom" else ready
         self.session.set({_FILTER[0]: preset, **kept, **values})
 
 
@@ -164,7 +161,7 @@ def _matches(session: Session) -> None:
         found: tuple[str, ...] = ()
         filter_now = {path: session.get(path) for path in _FILTER}
         try:
-            found, count = matching_layers(session.last_good.model_copy(update=filter_now))
+            found, count = matching_layers(session.usable.model_copy(update=filter_now))
             fold.text = f"Matches {len(found):,} of {count:,} layers"
         except FileError:
             fold.text = "Choose a model to see which layers match"

@@ -2,19 +2,14 @@
 
 import json
 from collections.abc import Callable
-from copy import deepcopy
 from functools import partial
-from typing import Any
-from weakref import WeakKeyDictionary
 
 from nicegui import ui
 from nicegui.element import Element
 
-from blockrate.config.files import find_problems
 from blockrate.config.model_files import model_spec
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
 from blockrate.config.plan import Plan, make_plan, matching_layers
-from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import block_of
 from blockrate.core.errors import BlockrateError, ConfigError, WriteError
 from blockrate.core.families import FAMILIES
@@ -32,8 +27,7 @@ _LOOK = "outlined dense hide-bottom-space no-error-icon"
 _LONGEST_NAME = 60
 _NO_MODEL = "Choose a Flux model"
 _ALL_FROZEN = "Everything is frozen, so nothing would train. Start waits until a fader is above 0."
-# Rates that were drawn and neither taken nor thrown away, as when a page vanishes, and the config they belong to.
-_left: WeakKeyDictionary[Session, tuple[object, Any]] = WeakKeyDictionary()
+_LEFT = "rates that were drawn"  # and neither taken nor thrown away, as when a page vanishes
 
 
 def open_block_learning_rate_window(page: Page, opener: Element) -> None:
@@ -43,7 +37,7 @@ def open_block_learning_rate_window(page: Page, opener: Element) -> None:
 
 def why_not_block_rates(session: Session) -> str:
     """Why the window cannot be opened with this config, ``""`` if it can."""
-    config = _usable_config(session)
+    config = session.usable
     try:
         model_spec(config)
     except BlockrateError:
@@ -53,21 +47,11 @@ def why_not_block_rates(session: Session) -> str:
     return "" if chosen else 'Choose the "blocks" filter'
 
 
-def _usable_config(session: Session) -> TrainConfig:
-    """The open config; where something is wrong in it, without that."""
-    wrong = {problem.field.partition(".")[0] for problem in session.problems}
-    for left_out in ({KEY}, wrong) if not session.config else ():
-        right = {key: value for key, value in session.data.items() if key not in left_out}
-        if config := find_problems(deepcopy(right)).config:
-            return config
-    return session.config or session.last_good
-
-
 class BlockLearningRateWindow(Window):
     """The window over the rates of the open config."""
 
     def __init__(self, page: Page, opener: Element) -> None:
-        self._session, self._config = page.session, _usable_config(page.session)
+        self._session, self._config = page.session, page.session.usable
         layout, opened = model_spec(self._config).layout, page.session.get(KEY)
         other_trains = not all(map(block_of, matching_layers(self._config)[0]))
         self._rates = RatesDraft(layout, opened, other_trains=other_trains)
@@ -99,7 +83,7 @@ class BlockLearningRateWindow(Window):
 
     def close(self) -> None:
         """Close it without a question, and forget what was drawn."""
-        _left.pop(self._session, None)
+        self._session.remember(_LEFT, None)
         super().close()
 
     def _build_tools(self) -> None:
@@ -167,7 +151,7 @@ class BlockLearningRateWindow(Window):
 
     def _drawn(self) -> None:
         """Keep what is drawn in case the page vanishes, and show what it comes to."""
-        _left[self._session] = self._session.path or self._session.title, self._rates.state
+        self._session.remember(_LEFT, [self._rates.state])
         self._judge()
 
     def _judge(self) -> None:
@@ -188,7 +172,7 @@ class BlockLearningRateWindow(Window):
 
     def _follow(self) -> None:
         """Follow the config: the base rate, the optimizer, and the rates while nothing is drawn here."""
-        self._config = _usable_config(self._session)
+        self._config = self._session.usable
         if not self._rates.dirty and self._is_stale():
             self._rates.open(self._session.get(KEY))
         base = self._config.base_learning_rate()
@@ -252,8 +236,8 @@ class BlockLearningRateWindow(Window):
 
     def _offer_left(self) -> None:
         """Offer what was drawn on a page that is gone."""
-        config, state = _left.get(self._session, ("", None))
-        if config == (self._session.path or self._session.title) and state != self._rates.state:
+        [state] = self._session.remembered(_LEFT) or [self._rates.state]
+        if state != self._rates.state:
             with ui.element("div").classes("rates-note") as offer:
                 ui.label("There are changes that were not taken over with OK.")
                 for name, rates in {"Restore": state, "Discard": self._rates.state}.items():
@@ -307,7 +291,7 @@ def sparkline(page: Page) -> Element:
     button.props["aria-label"], button.props["aria-describedby"] = "Block learning rates", words.html_id
 
     def refresh() -> None:
-        reason, config = why_not_block_rates(page.session), _usable_config(page.session)
+        reason, config = why_not_block_rates(page.session), page.session.usable
         layout = FAMILIES["flux1-dev"].spec.layout if reason == _NO_MODEL else model_spec(config).layout
         draft = RatesDraft(layout, page.session.get(KEY))
         picture.props["viewBox"] = f"0 0 {10 * len(layout.names) - 3} 24"

@@ -37,7 +37,7 @@ def open_scheduler_window(page: Page, opener: Element) -> None:
 
     with window.fields:
         drawing = Drawing("first step", "")
-        read_aside(page.session.changed, lambda: page.session.last_good, survey, know)
+        read_aside(page.session.changed, lambda: page.session.usable, survey, know)
     window.watch(draw)
     window.open()
 
