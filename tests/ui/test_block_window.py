@@ -171,6 +171,20 @@ def test_a_drag_of_sixty_moves_is_one_event_also_after_five_openings(training: C
     assert set(faders.values().values()) == {1.0}
 
 
+def test_painting_ends_a_selection_in_the_same_event(faders: Faders) -> None:
+    faders.select("single_block_2", "single_block_6")
+    expect(faders.window.get_by_label("Apply to")).to_have_value("single 2-6")
+    count = "told = []; emit = socket.emit; socket.emit = (...sent) => (told.push(sent[0]), emit.apply(socket, sent))"
+    faders.page.evaluate(count)
+    faders.drag(faders.point("double_block_2", 0.9), faders.point("double_block_9", 0.3), steps=60)
+    expect(faders.window.get_by_label("Apply to")).to_have_value("all")
+    expect(faders.window.locator("[data-selection]")).to_have_count(0)
+    assert faders.page.evaluate("told").count("event") == 1
+    faders.select("single_block_2", "single_block_6")
+    faders.drag(faders.point("double_block_12", 1.0))  # a press that changes nothing
+    expect(faders.window.get_by_label("Apply to")).to_have_value("all")
+
+
 def test_a_quick_pointer_skips_no_fader_and_a_stroke_stays_in_its_bank_and_snaps_to_the_ends(faders: Faders) -> None:
     faders.drag(faders.point("single_block_5", 0.5), faders.point("single_block_25", 0.5), steps=2)
     values = faders.values()

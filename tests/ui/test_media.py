@@ -152,6 +152,23 @@ def test_only_ids_that_were_given_out_are_known(media: Media, root: Path) -> Non
         assert media.picture(name) is None
 
 
+def test_only_safetensors_files_inside_are_given_out_whole(media: Media, root: Path, tmp_path: Path) -> None:
+    inside, outside = root / "dog.safetensors", tmp_path / "dog.safetensors"
+    for file in (inside, outside, root / ".dog.safetensors"):
+        file.write_bytes(b"weights")
+    name = media.whole_file_url(inside).removeprefix("/files/")
+    assert media.whole_file(name) == inside
+    assert media.picture(name) is None
+    assert media.whole_file(media.file_url(inside).removeprefix("/files/")) is None
+    for refused in (outside, root / ".dog.safetensors", root / "photos" / "a.png", root / "photos", root / "no"):
+        with pytest.raises(ConfigError):
+            media.whole_file_url(refused)
+    inside.unlink()
+    assert media.whole_file(name) is None
+    inside.symlink_to(outside)
+    assert media.whole_file(name) is None
+
+
 def test_the_table_of_ids_is_bounded(media: Media, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("blockrate.ui.media._FILES", 10)
     addresses = [media.file_url(root / "photos" / "a.png", size=size) for size in range(1, 31)]

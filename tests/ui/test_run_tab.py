@@ -34,7 +34,7 @@ from blockrate.run.events import (
     Warned,
     read_events,
 )
-from blockrate.run.folder import RunFolder, is_alive, read_json
+from blockrate.run.folder import RunFolder, is_alive, read_json, set_aside
 from blockrate.run.process import SENTENCES
 from blockrate.ui.labels import advice
 
@@ -228,6 +228,7 @@ def test_stopping_is_told_and_asked_for_once(made: Made, engine: Engine, shown: 
 
 
 def test_a_finished_run_shows_where_its_files_are(made: Made, shown: Callable[..., Page]) -> None:
+    (made.run.path.parents[1] / "portrait.safetensors").write_bytes(b"weights")
     page = shown(made.tell(Finished(["portrait.safetensors"])))
     no_run_is_alive(page, "Finished")
     expect(title(page)).to_have_text("Finished after step 60")
@@ -237,6 +238,10 @@ def test_a_finished_run_shows_where_its_files_are(made: Made, shown: Callable[..
     expect(files.locator(".mono")).to_have_text(
         [str(work / "portrait.safetensors"), str(made.run.checkpoints / "step-00000060"), str(made.run.path)]
     )
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download portrait.safetensors").click()
+    assert download.value.suggested_filename == "portrait.safetensors"
+    assert download.value.path().read_bytes() == b"weights"
     page.get_by_role("button", name="Copy the path of portrait.safetensors").click()
     expect(page.get_by_text("Copied", exact=True)).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == str(work / "portrait.safetensors")
@@ -444,6 +449,17 @@ def test_earlier_runs_are_listed_shown_and_run_again(made: Made, runs: Path, sho
     page.get_by_role("button", name="Run again with these settings: older").click()
     page.get_by_role("dialog", name="Save the changes?").get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("banner")).to_contain_text("newer again")
+
+
+def test_runs_that_were_set_aside_are_listed_too(made: Made, shown: Callable[..., Page]) -> None:
+    made.tell(Stopped())
+    assert set_aside(made.run)
+    Made(made.run.path).train(10).tell(Stopped())
+    page = shown(made)
+    rows = page.locator(".past-runs li")
+    expect(rows).to_have_count(2)
+    page.get_by_role("button", name=re.compile("Show: portrait until 20")).click()
+    expect(title(page)).to_have_text("Stopped at step 60")
 
 
 def test_no_other_run_is_shown_while_one_is_at_work(

@@ -557,6 +557,44 @@ def test_another_file_named_at_the_start_leaves_the_draft_for_later(session, res
     assert restart(first).get("epochs") == 5
 
 
+def test_a_draft_is_there_again_when_its_file_is_opened_later(session, restart):
+    session.open(first := written("a.json", right()))
+    session.set({"epochs": 5})
+    session.keep()
+    other = restart(written("b.json", right()))
+    before = other.opened
+    other.open(first)
+    assert (other.get("epochs"), other.dirty, other.path) == (5, True, first)
+    assert any("not saved last time" in warning for warning in other.warnings)
+    assert other.opened == before + 1
+    other.open(written("b.json", right()))  # given up
+    other.open(first)
+    assert (other.get("epochs"), other.dirty) == (100, False)
+
+
+def test_to_open_the_open_file_once_more_reads_it_from_the_disk(session):
+    session.open(first := written("a.json", right()))
+    session.set({"epochs": 5})
+    session.keep()
+    session.open(first)
+    assert (session.get("epochs"), session.dirty) == (100, False)
+    session.keep()
+    assert not list(Path("home/drafts").iterdir())
+
+
+def test_what_is_remembered_outlives_a_crash_and_takes_nothing_else_along(session, restart):
+    session.open(first := written("a.json", right(epochs=1)))
+    session.remember("a", {"b": 1})
+    session.keep()
+    written("a.json", right(epochs=2))
+    again = restart()
+    assert (again.path, again.dirty, again.get("epochs"), again.remembered("a")) == (first, False, 2, {"b": 1})
+    again.remember("a", None)
+    again.keep()
+    assert not list(Path("home/drafts").iterdir())
+    assert restart().remembered("a") is None
+
+
 def test_a_start_with_nothing_to_go_on_with_is_a_new_config(session, restart):
     assert restart().data == {}
     session.open(path := written("a.json", right()))

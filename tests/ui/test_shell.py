@@ -3,16 +3,21 @@
 import json
 import re
 import sys
+import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from apps import App, copy_photos
 from nicegui import Client, ui
 from playwright.sync_api import Dialog, Page, expect
+from playwright.sync_api import Error as PlaywrightError
 from screens import faint, nameless, sideways, small_targets
 
+from blockrate.core.families import FAMILIES
+from blockrate.core.multipliers import KEY
 from blockrate.ui import shell
 from blockrate.ui.page import Page as PageOfApp
 
@@ -20,6 +25,7 @@ StartApp = Callable[..., App]
 OpenPage = Callable[..., Page]
 OpenConfig = Callable[[object], App]
 TABS = ["Model", "Data", "Training", "Sampling", "Run"]
+ZEROS = dict.fromkeys(FAMILIES["flux1-dev"].spec.layout.names, 0.0)
 WRONG = {"learning_rate": "fast", "lora_rank": 0, "no_such_thing": 1, "nor_this": 2}
 
 
@@ -110,6 +116,57 @@ def test_unknown_settings_can_be_removed(wrong: Page) -> None:
     wrong.keyboard.press("Escape")
     expect(box).to_be_hidden()
     expect(wrong.get_by_role("button", name="Open", exact=True)).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("config", "link", "control"),
+    [
+        ({"concepts": [{"path": "photos", "enabled": False}]}, "Concepts", "Enabled"),
+        ({"concepts": [{"path": "photos"}], KEY: ZEROS}, "Block learning rate", "Layer Filter settings"),
+    ],
+)
+def test_what_a_control_can_put_right_is_never_offered_for_removal(
+    config: dict[str, Any], link: str, control: str, start_app: StartApp, open_page: OpenPage, tmp_path: Path
+) -> None:
+    copy_photos(tmp_path / "work" / "photos")
+    config = {"base_model_name": "tiny-flux1", "layer_filter_preset": "blocks", **config}
+    (tmp_path / "work" / "mine.json").write_text(json.dumps(config))
+    page = open_page(start_app("mine.json"), "/model")
+    page.get_by_role("button", name="Start", exact=True).click()
+    box = page.get_by_role("dialog", name="What to put right")
+    expect(box.get_by_role("button", name=re.compile("Remove"))).to_have_count(0)
+    box.get_by_role("button", name=link).click()
+    expect(page.locator(":focus")).to_have_accessible_name(control)
+    expect(page.get_by_role("status")).to_have_text("No run")
+
+
+def test_an_open_page_with_unsaved_changes_finds_the_restarted_server_without_a_question(
+    start_app: StartApp, open_page: OpenPage, tolerated: list[str]
+) -> None:
+    tolerated.append("ERR_CONNECTION|WebSocket|Failed to")
+    app = start_app()
+    page = open_page(app, "/training")
+    page.get_by_role("textbox", name="Epochs").fill("7")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("img", name="Not saved")).to_be_visible()
+    deadline = time.monotonic() + 30
+    while not any((app.home / "drafts").glob("*.json")):
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(50)
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    app.kill()
+    expect(page.get_by_text("Connection lost")).to_be_visible()
+    start_app()
+    expect(page.get_by_text("not saved last time")).to_have_count(1, timeout=60_000)
+    expect(page.get_by_role("textbox", name="Epochs")).to_have_value("7")
+    assert asked == []
+    page.get_by_role("textbox", name="Epochs").fill("8")
+    page.keyboard.press("Tab")
+    page.wait_for_timeout(300)
+    with pytest.raises(PlaywrightError):
+        page.goto("about:blank", timeout=5000)
+    assert asked == ["beforeunload"], "who leaves is asked as before"
 
 
 def test_what_is_being_typed_is_saved_by_the_key(app: App, open_page: OpenPage) -> None:

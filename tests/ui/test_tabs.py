@@ -317,6 +317,18 @@ def test_the_model_tab_tells_what_it_found(opened: Tab) -> None:
     expect(check).to_contain_text("nowhere.safetensors: there is no such file or folder")
 
 
+def test_the_model_is_looked_at_again_when_one_comes_back(opened: Tab, tmp_path: Path) -> None:
+    page = opened("/model", {"base_model_name": "black-forest-labs/FLUX.1-dev", "epochs": 0})
+    check = card(page, "Check")
+    expect(check).to_contain_text("No login was found")  # told although the epochs are wrong
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "token").write_text("hf_x")
+    page.get_by_role("tab", name="Data").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Data")
+    page.get_by_role("tab", name="Model").click()
+    expect(check).to_contain_text("You are logged in")
+
+
 def test_a_training_method_brings_its_form_of_output(opened: Tab) -> None:
     page = opened("/model", {"output_model_destination": "out/dog.safetensors"})
     choose(page, "Training method", "Fine-tune")
@@ -391,6 +403,19 @@ def test_of_a_folder_outside_the_roots_only_counts_are_told(opened: Tab, tmp_pat
     expect(card(page, "Concept 1")).to_contain_text("--root")
     expect(card(page, "Concept 2").locator(".thumbnail")).to_have_count(3)
     expect(page.locator("button.thumbnail")).to_have_count(0)  # captions from file names are not edited
+
+
+def test_a_caption_file_outside_the_roots_is_not_shown(opened: Tab, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("canary-4711")
+    text = {"prompt_source": "concept", "prompt_path": str(secret)}
+    page = opened("/data", {"concepts": [{"path": "photos", "text": text}, {"path": "photos"}]})
+    (tmp_path / "work" / "photos" / "rocket.txt").symlink_to(secret)
+    for name in ("Concept 1", "Concept 2"):
+        card(page, name).get_by_role("button", name="Images and captions").click()
+    expect(card(page, "Concept 1").locator(".thumbnail", has_text="outside the folders")).to_have_count(3)
+    expect(card(page, "Concept 2").locator(".thumbnail")).to_have_count(3)
+    assert "canary" not in page.content()
 
 
 def test_images_come_a_page_at_a_time(opened: Tab, tmp_path: Path) -> None:

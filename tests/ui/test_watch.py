@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from blockrate.core.errors import WriteError
 from blockrate.run.events import EventLog, Finished, Step, read_events
 from blockrate.run.folder import RunFolder, read_json
 from blockrate.run.process import kill_engine
+from blockrate.run.start import prepare
 from blockrate.ui import watch as watch_module
 from blockrate.ui.history import History
 from blockrate.ui.preferences import Preferences
@@ -186,7 +188,8 @@ def test_an_engine_that_cannot_be_started_is_told(
     run: RunFolder, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BLOCKRATE_ENGINE", "/no/such/launcher")
-    assert "/no/such/launcher" in wait(watch.start(session_of(run)))
+    with pytest.raises(OSError, match="/no/such/launcher"):
+        wait(watch.start(session_of(run)))
     assert watch.state.name == "No run"
 
 
@@ -200,6 +203,30 @@ def test_an_engine_that_ends_before_it_says_a_word_has_failed(
     wait(watch.look())
     assert (watch.state.name, watch.state.exit_code) == ("Failed", 1), "and stays so, whatever was here before"
     assert "no torch" in watch.log
+
+
+def test_a_stop_that_comes_before_there_is_a_run_counts(
+    run: RunFolder, watch: Watch, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer("slow")
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slowly(*arguments: Any, **options: Any) -> bool:
+        asked.set()
+        return go_on.wait(30) and prepare(*arguments, **options)
+
+    async def start_and_stop() -> str:
+        starting = asyncio.create_task(watch.start(session_of(run)))
+        await asyncio.to_thread(asked.wait, 30)
+        watch.stop()
+        go_on.set()
+        return await starting
+
+    monkeypatch.setattr("blockrate.ui.watch.prepare", slowly)
+    assert wait(start_and_stop()) == ""
+    look_until(watch, lambda: watch.state.name == "No run")
+    assert watch.history.step < 5
+    assert watch._process is None or watch._process.poll() is not None
 
 
 # -- what dies ---------------------------------------------------------------------------------------------------------

@@ -261,6 +261,22 @@ def test_a_change_in_another_tab_is_asked_about(answer: str, decay: str, opened:
     expect(window.get_by_role("textbox", name="Weight decay")).to_have_value(decay)
 
 
+def test_a_config_that_was_opened_in_another_tab_is_asked_about(opened: Opened, open_page: OpenPage) -> None:
+    app, page, window = opened("Optimizer", {})
+    type_in(window, "Weight decay", "0.05")
+    app.write("other.json", {"base_model_name": "tiny-flux1"})
+    other = open_page(app, "/training")
+    other.get_by_role("button", name="Open", exact=True).click()
+    other.get_by_role("button", name="New config").click()
+    expect(other.get_by_role("banner")).to_contain_text("New config")
+    button(window, "OK").click()
+    question = page.get_by_role("dialog", name="Changed in another tab")
+    expect(question).to_contain_text("Another config was opened")
+    button(question, "Take theirs").click()
+    expect(window).to_have_count(0)
+    expect(page.get_by_role("img", name="Not saved")).to_be_hidden()
+
+
 # -- each of them ------------------------------------------------------------------------------------------------------
 
 

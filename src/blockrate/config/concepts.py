@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
+from itertools import islice
 from pathlib import Path
 
 from blockrate.config.parts import Concept
@@ -17,6 +18,7 @@ from blockrate.core.errors import ConfigError, FileError
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
 _NOT_READ = (".heic", ".heif", ".jxl", ".jp2", ".psd", ".tga", ".svg", ".exr", ".dng", ".cr2", ".nef")
 _MASKS = ("-masklabel.png", "-condlabel.png")  # OneTrainer's names
+_MOST_OTHERS = 10_000  # files without an image among them that are looked at before a start
 Read = Callable[[Path], tuple[str, ...]]
 
 
@@ -39,13 +41,23 @@ def concept_problems(config: TrainConfig) -> list[ConfigError]:
         concept, where = config.concepts[index], f"concepts[{index}]"
         try:
             _folder(concept, where)
-            if not any(map(_is_image, _files(concept))):
+            if _is_without_images(concept):
                 raise _no_images(concept, where)
         except ConfigError as error:
             problems.append(error)
         except FileError as error:
             problems.append(ConfigError(f"{where}.path", f"{error.where} {error.problem}", error.cure))
     return problems
+
+
+def _is_without_images(concept: Concept) -> bool:
+    """Whether there is no image; False also after so many other files that it would take too long to tell."""
+    others = 0
+    for path in islice(_files(concept), _MOST_OTHERS):
+        if _is_image(path):
+            return False
+        others += 1
+    return others < _MOST_OTHERS
 
 
 def concept_images(concept: Concept, where: str, warn: Callable[[str], None]) -> list[tuple[str, Path]]:

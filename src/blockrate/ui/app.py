@@ -22,7 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 from nicegui import app as nicegui_app
 from nicegui import ui
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 
 from blockrate.core.errors import ConfigError
 from blockrate.ui.guard import Guard, all_names, read_key
@@ -84,6 +84,8 @@ def make_app(session: Session, watch: Watch, media: Media, preferences: Preferen
 
     @app.get("/files/{name}")
     def file(name: str) -> Response:
+        if whole := media.whole_file(name):
+            return FileResponse(whole, media_type="application/octet-stream", filename=whole.name)
         picture = media.picture(name)
         return Response(picture[0], media_type=picture[1]) if picture else PlainTextResponse("Not here.", 404)
 

@@ -1,7 +1,8 @@
 """Folders and pictures of this machine, shown only from inside the roots and only under generated ids.
 
 No path ever comes from a browser in an address. A picture is decoded and encoded anew, so that what is sent is never
-a file as it lies there: no SVG, no HTML, no place where a photograph was taken. A hard link inside a root is a file of
+a file as it lies there: no SVG, no HTML, no place where a photograph was taken. The one file that is sent whole is what
+a run has made, as something to be saved. A hard link inside a root is a file of
 that root: nothing tells it from one.
 """
 
@@ -23,6 +24,7 @@ from blockrate.core.errors import ConfigError, FileError
 # Never every format Pillow knows: EPS starts Ghostscript, PSD had a write out of bounds (CVE-2026-25990).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 _FILES = 8192  # ids that are known at one time; the one given out longest ago goes first
+_WHOLE = -1  # instead of a size: the file as it is
 _ENTRIES = 5000  # of one folder
 Picture = tuple[bytes, str]  # as it is sent, and its media type
 _decoders = BoundedSemaphore(2)  # a large picture fills a few hundred megabytes while it is made small
@@ -56,7 +58,20 @@ class Media:
 
         Raises ConfigError for a path outside the roots.
         """
-        key = self.resolve_inside(path), size
+        return self._address(self.resolve_inside(path), size)
+
+    def whole_file_url(self, path: Path) -> str:
+        """An address that brings a safetensors file to the browser's machine, as it lies there.
+
+        Raises ConfigError for a path outside the roots, and for any other file.
+        """
+        real = self.resolve_inside(path)
+        if real.suffix != ".safetensors" or not real.is_file():
+            raise ConfigError("path", f"{str(path)!r} is no safetensors file", "Copy it by other means.")
+        return self._address(real, _WHOLE)
+
+    def _address(self, real: Path, size: int | None) -> str:
+        key = real, size
         name = self._ids.get(key) or secrets.token_urlsafe(16)
         self._ids[key], self._files[name] = name, key
         self._files.move_to_end(name)
@@ -66,11 +81,23 @@ class Media:
 
     def picture(self, name: str) -> Picture | None:
         """The picture with this id; None if there is none (any more), or it cannot be read. Slow: use a thread."""
-        path, size = self._files.get(name, (None, None))
-        with suppress(OSError, ConfigError, FileError):
-            if path and self.resolve_inside(path) == path:  # else a folder on the way is a link now
+        path, size = self._known(name)
+        with suppress(OSError, FileError):
+            if path and size != _WHOLE:
                 return _picture(path, size, path.stat().st_mtime_ns)
         return None
+
+    def whole_file(self, name: str) -> Path | None:
+        """The file with this id that may be taken whole; None if there is none (any more)."""
+        path, size = self._known(name)
+        return path if path and size == _WHOLE and path.is_file() else None
+
+    def _known(self, name: str) -> tuple[Path | None, int | None]:
+        path, size = self._files.get(name, (None, None))
+        with suppress(ConfigError):
+            if path and self.resolve_inside(path) == path:  # else a folder on the way is a link now
+                return path, size
+        return None, None
 
     def listing(self, folder: Path | str) -> list[Path]:
         """What a folder holds that may be seen, folders first, at most 5,000. Raises ConfigError."""

@@ -47,6 +47,11 @@ class _Document:
         return _canonical(self.data) != self.saved
 
     @property
+    def worth_keeping(self) -> bool:
+        """Whether a crash would lose anything."""
+        return self.dirty or any(value is not None for value in self.aside.values())
+
+    @property
     def draft(self) -> str:
         """The name of the file that keeps it until it is saved."""
         name = hashlib.sha256(self.path.encode(errors="replace")).hexdigest()[:16] if self.path else "unnamed"
@@ -58,11 +63,12 @@ class Session:
 
     ``data``: as the user wrote it, unknown keys and wrong values too. ``config``, ``plan``: None while settings are
     wrong. ``problems``: all that blocks a start. ``usable``: the config; while settings are wrong, without them.
+    ``opened``: counts what was opened.
     """
 
     def __init__(self, preferences: Preferences | None = None) -> None:
         self.changed: Event[[]] = Event()
-        self.revision = 0
+        self.revision, self.opened = 0, 0
         self.usable = TrainConfig()
         self.warnings: tuple[str, ...] = ()
         self._preferences, self._drafts = preferences or load_preferences(), state_folder() / "drafts"
@@ -72,6 +78,7 @@ class Session:
     def remember(self, name: str, value: Any) -> None:
         """Keep a thing that belongs to the open config and stands in no file; None forgets it."""
         self._document = replace(self._document, aside={**self._document.aside, name: value})
+        self._keep_soon()
 
     def remembered(self, name: str) -> Any:
         """Return what was kept under a name, or None."""
@@ -121,9 +128,17 @@ class Session:
         return [f"{LISTS[key][0]}: {name} is not used any more, its {key} are in this config now"]
 
     def open(self, path: Path) -> None:
-        """Open a file of blockrate or OneTrainer, right or wrong. Raises ConfigError only if it is no JSON object."""
+        """Open a file of blockrate or OneTrainer, right or wrong, with what a crash left unsaved of it.
+
+        Raises ConfigError only if it is no JSON object.
+        """
         path = path.expanduser().resolve()
-        self.replace(read_object(path), path=path, title=path.name)
+        kept = None if path == self.path else self._kept(self._drafts / _Document({}, path=str(path)).draft)
+        if kept and kept.dirty:
+            self._go_on(kept)
+        else:
+            self.replace(read_object(path), path=path, title=path.name)
+            self._document = replace(self._document, aside=kept.aside if kept else {})
         self._preferences.used(path)
 
     def open_named(self, name: str) -> None:
@@ -136,6 +151,7 @@ class Session:
 
     def new(self) -> None:
         """Open an empty config: every setting at its default."""
+        self.opened += 1
         self._become(_Document({}))
 
     @staticmethod
@@ -158,7 +174,7 @@ class Session:
             else:
                 data = before
             foreign = migrated or "__version" in before or bool(known_names() & before.keys())
-            digest = _digest(path) if path else ""
+            digest, self.opened = _digest(path) if path else "", self.opened + 1
             self._become(_Document(data, title, str(path or ""), _canonical(data), digest, foreign, (*notes,)))
         except RecursionError as error:
             raise ConfigError(str(path or title), "is nested too deeply to be a config", "Use another file.") from error
@@ -192,16 +208,11 @@ class Session:
 
         ``config``: go on with this file, changes not saved included. Raises ConfigError if it is no JSON object.
         """
-        drafts = sorted(self._drafts.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
-        if config:
-            drafts = [self._drafts / _Document({}, path=str(config.expanduser().resolve())).draft]
-        for draft in drafts:
-            with suppress(OSError, ValueError, TypeError, AttributeError):
-                document = _Document(**json.loads(draft.read_bytes()))
-                note = "changes that were not saved last time are here again"
-                return self._become(replace(document, notes=(*dict.fromkeys((*document.notes, note)),)))
         if config:
             return self.open(config)
+        for draft in sorted(self._drafts.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True):
+            if (kept := self._kept(draft)) and kept.dirty:
+                return self._go_on(kept)
         for recent in self._preferences.recent[:1]:
             with suppress(ConfigError):
                 self.open(Path(recent))
@@ -210,12 +221,35 @@ class Session:
         """Write what is not saved as a draft now; else that is done after a short pause."""
         with self._writing:
             document = self._document
+            draft = self._drafts / document.draft
             try:
-                if document.dirty:
+                if document.worth_keeping:
                     make_folder(self._drafts)
-                    atomic_write(self._drafts / document.draft, json.dumps(asdict(document)))
+                    atomic_write(draft, json.dumps(asdict(document)))
+                else:
+                    with disk_errors(draft):
+                        draft.unlink(missing_ok=True)
             except BlockrateError as error:
                 self.warnings = (*self.warnings, f"a crash would lose what is not saved: {error}")
+
+    def _keep_soon(self) -> None:
+        self._timer.cancel()
+        self._timer = threading.Timer(_PAUSE, self.keep)  # of its own thread: the program waits for it at its end
+        self._timer.start()
+
+    @staticmethod
+    def _kept(draft: Path) -> _Document | None:
+        """Return what a draft holds, or None where there is none that can be read."""
+        with suppress(OSError, ValueError, TypeError, AttributeError):
+            kept = _Document(**json.loads(draft.read_bytes()))
+            return kept if isinstance(kept.data, dict) and isinstance(kept.aside, dict) else None
+        return None
+
+    def _go_on(self, kept: _Document) -> None:
+        """Open a draft."""
+        note = "changes that were not saved last time are here again"
+        self.opened += 1
+        self._become(replace(kept, notes=(*dict.fromkeys((*kept.notes, note)),)))
 
     def _become(self, document: _Document) -> None:
         """Make this the open config, check it, and tell everybody."""
@@ -227,12 +261,11 @@ class Session:
         self.usable = checked.config or usable(document.data, checked.problems) or self.usable
         self.revision += 1
         self._timer.cancel()
-        if before.dirty and not self.dirty:
+        if before.dirty and (before.draft != document.draft or not self.dirty):
             with self._writing, suppress(OSError):
                 (self._drafts / before.draft).unlink()
-        if self.dirty:
-            self._timer = threading.Timer(_PAUSE, self.keep)  # of its own thread: the program waits for it at its end
-            self._timer.start()
+        if document.worth_keeping:
+            self._keep_soon()
         self.changed.emit()
 
 

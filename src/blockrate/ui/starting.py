@@ -6,6 +6,7 @@ from typing import Any
 
 from nicegui import ui
 
+from blockrate.core.errors import BlockrateError
 from blockrate.run.folder import RunFolder, is_alive
 from blockrate.ui.checked import Problem
 from blockrate.ui.components import watched
@@ -41,19 +42,26 @@ def tab_of(path: str) -> str:
 
 async def start(page: Page) -> None:
     """Start the open config, or say what stands in the way."""
-    session, watch = page.session, page.watch
-    session.recheck()  # folders may have come or gone since the last change
-    if session.problems:
+    page.session.recheck()  # folders may have come or gone since the last change
+    if page.session.problems:
         return show_problems(page)
+    try:
+        await _start_or_ask(page)
+    except (BlockrateError, OSError) as error:  # the disk's refusal, which no other way on can help
+        page.tell(str(error), kind="error")
+
+
+async def _start_or_ask(page: Page) -> None:
+    session, watch = page.session, page.watch
     why_not = await watch.start(session)
     if why_not not in ("", AT_WORK) and _holds_a_run(session.usable.workspace_dir):
         text = [_in_words_of_the_app(why_not), "Start anew sets the earlier run aside; nothing is deleted."]
         ways_on = {name: options for flag, (name, options) in _WAYS_ON.items() if flag in why_not}
         answer = await ask("There is an earlier run", text, [*ways_on, "Start anew", "Cancel"])
         if answer not in (*ways_on, "Start anew"):
-            return None
+            return
         why_not = await watch.start(session, **ways_on.get(answer, {"fresh": True}))
-    return page.tell(why_not, kind="error") if why_not else page.go("Run")
+    page.tell(why_not, kind="error") if why_not else page.go("Run")
 
 
 def _holds_a_run(folder: str) -> bool:

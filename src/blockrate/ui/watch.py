@@ -20,7 +20,7 @@ from blockrate.config.changes import Reset
 from blockrate.config.files import load_config
 from blockrate.config.model_files import model_spec
 from blockrate.core.blocks import BlockLayout
-from blockrate.core.errors import BlockrateError, WriteError
+from blockrate.core.errors import BlockrateError, ConfigError, NoCheckpointError, WriteError
 from blockrate.run.events import read_events
 from blockrate.run.folder import RunFolder, send_command
 from blockrate.run.process import RunState, exit_sentence, kill_engine, run_state, start_engine, stop_engine
@@ -53,6 +53,12 @@ class PastRun:
     time: float
     loss: float | None
 
+    @property
+    def name(self) -> str:
+        """The folder's name; of a run that was set aside the name it had, and when that was."""
+        folder = self.path.parent
+        return f"{folder.parent.name} until {self.path.name[:19]}" if folder.name == "earlier" else self.path.name
+
 
 class Watch:
     """Follows one run. Attributes are to be read; ``changed`` comes at most once a second, and at each command."""
@@ -63,7 +69,7 @@ class Watch:
         self.state, self.history, self.log = _NOTHING, History(), ""
         self._preferences = preferences
         self._process: Popen[Any] | None = None
-        self._starting, self._file, self._offset = False, 0, 0
+        self._starting, self._stop_at_once, self._file, self._offset = False, False, 0, 0
         self._stop_asked, self._told = 0.0, 0.0
         self._shown: tuple[object, ...] = ()
         if preferences.last_run and Path(preferences.last_run).is_dir():
@@ -81,19 +87,23 @@ class Watch:
         self.changed.emit()
 
     async def start(self, session: Session, *, fresh: bool = False, reset_optimizer: Reset = None) -> str:
-        """Start the open config. Return a sentence that says why nothing was started, ``""`` if something was."""
+        """Start the open config. Return a sentence that says why nothing was started, ``""`` if something was.
+
+        Raises WriteError and OSError for a disk that does not take the run.
+        """
         config = session.config
         if self._starting or self.state.name in ALIVE:
             return AT_WORK
         if config is None or session.problems:
             return "Settings are wrong. Put them right first."
-        self._starting, run, told = True, RunFolder(Path(config.workspace_dir).absolute()), list[str]()
+        self._starting, self._stop_at_once, told = True, False, list[str]()
+        run = RunFolder(Path(config.workspace_dir).absolute())
         try:
             ready = await asyncio.to_thread(
                 prepare, config, run, told.append, fresh=fresh, reset_optimizer=reset_optimizer
             )
             process = start_engine(run) if ready else None
-        except (BlockrateError, OSError) as error:
+        except (ConfigError, NoCheckpointError) as error:
             return str(error)
         finally:
             self._starting = False
@@ -101,6 +111,8 @@ class Watch:
             Thread(target=process.wait, daemon=True).start()
         if process or not self.run or self.run.path != run.path:
             self.show(run.path, process)
+        if process and self._stop_at_once:
+            self.stop()
         return "" if ready else told[-1]
 
     @property
@@ -110,6 +122,7 @@ class Watch:
 
     def stop(self) -> None:
         """Ask the run to finish its step, save and stop; once, because a second request would mean: at once."""
+        self._stop_at_once = self._starting  # before there is a run
         if self.run and self.state.name in ("Preparing", "Running"):
             try:
                 send_command(self.run, "stop")
@@ -167,7 +180,9 @@ class Watch:
         """The runs beside this one and beside the open config's, the newest first. Slow: for threads."""
         folders = {Path(session.usable.workspace_dir).absolute().parent}
         folders |= {self.run.path.parent} if self.run else set()
-        files = [file for folder in folders for file in islice(folder.glob("*/events.jsonl"), 10 * _MOST_RUNS)]
+        patterns = "*/events.jsonl", "*/earlier/*/events.jsonl"  # those that were set aside, too
+        found = (folder.glob(pattern) for folder in folders for pattern in patterns)
+        files = [file for part in found for file in islice(part, 10 * _MOST_RUNS)]
         newest = sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)
         return [_past_run(file) for file in newest[:_MOST_RUNS]]
 

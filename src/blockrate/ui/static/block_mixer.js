@@ -133,11 +133,11 @@ export default {
     tell(news) { Object.assign(this, { news: "" }).$nextTick(() => (this.news = news)); }, // the same words twice are news twice
     // -- what the server hears
     changes(start) { return this.vals.flatMap((value, i) => (value === start[i] ? [] : [[i, value]])); },
-    commit(start, merge) {
+    commit(start, merge, cleared = false) { // cleared: the gesture has ended a selection too
       const changes = Object.fromEntries(this.changes(start).map(([i, value]) => [this.names[i], value]));
-      if (!Object.keys(changes).length) return;
+      if (!Object.keys(changes).length) return void (cleared && this.select([]));
       this.can = [true, false];
-      this.$emit("commit", { changes, merge, version: this.version });
+      this.$emit("commit", { changes, merge, cleared, version: this.version });
     },
     step(k) {
       if (!this.can[k]) return;
@@ -174,7 +174,8 @@ export default {
       this.busy = true;
       this.stroke.kind = event.shiftKey ? "line" : this.chosen.includes(at.i) ? "gang" : "paint";
       if (this.stroke.kind !== "paint") return;
-      if (this.chosen.length) this.select([]);
+      this.stroke.cleared = this.chosen.length > 0;
+      if (this.stroke.cleared) this.choose([]);
       if (Math.abs(at.y - now) * this.stroke.box.height < NEAR) at.value = now;
       else this.draw(at, at);
     },
@@ -212,14 +213,14 @@ export default {
       Object.assign(this, { stroke: null, tap: null, busy: false, hot: event.pointerType === "mouse" ? this.hot : -1 });
       const cancelled = event.type === "pointercancel"; // the finger scrolls the page
       if (stroke.kind === "numbers") return this.select(cancelled ? stroke.before : this.chosen);
-      if (cancelled) return void (this.vals = stroke.start);
+      if (cancelled) return void ((this.vals = stroke.start), stroke.cleared && this.select([]));
       const { i } = stroke.to, quick = tap && event.timeStamp - tap.time < TAP;
       const twice = quick && !stroke.moved && tap.i === i && Math.abs(tap.y - stroke.y) < 2 * NEAR;
       if (twice) for (const j of this.targets(i)) this.vals[j] = 1;
       else if (stroke.kind === "line" && !stroke.moved) this.lineFromLast(stroke.to);
       if (!twice && !stroke.moved) this.tap = { i, y: stroke.y, time: event.timeStamp, merge: stroke.merge };
       this.last = this.anchor = i;
-      this.commit(stroke.start, twice ? tap.merge : stroke.merge); // both taps are one undo step
+      this.commit(stroke.start, twice ? tap.merge : stroke.merge, stroke.cleared); // both taps are one undo step
     },
     place(event, row, box) {
       const x = (event.clientX - box.left) / box.width, y = 1 - (event.clientY - box.top) / box.height;

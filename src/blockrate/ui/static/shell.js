@@ -13,22 +13,29 @@ export default {
     };
     listen(window, "keydown", this.onKey);
     listen(window, "popstate", () => this.$emit("route", location.pathname.slice(window.path_prefix.length)));
-    listen(window, "beforeunload", (event) => this.dirty && event.preventDefault());
+    listen(window, "beforeunload", (event) => this.dirty && !this.lost && event.preventDefault());
     listen(document, "focusin", ({ target }) => this.describe(target));
     const observer = new MutationObserver((changes) => {
       for (const { target } of changes) this.describe(target.querySelector("[role=combobox]"));
     });
     observer.observe(document.body, { subtree: true, attributeFilter: DESCRIBED });
-    this.stop.push(() => observer.disconnect());
+    // A page that finds its server started anew loads itself again, and nobody is to be asked: the draft is kept there.
+    const popup = document.getElementById("popup"), server = new MutationObserver(() => popup.ariaHidden === "false" && this.lose());
+    server.observe(popup, { attributeFilter: ["aria-hidden"] });
+    this.stop.push(() => observer.disconnect(), () => server.disconnect());
     window.blockrateFocus = this.focusOn;
   },
   beforeUnmount() {
     this.stop.forEach((stop) => stop());
   },
   created() {
-    this.stop = [];
+    Object.assign(this, { stop: [], lost: false, found: () => (this.lost = false) }); // lost: the server does not answer
   },
   methods: {
+    lose() {
+      this.lost = true;
+      window.socket.offAny(this.found).onAny(this.found); // whatever comes shows that it knows this page
+    },
     onKey(event) {
       const action = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
       if (!action || !(event.ctrlKey || event.metaKey) || event.altKey || event.shiftKey) return;

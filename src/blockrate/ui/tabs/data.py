@@ -14,6 +14,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, FileError
 from blockrate.ui.components import field, section, watched
 from blockrate.ui.dialogs import ask, icon_button
+from blockrate.ui.media import Media
 from blockrate.ui.page import Page
 from blockrate.ui.picker import pick
 from blockrate.ui.tabs import entries, fields, pager, read_aside, rebuilt
@@ -165,7 +166,7 @@ class Gallery:
         self.data, self.index, self.fold, self.first = data, index, fold, 0
         self.grid, self.pager = ui.element("ul").classes("gallery"), ui.element("div").classes("pager")
         fold.on_value_change(data.changed.emit)
-        read_aside(data.changed, self.asked, _captions, self.show)
+        read_aside(data.changed, self.asked, partial(_captions, data.page.media), self.show)
 
     def images(self) -> tuple[Path, ...]:
         """What there is to show: nothing while the fold is closed."""
@@ -214,13 +215,13 @@ class Gallery:
             frame.on("click", edit)
 
 
-def _captions(question: Question) -> Iterator[list[Shown]]:
+def _captions(media: Media, question: Question) -> Iterator[list[Shown]]:
     _, concept, images = question
-    yield [(path, _caption(concept, path), concept.text.prompt_source == "sample") for path in images]
+    yield [(path, _caption(media, concept, path), concept.text.prompt_source == "sample") for path in images]
 
 
-def _caption(concept: Concept, path: Path) -> str:
+def _caption(media: Media, concept: Concept, path: Path) -> str:
     try:
-        return "\n".join(captions_of(concept, path, read_captions))
-    except FileError as error:
+        return "\n".join(captions_of(concept, path, lambda file: read_captions(media.resolve_inside(file))))
+    except (ConfigError, FileError) as error:
         return f"{error.problem}."

@@ -6,9 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nicegui import ui
+from nicegui import Event, ui
 from nicegui.element import Element
 
+from blockrate.config.plan import Plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.families import FAMILIES
 from blockrate.ui.components import field, section, watched
@@ -59,9 +60,25 @@ def build(page: Page) -> None:
     with ui.element("div").classes("stack"):
         with section("Check"), ui.element("div").classes("check") as found:
             found.props["aria-live"] = "polite"
-            read_aside(session.changed, lambda: (_to_check(session), session.plan), check, partial(_show, found))
+            _follow_check(page, found)
         fields(session, "Run", *_RUN)
         fields(session, "Captions", *_TEXT)
+
+
+def _follow_check(page: Page, found: Element) -> None:
+    """Check anew when settings change and when the tab is come back to: models and logins come from outside."""
+    session, changed, visits = page.session, Event[[]](), [0]
+
+    def turned() -> None:
+        visits[0] += page.tab == "Model"
+        changed.emit()
+
+    def asked() -> tuple[TrainConfig | None, Plan | None, int]:
+        return _to_check(session), session.plan, visits[0]
+
+    watched(session.changed, changed.emit)
+    watched(page.turned, turned)
+    read_aside(changed, asked, lambda question: check(question[:2]), partial(_show, found))
 
 
 def _to_check(session: Session) -> TrainConfig | None:
@@ -74,9 +91,11 @@ def _welcome(page: Page) -> None:
     """Offer a way in while nothing is open and nothing was changed."""
     session = page.session
     with ui.element("div").classes("card wide welcome") as card:
-        ui.label("New here? The demo trains a toy Flux on ten photographs in minutes, without a download.")
         if _DEMO.exists():
+            ui.label("New here? The demo trains a toy Flux on ten photographs in minutes, without a download.")
             ui.button("Open the demo", on_click=lambda: session.open_named(_DEMO.stem)).props("no-caps unelevated")
+        else:
+            ui.label("New here? Begin with the settings for your card, then choose a model and photographs.")
         ui.button("Open a preset for your card", on_click=lambda: open_config(page)).props("no-caps flat")
         watched(session.changed, lambda: card.set_visibility(not session.data and not session.path))
 

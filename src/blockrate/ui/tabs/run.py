@@ -1,7 +1,7 @@
 """The Run tab: what the run does, how it learns, what it draws and writes, and the runs before it."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from nicegui.elements.mixins.text_element import TextElement
 
 from blockrate.config.files import read_object
 from blockrate.core.blocks import OTHER, BlockLayout
-from blockrate.core.errors import BlockrateError
+from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.multipliers import selection_text
 from blockrate.run.folder import RunFolder
 from blockrate.ui.components import section, set_props, watched
@@ -190,7 +190,17 @@ def _file_rows(page: Page, files: dict[str, str]) -> None:
         with ui.element("li"):
             ui.label(kind)
             label = ui.label(str(Path(path).absolute())).classes("mono")
+            if kind in ("Result", "Export"):
+                _download_button(page, Path(path))
             _copy_button(page, label, f"Copy the path of {Path(path).name}")
+
+
+def _download_button(page: Page, path: Path) -> None:
+    """A button that brings a LoRA file to the browser's machine, if the file lies where files may be seen."""
+    with suppress(ConfigError):
+        address = page.media.whole_file_url(path)
+        button = icon_button("download", f"Download {path.name}", lambda: None)
+        button.props.update({"href": address, "download": path.name})
 
 
 def _trained(watch: Watch, changed: Event[[]]) -> None:
@@ -262,7 +272,7 @@ def _past_run(page: Page, run: PastRun) -> None:
         try:
             data = read_object(RunFolder(run.path).config_file)
             if await may_replace(page):
-                page.session.replace(data, path=None, title=f"{run.path.name} again")
+                page.session.replace(data, path=None, title=f"{run.name} again")
                 page.go("Training")
         except BlockrateError as error:
             page.tell(str(error), kind="error")
@@ -276,8 +286,8 @@ def _past_run(page: Page, run: PastRun) -> None:
     with ui.element("li"):
         ui.label("Stopped" if word == "No run" else word).classes(f"state is-{word.lower().replace(' ', '-')}")
         with ui.element("div"):
-            ui.label(run.path.name)
+            ui.label(run.name)
             ui.label(f"{time:%Y-%m-%d %H:%M} · step {run.state.step:,}{loss}").classes("dim")
         for name, action in {**({} if shown else {"Show": show}), "Run again with these settings": again}.items():
             button = ui.button(name, on_click=action, color=None).props("no-caps flat dense")
-            button.props["aria-label"] = f"{name}: {run.path.name}"
+            button.props["aria-label"] = f"{name}: {run.name}"

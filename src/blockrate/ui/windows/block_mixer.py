@@ -37,11 +37,15 @@ class BlockMixer(Element, component="../static/block_mixer.js"):
         """Take a gesture over. Nothing goes back, unless the browser had not yet heard of all that was sent."""
         self._draft.commit(dict(event.args["changes"]), str(event.args["merge"]))
         self._take()
+        if event.args["cleared"]:
+            self._choose([])
         if event.args["version"] != self.props["version"]:
             self.show()
         self._drawn()
 
     def _select(self, event: GenericEventArguments) -> None:
-        names = [name for name in self._draft.names if name in event.args]
+        self._choose([name for name in self._draft.names if name in event.args])
+
+    def _choose(self, names: list[str]) -> None:
         self._take(selected=names)
         self._selected(names)

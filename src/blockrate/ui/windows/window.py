@@ -35,7 +35,7 @@ class Window:
         reset_label: str = "Reset to defaults",
         wide: bool = False,
     ) -> None:
-        self._page, self._opener, self._asking = page, opener, False
+        self._page, self._opener, self._asking, self._opened = page, opener, False, page.session.opened
         self._is_dirty, self._is_stale, self._on_ok = is_dirty, is_stale, on_ok
         with ui.context.client.layout:  # so that it outlives the row of a list that opened it
             self._place = ui.element("div").classes("hidden")
@@ -82,8 +82,10 @@ class Window:
 
     async def ok(self) -> None:
         """Take over what was set, after a question if another browser tab has changed the same meanwhile."""
-        if self._is_dirty() and self._is_stale():
-            text = "The same settings were changed in another browser tab meanwhile."
+        another = self._opened != self._page.session.opened
+        if self._is_dirty() and (another or self._is_stale()):
+            what = "Another config was opened" if another else "The same settings were changed"
+            text = f"{what} in another browser tab meanwhile."
             answer = await self._ask("Changed in another tab", text, "Cancel", "Take theirs", "Overwrite")
             if answer == "Take theirs":
                 self.close()
