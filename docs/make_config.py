@@ -70,7 +70,8 @@ OPTIMIZER_NOTES = """`optimizer.optimizer` is one of these.
 - **Rates by block** says whether blocks can have different rates. Each yes is proven by a test: a block with
   multiplier m moves m times as far. 0.0 and 1.0 alone always work, because frozen blocks leave the optimizer.
 - **State** is what the optimizer keeps for each trained number, in bytes, with its default settings. State that is
-  kept by rows and columns counts as 0.
+  kept by rows and columns counts as 0. For bf16 weights CAME, Lion, Prodigy and schedule-free AdamW keep half of it,
+  and so does AdamW without `stochastic_rounding`.
 """
 COMMAND_NOTES = """stdout holds the result only; progress and messages go to stderr. An error is
 `error: <field or file>: <what is wrong>. <what to do>`. On a fresh clone write `python start.py` instead of

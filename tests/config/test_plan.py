@@ -135,6 +135,8 @@ def test_full_size_memory_is_about_what_it_is() -> None:
     weights = fine_tune(layer_filter_preset="full").memory_bytes
     assert weights.gradients == weights.weights
     assert weights.optimizer / GIB == pytest.approx(88.67, abs=0.1)
+    lion = fine_tune(layer_filter_preset="full", optimizer={"optimizer": "LION"}).memory_bytes
+    assert lion.optimizer == lion.weights  # its one moment is bf16 as they are
     assert lora.activations < plan(transformer={"gradient_checkpointing": False}).memory_bytes.activations / 5
     assert plan(resolution="512,1024").memory_bytes == plan(resolution="1024").memory_bytes
     assert plan(resolution="512").memory_bytes.activations < plan(resolution="1024").memory_bytes.activations

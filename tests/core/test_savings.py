@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from blockrate.core.blocks import OTHER, BlockLayout
 from blockrate.core.families import FAMILIES, TransformerSpec
 from blockrate.core.module_table import modules
-from blockrate.core.savings import Work, memory, step_flops
+from blockrate.core.savings import Memory, Work, memory, step_flops
 
 SPEC = TransformerSpec(BlockLayout(4, 8), 6, 64, 64, 512, 64, guidance_embeds=True, axes_dims_rope=(16, 24, 24))
 DOUBLES, SINGLES = SPEC.layout.names[:4], SPEC.layout.names[4:]
@@ -20,10 +20,17 @@ def trained(blocks: tuple[str, ...], *, lora: bool) -> list[str]:
     return [module.name for module in chosen if not lora or (module.linear and module.name.endswith(ADAPTED))]
 
 
+def sizes(blocks: tuple[str, ...], work: Work, activation_bytes: float = 2) -> Memory:
+    """Of fp32 weights, fp32 adapters and AdamW."""
+    names, kind = trained(blocks, lora=work.rank is not None), "FLOAT_32"
+    return memory(
+        SPEC, names, work, weight_dtype=kind, trained_dtype=kind, state_bytes=8, activation_bytes=activation_bytes
+    )
+
+
 def activations(blocks: tuple[str, ...], *, lora: bool, checkpointing: bool = False) -> float:
     work = Work(256, 64, rank=16 if lora else None, checkpointing=checkpointing)
-    sizes = memory(SPEC, trained(blocks, lora=lora), work, weight_dtype="FLOAT_32", state_bytes=8, activation_bytes=4)
-    return sizes.activations / MIB
+    return sizes(blocks, work, activation_bytes=4).activations / MIB
 
 
 # Blocks that train, then growth of memory in MiB by the forward of a fine-tune and of a LoRA, fp32, batch 1.
@@ -56,9 +63,9 @@ def test_checkpointing_keeps_a_block_and_the_inputs_of_the_rest() -> None:
 
 def test_adamw_state_of_a_lora_is_what_was_measured() -> None:
     for blocks, mib in ((SPEC.layout.names, 10.9), (SINGLES, 4.1), (DOUBLES, 6.8), (SINGLES[6:], 1.0)):
-        sizes = memory(SPEC, trained(blocks, lora=True), Work(256, 64, rank=16), weight_dtype="FLOAT_32", state_bytes=8)
-        assert sizes.optimizer / MIB == pytest.approx(mib, abs=0.06)
-        assert sizes.gradients == sizes.optimizer / 2
+        made = sizes(blocks, Work(256, 64, rank=16))
+        assert made.optimizer / MIB == pytest.approx(mib, abs=0.06)
+        assert made.gradients == made.optimizer / 2
 
 
 def test_nothing_trained_is_a_forward() -> None:

@@ -8,6 +8,7 @@ import torch
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
 from blockrate.config.parts import OptimizerSettings
 from blockrate.core.errors import ConfigError
+from blockrate.engine.memory import dtype_of
 from blockrate.engine.optimizers import StochasticRoundingAdamW, evaluation_mode, make_optimizer, training_mode
 
 torch.set_num_threads(1)
@@ -79,6 +80,22 @@ def test_every_row_takes_its_defaults_and_every_value_of_its_own(name):
         1.0,
     )
     assert set(groups[0]) == {"name", "params", "param_names", "lr"}
+
+
+@pytest.mark.parametrize("dtype", ["FLOAT_32", "BFLOAT_16"])
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, {}) for name in OPTIMIZERS), ("ADAMW", {"stochastic_rounding": False})]
+)
+def test_the_bytes_of_state_are_those_that_are_allocated(name, options, dtype):
+    settings = OptimizerSettings(optimizer=name, **options)
+    weight = torch.nn.Parameter(torch.ones(512, 512, dtype=dtype_of(dtype)))
+    optimizer = make_optimizer([{"params": [weight], "param_names": ["w"], "lr": 1.0}], settings, seed=0)
+    for _ in range(2):
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    real = sum(value.nbytes for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor))
+    stated = OPTIMIZERS[name].state_bytes_for(settings, dtype)
+    assert real / weight.numel() == pytest.approx(stated, abs=0.05)  # tables, and what is kept by rows and columns
 
 
 def test_settings_reach_the_optimizer():

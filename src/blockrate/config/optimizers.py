@@ -17,6 +17,7 @@ class OptimizerRow:
     ``parameters``: OneTrainer's names with the defaults that an empty setting takes.
     ``ignores_rates_with``: the parameter with which an optimizer that honours group rates ignores them all the same.
     ``state_bytes``: optimizer state per trained parameter, in bytes, with default settings; factored state counts as 0.
+    ``state_as_weights``: whether that state has the type of the trained weights.
     """
 
     name: str
@@ -24,11 +25,17 @@ class OptimizerRow:
     package: str
     parameters: Mapping[str, Any]
     state_bytes: float
+    state_as_weights: bool = False
     per_block_rates: bool = True
     why: str = "the update is the rate times a direction that does not depend on it"
     ignores_rates_with: str = ""
     schedule_free: bool = False
     group_state: Sequence[str] = ()  # what it finds out and keeps in its groups
+
+    def state_bytes_for(self, settings: OptimizerSettings, weight_dtype: str) -> float:
+        """Bytes of state for each trained parameter of this type; fp32 for bf16 under stochastic rounding."""
+        as_weights = self.state_as_weights and not self.values(settings).get("stochastic_rounding")
+        return self.state_bytes / 2 if as_weights and weight_dtype == "BFLOAT_16" else self.state_bytes
 
     def values(self, settings: OptimizerSettings) -> dict[str, Any]:
         """Every parameter of this optimizer, the user's value or the default."""

@@ -62,12 +62,14 @@ def make_plan(config: TrainConfig) -> Plan:
     allowed = _allowed_modules(config, spec)
     trained = {name: module for name, module in allowed.items() if multipliers[module.block or OTHER] > 0}
     _check_trained(config, trained)
+    row, dtype = OPTIMIZERS[config.optimizer.optimizer], config.trained_dtype()
     sizes = partial(
         memory,
         spec,
         work=work,
         weight_dtype=config.transformer.weight_dtype,
-        state_bytes=OPTIMIZERS[config.optimizer.optimizer].state_bytes,
+        trained_dtype=dtype,
+        state_bytes=row.state_bytes_for(config.optimizer, dtype),
         activation_bytes=4.0 if config.train_dtype == "FLOAT_32" else 2.0,
     )
     return Plan(

@@ -155,6 +155,10 @@ class TrainConfig(Settings):
         scale = math.prod(count for name, count in counts.items() if self.learning_rate_scaler in (name, "BOTH"))
         return (self.transformer.learning_rate or self.learning_rate) * math.sqrt(scale)
 
+    def trained_dtype(self) -> str:
+        """The data type of what trains: of adapters, or in a fine-tune of the weights themselves."""
+        return self.transformer.weight_dtype if self.training_method == "FINE_TUNE" else "FLOAT_32"
+
     def layer_filter_in_effect(self) -> LayerFilter:
         """The filter that chooses modules: the text when there is one, else the preset's patterns."""
         if self.layer_filter.strip():

@@ -60,12 +60,13 @@ def memory(
     work: Work,
     *,
     weight_dtype: str,
+    trained_dtype: str,
     state_bytes: float,
     activation_bytes: float = 2.0,
 ) -> Memory:
     """Return an estimate of the bytes that training takes on the device.
 
-    Trained LoRA weights are fp32; a fine-tune's gradients have the weights' type. ``state_bytes``: of the optimizer for
+    ``trained_dtype``: of what trains, adapters or weights, and of its gradients. ``state_bytes``: of the optimizer for
     each trained parameter. Activations are at their peak in the backward: what each block in the chain of gradients
     keeps, or under checkpointing its inputs and, one at a time, a whole block. Expect 10-20 %: allocator, kernels'
     workspace and the fp32 islands of mixed precision are not in it.
@@ -76,10 +77,9 @@ def memory(
     parameters = sum(
         module.parameters if work.rank is None else module.adapter_parameters(work.rank) for module in chosen
     )
-    trained_bytes = WEIGHT_BYTES[weight_dtype] if work.rank is None else 4.0
     return Memory(
-        weights=round(weights + (0 if work.rank is None else parameters * trained_bytes)),
-        gradients=round(parameters * trained_bytes),
+        weights=round(weights + (0 if work.rank is None else parameters * WEIGHT_BYTES[trained_dtype])),
+        gradients=round(parameters * WEIGHT_BYTES[trained_dtype]),
         optimizer=round(parameters * state_bytes),
         activations=round(_saved_vectors(spec, trained, work) * work.rows("joint") * spec.hidden * activation_bytes),
     )

@@ -62,7 +62,8 @@ def save_checkpoint(
 
 def checkpoint_bytes(trainee: Trainee, config: TrainConfig) -> int:
     """Return about how many bytes a checkpoint will have, before there is optimizer state."""
-    state = OPTIMIZERS[config.optimizer.optimizer].state_bytes
+    row = OPTIMIZERS[config.optimizer.optimizer]
+    state = row.state_bytes_for(config.optimizer, config.trained_dtype())
     average = 4 if trainee.ema else 0
     learned = sum(parameter.numel() * (parameter.itemsize + average) for parameter in trainee.learned().values())
     return learned + int(state * sum(parameter.numel() for parameter in trainee.trained.values()))
