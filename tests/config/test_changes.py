@@ -94,6 +94,7 @@ def test_another_run_is_refused_by_name(now: dict[str, Any], field: str, reset: 
             {"training_method": "FINE_TUNE"},
             "transformer.weight_dtype",
         ),
+        ({}, {"lora_weight_dtype": "BFLOAT_16"}, "lora_weight_dtype"),
     ],
 )
 def test_what_only_the_state_is_in_the_way_of_needs_a_word(
@@ -103,6 +104,12 @@ def test_what_only_the_state_is_in_the_way_of_needs_a_word(
         with pytest.raises(ConfigError, match=rf"^{field}: .*--reset-optimizer all"):
             changes(now, before, reset)
     assert [change.partition(":")[0] for change in changes(now, before, "all")] == [field]
+
+
+def test_the_adapters_type_is_nothing_to_a_fine_tune() -> None:
+    method = {"training_method": "FINE_TUNE"}
+    told = changes({"lora_weight_dtype": "BFLOAT_16", **method}, method)
+    assert told == ["lora_weight_dtype: 'FLOAT_32' -> 'BFLOAT_16'"]
 
 
 def test_a_default_that_is_written_out_is_no_change_of_the_state() -> None:

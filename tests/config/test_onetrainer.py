@@ -92,6 +92,8 @@ def test_defaults_are_onetrainers_but_for_what_its_flux_presets_set():
         ("transformer.weight_dtype", "INT_W8A8"),
         ("vae.weight_dtype", "NFLOAT_4"),
         ("train_dtype", "FLOAT_16"),
+        ("lora_weight_dtype", "FLOAT_16"),
+        ("lora_weight_dtype", "FLOAT_8"),
         ("additional_embeddings", [{"placeholder": "<x>"}]),
         ("offset_noise_weight", 0.1),
         ("perturbation_noise_weight", 0.1),
@@ -128,15 +130,26 @@ def test_what_would_change_the_result_is_refused_unless_ignored(path, value):
 
 def test_harmless_settings_are_named_in_one_warning():
     data = saved_config(dataloader_threads=8, async_offloading=False, quantization={"svd_rank": 32, "__version": 0})
-    data |= {"latent_caching": False, "debug_mode": True, "lora_weight_dtype": "BFLOAT_16"}
+    data |= {"latent_caching": False, "debug_mode": True}
     data |= {"samples": [{"negative_prompt": "blurred"}]}
     data["transformer"]["offload_fraction"] = 0.5
     warning = parse_config(data).warnings[ABSENT_FILES - 1]
     for name in ("dataloader_threads", "async_offloading", "quantization", "transformer.offload_fraction"):
         assert name in warning
-    for name in ("latent_caching", "debug_mode", "lora_weight_dtype", "samples.0.negative_prompt"):
+    for name in ("latent_caching", "debug_mode", "samples.0.negative_prompt"):
         assert name in warning
     assert len(parse_config(saved_config(dataloader_threads=8)).warnings) == ABSENT_FILES + 1
+
+
+def test_adapters_in_bf16_are_taken_and_other_types_refused_with_the_cure():
+    loaded = parse_config(saved_config(lora_weight_dtype="BFLOAT_16"))
+    assert loaded.config.lora_weight_dtype == "BFLOAT_16"
+    assert len(loaded.warnings) == ABSENT_FILES
+    assert refusal(saved_config(lora_weight_dtype="FLOAT_16")) == (
+        "lora_weight_dtype: 'FLOAT_16' would change the result and is not supported. Use FLOAT_32 or BFLOAT_16: "
+        "fewer bits would lose what adapters learn. Or train without it: --ignore-unsupported."
+    )
+    assert "lora_weight_dtype: \"BF_16\" should be 'FLOAT_32' or 'BFLOAT_16'" in refusal({"lora_weight_dtype": "BF_16"})
 
 
 def test_a_token_is_neither_kept_nor_shown():

@@ -186,6 +186,9 @@ def test_a_rate_that_holds_for_all_that_can_train_in_its_block_is_not_remarked_o
 
 def test_bf16_weights_without_stochastic_rounding_are_told() -> None:
     assert "stochastic_rounding" in fine_tune(optimizer={"optimizer": "LION"}).warnings[0]
+    told = "bf16 weights lose small changes: use ADAMW with stochastic_rounding, or lora_weight_dtype FLOAT_32."
+    assert plan(lora_weight_dtype="BFLOAT_16", optimizer={"optimizer": "LION"}).warnings == (told,)
+    assert plan(lora_weight_dtype="BFLOAT_16").warnings == plan(optimizer={"optimizer": "LION"}).warnings == ()
     for fields in ({}, {"transformer": {"weight_dtype": "FLOAT_32"}, "optimizer": {"optimizer": "LION"}}):
         assert fine_tune(**fields).warnings == ()
 

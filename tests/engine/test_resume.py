@@ -37,9 +37,11 @@ METHODS: dict[str, dict[str, Any]] = {
         "transformer": {"weight_dtype": "BFLOAT_16"},
         "train_dtype": "BFLOAT_16",
     },
+    "LoRA in bf16": {"lora_weight_dtype": "BFLOAT_16"},
 }
 GATING = ("ADAMW", "ADAMW_8BIT", "ADAFACTOR", "PRODIGY")
-CASES = [(method, (1, 5, 11)) for method in GATING] + [("SCHEDULE_FREE_ADAMW", (5,)), ("fine-tune in bf16", (5,))]
+CASES = [(method, (1, 5, 11)) for method in GATING] + [("SCHEDULE_FREE_ADAMW", (5,))]
+CASES += [(method, (5,)) for method in ("fine-tune in bf16", "LoRA in bf16")]
 ALIKE = ("ADAMW", "ADAFACTOR", "LION", "LION_8BIT", "SGD")  # they keep state by parameter only, or next to none
 RAISED = [pytest.param(method, marks=[pytest.mark.soak] * (method in ALIKE)) for method in METHODS]
 SOAK = [pytest.param(method, tuple(range(1, STEPS)), marks=pytest.mark.soak) for method in METHODS]
@@ -97,7 +99,7 @@ def test_a_run_stopped_after_any_step_ends_as_the_unbroken_one_byte_for_byte(
         assert changes[0].startswith("output_model_destination")
 
 
-@pytest.mark.parametrize("method", ["ADAMW", "SCHEDULE_FREE_ADAMW", "fine-tune in bf16"])
+@pytest.mark.parametrize("method", ["ADAMW", "SCHEDULE_FREE_ADAMW", "fine-tune in bf16", "LoRA in bf16"])
 def test_a_block_set_to_zero_keeps_what_it_learned_through_two_more_lives(
     small: Small, tmp_path: Path, method: str
 ) -> None:
@@ -208,6 +210,20 @@ def test_another_optimizer_needs_a_word_and_then_keeps_the_weights(small: Small,
     small.live(other)
     assert same(averaged, tensors(tmp_path / "result.safetensors"))
     assert resumed(tmp_path)[-1][1][-1].startswith("fresh moments: double_block_0, double_block_1")
+
+
+def test_another_type_of_the_adapters_needs_a_word_and_then_keeps_the_weights(small: Small, tmp_path: Path) -> None:
+    settings = {"optimizer": {"optimizer": "SCHEDULE_FREE_ADAMW"}, "learning_rate_warmup_steps": 0}
+    run = small.live(small.config(tmp_path, epochs=2, **settings))
+    averaged = tensors(tmp_path / "result.safetensors")
+    other = small.config(tmp_path, epochs=2, lora_weight_dtype="BFLOAT_16", **settings)
+    with pytest.raises(ConfigError, match=r"lora_weight_dtype: .*FLOAT_32.*BFLOAT_16.*--reset-optimizer all"):
+        small.live(other)
+    run.options_file.write_text(json.dumps({"reset_optimizer": "all"}))
+    small.live(other)
+    for name, weights in tensors(tmp_path / "result.safetensors").items():
+        assert not torch.equal(weights, averaged[name])
+        torch.testing.assert_close(weights, averaged[name], rtol=2**-7, atol=1e-4)
 
 
 def test_weights_of_different_age_are_refused_where_an_optimizer_counts_by_group(small: Small, tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ def _state(config: TrainConfig) -> dict[str, object]:
     values = row.values(config.optimizer)
     form = {f"optimizer.{name}": values[name] for name in _STATE if name in values}
     first_moment = "no first moment" if not values.get("beta1") else "a first moment"
-    trained = config.transformer.weight_dtype if config.training_method == "FINE_TUNE" else "FLOAT_32"
-    own = {"optimizer.optimizer": row.name, "optimizer.beta1": first_moment, "transformer.weight_dtype": trained}
+    trained = "transformer.weight_dtype" if config.training_method == "FINE_TUNE" else "lora_weight_dtype"
+    own = {"optimizer.optimizer": row.name, "optimizer.beta1": first_moment, trained: config.trained_dtype()}
     return own | form
 
 

@@ -162,8 +162,9 @@ def _cost_warnings(
         if ratio > 1.03:  # weights outside blocks cost next to nothing themselves: the chain of gradients got longer
             yield f"Training other sends gradients through the frozen early blocks: {ratio:.2f} times the step."
     rounding = OPTIMIZERS[config.optimizer.optimizer].values(config.optimizer).get("stochastic_rounding")
-    if not _is_lora(config) and config.transformer.weight_dtype == "BFLOAT_16" and not rounding:
-        yield "bf16 weights lose small changes: use ADAMW with stochastic_rounding, or weight_dtype FLOAT_32."
+    if config.trained_dtype() == "BFLOAT_16" and not rounding:
+        field = "lora_weight_dtype" if _is_lora(config) else "weight_dtype"
+        yield f"bf16 weights lose small changes: use ADAMW with stochastic_rounding, or {field} FLOAT_32."
 
 
 def _work(config: TrainConfig) -> Work:

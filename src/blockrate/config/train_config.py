@@ -103,6 +103,9 @@ class TrainConfig(Settings):
     dropout_probability: Real = setting(
         0.0, "Chance that an element of a LoRA layer's input is dropped in a step", ge=0, lt=1
     )
+    lora_weight_dtype: Literal["FLOAT_32", "BFLOAT_16"] = setting(
+        "FLOAT_32", "Form of adapters and gradients in training; BFLOAT_16: half the memory, less exact"
+    )
 
     # Loss.
     mse_strength: Real = setting(1.0, "Weight of the mean squared error", ge=0)
@@ -157,7 +160,7 @@ class TrainConfig(Settings):
 
     def trained_dtype(self) -> str:
         """The data type of what trains: of adapters, or in a fine-tune of the weights themselves."""
-        return self.transformer.weight_dtype if self.training_method == "FINE_TUNE" else "FLOAT_32"
+        return self.transformer.weight_dtype if self.training_method == "FINE_TUNE" else self.lora_weight_dtype
 
     def layer_filter_in_effect(self) -> LayerFilter:
         """The filter that chooses modules: the text when there is one, else the preset's patterns."""

@@ -112,7 +112,7 @@ def settle(trainee: Trainee, moments: Mapping[str, Tensor], names: Iterable[str]
     for name in names:
         if (ahead := moments.get(f"{name}{_SEPARATOR}z")) is not None:
             parameter = trainee.learned()[name]
-            parameter.lerp_(ahead.to(parameter.device), 1 - 1 / beta)
+            parameter.lerp_(ahead.to(parameter), 1 - 1 / beta)  # whose type may have changed with the moments
 
 
 def _moments(trainee: Trainee) -> dict[str, Tensor]:

@@ -7,8 +7,11 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from blockrate import ConfigError, block_of, parameter_groups
+from blockrate.config.parts import OptimizerSettings
 from blockrate.config.train_config import TrainConfig
 from blockrate.engine.lora_file import LoraWeights, lora_weights
+from blockrate.engine.memory import dtype_of
+from blockrate.engine.optimizers import make_optimizer
 from blockrate.engine.setup.lora import add_adapters
 
 PROFILE = {"double_block_0": 0.5, "single_block_1": 0.0}
@@ -140,13 +143,15 @@ def test_a_start_in_a_frozen_block_is_kept_applied_and_frozen():
     assert "single_transformer_blocks.1.proj_mlp" in lora_weights(model)
 
 
-def test_a_run_gets_its_own_weights_back_bit_for_bit():
-    model = adapted(lora_rank=3, lora_alpha=1.7)
+@pytest.mark.parametrize("form", ["FLOAT_32", "BFLOAT_16"])
+def test_a_run_gets_its_own_weights_back_bit_for_bit(form):
+    options = {"lora_rank": 3, "lora_alpha": 1.7, "lora_weight_dtype": form}
+    model = adapted(**options)
     toy.teach(model)
-    again = adapted(lora_rank=3, lora_alpha=1.7, start=lora_weights(model))
+    again = adapted(**options, start=lora_weights(model))
     assert not toy.changed(again, toy.weights(model))
     # A block that is frozen from now on keeps what it learned, and the module set stays.
-    frozen = adapted(PROFILE, lora_rank=3, lora_alpha=1.7, start=lora_weights(model))
+    frozen = adapted(PROFILE, **options, start=lora_weights(model))
     assert not toy.changed(frozen, toy.weights(model))
 
 
@@ -184,11 +189,60 @@ def test_lora_dropout_is_on_in_training():
     assert not torch.equal(layer(torch.ones(1, 32)), layer(torch.ones(1, 32)))
 
 
-def test_adapters_of_a_bf16_base_are_fp32():
-    model = toy.flux1(dtype=torch.bfloat16)
-    add_adapters(model, config())
-    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
-    assert {p.dtype for p in model.parameters() if not p.requires_grad} == {torch.bfloat16}
+@pytest.mark.parametrize("base", [torch.float32, torch.bfloat16, torch.float8_e4m3fn, torch.uint8])
+@pytest.mark.parametrize("form", ["FLOAT_32", "BFLOAT_16"])
+def test_adapters_and_their_gradients_have_the_chosen_type_on_every_base(base, form):
+    model = toy.flux1(dtype=torch.bfloat16 if base == torch.float8_e4m3fn else torch.float32)
+    model.requires_grad_(False)
+    if base == torch.float8_e4m3fn:
+        model.enable_layerwise_casting(base, torch.bfloat16)
+    elif base == torch.uint8:
+        model = in_4_bits(model)
+    elif base == torch.bfloat16:
+        model = toy.flux1(dtype=base)
+    assert base in {p.dtype for p in model.parameters()}
+    add_adapters(model, config(lora_weight_dtype=form))
+    toy.teach(model)
+    computed = torch.bfloat16 if base in (torch.bfloat16, torch.float8_e4m3fn) else torch.float32
+    assert toy.backward(model, dtype=computed).isfinite()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert {p.dtype for p in trained} == {p.grad.dtype for p in trained} == {dtype_of(form)}
+    assert all(p.grad.any() for p in trained)
+
+
+def test_a_start_of_another_type_is_rounded_to_nearest():
+    start = learned()
+    for form in ("FLOAT_32", "BFLOAT_16"):
+        weights = lora_weights(adapted(start=start, lora_weight_dtype=form))
+        for name, expected in start.items():
+            assert torch.equal(weights[name].down, expected.down.to(dtype_of(form)))
+            assert torch.equal(weights[name].up, expected.up.to(dtype_of(form)))
+    again = lora_weights(adapted(start=weights))  # of a run in bf16, gone on from in fp32: exactly the same
+    assert all(torch.equal(again[name].up, weights[name].up.float()) for name in weights)
+
+
+def test_a_step_in_bf16_is_that_in_fp32_rounded_by_chance():
+    models = [adapted(lora_weight_dtype=form, layer_filter="attn.to_q") for form in ("BFLOAT_16", "FLOAT_32")]
+    toy.teach(models[0])
+    with torch.no_grad():
+        for ours, exact in zip(*(model.parameters() for model in models), strict=True):
+            exact.copy_(ours)
+    before = toy.weights(models[0])
+    for model in models:
+        toy.backward(model)
+        groups = parameter_groups(model, learning_rate=1e-4, multipliers={})
+        make_optimizer(groups, OptimizerSettings(), seed=0).step()
+    ours, exact = (dict(model.named_parameters()) for model in models)
+    chosen = [name for name, parameter in ours.items() if parameter.requires_grad]
+    gradients = [torch.cat([of[name].grad.float().flatten() for name in chosen]) for of in (ours, exact)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=0.02 * gradients[1].abs().max().item())
+    moved = [torch.cat([(of[name] - before[name].float()).flatten() for name in chosen]) for of in (ours, exact)]
+    values = torch.cat([before[name].float().flatten() for name in chosen])
+    assert ((moved[0] - moved[1]).abs() <= values.abs() * 2**-7 + 2e-4).all()  # at most to the next bf16 number
+    lost = (moved[0] == 0.0).float().mean().item()
+    assert 0.1 < lost < 0.99  # a step too small for most weights ...
+    size = (moved[0] * moved[1].sign()).mean() / moved[1].abs().mean()
+    assert size.item() == pytest.approx(1.0, abs=0.2)  # ... which all the same is taken on average
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

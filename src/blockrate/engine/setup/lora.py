@@ -14,6 +14,7 @@ from blockrate.core.blocks import OTHER, block_of
 from blockrate.core.errors import ConfigError
 from blockrate.core.multipliers import check_multipliers, complete
 from blockrate.engine.lora_file import ADAPTER, LoraWeights
+from blockrate.engine.memory import dtype_of
 from blockrate.engine.parameter_groups import block_layout
 from blockrate.engine.seeds import generator
 
@@ -25,8 +26,8 @@ def add_adapters(
 
     Trained: every Linear whose full name passes the layer filter and whose block is not at 0.0. ``start`` (a LoRA file
     or an earlier part of the run) gives them their first values; what it has for other modules is kept: applied, but
-    frozen. Adapters are fp32 whatever the base is: bf16, bitsandbytes' 4 bits, or fp8 by diffusers' layerwise
-    casting, which has to be on by now (switched on later it makes PEFT pass bf16 to the adapters).
+    frozen. Adapters have ``lora_weight_dtype`` whatever the base has: bf16, bitsandbytes' 4 bits, or fp8 by
+    diffusers' layerwise casting, which has to be on by now (switched on later it makes PEFT pass bf16 to adapters).
 
     Raises ``ConfigError`` when nothing is chosen and when ``start`` does not fit the model or ``lora_rank``.
     """
@@ -39,11 +40,12 @@ def add_adapters(
         raise ConfigError("layer_filter", "no module is left to train", cure)
     names = [name for name in linears if name in trained or name in start]
     _inject(transformer, names, config)
+    dtype = dtype_of(config.lora_weight_dtype)
     for name in names:
         base = linears[name]
         down, up = _first_values(base, name, config, start.get(name))
         for adapter, values in (("lora_A", down), ("lora_B", up)):
-            weight = nn.Parameter(values.to(base.weight.device), requires_grad=name in trained)
+            weight = nn.Parameter(values.to(base.weight.device, dtype), requires_grad=name in trained)
             transformer.get_submodule(f"{name}.{adapter}.{ADAPTER}").weight = weight
     transformer.train()  # LoRA dropout
     return names

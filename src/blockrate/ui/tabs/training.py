@@ -23,7 +23,7 @@ _EMA = "ema ema_decay ema_update_step_interval"
 _TRANSFORMER = (
     "transformer.train transformer.learning_rate transformer.stop_training_after transformer.stop_training_after_unit"
 )
-_LORA = "lora_rank lora_alpha dropout_probability"
+_LORA = "lora_rank lora_alpha dropout_probability lora_weight_dtype"
 _LOSS = "mse_strength mae_strength log_cosh_strength loss_weight_fn huber_strength huber_delta"
 _SAVING = (
     "save_filename_prefix backup_after backup_after_unit rolling_backup rolling_backup_count "
