@@ -190,9 +190,10 @@ def _file_rows(page: Page, files: dict[str, str]) -> None:
         with ui.element("li"):
             ui.label(kind)
             label = ui.label(str(Path(path).absolute())).classes("mono")
-            if kind in ("Result", "Export"):
-                _download_button(page, Path(path))
-            _copy_button(page, label, f"Copy the path of {Path(path).name}")
+            with ui.element("div"):
+                if kind in ("Result", "Export"):
+                    _download_button(page, Path(path))
+                _copy_button(page, label, f"Copy the path of {Path(path).name}")
 
 
 def _download_button(page: Page, path: Path) -> None:
