@@ -156,7 +156,9 @@ def become_app(request: Mapping[str, Any]) -> None:
         for number, suffix in ((1, "out"), (2, "err")):
             os.dup2(os.open(f"{request['output']}.{suffix}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         from blockrate.cli import main
+        from blockrate.ui import watch
 
+        watch.PATIENCE = int(os.environ.pop("PATIENCE_OF_TEST", watch.PATIENCE))
         sys.argv = ["blockrate", *request["arguments"]]
         main()
     except SystemExit as end:

@@ -127,6 +127,8 @@ def places(page: Page) -> Iterator[tuple[str, Locator]]:
         yield button, page.get_by_role("dialog")
         page.keyboard.press("Escape")
         expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_role("button", name="Save", exact=True).click()
+    yield "toast", page.locator(".toast")
 
 
 # -- the network -------------------------------------------------------------------------------------------------------

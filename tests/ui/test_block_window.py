@@ -549,12 +549,42 @@ def test_the_window_is_legible_at_every_width(training: Callable[..., Faders], d
         assert [sideways(faders.page), faint(faders.page)] == [[], []], width
 
 
+def test_fingers_draw_on_the_tracks_and_scroll_elsewhere(faders: Faders) -> None:
+    action = "element => getComputedStyle(element).touchAction"
+    assert set(faders.window.locator(".mixer-tracks").evaluate_all(f"all => all.map({action})")) == {"none"}
+    assert faders.page.locator("body").evaluate(action) == "auto"
+    assert faders.window.locator(".mixer-numbers").first.evaluate(action) == "pan-y"
+
+
+def test_what_moves_stands_still_for_who_wishes_so(faders: Faders) -> None:
+    moves = "element => parseFloat(getComputedStyle(element).transitionDuration)"
+    handle = faders.slider("single_block_3").locator("i")
+    assert handle.evaluate(moves) == 0
+    faders.page.emulate_media(reduced_motion="no-preference")
+    assert handle.evaluate(moves) > 0
+
+
+def test_faders_can_be_told_apart_in_forced_colours(faders: Faders) -> None:
+    faders.press("double_block_3", "Delete")
+    faders.page.emulate_media(forced_colors="active")
+    look = (
+        "element => [getComputedStyle(element, '::after').height, getComputedStyle(element, '::after').backgroundColor]"
+    )
+    frozen, full = (faders.slider(name).evaluate(look) for name in ("double_block_3", "double_block_4"))
+    assert frozen[0] == "0px"
+    assert full[0] != "0px"
+    ground = faders.window.locator(".mixer-bank").first.evaluate("element => getComputedStyle(element).backgroundColor")
+    assert full[1] != ground
+    assert faders.slider("double_block_3").evaluate("element => getComputedStyle(element).outlineStyle") == "solid"
+
+
 def test_the_small_picture_opens_the_window_under_the_same_rule(training: Callable[..., Faders]) -> None:
     rates = {f"single_block_{index}": 0.5 for index in range(9)} | dict.fromkeys(FLUX.names[:3], 0.0)
     faders = training(rates)
     picture = faders.page.get_by_role("button", name="Block learning rates", exact=True)
     expect(picture).to_contain_text("12 of 57 blocks adjusted · 3 frozen")
-    assert (picture.locator(".is-frozen").get_attribute("d") or "").count("M") == 3
+    bars = {kind: picture.locator(f".is-{kind}").get_attribute("d") or "" for kind in ("double", "single", "frozen")}
+    assert {kind: path.count("M") for kind, path in bars.items()} == {"double": 19, "single": 38, "frozen": 3}
     faders.open("Block learning rates").button("Cancel").click()
     expect(faders.window).to_have_count(0)
     expect(picture).to_be_focused()

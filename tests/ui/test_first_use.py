@@ -17,6 +17,7 @@ OpenPage = Callable[..., Page]
 FLUX = BlockLayout(19, 38)
 KEY = "block_learning_rate_multiplier"
 RATE = 2e-3
+CANARY = "hf_canary4711"  # a secret that must not get into any file
 FULL = {"weight_dtype": "FLOAT_32"}
 SMALL: dict[str, Any] = {
     "base_model_name": "",
@@ -45,7 +46,7 @@ SMALL: dict[str, Any] = {
 
 @pytest.mark.usefixtures("warm_engine")
 def test_the_six_steps_of_a_first_use(start_app: StartApp, open_page: OpenPage, tmp_path: Path) -> None:
-    app = prepared(start_app, tmp_path, SMALL)
+    app = prepared(start_app, tmp_path, SMALL, HF_TOKEN=CANARY, WANDB_API_KEY=CANARY)
     page = open_page(app)
     dots = page.get_by_role("button", name="Layer Filter settings")
 
@@ -82,6 +83,9 @@ def test_the_six_steps_of_a_first_use(start_app: StartApp, open_page: OpenPage, 
     assert saved(app.folder / "mine.json") == saved(app.folder / "run" / "config.json") == drawn
     in_the_optimizer(app.folder / "run", drawn, RATE)
     assert (app.folder / "run" / "mine.safetensors").stat().st_size > 1000
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert {"mine.safetensors", "events.jsonl", "log.txt", "session.key"} <= {file.name for file in files}
+    assert [file for file in files if CANARY.encode() in file.read_bytes()] == []
 
 
 @pytest.mark.usefixtures("warm_engine")
@@ -110,7 +114,7 @@ def test_who_has_never_seen_it_gets_from_the_demo_to_a_lora(
     assert (run / "demo.safetensors").stat().st_size > 1000
 
 
-def prepared(start_app: StartApp, tmp_path: Path, config: dict[str, Any] | None = None) -> App:
+def prepared(start_app: StartApp, tmp_path: Path, config: dict[str, Any] | None = None, **secrets: str) -> App:
     """An app whose folder holds photographs; with a config it opens that."""
     work = tmp_path / "work"
     work.mkdir()
@@ -119,7 +123,7 @@ def prepared(start_app: StartApp, tmp_path: Path, config: dict[str, Any] | None 
     if config is None:
         return start_app()
     (work / "mine.json").write_text(json.dumps(config))
-    return start_app("mine.json")
+    return start_app("mine.json", **secrets)
 
 
 def draw(page: Page, window: Locator) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The Run tab in a real browser: every state of a run, charts that grow, and runs that outlive the app."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -227,6 +228,27 @@ def test_stopping_is_told_and_asked_for_once(made: Made, engine: Engine, shown: 
     assert [read_json(file)["command"] for file in made.run.commands.iterdir()] == ["stop"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="an app that is not forked keeps its patience of a minute")
+def test_a_run_that_does_not_stop_can_be_forced_to(
+    made: Made, engine: Engine, start_app: StartApp, open_page: OpenPage, tmp_path: Path
+) -> None:
+    engine(made, "training")
+    (tmp_path / "home").mkdir(exist_ok=True)
+    (tmp_path / "home" / "preferences.json").write_text(json.dumps({"last_run": str(made.run.path)}))
+    page = open_page(start_app(PATIENCE_OF_TEST="0"), "/run")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("button", name="Force stop").click()
+    question = page.get_by_role("dialog", name="Stop the run at once?")
+    question.get_by_role("button", name="Keep waiting").click()
+    expect(question).to_have_count(0)
+    assert is_alive(made.run)
+    page.get_by_role("button", name="Force stop").click()
+    question.get_by_role("button", name="Force stop").click()
+    expect(page.get_by_role("status")).to_have_text(re.compile("Lost|No run"))
+    expect(page.get_by_role("button", name="Force stop")).to_have_count(0)
+    assert not is_alive(made.run)
+
+
 def test_a_finished_run_shows_where_its_files_are(made: Made, shown: Callable[..., Page]) -> None:
     (made.run.path.parents[1] / "portrait.safetensors").write_bytes(b"weights")
     page = shown(made.tell(Finished(["portrait.safetensors"])))
@@ -320,6 +342,12 @@ def test_the_heat_map_reads_every_block_by_mouse_and_keys(made: Made, shown: Cal
     page.keyboard.press("End")
     page.keyboard.press("ArrowRight")
     expect(told).to_have_text("Step 60 · double 0 · frozen")
+    page.get_by_role("radio", name="Relative update").click()
+    expect(heat_map(page)).to_have_accessible_name(re.compile("^Relative update by block, 6 columns"))
+    heat_map(page).focus()
+    for key in ("End", *["ArrowDown"] * 7):
+        page.keyboard.press(key)
+    expect(told).to_have_text("Step 60 · double 7 · 1.00e-4")
 
 
 def test_frozen_rows_are_hatched_and_the_scale_goes_from_dark_to_light(made: Made, shown: Callable[..., Page]) -> None:

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import psutil
 import pytest
 from apps import App
+from traversal import corpus
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -251,29 +252,6 @@ def test_nothing_is_written_by_a_request(routes: dict[str, Any]) -> None:
     assert writing == []
 
 
-PARTS = [
-    *("..", "%2e%2e", "%2E%2E", "%252e%252e", "..;", "%2e%2e;", "..%00", "..%5c..", "..\\..", ".%2e", "%2e.", "...."),
-    *("%c0%ae%c0%ae", "%uff0e%uff0e", "..%c0%af..", "..%255c..", "%EF%BC%8E%EF%BC%8E", "..%0d%0a", "..%09", "..%20"),
-]
-ABSOLUTE = [
-    *("/etc/passwd", "//etc/passwd", "%2fetc%2fpasswd", "%252fetc%252fpasswd", "/proc/self/environ", "/dev/zero"),
-    *("file:///etc/passwd", "C:/Windows/win.ini", "C:%5cWindows%5cwin.ini", "%5c%5chost%5cshare%5cx", "//host/share/x"),
-    *("CON", "NUL", "AUX.png", "COM1", "x%00.png", "%00", "/etc/passwd%00.png", "~", "~root/.ssh/id_rsa", ".env"),
-    *(".git/config", "x.png::$DATA", "x.png%20", "x.png.", "*", "%", "%zz", "a" * 255, "a" * 5000, "%2e", ".", "./."),
-    *("/etc/passwd?size=1", "?path=/etc/passwd", "x?nicegui_chunk_size=-1", "x/", "x//", "/", "//", "///", "x;/../x"),
-]
-
-
-def corpus(canary: Path) -> Iterator[str]:
-    """About 120 ways to ask for a file outside: relative, absolute, encoded, odd."""
-    yield from ABSOLUTE
-    for part in PARTS:
-        for depth in (1, 4, 12):
-            yield "/".join([part] * depth) + str(canary)
-            yield "%2f".join([part] * depth) + str(canary).replace("/", "%2f")
-    yield from (str(canary), "/" + str(canary), str(canary).replace("/", "%2f"), str(canary).replace("/", "\\"))
-
-
 def test_no_route_reaches_a_file_outside(app: App, routes: dict[str, Any]) -> None:
     canary = app.folder.parent / "canary.txt"
     canary.write_text("canary-4711")
@@ -337,6 +315,11 @@ def test_a_client_session_works_behind_the_guard_and_nowhere_else(app: App) -> N
     assert refused(**session, Origin="http://evil.example") == 403
     assert refused(**session, Origin="null") == 403
     assert asyncio.run(talk(**session, Origin=origin_of(app))).startswith('40{"sid"')
+    place_of_client = urlsplit(address)._replace(scheme="", netloc="").geturl()
+    for host in ("evil.example", f"evil.example:{place(app)[1]}", "127.0.0.1", "localhost"):
+        assert upgrade(app, session | {"Host": host}, place_of_client) == 403
+        assert ask(app, place_of_client.replace("websocket", "polling"), session | {"Host": host})[0] == 403
+    assert upgrade(app, session, place_of_client) == 101
 
 
 def test_a_message_too_large_ends_the_websocket(app: App) -> None:

@@ -15,6 +15,7 @@ from nicegui import Client, ui
 from playwright.sync_api import Dialog, Page, expect
 from playwright.sync_api import Error as PlaywrightError
 from screens import faint, nameless, sideways, small_targets
+from traversal import corpus
 
 from blockrate.core.families import FAMILIES
 from blockrate.core.multipliers import KEY
@@ -246,6 +247,60 @@ def test_a_file_is_picked_inside_the_roots_only(app: App, open_page: OpenPage) -
     expect(entries.get_by_role("button")).to_have_text([re.compile(r"\.\."), re.compile("mine.json")])
     entries.get_by_role("button", name="mine.json").click()
     expect(page.get_by_role("textbox", name="Epochs")).to_have_value("7")
+
+
+def test_no_path_that_is_typed_leads_out_of_the_roots(app: App, open_page: OpenPage) -> None:
+    outside = app.folder.parent / "outside"
+    outside.mkdir()
+    (outside / "canary.json").write_text('{"save_filename_prefix": "canary-4711"}')
+    (app.folder / "link").symlink_to(outside)
+    page = open_page(app, "/training")
+    page.keyboard.press("Control+o")
+    page.get_by_role("button", name="Choose a file").click()
+    picker = page.get_by_role("dialog", name="Choose a file")
+    place = picker.get_by_role("textbox", name="Place")
+    page.evaluate(
+        """() => { const list = document.querySelector(".picker-entries"); window.seen = "";
+        new MutationObserver(() => (seen += list.innerText)).observe(list, { childList: true, subtree: true }) }"""
+    )
+    for path in (*corpus(outside / "canary.json"), *corpus(outside), "link", "link/canary.json", "link/../link"):
+        place.fill(path)
+        place.press("Enter")
+    place.fill(str(app.folder))
+    place.press("Enter")
+    page.wait_for_function("seen.endsWith('link') === false && document.querySelector('.picker-entries')")
+    expect(picker.get_by_role("alert")).to_be_hidden()
+    assert "canary" not in page.evaluate("seen")
+    picker.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("banner")).to_contain_text("New config")
+
+
+def test_nothing_is_saved_outside_the_roots(app: App, open_page: OpenPage) -> None:
+    outside = app.folder.parent / "outside"
+    outside.mkdir()
+    (app.folder / "link").symlink_to(outside)
+    page = open_page(app, "/training")
+    page.get_by_role("button", name="Save as", exact=True).click()
+    box = page.get_by_role("dialog", name="Save as")
+    box.get_by_role("textbox", name="Name").fill("mine")
+    for folder in (
+        str(outside),
+        "../outside",
+        "photos/../../outside",
+        "link",
+        "~root",
+        "/etc",
+        "/proc/self/cwd/../outside",
+    ):
+        box.get_by_role("textbox", name="Folder").fill(folder)
+        box.get_by_role("button", name="Save", exact=True).click()
+        expect(box.get_by_role("alert")).to_contain_text(f"{folder}/mine.json' is hidden or outside the folders")
+    for name in ("../outside/mine", "/etc/mine.json", ".", ""):
+        box.get_by_role("textbox", name="Name").fill(name)
+        box.get_by_role("button", name="Save", exact=True).click()
+        expect(box.get_by_role("alert")).to_contain_text("is not a file name")
+    assert list(outside.iterdir()) == []
+    assert not Path("/etc/mine.json").exists()
 
 
 def test_leaving_with_unsaved_changes_asks(app: App, open_page: OpenPage) -> None:
