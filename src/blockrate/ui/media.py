@@ -1,9 +1,8 @@
 """Folders and pictures of this machine, shown only from inside the roots and only under generated ids.
 
 No path ever comes from a browser in an address. A picture is decoded and encoded anew, so that what is sent is never
-a file as it lies there: no SVG, no HTML, no place where a photograph was taken. The one file that is sent whole is what
-a run has made, as something to be saved. A hard link inside a root is a file of
-that root: nothing tells it from one.
+a file as it lies there: no SVG, no HTML, no place where a photograph was taken. Only what a run has made is sent whole,
+as something to be saved. A hard link inside a root is a file of that root: nothing tells it from one.
 """
 
 import io

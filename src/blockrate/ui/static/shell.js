@@ -21,7 +21,7 @@ export default {
     observer.observe(document.body, { subtree: true, attributeFilter: DESCRIBED });
     // A page that finds its server started anew loads itself again, and nobody is to be asked: the draft is kept there.
     const popup = document.getElementById("popup"), server = new MutationObserver(() => popup.ariaHidden === "false" && this.lose());
-    server.observe(popup, { attributeFilter: ["aria-hidden"] });
+    if (popup) server.observe(popup, { attributeFilter: ["aria-hidden"] });
     this.stop.push(() => observer.disconnect(), () => server.disconnect());
     window.blockrateFocus = this.focusOn;
   },
