@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 from apps import App
+from nicegui import ui
 from playwright.sync_api import Locator, Page, expect
 from screens import faint, nameless, sideways, small_targets
 
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.multipliers import complete, layer_wise_decay
+from blockrate.ui.page import Page as PageOfApp
+from blockrate.ui.windows.block_learning_rate_window import open_block_learning_rate_window
+from blockrate.ui.windows.block_mixer import BlockMixer
 
 FLUX = BlockLayout(19, 38)
 KEY = "block_learning_rate_multiplier"
@@ -423,6 +427,28 @@ def test_the_footer_tells_where_training_starts_and_what_that_saves(faders: Fade
     assert line.count("M") == 2, "and it breaks at one"
 
 
+@pytest.mark.parametrize(
+    ("preset", "off", "value"), [("full", "", 0.5), ("blocks", "The layer filter leaves none", 1.0)]
+)
+def test_the_other_weights_have_a_fader_of_use_where_the_filter_leaves_some(
+    preset: str, off: str, value: float, on_a_page: Callable[[Callable[[PageOfApp], None]], None]
+) -> None:
+    def look(page: PageOfApp) -> None:
+        page.session.set({"base_model_name": "tiny-flux1", "layer_filter_preset": preset})
+        page.show_tab("Training")
+        elements, opener = ui.context.client.elements, page.controls["epochs"]
+        with opener:
+            open_block_learning_rate_window(page, opener)
+        (mixer,) = (element for element in elements.values() if isinstance(element, BlockMixer))
+        (commit,) = (listener for listener in mixer._event_listeners.values() if listener.type == "commit")
+        told = {"changes": {"other": 0.5}, "merge": "press 1", "cleared": False, "version": mixer.props["version"]}
+        mixer._handle_event({"listener_id": commit.id, "args": told})
+        assert (mixer.props["names"][-1], mixer.props["values"][-1]) == ("other", value)
+        assert mixer.props["off"] == off
+
+    on_a_page(look)
+
+
 def test_an_optimizer_with_one_rate_for_everything_says_so(training: Callable[..., Faders]) -> None:
     faders = training(optimizer={"optimizer": "PRODIGY"}).open()
     expect(faders.window).to_contain_text("Prodigy cannot give blocks different rates")
@@ -557,34 +583,46 @@ def test_fingers_draw_on_the_tracks_and_scroll_elsewhere(faders: Faders) -> None
 
 
 def test_what_moves_stands_still_for_who_wishes_so(faders: Faders) -> None:
-    moves = "element => parseFloat(getComputedStyle(element).transitionDuration)"
-    handle = faders.slider("single_block_3").locator("i")
-    assert handle.evaluate(moves) == 0
+    moving = """mixer => [mixer, ...mixer.querySelectorAll("*")].flatMap(e => ["", "::before", "::after"].map(part => {
+      const style = getComputedStyle(e, part);
+      return [style.transitionDuration, style.animationName == "none" ? "0s" : style.animationDuration];
+    })).flat().flatMap(times => times.split(",")).filter(time => parseFloat(time) > 0).length"""
+    mixer = faders.window.locator(".mixer")
+    assert mixer.evaluate(moving) == 0
     faders.page.emulate_media(reduced_motion="no-preference")
-    assert handle.evaluate(moves) > 0
+    assert mixer.evaluate(moving) >= 2 * len(FLUX.names), "the handles and what is below them"
 
 
 def test_faders_can_be_told_apart_in_forced_colours(faders: Faders) -> None:
     faders.press("double_block_3", "Delete")
     faders.page.emulate_media(forced_colors="active")
-    look = (
-        "element => [getComputedStyle(element, '::after').height, getComputedStyle(element, '::after').backgroundColor]"
-    )
-    frozen, full = (faders.slider(name).evaluate(look) for name in ("double_block_3", "double_block_4"))
-    assert frozen[0] == "0px"
-    assert full[0] != "0px"
-    ground = faders.window.locator(".mixer-bank").first.evaluate("element => getComputedStyle(element).backgroundColor")
-    assert full[1] != ground
-    assert faders.slider("double_block_3").evaluate("element => getComputedStyle(element).outlineStyle") == "solid"
+
+    def style(element: Locator, name: str, part: str = "") -> str:
+        return str(element.evaluate(f"element => getComputedStyle(element, '{part}').{name}"))
+
+    frozen, full = faders.slider("double_block_3"), faders.slider("double_block_4")
+    ground = style(faders.window.locator(".mixer-bank").first, "backgroundColor")
+    assert style(frozen, "height", "::after") == "0px"
+    assert style(full, "height", "::after") != "0px"
+    assert style(full, "backgroundColor", "::after") != ground
+    for fader in (frozen, full):
+        assert style(fader.locator("i"), "borderTopStyle") == "solid"
+        assert style(fader.locator("i"), "borderTopColor") != ground
+    assert "\u2744" in style(frozen.locator("i"), "content", "::before")
+    assert style(full.locator("i"), "content", "::before") == "none"
+    assert style(frozen, "outlineStyle") == "solid", "it has the focus"
+    assert style(full, "outlineStyle") == "none"
 
 
 def test_the_small_picture_opens_the_window_under_the_same_rule(training: Callable[..., Faders]) -> None:
-    rates = {f"single_block_{index}": 0.5 for index in range(9)} | dict.fromkeys(FLUX.names[:3], 0.0)
+    rates = {f"single_block_{index}": (index + 1) / 10 for index in range(9)} | dict.fromkeys(FLUX.names[:3], 0.0)
     faders = training(rates)
     picture = faders.page.get_by_role("button", name="Block learning rates", exact=True)
     expect(picture).to_contain_text("12 of 57 blocks adjusted · 3 frozen")
     bars = {kind: picture.locator(f".is-{kind}").get_attribute("d") or "" for kind in ("double", "single", "frozen")}
     assert {kind: path.count("M") for kind, path in bars.items()} == {"double": 19, "single": 38, "frozen": 3}
+    heights = [float(height) / 24 for height in re.findall(r"24v-([\d.]+)h", bars["double"] + bars["single"])]
+    assert heights == pytest.approx(list(complete(rates, FLUX).values())[:57], abs=1e-3)
     faders.open("Block learning rates").button("Cancel").click()
     expect(faders.window).to_have_count(0)
     expect(picture).to_be_focused()
