@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from apps import App, copy_photos
@@ -83,16 +84,14 @@ def test_the_six_steps_of_a_first_use(start_app: StartApp, open_page: OpenPage, 
     assert saved(app.folder / "mine.json") == saved(app.folder / "run" / "config.json") == drawn
     in_the_optimizer(app.folder / "run", drawn, RATE)
     assert (app.folder / "run" / "mine.safetensors").stat().st_size > 1000
-    files = [file for file in tmp_path.rglob("*") if file.is_file()]
-    assert {"mine.safetensors", "events.jsonl", "log.txt", "session.key"} <= {file.name for file in files}
-    assert [file for file in files if CANARY.encode() in file.read_bytes()] == []
+    assert {"optimizer.safetensors", "state.json", "manifest.json"} <= no_file_tells_a_secret(app)
 
 
 @pytest.mark.usefixtures("warm_engine")
 def test_who_has_never_seen_it_gets_from_the_demo_to_a_lora(
     start_app: StartApp, open_page: OpenPage, tmp_path: Path
 ) -> None:
-    app = prepared(start_app, tmp_path)
+    app = prepared(start_app, tmp_path, HF_TOKEN=CANARY)
     page = open_page(app)
     page.get_by_role("button", name="Open", exact=True).click()
     page.get_by_role("button", name="demo", exact=True).click()
@@ -112,6 +111,7 @@ def test_who_has_never_seen_it_gets_from_the_demo_to_a_lora(
     expect(page.get_by_text("52 of 57 blocks trained")).to_contain_text("Double 0-4 frozen.")
     expect(page.get_by_text(str(run / "demo.safetensors"))).to_be_visible()
     assert (run / "demo.safetensors").stat().st_size > 1000
+    assert {"demo.safetensors", "step-00000006-0-a-photo-of-a-cat.png"} <= no_file_tells_a_secret(app)
 
 
 def prepared(start_app: StartApp, tmp_path: Path, config: dict[str, Any] | None = None, **secrets: str) -> App:
@@ -121,9 +121,20 @@ def prepared(start_app: StartApp, tmp_path: Path, config: dict[str, Any] | None 
     copy_photos(work / "examples" / "photos")
     copy_photos(work / "photos")
     if config is None:
-        return start_app()
+        return start_app(**secrets)
     (work / "mine.json").write_text(json.dumps(config))
     return start_app("mine.json", **secrets)
+
+
+def no_file_tells_a_secret(app: App) -> set[str]:
+    """Look for secrets in every file of run, cache, memory and output; return the names of those files."""
+    token = parse_qs(urlsplit(app.url).query)["token"][0]
+    contents = {file: file.read_bytes() for file in app.folder.parent.rglob("*") if file.is_file()}
+    names = {file.name for file in contents}
+    assert {"events.jsonl", "log.txt", "config.json", "session.key", "preferences.json", "app-0.err"} <= names
+    assert [file for file, content in contents.items() if CANARY.encode() in content] == []
+    assert [file for file, content in contents.items() if token.encode() in content] == [app.output.with_suffix(".out")]
+    return names
 
 
 def draw(page: Page, window: Locator) -> dict[str, float]:
