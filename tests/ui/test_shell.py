@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from apps import App, copy_photos
@@ -168,6 +169,33 @@ def test_an_open_page_with_unsaved_changes_finds_the_restarted_server_without_a_
     with pytest.raises(PlaywrightError):
         page.goto("about:blank", timeout=5000)
     assert asked == ["beforeunload"], "who leaves is asked as before"
+
+
+def test_an_open_page_without_changes_says_that_the_server_is_gone_and_goes_on_with_the_next(
+    open_config: OpenConfig, start_app: StartApp, open_page: OpenPage, tolerated: list[str]
+) -> None:
+    tolerated.append("ERR_CONNECTION|WebSocket|Failed to")
+    app = open_config({"epochs": 7})
+    page = open_page(app, "/training")
+    epochs, lost = page.get_by_role("textbox", name="Epochs"), page.get_by_text("Connection lost")
+    expect(epochs).to_have_value("7")
+    expect(lost).to_be_hidden()
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    page.evaluate("window.earlier = true")
+    app.kill()
+    expect(lost).to_be_visible()
+    again = start_app()
+    assert urlsplit(again.url).netloc == urlsplit(app.url).netloc
+    page.wait_for_function("!window.earlier && window.did_handshake", timeout=60_000)  # it has loaded itself again
+    expect(lost).to_be_hidden()
+    expect(page.get_by_role("banner")).to_contain_text("mine.json")
+    expect(page.get_by_role("tab", name="Training")).to_have_attribute("aria-selected", "true")
+    epochs.fill("8")
+    page.keyboard.press("Control+s")
+    expect(page.locator(".toast")).to_contain_text("Saved")
+    assert json.loads((app.folder / "mine.json").read_text()) == {"epochs": 8}
+    assert asked == []
 
 
 def test_what_is_being_typed_is_saved_by_the_key(app: App, open_page: OpenPage) -> None:
