@@ -71,7 +71,9 @@ def hostile(work: Path, start_app: StartApp) -> App:
     (run / "events.jsonl").write_text(json.dumps(failed) + "\n")
     home = work.parent / "home"
     home.mkdir()
-    remembered = {"templates": {TEXT: {"double_block_0": 0.5}}, "recent": [str(work / f"{NAME}.json")]}
+    (work / f"broken {NAME}.json").write_text(TEXT)
+    recent = [str(work / f"{name}.json") for name in (NAME, f"broken {NAME}")]
+    remembered = {"templates": {TEXT: {"double_block_0": 0.5}}, "recent": recent}
     (home / "preferences.json").write_text(json.dumps({**remembered, "last_run": str(run)}))
     config = FLUX | {
         "concepts": [{"name": TEXT, "path": str(folder)}],
@@ -127,8 +129,20 @@ def places(page: Page) -> Iterator[tuple[str, Locator]]:
         yield button, page.get_by_role("dialog")
         page.keyboard.press("Escape")
         expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_role("textbox", name="Epochs").fill("3")
+    open_other(page, "New config")
+    yield "question", page.get_by_role("dialog", name="Save the changes?")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
     page.get_by_role("button", name="Save", exact=True).click()
-    yield "toast", page.locator(".toast")
+    yield "toast", page.locator(".toast-info")
+    open_other(page, re.compile("broken"))
+    yield "toast of an error", page.locator(".toast-error")
+
+
+def open_other(page: Page, name: str | re.Pattern[str]) -> None:
+    page.get_by_role("button", name="Open", exact=True).click()
+    page.get_by_role("dialog", name="Open a config").get_by_role("button", name=name).click()
 
 
 # -- the network -------------------------------------------------------------------------------------------------------
