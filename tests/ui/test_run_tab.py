@@ -343,6 +343,9 @@ def test_the_heat_map_reads_every_block_by_mouse_and_keys(made: Made, shown: Cal
     page.keyboard.press("End")
     page.keyboard.press("ArrowRight")
     expect(told).to_have_text("Step 60 · double 0 · frozen")
+    for _ in range(7):
+        page.keyboard.press("ArrowDown")
+    expect(told).to_have_text("Step 60 · double 7 · 9.90e-5")
     page.get_by_role("radio", name="Relative update").click()
     expect(heat_map(page)).to_have_accessible_name(re.compile("^Relative update by block, 6 columns"))
     heat_map(page).focus()
