@@ -244,8 +244,9 @@ def test_a_run_that_does_not_stop_can_be_forced_to(
     assert is_alive(made.run)
     page.get_by_role("button", name="Force stop").click()
     question.get_by_role("button", name="Force stop").click()
-    no_run_is_alive(page, "Lost")
-    expect(title(page)).to_have_text("Lost after step 60")
+    no_run_is_alive(page, "No run")
+    expect(title(page)).to_have_text("Stopped at step 60")
+    expect(page.locator(".run-head").get_by_text("The run left at once, as asked.")).to_be_visible()
     expect(page.locator(".run-head .banner")).to_contain_text("Press Start: it goes on from the last checkpoint")
     assert not is_alive(made.run)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
+import psutil
 import pytest
 
 from blockrate.config.train_config import TrainConfig
@@ -236,7 +237,7 @@ def test_a_killed_engine_is_lost_and_start_works_again(run: RunFolder, watch: Wa
     trainer("slow")
     wait(watch.start(session_of(run)))
     look_until(watch, lambda: watch.history.step >= 2)
-    kill_engine(run)
+    psutil.Process(read_json(run.who_file)["pid"]).kill()
     look_until(watch, lambda: watch.state.name == "Lost")
     wait(watch.look())
     assert (watch.state.name, watch.can_force) == ("Lost", False), "and stays so"

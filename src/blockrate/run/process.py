@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 import psutil
 
+from blockrate.core.errors import WriteError
 from blockrate.run.durable import write_error
 from blockrate.run.events import last_event
-from blockrate.run.folder import RunFolder, is_alive, pending_commands, read_json, send_command
+from blockrate.run.folder import RunFolder, is_alive, pending_commands, read_json, send_command, write_heartbeat
 
 StateName = Literal["No run", "Preparing", "Running", "Stopping", "Finished", "Failed", "Lost"]
 SENTENCES = {
@@ -30,7 +31,7 @@ SENTENCES = {
     74: "No checkpoint is whole.",
     75: "The run was stopped.",
     76: "The loss was not a number.",
-    130: "The run left at once, as asked by a second signal.",
+    130: "The run left at once, as asked.",
 }
 WORKING = ("training", "sampling", "saving")
 SILENCE_SECONDS = 30
@@ -83,10 +84,13 @@ def stop_engine(run: RunFolder, *, at_once: bool = False) -> None:
 
 
 def kill_engine(run: RunFolder) -> None:
-    """End a living engine that does not answer any more; nothing is saved."""
-    with suppress(psutil.Error):
+    """End a living engine that does not answer any more; nothing is saved, and it counts as asked to stop."""
+    with suppress(psutil.Error, OSError, WriteError):
         if process := _engine_process(run):
             process.kill()
+            process.wait(10)  # it may be writing its heartbeat
+            beat = read_json(run.heartbeat_file)
+            write_heartbeat(run, beat.get("phase", ""), beat.get("step", 0), stopping=True)
 
 
 def _engine_process(run: RunFolder) -> psutil.Process | None:
