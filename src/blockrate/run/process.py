@@ -88,7 +88,8 @@ def kill_engine(run: RunFolder) -> None:
     with suppress(psutil.Error, OSError, WriteError):
         if process := _engine_process(run):
             process.kill()
-            process.wait(10)  # it may be writing its heartbeat
+            with suppress(psutil.TimeoutExpired):
+                process.wait(1)  # it may be writing its heartbeat
             beat = read_json(run.heartbeat_file)
             write_heartbeat(run, beat.get("phase", ""), beat.get("step", 0), stopping=True)
 
