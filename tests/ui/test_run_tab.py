@@ -493,6 +493,7 @@ def test_runs_that_were_set_aside_are_listed_too(made: Made, shown: Callable[...
     expect(rows).to_have_count(2)
     page.get_by_role("button", name=re.compile("Show: portrait until 20")).click()
     expect(title(page)).to_have_text("Stopped at step 60")
+    expect(rows).to_have_count(2)
 
 
 def test_no_other_run_is_shown_while_one_is_at_work(

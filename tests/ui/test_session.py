@@ -130,6 +130,15 @@ def test_what_is_usable_is_the_config_without_what_is_wrong_in_it(session):
     assert session.usable.block_learning_rate_multiplier == {"double_block_0": 0.5}
 
 
+def test_what_is_wrong_in_a_list_of_its_own_leaves_the_rest_usable(session):
+    session.open(written("a.json", right(lora_rank=4)))
+    written("list.json", [{"path": "photos", "loss_weight": "bad"}])
+    config = {"base_model_name": "tiny-flux1", "lora_rank": 77, "concept_file_name": "list.json"}
+    session.open(written("b.json", config))
+    assert session.config is None
+    assert (session.usable.lora_rank, session.usable.concepts) == (77, [])
+
+
 def test_settings_that_contradict_each_other_are_usable_one_by_one(session):
     session.open(written("a.json", right(output_model_format="DIFFUSERS", epochs=3)))
     assert session.config is None
@@ -570,6 +579,26 @@ def test_a_draft_is_there_again_when_its_file_is_opened_later(session, restart):
     other.open(written("b.json", right()))  # given up
     other.open(first)
     assert (other.get("epochs"), other.dirty) == (100, False)
+
+
+def test_a_draft_of_a_file_that_was_written_over_is_gone(session, restart):
+    session.open(first := written("a.json", right()))
+    session.set({"epochs": 5})
+    session.keep()
+    other = restart(written("b.json", right(epochs=8)))
+    other.save(first, overwrite=True)
+    again = restart()
+    assert (again.path, again.get("epochs"), again.dirty) == (first, 8, False)
+
+
+def test_to_forget_what_was_not_remembered_touches_no_draft(session, restart):
+    session.set({"epochs": 5})
+    session.keep()
+    other = restart(written("b.json", right()))
+    other.new()
+    other.remember("a", None)
+    assert not other._timer.is_alive()
+    assert restart().get("epochs") == 5
 
 
 def test_to_open_the_open_file_once_more_reads_it_from_the_disk(session):

@@ -8,7 +8,7 @@ from typing import Any
 
 from blockrate.config.concepts import concept_problems
 from blockrate.config.explain import default
-from blockrate.config.files import FINE_TUNE_DEFAULTS, drop, find, find_problems
+from blockrate.config.files import FINE_TUNE_DEFAULTS, LISTS, drop, find, find_problems
 from blockrate.config.onetrainer import Json
 from blockrate.config.plan import Plan, make_plan
 from blockrate.config.train_config import TrainConfig
@@ -77,6 +77,8 @@ def check(data: Json) -> Checked:
 def usable(data: Json, problems: Iterable[Problem]) -> TrainConfig | None:
     """Return the config without what is wrong in it: the settings alone, else the whole parts that they are in."""
     wrong = {problem.field for problem in problems} - {""}
+    # what is wrong in a list's own file goes with the file
+    wrong |= {LISTS[key][0] for key in LISTS if any(path.startswith(f"{key}.") for path in wrong) and not data.get(key)}
     for paths in (wrong, {path.partition(".")[0] for path in wrong}):
         rest = copied(data)
         for path in last_first(paths):

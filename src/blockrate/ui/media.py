@@ -89,7 +89,9 @@ class Media:
     def whole_file(self, name: str) -> Path | None:
         """The file with this id that may be taken whole; None if there is none (any more)."""
         path, size = self._known(name)
-        return path if path and size == _WHOLE and path.is_file() else None
+        with suppress(OSError):  # a drive that has gone
+            return path if path and size == _WHOLE and path.is_file() else None
+        return None
 
     def _known(self, name: str) -> tuple[Path | None, int | None]:
         path, size = self._files.get(name, (None, None))

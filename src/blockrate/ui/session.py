@@ -77,6 +77,8 @@ class Session:
 
     def remember(self, name: str, value: Any) -> None:
         """Keep a thing that belongs to the open config and stands in no file; None forgets it."""
+        if value == self.remembered(name):
+            return  # nor is the draft touched that another unnamed config has left
         self._document = replace(self._document, aside={**self._document.aside, name: value})
         self._keep_soon()
 
@@ -199,7 +201,9 @@ class Session:
         content = text.encode()
         atomic_write(target, content)
         digest = hashlib.sha256(content).hexdigest()
-        saved = _canonical(self.data)
+        saved, replaced = _canonical(self.data), _Document({}, path=str(target)).draft
+        with self._writing, suppress(OSError):
+            (self._drafts / replaced).unlink()  # what a crash left of a file that is written over
         self._become(_Document(self.data, target.name, str(target), saved, digest, aside=document.aside))
         self._preferences.used(target)
 
@@ -258,7 +262,8 @@ class Session:
         self.path, self.dirty = Path(document.path) if document.path else None, document.dirty
         self.config, self.plan, self.problems = checked.config, checked.plan, checked.problems
         self.warnings = (*document.notes, *checked.warnings)
-        self.usable = checked.config or usable(document.data, checked.problems) or self.usable
+        last = self.usable if document.path == before.path else TrainConfig()
+        self.usable = checked.config or usable(document.data, checked.problems) or last
         self.revision += 1
         self._timer.cancel()
         if before.dirty and (before.draft != document.draft or not self.dirty):
