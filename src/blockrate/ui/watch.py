@@ -179,8 +179,10 @@ class Watch:
     def past_runs(self, session: Session) -> list[PastRun]:
         """The runs beside this one and beside the open config's, the newest first. Slow: for threads."""
         folders = {Path(session.usable.workspace_dir).absolute().parent}
-        folders |= {self.run.path.parent} if self.run else set()
-        patterns = "*/events.jsonl", "*/earlier/*/events.jsonl"  # those that were set aside, too
+        if self.run:
+            folder = self.run.path.parent  # of a run that was set aside: earlier, in the folder of the one after it
+            folders.add(folder.parents[1] if folder.name == "earlier" else folder)
+        patterns = "*/events.jsonl", "*/earlier/*/events.jsonl"
         found = (folder.glob(pattern) for folder in folders for pattern in patterns)
         files = {file for part in found for file in islice(part, 10 * _MOST_RUNS)}
         newest = sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)
