@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import product
@@ -467,6 +468,8 @@ def test_what_a_run_says_is_shown_as_text(made: Made, shown: Callable[..., Page]
 def test_earlier_runs_are_listed_shown_and_run_again(made: Made, runs: Path, shown: Callable[..., Page]) -> None:
     Made(runs / "older").train(10).tell(Stopped())
     Made(runs / "newer").train(30).tell(Finished([]))
+    for age, name in enumerate(("newer", "older"), 1):  # else all three may be of the same tick of the clock
+        os.utime(runs / name / "events.jsonl", (time.time() - 60 * age,) * 2)
     page = shown(made.tell(Stopped()))
     rows = page.locator(".past-runs li")
     expect(rows).to_have_text([re.compile("^Stopped.*portrait"), re.compile("newer"), re.compile("older")])

@@ -184,7 +184,7 @@ class Watch:
             folders.add(folder.parents[1] if folder.name == "earlier" else folder)
         patterns = "*/events.jsonl", "*/earlier/*/events.jsonl"
         found = (folder.glob(pattern) for folder in folders for pattern in patterns)
-        files = {file for part in found for file in islice(part, 10 * _MOST_RUNS)}
+        files = [file for part in found for file in islice(part, 10 * _MOST_RUNS)]
         newest = sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)
         return [_past_run(file) for file in newest[:_MOST_RUNS]]
 
