@@ -4,9 +4,9 @@ A real app on a copy of the examples, a real browser, a real run of the toy mode
 Needs what `python start.py test` sets up.
 """
 
-import importlib.util
 import io
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -32,7 +32,8 @@ def main() -> None:
     """Take every picture."""
     IMAGES.mkdir(exist_ok=True)
     with running_app() as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser() or None, args=["--no-sandbox"])
+        path = os.environ.get("BLOCKRATE_BROWSER") or runpy.run_path(str(ROOT / "start.py"))["find_browser"]()
+        browser = playwright.chromium.launch(executable_path=path or None, args=["--no-sandbox"])
         page = open_page(browser, address, "/model")
         page.get_by_role("button", name="Open the demo").click()
         page.get_by_text("10 images").first.wait_for()
@@ -141,16 +142,6 @@ def take(page: Page, name: str) -> None:
     if file.stat().st_size > LARGEST:
         picture.quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"{file.relative_to(ROOT)}  {file.stat().st_size / 1024:.0f} KB")
-
-
-def find_browser() -> str:
-    """The browser that start.py uses for the tests."""
-    spec = importlib.util.spec_from_file_location("start", ROOT / "start.py")
-    assert spec
-    assert spec.loader
-    start = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(start)
-    return os.environ.get("BLOCKRATE_BROWSER") or str(start.find_browser())
 
 
 if __name__ == "__main__":

@@ -69,6 +69,16 @@ def test_a_folder_without_rights_is_a_problem_of_its_concept(folder: Path) -> No
         folder.chmod(0o700)
 
 
+@pytest.mark.parametrize(("most", "told"), [(4, 1), (3, 0)])
+def test_a_folder_with_too_many_other_files_is_left_to_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, told: int
+) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.md").touch()
+    monkeypatch.setattr("blockrate.config.concepts._MOST_OTHERS", most)
+    assert len(problems({"path": str(tmp_path)})) == told
+
+
 def test_the_first_image_is_enough(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
         (folder / f"{number}.jpg").touch()

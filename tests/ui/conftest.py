@@ -1,9 +1,9 @@
 """A real browser, a fresh app for each test, and pages that must not complain. POSIX forks the app, others start it."""
 
 import asyncio
-import importlib.util
 import os
 import re
+import runpy
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -41,7 +41,8 @@ OpenPage = Callable[..., Page]
 def browser() -> Iterator[Browser]:
     """The system's Chromium, Chrome or Edge (or BLOCKRATE_BROWSER), else Playwright's own; without any, a failure."""
     with sync_playwright() as playwright:
-        browser = launch(playwright, os.environ.get("BLOCKRATE_BROWSER") or find_browser())
+        path = os.environ.get("BLOCKRATE_BROWSER") or runpy.run_path(str(ROOT / "start.py"))["find_browser"]()
+        browser = launch(playwright, path)
         yield browser
         browser.close()
 
@@ -51,15 +52,6 @@ def launch(playwright: Playwright, path: str) -> Browser:
         return playwright.chromium.launch(executable_path=path or None, args=" ".join(FLAGS).split())
     except PlaywrightError as error:
         pytest.fail(f"no browser could be started; `python start.py test` installs one: {error.message}")
-
-
-def find_browser() -> str:
-    spec = importlib.util.spec_from_file_location("start", ROOT / "start.py")
-    assert spec
-    assert spec.loader
-    start = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(start)
-    return str(start.find_browser())
 
 
 @pytest.fixture(autouse=True)

@@ -581,6 +581,26 @@ def test_a_draft_is_there_again_when_its_file_is_opened_later(session, restart):
     assert (other.get("epochs"), other.dirty) == (100, False)
 
 
+def test_what_is_remembered_counts_at_once_when_another_file_is_opened(session, restart):
+    session.open(first := written("a.json", right()))
+    session.remember("a", 1)
+    session.open(written("b.json", right()))
+    session.open(first)
+    assert session.remembered("a") == 1
+    session.remember("a", None)
+    session.open(Path("b.json"))
+    session.open(first)
+    assert session.remembered("a") is None
+    assert restart().remembered("a") is None
+
+
+def test_an_unnamed_config_without_changes_leaves_no_draft(session):
+    session.open_named("demo")
+    session.remember("a", 1)
+    session.keep()
+    assert not list(Path("home/drafts").glob("*"))
+
+
 def test_a_draft_of_a_file_that_was_written_over_is_gone(session, restart):
     session.open(first := written("a.json", right()))
     session.set({"epochs": 5})

@@ -48,8 +48,8 @@ class _Document:
 
     @property
     def worth_keeping(self) -> bool:
-        """Whether a crash would lose anything."""
-        return self.dirty or any(value is not None for value in self.aside.values())
+        """Whether a crash would lose anything that is opened again."""
+        return self.dirty or bool(self.path and any(value is not None for value in self.aside.values()))
 
     @property
     def draft(self) -> str:
@@ -258,6 +258,8 @@ class Session:
     def _become(self, document: _Document) -> None:
         """Make this the open config, check it, and tell everybody."""
         checked, before = check(document.data), self._document
+        if self._timer.is_alive() and not before.dirty and before.draft != document.draft:
+            self.keep()  # what was remembered, or forgotten, a moment ago
         self._document, self.checked, self.data, self.title = document, checked, document.data, document.title
         self.path, self.dirty = Path(document.path) if document.path else None, document.dirty
         self.config, self.plan, self.problems = checked.config, checked.plan, checked.problems

@@ -53,8 +53,8 @@ class Prompts:
     def show_pager(self, state: tuple[int, int]) -> None:
         """Lay out what stands below the rows."""
         count, first = state
-        self.page.controls["samples"] = ui.button("Add a prompt", icon="add", on_click=self.add)
-        self.page.controls["samples"].props("no-caps unelevated")
+        more = ui.button("Add a prompt", icon="add", on_click=self.add).props("no-caps unelevated")
+        self.page.controls["samples"] = more  # for what is wrong with all of them
         pager("prompts", first, count, _A_PAGE, self.turn)
 
     def turn(self, first: int) -> None:

@@ -141,7 +141,7 @@ class DraftWindow(Window):
 
     @property
     def config(self) -> TrainConfig:
-        """What OK would make of the config; while that is wrong, the newest one that was right, with what is shown."""
+        """What OK would make of the config; while that is wrong, what is usable of it, with what is shown."""
         right = {path: self.draft.get(path) for path in self._shown if not self.draft.problem(path)}
         return self.draft.checked.config or self._page.session.usable.model_copy(update=right)
 
