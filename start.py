@@ -36,16 +36,20 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = str(VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
-STAMP = VENV / "blockrate-setup.json"  # written last: without it the set-up is unfinished
+# written last: without it the set-up is unfinished
+STAMP = VENV / "blockrate-setup.json"
 CONSTRAINTS = ROOT / "constraints.txt"
-BLOCKRATE = ("demo", "train", "plan", "inspect", "status", "stop", "ui")  # commands of the package
+# commands of the package
+BLOCKRATE = ("demo", "train", "plan", "inspect", "status", "stop", "ui")
 CHECKS = ("ruff check", "ruff format --check", "mypy")
-BROWSERS = {  # what the tests can drive: names on PATH, then places below the folders that hold programs
+# what the tests can drive: names on PATH, then places below the folders that hold programs
+BROWSERS = {
     "PATH": ["chromium", "google-chrome", "google-chrome-stable", "microsoft-edge", "chrome", "chromium-browser"],
     "darwin": [f"{name}.app/Contents/MacOS/{name}" for name in ("Google Chrome", "Chromium", "Microsoft Edge")],
     "win32": [rf"{name}.exe" for name in (r"Google\Chrome\Application\chrome", r"Microsoft\Edge\Application\msedge")],
 }
-ENVIRONMENT = {"PYTHONUTF8": "1", **os.environ}  # a Windows console has another encoding
+# a Windows console has another encoding
+ENVIRONMENT = {"PYTHONUTF8": "1", **os.environ}
 NVIDIA_SMI = shutil.which("nvidia-smi") or shutil.which("/usr/lib/wsl/lib/nvidia-smi")
 
 
@@ -75,7 +79,8 @@ def run(arguments: Sequence[str]) -> int:
         os.execve(PYTHON, [PYTHON, *arguments], ENVIRONMENT)
     process = subprocess.Popen([PYTHON, *arguments], env=ENVIRONMENT)
     while True:
-        with contextlib.suppress(KeyboardInterrupt):  # the child gets Ctrl-C too, and decides
+        # the child gets Ctrl-C too, and decides
+        with contextlib.suppress(KeyboardInterrupt):
             return process.wait()
 
 
@@ -112,7 +117,8 @@ def find_browser() -> str:
 
 def starts(path: str) -> bool:
     """Whether a browser tells its version: Ubuntu's `chromium-browser` may only say that a snap is missing."""
-    return sys.platform == "win32" or succeeds(path, "--version", seconds=30)  # on Windows the word opens a window
+    # on Windows the word opens a window
+    return sys.platform == "win32" or succeeds(path, "--version", seconds=30)
 
 
 def install_browser() -> bool:
@@ -163,7 +169,8 @@ def set_up(*, again: bool = False) -> None:
         made_by = f"Python {sys.version_info[:2]} on {platform.machine()} in {ROOT} with torch {build.name}"
         fresh = again or read_stamp().get("made_by") != made_by or not os.path.exists(PYTHON)
         STAMP.unlink(missing_ok=True)
-        if not fresh:  # pip finds everything before it touches anything, so a failed update need not be made anew
+        # pip finds everything before it touches anything, so a failed update need not be made anew
+        if not fresh:
             STAMP.write_text(json.dumps({"made_by": made_by}), encoding="utf-8")
         install(build, fresh=fresh)
         STAMP.write_text(json.dumps({"made_by": made_by, "key": set_up_key()}), encoding="utf-8")
@@ -214,7 +221,8 @@ def pip_cure(words: str, python: tuple[int, int]) -> str:
     """What to do when pip ended with these words."""
     if re.search(r"No space left|Errno 28|not enough space", words):
         return "The disk is full: set-up needs about 3 GB, with CUDA or ROCm 12 GB. Free some and start again."
-    if "enable-long-paths" in words:  # pip's hint: the registry switch is off, and a name had over 260 signs
+    # pip's hint: the registry switch is off, and a name had over 260 signs
+    if "enable-long-paths" in words:
         switch = r"reg add HKLM\SYSTEM\CurrentControlSet\Control\FileSystem /v LongPathsEnabled /t REG_DWORD /d 1 /f"
         return f"{ROOT} is too long a path for Windows. Move the folder up, or type as administrator: {switch}"
     if python > (3, 14):
@@ -247,7 +255,8 @@ def set_up_key() -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
-CUDA_12_DRIVER, CUDA_13_DRIVER = 525, 580  # the oldest driver of each major version (NVIDIA, CUDA release notes)
+# the oldest driver of each major version (NVIDIA, CUDA release notes)
+CUDA_12_DRIVER, CUDA_13_DRIVER = 525, 580
 # PYTORCH_ROCM_ARCH of torch 2.13, less Vega (gfx900, gfx906) which ROCm 7's own libraries have dropped
 ROCM_TARGETS = ["gfx" + name for name in re.findall(r"\w+", "908 90a 942 950 1030 1100 1101 1102 1150 1151 1200 1201")]
 
@@ -349,7 +358,8 @@ def torch_report() -> tuple[str, bool]:
 
 def find_gpu() -> Gpu:
     """The best card that a driver answers for: NVIDIA's tool, or AMD's compute driver on Linux."""
-    for fields in ("name,driver_version,compute_cap", "name,driver_version"):  # old drivers do not know the third
+    # old drivers do not know the third
+    for fields in ("name,driver_version,compute_cap", "name,driver_version"):
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             command = [NVIDIA_SMI or "nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
             return nvidia_gpu(subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout)

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch; toy tensors only wait for a second thread
+# before torch; toy tensors only wait for a second thread
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
@@ -32,7 +33,8 @@ from blockrate.run.events import EventLog
 from blockrate.run.folder import StopFlag
 
 RANK, TEXT_TOKENS = 16, 64
-ATTENTION = ".to_q,.to_k,.to_v,.to_out.0"  # what the script of diffusers is told to adapt
+# what the script of diffusers is told to adapt
+ATTENTION = ".to_q,.to_k,.to_v,.to_out.0"
 TOY = TransformerSpec(BlockLayout(4, 8), 4, 64, 64, 64, 64, guidance_embeds=True, axes_dims_rope=(16, 24, 24))
 
 

@@ -37,7 +37,8 @@ IMAGE_TOKENS = 256
 LAYERS = r"^(single_)?transformer_blocks\.\d+\.(attn\.|ff(_context)?\.net\.|proj_mlp)"
 BLOCKS = SPEC.layout.names
 DOUBLE = BLOCKS[: SPEC.layout.double]
-FROZEN: dict[str, tuple[float, Iterable[str]]] = {  # counted FLOPs, and the blocks that do not train
+# counted FLOPs, and the blocks that do not train
+FROZEN: dict[str, tuple[float, Iterable[str]]] = {
     "last two trained": (0.43, BLOCKS[:-2]),
     "scattered four trained": (0.70, set(BLOCKS) - {f"single_block_{index}" for index in (1, 3, 4, 6)}),
     "double blocks frozen": (0.76, DOUBLE),

@@ -27,7 +27,8 @@ from blockrate.engine.models.tiny import random_transformer
 from blockrate.engine.steps import take_step
 from blockrate.engine.trainee import Trainee, make_trainee
 
-GIB, ROOM = 2**30, 30 * 2**30  # bytes free on a card where the whole model can be made in bfloat16
+# bytes free on a card where the whole model can be made in bfloat16
+GIB, ROOM = 2**30, 30 * 2**30
 WEIGHT_DTYPES = ("BFLOAT_16", "FLOAT_8", "NFLOAT_4")
 
 
@@ -163,7 +164,8 @@ def random_weights(scale: Scale) -> Iterator[None]:
         yield
 
 
-_FILES: Any = ModelFiles(*[Path("random weights")] * 5, FAMILIES["flux1-dev"].spec)  # never opened
+# never opened
+_FILES: Any = ModelFiles(*[Path("random weights")] * 5, FAMILIES["flux1-dev"].spec)
 
 
 def _scale() -> Scale:

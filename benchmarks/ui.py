@@ -90,7 +90,8 @@ def app_on(folder: Path, *arguments: str) -> Iterator[App]:
         try:
             yield App(process.stdout.readline().split()[-1], psutil.Process(process.pid))
         finally:
-            for one in [*process.children(recursive=True), process]:  # the engine, which would go on
+            # the engine, which would go on
+            for one in [*process.children(recursive=True), process]:
                 one.kill()
 
 
@@ -204,7 +205,8 @@ def onlookers(app: App, count: int) -> Iterator[list[int]]:
         async with connect(address, additional_headers=headers, origin=f"http://{host}", proxy=None) as socket:
             async for message in socket:
                 taken.append(len(message))
-                if str(message)[:1] in "02":  # of engine.io: the connection is open; a ping
+                # of engine.io: the connection is open; a ping
+                if str(message)[:1] in "02":
                     await socket.send("40" if str(message)[0] == "0" else "3")
 
     async def look_all() -> None:

@@ -47,7 +47,8 @@ def output(words: tuple[str, ...]) -> list[str]:
         **os.environ,
         "COLUMNS": str(WIDTH),
         "FORCE_COLOR": "1",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # so that it calls itself `blockrate`
+        # so that it calls itself `blockrate`
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     command = [sys.executable, "-m", "blockrate", *words]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)

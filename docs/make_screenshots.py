@@ -21,7 +21,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = Path(__file__).with_name("images")
-LARGEST = 300_000  # bytes; a picture that has more is kept with a palette of 256 colours, a third of the bytes
+# bytes; a picture that has more is kept with a palette of 256 colours, a third of the bytes
+LARGEST = 300_000
 MINUTES = 10  # that the run may take
 # The hill that is drawn: from the left edge (0) to the right (1), from the bottom (0) to the top (1).
 DOUBLE = [(0.02, 0.0), (0.34, 0.0), (0.4, 0.3), (0.98, 0.78)]

@@ -118,7 +118,8 @@ def serve() -> None:
         if pid == 0:
             become_app(json.loads(line))
         print(pid, flush=True)
-    os.killpg(0, signal.SIGKILL)  # the apps that a broken test has left, and this server
+    # the apps that a broken test has left, and this server
+    os.killpg(0, signal.SIGKILL)
 
 
 def import_heavy() -> None:

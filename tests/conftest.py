@@ -44,7 +44,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
     """A model of four blocks with images and a cache, for runs in this process. Shared: read only."""
     small = make_small(tmp_path_factory.mktemp("small"))
     gc.collect()
-    gc.freeze()  # else each load of a model looks through everything the tests have imported, for a second
+    # else each load of a model looks through everything the tests have imported, for a second
+    gc.freeze()
     yield small
     gc.unfreeze()
 

@@ -13,7 +13,8 @@ from blockrate.run.events import EventLog, read_events
 from blockrate.run.folder import RunFolder, StopFlag
 
 SPEC = replace(FAMILIES["tiny-flux1"].spec, layout=BlockLayout(2, 2), heads=2)
-EPOCHS = 8  # of 3 batches: 12 steps of 2 batches, some of them across the end of an epoch
+# of 3 batches: 12 steps of 2 batches, some of them across the end of an epoch
+EPOCHS = 8
 RATES = {"double_block_0": 0.3, "single_block_0": 0.0, "single_block_1": 0.5}
 
 

@@ -107,7 +107,8 @@ def test_a_chosen_cuda_build_has_kernels_for_the_card(capability: tuple[int, int
     oldest, newest = kernels[name]
     assert oldest <= capability <= newest
     if name == "cu130" and capability < (10, 0):
-        assert driver >= start.CUDA_13_DRIVER  # a newer card has no other build: there the driver must follow
+        # a newer card has no other build: there the driver must follow
+        assert driver >= start.CUDA_13_DRIVER
 
 
 def test_the_users_own_choice_overrules_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -532,7 +533,8 @@ def pins() -> dict[str, str]:
 def test_every_package_that_is_installed_for_us_is_pinned_to_the_version_tested() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    groups = [project["dependencies"], *(extras[name] for name in ("optimizers", "board", "dev"))]  # as start.py asks
+    # as start.py asks
+    groups = [project["dependencies"], *(extras[name] for name in ("optimizers", "board", "dev"))]
     waiting = [Requirement(line) for group in groups for line in group]
     seen: dict[str, str] = {}
     while waiting:

@@ -24,7 +24,8 @@ def warm_server() -> Iterator[str]:
     import subprocess
     import tempfile
 
-    with tempfile.TemporaryDirectory(prefix="warm-") as folder:  # pytest's own are too long for the name of a socket
+    # pytest's own are too long for the name of a socket
+    with tempfile.TemporaryDirectory(prefix="warm-") as folder:
         path = f"{folder}/engine"
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path)

@@ -30,7 +30,8 @@ Unsupported = Annotated[
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Set an earlier run in this folder aside and start anew.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # click's own, which typer has moved and not named
+# click's own, which typer has moved and not named
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the config's workspace_dir.")]
 
 

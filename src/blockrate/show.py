@@ -18,7 +18,8 @@ from blockrate.run.folder import RunFolder, is_alive
 from blockrate.run.process import exit_sentence, run_state, start_engine, stop_engine
 
 GIB, BAR = 2**30, 32
-RECENT = 2**18  # bytes of events, some thousand steps: what is shown of a run that was at work before
+# bytes of events, some thousand steps: what is shown of a run that was at work before
+RECENT = 2**18
 STOPPED, LEFT = 75, 130
 TEXTS = ("block", "status", "bar")  # columns; the others hold numbers
 
@@ -34,7 +35,8 @@ def watch(run: RunFolder, *, start: bool) -> int:
     with view.bar, _signals_handed_on(run, view) as signals:
         engine = start_engine(run) if start else None
         while not ended:
-            ended = engine.poll() is not None if engine else not is_alive(run)  # before the last look at the events
+            # before the last look at the events
+            ended = engine.poll() is not None if engine else not is_alive(run)
             events, offset = read_events(run.events_file, offset)
             for event in events:
                 view.show(event)
@@ -96,7 +98,8 @@ class View:
         self.last = ""
         self._phase, self._done, self._total, self._steps = "starting", 0, 0, 0
         self._text, self._seconds = "", 0.0
-        self._said: dict[str, tuple[int, int, int, float]] = {}  # by phase: total, tenth, done, when
+        # by phase: total, tenth, done, when
+        self._said: dict[str, tuple[int, int, int, float]] = {}
         columns = (TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[text]}"))
         self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal, transient=True)
         self._task = self.bar.add_task("starting", total=None, text="")

@@ -14,7 +14,8 @@ from blockrate.core.errors import ConfigError
 
 # Names and default values of every setting that OneTrainer saves, and its Flux LoRA preset.
 FACTS = json.loads(Path(__file__).with_name("onetrainer_defaults.json").read_text())
-ABSENT_FILES = 2  # the two warnings about concepts.json and samples.json, which are not here
+# the two warnings about concepts.json and samples.json, which are not here
+ABSENT_FILES = 2
 
 
 def saved_config(**changes):

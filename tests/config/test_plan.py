@@ -86,7 +86,8 @@ def test_parameters_are_those_of_real_adapters_and_weights() -> None:
     def sizes(made: Plan) -> dict[str, int]:
         return {group.name: group.parameters for group in made.groups}
 
-    lora = sizes(plan({"other": 0.5}, layer_filter_preset="attn-only"))  # rank 16 on attention, as PEFT makes it
+    # rank 16 on attention, as PEFT makes it
+    lora = sizes(plan({"other": 0.5}, layer_filter_preset="attn-only"))
     assert (lora["double_block_0"], lora["single_block_0"], sum(lora.values())) == (786_432, 294_912, 26_148_864)
     weights = sizes(fine_tune({"other": 0.5}, layer_filter_preset="full"))
     assert (weights["double_block_0"], weights["single_block_0"]) == (339_831_296, 141_591_808)
@@ -128,7 +129,8 @@ def test_all_ones_cost_exactly_one() -> None:
 
 def test_full_size_memory_is_about_what_it_is() -> None:
     lora = plan().memory_bytes
-    assert lora.weights / GIB == pytest.approx(22.17, abs=0.5)  # bf16 weights and fp32 adapters
+    # bf16 weights and fp32 adapters
+    assert lora.weights / GIB == pytest.approx(22.17, abs=0.5)
     assert plan(transformer={"weight_dtype": "FLOAT_8"}).memory_bytes.weights / GIB == pytest.approx(11.1, abs=0.5)
     assert plan(transformer={"weight_dtype": "NFLOAT_4"}).memory_bytes.weights / GIB == pytest.approx(5.9, abs=0.5)
     assert lora.optimizer == 2 * lora.gradients  # two fp32 moments

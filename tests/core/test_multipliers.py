@@ -261,7 +261,8 @@ def test_shapes_give_valid_multipliers_and_touch_only_the_chosen(
     check_multipliers(only(start, chosen), FLUX1)
 
 
-NON_ZERO = st.floats(1e-100, 1.0)  # products and halves of these are still non-zero floats
+# products and halves of these are still non-zero floats
+NON_ZERO = st.floats(1e-100, 1.0)
 
 
 @settings(deadline=None)

@@ -89,7 +89,8 @@ def test_a_full_fine_tune_is_three_or_four_forwards_and_a_lora_two_or_three() ->
     names = trained(SPEC.layout.names, lora=True)
     for checkpointing, times in ((False, 2), (True, 3)):
         cost = step_flops(SPEC, names, Work(256, 64, rank=1, checkpointing=checkpointing))
-        assert cost / forward == pytest.approx(times, abs=0.15)  # attention pays twice in the backward
+        # attention pays twice in the backward
+        assert cost / forward == pytest.approx(times, abs=0.15)
 
 
 @settings(max_examples=50, deadline=None)

@@ -187,7 +187,8 @@ def test_a_stop_in_any_phase_loses_no_step(
     small.live(small.config(tmp_path / "run", **settings))
     assert [event["step"] for event in events(run, "step")] == list(range(1, 13))
     loading = [event["step"] for event in events(run, "phase") if event["name"] == "loading"]
-    assert loading[-1] == (done[-1] if done else 0)  # a run that goes on is never shown at step 0
+    # a run that goes on is never shown at step 0
+    assert loading[-1] == (done[-1] if done else 0)
 
 
 def test_a_stop_that_comes_during_the_save_of_a_step_is_obeyed_after_the_next(

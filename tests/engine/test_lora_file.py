@@ -183,7 +183,8 @@ def test_what_is_saved_is_what_is_read(tmp_path, file_format, scale):
     weights = random_weights(names, scale=scale)
     save_lora(tmp_path / "lora.safetensors", weights, file_format=file_format, dtype=torch.float32, metadata=HEADER)
     found = read_lora(tmp_path / "lora.safetensors")
-    if scale == 1 / 3 and file_format == "KOHYA_LORA":  # alpha is a float32: one rounding of the scale
+    # alpha is a float32: one rounding of the scale
+    if scale == 1 / 3 and file_format == "KOHYA_LORA":
         assert all(found[name].scale == pytest.approx(scale, rel=1e-7) for name in names)
         found = {name: LoraWeights(module.down, module.up, scale) for name, module in found.items()}
     assert_same_update(found, weights)

@@ -95,7 +95,8 @@ def test_the_bytes_of_state_are_those_that_are_allocated(name, options, dtype):
         optimizer.step()
     real = sum(value.nbytes for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor))
     stated = OPTIMIZERS[name].state_bytes_for(settings, dtype)
-    assert real / weight.numel() == pytest.approx(stated, abs=0.05)  # tables, and what is kept by rows and columns
+    # tables, and what is kept by rows and columns
+    assert real / weight.numel() == pytest.approx(stated, abs=0.05)
 
 
 def test_settings_reach_the_optimizer():

@@ -83,7 +83,8 @@ def test_zero_leaves_every_byte_of_a_block_unchanged(model):
 def test_frozen_blocks_do_not_count_in_clipping(model):
     toy.backward(model)
     everything = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-    groups = parameter_groups(model, learning_rate=1.0, multipliers={"other": 0.0})  # drops the gradients it had, too
+    # drops the gradients it had, too
+    groups = parameter_groups(model, learning_rate=1.0, multipliers={"other": 0.0})
     trained = nn.utils.get_total_norm([p.grad for group in groups for p in group["params"] if p.grad is not None])
     assert nn.utils.clip_grad_norm_(model.parameters(), 1e9) == trained < everything
 
@@ -160,7 +161,8 @@ def test_every_trainable_parameter_is_in_exactly_one_group_of_its_block(run, lor
     assert set(ids) == {id(p) for p in model.parameters() if p.requires_grad}
 
 
-@pytest.mark.filterwarnings("ignore:.FluxPosEmbed. is deprecated:FutureWarning")  # diffusers' Chroma warns of diffusers
+# diffusers' Chroma warns of diffusers
+@pytest.mark.filterwarnings("ignore:.FluxPosEmbed. is deprecated:FutureWarning")
 @pytest.mark.parametrize("make", [toy.flux2, toy.chroma])
 def test_flux2_and_chroma_have_the_same_block_names(make):
     model = make()
@@ -178,7 +180,8 @@ def blocks_of_groups(groups):
 
 
 def compiled(model):
-    return torch.compile(model, backend="eager")  # importing the default backend warns and takes seconds
+    # importing the default backend warns and takes seconds
+    return torch.compile(model, backend="eager")
 
 
 def compiled_blocks(model):

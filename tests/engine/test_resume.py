@@ -42,7 +42,8 @@ METHODS: dict[str, dict[str, Any]] = {
 GATING = ("ADAMW", "ADAMW_8BIT", "ADAFACTOR", "PRODIGY")
 CASES = [(method, (1, 5, 11)) for method in GATING] + [("SCHEDULE_FREE_ADAMW", (5,))]
 CASES += [(method, (5,)) for method in ("fine-tune in bf16", "LoRA in bf16")]
-ALIKE = ("ADAMW", "ADAFACTOR", "LION", "LION_8BIT", "SGD")  # they keep state by parameter only, or next to none
+# they keep state by parameter only, or next to none
+ALIKE = ("ADAMW", "ADAFACTOR", "LION", "LION_8BIT", "SGD")
 RAISED = [pytest.param(method, marks=[pytest.mark.soak] * (method in ALIKE)) for method in METHODS]
 SOAK = [pytest.param(method, tuple(range(1, STEPS)), marks=pytest.mark.soak) for method in METHODS]
 

@@ -3,7 +3,8 @@
 import torch
 from diffusers import ChromaTransformer2DModel, Flux2Transformer2DModel, FluxTransformer2DModel
 
-torch.set_num_threads(1)  # a toy step takes 11 ms on one thread, and seconds on two where others use the processor
+# a toy step takes 11 ms on one thread, and seconds on two where others use the processor
+torch.set_num_threads(1)
 
 LATENTS, TEXT, POOLED = 16, 24, 20
 _HEADS = {"num_attention_heads": 2, "attention_head_dim": 16}

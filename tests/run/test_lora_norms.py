@@ -84,7 +84,8 @@ def test_every_format_gives_tag_block_and_norm(tmp_path, tag, tensors, block, sc
     shapes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=5),
     alpha=st.floats(0.01, 100),
 )
-@example(shapes=[(9, 10, 18), (1, 1, 10)], alpha=1.0)  # a header of 640 bytes: the file begins like a pickle
+# a header of 640 bytes: the file begins like a pickle
+@example(shapes=[(9, 10, 18), (1, 1, 10)], alpha=1.0)
 def test_norm_of_a_block_is_that_of_all_its_products(tmp_path_factory, shapes, alpha):
     tensors, square = {}, 0.0
     for index, (rank, columns, rows) in enumerate(shapes):
@@ -152,7 +153,8 @@ def test_lokr_has_the_norm_of_its_kronecker_product(tmp_path, full):
             factors.append(left @ right)
     tensors[f"{module}.alpha"] = torch.tensor(6.0)
     report = report_of(tmp_path, tensors)
-    scale = 1.0 if full == "both" else 3.0  # LyCORIS: a full LoKr has no rank, and its alpha says nothing
+    # LyCORIS: a full LoKr has no rank, and its alpha says nothing
+    scale = 1.0 if full == "both" else 3.0
     assert (report.format, report.rank) == ("lycoris (LoKr)", None if full == "both" else 2)
     assert report.blocks["double_block_0"] == pytest.approx(scale * torch.kron(*factors).norm().item(), rel=1e-5)
 

@@ -114,7 +114,8 @@ def test_a_stop_command_is_obeyed_and_deleted(run: RunFolder, start: Start) -> N
     for _ in range(5):
         send_command(run, "stop")
     assert engine.wait() == 75
-    assert len(pending_commands(run)) < 5  # the first was taken; the others may come when nobody reads any more
+    # the first was taken; the others may come when nobody reads any more
+    assert len(pending_commands(run)) < 5
 
 
 def test_a_stop_left_from_an_earlier_life_is_not_obeyed(run: RunFolder, start: Start) -> None:

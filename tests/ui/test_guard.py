@@ -207,7 +207,8 @@ def test_a_link_from_another_site_shows_only_the_sign_in_page(guard: Guard, insi
     headers = [*sign_in(guard), *NAVIGATION.items()]
     answer = ask(guard, "/training", headers)
     assert answer.status == 401
-    assert 'content="0; url=/training"' in answer.body  # looked at again from our own page: then the cookie counts
+    # looked at again from our own page: then the cookie counts
+    assert 'content="0; url=/training"' in answer.body
     assert ask(guard, "/training", headers, method="POST", body=[b""]).status == 403
     assert inside.scopes == []
     assert ask(guard, "/training", [*sign_in(guard), ("sec-fetch-site", "same-origin")]).status == 200
@@ -443,5 +444,6 @@ def test_only_a_browser_that_goes_on_before_the_answer_is_no_fault(words: str, i
         raise RuntimeError(words)
 
     guard = Guard(fail, token=TOKEN, key=KEY, names=all_names("127.0.0.1", "127.0.0.1", 8080, ()))
-    with pytest.raises(RuntimeError, match=words) if is_a_fault else pytest.raises(IndexError):  # nothing was sent
+    # nothing was sent
+    with pytest.raises(RuntimeError, match=words) if is_a_fault else pytest.raises(IndexError):
         ask(guard, "/health")

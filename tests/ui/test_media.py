@@ -164,7 +164,8 @@ def test_only_safetensors_files_inside_are_given_out_whole(media: Media, root: P
         with pytest.raises(ConfigError):
             media.whole_file_url(refused)
     with pytest.raises(OSError, match="too long"):
-        media.whole_file_url(root / f"{'a' * 300}.safetensors")  # the Run tab takes it for a file that is not to be had
+        # the Run tab takes it for a file that is not to be had
+        media.whole_file_url(root / f"{'a' * 300}.safetensors")
     inside.unlink()
     assert media.whole_file(name) is None
     inside.symlink_to(outside)

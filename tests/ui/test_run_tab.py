@@ -458,7 +458,8 @@ def test_the_log_follows_until_it_is_told_not_to(made: Made, shown: Callable[...
 def test_what_a_run_says_is_shown_as_text(made: Made, shown: Callable[..., Page]) -> None:
     made.run.log_file.write_text(f"{HOSTILE}\n")
     page = shown(made.tell(Warned("x", HOSTILE), Failed(1, HOSTILE)))
-    expect(page.get_by_text(HOSTILE)).to_have_count(5)  # sentence, note, both logs, bottom bar
+    # sentence, note, both logs, bottom bar
+    expect(page.get_by_text(HOSTILE)).to_have_count(5)
     assert page.locator("[onerror]").count() == 0
 
 
@@ -468,7 +469,8 @@ def test_what_a_run_says_is_shown_as_text(made: Made, shown: Callable[..., Page]
 def test_earlier_runs_are_listed_shown_and_run_again(made: Made, runs: Path, shown: Callable[..., Page]) -> None:
     Made(runs / "older").train(10).tell(Stopped())
     Made(runs / "newer").train(30).tell(Finished([]))
-    for age, name in enumerate(("newer", "older"), 1):  # else all three may be of the same tick of the clock
+    # else all three may be of the same tick of the clock
+    for age, name in enumerate(("newer", "older"), 1):
         os.utime(runs / name / "events.jsonl", (time.time() - 60 * age,) * 2)
     page = shown(made.tell(Stopped()))
     rows = page.locator(".past-runs li")

@@ -777,7 +777,8 @@ def test_whatever_is_done_the_same_data_come_back_and_load_as_they_were_checked(
             except ConfigError:  # an entry that no list has
                 assert session.data is before
             for key, value in argument.items() if len(argument) == 1 and session.data is not before else ():
-                none = key == "concepts" and value is None  # OneTrainer's word for an empty list
+                # OneTrainer's word for an empty list
+                none = key == "concepts" and value is None
                 assert json.dumps(session.get(key)) == json.dumps([] if none else value)
         elif step == "remove":
             session.remove(argument)

@@ -187,7 +187,8 @@ def test_an_open_page_without_changes_says_that_the_server_is_gone_and_goes_on_w
     expect(lost).to_be_visible()
     again = start_app()
     assert urlsplit(again.url).netloc == urlsplit(app.url).netloc
-    page.wait_for_function("!window.earlier && window.did_handshake", timeout=60_000)  # it has loaded itself again
+    # it has loaded itself again
+    page.wait_for_function("!window.earlier && window.did_handshake", timeout=60_000)
     expect(lost).to_be_hidden()
     expect(page.get_by_role("banner")).to_contain_text("mine.json")
     expect(page.get_by_role("tab", name="Training")).to_have_attribute("aria-selected", "true")
@@ -308,7 +309,8 @@ def test_no_path_that_is_typed_leads_out_of_the_roots(app: App, open_page: OpenP
     links = ("link", "link/canary.json", "link/../link", "\0", f"{outside}\0", f"{outside}/canary.json\0.png")
     paths = dict.fromkeys([*corpus(outside / "canary.json"), *corpus(outside), *links, str(app.folder / "end")])
     place.evaluate(ENTER_EACH, [*paths])
-    expect(picker.get_by_role("button", name="last.json")).to_be_visible()  # so the server has heard of all of them
+    # so the server has heard of all of them
+    expect(picker.get_by_role("button", name="last.json")).to_be_visible()
     expect(picker.get_by_role("alert")).to_be_hidden()
     seen = page.evaluate("seen")
     assert "last.json" in seen

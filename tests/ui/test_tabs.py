@@ -320,7 +320,8 @@ def test_the_model_tab_tells_what_it_found(opened: Tab) -> None:
 def test_the_model_is_looked_at_again_when_one_comes_back(opened: Tab, tmp_path: Path) -> None:
     page = opened("/model", {"base_model_name": "black-forest-labs/FLUX.1-dev", "epochs": 0})
     check = card(page, "Check")
-    expect(check).to_contain_text("No login was found")  # told although the epochs are wrong
+    # told although the epochs are wrong
+    expect(check).to_contain_text("No login was found")
     (tmp_path / "hf").mkdir()
     (tmp_path / "hf" / "token").write_text("hf_x")
     page.get_by_role("tab", name="Data").click()
@@ -402,7 +403,8 @@ def test_of_a_folder_outside_the_roots_only_counts_are_told(opened: Tab, tmp_pat
         card(page, name).get_by_role("button", name="Images and captions").click()
     expect(card(page, "Concept 1")).to_contain_text("--root")
     expect(card(page, "Concept 2").locator(".thumbnail")).to_have_count(3)
-    expect(page.locator("button.thumbnail")).to_have_count(0)  # captions from file names are not edited
+    # captions from file names are not edited
+    expect(page.locator("button.thumbnail")).to_have_count(0)
 
 
 def test_a_caption_file_outside_the_roots_is_not_shown(opened: Tab, tmp_path: Path) -> None:

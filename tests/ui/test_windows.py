@@ -224,7 +224,8 @@ def test_closed_windows_leave_nothing_on_the_server(
                 open_window(page, opener)
             (dialog,) = (element for element in elements.values() if isinstance(element, ui.dialog))
             (hidden,) = (listener for listener in dialog._event_listeners.values() if listener.type == "hide")
-            dialog._handle_event({"listener_id": hidden.id, "args": None})  # as the browser tells once it is closed
+            # as the browser tells once it is closed
+            dialog._handle_event({"listener_id": hidden.id, "args": None})
         page.session.recheck()
         assert (len(elements), len(page.session.changed.callbacks)) == before
 

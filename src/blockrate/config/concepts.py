@@ -18,7 +18,8 @@ from blockrate.core.errors import ConfigError, FileError
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
 _NOT_READ = (".heic", ".heif", ".jxl", ".jp2", ".psd", ".tga", ".svg", ".exr", ".dng", ".cr2", ".nef")
 _MASKS = ("-masklabel.png", "-condlabel.png")  # OneTrainer's names
-_MOST_OTHERS = 10_000  # files without an image among them that are looked at before a start
+# files without an image among them that are looked at before a start
+_MOST_OTHERS = 10_000
 Read = Callable[[Path], tuple[str, ...]]
 
 
@@ -128,7 +129,8 @@ def open_file(path: Path) -> Iterator[BufferedReader]:
             yield file
     except FileError:
         raise
-    except Exception as error:  # a broken file makes Pillow raise anything from SyntaxError to struct.error
+    except Exception as error:
+        # a broken file makes Pillow raise anything from SyntaxError to struct.error
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise FileError(str(path), f"cannot be read: {reason}") from error
 

@@ -19,7 +19,8 @@ from blockrate.core.errors import ConfigError
 from blockrate.core.layer_filter import PRESETS
 from blockrate.core.multipliers import KEY
 
-_PICKLES = (".ckpt", ".pt", ".bin", ".pth")  # other programs choose how to read a file by its ending
+# other programs choose how to read a file by its ending
+_PICKLES = (".ckpt", ".pt", ".bin", ".pth")
 
 
 def together(where: str, errors: Sequence[ConfigError]) -> ConfigError:

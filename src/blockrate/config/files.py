@@ -17,11 +17,13 @@ from blockrate.config.onetrainer import Json, migrate, migrate_concepts, take_un
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 
-LISTS = {  # lists that may lie in a file of their own: the setting that names it, and OneTrainer's usual name
+# lists that may lie in a file of their own: the setting that names it, and OneTrainer's usual name
+LISTS = {
     "concepts": ("concept_file_name", "training_concepts/concepts.json"),
     "samples": ("sample_definition_file_name", "training_samples/samples.json"),
 }
-FINE_TUNE_DEFAULTS = {"output_model_format": "DIFFUSERS", "output_model_destination": "models/model"}  # a folder
+# a folder
+FINE_TUNE_DEFAULTS = {"output_model_format": "DIFFUSERS", "output_model_destination": "models/model"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Findings:
     config: TrainConfig | None
     errors: list[ConfigError]
     warnings: list[str]
-    lists: Json  # concepts and samples that were left to files of their own, or to nobody
+    # concepts and samples that were left to files of their own, or to nobody
+    lists: Json
 
 
 def load_config(path: Path | str, *, overrides: Sequence[str] = (), ignore_unsupported: bool = False) -> LoadedConfig:
@@ -112,7 +115,8 @@ def read_json(path: Path) -> Any:
     except json.JSONDecodeError as error:
         problem = f"is not valid JSON, line {error.lineno} column {error.colno}: {error.msg}"
         raise ConfigError(str(path), problem, "Correct it there or just before.") from error
-    except ValueError as error:  # a key twice, a number of thousands of digits, a path that cannot be
+    except ValueError as error:
+        # a key twice, a number of thousands of digits, a path that cannot be
         raise ConfigError(str(path), f"is not right: {error}", "Correct it.") from error
 
 
@@ -216,12 +220,14 @@ def _read_lists(data: Json) -> tuple[list[str], list[ConfigError]]:
     warnings, errors = [], []
     for key, (file_key, usual) in LISTS.items():
         name = data.get(file_key)
-        if data.get(key) is None:  # OneTrainer writes null where the list lies in a file of its own
+        # OneTrainer writes null where the list lies in a file of its own
+        if data.get(key) is None:
             data.pop(key, None)
         if data.get(key) or not isinstance(name, str) or not name:
             continue
         name = expanduser(name)
-        if name == usual and not Path(name).exists():  # every saved OneTrainer config names it
+        # every saved OneTrainer config names it
+        if name == usual and not Path(name).exists():
             warnings.append(f"{file_key}: there is no {name} here, so there are no {key}")
             continue
         try:

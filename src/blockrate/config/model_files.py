@@ -31,7 +31,8 @@ PARTS = {
 _LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 _BFL_WIDTH = 3072  # diffusers' converter of BFL names is fixed to it
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.")
-_PROGRAMS = (".ckpt", ".pt", ".pth", ".bin", ".pkl")  # pickles: reading them can run programs
+# pickles: reading them can run programs
+_PROGRAMS = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _SCALES = re.compile(r"(scale_weight|weight_scale(_2)?|scaled_fp8|comfy_quant|scale_input|input_scale)$")
 _NORM = "transformer_blocks.0.attn.norm_q"  # as long as a head
 _BFL = {members[0]: f"{name}.weight" for name, members in bfl_modules(BlockLayout(0, 0)).items()}

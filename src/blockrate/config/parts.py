@@ -10,7 +10,8 @@ Flag = Annotated[bool, Strict()]
 Whole = Annotated[int, Strict()]
 Real = Annotated[float, Strict()]
 Fraction = Annotated[float, Strict(), Field(ge=0.0, le=1.0)]
-Place = Annotated[str, AfterValidator(expanduser)]  # no shell reads a config, so ~ would be a folder of that name
+# no shell reads a config, so ~ would be a folder of that name
+Place = Annotated[str, AfterValidator(expanduser)]
 Pixels = Annotated[int, Strict(), Field(ge=16, le=8192, multiple_of=16)]
 TimeUnit = Literal["NEVER", "EPOCH", "STEP", "SECOND", "MINUTE", "HOUR", "ALWAYS"]
 Precision = Literal["FLOAT_32", "BFLOAT_16", "FLOAT_16"]

@@ -159,7 +159,8 @@ def _cost_warnings(
     inside, work = [name for name, module in trained.items() if module.block], _work(config)
     if is_used(multipliers) and len(inside) < len(trained):
         ratio = step_flops(spec, trained, work) / step_flops(spec, inside, work)
-        if ratio > 1.03:  # weights outside blocks cost next to nothing themselves: the chain of gradients got longer
+        # weights outside blocks cost next to nothing themselves: the chain of gradients got longer
+        if ratio > 1.03:
             yield f"Training other sends gradients through the frozen early blocks: {ratio:.2f} times the step."
     rounding = OPTIMIZERS[config.optimizer.optimizer].values(config.optimizer).get("stochastic_rounding")
     if config.trained_dtype() == "BFLOAT_16" and not rounding:

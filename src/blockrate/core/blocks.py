@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-OTHER = "other"  # the group of everything that lies in no block: embedders, final norm, output projection
+# the group of everything that lies in no block: embedders, final norm, output projection
+OTHER = "other"
 
 _WRAPPERS = {"_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"}
 _UNDERSCORE_PREFIX = re.compile(r"^(?:lora_unet_|lora_transformer_|lycoris_|lora_prior_unet_|oft_unet_)")

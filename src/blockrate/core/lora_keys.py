@@ -11,7 +11,8 @@ from blockrate.core.errors import FileError
 
 _FACTORS = "|".join(
     rf"(?P<{role}>(?:lora_{letter}|lora_{role}|lora\.{role}|lora_linear_layer\.{role}"
-    rf"|(?:(?<=_lora\.)|(?<=_lora[12]\.)){role})(?:\.default)?\.weight)"  # the last one is XLabs
+    # the last one is XLabs
+    rf"|(?:(?<=_lora\.)|(?<=_lora[12]\.)){role})(?:\.default)?\.weight)"
     for role, letter in (("down", "A"), ("up", "B"))
 )
 _KEY = re.compile(
@@ -57,7 +58,8 @@ def adapter_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
     """Return alpha / rank of a diffusers module by an ``adapter_config``, 1.0 when that is empty."""
     alpha = config.get("lora_alpha", config.get("alpha", rank))
     for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):  # PEFT's rule; the first that fits counts
+        # PEFT's rule; the first that fits counts
+        if re.match(rf"(.*\.)?({pattern})$", module):
             alpha = value
             break
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)

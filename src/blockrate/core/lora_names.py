@@ -7,7 +7,8 @@ diffusers modules, stacked in the order that ``flux1.json`` gives.
 from blockrate.core.blocks import BlockLayout, block_path, split_block
 from blockrate.core.families import FLUX1
 
-SWAPPED_HALVES = "norm_out.linear"  # diffusers keeps (scale, shift) where BFL keeps (shift, scale): swap the two halves
+# diffusers keeps (scale, shift) where BFL keeps (shift, scale): swap the two halves
+SWAPPED_HALVES = "norm_out.linear"
 
 
 def bfl_modules(layout: BlockLayout, *, other: bool = True) -> dict[str, tuple[str, ...]]:

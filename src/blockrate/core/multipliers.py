@@ -11,9 +11,11 @@ from blockrate.core.blocks import OTHER, BlockLayout, block_of, split_block
 from blockrate.core.errors import ConfigError
 
 KEY = "block_learning_rate_multiplier"
-SMALLEST = 1e-4  # what a non-zero multiplier never falls below: 0.8 ** 37 rounded to two decimals froze a block
+# what a non-zero multiplier never falls below: 0.8 ** 37 rounded to two decimals froze a block
+SMALLEST = 1e-4
 _KINDS = ("double", "single")
-_STEPS = {"": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}  # of a kind's blocks; no word: all
+# of a kind's blocks; no word: all
+_STEPS = {"": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
 Rates = Mapping[str, float]
 Blocks = Sequence[str]
 
@@ -98,7 +100,8 @@ def layer_wise_decay(
 
     ``factor``: 0 to 1. ``reverse`` starts from the first one. ``each_bank`` starts anew for the single blocks.
     """
-    factor = max(factor, SMALLEST) if factor > 0 else 0.0  # a float cannot hold high powers of less
+    # a float cannot hold high powers of less
+    factor = max(factor, SMALLEST) if factor > 0 else 0.0
     return _drawn(
         values, chosen, lambda position, count: factor ** (position if reverse else count - 1 - position), each_bank
     )
@@ -136,7 +139,8 @@ def _drawn(
 
 
 def _between(start: float, end: float, way: float) -> float:
-    return start * (1.0 - way) + end * way  # exact at both ends, unlike start + (end - start) * way
+    # exact at both ends, unlike start + (end - start) * way
+    return start * (1.0 - way) + end * way
 
 
 def model_order(name: str) -> tuple[int, int]:

@@ -23,6 +23,7 @@ def timestep_at(
     """
     if distribution == "LOGIT_NORMAL":
         normal = bias + (weight + 1.0) * _NORMAL.inv_cdf(share)
-        share = 0.5 + 0.5 * math.tanh(0.5 * normal)  # the sigmoid, without the overflow of exp
+        # the sigmoid, without the overflow of exp
+        share = 0.5 + 0.5 * math.tanh(0.5 * normal)
     timestep = low + (high - low) * share
     return shift * timestep / (1.0 + (shift - 1.0) * timestep)

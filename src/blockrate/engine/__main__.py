@@ -69,7 +69,8 @@ def _train(run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
     from blockrate.config.files import load_config
 
     config = load_config(run.config_file).config
-    if not config.compile:  # bitsandbytes' decorators import the whole compiler otherwise: 0.8 s
+    # bitsandbytes' decorators import the whole compiler otherwise: 0.8 s
+    if not config.compile:
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     gc.disable()  # looking through what the imports make, which all stays, takes 0.9 s
     from blockrate.engine.train import train  # seconds: torch, diffusers

@@ -24,7 +24,8 @@ from blockrate.engine.trainee import Trainee
 from blockrate.run.checkpoints import STATE, checkpoint_name
 from blockrate.run.durable import atomic_write, check_space, commit_folder, disk_errors, temporary_beside
 
-_SEPARATOR = "::"  # between a parameter's name and the name of its state; in no parameter's name
+# between a parameter's name and the name of its state; in no parameter's name
+_SEPARATOR = "::"
 
 
 def save_checkpoint(
@@ -90,7 +91,8 @@ def restore_optimizer(trainee: Trainee, moments: Mapping[str, Tensor], facts: Ma
     for name, parameter in trainee.trained.items():
         if name in states:
             trainee.optimizer.state[parameter] = states[name]
-    fresh = [name for name in trainee.trained if name not in states and states]  # SGD has no state at all
+    # SGD has no state at all
+    fresh = [name for name in trainee.trained if name not in states and states]
     for group in trainee.optimizer.param_groups:
         group.update(_group_values(trainee, group, facts, fresh))
     return fresh
@@ -112,7 +114,8 @@ def settle(trainee: Trainee, moments: Mapping[str, Tensor], names: Iterable[str]
     for name in names:
         if (ahead := moments.get(f"{name}{_SEPARATOR}z")) is not None:
             parameter = trainee.learned()[name]
-            parameter.lerp_(ahead.to(parameter), 1 - 1 / beta)  # whose type may have changed with the moments
+            # whose type may have changed with the moments
+            parameter.lerp_(ahead.to(parameter), 1 - 1 / beta)
 
 
 def _moments(trainee: Trainee) -> dict[str, Tensor]:

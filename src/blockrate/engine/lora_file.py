@@ -170,7 +170,8 @@ def _unfused(members: Sequence[str], fused: LoraWeights) -> dict[str, LoraWeight
     rows = fused.up.split([unit * _rows(name) for name in members])  # type: ignore[no-untyped-call]
     ups = dict(zip(members, rows, strict=True))
     learned = [name for name in members if ups[name].any()]
-    for owners in (list(members), learned):  # all of them, or some were never trained and have zero rows
+    # all of them, or some were never trained and have zero rows
+    for owners in (list(members), learned):
         if parts := _diagonal(owners, ups, fused):
             return parts
     return {name: replace(fused, up=ups[name].clone()) for name in learned or members}

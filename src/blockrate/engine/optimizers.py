@@ -25,7 +25,8 @@ def make_optimizer(groups: Groups, settings: OptimizerSettings, *, seed: int) ->
     the optimizer refuses.
     """
     row = OPTIMIZERS[settings.optimizer]
-    copies = [{**group, "initial_lr": group["lr"]} for group in groups]  # torch writes its defaults into them
+    # torch writes its defaults into them
+    copies = [{**group, "initial_lr": group["lr"]} for group in groups]
     try:
         optimizer = _MAKERS[row.name](copies, row.values(settings), seed)
     except ImportError as error:
@@ -134,7 +135,8 @@ def _plain(values: Values) -> dict[str, Any]:
 
 def _adafactor_options(values: Values) -> dict[str, Any]:
     rest = {name: value for name, value in values.items() if name not in ("eps", "eps2")}
-    return {**rest, "eps": (values["eps"], values["eps2"]), "lr": None}  # a rate here forbids relative_step
+    # a rate here forbids relative_step
+    return {**rest, "eps": (values["eps"], values["eps2"]), "lr": None}
 
 
 def _came_options(values: Values) -> dict[str, Any]:

@@ -71,7 +71,8 @@ class Outputs:
             self._sample(step)
         if self._export_due(step, epoch) or "save" in commands:
             self._export(export_name(self.destination, step, prefix=self.config.save_filename_prefix), step)
-        stopping = self.stop.requested  # one look, or a stop that comes during the save would end the run without it
+        # one look, or a stop that comes during the save would end the run without it
+        stopping = self.stop.requested
         if self._backup_due(step, epoch) or "save" in commands or stopping:
             self._checkpoint(step)
         if stopping:

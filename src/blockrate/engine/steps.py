@@ -20,7 +20,8 @@ from blockrate.engine.telemetry import BlockTelemetry
 from blockrate.engine.trainee import Trainee
 from blockrate.run.events import Blocks, Skipped
 
-VALIDATION = -1  # stands for the step in the draws of validation noise: the same every time
+# stands for the step in the draws of validation noise: the same every time
+VALIDATION = -1
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def take_step(
     loss = _gradients(trainee, batches, config, step)
     parameters = trainee.parameters_with_gradient()
     norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    loss_value, norm_value = torch.stack((loss, norm)).tolist()  # the one wait for the device
+    # the one wait for the device
+    loss_value, norm_value = torch.stack((loss, norm)).tolist()
     if not math.isfinite(loss_value + norm_value):
         skipped = Skipped(
             "loss or gradient is not a number", [file for batch in batches for file in batch.files], trainee.bad_block()

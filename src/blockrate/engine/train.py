@@ -39,7 +39,8 @@ def train(config: TrainConfig, run: RunFolder, log: EventLog, stop: StopFlag) ->
         resume = find_resume(config, run, log)
         log.step = resume.step
         if not resume.checkpoint:
-            lora_to_start_from(config)  # what is wrong with it is said now, not after the encoding
+            # what is wrong with it is said now, not after the encoding
+            lora_to_start_from(config)
         data = prepare_data(config, device, log, stop, check=resume.check_data)
         if config.only_cache:
             return []
@@ -121,7 +122,8 @@ def _reproducible(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without it
+    # cuBLAS refuses to be deterministic without it
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     try:
         yield

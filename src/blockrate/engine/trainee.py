@@ -32,7 +32,8 @@ class Trainee:
     optimizer: torch.optim.Optimizer
     trained: dict[str, nn.Parameter]
     blocks: dict[str, str]  # block, or other, of each trained parameter by its name
-    kept: dict[str, nn.Parameter]  # learned earlier and frozen now: applied, and in every checkpoint and export
+    # learned earlier and frozen now: applied, and in every checkpoint and export
+    kept: dict[str, nn.Parameter]
     ema: Ema | None
 
     def learned(self) -> dict[str, nn.Parameter]:
@@ -61,7 +62,8 @@ class Trainee:
         At the end every bit is as it was, so that a run does not depend on when it saves and samples.
         """
         training, exact = self.transformer.training, {}
-        if hasattr(self.optimizer, "eval"):  # schedule-free ones compute their way there and back, and round
+        # schedule-free ones compute their way there and back, and round
+        if hasattr(self.optimizer, "eval"):
             exact = {name: parameter.detach().to("cpu", copy=True) for name, parameter in self.trained.items()}
         optimizers.evaluation_mode(self.optimizer)
         self.transformer.eval()

@@ -174,7 +174,8 @@ def disk_errors(path: Path, temporary: Path | None = None, *, need: int = 0, ver
 def disk_error(error: Exception) -> OSError | None:
     """The system's error that ``error`` is, or tells of in the words of Rust (safetensors); None if it is another."""
     if number := re.search(r"\(os error (\d+)\)", str(error)):
-        return OSError(int(number[1]), os.strerror(int(number[1])), None, int(number[1]))  # the last: Windows' own
+        # the last: Windows' own
+        return OSError(int(number[1]), os.strerror(int(number[1])), None, int(number[1]))
     return error if isinstance(error, OSError) else None
 
 
@@ -199,7 +200,8 @@ def _discard(leftover: Path) -> None:
 
 
 def _rename(source: Path, target: Path) -> None:
-    for _ in range(10 if _WINDOWS else 0):  # a virus scanner or an indexer holds the file for a moment
+    # a virus scanner or an indexer holds the file for a moment
+    for _ in range(10 if _WINDOWS else 0):
         with suppress(PermissionError):
             return _replace(source, target)
         time.sleep(0.05)
@@ -217,7 +219,8 @@ def _write_file(path: Path, content: bytes, mode: int = 0o666) -> None:
 
 
 def _sync(path: Path) -> None:
-    descriptor = _open(path, os.O_RDWR if _WINDOWS else os.O_RDONLY)  # Windows syncs writable handles only
+    # Windows syncs writable handles only
+    descriptor = _open(path, os.O_RDWR if _WINDOWS else os.O_RDONLY)
     try:
         _fsync(descriptor)
     finally:

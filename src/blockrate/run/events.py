@@ -139,7 +139,8 @@ class EventLog:
         row = {"type": type(event).__name__.lower(), "time": time.time(), "step": step, **asdict(event)}
         line = json.dumps(_plain(row), allow_nan=False).encode() + b"\n"
         with self._lock, suppress(OSError):
-            data, self._torn = b"\n" * self._torn + line, True  # torn, should the write fail half way
+            # torn, should the write fail half way
+            data, self._torn = b"\n" * self._torn + line, True
             with self._path.open("ab", buffering=0) as stream:
                 self._torn = stream.write(data) != len(data)
 
@@ -164,7 +165,8 @@ def read_events(path: Path, offset: int = 0, *, most: int = -1) -> tuple[list[di
 def last_event(path: Path) -> dict[str, Any]:
     """The newest event, empty if there is none; reads the end of the file only."""
     try:
-        start = max(0, path.stat().st_size - 2**18)  # an event with 57 rates is some 6 KiB
+        # an event with 57 rates is some 6 KiB
+        start = max(0, path.stat().st_size - 2**18)
     except OSError:
         return {}
     return (read_events(path, start)[0] or [{}])[-1]

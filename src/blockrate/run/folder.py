@@ -23,7 +23,8 @@ _FILES = ("config.json", "options.json", "heartbeat.json", "who.json", "events.j
 _FOLDERS = ("commands", "checkpoints", "samples", "tensorboard")
 
 
-class StopRequested(BaseException):  # nothing is wrong, so that no ``except Exception`` of a library takes it
+# nothing is wrong, so that no ``except Exception`` of a library takes it
+class StopRequested(BaseException):
     """Raised where a run obeys the request to stop."""
 
 
@@ -69,7 +70,8 @@ def lock(run: RunFolder, *, sign: bool = True) -> Iterator[None]:
     ``sign``: leave our name there, as an engine does.
     """
     try:
-        held = FileLock(run.lock_file).acquire(timeout=1)  # outwaits the glances of is_alive
+        # outwaits the glances of is_alive
+        held = FileLock(run.lock_file).acquire(timeout=1)
     except Timeout:
         who = read_json(run.who_file)
         raise ConfigError(
@@ -148,6 +150,7 @@ def _identity() -> dict[str, object]:
 
 def _replace(file: Path, content: dict[str, object]) -> None:
     temporary = temporary_beside(file)
-    with suppress(OSError):  # on Windows a reader may be in the way: the next one gets through
+    # on Windows a reader may be in the way: the next one gets through
+    with suppress(OSError):
         temporary.write_text(json.dumps(content), encoding="utf-8")
         os.replace(temporary, file)

@@ -78,7 +78,8 @@ def _squares_and_ranks(
     ranks: Counter[int] = Counter()
     for module, keys in parts.items():
         roles = {role: read(key) for role, key in keys.items()}
-        with np.errstate(all="ignore"):  # what overflows or is not a number is told with its block
+        # what overflows or is not a number is told with its block
+        with np.errstate(all="ignore"):
             square, rank = _square_and_rank(path, module, roles)
         block = block_of(module) or OTHER
         squares[block] = squares.get(block, 0.0) + square * _scale(roles, config, module, rank) ** 2
@@ -94,7 +95,8 @@ def _square_and_rank(path: Path, module: str, roles: Roles) -> tuple[float, int 
         return _hadamard_square(*(roles[f"hada_{part}"] for part in ("w1_a", "w1_b", "w2_a", "w2_b")))
     if any(role.startswith("lokr_w") for role in roles) and "lokr_t2" not in roles:
         (first, rank), (second, other_rank) = (_kronecker_factor(roles, f"lokr_{part}") for part in ("w1", "w2"))
-        return first * second, rank or other_rank  # the norm of a Kronecker product is the product of the norms
+        # the norm of a Kronecker product is the product of the norms
+        return first * second, rank or other_rank
     if "diff" in roles:
         return _sum(roles["diff"].astype(np.float64) ** 2), None
     if not roles.keys() - {"bias", "dora"}:
@@ -107,7 +109,8 @@ def _product_square(up: Matrix, down: Matrix) -> float:
     """Return ``||up @ down||^2`` as the trace of two Gram matrices of rank x rank: the product itself may be 350 MB."""
     if up.shape[1] != down.shape[0]:  # numpy would stretch a rank of 1
         raise ValueError(f"ranks {up.shape[1]} and {down.shape[0]}")
-    return max(_sum((up.T @ up).astype(np.float64) * (down @ down.T)), 0.0)  # in this order nan stays nan
+    # in this order nan stays nan
+    return max(_sum((up.T @ up).astype(np.float64) * (down @ down.T)), 0.0)
 
 
 def _hadamard_square(w1_a: Matrix, w1_b: Matrix, w2_a: Matrix, w2_b: Matrix) -> tuple[float, int]:

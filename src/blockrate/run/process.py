@@ -58,7 +58,8 @@ def engine_command(run: Path) -> list[str]:
 
 def start_engine(run: RunFolder) -> subprocess.Popen[Any]:
     """Start the engine so that neither Ctrl-C nor the end of the terminal or of this process reaches it."""
-    pending_commands(run)  # a stop that an earlier run did not live to obey must not end this one
+    # a stop that an earlier run did not live to obey must not end this one
+    pending_commands(run)
     try:
         log = run.log_file.open("ab")
     except OSError as error:
@@ -80,7 +81,8 @@ def stop_engine(run: RunFolder, *, at_once: bool = False) -> None:
     with suppress(psutil.Error):
         if (os.name != "nt" or at_once) and (process := _engine_process(run)):
             return process.terminate() if os.name == "nt" else process.send_signal(signal.SIGINT)
-    return send_command(run, "stop")  # where no signal reaches it: Windows, another host, an engine just starting
+    # where no signal reaches it: Windows, another host, an engine just starting
+    return send_command(run, "stop")
 
 
 def kill_engine(run: RunFolder) -> None:
@@ -100,12 +102,14 @@ def _engine_process(run: RunFolder) -> psutil.Process | None:
     if not is_alive(run) or who.get("host") != socket.gethostname():
         return None
     process = psutil.Process(who["pid"])
-    return process if process.create_time() == who["create_time"] else None  # else somebody else has that number
+    # else somebody else has that number
+    return process if process.create_time() == who["create_time"] else None
 
 
 def run_state(run: RunFolder) -> RunState:
     """What the run is doing, from its lock, its heartbeat and its last event, never from a stored word."""
-    started = run.who_file.exists()  # looked at first: an engine may take the lock while we look
+    # looked at first: an engine may take the lock while we look
+    started = run.who_file.exists()
     if is_alive(run):
         return _live_state(run)
     event = last_event(run.events_file)

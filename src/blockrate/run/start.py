@@ -39,7 +39,8 @@ def prepare(
     make_folder(run.path)
     with lock(run, sign=False):
         finished = last_event(run.events_file)
-        checkpoint = newest_valid(run.checkpoints, say, contents=False)  # the engine reads every byte
+        # the engine reads every byte
+        checkpoint = newest_valid(run.checkpoints, say, contents=False)
         if finished.get("type") == "finished":
             before = load_config(run.config_file, ignore_unsupported=True).config
             check_changes(before, config, reset=reset_optimizer)

@@ -67,7 +67,8 @@ def serve(
         window = _open_window(url + token, server) if native else None
         if browser and not native and _has_display():
             Thread(target=webbrowser.open, args=(url + guard.ticket(),), daemon=True).start()
-        with suppress(KeyboardInterrupt):  # uvicorn has ended by then, and hands the signal on
+        # uvicorn has ended by then, and hands the signal on
+        with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
         if window:
             window.terminate()
@@ -102,7 +103,8 @@ def make_app(session: Session, watch: Watch, media: Media, preferences: Preferen
         title="blockrate",
         language="en-US",
         favicon=_STATIC / "icon.svg",
-        tailwind=False,  # it costs a third of the time to the first page, and our style is our own
+        # it costs a third of the time to the first page, and our style is our own
+        tailwind=False,
         binding_refresh_interval=None,
         reconnect_timeout=120,
         show_welcome_message=False,
@@ -177,7 +179,8 @@ def _open_window(url: str, server: uvicorn.Server) -> subprocess.Popen[str]:
     window = subprocess.Popen([sys.executable, "-c", _WINDOW], stdin=subprocess.PIPE, text=True, start_new_session=True)
 
     def wait() -> None:
-        window.communicate(url + "\n")  # not by the command line, which every user of the machine can see
+        # not by the command line, which every user of the machine can see
+        window.communicate(url + "\n")
         server.should_exit = True
 
     Thread(target=wait, daemon=True).start()

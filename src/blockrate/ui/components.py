@@ -53,7 +53,8 @@ def watched(event: Event[[]], refresh: Callable[[], object]) -> None:
         else:
             refresh()
 
-    event.subscribe(update, unsubscribe_on_delete=False)  # which would keep every closed window until the page ends
+    # which would keep every closed window until the page ends
+    event.subscribe(update, unsubscribe_on_delete=False)
     refresh()
 
 
@@ -146,7 +147,8 @@ def _text_control(source: Source, path: str, kind: FieldType, name: str) -> Elem
 
     def show() -> None:
         value = source.get(path)
-        if shown != [_key(value)]:  # else the user's own spelling stays, and so does what is being typed
+        # else the user's own spelling stays, and so does what is being typed
+        if shown != [_key(value)]:
             shown[:] = [_key(value)]
             control.set_value(as_text(value))
 

@@ -84,7 +84,8 @@ class Guard:
         try:
             await self.app({**scope, "headers": headers}, read, send_safely)
         except RuntimeError as error:
-            if str(error) != "No response returned.":  # Starlette's word for a browser that has gone on meanwhile
+            # Starlette's word for a browser that has gone on meanwhile
+            if str(error) != "No response returned.":
                 raise
 
     def _refusal(self, request: HTTPConnection) -> Response | None:
@@ -139,7 +140,8 @@ class Guard:
         headers["X-Content-Type-Options"], headers["X-Frame-Options"] = "nosniff", "DENY"
         headers["Referrer-Policy"], headers["Cross-Origin-Resource-Policy"] = "no-referrer", "same-origin"
         headers["Content-Security-Policy"] = _CONTENT.format(host=host if host in self._names.hosts else "")
-        if message["status"] != 200 or not request.scope["path"].startswith("/_nicegui/"):  # parts of pages may be kept
+        # parts of pages may be kept
+        if message["status"] != 200 or not request.scope["path"].startswith("/_nicegui/"):
             headers["Cache-Control"] = "no-store"
 
 

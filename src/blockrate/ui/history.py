@@ -10,7 +10,8 @@ from blockrate.core.blocks import OTHER
 from blockrate.core.multipliers import model_order
 
 MOST_POINTS, MOST_COLUMNS = 1000, 200
-_RECENT, _FEWEST = 50, 10  # steps that tell how long one takes; fewer than the second tell nothing
+# steps that tell how long one takes; fewer than the second tell nothing
+_RECENT, _FEWEST = 50, 10
 _MOST_SAMPLES, _MOST_SAVED, _MOST_WARNINGS = 500, 100, 50
 Json = Mapping[str, Any]
 Row = dict[str, float | None]
@@ -23,7 +24,8 @@ class Series:
     most: int
     steps: list[int] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
-    revision: int = 0  # changes when earlier rows changed, so that nothing can just be added to a drawing
+    # changes when earlier rows changed, so that nothing can just be added to a drawing
+    revision: int = 0
     _stride: int = 1
     _pending: list[Row] = field(default_factory=list)
 
@@ -62,7 +64,8 @@ class History:
         self.checkpoint = ""  # the newest
         self.outputs: list[str] = []
         self.warnings: list[str] = []
-        self.rates: Json = {}  # the newest of each group and block, read from the optimizer
+        # the newest of each group and block, read from the optimizer
+        self.rates: Json = {}
         self.phase, self.done, self.total = "", 0, 0
         self.step, self.total_steps = 0, 0
         self.loss: float | None = None
@@ -131,7 +134,8 @@ class History:
     def _on_sampled(self, event: Json) -> None:
         self.samples[self.step] = [str(file) for file in event.get("files") or []]
         if len(self.samples) > _MOST_SAMPLES:
-            del self.samples[sorted(self.samples)[1]]  # the first stays, to compare with
+            # the first stays, to compare with
+            del self.samples[sorted(self.samples)[1]]
 
     def _on_saved(self, event: Json) -> None:
         path = str(event.get("path"))

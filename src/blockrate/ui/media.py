@@ -22,11 +22,13 @@ from blockrate.core.errors import ConfigError, FileError
 
 # Never every format Pillow knows: EPS starts Ghostscript, PSD had a write out of bounds (CVE-2026-25990).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
-_FILES = 8192  # ids that are known at one time; the one given out longest ago goes first
+# ids that are known at one time; the one given out longest ago goes first
+_FILES = 8192
 _WHOLE = -1  # instead of a size: the file as it is
 _ENTRIES = 5000  # of one folder
 Picture = tuple[bytes, str]  # as it is sent, and its media type
-_decoders = BoundedSemaphore(2)  # a large picture fills a few hundred megabytes while it is made small
+# a large picture fills a few hundred megabytes while it is made small
+_decoders = BoundedSemaphore(2)
 
 
 class Media:
@@ -96,7 +98,8 @@ class Media:
     def _known(self, name: str) -> tuple[Path | None, int | None]:
         path, size = self._files.get(name, (None, None))
         with suppress(ConfigError):
-            if path and self.resolve_inside(path) == path:  # else a folder on the way is a link now
+            # else a folder on the way is a link now
+            if path and self.resolve_inside(path) == path:
                 return path, size
         return None, None
 
@@ -122,7 +125,8 @@ def _picture(path: Path, size: int | None, modified: int) -> Picture:
     with _decoders, open_file(path) as file, Image.open(file, formats=FORMATS) as image:
         image.draft("RGB", (size or image.width, size or image.height))
         upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):  # 16 bits; convert would make most of them white
+        # 16 bits; convert would make most of them white
+        if upright.mode.startswith("I"):
             upright = upright.point(lambda value: value * (1 / 257))
         upright.thumbnail((size or upright.width, size or upright.height), reducing_gap=2.0)
         kind = "PNG" if upright.has_transparency_data or not size else "JPEG"

@@ -32,7 +32,8 @@ class Feed:
 
     def __init__(self, chart: Element, changed: Event[[]], refresh: Callable[["Feed"], object]) -> None:
         self._chart, self._ready = chart, False
-        self._has: dict[str, tuple[tuple[object, ...], int]] = {}  # by name: which series, how much of it
+        # by name: which series, how much of it
+        self._has: dict[str, tuple[tuple[object, ...], int]] = {}
 
         def begin() -> None:
             self._ready, self._has = True, {}

@@ -39,7 +39,8 @@ class _Document:
     digest: str = ""  # of the file then
     foreign: bool = False  # OneTrainer's or of older names: copied before it is written
     notes: tuple[str, ...] = ()
-    aside: Json = field(default_factory=dict)  # what pages remember of it that is in no config
+    # what pages remember of it that is in no config
+    aside: Json = field(default_factory=dict)
 
     @property
     def dirty(self) -> bool:
@@ -203,7 +204,8 @@ class Session:
         digest = hashlib.sha256(content).hexdigest()
         saved, replaced = _canonical(self.data), _Document({}, path=str(target)).draft
         with self._writing, suppress(OSError):
-            (self._drafts / replaced).unlink()  # what a crash left of a file that is written over
+            # what a crash left of a file that is written over
+            (self._drafts / replaced).unlink()
         self._become(_Document(self.data, target.name, str(target), saved, digest, aside=document.aside))
         self._preferences.used(target)
 
@@ -238,7 +240,8 @@ class Session:
 
     def _keep_soon(self) -> None:
         self._timer.cancel()
-        self._timer = threading.Timer(_PAUSE, self.keep)  # of its own thread: the program waits for it at its end
+        # of its own thread: the program waits for it at its end
+        self._timer = threading.Timer(_PAUSE, self.keep)
         self._timer.start()
 
     @staticmethod

@@ -47,7 +47,8 @@ async def start(page: Page) -> None:
         return show_problems(page)
     try:
         await _start_or_ask(page)
-    except (BlockrateError, OSError) as error:  # the disk's refusal, which no other way on can help
+    except (BlockrateError, OSError) as error:
+        # the disk's refusal, which no other way on can help
         page.tell(str(error), kind="error")
 
 

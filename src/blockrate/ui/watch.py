@@ -126,7 +126,8 @@ class Watch:
         if self.run and self.state.name in ("Preparing", "Running"):
             try:
                 send_command(self.run, "stop")
-            except WriteError:  # a full disk is a reason to stop, so it must be possible then
+            except WriteError:
+                # a full disk is a reason to stop, so it must be possible then
                 stop_engine(self.run)
             self._stop_asked = time.monotonic()
             self.state = RunState("Stopping", _STOPPING, self.state.phase, self.state.step)
@@ -150,7 +151,8 @@ class Watch:
         while True:
             behind = False
             try:
-                with suppress(OSError):  # the folder of the run may be on a drive that comes back
+                # the folder of the run may be on a drive that comes back
+                with suppress(OSError):
                     behind = await self.look()
             except Exception:
                 traceback.print_exc()
@@ -180,7 +182,8 @@ class Watch:
         """The runs beside this one and beside the open config's, the newest first. Slow: for threads."""
         folders = {Path(session.usable.workspace_dir).absolute().parent}
         if self.run:
-            folder = self.run.path.parent  # of a run that was set aside: earlier, in the folder of the one after it
+            # of a run that was set aside: earlier, in the folder of the one after it
+            folder = self.run.path.parent
             folders.add(folder.parents[1] if folder.name == "earlier" else folder)
         patterns = "*/events.jsonl", "*/earlier/*/events.jsonl"
         found = (folder.glob(pattern) for folder in folders for pattern in patterns)
@@ -200,7 +203,8 @@ class Watch:
         if code is None:
             return RunState("Stopping" if self._stop_asked else "Preparing", _STARTING, "starting", state.step)
         self._stop_asked = 0.0
-        if code and code != state.exit_code:  # it never came so far as to tell of itself
+        # it never came so far as to tell of itself
+        if code and code != state.exit_code:
             return RunState("Failed", exit_sentence(code), step=state.step, exit_code=code)
         return state
 

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 _rows, _columns = np.mgrid[0:48, 0:64]
-GRADIENT = Image.fromarray(np.stack([_columns * 4, _rows * 5, 255 - _columns * 4], axis=2).astype(np.uint8))  # 64 x 48
+# 64 x 48
+GRADIENT = Image.fromarray(np.stack([_columns * 4, _rows * 5, 255 - _columns * 4], axis=2).astype(np.uint8))
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:

@@ -125,7 +125,8 @@ def test_the_seed_changes_order_and_choices_and_the_concepts_seed_only_choices()
 
 
 def test_steps_go_on_across_epochs_and_the_last_may_be_shorter() -> None:
-    schedule = Schedule(config(gradient_accumulation_steps=4, resolution="512x512"), items(5))  # 15 batches
+    # 15 batches
+    schedule = Schedule(config(gradient_accumulation_steps=4, resolution="512x512"), items(5))
     assert [len(batches) for batches in all_steps(schedule)] == [4, 4, 4, 3]
     assert [schedule.epoch_of(step) for step in range(5)] == [0, 0, 1, 2, 3]
 

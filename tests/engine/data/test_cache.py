@@ -151,7 +151,8 @@ def change_concept(**facts: Any) -> Callable[[Setup], None]:
         (change_settings(resolution="64x64,96x96"), 3, 0),
         (change_settings(resolution="64"), 2, 0),  # the first image is square
         (change_concept(image={"enable_fixed_flip": True}), 3, 0),
-        (change_concept(image={"enable_crop_jitter": False}), 2, 0),  # the square has nothing to jitter
+        # the square has nothing to jitter
+        (change_concept(image={"enable_crop_jitter": False}), 2, 0),
         (change_concept(text={"prompt_source": "filename"}), 0, 3),
         (change_concept(text={"enable_tag_shuffling": True, "keep_tags_count": 0}), 0, 3),
         (change_settings(text_encoder_2={"dropout_probability": 0.1}), 0, 1),
@@ -162,7 +163,8 @@ def change_concept(**facts: Any) -> Callable[[Setup], None]:
 def test_exactly_what_changed_is_made_anew(
     setup: Setup, what: Callable[[Setup], None], images: int, texts: int
 ) -> None:
-    setup.settings["resolution"] = "64x64"  # leaves the second and the third image room to jitter
+    # leaves the second and the third image room to jitter
+    setup.settings["resolution"] = "64x64"
     setup.fill()
     what(setup)
     encoded_images, encoded_texts = setup.fill()

@@ -265,7 +265,8 @@ def test_a_bfl_file_loads_as_the_same_model(folder, tmp_path, monkeypatch):
         tensors |= {f"{norm}.norm.{kind}_norm.scale": torch.randn(128).bfloat16() for kind in ("query", "key")}
     file = tmp_path / "bfl.safetensors"
     file.touch()
-    monkeypatch.setattr("safetensors.torch.load_file", lambda _: dict(tensors))  # saves writing 1 GB
+    # saves writing 1 GB
+    monkeypatch.setattr("safetensors.torch.load_file", lambda _: dict(tensors))
     spec = replace(SPEC, layout=BlockLayout(1, 1), heads=24, head_dim=128, guidance_embeds=False)
     chosen = config(folder)
     files = replace(flux1.locate(chosen), transformer=file, spec=replace(spec, axes_dims_rope=(16, 56, 56)))
@@ -280,7 +281,8 @@ def test_a_bfl_file_loads_as_the_same_model(folder, tmp_path, monkeypatch):
     assert sum(tensor.numel() for tensor in state.values()) == sum(tensor.numel() for tensor in tensors.values())
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it imports its compiler
+# torch's own, while it imports its compiler
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiling_is_by_block(folder):
     transformer = loaded(folder, compile=True)
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]

@@ -217,7 +217,8 @@ def test_a_start_of_another_type_is_rounded_to_nearest():
         for name, expected in start.items():
             assert torch.equal(weights[name].down, expected.down.to(dtype_of(form)))
             assert torch.equal(weights[name].up, expected.up.to(dtype_of(form)))
-    again = lora_weights(adapted(start=weights))  # of a run in bf16, gone on from in fp32: exactly the same
+    # of a run in bf16, gone on from in fp32: exactly the same
+    again = lora_weights(adapted(start=weights))
     assert all(torch.equal(again[name].up, weights[name].up.float()) for name in weights)
 
 
@@ -238,11 +239,13 @@ def test_a_step_in_bf16_is_that_in_fp32_rounded_by_chance():
     torch.testing.assert_close(*gradients, rtol=0, atol=0.02 * gradients[1].abs().max().item())
     moved = [torch.cat([(of[name] - before[name].float()).flatten() for name in chosen]) for of in (ours, exact)]
     values = torch.cat([before[name].float().flatten() for name in chosen])
-    assert ((moved[0] - moved[1]).abs() <= values.abs() * 2**-7 + 2e-4).all()  # at most to the next bf16 number
+    # at most to the next bf16 number
+    assert ((moved[0] - moved[1]).abs() <= values.abs() * 2**-7 + 2e-4).all()
     lost = (moved[0] == 0.0).float().mean().item()
     assert 0.1 < lost < 0.99  # a step too small for most weights ...
     size = (moved[0] * moved[1].sign()).mean() / moved[1].abs().mean()
-    assert size.item() == pytest.approx(1.0, abs=0.2)  # ... which all the same is taken on average
+    # ... which all the same is taken on average
+    assert size.item() == pytest.approx(1.0, abs=0.2)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

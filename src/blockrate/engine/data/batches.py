@@ -22,7 +22,8 @@ from blockrate.engine.data.concepts import Item
 from blockrate.engine.data.images import Crop
 
 Key = tuple[int | str, ...]  # what an item's choices are drawn from
-Turn = tuple[int, int]  # (place of the item in the list, how many turns it had before, in all epochs)
+# (place of the item in the list, how many turns it had before, in all epochs)
+Turn = tuple[int, int]
 Member = TypeVar("Member")
 
 
@@ -52,7 +53,8 @@ class Schedule:
         lengths = (len(in_batches(self._turns(epoch), config.batch_size)) for epoch in range(config.epochs))
         self._ends = list(accumulate(lengths))
         self.number_of_steps = math.ceil(self._ends[-1] / config.gradient_accumulation_steps)
-        self._epoch: tuple[int, list[list[Turn]]] = (-1, [])  # the one in use, in its order
+        # the one in use, in its order
+        self._epoch: tuple[int, list[list[Turn]]] = (-1, [])
         if not self._ends[-1]:
             raise ConfigError("concepts", "balancing leaves no image in an epoch", "Raise the balancing of a concept.")
 

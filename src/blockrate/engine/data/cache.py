@@ -18,15 +18,19 @@ from blockrate.engine.data.images import image_tensor, quiet_pillow
 from blockrate.engine.memory import release
 from blockrate.run.durable import atomic_write, make_folder
 
-ImageEncoder = Callable[[torch.Tensor], torch.Tensor]  # (B, 3, H, W), -1..1 -> latents (B, C, H/8, W/8)
-PromptEncoder = Callable[[list[str]], tuple[torch.Tensor, torch.Tensor]]  # -> (B, T, D) and pooled (B, D)
+# (B, 3, H, W), -1..1 -> latents (B, C, H/8, W/8)
+ImageEncoder = Callable[[torch.Tensor], torch.Tensor]
+# -> (B, T, D) and pooled (B, D)
+PromptEncoder = Callable[[list[str]], tuple[torch.Tensor, torch.Tensor]]
 LoadImage = Callable[[], ImageEncoder]
 LoadPrompt = Callable[[], PromptEncoder]
-Made = tuple[Path, str, dict[str, torch.Tensor]]  # an entry: its file, what it was made from, and what it holds
+# an entry: its file, what it was made from, and what it holds
+Made = tuple[Path, str, dict[str, torch.Tensor]]
 In = TypeVar("In")
 Out = TypeVar("Out")
 _EMBEDS = ["prompt_embeds", "pooled_prompt_embeds"]
-_VERSION = 1  # raise it when the same key would hold something else: another way to cut, scale or encode
+# raise it when the same key would hold something else: another way to cut, scale or encode
+_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,7 @@ def _read(file: Path, names: Sequence[str]) -> list[torch.Tensor] | None:
         tensors = load(file.read_bytes())
         # A sum is not finite if any part is not, and takes an eighth of the time of isfinite() on bf16.
         finite = all(tensor.sum(dtype=torch.float32).isfinite() for tensor in tensors.values())
-    except Exception:  # a damaged header makes safetensors raise more than its own error
+    except Exception:
+        # a damaged header makes safetensors raise more than its own error
         return None
     return [tensors[name] for name in names] if finite and tensors.keys() == set(names) else None

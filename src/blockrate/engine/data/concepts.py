@@ -16,7 +16,8 @@ from blockrate.core.errors import FileError
 from blockrate.engine.data.images import Facts, Known, check_image, quiet_pillow
 from blockrate.run.durable import atomic_write, make_folder
 
-_CHECKED = "checked_images_1.json"  # in the cache folder: what was decoded once is not decoded at every start
+# in the cache folder: what was decoded once is not decoded at every start
+_CHECKED = "checked_images_1.json"
 _MOST_NAMES = 20
 
 
@@ -25,7 +26,8 @@ class Item:
     """An image with its captions. Width and height are the upright image's; concept is the place in the config."""
 
     path: Path
-    name: str  # folder/relative/path.png: the same on every machine, and what random choices are drawn from
+    # folder/relative/path.png: the same on every machine, and what random choices are drawn from
+    name: str
     sha256: str
     width: int
     height: int
@@ -48,11 +50,13 @@ def find_items(config: TrainConfig, warn: Callable[[str], None], progress: Calla
     ]
     record = Path(config.cache_dir) / _CHECKED
     known: dict[str, Facts] = {}
-    with suppress(OSError, ValueError, TypeError, LookupError):  # absent or damaged: everything is checked again
+    # absent or damaged: everything is checked again
+    with suppress(OSError, ValueError, TypeError, LookupError):
         known = {row[0]: tuple(row) for row in json.loads(record.read_bytes())}
     examine = functools.partial(_item, config, known=known, read=functools.cache(read_captions))
     results = []
-    with quiet_pillow(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # Pillow lets other threads run
+    # Pillow lets other threads run
+    with quiet_pillow(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for result in pool.map(examine, *zip(*found, strict=True)):
             results.append(result)
             progress(len(results), len(found))
@@ -101,5 +105,6 @@ def _all_bad(bad: Sequence[FileError], total: int) -> FileError:
     lines = list(dict.fromkeys(f"\n  {error.where}: {error.problem}" for error in bad))
     problem = f"{len(lines)} bad files among {total} images and their captions"
     lines[_MOST_NAMES:] = [f"\n  and {len(lines) - _MOST_NAMES} more"] if len(lines) > _MOST_NAMES else []
-    listed = "".join(lines).encode(errors="backslashreplace").decode()  # names need not be UTF-8
+    # names need not be UTF-8
+    listed = "".join(lines).encode(errors="backslashreplace").decode()
     return FileError("concepts", problem, f"Repair or remove:{listed}")

@@ -21,9 +21,11 @@ from blockrate.core.errors import FileError
 
 # Never every format Pillow knows: EPS starts Ghostscript, PSD had a write out of bounds (CVE-2026-25990).
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
-_BIG = 32_000_000  # pixels; such images are decoded one at a time, so that they cannot fill the memory together
+# pixels; such images are decoded one at a time, so that they cannot fill the memory together
+_BIG = 32_000_000
 _one_big_image = Lock()
-Facts = tuple[str, int, int, str]  # sha256, upright width and height, how its pixels are not used as they are
+# sha256, upright width and height, how its pixels are not used as they are
+Facts = tuple[str, int, int, str]
 Known = Mapping[str, Facts]  # by sha256
 _ANIMATED, _TRANSPARENT = "animated or with several pages; the first is used", "transparent; put on white"
 
@@ -79,18 +81,21 @@ def _decode(file: io.BufferedReader, *, smallest: int = 2**30) -> tuple[Image.Im
         image: Image.Image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
         raise FileError(str(file.name), "is not a PNG, JPEG, WebP, BMP, TIFF, GIF or AVIF image") from None
-    animated = image.format != "MPO" and getattr(image, "is_animated", False)  # MPO: phones add a preview
+    # MPO: phones add a preview
+    animated = image.format != "MPO" and getattr(image, "is_animated", False)
     with _one_big_image if image.width * image.height > _BIG else nullcontext():
         image.draft(None, (smallest, smallest))
         image.load()
         note = _ANIMATED if animated else _TRANSPARENT if image.has_transparency_data else ""
-        with suppress(Exception):  # EXIF that cannot be read says nothing about orientation
+        # EXIF that cannot be read says nothing about orientation
+        with suppress(Exception):
             image = ImageOps.exif_transpose(image)
         return _rgb(image), note
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # convert("RGB") would clip them at 255 and say nothing
+    # convert("RGB") would clip them at 255 and say nothing
+    if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
         if image.mode == "F" or values.min() < 0 or values.max() > 65535:
             raise ValueError("its pixels have 32 bits; save it with 8 or 16")

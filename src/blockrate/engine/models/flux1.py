@@ -38,7 +38,8 @@ def predict(
     ``guidance`` is told only to models that take it (FLUX.1-dev, not schnell).
     """
     height, width = noisy_latents.shape[-2:]
-    dtype = transformer.x_embedder.weight.dtype  # of computation; weights in blocks may be kept in fewer bits
+    # of computation; weights in blocks may be kept in fewer bits
+    dtype = transformer.x_embedder.weight.dtype
     image_ids, text_ids = _ids(height // 2, width // 2, prompt_embeds.shape[1], noisy_latents.device)
     velocity = transformer(
         pack(noisy_latents).to(dtype),
@@ -142,7 +143,8 @@ def load_transformer(files: ModelFiles, config: TrainConfig, device: torch.devic
     transformer.requires_grad_(False)
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
     _place(transformer, blocks, part.weight_dtype, dtype, device)
-    transformer.is_loaded_in_4bit = part.weight_dtype == "NFLOAT_4"  # PEFT asks which kind of adapter fits
+    # PEFT asks which kind of adapter fits
+    transformer.is_loaded_in_4bit = part.weight_dtype == "NFLOAT_4"
     if part.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     if config.compile:
@@ -169,7 +171,8 @@ def load_text_encoders(files: ModelFiles, config: TrainConfig, device: torch.dev
     dtype_2 = _compute_dtype("text_encoder_2", form_2, config, device)
     clip = CLIPTextModel.from_pretrained(files.text_encoder, dtype=dtype, use_safetensors=True).requires_grad_(False)
     t5 = T5EncoderModel.from_pretrained(files.text_encoder_2, dtype=dtype_2, use_safetensors=True).requires_grad_(False)
-    layers = next(module for module in clip.modules() if isinstance(module, nn.ModuleList))  # its path has changed
+    # its path has changed
+    layers = next(module for module in clip.modules() if isinstance(module, nn.ModuleList))
     _place(clip, layers, form, dtype, device)
     # T5 casts the input of wo to the dtype of its weights, whatever that stands for.
     _place(t5, t5.encoder.block, form_2, dtype_2, device, keep=r"\bwo$")
@@ -235,7 +238,8 @@ def _from_single_file(files: ModelFiles, dtype: torch.dtype) -> Any:
     tensors = load_file(files.transformer)
     prefix = re.compile(r"(model\.diffusion_model|diffusion_model|transformer)\.")
     inside = {prefix.sub("", name, count=1): tensors[name] for name in tensors if prefix.match(name)}
-    with TemporaryDirectory() as folder:  # without a config of our own, diffusers asks the hub for FLUX.1-dev's
+    # without a config of our own, diffusers asks the hub for FLUX.1-dev's
+    with TemporaryDirectory() as folder:
         with torch.device("meta"):
             random_transformer(files.spec).save_config(folder)
         return FluxTransformer2DModel.from_single_file(inside or tensors, config=folder, dtype=dtype)

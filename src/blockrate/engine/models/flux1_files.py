@@ -113,7 +113,8 @@ def _from_hub(repo: str, parts: list[str], progress: Progress) -> Path:
     patterns = [f"{part}/*.{kind}" for part in parts for kind in ("json", "txt", "model")]
     patterns += [f"{part}/{PARTS[part]}{end}.safetensors" for part in parts for end in ("", "-*")]
     try:
-        with suppress(errors.LocalEntryNotFoundError):  # what was used once stays: a run resumes on the same model
+        # what was used once stays: a run resumes on the same model
+        with suppress(errors.LocalEntryNotFoundError):
             folder = Path(hub.snapshot_download(repo, allow_patterns=patterns, local_files_only=True))
             if not any(lack_of(part, folder / part) for part in parts):
                 return folder

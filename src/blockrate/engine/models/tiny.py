@@ -35,7 +35,8 @@ def make_tiny_flux(folder: Path, *, seed: int = 0, spec: TransformerSpec = FAMIL
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         texts = {**_clip(spec.pooled_projection_dim), **_t5(spec.joint_attention_dim)}
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)  # FLUX.1-dev's own settings
+        # FLUX.1-dev's own settings
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
         pipeline = FluxPipeline(scheduler=scheduler, vae=_vae(), transformer=random_transformer(spec), **texts)
     pipeline.save_pretrained(temporary)
     commit_folder(temporary, folder)
@@ -68,7 +69,8 @@ def _vae() -> Any:
         if isinstance(layer, nn.Conv2d):
             layer.weight.copy_(layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight))
     smooth = nn.functional.interpolate(torch.randn(8, 3, 8, 8), size=(128, 128), mode="bicubic").clamp(-1, 1)
-    means = vae.encode(smooth).latent_dist.mode().transpose(0, 1).flatten(1)  # (16, images * positions)
+    # (16, images * positions)
+    means = vae.encode(smooth).latent_dist.mode().transpose(0, 1).flatten(1)
     last, factor = vae.encoder.conv_out, 1 / (means.std(1) * vae.config.scaling_factor)
     last.weight[:16] *= factor[:, None, None, None]
     last.bias[:16] = (last.bias[:16] - means.mean(1)) * factor + vae.config.shift_factor

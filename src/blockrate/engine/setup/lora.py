@@ -67,7 +67,8 @@ def _inject(transformer: nn.Module, names: list[str], config: TrainConfig) -> No
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.dropout_probability,
-        init_lora_weights=False,  # every value is ours; PEFT would draw them one after the other
+        # every value is ours; PEFT would draw them one after the other
+        init_lora_weights=False,
         # A pattern is matched against the full name. A list would be matched as suffixes: `proj_out` is the last layer
         # of the model and of every single block.
         target_modules="|".join(map(re.escape, names)),

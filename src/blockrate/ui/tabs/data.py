@@ -100,7 +100,8 @@ def _cards(data: Data, count: int) -> None:
             ui.label("Ten to thirty images are enough for a first LoRA. What a photo shows, say in a .txt beside it.")
         more = ui.button("Add a folder of images", icon="create_new_folder", on_click=add).props("no-caps unelevated")
     controls = data.page.controls
-    controls["concepts"] = controls["concepts.0.enabled"] if count else more  # for what is wrong with all of them
+    # for what is wrong with all of them
+    controls["concepts"] = controls["concepts.0.enabled"] if count else more
 
 
 def _card(data: Data, index: int) -> None:
@@ -201,7 +202,8 @@ class Gallery:
 
     def _thumbnail(self, path: Path, caption: str, editable: bool) -> None:
         url = self.data.page.media.file_url(path, size=_PIXELS)
-        name = path.name.encode(errors="replace").decode()  # a name need not be UTF-8, and a browser wants no other
+        # a name need not be UTF-8, and a browser wants no other
+        name = path.name.encode(errors="replace").decode()
 
         async def edit() -> None:
             if await edit_caption(self.data.page, path, url):

@@ -25,7 +25,8 @@ _PARTS = ("transformer", "text_encoder", "text_encoder_2", "vae")
 _TEXT = ("text_encoder.dropout_probability", "text_encoder_2.dropout_probability", "text_encoder_2_sequence_length")
 _OUTPUT = ("output_model_destination", "output_model_format", "output_dtype")
 _RUN = ("workspace_dir", "cache_dir", "train_device", "seed", "compile", "deterministic", "tensorboard", "only_cache")
-_DEMO = Path("examples/demo.json")  # its photographs are found from the folder of the clone
+# its photographs are found from the folder of the clone
+_DEMO = Path("examples/demo.json")
 _ICONS = {"Fine": "check_circle", "Note": "info", "Problem": "error"}
 
 

@@ -101,7 +101,8 @@ def _findings(config: TrainConfig | None) -> list[Finding]:
         return [_what(config), *_where(config)] if config else unknown
     except BlockrateError as error:
         return [Finding("Problem", str(error))]
-    except (OSError, ValueError, AttributeError, TypeError) as error:  # an index or a folder made by no tool we know
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        # an index or a folder made by no tool we know
         return [Finding("Problem", f"{config and config.base_model_name}: cannot be read: {error}")]
 
 

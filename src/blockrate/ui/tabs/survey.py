@@ -20,7 +20,8 @@ from blockrate.ui.media import FORMATS
 Size = tuple[int, int]
 _AT_ONCE = 500  # images whose headers are read before the screen hears of it
 _ORIENTATION = 0x0112  # EXIF; from 5 on an image lies on its side
-_known: dict[tuple[Path, int], Size | None] = {}  # by path and time of change; a few megabytes for 10,000 images
+# by path and time of change; a few megabytes for 10,000 images
+_known: dict[tuple[Path, int], Size | None] = {}
 
 
 @dataclass(frozen=True)

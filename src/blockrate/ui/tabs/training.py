@@ -117,7 +117,8 @@ class LayerChoice:
 
     def set(self, values: Mapping[str, Any]) -> None:
         """Write the preset with its text, so that every trainer that reads the file does the same."""
-        preset = values.get(_FILTER[0], "custom")  # who edits the text keeps it, even where it is that of a preset
+        # who edits the text keeps it, even where it is that of a preset
+        preset = values.get(_FILTER[0], "custom")
         own = {_FILTER[1]: self.get(_FILTER[1]), _FILTER[2]: self.session.get(_FILTER[2])}
         if self.preset == "custom":
             self.session.remember(_OWN, own)

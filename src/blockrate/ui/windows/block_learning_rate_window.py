@@ -27,7 +27,8 @@ _LOOK = "outlined dense hide-bottom-space no-error-icon"
 _LONGEST_NAME = 60
 _NO_MODEL = "Choose a Flux model"
 _ALL_FROZEN = "Everything is frozen, so nothing would train. Start waits until a fader is above 0."
-_LEFT = "rates that were drawn"  # and neither taken nor thrown away, as when a page vanishes
+# and neither taken nor thrown away, as when a page vanishes
+_LEFT = "rates that were drawn"
 
 
 def open_block_learning_rate_window(page: Page, opener: Element) -> None:

@@ -13,7 +13,8 @@ from blockrate.ui.tabs import read_aside
 from blockrate.ui.tabs.survey import Survey, survey
 from blockrate.ui.windows.window import DraftWindow
 
-PATHS = ("learning_rate_scaler", "learning_rate_min_factor", "learning_rate_cycles")  # warm-up is in the tab too
+# warm-up is in the tab too
+PATHS = ("learning_rate_scaler", "learning_rate_min_factor", "learning_rate_cycles")
 _POINTS, _STEPS = 200, 1000  # of the picture; of a run of which nothing is known yet
 
 

@@ -37,14 +37,16 @@ class Window:
     ) -> None:
         self._page, self._opener, self._asking, self._opened = page, opener, False, page.session.opened
         self._is_dirty, self._is_stale, self._on_ok = is_dirty, is_stale, on_ok
-        with ui.context.client.layout:  # so that it outlives the row of a list that opened it
+        # so that it outlives the row of a list that opened it
+        with ui.context.client.layout:
             self._place = ui.element("div").classes("hidden")
         with self._place, ui.dialog().props("persistent no-esc-dismiss no-shake") as self._dialog:
             self._dialog.props["aria-label"] = title
             self._dialog.on("hide", self._gone)
             with ui.element("div").classes("window is-wide" if wide else "window"):
                 WindowKeys().on("close", self.cancel)
-                with ui.element("header").props("role=presentation"):  # the page has its landmarks
+                # the page has its landmarks
+                with ui.element("header").props("role=presentation"):
                     heading(title)
                     self._header = ui.element("div").classes("window-words")
                     reset = ui.button(reset_label, icon="restart_alt", on_click=on_reset, color=None)
