@@ -202,9 +202,12 @@ def pip(*arguments: str, may_fail: bool = False) -> bool:
     """Whether `pip install` did it, in silence. A failure that may not be shows pip's words and ends with the cure."""
     command = [PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off"]
     command += ["-c", str(CONSTRAINTS), *arguments]
-    nothing, pipe, same = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
+    nothing = subprocess.DEVNULL
+    pipe = subprocess.PIPE
+    same = subprocess.STDOUT
     process = subprocess.Popen(command, stdin=nothing, stdout=pipe, stderr=same, env=ENVIRONMENT)
-    words, started = None, time.monotonic()
+    words = None
+    started = time.monotonic()
     while words is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             words = process.communicate(timeout=1)[0].decode(errors="replace")
@@ -256,7 +259,8 @@ def set_up_key() -> str:
 
 
 # the oldest driver of each major version (NVIDIA, CUDA release notes)
-CUDA_12_DRIVER, CUDA_13_DRIVER = 525, 580
+CUDA_12_DRIVER = 525
+CUDA_13_DRIVER = 580
 # PYTORCH_ROCM_ARCH of torch 2.13, less Vega (gfx900, gfx906) which ROCm 7's own libraries have dropped
 ROCM_TARGETS = ["gfx" + name for name in re.findall(r"\w+", "908 90a 942 950 1030 1100 1101 1102 1150 1151 1200 1201")]
 
@@ -281,7 +285,8 @@ class TorchBuild(NamedTuple):
 
 def torch_choice(system: str, machine: str, gpu: Gpu) -> TorchBuild:
     """The build of torch 2.13 that fits. It is made for CUDA 12.6, 13.0 and 13.2, ROCm 7.2 (Linux) and the CPU."""
-    name, why = "cpu", "no driver of an NVIDIA card (or, on Linux, an AMD card) answers"
+    name = "cpu"
+    why = "no driver of an NVIDIA card (or, on Linux, an AMD card) answers"
     if system == "Darwin" and machine != "arm64":
         return TorchBuild("none", (), "torch has not been made for Intel Macs since 2.2")
     if system == "Darwin":
@@ -289,7 +294,8 @@ def torch_choice(system: str, machine: str, gpu: Gpu) -> TorchBuild:
     if gpu.vendor == "nvidia":
         name, why = cuda_choice(gpu)
     elif gpu.vendor == "amd" and system == "Linux" and gpu.name in ROCM_TARGETS:
-        name, why = "rocm7.2", f"the AMD card is a {gpu.name}"
+        name = "rocm7.2"
+        why = f"the AMD card is a {gpu.name}"
     elif gpu.vendor == "amd":
         why = f"PyTorch has no build for AMD's {gpu.name} on {system}"
     if system == "Windows" and name == "cpu":

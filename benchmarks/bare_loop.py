@@ -11,16 +11,22 @@ from blockrate.engine.trainee import Trainee
 
 def bare_loop(trainee: Trainee, batch: Batch, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
     """Return a step on tensors that lie ready: new noise, forward, backward, clipping, the optimizer."""
-    device, dtype = trainee.device, trainee.transformer.x_embedder.weight.dtype
+    device = trainee.device
+    dtype = trainee.transformer.x_embedder.weight.dtype
     parameters = list(trainee.trained.values())
-    latents, guidance = pack(batch.latents).to(device), torch.ones(1, device=device)
-    embeds, pooled = batch.prompt_embeds.to(device, dtype), batch.pooled_prompt_embeds.to(device, dtype)
-    rows, columns = batch.latents.shape[-2] // 2, batch.latents.shape[-1] // 2
+    latents = pack(batch.latents).to(device)
+    guidance = torch.ones(1, device=device)
+    embeds = batch.prompt_embeds.to(device, dtype)
+    pooled = batch.pooled_prompt_embeds.to(device, dtype)
+    rows = batch.latents.shape[-2] // 2
+    columns = batch.latents.shape[-1] // 2
     image_ids = torch.cartesian_prod(*(torch.arange(size, dtype=torch.float32) for size in (1, rows, columns)))
-    image_ids, text_ids = image_ids.to(device), torch.zeros(embeds.shape[1], 3, device=device)
+    image_ids = image_ids.to(device)
+    text_ids = torch.zeros(embeds.shape[1], 3, device=device)
 
     def step() -> None:
-        noise, sigma = torch.randn_like(latents), torch.sigmoid(torch.randn(1, device=device))
+        noise = torch.randn_like(latents)
+        sigma = torch.sigmoid(torch.randn(1, device=device))
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
             prediction = trainee.transformer(
                 hidden_states=((1 - sigma) * latents + sigma * noise).to(dtype),

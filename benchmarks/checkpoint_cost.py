@@ -50,7 +50,9 @@ def costs(config: TrainConfig, folder: Path, rounds: int) -> list[str]:
     """Return a row: MiB, seconds and share of the run of a checkpoint, then seconds and share of an export."""
     trainee = full_size_lora(config)
     interval = config.backup_after * SECONDS[config.backup_after_unit]
-    checkpoints, exports, size = Times(), Times(), 0
+    checkpoints = Times()
+    exports = Times()
+    size = 0
     folder.mkdir(exist_ok=True)
     for step in range(1, rounds + 1):
         with checkpoints.measure():

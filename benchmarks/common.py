@@ -32,7 +32,8 @@ from blockrate.engine.preparation import Data, prepare_data
 from blockrate.run.events import EventLog
 from blockrate.run.folder import StopFlag
 
-RANK, TEXT_TOKENS = 16, 64
+RANK = 16
+TEXT_TOKENS = 64
 # what the script of diffusers is told to adapt
 ATTENTION = ".to_q,.to_k,.to_v,.to_out.0"
 TOY = TransformerSpec(BlockLayout(4, 8), 4, 64, 64, 64, 64, guidance_embeds=True, axes_dims_rope=(16, 24, 24))
@@ -48,7 +49,8 @@ class Times:
     @contextmanager
     def measure(self) -> Iterator[None]:
         """Add one round."""
-        wall, processor = time.perf_counter(), time.process_time()
+        wall = time.perf_counter()
+        processor = time.process_time()
         yield
         self.processor.append(time.process_time() - processor)
         self.wall.append(time.perf_counter() - wall)

@@ -64,7 +64,8 @@ def main() -> None:
             cases[name] = step_of(config, data, frozen)
             cases[f"{name}: rate 0 instead"] = step_of(config, data, frozen, for_real=False)
         times = interleaved(cases, rounds=rounds)
-    whole, rows = flops(config, ()), []
+    whole = flops(config, ())
+    rows = []
     for name, time in times.items():
         counted, frozen = FROZEN.get(name, (1.0, ()))
         shares = [
@@ -80,7 +81,8 @@ def step_of(config: TrainConfig, data: Data, frozen: Iterable[str], *, for_real:
     """Return a step with these blocks frozen; or ``for_real`` false: trained at a rate of 0, as others do."""
     multipliers = {**dict.fromkeys(frozen, 0.0 if for_real else 0.5), OTHER: 0.5}
     changed = config.model_copy(update={"block_learning_rate_multiplier": multipliers})
-    trainee, batches = make_trainee(data.files, changed, CPU), data.step_batches(0)
+    trainee = make_trainee(data.files, changed, CPU)
+    batches = data.step_batches(0)
     for group in trainee.optimizer.param_groups:
         if not for_real and group["name"] in frozen:
             group["initial_lr"] = 0.0

@@ -28,7 +28,8 @@ from blockrate.engine.steps import take_step
 from blockrate.engine.trainee import Trainee, make_trainee
 
 # bytes free on a card where the whole model can be made in bfloat16
-GIB, ROOM = 2**30, 30 * 2**30
+GIB = 2**30
+ROOM = 30 * 2**30
 WEIGHT_DTYPES = ("BFLOAT_16", "FLOAT_8", "NFLOAT_4")
 
 

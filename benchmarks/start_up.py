@@ -60,7 +60,8 @@ def first_steps(folder: Path, diffusers: Path | None, rounds: int) -> None:
             times = peer_times(diffusers, folder, steps=2, cached=cached)
             name = "diffusers script, " + ("--cache_latents" if cached else "no cache")
             found.setdefault(name, []).append((times.first_step, times.processor_first_step))
-    ours, rows = list(zip(*found["blockrate train"], strict=True)), []
+    ours = list(zip(*found["blockrate train"], strict=True))
+    rows = []
     for name, times in found.items():
         both = list(zip(*times, strict=True))
         of_it = [spread(ratios(mine, its)) for mine, its in zip(ours, both, strict=True)]
@@ -73,7 +74,9 @@ def first_step(folder: Path, config: Path) -> tuple[float, float]:
     """Return the seconds from the command to the end of the first step, and the processor's up to then."""
     run = Path(tempfile.mkdtemp(prefix="run-", dir=folder))
     command = [sys.executable, "-m", "blockrate", "train", str(config), "--set", f"workspace_dir={run}"]
-    events, begun, taken = run / "events.jsonl", time.time(), 0.0
+    events = run / "events.jsonl"
+    begun = time.time()
+    taken = 0.0
     with psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as program:
         while program.poll() is None and not (steps := _steps(events)):
             time.sleep(0.02)

@@ -120,16 +120,20 @@ def rates_and_telemetry(folder: Path, rounds: int) -> None:
 
     Beside whole steps stand the parts that differ, timed alone: they show what the noise of whole steps hides.
     """
-    config, log = toy_config(folder), EventLog(folder / "events.jsonl")
+    config = toy_config(folder)
+    log = EventLog(folder / "events.jsonl")
     data = toy_data(config)
-    batches, trainee = data.step_batches(0), make_trainee(data.files, config, CPU)
+    batches = data.step_batches(0)
+    trainee = make_trainee(data.files, config, CPU)
     parts: dict[str, list[float]] = {}
 
     def case(name: str, multipliers: dict[str, float], *, telemetry: bool) -> Callable[[], None]:
         groups = parameter_groups(trainee.transformer, learning_rate=1e-4, multipliers=multipliers)
         mine = replace(trainee, optimizer=make_optimizer(groups, config.optimizer, seed=0))
         watched = BlockTelemetry(mine.transformer, mine.optimizer) if telemetry else None
-        board, part, times = Board(folder / "board", log), Work(), parts.setdefault(name, [])
+        board = Board(folder / "board", log)
+        part = Work()
+        times = parts.setdefault(name, [])
         for owner, names in ((mine.optimizer, ["step"]), (watched, ["before_step", "after_step"]), (board, ["step"])):
             for method in names if owner else ():
                 setattr(owner, method, part.timed(getattr(owner, method)))
@@ -145,7 +149,9 @@ def rates_and_telemetry(folder: Path, rounds: int) -> None:
 
         return step
 
-    off, on, watched = "one rate", "57 rates", "57 rates, telemetry every step"
+    off = "one rate"
+    on = "57 rates"
+    watched = "57 rates, telemetry every step"
     cases = {off: case(off, {}, telemetry=False), on: case(on, RATES, telemetry=False)}
     times = interleaved({**cases, watched: case(watched, RATES, telemetry=True)}, rounds=rounds)
     rows = []
@@ -204,7 +210,8 @@ class Stopwatch:
 
     def lap(self, case: Case) -> None:
         """Write down what passed since the last lap."""
-        before, self.last = self.last, self.now()
+        before = self.last
+        self.last = self.now()
         for times, now, then in zip(vars(case).values(), self.last, before, strict=True):
             times.append(now - then)
 

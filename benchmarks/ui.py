@@ -98,7 +98,11 @@ def app_on(folder: Path, *arguments: str) -> Iterator[App]:
 def in_a_browser(app: App, browser: Browser, rounds: int) -> None:
     """Print when a page and the window are there, what a drag sends, and the memory of the app after all that."""
     before = megabytes(app)
-    ready, first, again, server, events = Times(), [], [], [], []
+    ready = Times()
+    first = []
+    again = []
+    server = []
+    events = []
     for _ in range(rounds):
         page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
         with ready.measure():
@@ -160,14 +164,18 @@ def start_training(app: App, browser: Browser) -> None:
 
 def slowdown(app: App, events: Path, turns: int, seconds: int) -> None:
     """Print what clients cost a run. With and without them take turns; whoever goes first changes."""
-    slowed, sent, processor, memory = [], [], {0: [], CLIENTS: []}, []
+    slowed = []
+    sent = []
+    processor = {0: [], CLIENTS: []}
+    memory = []
     for turn in range(turns):
         times = {}
         for clients in (0, CLIENTS) if turn % 2 else (CLIENTS, 0):
             with onlookers(app, clients) as taken:
                 time.sleep(1)
                 taken.clear()
-                begun, before = time.time(), sum(app.process.cpu_times()[:2])
+                begun = time.time()
+                before = sum(app.process.cpu_times()[:2])
                 time.sleep(seconds)
                 processor[clients].append(100 * (sum(app.process.cpu_times()[:2]) - before) / seconds)
                 steps = [event for event in read_events(events)[0] if event["type"] == "step" and event["time"] > begun]
@@ -198,7 +206,9 @@ def onlookers(app: App, count: int) -> Iterator[list[int]]:
     opener.open(app.at("/model")).read()  # for the cookie
     ids = [re.search(CLIENT, opener.open(app.at("/run")).read().decode())[1] for _ in range(count)]
     headers = {"Cookie": "; ".join(f"{cookie.name}={cookie.value}" for cookie in jar)}
-    host, taken, done = urlsplit(app.url).netloc, [], threading.Event()
+    host = urlsplit(app.url).netloc
+    taken = []
+    done = threading.Event()
 
     async def look(client: str) -> None:
         address = f"ws://{host}{SOCKET}&client_id={client}"

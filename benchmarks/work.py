@@ -22,7 +22,8 @@ class Work:
         """Return the function, its time added here."""
 
         def call(*arguments: Any, **options: Any) -> Any:
-            wall, processor = time.perf_counter(), time.process_time()
+            wall = time.perf_counter()
+            processor = time.process_time()
             try:
                 return function(*arguments, **options)
             finally:
@@ -36,6 +37,7 @@ class Work:
 def watch_work() -> Iterator[Work]:
     """Add up the time in every Flux transformer's forward and every backward. For a CPU, which does not run ahead."""
     work = Work()
-    forward, backward = work.timed(FluxTransformer2DModel.forward), work.timed(torch.Tensor.backward)
+    forward = work.timed(FluxTransformer2DModel.forward)
+    backward = work.timed(torch.Tensor.backward)
     with patch.object(FluxTransformer2DModel, "forward", forward), patch.object(torch.Tensor, "backward", backward):
         yield work

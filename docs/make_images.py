@@ -17,7 +17,9 @@ from rich.text import Text
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = Path(__file__).with_name("images")
 WIDTH = 84  # signs in a line
-HEAD, TAIL = 12, 9  # rows of a long table that stay
+# rows of a long table that stay
+HEAD = 12
+TAIL = 9
 COMMANDS = {
     "plan": ("plan", "examples/layer_wise_decay.json"),
     "demo": ("demo",),

@@ -124,10 +124,12 @@ def open_window(page: Page) -> None:
 def draw(page: Page, bank: str, places: list[tuple[float, float]]) -> None:
     """Paint a line over the faders of a bank, as a hand does."""
     faders = page.get_by_role("group", name=bank).get_by_role("slider").all()
-    first, last = faders[0].bounding_box(), faders[-1].bounding_box()
+    first = faders[0].bounding_box()
+    last = faders[-1].bounding_box()
     assert first
     assert last
-    wide, high = last["x"] + last["width"] - first["x"], first["height"]
+    wide = last["x"] + last["width"] - first["x"]
+    high = first["height"]
     for number, (across, up) in enumerate(places):
         page.mouse.move(first["x"] + wide * across, first["y"] + high * (1 - up), steps=20)
         if number == 0:

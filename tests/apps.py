@@ -59,7 +59,9 @@ def start_app(
     place: Path, arguments: Sequence[str], settings: Mapping[str, str], *, number: int, server: Server | None
 ) -> App:
     """Start an app in ``place/work`` on a free port, and wait until it tells its URL."""
-    folder, home, output = place / "work", place / "home", place / f"app-{number}"
+    folder = place / "work"
+    home = place / "home"
+    output = place / f"app-{number}"
     folder.mkdir(exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment |= {"HOME": str(folder), "USERPROFILE": str(folder), "BLOCKRATE_HOME": str(home)} | dict(settings)
@@ -100,7 +102,8 @@ def copy_photos(folder: Path) -> Path:
 def warm_apps() -> Iterator[Server]:
     """Start the server. It imports while the caller goes on."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    command, pipe = [sys.executable, __file__], subprocess.PIPE
+    command = [sys.executable, __file__]
+    pipe = subprocess.PIPE
     with subprocess.Popen(
         command, stdin=pipe, stdout=pipe, text=True, env=environment, start_new_session=True
     ) as server:

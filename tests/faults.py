@@ -28,7 +28,9 @@ class Fault:
         then: Callable[[], object],
         boundaries: Sequence[tuple[Any, str]] = BOUNDARIES,
     ) -> None:
-        self.left, self.then, self.fired = calls, then, False
+        self.left = calls
+        self.then = then
+        self.fired = False
         for place, name in boundaries:
             monkeypatch.setattr(place, name, self.guarded(getattr(place, name)))
 

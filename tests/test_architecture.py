@@ -243,7 +243,8 @@ def lines_of_code(file: Path) -> set[int]:
 
 
 def test_lines_of_code_are_counted_without_what_explains_them(tmp_path: Path) -> None:
-    python, script = tmp_path / "a.py", tmp_path / "a.js"
+    python = tmp_path / "a.py"
+    script = tmp_path / "a.js"
     python.write_text(
         '"""Module.\n\nMore.\n"""\n\nx = """a\nb"""  # why\n\n\ndef f():\n    """Doc."""\n    # why\n    return x\n'
     )

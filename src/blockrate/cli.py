@@ -116,7 +116,8 @@ def demo(fresh: Fresh = False) -> None:
     os.chdir(root)  # the paths of the example are relative to it
     loaded = _load("examples/demo.json")
     run = _folder(Path(loaded.config.workspace_dir))
-    state, code = run_state(run), 0
+    state = run_state(run)
+    code = 0
     if fresh or state.name != "Finished":
         code, _ = _train(loaded, fresh=fresh)
     if code == 0:
@@ -142,7 +143,8 @@ def ui(
     """Open the app in a browser. The address it prints lets in whoever has it; Ctrl-C ends it, and training goes on."""
     from blockrate.ui.app import serve
 
-    names, roots = allowed_host or (), root or ()
+    names = allowed_host or ()
+    roots = root or ()
     code = serve(config, host=host, port=port, browser=not no_browser, native=native, names=names, roots=roots)
     raise typer.Exit(code)
 
@@ -182,8 +184,10 @@ def _train(loaded: "LoadedConfig", *, fresh: bool, **options: Any) -> tuple[int,
     from blockrate.run.start import prepare
     from blockrate.show import watch
 
-    run, say = _folder(Path(loaded.config.workspace_dir)), partial(typer.echo, err=True)
-    start, code = fresh or not is_alive(run), 0
+    run = _folder(Path(loaded.config.workspace_dir))
+    say = partial(typer.echo, err=True)
+    start = fresh or not is_alive(run)
+    code = 0
     if not start:
         say(f"A run is at work in {run.path}: showing it. Nothing new was started; Ctrl-C stops that run.")
     else:

@@ -17,10 +17,12 @@ from blockrate.run.events import read_events
 from blockrate.run.folder import RunFolder, is_alive
 from blockrate.run.process import exit_sentence, run_state, start_engine, stop_engine
 
-GIB, BAR = 2**30, 32
+GIB = 2**30
+BAR = 32
 # bytes of events, some thousand steps: what is shown of a run that was at work before
 RECENT = 2**18
-STOPPED, LEFT = 75, 130
+STOPPED = 75
+LEFT = 130
 TEXTS = ("block", "status", "bar")  # columns; the others hold numbers
 
 
@@ -30,7 +32,8 @@ def watch(run: RunFolder, *, start: bool) -> int:
     Ctrl-C and SIGTERM are handed on to it, once each.
     """
     size = run.events_file.stat().st_size if run.events_file.exists() else 0
-    offset, ended = size if start else max(0, size - RECENT), False
+    offset = size if start else max(0, size - RECENT)
+    ended = False
     view = View()
     with view.bar, _signals_handed_on(run, view) as signals:
         engine = start_engine(run) if start else None
@@ -58,7 +61,8 @@ def plan_table(plan: Mapping[str, Any]) -> Iterator[Table | str]:
     columns = ("block", "parameters each", "multiplier", "learning rate", "status")
     yield _table(columns, ((g["name"], f"{g['parameters']:,}", *_rates(g), g["status"]) for g in plan["groups"]))
     trained = sum(group["parameters"] for group in plan["groups"])
-    method, rate = f"{plan['training_method']} of {plan['model_type']}", f"{plan['base_learning_rate']:.2e}"
+    method = f"{plan['training_method']} of {plan['model_type']}"
+    rate = f"{plan['base_learning_rate']:.2e}"
     yield f"{method}: {trained:,} parameters train, base rate {rate}"
     yield f"first trained block: {plan['first_trained_block'] or 'none before the other parameters'}"
     now, ones = (sum(plan[key].values()) / GIB for key in ("memory_bytes", "memory_bytes_all_ones"))
@@ -96,8 +100,12 @@ class View:
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.last = ""
-        self._phase, self._done, self._total, self._steps = "starting", 0, 0, 0
-        self._text, self._seconds = "", 0.0
+        self._phase = "starting"
+        self._done = 0
+        self._total = 0
+        self._steps = 0
+        self._text = ""
+        self._seconds = 0.0
         # by phase: total, tenth, done, when
         self._said: dict[str, tuple[int, int, int, float]] = {}
         columns = (TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[text]}"))
@@ -113,7 +121,10 @@ class View:
         self.last = event["type"]
         match self.last:
             case "phase":
-                self._phase, self._done, self._total, self._text = event["name"], event["done"], event["total"], ""
+                self._phase = event["name"]
+                self._done = event["done"]
+                self._total = event["total"]
+                self._text = ""
                 self._steps = event["total"] if event["name"] == "training" else self._steps
             case "step":
                 self._step(event)
@@ -133,10 +144,13 @@ class View:
         self._draw()
 
     def _step(self, event: Mapping[str, Any]) -> None:
-        self._phase, self._done, self._total = "training", event["step"], self._steps
+        self._phase = "training"
+        self._done = event["step"]
+        self._total = self._steps
         self._seconds = 0.9 * (self._seconds or event["seconds"]) + 0.1 * event["seconds"]
         left = timedelta(seconds=round(max(0, self._total - self._done) * self._seconds))
-        loss, rate = _number(event["loss"], ".4f"), _number(event["learning_rate"], ".2e")
+        loss = _number(event["loss"], ".4f")
+        rate = _number(event["learning_rate"], ".2e")
         self._text = f"  loss {loss}  rate {rate}  {1 / max(self._seconds, 1e-9):.2f} steps/s  {left} left"
 
     def _draw(self) -> None:

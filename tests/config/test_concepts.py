@@ -98,7 +98,8 @@ def test_images_are_listed_with_the_folder_s_name_and_what_is_not_read_is_told(f
 
 
 def test_captions_come_from_where_the_concept_says(folder: Path) -> None:
-    image, every = folder / "a.png", folder / "every.txt"
+    image = folder / "a.png"
+    every = folder / "every.txt"
     (folder / "a.txt").write_text("a dog\n\nanother\n")
     every.write_text("one for all")
     sources: list[dict[str, Any]] = [

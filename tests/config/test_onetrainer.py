@@ -67,7 +67,8 @@ def test_every_setting_of_onetrainer_is_known():
 
 
 def test_defaults_are_onetrainers_but_for_what_its_flux_presets_set():
-    ours, theirs = TrainConfig().model_dump(), FACTS["config"]
+    ours = TrainConfig().model_dump()
+    theirs = FACTS["config"]
     different = {name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]}
     flux = {*FACTS["preset"], "training_method"} - {"batch_size", "backup_after", "output_model_destination"}
     absent = {"concepts", "samples", "concept_file_name", "sample_definition_file_name", "train_device"}

@@ -10,7 +10,8 @@ from blockrate.core.module_table import modules
 from blockrate.core.savings import Memory, Work, memory, step_flops
 
 SPEC = TransformerSpec(BlockLayout(4, 8), 6, 64, 64, 512, 64, guidance_embeds=True, axes_dims_rope=(16, 24, 24))
-DOUBLES, SINGLES = SPEC.layout.names[:4], SPEC.layout.names[4:]
+DOUBLES = SPEC.layout.names[:4]
+SINGLES = SPEC.layout.names[4:]
 ADAPTED = (".to_q", ".to_k", ".to_v", ".to_out.0", "_proj", ".to_add_out", ".net.0.proj", ".net.2", ".proj_mlp")
 MIB = 2**20
 
@@ -22,7 +23,8 @@ def trained(blocks: tuple[str, ...], *, lora: bool) -> list[str]:
 
 def sizes(blocks: tuple[str, ...], work: Work, activation_bytes: float = 2) -> Memory:
     """Of fp32 weights, fp32 adapters and AdamW."""
-    names, kind = trained(blocks, lora=work.rank is not None), "FLOAT_32"
+    names = trained(blocks, lora=work.rank is not None)
+    kind = "FLOAT_32"
     return memory(
         SPEC, names, work, weight_dtype=kind, trained_dtype=kind, state_bytes=8, activation_bytes=activation_bytes
     )

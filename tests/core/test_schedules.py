@@ -28,7 +28,8 @@ def factors(steps: int = 100, **options: object) -> list[float]:
 def test_a_factor_is_between_floor_and_one(options, step):
     factor = rate_factor(step, **options)
     assert 0.0 <= factor <= 1.0
-    total, warmup = options["total_steps"], options["warmup_steps"]
+    total = options["total_steps"]
+    warmup = options["warmup_steps"]
     if step >= (round(warmup * total) if warmup <= 1 else warmup):
         assert factor >= options["min_factor"] - 1e-12
 

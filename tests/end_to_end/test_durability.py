@@ -71,7 +71,9 @@ def newest(run: RunFolder) -> Path:
 def test_kills_at_random_moments_lose_no_save_and_end_in_the_same_weights(
     small: Small, start: Start, tmp_path: Path, kills: int
 ) -> None:
-    config, chance, starts = small.config(tmp_path / "killed", **ENDLESS), random.Random(kills), [0]
+    config = small.config(tmp_path / "killed", **ENDLESS)
+    chance = random.Random(kills)
+    starts = [0]
     for _ in range(kills):
         run, engine = start(config)
         seen = len(saved_steps(run))
@@ -87,7 +89,8 @@ def test_kills_at_random_moments_lose_no_save_and_end_in_the_same_weights(
     assert [event["from_step"] for event in events(run, "resumed")] == starts[1:-1]
     reached = {"stop_training_after": starts[-1], "stop_training_after_unit": "STEP"}
     whole = small.live(small.config(tmp_path / "whole", **ENDLESS, backup_after=10**6, transformer=reached))
-    one, other = saved_bytes(newest(run)), saved_bytes(newest(whole))
+    one = saved_bytes(newest(run))
+    other = saved_bytes(newest(whole))
     assert one.keys() == other.keys()
     assert all(one[name] == other[name] for name in one if name.endswith(".safetensors"))
 
@@ -98,7 +101,8 @@ def test_stops_at_random_moments_save_the_last_step_and_go_on(
 ) -> None:
     sample = {"prompt": "a cat", "width": 64, "height": 64, "diffusion_steps": 4}
     often = {"samples": [sample], "sample_after": 3, "sample_after_unit": "STEP", "backup_after": 7}
-    config, chance = small.config(tmp_path, **ENDLESS, **often), random.Random(stops)
+    config = small.config(tmp_path, **ENDLESS, **often)
+    chance = random.Random(stops)
     phases = set()
     for _ in range(stops):
         run, engine = start(config)
@@ -161,7 +165,8 @@ def test_a_killed_run_ends_by_the_same_command_in_the_same_bytes(
     train: Callable[..., Any], tmp_path: Path, warm_engine: Mapping[str, str]
 ) -> None:
     assert train().code == 0
-    result, run = tmp_path / "run" / "result.safetensors", RunFolder(tmp_path / "run")
+    result = tmp_path / "run" / "result.safetensors"
+    run = RunFolder(tmp_path / "run")
     whole = result.read_bytes()
     line = [sys.executable, "-m", "blockrate", "train", str(tmp_path / "config.json"), "--fresh"]
     with subprocess.Popen(line, env={**os.environ, **warm_engine}, stderr=subprocess.DEVNULL) as terminal:

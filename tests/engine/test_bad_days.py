@@ -138,7 +138,8 @@ def test_a_bad_last_step_of_a_trained_run_does_not_keep_its_model_back(
 def test_what_turned_bad_inside_is_not_saved(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: str
 ) -> None:
-    real, calls = train.take_step, iter(range(99))
+    real = train.take_step
+    calls = iter(range(99))
 
     def take_step(trainee: Trainee, *given: Any, **named: Any) -> Any:
         result = real(trainee, *given, **named)
@@ -165,7 +166,8 @@ def test_what_turned_bad_inside_is_not_saved(
 def test_a_stop_in_any_phase_loses_no_step(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    stop, real = StopFlag(), EventLog.write
+    stop = StopFlag()
+    real = EventLog.write
 
     def write(log: EventLog, event: Any, *, step: int) -> None:
         real(log, event, step=step)
@@ -194,7 +196,8 @@ def test_a_stop_in_any_phase_loses_no_step(
 def test_a_stop_that_comes_during_the_save_of_a_step_is_obeyed_after_the_next(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop, real = StopFlag(), outputs.save_checkpoint
+    stop = StopFlag()
+    real = outputs.save_checkpoint
 
     def save(*given: Any, **named: Any) -> Path:
         stop.requested = True
@@ -232,7 +235,9 @@ def test_too_little_room_is_told_before_the_first_step(
 def test_a_folder_that_goes_ends_the_run_and_is_not_made_again(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
 ) -> None:
-    run, real, calls = RunFolder(tmp_path / "run"), train.take_step, iter(range(99))
+    run = RunFolder(tmp_path / "run")
+    real = train.take_step
+    calls = iter(range(99))
 
     def take_step(*given: Any, **named: Any) -> Any:
         if next(calls) == 3:

@@ -52,7 +52,8 @@ def trainee(
     rate: float = 0.1,
 ) -> Trainee:
     """A trainee with two tensors of the same shapes in every block, in groups of any order; 0.0 freezes."""
-    weights, rates = weights or {}, dict.fromkeys(PATHS, 1.0) | dict(rates or {})
+    weights = weights or {}
+    rates = dict.fromkeys(PATHS, 1.0) | dict(rates or {})
     names = {f"{PATHS[block]}.lora_{part}": block for block in order for part in "AB"}
     parameters = {
         name: nn.Parameter(weights.get(name, torch.randn(3, 5)).clone(), requires_grad=rates[block] > 0)
@@ -182,7 +183,8 @@ def test_a_full_disk_at_any_moment_of_a_save_costs_no_earlier_save(
         folder = tmp_path / str(point)
         save(folder, two[0], 1, config)
         with pytest.MonkeyPatch.context() as patch:
-            fault, told = Fault(patch, point, disk_full, EVERY_CALL), ""
+            fault = Fault(patch, point, disk_full, EVERY_CALL)
+            told = ""
             try:
                 save(folder, two[1], 2, config)
             except WriteError as error:
@@ -304,8 +306,10 @@ def test_the_size_of_a_checkpoint_is_known_before_the_first_step(tmp_path: Path,
 def test_every_damage_is_noticed_and_the_checkpoint_before_is_taken(
     tmp_path: Path, two: tuple[Trainee, Trainee]
 ) -> None:
-    good, newest = save(tmp_path, two[0], 1), save(tmp_path, two[1], 2)
-    chance, kinds = random.Random(7), []
+    good = save(tmp_path, two[0], 1)
+    newest = save(tmp_path, two[1], 2)
+    chance = random.Random(7)
+    kinds = []
     for _ in range(500):
         file = chance.choice(sorted(newest.iterdir()))
         content = file.read_bytes()
@@ -341,7 +345,8 @@ def test_when_all_are_damaged_nothing_begins_again(tmp_path: Path, two: tuple[Tr
 
 
 def test_a_quick_look_sees_what_is_missing_or_short(tmp_path: Path, two: tuple[Trainee, Trainee]) -> None:
-    good, newest = save(tmp_path, two[0], 1), save(tmp_path, two[1], 2)
+    good = save(tmp_path, two[0], 1)
+    newest = save(tmp_path, two[1], 2)
     weights = newest / "weights.safetensors"
     weights.write_bytes(bytes(weights.stat().st_size))
     assert newest_valid(tmp_path, contents=False) == newest

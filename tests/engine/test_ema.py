@@ -40,7 +40,8 @@ def test_swapping_shows_the_average_and_gives_the_exact_weights_back():
     ema = Ema(values, decay=0.9, device="cpu")
     values["a"].data.fill_(1 / 3)
     ema.update(1)
-    trained, average = values["a"].detach().clone(), ema.average["a"].clone()
+    trained = values["a"].detach().clone()
+    average = ema.average["a"].clone()
 
     def sample():
         with ema.swapped():

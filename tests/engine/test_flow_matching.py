@@ -17,7 +17,8 @@ LEVELS = torch.linspace(0.001, 0.999, 99)
 
 def test_noise_and_target_are_those_of_diffusers_scheduler():
     scheduler = FlowMatchEulerDiscreteScheduler()
-    latents, noise = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8)
+    latents = torch.randn(3, 4, 8, 8)
+    noise = torch.randn(3, 4, 8, 8)
     timesteps = scheduler.timesteps[[10, 500, 990]]
     noisy = flow.add_noise(latents, noise, timesteps / 1000)
     torch.testing.assert_close(noisy, scheduler.scale_noise(latents, timesteps, noise))
@@ -72,7 +73,8 @@ def test_every_sample_has_draws_of_its_own_that_depend_on_nothing_else():
 
 def test_draws_have_the_distribution_they_claim():
     noises, uniforms = zip(*(flow.draw(0, step, 0, (8, 16)) for step in range(250)), strict=True)
-    noise, uniform = torch.stack(noises), torch.stack(uniforms)
+    noise = torch.stack(noises)
+    uniform = torch.stack(uniforms)
     assert abs(noise.mean()) < 0.02
     assert noise.std() == pytest.approx(1.0, abs=0.02)
     assert uniform.mean() == pytest.approx(0.5, abs=0.02)
@@ -80,7 +82,8 @@ def test_draws_have_the_distribution_they_claim():
 
 
 def test_loss_is_the_mean_squared_error_in_fp32():
-    prediction, target = torch.randn(3, 5, 4).bfloat16(), torch.randn(3, 5, 4).bfloat16()
+    prediction = torch.randn(3, 5, 4).bfloat16()
+    target = torch.randn(3, 5, 4).bfloat16()
     loss = flow.loss(prediction, target)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, torch.nn.functional.mse_loss(prediction.float(), target.float()))
@@ -90,7 +93,8 @@ def test_loss_is_the_mean_squared_error_in_fp32():
 @given(st.lists(st.floats(0, 3), min_size=4, max_size=4), st.floats(0.1, 5))
 def test_loss_mixes_the_errors_by_their_strengths(strengths, delta):
     mse, mae, log_cosh, huber = strengths
-    prediction, target = torch.randn(2, 6) * 3, torch.randn(2, 6)
+    prediction = torch.randn(2, 6) * 3
+    target = torch.randn(2, 6)
     error = (prediction - target).double()
     expected = (
         mse * error.square().mean()
@@ -108,7 +112,8 @@ def test_log_cosh_does_not_overflow():
 
 
 def test_sample_weights_scale_each_samples_share():
-    prediction, target = torch.randn(2, 6), torch.randn(2, 6)
+    prediction = torch.randn(2, 6)
+    target = torch.randn(2, 6)
     each = [flow.loss(prediction[i : i + 1], target[i : i + 1]) for i in (0, 1)]
     weighted = flow.loss(prediction, target, sample_weights=torch.tensor([2.0, 0.5]))
     torch.testing.assert_close(weighted, (2.0 * each[0] + 0.5 * each[1]) / 2)

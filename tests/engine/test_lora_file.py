@@ -220,7 +220,8 @@ def test_different_scales_inside_a_fused_module_are_kept(tmp_path):
 
 
 def test_fused_file_that_is_not_block_diagonal_is_split_by_rows(tmp_path):
-    down, up = torch.randn(5, 8), torch.randn(56, 5)
+    down = torch.randn(5, 8)
+    up = torch.randn(56, 5)
     key = "lora_unet_single_blocks_2_linear1"
     tensors = {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up, f"{key}.alpha": torch.tensor(10.0)}
     save_file(tensors, tmp_path / "a.safetensors")
@@ -268,7 +269,8 @@ SPELLINGS = {
 def test_files_of_other_trainers_are_read(tmp_path, spelling, alpha):
     module, down_name, up_name = SPELLINGS[spelling]
     fused = "qkv" in module
-    down, up = torch.randn(2, 8), torch.randn(24 if fused else 8, 2)
+    down = torch.randn(2, 8)
+    up = torch.randn(24 if fused else 8, 2)
     tensors = {f"{module}.{down_name}.weight": down, f"{module}.{up_name}.weight": up}
     save_file(tensors | ({f"{module}.alpha": torch.tensor(alpha)} if alpha else {}), tmp_path / "a.safetensors")
     found = read_lora(tmp_path / "a.safetensors")
@@ -297,7 +299,8 @@ def test_scale_in_the_header_of_diffusers_is_honoured(tmp_path):
 
 
 def test_final_layer_of_bfl_has_its_halves_swapped(tmp_path):
-    down, up = torch.randn(2, 8), torch.randn(16, 2)
+    down = torch.randn(2, 8)
+    up = torch.randn(16, 2)
     module = "diffusion_model.final_layer.adaLN_modulation.1"
     save_file({f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up}, tmp_path / "a.safetensors")
     found = read_lora(tmp_path / "a.safetensors")["norm_out.linear"]
@@ -326,7 +329,8 @@ def test_kohya_file_has_alpha_for_every_module_and_its_own_metadata(tmp_path):
     path = tmp_path / "flower.safetensors"
     save_lora(path, random_weights([*QKV, LINEAR1[0]]), file_format="KOHYA_LORA", dtype=torch.bfloat16, metadata=HEADER)
     with safe_open(path, "pt") as file:
-        header, alpha = file.metadata(), file.get_tensor("lora_unet_double_blocks_0_img_attn_qkv.alpha")
+        header = file.metadata()
+        alpha = file.get_tensor("lora_unet_double_blocks_0_img_attn_qkv.alpha")
     assert alpha.dtype == torch.float32
     assert alpha.item() == 0.5 * 12
     assert set(load_file(path)) == {

@@ -27,7 +27,9 @@ class Seen:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
-    seen, made, clipped = Seen(), train.make_trainee, steps.clip_grads_with_norm_
+    seen = Seen()
+    made = train.make_trainee
+    clipped = steps.clip_grads_with_norm_
 
     def make(*arguments: Any, **options: Any) -> Trainee:
         seen.trainee = made(*arguments, **options)
@@ -89,7 +91,8 @@ def test_a_run_goes_on_from_a_lora_of_another_type(small: Small, tmp_path: Path,
     file = tmp_path / "first" / "result.safetensors"
     settings = {"lora_model_name": str(file), "lora_weight_dtype": second, "learning_rate": 1e-12}
     small.live(small.config(tmp_path / "second", epochs=1, **settings))
-    start, end = load_file(file), load_file(tmp_path / "second" / "result.safetensors")
+    start = load_file(file)
+    end = load_file(tmp_path / "second" / "result.safetensors")
     assert start.keys() == end.keys()
     for name, weights in end.items():
         torch.testing.assert_close(weights, start[name], rtol=2**-8 if second == "BFLOAT_16" else 1e-6, atol=1e-9)

@@ -17,7 +17,8 @@ def cards(monkeypatch):
     """Stands for a machine with two NVIDIA cards: there is none here."""
 
     class Card:
-        name, total_memory = "NVIDIA A card", 24 * 2**30
+        name = "NVIDIA A card"
+        total_memory = 24 * 2**30
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -68,7 +68,10 @@ def test_the_config_that_diffusers_writes_gives_the_spec_back() -> None:
 
 def test_rows_of_each_module_are_those_of_a_real_forward() -> None:
     spec = replace(SPECS["tiny-flux1"], layout=BlockLayout(2, 2))
-    model, batch, image, text = real_model(spec), 2, 6, 5
+    model = real_model(spec)
+    batch = 2
+    image = 6
+    text = 5
     seen: dict[str, int] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):

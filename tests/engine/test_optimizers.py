@@ -113,7 +113,8 @@ def test_settings_reach_the_optimizer():
 def test_adamw_is_torchs():
     ours = changes("ADAMW", (1.0,))[0]
     weight = torch.nn.Parameter(torch.randn(64, 128, generator=torch.Generator().manual_seed(0)))
-    start, theirs = weight.detach().clone(), torch.optim.AdamW([weight], lr=1e-3, fused=True)
+    start = weight.detach().clone()
+    theirs = torch.optim.AdamW([weight], lr=1e-3, fused=True)
     stream = torch.Generator().manual_seed(2)
     for _ in range(10):
         weight.grad = torch.randn(64, 128, generator=stream) * 0.1 + 0.05

@@ -40,7 +40,8 @@ def adamw(groups):
 
 def test_multipliers_of_one_train_exactly_like_one_plain_group(model, adapted):
     for start in (model, adapted):
-        ours, plain = copy.deepcopy(start), copy.deepcopy(start)
+        ours = copy.deepcopy(start)
+        plain = copy.deepcopy(start)
         groups = parameter_groups(ours, learning_rate=1e-2, multipliers=dict.fromkeys(LAYOUT.names, 1.0))
         assert [group["name"] for group in groups] == ["transformer"]
         toy.train(ours, adamw(groups), 5)
@@ -52,7 +53,8 @@ def test_multipliers_of_one_train_exactly_like_one_plain_group(model, adapted):
 def test_groups_train_exactly_like_hand_made_ones(model, adapted):
     multipliers = {"double_block_0": 0.3, "single_block_1": 0.5, "other": 0.25}
     for start in (model, adapted):
-        ours, theirs = copy.deepcopy(start), copy.deepcopy(start)
+        ours = copy.deepcopy(start)
+        theirs = copy.deepcopy(start)
         made = []
         for name, rate in complete(multipliers, LAYOUT).items():
             kind, _, index = name.partition("_block_")
@@ -259,7 +261,9 @@ def test_a_model_with_bfl_names_is_grouped_by_its_lists_or_its_names():
         return nn.ModuleList(nn.Linear(4, 4) for _ in range(count))
 
     listed = nn.Module()
-    listed.img_in, listed.double_blocks, listed.single_blocks = nn.Linear(4, 4), linears(12), linears(2)
+    listed.img_in = nn.Linear(4, 4)
+    listed.double_blocks = linears(12)
+    listed.single_blocks = linears(2)
     flat = nn.ModuleDict({name.replace(".", "$$"): module for name, module in listed.named_modules() if name})
     del flat["double_blocks"], flat["single_blocks"]
     for model in (listed, flat):
@@ -277,7 +281,8 @@ class LoraModule(nn.Module):
 
     def __init__(self, base=None):
         super().__init__()
-        self.lora_down, self.lora_up = nn.Linear(4, 2, bias=False), nn.Linear(2, 4, bias=False)
+        self.lora_down = nn.Linear(4, 2, bias=False)
+        self.lora_up = nn.Linear(2, 4, bias=False)
         self._base = [base or nn.Linear(4, 4)]
         self.register_buffer("alpha", torch.tensor(1.0))
 

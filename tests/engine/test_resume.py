@@ -106,7 +106,8 @@ def test_a_block_set_to_zero_keeps_what_it_learned_through_two_more_lives(
 ) -> None:
     averaged = method != "SCHEDULE_FREE_ADAMW"
     settings = {"ema": "CPU" if averaged else "OFF", "ema_update_step_interval": 1, **METHODS[method]}
-    files, averages = [], []
+    files = []
+    averages = []
     for epochs, rate in ((2, 1.0), (4, 0.0), (6, 0.0)):
         multipliers = {"single_block_1": 0.5, "double_block_1": rate}
         run = small.live(small.config(tmp_path, epochs=epochs, **{KEY: multipliers}, **settings))
@@ -126,7 +127,8 @@ def test_a_block_set_to_zero_keeps_what_it_learned_through_two_more_lives(
 
 @pytest.mark.parametrize("method", RAISED)
 def test_a_raised_block_starts_with_fresh_moments_and_that_is_said(small: Small, tmp_path: Path, method: str) -> None:
-    frozen, raised = {"single_block_0": 0.0}, {"single_block_1": 0.0}
+    frozen = {"single_block_0": 0.0}
+    raised = {"single_block_1": 0.0}
     small.live(small.config(tmp_path, epochs=2, **METHODS[method] | {KEY: frozen}))
     before = tensors(last(tmp_path, "weights"))
     run = small.live(small.config(tmp_path, epochs=4, **METHODS[method] | {KEY: raised}))
@@ -146,7 +148,8 @@ def test_a_run_goes_on_with_the_rates_of_the_config_and_the_moments_of_each_para
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small.live(small.config(tmp_path, epochs=2, learning_rate_warmup_steps=0))
-    saved, found = tensors(last(tmp_path, "optimizer")), dict[str, torch.Tensor]()
+    saved = tensors(last(tmp_path, "optimizer"))
+    found = dict[str, torch.Tensor]()
     real = Resume.restore
 
     def restore(resume: Resume, trainee: Trainee, log: EventLog) -> None:
@@ -192,7 +195,8 @@ def test_a_new_filter_needs_a_word_and_then_keeps_the_old_moments(small: Small, 
         small.live(wider)
     run.options_file.write_text(json.dumps({"reset_optimizer": "new"}))
     small.live(wider)
-    after, moments = tensors(last(tmp_path, "weights")), tensors(last(tmp_path, "optimizer"))
+    after = tensors(last(tmp_path, "weights"))
+    moments = tensors(last(tmp_path, "optimizer"))
     gone = {name: tensor for name, tensor in before.items() if "to_v" in name}
     assert same(gone, {name: tensor for name, tensor in after.items() if "to_v" in name})
     steps = {name.partition("::")[0]: int(step) for name, step in moments.items() if name.endswith("::step")}
@@ -275,13 +279,13 @@ def test_other_images_are_refused_before_anything_is_cached(small: Small, tmp_pa
 
 def test_what_kills_left_is_swept_and_what_may_be_in_use_is_not(small: Small, tmp_path: Path) -> None:
     config = small.config(tmp_path / "run", epochs=2, output_model_destination=str(tmp_path / "out" / "x.safetensors"))
-    checkpoint, entries, exports = tmp_path / "run" / "checkpoints", small.folder / "cache", tmp_path / "out"
+    checkpoint = tmp_path / "run" / "checkpoints"
+    entries = small.folder / "cache"
+    exports = tmp_path / "out"
     exports.mkdir()
     (checkpoint / ".tmp-1").mkdir(parents=True)
-    young, old = (
-        exports / ".tmp-young",
-        [exports / ".tmp-old", next(entries.glob("latents/*")) / ".tmp-old.safetensors"],
-    )
+    young = exports / ".tmp-young"
+    old = [exports / ".tmp-old", next(entries.glob("latents/*")) / ".tmp-old.safetensors"]
     for path in (young, *old):
         path.write_text("half")
     for path in old:

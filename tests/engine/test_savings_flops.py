@@ -19,7 +19,9 @@ from blockrate.core.families import TransformerSpec
 from blockrate.core.module_table import modules
 from blockrate.core.savings import Work, step_flops
 
-IMAGE, TEXT, RANK = 256, 64, 16
+IMAGE = 256
+TEXT = 64
+RANK = 16
 SPEC = TransformerSpec(BlockLayout(4, 8), 6, 64, 64, 512, 64, guidance_embeds=True, axes_dims_rope=(16, 24, 24))
 SMALL = replace(SPEC, layout=BlockLayout(2, 3))
 # Attention of both streams, both MLPs, the MLP input of single blocks; no proj_out.
@@ -93,7 +95,8 @@ def test_frozen_blocks_save_what_is_stated(case: str, fully_adapted: tuple[FluxT
     """``stated`` was counted with frozen adapters left in the frozen blocks; a run puts none there, and saves more."""
     keep, stated, ratio = STATED[case]
     names = [name for name in USUAL if keep(name)]
-    part, whole = counted(lora(names, SPEC))[0], fully_adapted[1]
+    part = counted(lora(names, SPEC))[0]
+    whole = fully_adapted[1]
     assert part / whole <= stated
     assert part / whole == pytest.approx(ratio, abs=0.005)
     work = Work(IMAGE, TEXT, rank=RANK)

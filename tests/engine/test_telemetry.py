@@ -119,7 +119,8 @@ def test_only_a_sample_is_copied():
 
 @given(st.lists(st.integers(1, 4000), max_size=2))
 def test_a_sample_is_small_and_meets_every_column(shape):
-    stride, count = _stride(shape), math.prod(shape)
+    stride = _stride(shape)
+    count = math.prod(shape)
     sampled = range(0, count, stride)
     assert len(sampled) <= SAMPLE
     assert stride <= count / SAMPLE + 1000

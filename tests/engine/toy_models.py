@@ -6,7 +6,9 @@ from diffusers import ChromaTransformer2DModel, Flux2Transformer2DModel, FluxTra
 # a toy step takes 11 ms on one thread, and seconds on two where others use the processor
 torch.set_num_threads(1)
 
-LATENTS, TEXT, POOLED = 16, 24, 20
+LATENTS = 16
+TEXT = 24
+POOLED = 20
 _HEADS = {"num_attention_heads": 2, "attention_head_dim": 16}
 
 

@@ -68,7 +68,8 @@ def test_all_is_synced_before_it_gets_its_name_and_the_folder_after(
 
 
 def test_disk_full_at_every_boundary_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
-    file, points = tmp_path / "file", 0
+    file = tmp_path / "file"
+    points = 0
     for point in range(50):
         file.write_bytes(b"old")
         with pytest.MonkeyPatch.context() as patch:

@@ -14,7 +14,8 @@ from blockrate.core.errors import FileError
 from blockrate.run.lora_norms import LoraReport, inspect_lora
 
 torch.manual_seed(0)
-DOWN, UP = torch.randn(2, 8), torch.randn(24, 2)
+DOWN = torch.randn(2, 8)
+UP = torch.randn(24, 2)
 NORM = (UP @ DOWN).norm().item()
 
 
@@ -87,9 +88,11 @@ def test_every_format_gives_tag_block_and_norm(tmp_path, tag, tensors, block, sc
 # a header of 640 bytes: the file begins like a pickle
 @example(shapes=[(9, 10, 18), (1, 1, 10)], alpha=1.0)
 def test_norm_of_a_block_is_that_of_all_its_products(tmp_path_factory, shapes, alpha):
-    tensors, square = {}, 0.0
+    tensors = {}
+    square = 0.0
     for index, (rank, columns, rows) in enumerate(shapes):
-        down, up = torch.randn(rank, columns), torch.randn(rows, rank)
+        down = torch.randn(rank, columns)
+        up = torch.randn(rows, rank)
         module = f"lora_unet_double_blocks_4_img_mlp_{index}"
         tensors |= {f"{module}.lora_down.weight": down, f"{module}.lora_up.weight": up}
         tensors[f"{module}.alpha"] = torch.tensor(alpha)
@@ -142,13 +145,15 @@ def test_scale_of_the_header_counts_where_no_alpha_is(tmp_path):
 @pytest.mark.parametrize("full", ["w1", "w2", "both", "none"])
 def test_lokr_has_the_norm_of_its_kronecker_product(tmp_path, full):
     module = "lycoris_transformer_blocks_0_attn_to_q"
-    tensors, factors = {}, []
+    tensors = {}
+    factors = []
     for part, shape in (("w1", (4, 3)), ("w2", (5, 7))):
         if full in (part, "both"):
             factors.append(torch.randn(shape))
             tensors[f"{module}.lokr_{part}"] = factors[-1]
         else:
-            left, right = torch.randn(shape[0], 2), torch.randn(2, shape[1])
+            left = torch.randn(shape[0], 2)
+            right = torch.randn(2, shape[1])
             tensors |= {f"{module}.lokr_{part}_a": left, f"{module}.lokr_{part}_b": right}
             factors.append(left @ right)
     tensors[f"{module}.alpha"] = torch.tensor(6.0)

@@ -251,7 +251,8 @@ def test_selected_faders_move_together(faders: Faders) -> None:
 
 
 def test_control_adds_to_the_selection_and_shift_extends_it(faders: Faders) -> None:
-    keyboard, field = faders.page.keyboard, faders.window.get_by_label("Apply to")
+    keyboard = faders.page.keyboard
+    field = faders.window.get_by_label("Apply to")
     faders.select("double_block_2", "double_block_4")
     keyboard.down("Control")
     faders.select("single_block_7", "single_block_7")
@@ -436,7 +437,8 @@ def test_the_other_weights_have_a_fader_of_use_where_the_filter_leaves_some(
     def look(page: PageOfApp) -> None:
         page.session.set({"base_model_name": "tiny-flux1", "layer_filter_preset": preset})
         page.show_tab("Training")
-        elements, opener = ui.context.client.elements, page.controls["epochs"]
+        elements = ui.context.client.elements
+        opener = page.controls["epochs"]
         with opener:
             open_block_learning_rate_window(page, opener)
         (mixer,) = (element for element in elements.values() if isinstance(element, BlockMixer))
@@ -600,7 +602,8 @@ def test_faders_can_be_told_apart_in_forced_colours(faders: Faders) -> None:
     def style(element: Locator, name: str, part: str = "") -> str:
         return str(element.evaluate(f"element => getComputedStyle(element, '{part}').{name}"))
 
-    frozen, full = faders.slider("double_block_3"), faders.slider("double_block_4")
+    frozen = faders.slider("double_block_3")
+    full = faders.slider("double_block_4")
     ground = style(faders.window.locator(".mixer-bank").first, "backgroundColor")
     assert style(frozen, "height", "::after") == "0px"
     assert style(full, "height", "::after") != "0px"

@@ -27,7 +27,9 @@ class Form:
     """A source with as little as a field needs."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values, self.problems, self.changed = dict(values), dict[str, str](), Event[[]]()
+        self.values = dict(values)
+        self.problems = dict[str, str]()
+        self.changed = Event[[]]()
         self.refuses = False
 
     def get(self, path: str) -> Any:
@@ -216,7 +218,8 @@ def test_a_problem_is_told_by_more_than_colour(show: Show) -> None:
 
 
 def test_a_reason_disables_a_field_and_is_told(show: Show) -> None:
-    form, reasons = Form({"lora_rank": 4}), ["Only a LoRA has a rank."]
+    form = Form({"lora_rank": 4})
+    reasons = ["Only a LoRA has a rank."]
     control = show(form, "lora_rank", why_not=lambda: reasons[0])
     assert control.props["disable"]
     assert "aria-invalid" not in control.props
@@ -278,7 +281,9 @@ def test_an_entry_that_another_tab_removed_is_told(show: Show, monkeypatch: pyte
 def test_the_three_dot_button_gives_its_reason_instead_of_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(Page, "tell", lambda page, text, **options: told.append(text))
-    form, reasons, opened = Form({"layer_filter_preset": "full", "block_learning_rate_multiplier": {}}), ["No."], []
+    form = Form({"layer_filter_preset": "full", "block_learning_rate_multiplier": {}})
+    reasons = ["No."]
+    opened = []
     client = Client(ui.page("/adv"))
     with client:
         page = Page(form, None, None, None)
@@ -307,7 +312,8 @@ def test_the_three_dot_button_gives_its_reason_instead_of_a_window(monkeypatch: 
 
 
 def test_a_closed_window_leaves_nothing_behind() -> None:
-    event, calls = Event[[]](), []
+    event = Event[[]]()
+    calls = []
     client = Client(ui.page("/window"))
     with client:
         with ui.element() as window:

@@ -14,7 +14,8 @@ from starlette.types import Message, Receive, Scope, Send
 from blockrate.core.errors import ConfigError
 from blockrate.ui.guard import Guard, all_names, read_key
 
-TOKEN, KEY = "t" * 43, b"k" * 64
+TOKEN = "t" * 43
+KEY = b"k" * 64
 HOST = "127.0.0.1:8080"
 Headers = Sequence[tuple[str, str]]
 
@@ -95,10 +96,12 @@ class Inside:
         self.scopes.append(scope)
         if scope["type"] == "websocket":
             return await send({"type": "websocket.accept"})
-        body, more = b"", scope["method"] == "POST"
+        body = b""
+        more = scope["method"] == "POST"
         while more:
             message = await receive()
-            body, more = body + message["body"], message["more_body"]
+            body = body + message["body"]
+            more = message["more_body"]
         self.bodies.append(body)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"cache-control", b"public")]})
         await send({"type": "http.response.body", "body": b"the app"})
@@ -351,7 +354,8 @@ def test_no_other_cookie_is_a_session(guard: Guard, inside: Inside, kind: str) -
 def test_a_session_ends_after_a_month(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
-    session, now = sign_in(guard), time.time()
+    session = sign_in(guard)
+    now = time.time()
     monkeypatch.setattr("itsdangerous.timed.time.time", lambda: now + 29 * 86400)
     assert ask(guard, headers=session).status == 200
     monkeypatch.setattr("itsdangerous.timed.time.time", lambda: now + 31 * 86400)

@@ -138,7 +138,8 @@ def test_a_folder_is_listed_folders_first_and_nothing_hidden(media: Media, root:
 
 def test_an_id_tells_nothing_and_stays_the_same(media: Media, root: Path) -> None:
     file = root / "photos" / "a.png"
-    first, small = media.file_url(file), media.file_url(file, size=64)
+    first = media.file_url(file)
+    small = media.file_url(file, size=64)
     assert media.file_url(str(file)) == first != small
     assert "a.png" not in first
     assert len(first.removeprefix("/files/")) >= 22
@@ -153,7 +154,8 @@ def test_only_ids_that_were_given_out_are_known(media: Media, root: Path) -> Non
 
 
 def test_only_safetensors_files_inside_are_given_out_whole(media: Media, root: Path, tmp_path: Path) -> None:
-    inside, outside = root / "dog.safetensors", tmp_path / "dog.safetensors"
+    inside = root / "dog.safetensors"
+    outside = tmp_path / "dog.safetensors"
     for file in (inside, outside, root / ".dog.safetensors"):
         file.write_bytes(b"weights")
     name = media.whole_file_url(inside).removeprefix("/files/")
@@ -271,7 +273,8 @@ def test_an_edited_picture_is_shown_anew(media: Media, root: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes")
 def test_a_pipe_is_not_waited_for(media: Media, root: Path) -> None:
     os.mkfifo(root / "pipe.png")
-    address, answers = media.file_url(root / "pipe.png"), []
+    address = media.file_url(root / "pipe.png")
+    answers = []
     thread = threading.Thread(
         target=lambda: answers.append(media.picture(address.removeprefix("/files/"))), daemon=True
     )

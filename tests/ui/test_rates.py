@@ -55,7 +55,8 @@ def test_only_touched_faders_change_and_a_one_that_was_set_leaves_the_config(ori
 
 @given(st.lists(st.tuples(changes, st.sampled_from(["", "a", "b"])), max_size=8))
 def test_undoing_everything_and_redoing_everything_come_back_to_the_ends(steps: list) -> None:
-    draft, opened = small({"single_block_0": 0.123456789}), {"single_block_0": 0.123456789}
+    draft = small({"single_block_0": 0.123456789})
+    opened = {"single_block_0": 0.123456789}
     for change, merge in steps:
         draft.commit(change, merge)
     end = draft.state
@@ -70,7 +71,8 @@ def test_undoing_everything_and_redoing_everything_come_back_to_the_ends(steps: 
 
 @given(configs)
 def test_copied_rates_can_be_pasted_where_they_are_right(original: dict) -> None:
-    draft, other = small(original), small({"double_block_0": 0.5})
+    draft = small(original)
+    other = small({"double_block_0": 0.5})
     if draft.problem:
         with pytest.raises(ConfigError):
             other.paste(json.dumps(draft.state))

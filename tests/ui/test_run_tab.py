@@ -142,7 +142,8 @@ def engine() -> Iterator[Callable[[Made, str], None]]:
 
         def beat(made: Made, phase: str) -> None:
             if made not in beating:
-                pipe, command = subprocess.PIPE, [sys.executable, "-c", HEART, str(made.run.path)]
+                pipe = subprocess.PIPE
+                command = [sys.executable, "-c", HEART, str(made.run.path)]
                 process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
                 beating[made] = stack.enter_context(process)
                 stack.callback(process.kill)
@@ -314,7 +315,8 @@ def test_the_loss_is_drawn_raw_smoothed_and_of_the_validation(made: Made, shown:
     expect(loss(page)).to_have_accessible_name(
         re.compile(r"Loss\. Step 60, raw 0\.0167, smoothed 0\.\d+, validation 0\.5")
     )
-    chart, smooth = page.locator(".loss-chart"), page.locator(".loss-chart .smoothed").last
+    chart = page.locator(".loss-chart")
+    smooth = page.locator(".loss-chart .smoothed").last
     before = smooth.get_attribute("d")
     page.get_by_role("slider", name="Smoothing").fill("0")
     expect(smooth).to_have_attribute("d", str(chart.locator("path.raw").get_attribute("d")))
@@ -613,7 +615,8 @@ def test_training_outlives_the_app_which_finds_it_again(
     start(page)
     until_step(page, 6)
     app.kill()
-    engine, before = psutil.Process(read_json(toy.who_file)["pid"]), len(events(toy, "step"))
+    engine = psutil.Process(read_json(toy.who_file)["pid"])
+    before = len(events(toy, "step"))
     page = open_page(start_app(), "/run")
     expect(page.get_by_role("status")).to_have_text("Running")
     until_step(page, before + 4)

@@ -91,7 +91,8 @@ def sign_in(app: App) -> dict[str, str]:
 
 
 def test_no_other_name_is_answered_over_http_and_websocket(app: App) -> None:
-    session, port = sign_in(app), place(app)[1]
+    session = sign_in(app)
+    port = place(app)[1]
     bad = ["evil.example", f"evil.example:{port}", f"127.0.0.1.evil:{port}", f"127.0.0.1.:{port}", f"[::1]:{port}"]
     for host in [*bad, "127.0.0.1", f"127.0.0.1:{port + 1}", f"0.0.0.0:{port}", ""]:
         for path in EDGES:
@@ -111,7 +112,8 @@ def test_no_other_name_is_answered_over_http_and_websocket(app: App) -> None:
 
 
 def test_no_page_of_another_site_is_answered_over_http_and_websocket(app: App) -> None:
-    session, port = sign_in(app), place(app)[1]
+    session = sign_in(app)
+    port = place(app)[1]
     bad = ["http://evil.example", "null", f"http://localhost.evil:{port}", "http://127.0.0.1", "http://127.0.0.1:3000"]
     for origin in [*bad, f"https://127.0.0.1:{port}", f"http://127.0.0.1:{port}.evil", ""]:
         for path in EDGES:
@@ -152,7 +154,8 @@ def test_without_the_token_nobody_comes_in(app: App) -> None:
 
 
 def test_the_token_stays_in_the_terminal(app: App, start_app: StartApp) -> None:
-    session, token = sign_in(app), token_of(app)
+    session = sign_in(app)
+    token = token_of(app)
     seen = [ask(app, path, session) for path in EDGES]
     seen += [ask(app, f"{path.partition('?')[0]}?token={token}", session) for path in EDGES]
     for _, headers, content in seen:
@@ -235,7 +238,8 @@ def test_every_route_but_health_needs_a_session(app: App, routes: dict[str, Any]
     paths = [path for path, _ in routes["paths"]]
     assert {"/health", "/files/{name}", "/", "/run", "/_nicegui_ws", "/favicon.ico"} <= set(paths)
     assert len(paths) > 12
-    session, open_ones = sign_in(app), []
+    session = sign_in(app)
+    open_ones = []
     for path in paths:
         filled = re.sub(r"\{[^}]*\}", "x", path) or "/"
         answers = {method: ask(app, filled, method=method)[0] for method in ("GET", "HEAD", "POST", "PUT", "DELETE")}
@@ -257,7 +261,8 @@ def test_no_route_reaches_a_file_outside(app: App, routes: dict[str, Any]) -> No
     canary.write_text("canary-4711")
     (app.folder / "link.txt").symlink_to(canary)
     before = sorted(app.folder.parent.rglob("*"))
-    asked_for, session = list(corpus(canary)), sign_in(app)
+    asked_for = list(corpus(canary))
+    session = sign_in(app)
     assert len(asked_for) >= 120
     keys = [key for name in ("resources", "esm_modules") for key in routes[name]]
     places = [
@@ -364,7 +369,8 @@ def test_all_networks_are_served_only_to_who_has_the_token(start_app: StartApp) 
     assert len(token_of(app)) >= 43
     assert ask(app, "/")[0] == 401
     assert upgrade(app, {}) == 401
-    session, port = sign_in(app), place(app)[1]
+    session = sign_in(app)
+    port = place(app)[1]
     assert ask(app, "/", session)[0] == 200
     assert ask(app, "/", session | {"Host": f"{socket.gethostname()}:{port}"})[0] == 200
     for host in (f"evil.example:{port}", f"0.0.0.0:{port}"):

@@ -672,7 +672,8 @@ def test_a_draft_that_cannot_be_written_is_told(session):
 
 def test_a_window_writes_nothing_until_ok(session):
     session.open(written("a.json", right(optimizer={"beta1": 0.9})))
-    before, draft = session.revision, Draft(session, ["optimizer.beta1", "optimizer.optimizer"])
+    before = session.revision
+    draft = Draft(session, ["optimizer.beta1", "optimizer.optimizer"])
     assert not draft.dirty
     assert draft.get("epochs") == 100
     draft.set({"optimizer.beta1": 7, "optimizer.optimizer": "LION"})
@@ -713,7 +714,8 @@ def test_reset_brings_the_defaults_and_ok_takes_the_keys_out(session):
 
 def test_a_window_put_back_as_it_was_changes_nothing(session):
     session.open(written("a.json", right(epochs=3)))
-    draft, before = Draft(session, ["epochs", "seed"]), session.revision
+    draft = Draft(session, ["epochs", "seed"])
+    before = session.revision
     heard = []
     draft.changed.subscribe(lambda: heard.append(draft.dirty))
     draft.set({"epochs": 4, "seed": 1})
@@ -791,7 +793,8 @@ def test_whatever_is_done_the_same_data_come_back_and_load_as_they_were_checked(
             assert json.dumps(session.data) == before
         else:
             session.keep()
-            before, dirty = json.dumps(session.data), session.dirty
+            before = json.dumps(session.data)
+            dirty = session.dirty
             session = restart(path)
             assert (json.dumps(session.data), session.dirty) == (before, dirty)
     session.save(overwrite=True)

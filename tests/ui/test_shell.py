@@ -177,7 +177,8 @@ def test_an_open_page_without_changes_says_that_the_server_is_gone_and_goes_on_w
     tolerated.append("ERR_CONNECTION|WebSocket|Failed to")
     app = open_config({"epochs": 7})
     page = open_page(app, "/training")
-    epochs, lost = page.get_by_role("textbox", name="Epochs"), page.get_by_text("Connection lost")
+    epochs = page.get_by_role("textbox", name="Epochs")
+    lost = page.get_by_text("Connection lost")
     expect(epochs).to_have_value("7")
     expect(lost).to_be_hidden()
     asked: list[str] = []
@@ -328,11 +329,9 @@ def test_nothing_is_saved_outside_the_roots(app: App, open_page: OpenPage) -> No
     page = open_page(app, "/training")
     page.get_by_role("button", name="Save as", exact=True).click()
     box = page.get_by_role("dialog", name="Save as")
-    name, place, why_not = (
-        box.get_by_role("textbox", name="Name"),
-        box.get_by_role("textbox", name="Folder"),
-        box.get_by_role("alert"),
-    )
+    name = box.get_by_role("textbox", name="Name")
+    place = box.get_by_role("textbox", name="Folder")
+    why_not = box.get_by_role("alert")
     name.fill("mine")
     place.evaluate(ENTER_EACH, outside_or_hidden(outside))
     for folder in ("../outside", "photos/../../outside", "link", "~root", "/etc", "/proc/self/cwd/../outside"):
@@ -381,7 +380,8 @@ def test_leaving_with_unsaved_changes_asks(app: App, open_page: OpenPage) -> Non
 
 
 def test_two_tabs_stay_in_step_and_leave_what_is_being_typed(app: App, open_page: OpenPage) -> None:
-    first, second = open_page(app, "/training"), open_page(app, "/training")
+    first = open_page(app, "/training")
+    second = open_page(app, "/training")
     typed = first.get_by_role("textbox", name="Learning rate", exact=True)
     typed.fill("7e")
     other = second.get_by_role("textbox", name="Epochs")

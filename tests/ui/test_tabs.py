@@ -113,7 +113,9 @@ def test_a_photograph_that_lies_on_its_side_is_measured_upright(tmp_path: Path) 
 def test_an_image_that_another_thread_is_reading_is_not_unreadable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file, usual, sizes = picture(tmp_path / "a.png", 60, 40), Image.open, []
+    file = picture(tmp_path / "a.png", 60, 40)
+    usual = Image.open
+    sizes = []
 
     def in_the_middle(*arguments: Any, **named: Any) -> Image.Image:
         monkeypatch.undo()

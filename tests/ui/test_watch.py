@@ -210,7 +210,8 @@ def test_a_stop_that_comes_before_there_is_a_run_counts(
     run: RunFolder, watch: Watch, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer("slow")
-    asked, go_on = threading.Event(), threading.Event()
+    asked = threading.Event()
+    go_on = threading.Event()
 
     def slowly(*arguments: Any, **options: Any) -> bool:
         asked.set()

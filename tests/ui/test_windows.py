@@ -146,7 +146,8 @@ def test_leaving_asks_only_after_a_change(way: str, opened: Opened) -> None:
             page.keyboard.press(way) if way == "Escape" else page.go_back()
 
     app, page, window = opened("Learning Rate Scheduler", {"epochs": 3})
-    address, question = page.url, page.get_by_role("dialog", name="Discard the changes?")
+    address = page.url
+    question = page.get_by_role("dialog", name="Discard the changes?")
     leave()
     expect(window).to_have_count(0)
     page.get_by_role("button", name="Learning Rate Scheduler settings").click()
@@ -217,7 +218,8 @@ def test_closed_windows_leave_nothing_on_the_server(
     def look(page: PageOfApp) -> None:
         page.session.set({"base_model_name": "tiny-flux1", "layer_filter_preset": "blocks"})
         page.show_tab("Training")
-        elements, opener = ui.context.client.elements, page.controls["epochs"]
+        elements = ui.context.client.elements
+        opener = page.controls["epochs"]
         before = len(elements), len(page.session.changed.callbacks)
         for _ in range(10):
             with opener:

@@ -33,7 +33,8 @@ def check_changes(before: TrainConfig, now: TrainConfig, *, reset: Reset = None)
         if path in _ANOTHER_RUN:
             problem = f"the run was trained with {was!r}, the config says {is_now!r}"
             raise ConfigError(path, problem, f"Set it back, {_FRESH}")
-    old, new = _state(before), _state(now)
+    old = _state(before)
+    new = _state(now)
     for path in {**old, **new}:
         if old.get(path) != new.get(path) and reset != "all":
             problem = f"the run was trained with {old.get(path)}, whose optimizer state {new.get(path)} cannot use"
@@ -65,7 +66,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
     """Yield path, old and new value of every field that differs; a missing multiplier is 1.0."""
     missing = 1.0 if prefix == f"{KEY}." else None
     for key in {**new, **old}:
-        was, is_now, path = old.get(key, missing), new.get(key, missing), prefix + key
+        was = old.get(key, missing)
+        is_now = new.get(key, missing)
+        path = prefix + key
         if isinstance(was, Mapping) and isinstance(is_now, Mapping):
             yield from _differences(was, is_now, f"{path}.")
         elif was != is_now:

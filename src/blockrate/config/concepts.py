@@ -39,7 +39,8 @@ def concept_problems(config: TrainConfig) -> list[ConfigError]:
         return [error]
     problems = []
     for index in used:
-        concept, where = config.concepts[index], f"concepts[{index}]"
+        concept = config.concepts[index]
+        where = f"concepts[{index}]"
         try:
             _folder(concept, where)
             if _is_without_images(concept):
@@ -66,10 +67,12 @@ def concept_images(concept: Concept, where: str, warn: Callable[[str], None]) ->
 
     Raises ``ConfigError`` about ``where`` if there are none, ``FileError`` for a folder that cannot be read.
     """
-    folder, files = _folder(concept, where), list(_files(concept))
+    folder = _folder(concept, where)
+    files = list(_files(concept))
     if unread := Counter(path.suffix.lower() for path in files if path.suffix.lower() in _NOT_READ):
         warn(f"{folder}: save {', '.join(f'{n} {suffix}' for suffix, n in unread.items())} as PNG: they are not used")
-    images, name = list(filter(_is_image, files)), folder.resolve().name
+    images = list(filter(_is_image, files))
+    name = folder.resolve().name
     if not images:
         raise _no_images(concept, where)
     names = [f"{name}/{path.relative_to(folder).as_posix()}" for path in images]
@@ -84,7 +87,8 @@ def read_captions(path: Path) -> tuple[str, ...]:
         text = data.decode()  # not "utf-8-sig": it counts offsets from behind the mark
         wrong = data.find(0)  # UTF-16 without a mark is valid UTF-8 full of zeros
     except UnicodeDecodeError as error:
-        text, wrong = "", error.start
+        text = ""
+        wrong = error.start
     if wrong >= 0:
         line = data.count(b"\n", 0, wrong) + 1
         raise FileError(str(path), f"is not UTF-8 text: byte 0x{data[wrong]:02x} at offset {wrong}, line {line}")

@@ -47,7 +47,9 @@ def contradictions(config: TrainConfig) -> list[ConfigError]:
 
 
 def _of_method(config: TrainConfig) -> Iterator[ConfigError]:
-    part, method, form = config.transformer, config.training_method, config.output_model_format
+    part = config.transformer
+    method = config.training_method
+    form = config.output_model_format
     if not part.train:
         problem = "is off, so nothing would train, whatever the layer filter and the rates say"
         yield ConfigError("transformer.train", problem, "Switch it on.")
@@ -63,7 +65,8 @@ def _of_method(config: TrainConfig) -> Iterator[ConfigError]:
 
 
 def _of_destination(config: TrainConfig) -> Iterator[ConfigError]:
-    name, where = config.output_model_destination, "output_model_destination"
+    name = config.output_model_destination
+    where = "output_model_destination"
     root, ending = splitext(name)
     if config.output_model_format == "DIFFUSERS" and ending.lower() == ".safetensors":
         problem = f"{name!r} is named like a file, and a fine-tune writes a folder"
@@ -74,7 +77,8 @@ def _of_destination(config: TrainConfig) -> Iterator[ConfigError]:
 
 
 def _of_optimizer(config: TrainConfig) -> Iterator[ConfigError]:
-    why, row = differing_rates_refusal(config.optimizer), OPTIMIZERS[config.optimizer.optimizer]
+    why = differing_rates_refusal(config.optimizer)
+    row = OPTIMIZERS[config.optimizer.optimizer]
     for block, multiplier in config.block_learning_rate_multiplier.items():
         if why and multiplier not in (0.0, 1.0):
             problem = f"{row.title} cannot give {block} a rate of its own ({multiplier:g}): {why}"
@@ -113,7 +117,8 @@ def _of_sizes(config: TrainConfig) -> Iterator[ConfigError]:
 def notices(config: TrainConfig) -> list[str]:
     """Return what the user should know about valid settings."""
     notes = []
-    text, preset = config.layer_filter, PRESETS.get(config.layer_filter_preset)
+    text = config.layer_filter
+    preset = PRESETS.get(config.layer_filter_preset)
     if text.strip() and preset and text.replace(" ", "") != ",".join(preset):
         notes.append(f"layer_filter {text!r} is used, not layer_filter_preset {config.layer_filter_preset}")
     if config.lora_model_name and config.training_method == "FINE_TUNE":
@@ -122,7 +127,8 @@ def notices(config: TrainConfig) -> list[str]:
 
 
 def _sentence(item: Any) -> ConfigError:
-    where, kind = ".".join(map(str, item["loc"])), item["type"]
+    where = ".".join(map(str, item["loc"]))
+    kind = item["type"]
     if kind == "extra_forbidden":
         return ConfigError(where, "there is no such setting", _did_you_mean(where))
     problem = f"{_shown(item['input'])} {item['msg'].removeprefix('Input ').removeprefix('String ')}"

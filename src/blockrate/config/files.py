@@ -151,7 +151,8 @@ def put(data: Json, path: str, value: object, *, where: str = "", replace: bool 
 
     ``replace``: put an object where the path leads through something that has nothing inside; else that is an error.
     """
-    where, names = where or path, path.split(".")
+    where = where or path
+    names = path.split(".")
     node: Any = data
     for name, following in zip(names, [*names[1:], None], strict=True):
         key: Any = name
@@ -217,7 +218,8 @@ def _read_lists(data: Json) -> tuple[list[str], list[ConfigError]]:
 
     Returns warnings, and what is wrong with those files.
     """
-    warnings, errors = [], []
+    warnings = []
+    errors = []
     for key, (file_key, usual) in LISTS.items():
         name = data.get(file_key)
         # OneTrainer writes null where the list lies in a file of its own

@@ -91,7 +91,8 @@ def part_paths(config: TrainConfig, folder_of: Callable[[str, list[str]], Path])
             )
         return folder_of(name, parts)
 
-    base, names = config.base_model_name, {part: getattr(config, part).model_name for part in list(PARTS)[:4]}
+    base = config.base_model_name
+    names = {part: getattr(config, part).model_name for part in list(PARTS)[:4]}
     if Path(base).is_file():  # a transformer alone: the rest is the published model's
         names["transformer"] = names["transformer"] or base
         base = family_of(config.model_type, base).repo
@@ -192,7 +193,8 @@ def _spec_of_file(path: Path) -> TransformerSpec:
     layout = BlockLayout.of(blocks)
     if blocks != set(layout.names):
         raise FileError(str(path), "lacks some of its blocks", "Download or copy it again.")
-    guided, heads = bool(shape_of("time_text_embed.guidance_embedder.linear_1")), hidden // head_dim
+    guided = bool(shape_of("time_text_embed.guidance_embedder.linear_1"))
+    heads = hidden // head_dim
     return TransformerSpec(layout, heads, head_dim, in_channels, joint, pooled, guided, rope[head_dim])
 
 

@@ -130,7 +130,8 @@ def _put(data: Json, path: str, value: object) -> None:
 
 def _spread_globals(data: Json) -> None:
     """Give the parts what were once settings of the whole model."""
-    dtype, fraction = data.pop("weight_dtype", "NONE"), data.pop("layer_offload_fraction", 0.0)
+    dtype = data.pop("weight_dtype", "NONE")
+    fraction = data.pop("layer_offload_fraction", 0.0)
     checkpointing = data.pop("gradient_checkpointing", None)
     if checkpointing is not None:
         _put(data, "transformer.gradient_checkpointing", checkpointing not in (False, "OFF"))

@@ -55,14 +55,16 @@ def make_plan(config: TrainConfig) -> Plan:
 
     Raises ``ConfigError`` for what cannot train in this model, ``FileError`` for model files.
     """
-    spec, work = model_spec(config), _work(config)
+    spec = model_spec(config)
+    work = _work(config)
     architecture = family_of(config.model_type, config.base_model_name).architecture
     check_multipliers(config.block_learning_rate_multiplier, spec.layout, architecture)
     multipliers = complete(config.block_learning_rate_multiplier, spec.layout)
     allowed = _allowed_modules(config, spec)
     trained = {name: module for name, module in allowed.items() if multipliers[module.block or OTHER] > 0}
     _check_trained(config, trained)
-    row, dtype = OPTIMIZERS[config.optimizer.optimizer], config.trained_dtype()
+    row = OPTIMIZERS[config.optimizer.optimizer]
+    dtype = config.trained_dtype()
     sizes = partial(
         memory,
         spec,
@@ -93,7 +95,8 @@ def matching_layers(config: TrainConfig) -> tuple[tuple[str, ...], int]:
 
     Raises ``FileError`` for model files.
     """
-    chosen, candidates = config.layer_filter_in_effect(), _candidates(config, model_spec(config))
+    chosen = config.layer_filter_in_effect()
+    candidates = _candidates(config, model_spec(config))
     return tuple(module.name for module in candidates if chosen.matches(module.name)), len(candidates)
 
 
@@ -116,7 +119,8 @@ def _groups(config: TrainConfig, multipliers: Mapping[str, float], allowed: _Mod
 
 def _allowed_modules(config: TrainConfig, spec: TransformerSpec) -> _Modules:
     """Return the modules that the layer filter lets train, by name."""
-    chosen, candidates = config.layer_filter_in_effect(), _candidates(config, spec)
+    chosen = config.layer_filter_in_effect()
+    candidates = _candidates(config, spec)
     allowed = {module.name: module for module in candidates if chosen.matches(module.name)}
     if not allowed:
         problem = f"{', '.join(chosen.patterns)!r} matches none of the {len(candidates)} modules"
@@ -156,7 +160,8 @@ def _rate_warnings(
 def _cost_warnings(
     config: TrainConfig, spec: TransformerSpec, multipliers: Mapping[str, float], trained: _Modules
 ) -> Iterator[str]:
-    inside, work = [name for name, module in trained.items() if module.block], _work(config)
+    inside = [name for name, module in trained.items() if module.block]
+    work = _work(config)
     if is_used(multipliers) and len(inside) < len(trained):
         ratio = step_flops(spec, trained, work) / step_flops(spec, inside, work)
         # weights outside blocks cost next to nothing themselves: the chain of gradients got longer

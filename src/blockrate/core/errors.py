@@ -10,7 +10,9 @@ class BlockrateError(ValueError):
     exit_code = 2
 
     def __init__(self, where: str, problem: str, cure: str = "") -> None:
-        self.where, self.problem, self.cure = where, problem.rstrip("."), cure
+        self.where = where
+        self.problem = problem.rstrip(".")
+        self.cure = cure
         super().__init__(f"{where}: {self.problem}. {cure}".rstrip())
 
 

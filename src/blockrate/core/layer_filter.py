@@ -44,7 +44,10 @@ def split_patterns(text: str) -> tuple[str, ...]:
 
     So ``blocks\.(1,2)``, ``[,;]`` and ``x{1,2}`` stay whole. A bracket behind a backslash is plain text.
     """
-    patterns, current, closing, escaped = [], "", "", False
+    patterns = []
+    current = ""
+    closing = ""
+    escaped = False
     for sign in text:
         in_class = closing.endswith("]")  # inside [...] only its end has a meaning
         if sign == "," and not closing and not escaped:

@@ -186,7 +186,8 @@ def _indices(kind: str, items: Sequence[str], count: int) -> set[int]:
         numbers = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", item)
         if not numbers:
             raise _selection_error(f"{kind} {item!r} is neither a number, a range like 16-20, even nor odd")
-        first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+        first = int(numbers[1])
+        last = int(numbers[2] or numbers[1])
         if max(first, last) >= count:
             raise _selection_error(f"{kind} {max(first, last)} does not exist (0-{count - 1})")
         if first > last:

@@ -112,7 +112,8 @@ def _walk(spec: TransformerSpec, trained: Collection[str], work: Work) -> Iterat
                     ahead, back = _attention_flops(spec, work, with_gradient)
                 else:
                     ahead, back = _linear_flops(table.get(prefix + name), work, needs[made], prefix + name in trained)
-                forward, backward = forward + ahead, backward + back
+                forward = forward + ahead
+                backward = backward + back
                 needs[made] |= prefix + name in trained
         again = forward if block and work.checkpointing and needs["image"] | needs["text"] else 0
         yield block, needs["image"] | needs["text"], forward + again + backward

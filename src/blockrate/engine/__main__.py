@@ -24,13 +24,16 @@ from blockrate.run.events import EventLog, Failed, Finished, Phase, Stopped
 from blockrate.run.folder import RunFolder, StopFlag, StopRequested, lock, pending_commands, write_heartbeat
 
 STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
-STOPPED, FAULT, SECOND_SIGNAL = 75, 1, 130
+STOPPED = 75
+FAULT = 1
+SECOND_SIGNAL = 130
 LOG_BYTES = 10 * 2**20
 
 
 def main(folder: Path) -> int:
     """Run what ``folder`` holds to its end and give the exit code."""
-    stop, run = StopFlag(), RunFolder(folder)
+    stop = StopFlag()
+    run = RunFolder(folder)
     _listen(stop)  # before anything slow: from here on no first signal ends the process
     try:
         with lock(run):
@@ -42,7 +45,8 @@ def main(folder: Path) -> int:
 
 def _run(run: RunFolder, stop: StopFlag) -> int:
     screen = _send_output_to(run.log_file)
-    log, done = EventLog(run.events_file), threading.Event()
+    log = EventLog(run.events_file)
+    done = threading.Event()
     log.write(Phase("loading"), step=0)
     pulse = threading.Thread(target=_pulse, args=(run, log, stop, done), daemon=True)
     pulse.start()

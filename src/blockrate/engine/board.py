@@ -16,7 +16,8 @@ class Board:
     """
 
     def __init__(self, folder: Path, log: EventLog) -> None:
-        self.folder, self.log = folder, log
+        self.folder = folder
+        self.log = log
         self._writer: Any = None
         self._missing = False
 
@@ -57,7 +58,8 @@ class Board:
         try:
             yield self._open()
         except OSError as error:
-            self._missing, self._writer = True, None
+            self._missing = True
+            self._writer = None
             self.log.write(Warned("tensorboard", f"no more curves for TensorBoard: {error}"), step=self.log.step)
 
     def _open(self) -> Any:

@@ -22,7 +22,9 @@ class Ema:
         interval: int = 1,
         device: torch.device | str | None = None,
     ) -> None:
-        self.parameters, self.decay, self.interval = dict(parameters), decay, interval
+        self.parameters = dict(parameters)
+        self.decay = decay
+        self.interval = interval
         self.average: dict[str, Tensor] = {
             name: parameter.detach().to(device or parameter.device, torch.float32, copy=True)
             for name, parameter in self.parameters.items()

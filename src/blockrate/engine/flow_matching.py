@@ -19,7 +19,8 @@ def draw(seed: int, step: int, micro_batch: int, shape: Sequence[int]) -> tuple[
     Every sample has a stream of its own from (seed, step, micro batch, index): a resumed run, another device and a
     last batch that is short see the same numbers.
     """
-    noises, uniforms = [], []
+    noises = []
+    uniforms = []
     for index in range(shape[0]):
         stream = generator(seed, step, micro_batch, index)
         uniforms.append(torch.rand((), generator=stream, dtype=torch.float64))
@@ -82,7 +83,8 @@ def loss(
     ``prediction``, ``target``: (B, ...). ``sample_weights``: (B,), for instance the concepts' loss weights, times sigma
     for the SIGMA weighting. Source of the mix: OneTrainer's loss settings.
     """
-    prediction, target = prediction.float(), target.float()
+    prediction = prediction.float()
+    target = target.float()
     error = prediction - target
     # |e| + softplus(-2 |e|) - log 2 is log(cosh(e)) without its overflow.
     terms: list[tuple[float, Callable[[], Tensor]]] = [

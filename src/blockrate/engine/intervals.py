@@ -23,7 +23,10 @@ class Due:
         skip: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.every, self.unit, self.epoch, self.clock = every, unit, epoch, clock
+        self.every = every
+        self.unit = unit
+        self.epoch = epoch
+        self.clock = clock
         past = {"STEP": step, "EPOCH": epoch}.get(unit, 0) / every if every > 0 else 0
         self.skip = max(0, skip - int(past))  # those of an earlier life count
         self.last = clock()
@@ -43,7 +46,8 @@ class Due:
         if self.unit == "STEP":
             return step % max(1, round(self.every)) == 0
         if self.unit == "EPOCH":
-            before, self.epoch = self.epoch, epoch
+            before = self.epoch
+            self.epoch = epoch
             return int(epoch / self.every) > int(before / self.every)
         if self.clock() - self.last < self.every * SECONDS[self.unit]:
             return False

@@ -91,7 +91,8 @@ def read_lora(path: Path) -> dict[str, LoraWeights]:
     for key, tensor in tensors.items():
         module, role = _checked_key(path, key)
         parts.setdefault(module, {})[role] = tensor.float()
-    names, config = file_names(_layout(parts)), adapter_config(path, header)
+    names = file_names(_layout(parts))
+    config = adapter_config(path, header)
     weights: dict[str, LoraWeights] = {}
     for module, roles in parts.items():
         members = names.get(module)
@@ -242,7 +243,8 @@ def _weights_of(
     path: Path, module: str, roles: Mapping[str, Tensor], members: Sequence[str], config: Mapping[str, Any]
 ) -> LoraWeights:
     """Return one module as the file has it, its scale by ``.alpha`` or the header's ``config``."""
-    down, up = roles.get("down", torch.zeros(0)), roles.get("up", torch.zeros(0))
+    down = roles.get("down", torch.zeros(0))
+    up = roles.get("up", torch.zeros(0))
     whole = (
         down.ndim == up.ndim == 2 and down.shape[0] == up.shape[1] > 0 and not up.shape[0] % sum(map(_rows, members))
     )

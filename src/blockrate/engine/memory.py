@@ -62,7 +62,8 @@ def out_of_memory(error: BaseException, run: RunFolder) -> OutOfMemoryError:
 
 def remedies(config: TrainConfig) -> list[str]:
     """Return the settings of this config that could need less memory, at least three, the mildest first."""
-    lora, form = config.training_method == "LORA", config.transformer.weight_dtype
+    lora = config.training_method == "LORA"
+    form = config.transformer.weight_dtype
     choices = {
         "transformer.gradient_checkpointing to true": not config.transformer.gradient_checkpointing,
         "transformer.weight_dtype to FLOAT_8, or NFLOAT_4 for less": lora and form not in ("FLOAT_8", "NFLOAT_4"),

@@ -35,7 +35,12 @@ class Outputs:
         step: int,
         total_steps: int,
     ) -> None:
-        self.config, self.run, self.log, self.trainee, self.data, self.stop = config, run, log, trainee, data, stop
+        self.config = config
+        self.run = run
+        self.log = log
+        self.trainee = trainee
+        self.data = data
+        self.stop = stop
         self.total_steps = total_steps  # that the learning rate's schedule spans
         self.destination = Path(config.output_model_destination)
         due = partial(Due, step=step, epoch=data.schedule.epoch_of(step))
@@ -80,7 +85,8 @@ class Outputs:
 
     def ended(self, step: int) -> bool:
         """Whether ``transformer.stop_training_after`` ends the training after ``step`` steps: nothing else trains."""
-        after, epoch = self.config.transformer.stop_training_after or 0, self.data.schedule.epoch_of(step)
+        after = self.config.transformer.stop_training_after or 0
+        epoch = self.data.schedule.epoch_of(step)
         done = {"STEP": step, "EPOCH": epoch}.get(self.config.transformer.stop_training_after_unit)
         return self._end_due(step, epoch) if done is None else done >= after
 

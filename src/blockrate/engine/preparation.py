@@ -57,7 +57,8 @@ def prepare_data(
     items = find_items(config, lambda message: log.write(Warned("data", message), step=log.step), loading)
     fingerprint = _fingerprint(items, config)
     check(fingerprint)
-    schedule, validation = Schedule(config, items), validation_batches(config, items) if config.validation else []
+    schedule = Schedule(config, items)
+    validation = validation_batches(config, items) if config.validation else []
     files = flux1.locate(config, loading)
     stop.obey()
     cache = Cache(

@@ -60,7 +60,8 @@ class Resume:
         """Give the optimizer and the average their state back, and tell what goes on and what begins."""
         if self.checkpoint:
             restore_average(trainee, read_tensors(self.checkpoint, "average"))
-            moments, facts = read_tensors(self.checkpoint, "optimizer"), self.facts["optimizer"]
+            moments = read_tensors(self.checkpoint, "optimizer")
+            facts = self.facts["optimizer"]
             all_fresh = list(trainee.trained) if self.fresh_optimizer else []
             fresh = all_fresh or restore_optimizer(trainee, moments, facts)
             if OPTIMIZERS[facts["name"]].schedule_free:
@@ -84,10 +85,12 @@ def find_resume(config: TrainConfig, run: RunFolder, log: EventLog) -> Resume:
     if newest is None:
         return Resume(changes=_lost_life(run))
     set_damaged_aside(run.checkpoints, newest)
-    facts, options = read_state(newest), run.options()
+    facts = read_state(newest)
+    options = run.options()
     reset = options.get("reset_optimizer")
     before = parse_config(dict(facts["config"]), ignore_unsupported=True, where=str(newest)).config
-    old, new = facts["versions"], {"blockrate": blockrate.__version__, "torch": torch.__version__}
+    old = facts["versions"]
+    new = {"blockrate": blockrate.__version__, "torch": torch.__version__}
     changes = [f"{name}: {old[name]} -> {new[name]}" for name in new if old[name] != new[name]]
     changes += check_changes(before, config, reset=reset)
     return Resume(newest, facts, changes, reset == "all", bool(options.get("extend")))

@@ -74,7 +74,8 @@ def _denoise(
         pipeline._interrupt = should_stop()  # diffusers' documented way to end early
         return values
 
-    sample, weight = prompt.sample, transformer.x_embedder.weight
+    sample = prompt.sample
+    weight = transformer.x_embedder.weight
     scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(scheduler_folder)
     absent = dict.fromkeys(("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
     pipeline = FluxPipeline(scheduler=scheduler, transformer=transformer, **absent)

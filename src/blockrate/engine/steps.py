@@ -80,7 +80,8 @@ def _gradients(trainee: Trainee, batches: Sequence[Batch], config: TrainConfig, 
 def flow_loss(trainee: Trainee, batch: Batch, config: TrainConfig, noise: Tensor, uniform: Tensor) -> Tensor:
     """Return the loss of a batch, a scalar. ``noise``: like the latents; ``uniform``: (B,) in 0..1, gives the times."""
     device = trainee.device
-    latents, noise = batch.latents.to(device, torch.float32, non_blocking=True), noise.to(device, non_blocking=True)
+    latents = batch.latents.to(device, torch.float32, non_blocking=True)
+    noise = noise.to(device, non_blocking=True)
     timesteps = _timesteps(config, uniform, tokens=latents.shape[-2] * latents.shape[-1] // 4).to(device)
     with _autocast(config, device):
         prediction = flux1.predict(
@@ -108,7 +109,8 @@ def flow_loss(trainee: Trainee, batch: Batch, config: TrainConfig, noise: Tensor
 def validation_loss(trainee: Trainee, batches: Sequence[Batch], config: TrainConfig) -> float:
     """Return the mean loss over validation batches, on noise and evenly spread times that never change."""
     count = sum(len(batch.latents) for batch in batches)
-    total, place = 0.0, 0
+    total = 0.0
+    place = 0
     for index, batch in enumerate(batches):
         size = len(batch.latents)
         noise, _ = flow_matching.draw(config.seed, VALIDATION, index, batch.latents.shape)
@@ -119,7 +121,8 @@ def validation_loss(trainee: Trainee, batches: Sequence[Batch], config: TrainCon
 
 
 def _timesteps(config: TrainConfig, uniform: Tensor, *, tokens: int) -> Tensor:
-    low, high = config.min_noising_strength, config.max_noising_strength
+    low = config.min_noising_strength
+    high = config.max_noising_strength
     if config.timestep_distribution == "UNIFORM":
         timesteps = flow_matching.uniform_timesteps(uniform, low=low, high=high)
     else:
@@ -140,7 +143,9 @@ class BadSteps:
     """Counts skipped steps in a row; at the fifth it raises NotANumberError. ``trained``: whether any step was good."""
 
     def __init__(self, most: int = 5, *, trained: bool = False) -> None:
-        self.most, self.in_a_row, self.trained = most, 0, trained
+        self.most = most
+        self.in_a_row = 0
+        self.trained = trained
 
     def count(self, skipped: Skipped | None) -> None:
         """Take note of a step."""

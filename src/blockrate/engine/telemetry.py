@@ -54,7 +54,8 @@ class BlockTelemetry:
         for (block, _), value in zip(self._gradients, values[2 * count :], strict=True):
             squares[block] += value * value
         ratios = [move / weight if weight else None for move, weight in zip(values, values[count:], strict=False)]
-        self._gradients, self._weights = [], []
+        self._gradients = []
+        self._weights = []
         gradients = {block: _finite(math.sqrt(square)) for block, square in squares.items()}
         return Blocks(self.learning_rates(), gradients, dict(zip(self.blocks, map(_finite, ratios), strict=False)))
 

@@ -48,7 +48,8 @@ def train(config: TrainConfig, run: RunFolder, log: EventLog, stop: StopFlag) ->
         trainee = make_trainee(data.files, config, device, weights=resume.weights())
         stop.obey()
         log.write(_started(config, trainee, plan.first_trained_block), step=resume.step)
-        scheduler, steps = config.learning_rate_scheduler, data.schedule.number_of_steps
+        scheduler = config.learning_rate_scheduler
+        steps = data.schedule.number_of_steps
         total_steps = resume.schedule_length(steps, scheduler=scheduler)
         resume.restore(trainee, log)
         outputs = Outputs(config, run, log, trainee, data, stop, step=resume.step, total_steps=total_steps)
@@ -75,7 +76,8 @@ def _steps(
             set_rates(trainee.optimizer, factor)
             watched = telemetry if step == first or (step + 1) % config.telemetry_every == 0 else None
             result = take_step(trainee, batches, config, step=step, telemetry=watched)
-            rate, seconds = config.base_learning_rate() * factor, time.perf_counter() - begun
+            rate = config.base_learning_rate() * factor
+            seconds = time.perf_counter() - begun
             log.write(result.skipped or Step(result.loss, rate, result.grad_norm, seconds), step=step + 1)
             if result.blocks:
                 log.write(result.blocks, step=step + 1)

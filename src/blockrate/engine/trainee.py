@@ -61,7 +61,8 @@ class Trainee:
 
         At the end every bit is as it was, so that a run does not depend on when it saves and samples.
         """
-        training, exact = self.transformer.training, {}
+        training = self.transformer.training
+        exact = {}
         # schedule-free ones compute their way there and back, and round
         if hasattr(self.optimizer, "eval"):
             exact = {name: parameter.detach().to("cpu", copy=True) for name, parameter in self.trained.items()}

@@ -21,8 +21,13 @@ from blockrate.core.errors import WriteError
 MANIFEST = "manifest.json"
 _WINDOWS = os.name == "nt"
 # The calls that change the disk: a test fails or dies at each of them.
-_open, _write, _fsync, _replace = os.open, os.write, os.fsync, os.replace
-_mkdir, _unlink, _remove_tree = os.mkdir, os.unlink, shutil.rmtree
+_open = os.open
+_write = os.write
+_fsync = os.fsync
+_replace = os.replace
+_mkdir = os.mkdir
+_unlink = os.unlink
+_remove_tree = shutil.rmtree
 
 
 def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:

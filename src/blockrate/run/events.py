@@ -128,19 +128,24 @@ class EventLog:
     """Appends events to a file; mends the torn last line of a killed run. ``phase``, ``step``: the last written."""
 
     def __init__(self, path: Path) -> None:
-        self.phase, self.step = "starting", 0
-        self._path, self._lock, self._torn = path, threading.Lock(), False
+        self.phase = "starting"
+        self.step = 0
+        self._path = path
+        self._lock = threading.Lock()
+        self._torn = False
         with suppress(OSError):
             self._torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
 
     def write(self, event: Event, *, step: int) -> None:
         """Append ``event`` in one write. Never raises: a full disk must not stop training."""
-        self.step, self.phase = step, event.name if isinstance(event, Phase) else self.phase
+        self.step = step
+        self.phase = event.name if isinstance(event, Phase) else self.phase
         row = {"type": type(event).__name__.lower(), "time": time.time(), "step": step, **asdict(event)}
         line = json.dumps(_plain(row), allow_nan=False).encode() + b"\n"
         with self._lock, suppress(OSError):
             # torn, should the write fail half way
-            data, self._torn = b"\n" * self._torn + line, True
+            data = b"\n" * self._torn + line
+            self._torn = True
             with self._path.open("ab", buffering=0) as stream:
                 self._torn = stream.write(data) != len(data)
 

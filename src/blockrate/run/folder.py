@@ -46,11 +46,16 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config_file, self.options_file = path / "config.json", path / "options.json"
+        self.config_file = path / "config.json"
+        self.options_file = path / "options.json"
         self.events_file = path / "events.jsonl"
-        self.log_file, self.heartbeat_file = path / "log.txt", path / "heartbeat.json"
-        self.lock_file, self.who_file = path / ".lock", path / "who.json"
-        self.commands, self.checkpoints, self.samples = path / "commands", path / "checkpoints", path / "samples"
+        self.log_file = path / "log.txt"
+        self.heartbeat_file = path / "heartbeat.json"
+        self.lock_file = path / ".lock"
+        self.who_file = path / "who.json"
+        self.commands = path / "commands"
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
 
     def create(self, config_json: str) -> None:
         """Make the folder with its config. Raises WriteError."""

@@ -36,7 +36,8 @@ SENTENCES = {
 WORKING = ("training", "sampling", "saving")
 SILENCE_SECONDS = 30
 # A process group of its own and no window, or a closed console would take it along (these names exist on Windows only).
-_WINDOWS_FLAGS, _LEAVE_JOB = 0x00000200 | 0x08000000, 0x01000000
+_WINDOWS_FLAGS = 0x00000200 | 0x08000000
+_LEAVE_JOB = 0x01000000
 
 
 @dataclass(frozen=True)
@@ -130,10 +131,12 @@ def run_state(run: RunFolder) -> RunState:
 
 
 def _live_state(run: RunFolder) -> RunState:
-    beat, who = read_json(run.heartbeat_file), read_json(run.who_file)
+    beat = read_json(run.heartbeat_file)
+    who = read_json(run.who_file)
     if beat.get("pid") != who.get("pid"):
         beat = {}  # of an earlier run
-    phase, step = str(beat.get("phase", "starting")), int(beat.get("step", 0))
+    phase = str(beat.get("phase", "starting"))
+    step = int(beat.get("step", 0))
     silence = time.time() - beat.get("time", time.time())
     sentence = f"{phase}, step {step}, process {who.get('pid')} on {who.get('host')} since {who.get('start')}"
     if silence > SILENCE_SECONDS:

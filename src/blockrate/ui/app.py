@@ -56,7 +56,8 @@ def serve(
     with listen(host, port, preferences.port) as listener:
         address, preferences.port = listener.getsockname()[:2]
         preferences.save()
-        token, cookie = secrets.token_urlsafe(32), f"blockrate-{preferences.port}"
+        token = secrets.token_urlsafe(32)
+        cookie = f"blockrate-{preferences.port}"
         known = all_names(host, address, preferences.port, names)
         guard = Guard(app, token=token, key=read_key(state_folder() / "session.key"), names=known, cookie=cookie)
         url = _url(address, preferences.port)
@@ -160,7 +161,9 @@ def _usual_roots() -> list[Path]:
 def _server(guard: Guard) -> uvicorn.Server:
     # h11 is stricter than httptools: it shows the whole of an absolute address, and refuses two Hosts
     settings = uvicorn.Config(guard, http="h11", ws_max_size=2**20, log_level="warning", access_log=False)
-    settings.proxy_headers, settings.forwarded_allow_ips, settings.timeout_graceful_shutdown = False, "", 3
+    settings.proxy_headers = False
+    settings.forwarded_allow_ips = ""
+    settings.timeout_graceful_shutdown = 3
     return uvicorn.Server(settings)
 
 

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from nicegui import ui
 
-WIDTH, HEIGHT = 100, 100  # of a drawing, in its own units
+# of a drawing, in its own units
+WIDTH = 100
+HEIGHT = 100
 
 
 class Drawing:
@@ -14,7 +16,8 @@ class Drawing:
         with ui.element("figure").classes("drawing"):
             box = ui.element("svg").props(f'viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio=none aria-hidden=true')
             with box:
-                self._area, self._line = ui.element("path").classes("area"), ui.element("path").classes("line")
+                self._area = ui.element("path").classes("area")
+                self._line = ui.element("path").classes("line")
             with ui.element("div").classes("drawing-ends"):
                 ui.label(left)
                 self._right = ui.label(right)

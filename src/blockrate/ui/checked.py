@@ -60,7 +60,9 @@ class Checked:
 def check(data: Json) -> Checked:
     """Return what a migrated config comes to, with everything that stands in the way of a start."""
     found = find_problems(copied(data))
-    config, plan, errors = found.config, None, list(found.errors)
+    config = found.config
+    plan = None
+    errors = list(found.errors)
     if config:
         errors += concept_problems(config)
         try:
@@ -95,7 +97,8 @@ def last_first(paths: Iterable[str]) -> list[str]:
 
 def _problem(error: ConfigError, data: Json) -> Problem:
     field = re.sub(r"\[(\d+)\]", r".\1", error.where)
-    usual, there = default(field, _UNKNOWN), find(data, field)
+    usual = default(field, _UNKNOWN)
+    there = find(data, field)
     text = str(ConfigError(field, error.problem, error.cure.replace("--ignore-unsupported", "remove it")))
     if usual is _UNKNOWN:
         return Problem(field if there else "", text, removable=bool(there))

@@ -74,18 +74,21 @@ def field(
 
     ``why_not``: a reason that disables it. ``Page.go`` finds the control, if it is in no window.
     """
-    kind, page = field_type(path), current_page()
+    kind = field_type(path)
+    page = current_page()
     with ui.element("div").classes(f"field field-{kind.kind} {classes}") as frame:
         control = _CONTROLS.get(kind.kind, _text_control)(source, path, kind, label or label_of(path))
         with control:
             ui.tooltip(kind.description).props("delay=500 max-width=22rem")
         note = ui.label().classes("field-note")
-    frame.props["data-setting"], control.props["aria-description"] = path, kind.description
+    frame.props["data-setting"] = path
+    control.props["aria-description"] = kind.description
     if not isinstance(source, Draft):
         page.controls[path] = control
 
     def tell_problem() -> None:
-        problem, reason = source.problem(path), why_not()
+        problem = source.problem(path)
+        reason = why_not()
         note.set_text(problem or reason)
         note.set_visibility(bool(problem or reason))
         _set_class(frame, "is-wrong", problem)
@@ -127,7 +130,8 @@ def options_adv(
     page.controls.update(dict.fromkeys(holds, button))
 
     def refresh() -> None:
-        reason, wrong = why_not(), " ".join(filter(None, map(source.problem, holds)))
+        reason = why_not()
+        wrong = " ".join(filter(None, map(source.problem, holds)))
         tip.set_text(reason or wrong or f"{label} settings")
         words.set_text(reason or wrong)
         _set_class(button, "is-off", reason)
@@ -143,7 +147,8 @@ def _text_control(source: Source, path: str, kind: FieldType, name: str) -> Elem
     value = source.get(path)
     # The value is there from the beginning: one that is set later is sent once the page is open, over what was typed.
     control = ui.input(name, value=as_text(value)).props(f"{_LOOK} spellcheck=false autocomplete=off")
-    control.props["maxlength"], shown = LONGEST_TEXT, [_key(value)]
+    control.props["maxlength"] = LONGEST_TEXT
+    shown = [_key(value)]
 
     def show() -> None:
         value = source.get(path)
@@ -170,7 +175,8 @@ def _picker_button(source: Source, path: str, kind: FieldType, name: str) -> Non
     page = current_page()
 
     async def choose() -> None:
-        now, wanted = str(source.get(path) or ""), "folder" if kind.place == "new" else kind.place
+        now = str(source.get(path) or "")
+        wanted = "folder" if kind.place == "new" else kind.place
         if chosen := await pick(page, kind=wanted, suffixes=kind.suffixes, start=now):
             _write(source, path, str(Path(chosen, Path(now).name)) if kind.place == "new" else chosen)
 

@@ -63,7 +63,8 @@ def models_in(annotation: object) -> list[type[BaseModel]]:
 def _field_type(name: str, info: FieldInfo) -> FieldType:
     types = [_bare(kind) for kind in _alternatives(info.annotation)]
     optional = NoneType in types
-    main, text = next(kind for kind in types if kind is not NoneType), info.description or ""
+    main = next(kind for kind in types if kind is not NoneType)
+    text = info.description or ""
     if get_origin(main) is Literal:
         return FieldType("choice", text, options=get_args(main), optional=optional)
     if main is bool:

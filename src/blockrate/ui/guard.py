@@ -53,8 +53,10 @@ class Guard:
         if len(token) < 32 or len(key) < 32:
             raise ValueError("a guard needs a token and a key of at least 32 characters")
         self.app = app  # NiceGUI looks for the app inside by this name
-        self._token, self._tickets = token, set[str]()
-        self._names, self._cookie = names, cookie
+        self._token = token
+        self._tickets = set[str]()
+        self._names = names
+        self._cookie = cookie
         self._signer = TimestampSigner(key, salt="blockrate session", digest_method=sha256)
         self._wrong: list[float] = []  # when wrong tokens came
 
@@ -90,7 +92,8 @@ class Guard:
 
     def _refusal(self, request: HTTPConnection) -> Response | None:
         """403 for what comes under another name or from another site's page, 404 for paths nobody means well with."""
-        path, hosts = request.scope["path"], request.headers.getlist("host")
+        path = request.scope["path"]
+        hosts = request.headers.getlist("host")
         origins = request.headers.getlist("origin")
         if len(hosts) != 1 or hosts[0].lower() not in self._names.hosts or not path.startswith("/"):
             return PlainTextResponse("blockrate does not answer to this name. Start it with --allowed-host NAME.", 403)
@@ -105,7 +108,8 @@ class Guard:
         given = parse_qs(request.scope["query_string"].decode("latin-1")).get("token")
         if not given or request.scope.get("method") != "GET":
             return None
-        clean, tokens = RedirectResponse(quote(request.scope["path"]), 303), (self._token, *self._tickets)
+        clean = RedirectResponse(quote(request.scope["path"]), 303)
+        tokens = (self._token, *self._tickets)
         found = {token for token in tokens if secrets.compare_digest(token.encode(), given[0].encode())}
         self._tickets -= found
         if found:
@@ -136,9 +140,12 @@ class Guard:
         return False
 
     def _add_headers(self, message: Message, request: HTTPConnection) -> None:
-        headers, host = MutableHeaders(scope=message), request.headers.get("host", "").lower()
-        headers["X-Content-Type-Options"], headers["X-Frame-Options"] = "nosniff", "DENY"
-        headers["Referrer-Policy"], headers["Cross-Origin-Resource-Policy"] = "no-referrer", "same-origin"
+        headers = MutableHeaders(scope=message)
+        host = request.headers.get("host", "").lower()
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers["X-Frame-Options"] = "DENY"
+        headers["Referrer-Policy"] = "no-referrer"
+        headers["Cross-Origin-Resource-Policy"] = "same-origin"
         headers["Content-Security-Policy"] = _CONTENT.format(host=host if host in self._names.hosts else "")
         # parts of pages may be kept
         if message["status"] != 200 or not request.scope["path"].startswith("/_nicegui/"):
@@ -202,13 +209,16 @@ def _is_navigation(request: HTTPConnection) -> bool:
 
 async def _read(request: HTTPConnection, receive: Receive) -> Receive | None:
     """What hands on the body of a request, read already; None if it is too large. uvicorn limits websockets."""
-    length, body, more = request.headers.get("content-length", "0"), b"", request.scope["type"] == "http"
+    length = request.headers.get("content-length", "0")
+    body = b""
+    more = request.scope["type"] == "http"
     if not length.isdecimal() or int(length) > _BODY:
         return None
     waiting: list[Message] = []
     while more and len(body) <= _BODY:
         message = await receive()
-        body, more = body + message.get("body", b""), message.get("more_body", False)
+        body = body + message.get("body", b"")
+        more = message.get("more_body", False)
         waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:

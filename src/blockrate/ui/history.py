@@ -9,10 +9,14 @@ from typing import Any
 from blockrate.core.blocks import OTHER
 from blockrate.core.multipliers import model_order
 
-MOST_POINTS, MOST_COLUMNS = 1000, 200
+MOST_POINTS = 1000
+MOST_COLUMNS = 200
 # steps that tell how long one takes; fewer than the second tell nothing
-_RECENT, _FEWEST = 50, 10
-_MOST_SAMPLES, _MOST_SAVED, _MOST_WARNINGS = 500, 100, 50
+_RECENT = 50
+_FEWEST = 10
+_MOST_SAMPLES = 500
+_MOST_SAVED = 100
+_MOST_WARNINGS = 50
 Json = Mapping[str, Any]
 Row = dict[str, float | None]
 
@@ -40,20 +44,24 @@ class Series:
         if len(self.steps) >= self.most:
             self.steps = self.steps[1::2]
             self.rows = [_mean(self.rows[place : place + 2]) for place in range(0, len(self.rows) - 1, 2)]
-            self._stride, self.revision = self._stride * 2, self.revision + 1
+            self._stride = self._stride * 2
+            self.revision = self.revision + 1
 
     def drop_after(self, step: int) -> None:
         """Forget what an earlier life of the run did after the step it went on from."""
         kept = sum(other <= step for other in self.steps)
         self.revision += kept < len(self.steps)
-        self.steps, self.rows, self._pending = self.steps[:kept], self.rows[:kept], []
+        self.steps = self.steps[:kept]
+        self.rows = self.rows[:kept]
+        self._pending = []
 
 
 class History:
     """A run as its events tell it, from the first to the last one fed."""
 
     def __init__(self) -> None:
-        self.losses, self.validations = Series(MOST_POINTS), Series(MOST_POINTS)
+        self.losses = Series(MOST_POINTS)
+        self.validations = Series(MOST_POINTS)
         self.blocks = {kind: Series(MOST_COLUMNS) for kind in ("grad_norms", "update_ratios", "learning_rates")}
         self.groups: list[Json] = []  # of the optimizer, from the run's own start
         self.first_trained_block = ""
@@ -66,8 +74,11 @@ class History:
         self.warnings: list[str] = []
         # the newest of each group and block, read from the optimizer
         self.rates: Json = {}
-        self.phase, self.done, self.total = "", 0, 0
-        self.step, self.total_steps = 0, 0
+        self.phase = ""
+        self.done = 0
+        self.total = 0
+        self.step = 0
+        self.total_steps = 0
         self.loss: float | None = None
         self._seconds: deque[float] = deque(maxlen=_RECENT)
 
@@ -100,7 +111,8 @@ class History:
         return each * max(0, self.total_steps - self.step) if each and self.total_steps else None
 
     def _on_started(self, event: Json) -> None:
-        self.groups, self.outputs = list(event.get("groups") or []), []
+        self.groups = list(event.get("groups") or [])
+        self.outputs = []
         self.first_trained_block = event.get("first_trained_block") or ""
         self._see(self.trained)
         self._seconds.clear()
@@ -112,7 +124,9 @@ class History:
         self.samples = {step: files for step, files in self.samples.items() if step <= self.step}
 
     def _on_phase(self, event: Json) -> None:
-        self.phase, self.done, self.total = event.get("name", ""), event.get("done", 0), event.get("total", 0)
+        self.phase = event.get("name", "")
+        self.done = event.get("done", 0)
+        self.total = event.get("total", 0)
         if self.phase == "training" and self.total:
             self.total_steps = self.total
 

@@ -9,7 +9,8 @@ _FLAGS = {None: "Usual", True: "On", False: "Off"}
 
 def label_of(path: str) -> str:
     """What a setting is called in the interface: by its path, else by its last name, else by rule."""
-    last, labels = path.rpartition(".")[2], _WORDS["labels"]
+    last = path.rpartition(".")[2]
+    labels = _WORDS["labels"]
     return labels.get(path) or labels.get(last) or _words(last)
 
 

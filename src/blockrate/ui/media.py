@@ -74,7 +74,8 @@ class Media:
     def _address(self, real: Path, size: int | None) -> str:
         key = real, size
         name = self._ids.get(key) or secrets.token_urlsafe(16)
-        self._ids[key], self._files[name] = name, key
+        self._ids[key] = name
+        self._files[name] = key
         self._files.move_to_end(name)
         if len(self._files) > _FILES:
             del self._ids[self._files.popitem(last=False)[1]]

@@ -37,7 +37,8 @@ async def _told(page: Page, action: Awaitable[bool]) -> bool:
 
 
 async def _open(page: Page) -> bool:
-    session, (kind, name) = page.session, await _choose(page)
+    session = page.session
+    (kind, name) = await _choose(page)
     if kind == "file" and not name:
         name = await pick(page, kind="file", suffixes=(".json",), start=str(session.path or "")) or ""
     if not (name or kind == "new") or not await may_replace(page):

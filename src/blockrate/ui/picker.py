@@ -28,7 +28,10 @@ class Listing:
     """What the dialog shows: one folder at a time."""
 
     def __init__(self, page: Page, dialog: ui.dialog, kind: Kind, suffixes: tuple[str, ...]) -> None:
-        self.media, self.dialog, self.kind, self.suffixes = page.media, dialog, kind, suffixes
+        self.media = page.media
+        self.dialog = dialog
+        self.kind = kind
+        self.suffixes = suffixes
         with ui.element("div").classes("picker-roots"):
             for root in self.media.roots:
                 self._button(str(root), "folder", root)
@@ -63,7 +66,8 @@ class Listing:
         """Go into the typed folder, or end with the typed place. ``final``: a folder can be what is asked for."""
         try:
             place = self.media.resolve_inside(str(self.typed.value or ""))
-            is_folder, is_file = place.is_dir(), place.is_file()
+            is_folder = place.is_dir()
+            is_file = place.is_file()
         except (ConfigError, OSError) as error:
             return self._tell(str(error))
         if is_folder and not (final and self.kind != "file"):

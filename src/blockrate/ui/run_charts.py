@@ -31,12 +31,14 @@ class Feed:
     """Sends series to a chart: whole at first and when they were thinned out, else what came since."""
 
     def __init__(self, chart: Element, changed: Event[[]], refresh: Callable[["Feed"], object]) -> None:
-        self._chart, self._ready = chart, False
+        self._chart = chart
+        self._ready = False
         # by name: which series, how much of it
         self._has: dict[str, tuple[tuple[object, ...], int]] = {}
 
         def begin() -> None:
-            self._ready, self._has = True, {}
+            self._ready = True
+            self._has = {}
             refresh(self)
 
         chart.on("ready", begin)  # what is sent before the chart is there would be lost
@@ -44,7 +46,8 @@ class Feed:
 
     def send(self, name: str, series: Series, row: Callable[[Row], object], *key: object) -> None:
         """Send what the chart lacks, each row as ``row`` makes it; another ``key`` makes it another series."""
-        now, rows = (*key, series, series.revision), series.rows
+        now = (*key, series, series.revision)
+        rows = series.rows
         before, count = self._has.get(name, ((), 0))
         start = count if before == now else 0
         if self._ready and (before != now or start < len(rows)):
@@ -61,7 +64,8 @@ def loss_card(watch: Watch, changed: Event[[]]) -> None:
             feed.send(name, series, lambda row: _short(row.get("loss")))
 
     with ui.element("div") as card, section("Loss"):
-        choices, chart = ui.element("div").classes("chart-choices"), LossChart()
+        choices = ui.element("div").classes("chart-choices")
+        chart = LossChart()
         set_props(chart, {"smoothing": _SMOOTHING / 100, "log": False})
         Feed(chart, changed, refresh)
     with choices:
@@ -74,7 +78,9 @@ def heat_card(watch: Watch, changed: Event[[]]) -> None:
     """Show what each block does, in one of three ways."""
 
     def refresh(feed: Feed) -> None:
-        history, kind, names = watch.history, str(choice.value), tuple(watch.history.names)
+        history = watch.history
+        kind = str(choice.value)
+        names = tuple(watch.history.names)
         card.set_visibility(bool(history.blocks[kind].steps))
         frozen = sorted(set(names) - history.trained)
         set_props(chart, {"names": names, "frozen": frozen, "log": kind != "learning_rates", "what": KINDS[kind]})
@@ -103,7 +109,8 @@ def gallery(page: Page, changed: Event[[]]) -> None:
         changed.emit()
 
     def refresh() -> None:
-        words, most = f"Step {step():,}", len(steps()) - 1
+        words = f"Step {step():,}"
+        most = len(steps()) - 1
         label.set_text(words)
         choices.set_visibility(most > 0)
         set_props(control, {"max": most, "value": steps().index(step()) if steps() else 0, "aria-valuetext": words})
@@ -113,7 +120,8 @@ def gallery(page: Page, changed: Event[[]]) -> None:
         return [(at, page.watch.history.samples.get(at, [])) for at in found]
 
     with ui.element("div").classes("chart-choices") as choices:
-        label, control = ui.label(), slider("Step of the samples", 0, 0, look)
+        label = ui.label()
+        control = slider("Step of the samples", 0, 0, look)
         compare = ui.switch("Compare with the first", on_change=changed.emit)
         watched(changed, refresh)
     with ui.element("ul").classes("samples"):
@@ -131,9 +139,11 @@ def _pictures(page: Page, shown: list[tuple[int, list[str]]]) -> None:
             with ui.element("li"):
                 words = ui.label(prompt.partition("-")[2].replace("-", " ")).text
                 for step, path in pictures:
-                    link, source = page.media.file_url(path), page.media.file_url(path, size=_PIXELS)
+                    link = page.media.file_url(path)
+                    source = page.media.file_url(path, size=_PIXELS)
                     with ui.element("a") as frame:
-                        picture, _ = ui.element("img"), ui.label(f"Step {step:,}").classes("dim")
+                        picture = ui.element("img")
+                        _ = ui.label(f"Step {step:,}").classes("dim")
                     picture.props.update({"src": source, "alt": f"{words}, step {step:,}", "loading": "lazy"})
                     frame.props.update({"href": link, "target": "_blank"})
     except ConfigError as error:  # outside the roots

@@ -69,10 +69,12 @@ class Session:
 
     def __init__(self, preferences: Preferences | None = None) -> None:
         self.changed: Event[[]] = Event()
-        self.revision, self.opened = 0, 0
+        self.revision = 0
+        self.opened = 0
         self.usable = TrainConfig()
         self.warnings: tuple[str, ...] = ()
-        self._preferences, self._drafts = preferences or load_preferences(), state_folder() / "drafts"
+        self._preferences = preferences or load_preferences()
+        self._drafts = state_folder() / "drafts"
         self._document, self._timer, self._writing = _Document({}), threading.Timer(0, self.keep), threading.Lock()
         self._become(self._document)
 
@@ -111,7 +113,9 @@ class Session:
 
     def _with_changes(self, values: Mapping[str, Any], removed: Iterable[str]) -> _Document:
         """Return what ``change`` would make of the open config. Raises ConfigError for an entry that no list has."""
-        data, notes, removed = copied(self.data), list(self._document.notes), list(removed)
+        data = copied(self.data)
+        notes = list(self._document.notes)
+        removed = list(removed)
         for path in last_first(removed):
             notes += self._take_in(data, path)
             drop(data, path)
@@ -166,7 +170,8 @@ class Session:
     def replace(self, data: Json, *, path: Path | None, title: str) -> None:
         """Open something else; older names become today's. Raises ConfigError for what is nested too deeply."""
         try:
-            before, data = copied(data), copied(data)
+            before = copied(data)
+            data = copied(data)
             version = data.get("__version")
             kept = {"__version": version} if isinstance(version, int) and version >= LAST_CHANGE else {}
             notes = migrate(data)
@@ -177,7 +182,8 @@ class Session:
             else:
                 data = before
             foreign = migrated or "__version" in before or bool(known_names() & before.keys())
-            digest, self.opened = _digest(path) if path else "", self.opened + 1
+            digest = _digest(path) if path else ""
+            self.opened = self.opened + 1
             self._become(_Document(data, title, str(path or ""), _canonical(data), digest, foreign, (*notes,)))
         except RecursionError as error:
             raise ConfigError(str(path or title), "is nested too deeply to be a config", "Use another file.") from error
@@ -191,7 +197,8 @@ class Session:
         if not target:
             raise ConfigError(self.title, "has no file yet", "Choose one with Save as.")
         target = target.expanduser().resolve()
-        document, own = self._document, target == self.path
+        document = self._document
+        own = target == self.path
         if not overwrite and target.exists() and _digest(target) != (document.digest if own else None):
             problem = "was changed by another program since it was opened" if own else "exists already"
             raise FileChanged(str(target), problem, "Overwrite it, or use another name.")
@@ -202,7 +209,8 @@ class Session:
         content = text.encode()
         atomic_write(target, content)
         digest = hashlib.sha256(content).hexdigest()
-        saved, replaced = _canonical(self.data), _Document({}, path=str(target)).draft
+        saved = _canonical(self.data)
+        replaced = _Document({}, path=str(target)).draft
         with self._writing, suppress(OSError):
             # what a crash left of a file that is written over
             (self._drafts / replaced).unlink()
@@ -260,12 +268,19 @@ class Session:
 
     def _become(self, document: _Document) -> None:
         """Make this the open config, check it, and tell everybody."""
-        checked, before = check(document.data), self._document
+        checked = check(document.data)
+        before = self._document
         if self._timer.is_alive() and not before.dirty and before.draft != document.draft:
             self.keep()  # what was remembered, or forgotten, a moment ago
-        self._document, self.checked, self.data, self.title = document, checked, document.data, document.title
-        self.path, self.dirty = Path(document.path) if document.path else None, document.dirty
-        self.config, self.plan, self.problems = checked.config, checked.plan, checked.problems
+        self._document = document
+        self.checked = checked
+        self.data = document.data
+        self.title = document.title
+        self.path = Path(document.path) if document.path else None
+        self.dirty = document.dirty
+        self.config = checked.config
+        self.plan = checked.plan
+        self.problems = checked.problems
         self.warnings = (*document.notes, *checked.warnings)
         last = self.usable if document.path == before.path else TrainConfig()
         self.usable = checked.config or usable(document.data, checked.problems) or last
@@ -284,11 +299,13 @@ class Draft:
 
     def __init__(self, session: Session, paths: Sequence[str]) -> None:
         self.changed: Event[[]] = Event()
-        self._session, self._paths = session, tuple(paths)
+        self._session = session
+        self._paths = tuple(paths)
         self._before = {path: session.get(path) for path in paths}
         self._values: dict[str, Any] = {}
         self._removed: tuple[str, ...] = ()
-        self._made_at, self._checked = session.revision, session.checked
+        self._made_at = session.revision
+        self._checked = session.checked
 
     @property
     def checked(self) -> Checked:
@@ -314,7 +331,8 @@ class Draft:
 
     def reset(self) -> None:
         """Bring every path of the window to its default."""
-        self._values, self._removed = {}, self._paths
+        self._values = {}
+        self._removed = self._paths
         self._tell()
 
     def changes(self) -> dict[str, Any]:

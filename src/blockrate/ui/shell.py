@@ -63,7 +63,8 @@ def build(page: Page, tab: str = "Model") -> None:
         page.turned.emit()
 
     for name, panel in panels.items():
-        panel.props["role"], panel.props["aria-label"] = "tabpanel", name
+        panel.props["role"] = "tabpanel"
+        panel.props["aria-label"] = name
     page.show_tab = lambda name: show(name) if name in TABS else None
     tabs.on_value_change(lambda event: page.show_tab(str(event.value)))
     _connect(page, shell)
@@ -93,7 +94,8 @@ def _tabs(page: Page) -> ui.tabs:
 
 
 def _problem_count(page: Page, tab: str) -> None:
-    number, word = ui.label().classes("count"), ui.label().classes("sr-only")
+    number = ui.label().classes("count")
+    word = ui.label().classes("sr-only")
 
     def refresh() -> None:
         wrong = [problem.field for problem in page.session.problems if not problem.removable]
@@ -108,7 +110,8 @@ def _problem_count(page: Page, tab: str) -> None:
 def _config_buttons(page: Page) -> None:
     with ui.element("div").classes("config"):
         dot = ui.label("●").classes("dirty")
-        dot.props["role"], dot.props["aria-label"] = "img", "Not saved"
+        dot.props["role"] = "img"
+        dot.props["aria-label"] = "Not saved"
         title = ui.label().classes("title")
 
     def refresh() -> None:
@@ -129,7 +132,8 @@ def _theme_button(page: Page) -> None:
 
     def show() -> None:
         dark.value, icon = _THEMES[page.preferences.theme]
-        button.props["icon"], button.props["aria-label"] = icon, f"Theme: {page.preferences.theme}"
+        button.props["icon"] = icon
+        button.props["aria-label"] = f"Theme: {page.preferences.theme}"
         tip.set_text(f"Theme: {page.preferences.theme}")
 
     def turn() -> None:

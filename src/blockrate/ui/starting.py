@@ -53,7 +53,8 @@ async def start(page: Page) -> None:
 
 
 async def _start_or_ask(page: Page) -> None:
-    session, watch = page.session, page.watch
+    session = page.session
+    watch = page.watch
     why_not = await watch.start(session)
     if why_not not in ("", AT_WORK) and _holds_a_run(session.usable.workspace_dir):
         text = [_in_words_of_the_app(why_not), "Start anew sets the earlier run aside; nothing is deleted."]
@@ -85,7 +86,8 @@ def show_problems(page: Page) -> None:
 
     with small_dialog("What to put right", "problems") as dialog:
         rows = ui.element("ul")
-        remove_all, close = "Remove all unsupported", dialog.close
+        remove_all = "Remove all unsupported"
+        close = dialog.close
         buttons = choice_buttons({remove_all: lambda: session.remove(*unsupported()), "Close": close})
 
         def refresh() -> None:

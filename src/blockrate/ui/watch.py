@@ -33,9 +33,12 @@ ALIVE = ("Preparing", "Running", "Stopping")
 AT_WORK = "A run is at work. Stop it first."
 PATIENCE = 60  # seconds after Stop until it can be forced
 _NOTHING = RunState("No run", "No run yet. Start from the Training tab.")
-_STOPPING, _STARTING = "finishing the step, then saving", "starting the training process"
+_STOPPING = "finishing the step, then saving"
+_STARTING = "starting the training process"
 _CHUNK = 2**20  # bytes of events in one look
-_TAIL, _LINES = 2**15, 200  # of the log
+# of the log
+_TAIL = 2**15
+_LINES = 200
 _END = 2**16  # bytes of events that tell how a run ended
 _MOST_RUNS = 50
 # Colours and cursor moves of a terminal, and what else is no text.
@@ -66,19 +69,30 @@ class Watch:
     def __init__(self, preferences: Preferences) -> None:
         self.changed: Event[[]] = Event()
         self.run: RunFolder | None = None
-        self.state, self.history, self.log = _NOTHING, History(), ""
+        self.state = _NOTHING
+        self.history = History()
+        self.log = ""
         self._preferences = preferences
         self._process: Popen[Any] | None = None
-        self._starting, self._stop_at_once, self._file, self._offset = False, False, 0, 0
-        self._stop_asked, self._told = 0.0, 0.0
+        self._starting = False
+        self._stop_at_once = False
+        self._file = 0
+        self._offset = 0
+        self._stop_asked = 0.0
+        self._told = 0.0
         self._shown: tuple[object, ...] = ()
         if preferences.last_run and Path(preferences.last_run).is_dir():
             self.show(Path(preferences.last_run))
 
     def show(self, path: Path, process: Popen[Any] | None = None) -> None:
         """Follow the run in this folder from now on. ``process``: what was just started there."""
-        self.run, self._process = RunFolder(path.absolute()), process
-        self.history, self.log, self._file, self._offset, self._stop_asked = History(), "", 0, 0, 0.0
+        self.run = RunFolder(path.absolute())
+        self._process = process
+        self.history = History()
+        self.log = ""
+        self._file = 0
+        self._offset = 0
+        self._stop_asked = 0.0
         self.state = self._judged(run_state(self.run))
         if self._preferences.last_run != str(self.run.path):
             self._preferences.last_run = str(self.run.path)
@@ -96,7 +110,9 @@ class Watch:
             return AT_WORK
         if config is None or session.problems:
             return "Settings are wrong. Put them right first."
-        self._starting, self._stop_at_once, told = True, False, list[str]()
+        self._starting = True
+        self._stop_at_once = False
+        told = list[str]()
         run = RunFolder(Path(config.workspace_dir).absolute())
         try:
             ready = await asyncio.to_thread(
@@ -160,7 +176,9 @@ class Watch:
 
     async def look(self) -> bool:
         """Take in what is new, and tell the pages if anything is. Return whether there is more to read."""
-        run, file, offset = self.run, self._file, self._offset
+        run = self.run
+        file = self._file
+        offset = self._offset
         if run is None:
             return False
         state, log, blocks, events, now, end, behind = await asyncio.to_thread(_look, run, file, offset)
@@ -169,12 +187,15 @@ class Watch:
         if blocks:
             self.history = History()
             self.history.know_blocks(*blocks)
-        self._file, self._offset = now, end
+        self._file = now
+        self._offset = end
         self.history.feed(events)
-        self.state, self.log = self._judged(state), log
+        self.state = self._judged(state)
+        self.log = log
         shown = self.state, log, self.can_force, now, end
         if shown != self._shown and (not behind or time.monotonic() > self._told + 1):
-            self._shown, self._told = shown, time.monotonic()
+            self._shown = shown
+            self._told = time.monotonic()
             self.changed.emit()
         return behind
 

@@ -32,7 +32,8 @@ def huge_png(width: int, height: int) -> bytes:
 
 def bad_files() -> dict[str, bytes]:
     """Name to content of files that are no usable image."""
-    jpeg, png = encoded(GRADIENT, "JPEG"), encoded(GRADIENT, "PNG")
+    jpeg = encoded(GRADIENT, "JPEG")
+    png = encoded(GRADIENT, "PNG")
     return {
         "zero.png": b"",
         "text.png": b"hello",

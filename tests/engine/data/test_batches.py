@@ -103,10 +103,8 @@ def test_images_meet_others_in_their_batch_in_another_epoch() -> None:
 
 
 def test_batches_of_different_buckets_are_mixed() -> None:
-    wide, high = (
-        [item(f"w{n}", size=(640, 480)) for n in range(20)],
-        [item(f"h{n}", size=(480, 640)) for n in range(20)],
-    )
+    wide = [item(f"w{n}", size=(640, 480)) for n in range(20)]
+    high = [item(f"h{n}", size=(480, 640)) for n in range(20)]
     order = [batches[0][0].bucket for batches in all_steps(Schedule(config(batch_size=2, epochs=1), wide + high))]
     assert sum(before != after for before, after in pairwise(order)) > 3
 
@@ -289,7 +287,8 @@ def test_every_sample_a_step_asks_for_is_among_those_made_before(
     schedule = Schedule(
         config(concept, resolution=resolution, epochs=9, text_encoder={"dropout_probability": dropout}), items(6)
     )
-    made, asked = schedule.every_sample(), flat(all_steps(schedule))
+    made = schedule.every_sample()
+    asked = flat(all_steps(schedule))
     assert {(sample.item, sample.bucket, sample.crop) for sample in asked} <= {
         (sample.item, sample.bucket, sample.crop) for sample in made
     }

@@ -27,7 +27,8 @@ class ImageEncoder:
     """16 latent channels of the mean of each 8 x 8 square; counts what it is asked for."""
 
     def __init__(self, factor: float = 1.0) -> None:
-        self.factor, self.calls = factor, 0
+        self.factor = factor
+        self.calls = 0
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         self.calls += 1
@@ -63,7 +64,8 @@ class Setup:
             (self.images / f"{number}.txt").write_text(f"number {number}, a, b, c")
         self.concept: dict[str, Any] = {"path": str(self.images)}
         self.settings: dict[str, Any] = {"resolution": "64", "epochs": 2, "batch_size": 2}
-        self.image_identity, self.prompt_identity = "vae float32", "t5 bfloat16 77"
+        self.image_identity = "vae float32"
+        self.prompt_identity = "t5 bfloat16 77"
 
     @property
     def cache(self) -> Cache:
@@ -75,7 +77,8 @@ class Setup:
 
     def fill(self, **options: Any) -> tuple[int, list[str]]:
         """Return how many images were encoded and which texts."""
-        images, prompts = ImageEncoder(), PromptEncoder()
+        images = ImageEncoder()
+        prompts = PromptEncoder()
         given: dict[str, Any] = {
             "load_image_encoder": lambda: images,
             "load_prompt_encoder": lambda: prompts,
@@ -176,7 +179,8 @@ def test_a_batch_holds_what_encoding_its_samples_gives(setup: Setup) -> None:
     setup.concept |= {"loss_weight": 0.25}
     setup.settings |= {"text_encoder": {"dropout_probability": 0.5}, "text_encoder_2": {"dropout_probability": 0.5}}
     setup.fill()
-    schedule, cache = setup.schedule(), setup.cache
+    schedule = setup.schedule()
+    cache = setup.cache
     samples = [sample for step in range(schedule.number_of_steps) for sample in schedule.step_batches(step)[0]]
     assert len({(sample.prompt == "", sample.pooled_prompt == "") for sample in samples}) > 1
     for sample in samples:
@@ -196,7 +200,8 @@ def test_a_batch_stacks_samples_of_one_bucket_in_order(setup: Setup) -> None:
     setup.fill()
     (first, second) = setup.schedule().step_batches(0)[0]
     cache = setup.cache
-    batch, parts = cache.batch([first, second]), [cache.batch([first]), cache.batch([second])]
+    batch = cache.batch([first, second])
+    parts = [cache.batch([first]), cache.batch([second])]
     for field in ("latents", "prompt_embeds", "pooled_prompt_embeds", "loss_weights"):
         assert torch.equal(getattr(batch, field), torch.cat([getattr(part, field) for part in parts]))
     assert batch.files == (str(first.item.path), str(second.item.path))
@@ -209,7 +214,8 @@ def test_further_prompts_and_validation_images_are_filled_too(setup: Setup) -> N
     assert (embeds.shape, pooled.shape) == ((4, 6), (5,))
     held = [replace(item, validation=True) for item in setup.schedule().items]
     batches = validation_batches(setup.schedule().config, held)
-    images, texts = ImageEncoder(), PromptEncoder()
+    images = ImageEncoder()
+    texts = PromptEncoder()
     setup.cache.fill(
         [sample for batch in batches for sample in batch],
         load_image_encoder=lambda: images,
@@ -383,7 +389,8 @@ def test_prefetch_keeps_the_order_and_ends() -> None:
 
 
 def test_prefetch_works_ahead_but_not_far_and_in_one_other_thread() -> None:
-    made, threads = [], set()
+    made = []
+    threads = set()
     third = threading.Event()
 
     def make(number: int) -> int:
@@ -423,7 +430,8 @@ def test_closing_a_prefetch_leaves_no_thread(setup: Setup) -> None:
 
 def test_prefetched_batches_are_the_batches_in_order(setup: Setup) -> None:
     setup.fill()
-    schedule, cache = setup.schedule(), setup.cache
+    schedule = setup.schedule()
+    cache = setup.cache
     steps: list[list[Sample]] = [schedule.step_batches(step)[0] for step in range(schedule.number_of_steps)]
     for samples, batch in zip(steps, prefetch(cache.batch, steps), strict=True):
         assert batch.files == tuple(str(sample.item.path) for sample in samples)

@@ -58,7 +58,8 @@ def add_adapters(transformer) -> dict[str, nn.Parameter]:
         name for name, module in transformer.named_modules() if isinstance(module, nn.Linear) and "_blocks." in name
     ]
     transformer.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=names))
-    draw, adapters = torch.Generator().manual_seed(5), {}
+    draw = torch.Generator().manual_seed(5)
+    adapters = {}
     for name, parameter in transformer.named_parameters():
         if "lora_" in name:
             parameter.data = torch.randn(parameter.shape, generator=draw) * 0.1
@@ -91,7 +92,8 @@ def test_prediction_equals_a_call_by_the_pipelines_own_packing(folder, pipeline)
 
 
 def test_each_item_of_a_batch_is_predicted_alone(folder):
-    transformer, both = loaded(folder), inputs()
+    transformer = loaded(folder)
+    both = inputs()
     with torch.no_grad():
         together = flux1.predict(transformer, **both)
         alone = [
@@ -147,7 +149,8 @@ def test_images_are_encoded_and_decoded_as_the_pipeline_does(folder, pipeline):
 def test_decoding_falls_back_to_tiles_when_memory_is_full(folder, monkeypatch):
     chosen = config(folder)
     vae = flux1.load_vae(flux1.locate(chosen), chosen, CPU)
-    decode, calls = vae.decode, []
+    decode = vae.decode
+    calls = []
 
     def full_once(latents):
         calls.append(vae.use_tiling)
@@ -192,7 +195,8 @@ def test_float_8_equals_weights_cast_through_e4m3_by_hand(folder, train_dtype):
 
 def test_nfloat_4_equals_its_weights_written_out_and_trains_adapters(folder):
     bnb = pytest.importorskip("bitsandbytes")
-    small, full = loaded(folder, weight_dtype="NFLOAT_4"), loaded(folder)
+    small = loaded(folder, weight_dtype="NFLOAT_4")
+    full = loaded(folder)
     linears = {name: module for name, module in small.named_modules() if isinstance(module, bnb.nn.Linear4bit)}
     assert len(linears) == 14 + 2 * 6
     for name, module in linears.items():
@@ -238,7 +242,8 @@ def test_a_single_file_with_diffusers_names_loads_bit_for_bit(folder, tmp_path):
 
 def test_a_bfl_file_loads_as_the_same_model(folder, tmp_path, monkeypatch):
     # diffusers' converter is fixed to width 3072, so the blocks are few and the weights mostly zeros
-    hidden, generator = 3072, torch.Generator().manual_seed(0)
+    hidden = 3072
+    generator = torch.Generator().manual_seed(0)
 
     def weights(rows: int, columns: int = hidden) -> torch.Tensor:
         values = torch.zeros(rows, columns, dtype=torch.bfloat16)

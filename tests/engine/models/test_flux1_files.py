@@ -149,7 +149,8 @@ def test_identities_change_with_weights_and_settings_and_with_nothing_else(folde
 
 def test_a_moved_model_keeps_its_identity(original, folder, tmp_path):
     one, other = (config(place, tmp_path) for place in (original, folder))
-    files, moved = flux1_files.locate(one), flux1_files.locate(other)
+    files = flux1_files.locate(one)
+    moved = flux1_files.locate(other)
     assert flux1_files.prompt_identity(files, one) == flux1_files.prompt_identity(moved, other)
     assert flux1_files.image_identity(files, one) == flux1_files.image_identity(moved, other)
 
@@ -215,7 +216,9 @@ class FakeHub:
     """Stands for the network: lists the files of a folder and copies each on request."""
 
     def __init__(self, source: Path, cache: Path) -> None:
-        self.source, self.cache, self.fetched = source, cache, []
+        self.source = source
+        self.cache = cache
+        self.fetched = []
 
     def snapshot_download(self, _repo, *, allow_patterns, local_files_only=False, dry_run=False):
         names = [file.relative_to(self.source).as_posix() for file in self.source.rglob("*") if file.is_file()]

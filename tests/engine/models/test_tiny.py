@@ -27,7 +27,8 @@ def test_the_real_pipeline_opens_it_and_makes_an_image(pipeline):
 
 
 def test_it_has_the_blocks_of_the_real_model_and_the_sizes_of_its_row(pipeline):
-    config, spec = pipeline.transformer.config, FAMILIES[NAME].spec
+    config = pipeline.transformer.config
+    spec = FAMILIES[NAME].spec
     assert (len(pipeline.transformer.transformer_blocks), len(pipeline.transformer.single_transformer_blocks)) == (
         19,
         38,

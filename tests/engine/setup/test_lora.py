@@ -250,7 +250,8 @@ def test_a_step_in_bf16_is_that_in_fp32_rounded_by_chance():
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_adapters_on_an_fp8_base_learn_as_on_the_same_weights_in_bf16(checkpointing):
-    fp8, bf16 = toy.flux1(dtype=torch.bfloat16), toy.flux1(dtype=torch.bfloat16)
+    fp8 = toy.flux1(dtype=torch.bfloat16)
+    bf16 = toy.flux1(dtype=torch.bfloat16)
     fp8.requires_grad_(False)
     fp8.enable_layerwise_casting(torch.float8_e4m3fn, torch.bfloat16)
     for model in (fp8, bf16):

@@ -81,10 +81,13 @@ class Schedule:
         return samples
 
     def _sample(self, turn: Turn) -> Sample:
-        item, times = self.items[turn[0]], turn[1]
+        item = self.items[turn[0]]
+        times = turn[1]
         concept = self.config.concepts[item.concept]
-        crop, text = times % concept.image_variations, times % concept.text_variations
-        sample, key = variant(self.config, item, self._bucket(turn), crop, text), item_key(self.config, item)
+        crop = times % concept.image_variations
+        text = times % concept.text_variations
+        sample = variant(self.config, item, self._bucket(turn), crop, text)
+        key = item_key(self.config, item)
         prompt = sample.prompt * (draw(*key, "drop", times) >= self.config.text_encoder_2.dropout_probability)
         pooled = sample.prompt * (draw(*key, "drop pooled", times) >= self.config.text_encoder.dropout_probability)
         return replace(sample, prompt=prompt, pooled_prompt=pooled)
@@ -96,7 +99,8 @@ class Schedule:
         return choices[int(draw(*item_key(self.config, self.items[turn[0]]), "resolution", turn[1]) * len(choices))]
 
     def _batch(self, number: int) -> list[Turn]:
-        epoch, seed = bisect_right(self._ends, number), self.config.seed
+        epoch = bisect_right(self._ends, number)
+        seed = self.config.seed
         if self._epoch[0] != epoch:
             turns = sorted(self._turns(epoch), key=lambda turn: draw(seed, "order", *turn[1]))
             batches = in_batches(turns, self.config.batch_size)
@@ -124,7 +128,8 @@ def validation_batches(config: TrainConfig, items: Sequence[Item]) -> list[list[
 
 def variant(config: TrainConfig, item: Item, bucket: Bucket, crop_variation: int, text_variation: int) -> Sample:
     """Return an item with one of its crops and one of its captions, nothing dropped."""
-    concept, key = config.concepts[item.concept], item_key(config, item)
+    concept = config.concepts[item.concept]
+    key = item_key(config, item)
     image = ConceptImage(enable_crop_jitter=False) if item.validation else concept.image
     caption = caption_of(item, concept.text, key, text_variation)
     return Sample(item, bucket, crop_of(item, bucket, image, key, crop_variation), caption, caption)
@@ -148,7 +153,8 @@ def crop_of(item: Item, bucket: Bucket, settings: ConceptImage, key: Key, variat
     scale = max(bucket.width / item.width, bucket.height / item.height)
     scaled = max(bucket.width, round(item.width * scale)), max(bucket.height, round(item.height * scale))
     across, down = [draw(*key, side, variation) if settings.enable_crop_jitter else 0.5 for side in ("left", "top")]
-    left, top = int(across * (scaled[0] - bucket.width + 1)), int(down * (scaled[1] - bucket.height + 1))
+    left = int(across * (scaled[0] - bucket.width + 1))
+    top = int(down * (scaled[1] - bucket.height + 1))
     flip = draw(*key, "flip", variation) < 0.5 if settings.enable_random_flip else settings.enable_fixed_flip
     return Crop(scaled, (left, top, left + bucket.width, top + bucket.height), flip)
 

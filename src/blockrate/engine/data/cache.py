@@ -70,7 +70,8 @@ class Cache:
         captions = dict.fromkeys([*prompts, *(text for s in samples for text in (s.prompt, s.pooled_prompt))])
         no_latents = [sample for sample in crops.values() if self._latents(sample) is None]
         no_embeds = [text for text in captions if self._embeds(text) is None]
-        total, left = len(crops) + len(captions), len(no_latents) + len(no_embeds)
+        total = len(crops) + len(captions)
+        left = len(no_latents) + len(no_embeds)
         made = self._make(no_latents, no_embeds, load_image_encoder, load_prompt_encoder)
         with quiet_pillow(), torch.inference_mode():
             for done, (file, source, tensors) in enumerate(made, start=total - left + 1):
@@ -87,7 +88,8 @@ class Cache:
         files = tuple(str(sample.item.path) for sample in samples)
         latents = [self._found(self._latents(sample), file) for sample, file in zip(samples, files, strict=True)]
         prompts = {text: self.prompt(text) for sample in samples for text in (sample.prompt, sample.pooled_prompt)}
-        embeds, pooled = [prompts[s.prompt][0] for s in samples], [prompts[s.pooled_prompt][1] for s in samples]
+        embeds = [prompts[s.prompt][0] for s in samples]
+        pooled = [prompts[s.pooled_prompt][1] for s in samples]
         weights = torch.tensor([sample.item.loss_weight for sample in samples])
         return Batch(torch.stack(latents), torch.stack(embeds), torch.stack(pooled), weights, files)
 

@@ -56,7 +56,8 @@ def image_tensor(path: Path, sha256: str, crop: Crop) -> torch.Tensor:
             raise FileError(str(path), "changed while the run was starting", "Start it again.")
         image, _ = _decode(file, smallest=2 * max(crop.scaled))
     # One resize of the wanted box only: a 1 x 5000 image scaled as a whole would fill the memory.
-    across, down = image.width / crop.scaled[0], image.height / crop.scaled[1]
+    across = image.width / crop.scaled[0]
+    down = image.height / crop.scaled[1]
     left, top, right, bottom = crop.box
     box = (left * across, top * down, min(right * across, image.width), min(bottom * down, image.height))
     image = image.resize((right - left, bottom - top), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)

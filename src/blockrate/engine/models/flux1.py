@@ -91,7 +91,8 @@ def decode_latents(vae: Any, latents: Tensor) -> Tensor:
         images = vae.decode(latents).sample
     except torch.OutOfMemoryError:
         release()
-        vae.tile_sample_min_size, vae.tile_latent_min_size = 512, 64
+        vae.tile_sample_min_size = 512
+        vae.tile_latent_min_size = 64
         vae.enable_tiling()
         images = vae.decode(latents).sample
     return images.float().clamp(-1, 1)  # type: ignore[no-any-return]
@@ -166,7 +167,8 @@ def load_text_encoders(files: ModelFiles, config: TrainConfig, device: torch.dev
     from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
     release()
-    form, form_2 = config.text_encoder.weight_dtype, config.text_encoder_2.weight_dtype
+    form = config.text_encoder.weight_dtype
+    form_2 = config.text_encoder_2.weight_dtype
     dtype = _compute_dtype("text_encoder", form, config, device)
     dtype_2 = _compute_dtype("text_encoder_2", form_2, config, device)
     clip = CLIPTextModel.from_pretrained(files.text_encoder, dtype=dtype, use_safetensors=True).requires_grad_(False)

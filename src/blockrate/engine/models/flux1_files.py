@@ -61,10 +61,12 @@ def prompt_identity(files: ModelFiles, config: TrainConfig) -> str:
 
 def _identity(config: TrainConfig, folders: Iterable[Path], facts: Iterable[object]) -> str:
     """Hash the files of folders by content. What is known of a big file (T5: 10 GB) is kept in the cache folder."""
-    memo_file, memo = Path(config.cache_dir) / "file-hashes.json", {}
+    memo_file = Path(config.cache_dir) / "file-hashes.json"
+    memo = {}
     with suppress(OSError, ValueError):
         memo = json.loads(memo_file.read_bytes())
-    before, kinds = dict(memo), (".safetensors", ".json", ".txt", ".model")
+    before = dict(memo)
+    kinds = (".safetensors", ".json", ".txt", ".model")
     files = [file for folder in folders for file in sorted(folder.iterdir()) if file.suffix in kinds]
     hashes = [(file.name, _sha256(file, memo)) for file in files]
     if memo != before:
@@ -120,7 +122,8 @@ def _from_hub(repo: str, parts: list[str], progress: Progress) -> Path:
                 return folder
         listed = hub.snapshot_download(repo, allow_patterns=patterns, dry_run=True)
         files = [file for file in listed if file.will_download]
-        total, done = sum(file.file_size or 0 for file in files), 0
+        total = sum(file.file_size or 0 for file in files)
+        done = 0
         _check_space(repo, total, Path(constants.HF_HUB_CACHE))
         for file in files:
             progress(done, total)

@@ -71,7 +71,8 @@ def _vae() -> Any:
     smooth = nn.functional.interpolate(torch.randn(8, 3, 8, 8), size=(128, 128), mode="bicubic").clamp(-1, 1)
     # (16, images * positions)
     means = vae.encode(smooth).latent_dist.mode().transpose(0, 1).flatten(1)
-    last, factor = vae.encoder.conv_out, 1 / (means.std(1) * vae.config.scaling_factor)
+    last = vae.encoder.conv_out
+    factor = 1 / (means.std(1) * vae.config.scaling_factor)
     last.weight[:16] *= factor[:, None, None, None]
     last.bias[:16] = (last.bias[:16] - means.mean(1)) * factor + vae.config.shift_factor
     return vae

@@ -87,7 +87,8 @@ def _first_values(
     fills the first rows; zero columns in ``up`` keep its output. Its scale goes into ``up``.
     """
     rank = config.lora_rank
-    down, up = torch.empty(rank, linear.in_features), torch.zeros(linear.out_features, rank)
+    down = torch.empty(rank, linear.in_features)
+    up = torch.zeros(linear.out_features, rank)
     nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator(config.seed, name))
     if start:
         down[: start.rank] = start.down

@@ -26,7 +26,8 @@ def read_aside(
 
     For the element that is being built, as long as it lives; an answer that was overtaken is dropped.
     """
-    owner, asked = ui.context.slot.parent, list[Question]()
+    owner = ui.context.slot.parent
+    asked = list[Question]()
 
     async def follow(question: Question) -> None:
         answers = read(question)
@@ -46,7 +47,8 @@ def read_aside(
 
 def rebuilt(changed: Event[[]], key: Callable[[], Question], build: Callable[[Question], object]) -> None:
     """Fill the element that is being built anew whenever ``key`` gives something else."""
-    place, shown = ui.context.slot.parent, list[Question]()
+    place = ui.context.slot.parent
+    shown = list[Question]()
 
     def refresh() -> None:
         if shown != [now := key()]:

@@ -38,7 +38,10 @@ class Data:
     """What the parts of the tab share: the page, and the newest survey."""
 
     def __init__(self, page: Page) -> None:
-        self.page, self.session, self.now, self.looks = page, page.session, Survey(), 0
+        self.page = page
+        self.session = page.session
+        self.now = Survey()
+        self.looks = 0
         self.changed: Event[[]] = Event()
         read_aside(self.session.changed, self.asked, lambda asked: survey(asked[1]), self.learn)
 
@@ -105,7 +108,8 @@ def _cards(data: Data, count: int) -> None:
 
 
 def _card(data: Data, index: int) -> None:
-    session, at = data.session, f"concepts.{index}"
+    session = data.session
+    at = f"concepts.{index}"
 
     async def remove() -> None:
         name = str(session.get(f"{at}.name") or session.get(f"{at}.path"))
@@ -164,8 +168,12 @@ class Gallery:
     """Thumbnails of one concept, a page at a time, read when they are looked at and when the folder has changed."""
 
     def __init__(self, data: Data, index: int, fold: ui.expansion) -> None:
-        self.data, self.index, self.fold, self.first = data, index, fold, 0
-        self.grid, self.pager = ui.element("ul").classes("gallery"), ui.element("div").classes("pager")
+        self.data = data
+        self.index = index
+        self.fold = fold
+        self.first = 0
+        self.grid = ui.element("ul").classes("gallery")
+        self.pager = ui.element("div").classes("pager")
         fold.on_value_change(data.changed.emit)
         read_aside(data.changed, self.asked, partial(_captions, data.page.media), self.show)
 

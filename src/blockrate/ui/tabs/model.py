@@ -34,7 +34,10 @@ class _Method:
     """The session, where a training method brings its form of output along."""
 
     def __init__(self, session: Session) -> None:
-        self.session, self.changed, self.get, self.problem = session, session.changed, session.get, session.problem
+        self.session = session
+        self.changed = session.changed
+        self.get = session.get
+        self.problem = session.problem
 
     def set(self, values: Mapping[str, Any]) -> None:
         """Take the method and what goes with it as one change."""
@@ -68,7 +71,9 @@ def build(page: Page) -> None:
 
 def _follow_check(page: Page, found: Element) -> None:
     """Check anew when settings change and when the tab is come back to: models and logins come from outside."""
-    session, changed, visits = page.session, Event[[]](), [0]
+    session = page.session
+    changed = Event[[]]()
+    visits = [0]
 
     def turned() -> None:
         visits[0] += page.tab == "Model"
@@ -117,7 +122,8 @@ def _show(place: Element, answer: Checked) -> None:
 def _line(finding: Finding) -> None:
     with ui.element("div").classes(f"finding finding-{finding.kind.lower()}"):
         icon = ui.icon(_ICONS[finding.kind])
-        icon.props["role"], icon.props["aria-label"] = "img", finding.kind
+        icon.props["role"] = "img"
+        icon.props["aria-label"] = finding.kind
         ui.label(finding.text)
 
 

@@ -50,7 +50,8 @@ def check(question: tuple[TrainConfig | None, Plan | None]) -> Iterator[Checked]
 
 def method_change(method: str, destination: str) -> dict[str, str]:
     """Return the settings that go with a training method: a LoRA is one file, a fine-tune a folder."""
-    name, fine_tune = destination.removesuffix(".safetensors"), method == "FINE_TUNE"
+    name = destination.removesuffix(".safetensors")
+    fine_tune = method == "FINE_TUNE"
     return {
         "training_method": method,
         "output_model_format": "DIFFUSERS" if fine_tune else "DIFFUSERS_LORA",
@@ -139,7 +140,8 @@ def _where(config: TrainConfig) -> Iterator[Finding]:
     if missing:
         yield Finding("Problem", f"Missing: {'; '.join(missing)}. Copy or download the model again, as a whole.")
     if coming:
-        names, what = ", ".join(dict.fromkeys(repos)), "all of it" if len(coming) == len(PARTS) else ", ".join(coming)
+        names = ", ".join(dict.fromkeys(repos))
+        what = "all of it" if len(coming) == len(PARTS) else ", ".join(coming)
         yield Finding("Note", f"Not on this computer yet: {what}. The first start downloads it from {names}.")
     if coming and _GATED in repos:
         yield _licence(token)
@@ -162,7 +164,8 @@ def _hub() -> tuple[Path, Path]:
 
 def _snapshot(hub: Path, repo: str) -> Path:
     """Return the folder of the newest snapshot of a hub model, which need not be there."""
-    place, revision = hub / f"models--{repo.replace('/', '--')}", "none"
+    place = hub / f"models--{repo.replace('/', '--')}"
+    revision = "none"
     with suppress(OSError, ValueError):
         revision = (place / "refs" / "main").read_text("utf-8").strip()
     return place / "snapshots" / revision

@@ -32,7 +32,8 @@ _COPY = """() => (navigator.clipboard?.writeText(document.getElementById("{}").t
 
 def build(page: Page) -> None:
     """Lay out the tab. It follows the run while it is in front."""
-    watch, changed = page.watch, Event[[]]()
+    watch = page.watch
+    changed = Event[[]]()
     for event in (watch.changed, page.turned):
         watched(event, lambda: changed.emit() if page.tab == "Run" else None)
     with ui.element("div").classes("card empty wide") as empty:
@@ -68,9 +69,12 @@ def _head(page: Page, changed: Event[[]]) -> None:
     watch = page.watch
     with ui.element("section").classes("card wide run-head") as card:
         with ui.element("div").classes("run-title"):
-            title, commands = heading(""), _commands(page)
+            title = heading("")
+            commands = _commands(page)
         bar = ui.element("progress").classes("full").props('max=1 aria-label="How far the run is"')
-        facts, words, cure = ui.label().classes("totals"), ui.label().classes("dim"), ui.label().classes("banner")
+        facts = ui.label().classes("totals")
+        words = ui.label().classes("dim")
+        cure = ui.label().classes("banner")
         end = ui.label().classes("mono log-text").props('tabindex=0 role=region aria-label="End of the log"')
         with ui.element("ul").classes("run-notes"):
             rebuilt(changed, lambda: watch.history.warnings, _notes)
@@ -78,7 +82,8 @@ def _head(page: Page, changed: Event[[]]) -> None:
             rebuilt(changed, lambda: _files(watch), partial(_file_rows, page))
 
     def refresh() -> None:
-        name, code = watch.state.name, watch.state.exit_code
+        name = watch.state.name
+        code = watch.state.exit_code
         card.set_visibility(not _is_empty(watch))
         for command, button in commands.items():
             button.set_visibility(watch.can_force if command == "Force stop" else name == "Running")
@@ -96,7 +101,8 @@ def _head(page: Page, changed: Event[[]]) -> None:
 
 def headline(watch: Watch) -> str:
     """What the run does, or how it ended, in a few words."""
-    history, step = watch.history, f"step {watch.history.step:,}"
+    history = watch.history
+    step = f"step {watch.history.step:,}"
     match watch.state.name:
         case "Preparing":
             count = f" {history.done:,} of {history.total:,}" if history.total else ""
@@ -119,7 +125,9 @@ def share(watch: Watch) -> float:
 
 def _facts(watch: Watch) -> str:
     """How fast it is, for how long still, and the loss."""
-    history, each, left = watch.history, watch.history.seconds_per_step, watch.history.seconds_left
+    history = watch.history
+    each = watch.history.seconds_per_step
+    left = watch.history.seconds_left
     facts = [f"{'—' if each is None else f'{each:.3g}'} s/step"]
     facts += [f"{'—' if left is None else duration(left)} left"] * (watch.state.name == "Running")
     facts += [] if history.loss is None else [f"loss {history.loss:.4g}"]
@@ -242,16 +250,19 @@ def _in_words(names: Iterable[str], history: History) -> str:
 
 
 def _summary(history: History) -> str:
-    trained, frozen = history.trained, set(history.frozen)
+    trained = history.trained
+    frozen = set(history.frozen)
     rest = {"frozen": frozen - trained, "left out by the layer filter": set(history.names) - trained - frozen}
-    blocks, known = len(trained - {OTHER}), len(set(history.names) - {OTHER})
+    blocks = len(trained - {OTHER})
+    known = len(set(history.names) - {OTHER})
     parameters = sum(group.get("parameters", 0) for group in history.groups)
     untrained = [f"{sentence(_in_words(names, history))} {why}." for why, names in rest.items() if names]
     return " ".join([f"{blocks} of {known} blocks trained, {parameters:,} parameters.", *untrained])
 
 
 def _past_runs(page: Page, changed: Event[[]]) -> None:
-    watch, session = page.watch, page.session
+    watch = page.watch
+    session = page.session
 
     def asked() -> tuple[object, ...]:
         return watch.run and watch.run.path, watch.state.name, session.usable.workspace_dir
@@ -282,8 +293,10 @@ def _past_run(page: Page, run: PastRun) -> None:
         at_work = page.watch.state.name in ALIVE
         page.tell("Past runs can be shown when this one has ended.") if at_work else page.watch.show(run.path)
 
-    word, loss = run.state.name, "" if run.loss is None else f" · loss {run.loss:.4g}"
-    time, shown = datetime.fromtimestamp(run.time), page.watch.run and page.watch.run.path == run.path
+    word = run.state.name
+    loss = "" if run.loss is None else f" · loss {run.loss:.4g}"
+    time = datetime.fromtimestamp(run.time)
+    shown = page.watch.run and page.watch.run.path == run.path
     with ui.element("li"):
         ui.label("Stopped" if word == "No run" else word).classes(f"state is-{word.lower().replace(' ', '-')}")
         with ui.element("div"):

@@ -29,7 +29,9 @@ class Prompts:
     """The table of prompts, a page of it at a time, so that hundreds stay quick."""
 
     def __init__(self, page: Page) -> None:
-        self.page, self.session, self.first = page, page.session, 0
+        self.page = page
+        self.session = page.session
+        self.first = 0
         with ui.element("ol").classes("prompts"):
             rebuilt(self.session.changed, self.places, self.show)
         with ui.element("div").classes("pager"):

@@ -60,7 +60,9 @@ def survey(config: TrainConfig) -> Iterator[Survey]:
         sizes += [image_size(path) for _, path in used[start : start + _AT_ONCE]]
         yield (now := replace(now, done=len(sizes), all=len(used)))
     found = [(index, size) for (index, _), size in zip(used, sizes, strict=True) if size]
-    totals, shown, turns = Counter(index for index, _ in found), Counter[Bucket](), dict[Bucket, float]()
+    totals = Counter(index for index, _ in found)
+    shown = Counter[Bucket]()
+    turns = dict[Bucket, float]()
     for (index, size), number in Counter(found).items():
         concept = config.concepts[index]
         repeats = images_an_epoch(concept, totals[index]) / totals[index]

@@ -77,16 +77,19 @@ def _rates_are_used(session: Session) -> bool:
 
 
 def _optimisation(page: Page) -> None:
-    session, parameters = page.session, {name for row in OPTIMIZERS.values() for name in row.parameters}
+    session = page.session
+    parameters = {name for row in OPTIMIZERS.values() for name in row.parameters}
     with section("Optimisation"):
         of_optimizer = [f"optimizer.{name}" for name in parameters]
         opened = partial(optimizer_window.open_optimizer_window, page)
         options_adv(session, "optimizer.optimizer", label="Optimizer", open=opened, holds=of_optimizer)
         banner = ui.label().classes("banner")
-        opened, label = partial(scheduler_window.open_scheduler_window, page), "Learning Rate Scheduler"
+        opened = partial(scheduler_window.open_scheduler_window, page)
+        label = "Learning Rate Scheduler"
         options_adv(session, "learning_rate_scheduler", label=label, open=opened, holds=scheduler_window.PATHS)
         _rows(session, _OPTIMISATION)
-        opened, label = partial(timestep_window.open_timestep_window, page), "Timestep Distribution"
+        opened = partial(timestep_window.open_timestep_window, page)
+        label = "Timestep Distribution"
         options_adv(session, "timestep_distribution", label=label, open=opened, holds=timestep_window.PATHS)
 
         def refuse() -> None:
@@ -100,7 +103,9 @@ class LayerChoice:
     """The layer filter as one choice: a preset, or the user's own text, which is kept while a preset is chosen."""
 
     def __init__(self, session: Session) -> None:
-        self.session, self.changed, self.problem = session, session.changed, session.problem
+        self.session = session
+        self.changed = session.changed
+        self.problem = session.problem
 
     @property
     def preset(self) -> str:
@@ -128,7 +133,8 @@ class LayerChoice:
 
 
 def _layers(page: Page) -> None:
-    session, chosen = page.session, LayerChoice(page.session)
+    session = page.session
+    chosen = LayerChoice(page.session)
     with section("Layers to train"):
         options_adv(
             chosen,
@@ -138,7 +144,8 @@ def _layers(page: Page) -> None:
             why_not=lambda: block_learning_rate_window.why_not_block_rates(session),
             holds=[KEY],
         )
-        pattern, regex = field(chosen, "layer_filter"), field(session, "layer_filter_regex")
+        pattern = field(chosen, "layer_filter")
+        regex = field(session, "layer_filter_regex")
         _shown_if(session, pattern, lambda: chosen.preset != "full")
         _shown_if(session, regex, lambda: chosen.preset == "custom")
         pattern = page.controls["layer_filter"]

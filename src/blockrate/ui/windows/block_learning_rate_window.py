@@ -52,8 +52,10 @@ class BlockLearningRateWindow(Window):
     """The window over the rates of the open config."""
 
     def __init__(self, page: Page, opener: Element) -> None:
-        self._session, self._config = page.session, page.session.usable
-        layout, opened = model_spec(self._config).layout, page.session.get(KEY)
+        self._session = page.session
+        self._config = page.session.usable
+        layout = model_spec(self._config).layout
+        opened = page.session.get(KEY)
         other_trains = not all(map(block_of, matching_layers(self._config)[0]))
         self._rates = RatesDraft(layout, opened, other_trains=other_trains)
         super().__init__(
@@ -156,18 +158,22 @@ class BlockLearningRateWindow(Window):
         self._judge()
 
     def _judge(self) -> None:
-        values, optimizer = self._rates.values, self._config.optimizer
-        wrong, refusal = self._rates.problem, differing_rates_refusal(optimizer)
+        values = self._rates.values
+        optimizer = self._config.optimizer
+        wrong = self._rates.problem
+        refusal = differing_rates_refusal(optimizer)
         self._wrong.text = wrong and f"Kept as it is, and Start waits until it is right: {wrong}"
         refused = (
             f"{OPTIMIZERS[optimizer.optimizer].title} cannot give blocks different rates: {refusal}. Use 0 and 1 only."
         )
         self._refusal.text = refused if refusal else ""
         try:
-            text, bad = cost_text(make_plan(self._config.model_copy(update={KEY: values}))), False
+            text = cost_text(make_plan(self._config.model_copy(update={KEY: values})))
+            bad = False
         except BlockrateError as error:
             frozen = not any(values[name] for name in self._rates.drawable)
-            text, bad = (_ALL_FROZEN if frozen else str(error)), True
+            text = _ALL_FROZEN if frozen else str(error)
+            bad = True
         self._cost.set_text(text)
         self._cost.classes(replace="is-wrong" if bad else "")
 
@@ -190,9 +196,11 @@ class BlockLearningRateWindow(Window):
     def _select_written(self) -> None:
         """Mark in the faders what was written; all blocks need no marks."""
         try:
-            names, error = self._rates.select(self._selection.value), None
+            names = self._rates.select(self._selection.value)
+            error = None
         except ConfigError as wrong:
-            names, error = (), wrong.problem
+            names = ()
+            error = wrong.problem
         self._selection.error = error
         self._mixer.show(selected=[] if names == self._rates.layout.names else names)
 
@@ -269,7 +277,8 @@ def cost_text(plan: Plan) -> str:
     """Say where training starts, and what that saves in time and memory, as ``blockrate plan`` counts it."""
     now, ones = (sum(vars(memory).values()) for memory in (plan.memory_bytes, plan.memory_bytes_all_ones))
     start = f"Training starts at {(plan.first_trained_block or 'the other weights').replace('_block_', ' ')}"
-    time, (size, unit) = round(100 * (1 - plan.step_cost)), (2**30, "GiB") if ones >= 2**30 else (2**20, "MiB")
+    time = round(100 * (1 - plan.step_cost))
+    (size, unit) = (2**30, "GiB") if ones >= 2**30 else (2**20, "MiB")
     if now == ones:
         return f"{start}. A block at 0 is frozen; the first blocks save most."
     memory = f"{(ones - now) / size:.1f} {unit} less memory ({now / size:.1f} of {ones / size:.1f})"
@@ -289,10 +298,12 @@ def sparkline(page: Page) -> Element:
         with ui.element("svg").props("preserveAspectRatio=none aria-hidden=true") as picture:
             paths = [ui.element("path").classes(f"is-{kind}") for kind in ("double", "single", "frozen")]
         words = ui.label()
-    button.props["aria-label"], button.props["aria-describedby"] = "Block learning rates", words.html_id
+    button.props["aria-label"] = "Block learning rates"
+    button.props["aria-describedby"] = words.html_id
 
     def refresh() -> None:
-        reason, config = why_not_block_rates(page.session), page.session.usable
+        reason = why_not_block_rates(page.session)
+        config = page.session.usable
         layout = FAMILIES["flux1-dev"].spec.layout if reason == _NO_MODEL else model_spec(config).layout
         draft = RatesDraft(layout, page.session.get(KEY))
         picture.props["viewBox"] = f"0 0 {10 * len(layout.names) - 3} 24"
@@ -307,7 +318,8 @@ def sparkline(page: Page) -> Element:
 
 def _bars(draft: RatesDraft) -> tuple[str, str, str]:
     """The outlines of the bars of double blocks, of single blocks, and of the marks of frozen ones."""
-    values, double = list(draft.values.values())[:-1], draft.layout.double
+    values = list(draft.values.values())[:-1]
+    double = draft.layout.double
     bars = [f"M{10 * place} 24v{-24 * value:.2f}h7v{24 * value:.2f}z" for place, value in enumerate(values)]
     frozen = [f"M{10 * place} 24v-2h7v2z" for place, value in enumerate(values) if not value]
     return "".join(bars[:double]), "".join(bars[double:]), "".join(frozen)

@@ -14,7 +14,9 @@ class BlockMixer(Element, component="../static/block_mixer.js"):
 
     def __init__(self, draft: RatesDraft, *, drawn: Callable[[], None], selected: Callable[[list[str]], None]) -> None:
         super().__init__()
-        self._draft, self._drawn, self._selected = draft, drawn, selected
+        self._draft = draft
+        self._drawn = drawn
+        self._selected = selected
         off = "" if draft.drawable == draft.names else "The layer filter leaves none"
         self._take(names=[*draft.names], off=off, selected=[], said=[0, ""], base=0.0, version=0)
         self.on("commit", self._commit)
@@ -30,7 +32,8 @@ class BlockMixer(Element, component="../static/block_mixer.js"):
     def _take(self, **props: Any) -> None:
         """Know what the browser shows, without sending anything."""
         with self.props.suspend_updates():
-            values, steps = list(self._draft.values.values()), list(self._draft.undoable)
+            values = list(self._draft.values.values())
+            steps = list(self._draft.undoable)
             self.props.update(values=values, steps=steps, **props)
 
     def _commit(self, event: GenericEventArguments) -> None:

@@ -50,13 +50,17 @@ class RatesDraft:
     """
 
     def __init__(self, layout: BlockLayout, original: Any, *, other_trains: bool = True) -> None:
-        self.layout, self.names = layout, (*layout.names, OTHER)
+        self.layout = layout
+        self.names = (*layout.names, OTHER)
         self.drawable = self.names if other_trains else layout.names
         self.open(original)
 
     def open(self, original: Any) -> None:
         """Begin anew with what the config holds."""
-        self.opened, self._steps, self._at, self._merging = original, [original], 0, ""
+        self.opened = original
+        self._steps = [original]
+        self._at = 0
+        self._merging = ""
 
     @property
     def state(self) -> Any:
@@ -91,7 +95,8 @@ class RatesDraft:
     def summary(self) -> str:
         """Say in a line what the rates are: ``12 of 57 blocks adjusted · 3 frozen``."""
         values = list(self.values.values())[:-1]
-        adjusted, frozen = sum(value != 1.0 for value in values), values.count(0.0)
+        adjusted = sum(value != 1.0 for value in values)
+        frozen = values.count(0.0)
         text = f"{adjusted} of {len(values)} blocks adjusted" if adjusted else "All blocks at the base learning rate"
         return f"{text} · {frozen} frozen" if frozen else text
 
@@ -114,13 +119,15 @@ class RatesDraft:
             return False
         kept = self._steps[: self._at + (not merge or merge != self._merging)]
         self._steps = [*kept, state][-UNDO_STEPS - 1 :]
-        self._at, self._merging = len(self._steps) - 1, merge
+        self._at = len(self._steps) - 1
+        self._merging = merge
         return True
 
     def step(self, by: int) -> bool:
         """Undo (-1) or redo (1) one step. False if there is none."""
         possible = 0 <= self._at + by < len(self._steps)
-        self._at, self._merging = self._at + by * possible, ""
+        self._at = self._at + by * possible
+        self._merging = ""
         return possible
 
     def select(self, text: str | None) -> tuple[str, ...]:

@@ -20,11 +20,13 @@ _POINTS, _STEPS = 200, 1000  # of the picture; of a run of which nothing is know
 
 def open_scheduler_window(page: Page, opener: Element) -> None:
     """Open the window for the chosen scheduler."""
-    paths, steps = ("learning_rate_warmup_steps", *PATHS), [0]
+    paths = ("learning_rate_warmup_steps", *PATHS)
+    steps = [0]
     window = DraftWindow(page, "Learning Rate Scheduler", opener, "learning_rate_scheduler", paths, _make)
 
     def draw() -> None:
-        config, number = window.config, steps[0] or _STEPS
+        config = window.config
+        number = steps[0] or _STEPS
         window.chosen.set_text(option_label(config.learning_rate_scheduler))
         curve = factors(config, number)
         rates = [factor * config.base_learning_rate() for factor in (curve[0], max(curve), curve[-1])]

@@ -13,9 +13,11 @@ from blockrate.ui.session import Draft
 from blockrate.ui.windows.window import DraftWindow
 
 _LOGIT_NORMAL = ("noising_weight", "noising_bias")
-_RANGE, _SHIFT = ("min_noising_strength", "max_noising_strength"), ("dynamic_timestep_shifting", "timestep_shift")
+_RANGE = ("min_noising_strength", "max_noising_strength")
+_SHIFT = ("dynamic_timestep_shifting", "timestep_shift")
 PATHS = (*_LOGIT_NORMAL, *_RANGE, *_SHIFT)
-_DRAWN, _BINS = 4000, 50
+_DRAWN = 4000
+_BINS = 50
 
 
 def open_timestep_window(page: Page, opener: Element) -> None:
@@ -26,7 +28,8 @@ def open_timestep_window(page: Page, opener: Element) -> None:
 
     def draw() -> None:
         window.chosen.set_text(option_label(window.config.timestep_distribution))
-        counts, middle = histogram(window.config), _timestep(window.config, 0.5)
+        counts = histogram(window.config)
+        middle = _timestep(window.config, 0.5)
         words = f"Half of all steps train noise levels above {middle:.2f}."
         drawing.show([count / max(counts) for count in counts], words)
 

@@ -35,8 +35,13 @@ class Window:
         reset_label: str = "Reset to defaults",
         wide: bool = False,
     ) -> None:
-        self._page, self._opener, self._asking, self._opened = page, opener, False, page.session.opened
-        self._is_dirty, self._is_stale, self._on_ok = is_dirty, is_stale, on_ok
+        self._page = page
+        self._opener = opener
+        self._asking = False
+        self._opened = page.session.opened
+        self._is_dirty = is_dirty
+        self._is_stale = is_stale
+        self._on_ok = on_ok
         # so that it outlives the row of a list that opened it
         with ui.context.client.layout:
             self._place = ui.element("div").classes("hidden")
@@ -131,9 +136,14 @@ class DraftWindow(Window):
     ) -> None:
         self.draft = draft = Draft(page.session, paths)
         self._shown = (dropdown, *paths)
-        dirty, stale = lambda: draft.dirty, lambda: draft.stale
         super().__init__(
-            page, title, opener=opener, is_dirty=dirty, is_stale=stale, on_ok=draft.ok, on_reset=draft.reset
+            page,
+            title,
+            opener=opener,
+            is_dirty=lambda: draft.dirty,
+            is_stale=lambda: draft.stale,
+            on_ok=draft.ok,
+            on_reset=draft.reset,
         )
         with self.header():
             self.chosen = ui.label()
