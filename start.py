@@ -17,7 +17,9 @@ import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036 - said before anything newer is needed: this file parses on Python 3.6
     cure = "Install one from https://www.python.org/downloads and use it: `python3.12 start.py` (Windows: `py -3.12`)."
-    sys.exit(f"error: blockrate needs Python 3.11 or newer, this is {sys.version.split()[0]}. {cure}")
+    sys.exit(
+        f"error: blockrate needs Python 3.11 or newer, this is {sys.version.split()[0]}. {cure}"
+    )
 
 import contextlib
 import hashlib
@@ -44,9 +46,25 @@ BLOCKRATE = ("demo", "train", "plan", "inspect", "status", "stop", "ui")
 CHECKS = ("ruff check", "ruff format --check", "mypy")
 # what the tests can drive: names on PATH, then places below the folders that hold programs
 BROWSERS = {
-    "PATH": ["chromium", "google-chrome", "google-chrome-stable", "microsoft-edge", "chrome", "chromium-browser"],
-    "darwin": [f"{name}.app/Contents/MacOS/{name}" for name in ("Google Chrome", "Chromium", "Microsoft Edge")],
-    "win32": [rf"{name}.exe" for name in (r"Google\Chrome\Application\chrome", r"Microsoft\Edge\Application\msedge")],
+    "PATH": [
+        "chromium",
+        "google-chrome",
+        "google-chrome-stable",
+        "microsoft-edge",
+        "chrome",
+        "chromium-browser",
+    ],
+    "darwin": [
+        f"{name}.app/Contents/MacOS/{name}"
+        for name in ("Google Chrome", "Chromium", "Microsoft Edge")
+    ],
+    "win32": [
+        rf"{name}.exe"
+        for name in (
+            r"Google\Chrome\Application\chrome",
+            r"Microsoft\Edge\Application\msedge",
+        )
+    ],
 }
 # a Windows console has another encoding
 ENVIRONMENT = {"PYTHONUTF8": "1", **os.environ}
@@ -60,7 +78,9 @@ def main(arguments: Sequence[str]) -> int:
         print(__doc__)
         return 0
     if command not in (*BLOCKRATE, "test", "check", "soak", "setup"):
-        say(f"error: start.py has no command {command!r}. `python start.py --help` lists them.")
+        say(
+            f"error: start.py has no command {command!r}. `python start.py --help` lists them."
+        )
         return 2
     set_up(again=command == "setup")
     if command in BLOCKRATE:
@@ -69,7 +89,9 @@ def main(arguments: Sequence[str]) -> int:
     if command == "test":
         ENVIRONMENT["BLOCKRATE_BROWSER"] = browser()
     if command in ("test", "soak"):
-        return run(["-m", "pytest", *(["-m", "soak"] if command == "soak" else []), *rest])
+        return run(
+            ["-m", "pytest", *(["-m", "soak"] if command == "soak" else []), *rest]
+        )
     return check() if command == "check" else 0
 
 
@@ -97,10 +119,16 @@ def check() -> int:
 
 def browser() -> str:
     """The browser for the tests, installed if there is none and that may be done; empty: the one Playwright fetched."""
-    found = os.environ.get("BLOCKRATE_BROWSER") or find_browser() or (install_browser() and find_browser())
+    found = (
+        os.environ.get("BLOCKRATE_BROWSER")
+        or find_browser()
+        or (install_browser() and find_browser())
+    )
     if not found and not fetch_browser():
         cure = "Install Chromium, Chrome or Edge, or name one in BLOCKRATE_BROWSER, and start again."
-        sys.exit(f"error: the tests of the app need a browser, and none was found or could be installed. {cure}")
+        sys.exit(
+            f"error: the tests of the app need a browser, and none was found or could be installed. {cure}"
+        )
     return found or ""
 
 
@@ -108,9 +136,17 @@ def find_browser() -> str:
     """The first Chromium, Chrome or Edge of this machine that starts; empty without one."""
     folders = {
         "darwin": ["/Applications", os.path.expanduser("~/Applications")],
-        "win32": [os.environ.get(name, "") for name in ("ProgramFiles", "ProgramFiles(x86)", "LocalAppData")],
+        "win32": [
+            os.environ.get(name, "")
+            for name in ("ProgramFiles", "ProgramFiles(x86)", "LocalAppData")
+        ],
     }.get(sys.platform, [])
-    places = [os.path.join(folder, name) for name in BROWSERS.get(sys.platform, []) for folder in folders if folder]
+    places = [
+        os.path.join(folder, name)
+        for name in BROWSERS.get(sys.platform, [])
+        for folder in folders
+        if folder
+    ]
     places = [shutil.which(name) or "" for name in BROWSERS["PATH"]] + places
     return next((path for path in places if os.path.exists(path) and starts(path)), "")
 
@@ -127,7 +163,15 @@ def install_browser() -> bool:
         return False
     rights = [] if os.geteuid() == 0 else ["sudo", "-n"]
     say("No Chromium, Chrome or Edge is here: trying `apt-get install chromium`")
-    apt = [*rights, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=60"]
+    apt = [
+        *rights,
+        "env",
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "-q",
+        "-o",
+        "DPkg::Lock::Timeout=60",
+    ]
     install = [*apt, "install", "-y", "--no-install-recommends", "chromium"]
     return succeeds(*install, seconds=300) or (
         succeeds(*apt, "update", seconds=120) and succeeds(*install, seconds=300)
@@ -137,14 +181,23 @@ def install_browser() -> bool:
 def fetch_browser() -> bool:
     """Whether Playwright has, or fetches within a minute, a browser of its own."""
     say("Looking for Playwright's own browser, and fetching it if the network has it")
-    return succeeds(PYTHON, "-m", "playwright", "install", "--only-shell", "chromium", seconds=60)
+    return succeeds(
+        PYTHON, "-m", "playwright", "install", "--only-shell", "chromium", seconds=60
+    )
 
 
 def succeeds(*command: str, seconds: int) -> bool:
     """Whether a command, run in silence, ends well and in time."""
     nothing = subprocess.DEVNULL
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(command, stdin=nothing, stdout=nothing, stderr=nothing, timeout=seconds, env=ENVIRONMENT)
+        done = subprocess.run(
+            command,
+            stdin=nothing,
+            stdout=nothing,
+            stderr=nothing,
+            timeout=seconds,
+            env=ENVIRONMENT,
+        )
         return done.returncode == 0
     return False
 
@@ -154,9 +207,8 @@ def set_up(*, again: bool = False) -> None:
     if is_current() and not again:
         return
     if importlib.util.find_spec("ensurepip") is None:
-        cure = (
-            f"Debian, Ubuntu: `sudo apt install python3.{sys.version_info[1]}-venv`. Windows: Python from python.org."
-        )
+        package = f"python3.{sys.version_info[1]}-venv"
+        cure = f"Debian, Ubuntu: `sudo apt install {package}`. Windows: Python from python.org."
         sys.exit(f"error: this Python has no ensurepip, which .venv needs. {cure}")
     with (ROOT / ".venv.lock").open("w") as lock:
         if sys.platform != "win32":  # which does not let files in use be replaced
@@ -167,29 +219,41 @@ def set_up(*, again: bool = False) -> None:
             return
         build = chosen_build()
         made_by = f"Python {sys.version_info[:2]} on {platform.machine()} in {ROOT} with torch {build.name}"
-        fresh = again or read_stamp().get("made_by") != made_by or not os.path.exists(PYTHON)
+        fresh = (
+            again
+            or read_stamp().get("made_by") != made_by
+            or not os.path.exists(PYTHON)
+        )
         STAMP.unlink(missing_ok=True)
         # pip finds everything before it touches anything, so a failed update need not be made anew
         if not fresh:
             STAMP.write_text(json.dumps({"made_by": made_by}), encoding="utf-8")
         install(build, fresh=fresh)
-        STAMP.write_text(json.dumps({"made_by": made_by, "key": set_up_key()}), encoding="utf-8")
+        STAMP.write_text(
+            json.dumps({"made_by": made_by, "key": set_up_key()}), encoding="utf-8"
+        )
 
 
 def install(build: "TorchBuild", *, fresh: bool) -> None:
     """The four steps of a set-up, told as they go; ends the program with a sentence when one fails."""
-    say(f"Setting up in {VENV}: only the first time, and when something changed.\nStep 1 of 4: a Python of its own")
+    say(
+        f"Setting up in {VENV}: only the first time, and when something changed.\nStep 1 of 4: a Python of its own"
+    )
     if fresh:
         import venv
 
         try:
             venv.create(VENV, clear=True, with_pip=True)
         except (OSError, subprocess.SubprocessError) as problem:
-            sys.exit(f"error: {VENV} cannot be made anew ({problem}). Close what uses it and start again.")
+            sys.exit(
+                f"error: {VENV} cannot be made anew ({problem}). Close what uses it and start again."
+            )
     pip("--upgrade", "pip", "setuptools")
     say(f"Step 2 of 4: torch {pinned('torch')}, build {build.name}: {build.why}")
     if not pip(*build.request, may_fail=build.plain_will_do):
-        say("  PyTorch's own index cannot be had: torch comes from the package index (maybe with gigabytes of CUDA).")
+        say(
+            "  PyTorch's own index cannot be had: torch comes from the package index (maybe with gigabytes of CUDA)."
+        )
         pip(f"torch=={pinned('torch')}")
     say("Step 3 of 4: diffusers, blockrate and the rest")
     pip("--no-build-isolation", "--editable", f"{ROOT}[optimizers,board,dev]")
@@ -200,23 +264,43 @@ def install(build: "TorchBuild", *, fresh: bool) -> None:
 
 def pip(*arguments: str, may_fail: bool = False) -> bool:
     """Whether `pip install` did it, in silence. A failure that may not be shows pip's words and ends with the cure."""
-    command = [PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off"]
+    command = [
+        PYTHON,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--no-input",
+        "install",
+        "--progress-bar",
+        "off",
+    ]
     command += ["-c", str(CONSTRAINTS), *arguments]
     nothing = subprocess.DEVNULL
     pipe = subprocess.PIPE
     same = subprocess.STDOUT
-    process = subprocess.Popen(command, stdin=nothing, stdout=pipe, stderr=same, env=ENVIRONMENT)
+    process = subprocess.Popen(
+        command, stdin=nothing, stdout=pipe, stderr=same, env=ENVIRONMENT
+    )
     words = None
     started = time.monotonic()
     while words is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             words = process.communicate(timeout=1)[0].decode(errors="replace")
         if sys.stderr.isatty():
-            print(f"  {time.monotonic() - started:.0f} s", end="\r", file=sys.stderr, flush=True)
-    say(f"  {'failed' if process.returncode else 'done'} after {time.monotonic() - started:.0f} s")
+            print(
+                f"  {time.monotonic() - started:.0f} s",
+                end="\r",
+                file=sys.stderr,
+                flush=True,
+            )
+    say(
+        f"  {'failed' if process.returncode else 'done'} after {time.monotonic() - started:.0f} s"
+    )
     if process.returncode and not may_fail:
         say("\n".join(words.splitlines()[-40:]))
-        sys.exit(f"error: a package could not be installed. {pip_cure(words, sys.version_info[:2])}")
+        sys.exit(
+            f"error: a package could not be installed. {pip_cure(words, sys.version_info[:2])}"
+        )
     return process.returncode == 0
 
 
@@ -230,7 +314,10 @@ def pip_cure(words: str, python: tuple[int, int]) -> str:
         return f"{ROOT} is too long a path for Windows. Move the folder up, or type as administrator: {switch}"
     if python > (3, 14):
         return f"The pinned versions are for Python 3.11 to 3.14, this is {python[0]}.{python[1]}: use one of those."
-    if re.search(r"Failed to establish a new connection|getaddrinfo|Proxy|ConnectTimeout|SSLError|unreachable", words):
+    if re.search(
+        r"Failed to establish a new connection|getaddrinfo|Proxy|ConnectTimeout|SSLError|unreachable",
+        words,
+    ):
         return "The package index cannot be reached: look at the network (HTTPS_PROXY, PIP_INDEX_URL) and start again."
     return "pip's own words are above. `python start.py setup` tries again."
 
@@ -250,11 +337,25 @@ def read_stamp() -> dict[str, str]:
 
 def set_up_key() -> str:
     """A hash of all that decides what is installed, from small files alone: neither pip nor nvidia-smi is started."""
-    facts = [platform.machine(), str(sys.version_info[:2]), str(ROOT), os.environ.get("BLOCKRATE_TORCH", "")]
-    facts += [path.read_text(encoding="utf-8") for path in (CONSTRAINTS, ROOT / "pyproject.toml")]
-    facts += [f"{NVIDIA_SMI} {os.stat(NVIDIA_SMI).st_mtime}" if NVIDIA_SMI else "", str(os.path.exists("/dev/kfd"))]
+    facts = [
+        platform.machine(),
+        str(sys.version_info[:2]),
+        str(ROOT),
+        os.environ.get("BLOCKRATE_TORCH", ""),
+    ]
+    facts += [
+        path.read_text(encoding="utf-8")
+        for path in (CONSTRAINTS, ROOT / "pyproject.toml")
+    ]
+    facts += [
+        f"{NVIDIA_SMI} {os.stat(NVIDIA_SMI).st_mtime}" if NVIDIA_SMI else "",
+        str(os.path.exists("/dev/kfd")),
+    ]
     facts += sorted(str(card) for card in Path("/proc/driver/nvidia/gpus").glob("*"))
-    facts += [path.read_text(encoding="utf-8") for path in Path("/proc/driver/nvidia").glob("version")]
+    facts += [
+        path.read_text(encoding="utf-8")
+        for path in Path("/proc/driver/nvidia").glob("version")
+    ]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
@@ -262,7 +363,12 @@ def set_up_key() -> str:
 CUDA_12_DRIVER = 525
 CUDA_13_DRIVER = 580
 # PYTORCH_ROCM_ARCH of torch 2.13, less Vega (gfx900, gfx906) which ROCm 7's own libraries have dropped
-ROCM_TARGETS = ["gfx" + name for name in re.findall(r"\w+", "908 90a 942 950 1030 1100 1101 1102 1150 1151 1200 1201")]
+ROCM_TARGETS = [
+    "gfx" + name
+    for name in re.findall(
+        r"\w+", "908 90a 942 950 1030 1100 1101 1102 1150 1151 1200 1201"
+    )
+]
 
 
 class Gpu(NamedTuple):
@@ -288,9 +394,13 @@ def torch_choice(system: str, machine: str, gpu: Gpu) -> TorchBuild:
     name = "cpu"
     why = "no driver of an NVIDIA card (or, on Linux, an AMD card) answers"
     if system == "Darwin" and machine != "arm64":
-        return TorchBuild("none", (), "torch has not been made for Intel Macs since 2.2")
+        return TorchBuild(
+            "none", (), "torch has not been made for Intel Macs since 2.2"
+        )
     if system == "Darwin":
-        return TorchBuild("pypi", pip_request("pypi"), "it uses Apple's GPU through Metal (mps)")
+        return TorchBuild(
+            "pypi", pip_request("pypi"), "it uses Apple's GPU through Metal (mps)"
+        )
     if gpu.vendor == "nvidia":
         name, why = cuda_choice(gpu)
     elif gpu.vendor == "amd" and system == "Linux" and gpu.name in ROCM_TARGETS:
@@ -300,7 +410,12 @@ def torch_choice(system: str, machine: str, gpu: Gpu) -> TorchBuild:
         why = f"PyTorch has no build for AMD's {gpu.name} on {system}"
     if system == "Windows" and name == "cpu":
         return TorchBuild(name, pip_request("pypi"), why)
-    return TorchBuild(name, pip_request(name), why, plain_will_do=system == "Linux" and name in ("cpu", "cu130"))
+    return TorchBuild(
+        name,
+        pip_request(name),
+        why,
+        plain_will_do=system == "Linux" and name in ("cpu", "cu130"),
+    )
 
 
 def cuda_choice(gpu: Gpu) -> tuple[str, str]:
@@ -321,20 +436,36 @@ def pip_request(name: str) -> tuple[str, ...]:
     """What pip is asked for: exactly this build from PyTorch's index, or plain torch from the user's own."""
     if name == "pypi":
         return (f"torch=={pinned('torch')}",)
-    request = (f"torch=={pinned('torch')}+{name}", "--extra-index-url", f"https://download.pytorch.org/whl/{name}")
+    request = (
+        f"torch=={pinned('torch')}+{name}",
+        "--extra-index-url",
+        f"https://download.pytorch.org/whl/{name}",
+    )
     # The CPU build needs nothing else from there, so an index that cannot be reached is asked once and given up.
-    return (*request, "--no-deps", "--retries", "1", "--timeout", "15") if name == "cpu" else request
+    return (
+        (*request, "--no-deps", "--retries", "1", "--timeout", "15")
+        if name == "cpu"
+        else request
+    )
 
 
 def chosen_build() -> TorchBuild:
     """The build for this machine, or the one that BLOCKRATE_TORCH names."""
     name = os.environ.get("BLOCKRATE_TORCH", "")
     if name and not re.fullmatch(r"pypi|cpu|cu\d{3}|rocm\d\.\d", name):
-        sys.exit(f"error: BLOCKRATE_TORCH is {name!r}. It can be cpu, cu126, cu130, rocm7.2 or pypi.")
+        sys.exit(
+            f"error: BLOCKRATE_TORCH is {name!r}. It can be cpu, cu126, cu130, rocm7.2 or pypi."
+        )
     if name:
         return TorchBuild(name, pip_request(name), "BLOCKRATE_TORCH asks for it")
     build = torch_choice(platform.system(), platform.machine(), find_gpu())
-    return build if build.request else sys.exit(f"error: {build.why}. Use a Mac with Apple's chip, Linux or Windows.")
+    return (
+        build
+        if build.request
+        else sys.exit(
+            f"error: {build.why}. Use a Mac with Apple's chip, Linux or Windows."
+        )
+    )
 
 
 def card_problem(gpu: Gpu, build: str, version: str, works: bool) -> str | None:
@@ -354,7 +485,12 @@ def card_problem(gpu: Gpu, build: str, version: str, works: bool) -> str | None:
 def torch_report() -> tuple[str, bool]:
     """Version of the installed torch, and whether it can use a card."""
     code = "import torch; print(torch.__version__, torch.cuda.is_available())"
-    done = subprocess.run([PYTHON, "-W", "ignore", "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
+    done = subprocess.run(
+        [PYTHON, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+    )
     if done.returncode:
         cure = "On Windows it needs https://aka.ms/vs/17/release/vc_redist.x64.exe. Then: python start.py setup"
         sys.exit(f"{done.stderr}\nerror: torch is installed but does not start. {cure}")
@@ -367,8 +503,16 @@ def find_gpu() -> Gpu:
     # old drivers do not know the third
     for fields in ("name,driver_version,compute_cap", "name,driver_version"):
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            command = [NVIDIA_SMI or "nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
-            return nvidia_gpu(subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout)
+            command = [
+                NVIDIA_SMI or "nvidia-smi",
+                f"--query-gpu={fields}",
+                "--format=csv,noheader",
+            ]
+            return nvidia_gpu(
+                subprocess.run(
+                    command, capture_output=True, text=True, timeout=30, check=True
+                ).stdout
+            )
     nodes = Path("/sys/class/kfd/kfd/topology/nodes").glob("*/properties")
     return amd_gpu([path.read_text() for path in nodes if os.access(path, os.R_OK)])
 
@@ -376,16 +520,32 @@ def find_gpu() -> Gpu:
 def nvidia_gpu(answer: str) -> Gpu:
     """The most capable card of nvidia-smi's answer, a line `name, driver, capability` for each."""
     cards = []
-    for name, driver, major, minor in re.findall(r"(?m)^(.+?), (\d+)[\d.]*(?:, (\d+)\.(\d+))?", answer):
-        cards.append(Gpu("nvidia", name, (int(major or 0), int(minor or 0)), int(driver)))
+    for name, driver, major, minor in re.findall(
+        r"(?m)^(.+?), (\d+)[\d.]*(?:, (\d+)\.(\d+))?", answer
+    ):
+        cards.append(
+            Gpu("nvidia", name, (int(major or 0), int(minor or 0)), int(driver))
+        )
     return max(cards, key=lambda card: card.capability, default=Gpu())
 
 
 def amd_gpu(properties: Sequence[str]) -> Gpu:
     """The first card in the compute driver's files that torch knows, else the first; a processor has version 0."""
-    numbers = [int(number) for text in properties for number in re.findall(r"gfx_target_version (\d+)", text)]
-    names = [f"gfx{number // 10000}{number // 100 % 100:x}{number % 100:x}" for number in numbers if number]
-    return Gpu("amd", next((name for name in names if name in ROCM_TARGETS), names[0])) if names else Gpu()
+    numbers = [
+        int(number)
+        for text in properties
+        for number in re.findall(r"gfx_target_version (\d+)", text)
+    ]
+    names = [
+        f"gfx{number // 10000}{number // 100 % 100:x}{number % 100:x}"
+        for number in numbers
+        if number
+    ]
+    return (
+        Gpu("amd", next((name for name in names if name in ROCM_TARGETS), names[0]))
+        if names
+        else Gpu()
+    )
 
 
 def say(words: str) -> None:
@@ -395,7 +555,11 @@ def say(words: str) -> None:
 
 def pinned(package: str) -> str:
     """The version that constraints.txt gives a package."""
-    return str(re.findall(rf"(?m)^{package}==(\S+)", CONSTRAINTS.read_text(encoding="utf-8"))[0])
+    return str(
+        re.findall(rf"(?m)^{package}==(\S+)", CONSTRAINTS.read_text(encoding="utf-8"))[
+            0
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ from blockrate.engine.models.flux1 import pack
 from blockrate.engine.trainee import Trainee
 
 
-def bare_loop(trainee: Trainee, batch: Batch, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+def bare_loop(
+    trainee: Trainee, batch: Batch, optimizer: torch.optim.Optimizer
+) -> Callable[[], None]:
     """Return a step on tensors that lie ready: new noise, forward, backward, clipping, the optimizer."""
     device = trainee.device
     dtype = trainee.transformer.x_embedder.weight.dtype
@@ -20,14 +22,18 @@ def bare_loop(trainee: Trainee, batch: Batch, optimizer: torch.optim.Optimizer) 
     pooled = batch.pooled_prompt_embeds.to(device, dtype)
     rows = batch.latents.shape[-2] // 2
     columns = batch.latents.shape[-1] // 2
-    image_ids = torch.cartesian_prod(*(torch.arange(size, dtype=torch.float32) for size in (1, rows, columns)))
+    image_ids = torch.cartesian_prod(
+        *(torch.arange(size, dtype=torch.float32) for size in (1, rows, columns))
+    )
     image_ids = image_ids.to(device)
     text_ids = torch.zeros(embeds.shape[1], 3, device=device)
 
     def step() -> None:
         noise = torch.randn_like(latents)
         sigma = torch.sigmoid(torch.randn(1, device=device))
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with torch.autocast(
+            device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16
+        ):
             prediction = trainee.transformer(
                 hidden_states=((1 - sigma) * latents + sigma * noise).to(dtype),
                 encoder_hidden_states=embeds,

@@ -56,9 +56,16 @@ def costs(config: TrainConfig, folder: Path, rounds: int) -> list[str]:
     folder.mkdir(exist_ok=True)
     for step in range(1, rounds + 1):
         with checkpoints.measure():
-            path = save_checkpoint(folder, trainee, config, step=step, total_steps=rounds, data="")
+            path = save_checkpoint(
+                folder, trainee, config, step=step, total_steps=rounds, data=""
+            )
         with exports.measure():
-            export(folder / "lora.safetensors", trainee.transformer, config, metadata=file_metadata(config))
+            export(
+                folder / "lora.safetensors",
+                trainee.transformer,
+                config,
+                metadata=file_metadata(config),
+            )
         size = sum(file.stat().st_size for file in path.iterdir())
         shutil.rmtree(path)
     figures = [f"{size / 2**20:.0f}"]

@@ -36,7 +36,16 @@ RANK = 16
 TEXT_TOKENS = 64
 # what the script of diffusers is told to adapt
 ATTENTION = ".to_q,.to_k,.to_v,.to_out.0"
-TOY = TransformerSpec(BlockLayout(4, 8), 4, 64, 64, 64, 64, guidance_embeds=True, axes_dims_rope=(16, 24, 24))
+TOY = TransformerSpec(
+    BlockLayout(4, 8),
+    4,
+    64,
+    64,
+    64,
+    64,
+    guidance_embeds=True,
+    axes_dims_rope=(16, 24, 24),
+)
 
 
 @dataclass
@@ -56,7 +65,9 @@ class Times:
         self.wall.append(time.perf_counter() - wall)
 
 
-def interleaved(cases: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 2) -> dict[str, Times]:
+def interleaved(
+    cases: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 2
+) -> dict[str, Times]:
     """Run every case once a round, each round in another order, and return what they took after ``warm_up`` rounds."""
     times = {name: Times() for name in cases}
     names = list(cases)
@@ -87,14 +98,26 @@ def milliseconds(values: Sequence[float]) -> str:
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table that a README can take over as it is."""
     print(f"\n### {title}\n")
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    widths = [
+        max(len(row[column]) for row in [header, *rows])
+        for column in range(len(header))
+    ]
     for row in [header, ["-" * width for width in widths], *rows]:
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |", flush=True)
+        print(
+            "| "
+            + " | ".join(
+                cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+            )
+            + " |",
+            flush=True,
+        )
 
 
 def machine() -> str:
     """Return where the figures are from."""
-    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    accelerator = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    )
     return (
         f"{os.cpu_count()}-core {platform.machine()} {platform.system()}, {accelerator}, Python "
         f"{platform.python_version()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}, "
@@ -105,7 +128,12 @@ def machine() -> str:
 def arguments(description: str | None, **numbers: int) -> argparse.Namespace:
     """Return the command line's options: whole numbers by their names, given with their defaults."""
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
-    parser.add_argument("--diffusers", type=Path, metavar="PATH", help="a checkout of diffusers, to measure its script")
+    parser.add_argument(
+        "--diffusers",
+        type=Path,
+        metavar="PATH",
+        help="a checkout of diffusers, to measure its script",
+    )
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     return parser.parse_args()
@@ -126,7 +154,9 @@ def make_toy(folder: Path, *, spec: TransformerSpec = TOY, images: int = 6) -> P
     (folder / "images").mkdir()
     for number in range(images):
         pixels = torch.rand(96, 96, 3, generator=torch.Generator().manual_seed(number))
-        Image.fromarray((pixels * 255).byte().numpy()).save(folder / "images" / f"{number}.png")
+        Image.fromarray((pixels * 255).byte().numpy()).save(
+            folder / "images" / f"{number}.png"
+        )
     (folder / "captions.txt").write_text("a photo of a cat\n", encoding="utf-8")
     return folder
 
@@ -160,4 +190,6 @@ def toy_config(folder: Path, **changes: Any) -> TrainConfig:
 def toy_data(config: TrainConfig) -> Data:
     """Return what a run of ``toy_config`` learns from, cached as the trainer caches it."""
     log = EventLog(Path(config.cache_dir) / "events.jsonl")
-    return prepare_data(config, torch.device("cpu"), log, StopFlag(), check=lambda fingerprint: None)
+    return prepare_data(
+        config, torch.device("cpu"), log, StopFlag(), check=lambda fingerprint: None
+    )

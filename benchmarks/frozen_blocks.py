@@ -40,7 +40,10 @@ DOUBLE = BLOCKS[: SPEC.layout.double]
 # counted FLOPs, and the blocks that do not train
 FROZEN: dict[str, tuple[float, Iterable[str]]] = {
     "last two trained": (0.43, BLOCKS[:-2]),
-    "scattered four trained": (0.70, set(BLOCKS) - {f"single_block_{index}" for index in (1, 3, 4, 6)}),
+    "scattered four trained": (
+        0.70,
+        set(BLOCKS) - {f"single_block_{index}" for index in (1, 3, 4, 6)},
+    ),
     "double blocks frozen": (0.76, DOUBLE),
 }
 CPU = torch.device("cpu")
@@ -62,7 +65,9 @@ def main() -> None:
         cases = {"all trained": step_of(config, data, ())}
         for name, (_, frozen) in FROZEN.items():
             cases[name] = step_of(config, data, frozen)
-            cases[f"{name}: rate 0 instead"] = step_of(config, data, frozen, for_real=False)
+            cases[f"{name}: rate 0 instead"] = step_of(
+                config, data, frozen, for_real=False
+            )
         times = interleaved(cases, rounds=rounds)
     whole = flops(config, ())
     rows = []
@@ -70,14 +75,26 @@ def main() -> None:
         counted, frozen = FROZEN.get(name, (1.0, ()))
         shares = [
             ratios(one, other)
-            for one, other in ((time.wall, times["all trained"].wall), (time.processor, times["all trained"].processor))
+            for one, other in (
+                (time.wall, times["all trained"].wall),
+                (time.processor, times["all trained"].processor),
+            )
         ]
-        rows.append([name, f"{counted:.2f}", f"{flops(config, frozen) / whole:.2f}", *map(spread, shares)])
+        rows.append(
+            [
+                name,
+                f"{counted:.2f}",
+                f"{flops(config, frozen) / whole:.2f}",
+                *map(spread, shares),
+            ]
+        )
     header = ["case", "FLOPs, adapters kept", "FLOPs, ours", "wall", "processor"]
     table("LoRA, checkpointing: share of a step with all blocks trained", header, rows)
 
 
-def step_of(config: TrainConfig, data: Data, frozen: Iterable[str], *, for_real: bool = True) -> Callable[[], object]:
+def step_of(
+    config: TrainConfig, data: Data, frozen: Iterable[str], *, for_real: bool = True
+) -> Callable[[], object]:
     """Return a step with these blocks frozen; or ``for_real`` false: trained at a rate of 0, as others do."""
     multipliers = {**dict.fromkeys(frozen, 0.0 if for_real else 0.5), OTHER: 0.5}
     changed = config.model_copy(update={"block_learning_rate_multiplier": multipliers})
@@ -96,7 +113,9 @@ def flops(config: TrainConfig, frozen: Iterable[str]) -> int:
     trained = [
         module.name
         for module in modules(SPEC)
-        if module.linear and chosen.matches(module.name) and block_of(module.name) not in set(frozen)
+        if module.linear
+        and chosen.matches(module.name)
+        and block_of(module.name) not in set(frozen)
     ]
     return step_flops(SPEC, trained, Work(IMAGE_TOKENS, TEXT_TOKENS, rank=RANK))
 

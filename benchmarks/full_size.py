@@ -51,7 +51,10 @@ class Scale:
         only_four = {name: float(name in four) for name in (*names, "other")}
         return {
             "all blocks": {},
-            "decay": {name: round(0.95 ** (len(names) - 1 - index), 4) for index, name in enumerate(names)},
+            "decay": {
+                name: round(0.95 ** (len(names) - 1 - index), 4)
+                for index, name in enumerate(names)
+            },
             "first half frozen": {**dict.fromkeys(early, 0.0), "other": 0.0},
             "singles 7, 12, 16, 20": only_four,
         }
@@ -64,13 +67,27 @@ def main() -> None:
         scale = _scale()
         for number, (title, changes) in enumerate(_TABLES.items(), start=1):
             if options.table in (0, number):
-                rows = [row for profile in scale.profiles for row in measure(scale, profile, changes, options.rounds)]
+                rows = [
+                    row
+                    for profile in scale.profiles
+                    for row in measure(scale, profile, changes, options.rounds)
+                ]
                 table(f"{title}, batch 1, checkpointing", _HEADER, rows)
 
 
-_HEADER = ("trains", "pixels", "steps/s", "step / bare loop", "peak GiB", "peak GiB, bare")
+_HEADER = (
+    "trains",
+    "pixels",
+    "steps/s",
+    "step / bare loop",
+    "peak GiB",
+    "peak GiB, bare",
+)
 _TABLES: dict[str, dict[str, Any]] = {
-    **{f"LoRA rank 16 on {name}": {"transformer": {"weight_dtype": name}} for name in WEIGHT_DTYPES},
+    **{
+        f"LoRA rank 16 on {name}": {"transformer": {"weight_dtype": name}}
+        for name in WEIGHT_DTYPES
+    },
     "Fine-tune of BFLOAT_16, AdamW with stochastic rounding": {
         "training_method": "FINE_TUNE",
         "optimizer": {"optimizer": "ADAMW", "stochastic_rounding": True},
@@ -78,7 +95,9 @@ _TABLES: dict[str, dict[str, Any]] = {
 }
 
 
-def measure(scale: Scale, profile: str, changes: dict[str, Any], rounds: int) -> Iterator[list[str]]:
+def measure(
+    scale: Scale, profile: str, changes: dict[str, Any], rounds: int
+) -> Iterator[list[str]]:
     """Yield a row for each image size: the trainer's step and the bare loop's, in turns, on one model."""
     multipliers = {"block_learning_rate_multiplier": scale.profiles[profile]}
     config = TrainConfig.model_validate({**multipliers, "lora_alpha": 16.0, **changes})
@@ -95,14 +114,26 @@ def measure(scale: Scale, profile: str, changes: dict[str, Any], rounds: int) ->
         yield [profile, "", str(error), "", "", ""]
 
 
-def _figures(scale: Scale, trainee: Trainee, config: TrainConfig, size: int, rounds: int) -> list[str]:
+def _figures(
+    scale: Scale, trainee: Trainee, config: TrainConfig, size: int, rounds: int
+) -> list[str]:
     batch = _batch(scale, size)
-    cases = {"ours": _ours(trainee, batch, config), "bare": bare_loop(trainee, batch, trainee.optimizer)}
+    cases = {
+        "ours": _ours(trainee, batch, config),
+        "bare": bare_loop(trainee, batch, trainee.optimizer),
+    }
     peaks = {name: _peak(step, scale.device) for name, step in cases.items()}
-    times = interleaved({name: _waited(step, scale.device) for name, step in cases.items()}, rounds=rounds)
+    times = interleaved(
+        {name: _waited(step, scale.device) for name, step in cases.items()},
+        rounds=rounds,
+    )
     rates = [1 / seconds for seconds in times["ours"].wall]
     memory = [f"{peak / GIB:.1f}" if peak else "" for peak in peaks.values()]
-    return [spread(rates), spread(ratios(times["ours"].wall, times["bare"].wall)), *memory]
+    return [
+        spread(rates),
+        spread(ratios(times["ours"].wall, times["bare"].wall)),
+        *memory,
+    ]
 
 
 def _ours(trainee: Trainee, batch: Batch, config: TrainConfig) -> Callable[[], None]:
@@ -145,7 +176,9 @@ def _batch(scale: Scale, size: int) -> Batch:
 @contextmanager
 def random_weights(scale: Scale) -> Iterator[None]:
     """Make diffusers' loading give a model of random weights, on the GPU from the start where it has the room."""
-    room = scale.device.type == "cuda" and torch.cuda.mem_get_info(scale.device)[0] > ROOM
+    room = (
+        scale.device.type == "cuda" and torch.cuda.mem_get_info(scale.device)[0] > ROOM
+    )
     place = scale.device if room else torch.device("cpu")
 
     def load(*_: Any, dtype: torch.dtype, **__: Any) -> nn.Module:
@@ -172,7 +205,9 @@ _FILES: Any = ModelFiles(*[Path("random weights")] * 5, FAMILIES["flux1-dev"].sp
 def _scale() -> Scale:
     if torch.cuda.is_available():
         return Scale(FAMILIES["flux1-dev"].spec, (512, 1024), 512, torch.device("cuda"))
-    print("There is no CUDA GPU here: a toy of 19 + 38 blocks of width 64 on the CPU instead, on small images.")
+    print(
+        "There is no CUDA GPU here: a toy of 19 + 38 blocks of width 64 on the CPU instead, on small images."
+    )
     return Scale(FAMILIES["tiny-flux1"].spec, (64, 128), 64, torch.device("cpu"))
 
 

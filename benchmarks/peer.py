@@ -35,16 +35,29 @@ class PeerTimes:
 def peer_times(diffusers: Path, folder: Path, *, steps: int, cached: bool) -> PeerTimes:
     """Run the script of a diffusers checkout on the toy in ``folder``."""
     notes = folder / "peer.json"
-    command = [sys.executable, __file__, str(notes), str(diffusers / SCRIPT), *_options(folder, steps)]
+    command = [
+        sys.executable,
+        __file__,
+        str(notes),
+        str(diffusers / SCRIPT),
+        *_options(folder, steps),
+    ]
     begun = time.time()
     done = subprocess.run(
-        [*command, *(["--cache_latents"] if cached else [])], env=_environment(), capture_output=True, text=True
+        [*command, *(["--cache_latents"] if cached else [])],
+        env=_environment(),
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise SystemExit(f"the script of diffusers failed:\n{done.stderr[-3000:]}")
     rows = json.loads(notes.read_text(encoding="utf-8"))
-    wall, processor, work, processor_work = (_differences([row[key] for row in rows]) for key in range(1, 5))
-    return PeerTimes(rows[0][0] - begun, rows[0][2], wall, work, processor, processor_work)
+    wall, processor, work, processor_work = (
+        _differences([row[key] for row in rows]) for key in range(1, 5)
+    )
+    return PeerTimes(
+        rows[0][0] - begun, rows[0][2], wall, work, processor, processor_work
+    )
 
 
 def _options(folder: Path, steps: int) -> list[str]:
@@ -66,11 +79,18 @@ def _options(folder: Path, steps: int) -> list[str]:
         "mixed_precision": "no",
         "max_train_steps": steps,
     }
-    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    return [
+        word for name, value in values.items() for word in (f"--{name}", str(value))
+    ]
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
 
 
 def _differences(values: list[float]) -> list[float]:
@@ -88,7 +108,15 @@ def main(notes: Path, script: str, arguments: list[str]) -> None:
     with watch_work() as work:
 
         def note(*_: Any) -> None:
-            rows.append((time.time(), time.perf_counter(), time.process_time(), work.wall, work.processor))
+            rows.append(
+                (
+                    time.time(),
+                    time.perf_counter(),
+                    time.process_time(),
+                    work.wall,
+                    work.processor,
+                )
+            )
 
         register_optimizer_step_post_hook(note)
         runpy.run_path(script, run_name="__main__")
@@ -104,15 +132,27 @@ def _stand_in_for_torchvision() -> None:
     assert not transformers.utils.is_torchvision_available()
     transforms = {
         "InterpolationMode": Image.Resampling,
-        "Resize": lambda size, interpolation: lambda image: image.resize((size, size), interpolation),
+        "Resize": lambda size, interpolation: (
+            lambda image: image.resize((size, size), interpolation)
+        ),
         "RandomCrop": _RandomCrop,
         "RandomHorizontalFlip": lambda p: None,
         "Compose": lambda steps: _chain(steps),
         "ToTensor": lambda: _tensor,
-        "Normalize": lambda mean, deviation: lambda tensor: (tensor - mean[0]) / deviation[0],
+        "Normalize": lambda mean, deviation: (
+            lambda tensor: (tensor - mean[0]) / deviation[0]
+        ),
     }
-    functional = {"crop": lambda image, top, left, height, width: image.crop((left, top, left + width, top + height))}
-    for name, content in (("", {}), (".transforms", transforms), (".transforms.functional", functional)):
+    functional = {
+        "crop": lambda image, top, left, height, width: image.crop(
+            (left, top, left + width, top + height)
+        )
+    }
+    for name, content in (
+        ("", {}),
+        (".transforms", transforms),
+        (".transforms.functional", functional),
+    ):
         module = ModuleType(f"torchvision{name}")
         module.__spec__ = ModuleSpec(module.__name__, None)
         vars(module).update(content)

@@ -12,7 +12,17 @@ from pathlib import Path
 
 import psutil
 import torch
-from common import Times, arguments, make_toy, milliseconds, ratios, scratch, spread, table, toy_config
+from common import (
+    Times,
+    arguments,
+    make_toy,
+    milliseconds,
+    ratios,
+    scratch,
+    spread,
+    table,
+    toy_config,
+)
 from peer import peer_times
 from peft import LoraConfig
 
@@ -38,10 +48,18 @@ def main() -> None:
         "import blockrate": ["-c", "import blockrate"],
         "python alone": ["-c", "pass"],
     }
-    rows = [[name, milliseconds(_seconds(command, options.rounds * 3))] for name, command in light.items()]
+    rows = [
+        [name, milliseconds(_seconds(command, options.rounds * 3))]
+        for name, command in light.items()
+    ]
     rates = {name: 0.99 - 0.01 * index for index, name in enumerate(SPEC.layout.names)}
-    for name, lora in (("full-size FLUX.1", False), ("full-size FLUX.1 with a LoRA everywhere", True)):
-        rows.append([f"grouping {name}, 57 rates", milliseconds(grouping(rates, lora=lora))])
+    for name, lora in (
+        ("full-size FLUX.1", False),
+        ("full-size FLUX.1 with a LoRA everywhere", True),
+    ):
+        rows.append(
+            [f"grouping {name}, 57 rates", milliseconds(grouping(rates, lora=lora))]
+        )
     table("Other beginnings", ["what", "ms"], rows)
 
 
@@ -59,25 +77,47 @@ def first_steps(folder: Path, diffusers: Path | None, rounds: int) -> None:
         for cached in (False, True) if diffusers else ():
             times = peer_times(diffusers, folder, steps=2, cached=cached)
             name = "diffusers script, " + ("--cache_latents" if cached else "no cache")
-            found.setdefault(name, []).append((times.first_step, times.processor_first_step))
+            found.setdefault(name, []).append(
+                (times.first_step, times.processor_first_step)
+            )
     ours = list(zip(*found["blockrate train"], strict=True))
     rows = []
     for name, times in found.items():
         both = list(zip(*times, strict=True))
-        of_it = [spread(ratios(mine, its)) for mine, its in zip(ours, both, strict=True)]
-        rows.append([name, spread(both[0], ".2f"), of_it[0], spread(both[1], ".2f"), of_it[1]])
-    header = ["program", "seconds", "blockrate / it", "processor seconds", "blockrate / it"]
+        of_it = [
+            spread(ratios(mine, its)) for mine, its in zip(ours, both, strict=True)
+        ]
+        rows.append(
+            [name, spread(both[0], ".2f"), of_it[0], spread(both[1], ".2f"), of_it[1]]
+        )
+    header = [
+        "program",
+        "seconds",
+        "blockrate / it",
+        "processor seconds",
+        "blockrate / it",
+    ]
     table("From the command to the first step of the toy, caches warm", header, rows)
 
 
 def first_step(folder: Path, config: Path) -> tuple[float, float]:
     """Return the seconds from the command to the end of the first step, and the processor's up to then."""
     run = Path(tempfile.mkdtemp(prefix="run-", dir=folder))
-    command = [sys.executable, "-m", "blockrate", "train", str(config), "--set", f"workspace_dir={run}"]
+    command = [
+        sys.executable,
+        "-m",
+        "blockrate",
+        "train",
+        str(config),
+        "--set",
+        f"workspace_dir={run}",
+    ]
     events = run / "events.jsonl"
     begun = time.time()
     taken = 0.0
-    with psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as program:
+    with psutil.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as program:
         while program.poll() is None and not (steps := _steps(events)):
             time.sleep(0.02)
         if program.is_running():
@@ -90,7 +130,9 @@ def first_step(folder: Path, config: Path) -> tuple[float, float]:
 
 
 def _steps(events: Path) -> list[float]:
-    return [event["time"] for event in read_events(events)[0] if event["type"] == "step"]
+    return [
+        event["time"] for event in read_events(events)[0] if event["type"] == "step"
+    ]
 
 
 def grouping(rates: dict[str, float], *, lora: bool) -> list[float]:

@@ -57,14 +57,27 @@ class Case:
 
     def row(self, name: str, bare: "Case | None" = None) -> list[str]:
         """Return this loop's line of the table."""
-        of_bare = [ratios(self.wall, bare.wall), ratios(self.processor, bare.processor)] if bare else []
+        of_bare = (
+            [ratios(self.wall, bare.wall), ratios(self.processor, bare.processor)]
+            if bare
+            else []
+        )
         return [
             name,
             *([spread(values) for values in of_bare] or ["", ""]),
             spread(ratios(self.wall, self.work)),
             milliseconds(self.wall),
-            milliseconds([step - work for step, work in zip(self.wall, self.work, strict=True)]),
-            milliseconds([step - work for step, work in zip(self.processor, self.processor_work, strict=True)]),
+            milliseconds(
+                [step - work for step, work in zip(self.wall, self.work, strict=True)]
+            ),
+            milliseconds(
+                [
+                    step - work
+                    for step, work in zip(
+                        self.processor, self.processor_work, strict=True
+                    )
+                ]
+            ),
         ]
 
 
@@ -77,7 +90,11 @@ def main() -> None:
         rows = [bare.row("bare loop", bare), ours.row("blockrate", bare)]
         if options.diffusers:
             rows += _peer_rows(options.diffusers, folder, options.peer_rounds)
-        table("A step of the toy, 4 + 8 blocks of width 256, LoRA rank 16 on attention, fp32, batch 1", _HEADER, rows)
+        table(
+            "A step of the toy, 4 + 8 blocks of width 256, LoRA rank 16 on attention, fp32, batch 1",
+            _HEADER,
+            rows,
+        )
         many = make_toy(folder / "many", spec=replace(TOY, layout=LAYOUT))
         rates_and_telemetry(many, options.rounds // 2)
 
@@ -90,15 +107,21 @@ def train_beside_bare_loop(folder: Path, rounds: int) -> tuple[Case, Case]:
     """
     warm_up = 5
     laps = {"ours": Case(), "bare": Case()}
-    config = toy_config(folder, epochs=math.ceil((rounds + warm_up) / 6), backup_after_unit="NEVER")
+    config = toy_config(
+        folder, epochs=math.ceil((rounds + warm_up) / 6), backup_after_unit="NEVER"
+    )
 
     class Visited(Outputs):
         """The trainer's outputs, and a bare step after them."""
 
         def before_first_step(self, step: int) -> None:
             super().before_first_step(step)
-            optimizer = torch.optim.AdamW(self.trainee.trained.values(), lr=1e-4, fused=True)
-            self.bare_step = bare_loop(self.trainee, self.data.step_batches(0)[0], optimizer)
+            optimizer = torch.optim.AdamW(
+                self.trainee.trained.values(), lr=1e-4, fused=True
+            )
+            self.bare_step = bare_loop(
+                self.trainee, self.data.step_batches(0)[0], optimizer
+            )
             self.stopwatch = Stopwatch(work)
 
         def after_step(self, step: int, result: StepResult, rate: float) -> None:
@@ -127,14 +150,26 @@ def rates_and_telemetry(folder: Path, rounds: int) -> None:
     trainee = make_trainee(data.files, config, CPU)
     parts: dict[str, list[float]] = {}
 
-    def case(name: str, multipliers: dict[str, float], *, telemetry: bool) -> Callable[[], None]:
-        groups = parameter_groups(trainee.transformer, learning_rate=1e-4, multipliers=multipliers)
-        mine = replace(trainee, optimizer=make_optimizer(groups, config.optimizer, seed=0))
-        watched = BlockTelemetry(mine.transformer, mine.optimizer) if telemetry else None
+    def case(
+        name: str, multipliers: dict[str, float], *, telemetry: bool
+    ) -> Callable[[], None]:
+        groups = parameter_groups(
+            trainee.transformer, learning_rate=1e-4, multipliers=multipliers
+        )
+        mine = replace(
+            trainee, optimizer=make_optimizer(groups, config.optimizer, seed=0)
+        )
+        watched = (
+            BlockTelemetry(mine.transformer, mine.optimizer) if telemetry else None
+        )
         board = Board(folder / "board", log)
         part = Work()
         times = parts.setdefault(name, [])
-        for owner, names in ((mine.optimizer, ["step"]), (watched, ["before_step", "after_step"]), (board, ["step"])):
+        for owner, names in (
+            (mine.optimizer, ["step"]),
+            (watched, ["before_step", "after_step"]),
+            (board, ["step"]),
+        ):
             for method in names if owner else ():
                 setattr(owner, method, part.timed(getattr(owner, method)))
 
@@ -153,25 +188,47 @@ def rates_and_telemetry(folder: Path, rounds: int) -> None:
     on = "57 rates"
     watched = "57 rates, telemetry every step"
     cases = {off: case(off, {}, telemetry=False), on: case(on, RATES, telemetry=False)}
-    times = interleaved({**cases, watched: case(watched, RATES, telemetry=True)}, rounds=rounds)
+    times = interleaved(
+        {**cases, watched: case(watched, RATES, telemetry=True)}, rounds=rounds
+    )
     rows = []
     for label, name, reference, every in (
         ("57 rates / one rate", on, off, 1),
-        (f"telemetry every {config.telemetry_every} steps (default) / none", watched, on, config.telemetry_every),
+        (
+            f"telemetry every {config.telemetry_every} steps (default) / none",
+            watched,
+            on,
+            config.telemetry_every,
+        ),
     ):
         whole = [
-            [1 + (ratio - 1) / every for ratio in ratios(getattr(times[name], kind), getattr(times[reference], kind))]
+            [
+                1 + (ratio - 1) / every
+                for ratio in ratios(
+                    getattr(times[name], kind), getattr(times[reference], kind)
+                )
+            ]
             for kind in ("wall", "processor")
         ]
         extra = [
             1 + (one - other) / every / step
             for one, other, step in zip(
-                parts[name][-rounds:], parts[reference][-rounds:], times[reference].wall, strict=True
+                parts[name][-rounds:],
+                parts[reference][-rounds:],
+                times[reference].wall,
+                strict=True,
             )
         ]
         rows.append([label, spread(extra, ".4f"), *map(spread, whole)])
-    table("Rates and telemetry, 19 + 38 blocks of width 256", ["what", "by its parts", "wall", "processor"], rows)
-    print("\nms a step: " + ", ".join(f"{name} {milliseconds(one.wall)}" for name, one in times.items()))
+    table(
+        "Rates and telemetry, 19 + 38 blocks of width 256",
+        ["what", "by its parts", "wall", "processor"],
+        rows,
+    )
+    print(
+        "\nms a step: "
+        + ", ".join(f"{name} {milliseconds(one.wall)}" for name, one in times.items())
+    )
 
 
 _HEADER = (
@@ -188,12 +245,24 @@ _HEADER = (
 def _peer_rows(diffusers: Path, folder: Path, rounds: int) -> list[list[str]]:
     """Run the script in turns with and without its cache, each time as a program of its own."""
     rows = []
-    runs = [(cached, peer_times(diffusers, folder, steps=30, cached=cached)) for cached in [False, True] * rounds]
+    runs = [
+        (cached, peer_times(diffusers, folder, steps=30, cached=cached))
+        for cached in [False, True] * rounds
+    ]
     for cached in (False, True):
         chosen = [times for kind, times in runs if kind is cached]
         names = ("steps", "processor_steps", "work", "processor_work")
-        case = Case(*([value for times in chosen for value in getattr(times, name)[2:]] for name in names))
-        rows.append(case.row("diffusers script, " + ("--cache_latents" if cached else "no cache")))
+        case = Case(
+            *(
+                [value for times in chosen for value in getattr(times, name)[2:]]
+                for name in names
+            )
+        )
+        rows.append(
+            case.row(
+                "diffusers script, " + ("--cache_latents" if cached else "no cache")
+            )
+        )
     return rows
 
 
@@ -206,13 +275,20 @@ class Stopwatch:
 
     def now(self) -> tuple[float, ...]:
         """Return clock and processor time, then both of forward and backward, so far."""
-        return time.perf_counter(), time.process_time(), self.work.wall, self.work.processor
+        return (
+            time.perf_counter(),
+            time.process_time(),
+            self.work.wall,
+            self.work.processor,
+        )
 
     def lap(self, case: Case) -> None:
         """Write down what passed since the last lap."""
         before = self.last
         self.last = self.now()
-        for times, now, then in zip(vars(case).values(), self.last, before, strict=True):
+        for times, now, then in zip(
+            vars(case).values(), self.last, before, strict=True
+        ):
             times.append(now - then)
 
 

@@ -22,7 +22,16 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPCookieProcessor, build_opener
 
 import psutil
-from common import Times, arguments, make_toy, milliseconds, scratch, spread, table, toy_config
+from common import (
+    Times,
+    arguments,
+    make_toy,
+    milliseconds,
+    scratch,
+    spread,
+    table,
+    toy_config,
+)
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from websockets.asyncio.client import connect
 
@@ -32,10 +41,16 @@ from blockrate.run.events import read_events
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 CLIENTS = 10
-SETTINGS = {"base_model_name": "tiny-flux1", "epochs": 10**6, "layer_filter": "", "layer_filter_preset": "blocks"}
+SETTINGS = {
+    "base_model_name": "tiny-flux1",
+    "epochs": 10**6,
+    "layer_filter": "",
+    "layer_filter_preset": "blocks",
+}
 CLIENT = r"client_id[^0-9a-f]{1,12}([0-9a-f-]{36})"  # in a page of NiceGUI
 SOCKET = (
-    "/_nicegui_ws/socket.io/?EIO=4&transport=websocket&implicit_handshake=true&next_message_id=0&document_id=d&tab_id=t"
+    "/_nicegui_ws/socket.io/?EIO=4&transport=websocket&implicit_handshake=true"
+    "&next_message_id=0&document_id=d&tab_id=t"
 )
 OPEN = """async () => {
   const frame = () => new Promise(requestAnimationFrame);
@@ -73,22 +88,37 @@ def main() -> None:
         (folder / "toy.json").write_text(config_json(config), encoding="utf-8")
         with app_on(folder, "toy.json") as app:
             with sync_playwright() as playwright:
-                path = os.environ.get("BLOCKRATE_BROWSER") or runpy.run_path(str(ROOT / "start.py"))["find_browser"]()
-                browser = playwright.chromium.launch(executable_path=path or None, args=FLAGS)
+                path = (
+                    os.environ.get("BLOCKRATE_BROWSER")
+                    or runpy.run_path(str(ROOT / "start.py"))["find_browser"]()
+                )
+                browser = playwright.chromium.launch(
+                    executable_path=path or None, args=FLAGS
+                )
                 in_a_browser(app, browser, options.rounds)
                 start_training(app, browser)
                 browser.close()
-            slowdown(app, folder / "run" / "events.jsonl", options.turns, options.seconds)
+            slowdown(
+                app, folder / "run" / "events.jsonl", options.turns, options.seconds
+            )
 
 
 @contextmanager
 def app_on(folder: Path, *arguments: str) -> Iterator[App]:
     """Run an app in a folder, with nothing remembered from before."""
     command = [sys.executable, "-m", "blockrate", "ui", *arguments, "--no-browser"]
-    environment = {**os.environ, "BLOCKRATE_HOME": str(folder / "home"), "OMP_NUM_THREADS": str(os.cpu_count())}
-    with psutil.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    environment = {
+        **os.environ,
+        "BLOCKRATE_HOME": str(folder / "home"),
+        "OMP_NUM_THREADS": str(os.cpu_count()),
+    }
+    with psutil.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
-            yield App(process.stdout.readline().split()[-1], psutil.Process(process.pid))
+            yield App(
+                process.stdout.readline().split()[-1], psutil.Process(process.pid)
+            )
         finally:
             # the engine, which would go on
             for one in [*process.children(recursive=True), process]:
@@ -108,7 +138,9 @@ def in_a_browser(app: App, browser: Browser, rounds: int) -> None:
         with ready.measure():
             page.goto(app.at("/training"))
             page.wait_for_function("window.did_handshake")
-            expect(page.get_by_role("button", name="Layer Filter settings")).to_be_visible()
+            expect(
+                page.get_by_role("button", name="Layer Filter settings")
+            ).to_be_visible()
         for number in range(4):
             total, answered = page.evaluate(OPEN)
             (again if number else first).append(total / 1000)
@@ -139,12 +171,18 @@ def close_window(page: Page) -> None:
 
 def drag(page: Page) -> int:
     """Paint over many faders in 60 moves; how many events went to the server."""
-    page.evaluate("window.sent = 0; window.socket.onAnyOutgoing((name) => { window.sent += name === 'event' })")
+    page.evaluate(
+        "window.sent = 0; window.socket.onAnyOutgoing((name) => { window.sent += name === 'event' })"
+    )
     ends = [
         page.get_by_role("slider", name=name, exact=True).bounding_box()
         for name in ("single_block_2", "single_block_30")
     ]
-    begin, end = ({"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2} for box in ends if box)
+    begin, end = (
+        {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        for box in ends
+        if box
+    )
     page.mouse.move(**begin)
     page.mouse.down()
     page.mouse.move(end["x"], end["y"] + 40, steps=60)
@@ -177,16 +215,30 @@ def slowdown(app: App, events: Path, turns: int, seconds: int) -> None:
                 begun = time.time()
                 before = sum(app.process.cpu_times()[:2])
                 time.sleep(seconds)
-                processor[clients].append(100 * (sum(app.process.cpu_times()[:2]) - before) / seconds)
-                steps = [event for event in read_events(events)[0] if event["type"] == "step" and event["time"] > begun]
+                processor[clients].append(
+                    100 * (sum(app.process.cpu_times()[:2]) - before) / seconds
+                )
+                steps = [
+                    event
+                    for event in read_events(events)[0]
+                    if event["type"] == "step" and event["time"] > begun
+                ]
                 times[clients] = statistics.median(event["seconds"] for event in steps)
                 memory += [megabytes(app)] if clients else []
                 sent += [sum(taken) / 1000 / seconds / clients] if clients else []
         slowed.append(times[CLIENTS] / times[0])
     rows = [
         [f"a step with {CLIENTS} clients / without", spread(slowed), "1.05"],
-        [f"processor of the app with {CLIENTS} clients, % of a core", spread(processor[CLIENTS], ".1f"), ""],
-        ["processor of the app with none, % of a core", spread(processor[0], ".1f"), ""],
+        [
+            f"processor of the app with {CLIENTS} clients, % of a core",
+            spread(processor[CLIENTS], ".1f"),
+            "",
+        ],
+        [
+            "processor of the app with none, % of a core",
+            spread(processor[0], ".1f"),
+            "",
+        ],
         ["sent to a client, KB a second", spread(sent, ".1f"), ""],
         [f"memory of the app with {CLIENTS} clients, MB", f"{memory[0]:.0f}", "200"],
         [
@@ -195,7 +247,11 @@ def slowdown(app: App, events: Path, turns: int, seconds: int) -> None:
             "",
         ],
     ]
-    table(f"While a run trains on every core, of {os.cpu_count()}", ["what", "measured", "goal"], rows)
+    table(
+        f"While a run trains on every core, of {os.cpu_count()}",
+        ["what", "measured", "goal"],
+        rows,
+    )
 
 
 @contextmanager
@@ -204,7 +260,10 @@ def onlookers(app: App, count: int) -> Iterator[list[int]]:
     jar = CookieJar()
     opener = build_opener(HTTPCookieProcessor(jar))
     opener.open(app.at("/model")).read()  # for the cookie
-    ids = [re.search(CLIENT, opener.open(app.at("/run")).read().decode())[1] for _ in range(count)]
+    ids = [
+        re.search(CLIENT, opener.open(app.at("/run")).read().decode())[1]
+        for _ in range(count)
+    ]
     headers = {"Cookie": "; ".join(f"{cookie.name}={cookie.value}" for cookie in jar)}
     host = urlsplit(app.url).netloc
     taken = []
@@ -212,7 +271,9 @@ def onlookers(app: App, count: int) -> Iterator[list[int]]:
 
     async def look(client: str) -> None:
         address = f"ws://{host}{SOCKET}&client_id={client}"
-        async with connect(address, additional_headers=headers, origin=f"http://{host}", proxy=None) as socket:
+        async with connect(
+            address, additional_headers=headers, origin=f"http://{host}", proxy=None
+        ) as socket:
             async for message in socket:
                 taken.append(len(message))
                 # of engine.io: the connection is open; a ping

@@ -39,5 +39,8 @@ def watch_work() -> Iterator[Work]:
     work = Work()
     forward = work.timed(FluxTransformer2DModel.forward)
     backward = work.timed(torch.Tensor.backward)
-    with patch.object(FluxTransformer2DModel, "forward", forward), patch.object(torch.Tensor, "backward", backward):
+    with (
+        patch.object(FluxTransformer2DModel, "forward", forward),
+        patch.object(torch.Tensor, "backward", backward),
+    ):
         yield work

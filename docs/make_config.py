@@ -13,7 +13,9 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.run.process import SENTENCES
 
 FILE = Path(__file__).with_name("config.md")
-PRESETS = sorted(file.stem for file in Path(blockrate.config.__file__).parent.glob("presets/*.json"))
+PRESETS = sorted(
+    file.stem for file in Path(blockrate.config.__file__).parent.glob("presets/*.json")
+)
 
 # The heading above a row of settings, by the first of them.
 HEADINGS = {
@@ -32,7 +34,10 @@ HEADINGS = {
 # The settings inside a setting: its definition in the schema, and the heading.
 PARTS = {
     "transformer": ("TransformerPart", "The transformer: `transformer.…`"),
-    "text_encoder": ("TextEncoderPart", "The text encoders: `text_encoder.…` (CLIP), `text_encoder_2.…` (T5)"),
+    "text_encoder": (
+        "TextEncoderPart",
+        "The text encoders: `text_encoder.…` (CLIP), `text_encoder_2.…` (T5)",
+    ),
     "vae": ("VaePart", "The VAE: `vae.…`"),
     "optimizer": ("OptimizerSettings", "The optimizer: `optimizer.…`"),
     "concepts": ("Concept", "A concept: `concepts.0.…`"),
@@ -40,7 +45,12 @@ PARTS = {
     "text": ("ConceptText", "A concept's captions: `concepts.0.text.…`"),
     "samples": ("Sample", "A sample: `samples.0.…`"),
 }
-TYPES = {"boolean": "true or false", "integer": "whole number", "number": "number", "string": "text"}
+TYPES = {
+    "boolean": "true or false",
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+}
 LIMITS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "above {}",
@@ -86,35 +96,74 @@ def document() -> str:
     for heading, rows in _sections(schema["properties"]):
         lines += [f"## {heading}", "", *_settings(rows)]
     for definition, heading in PARTS.values():
-        lines += [f"## {heading}", "", *_settings(schema["$defs"][definition]["properties"].items())]
-    lines += ["## Optimizers", "", *_optimizers(), "## Command line", "", *_commands(), "## Exit codes", ""]
+        lines += [
+            f"## {heading}",
+            "",
+            *_settings(schema["$defs"][definition]["properties"].items()),
+        ]
+    lines += [
+        "## Optimizers",
+        "",
+        *_optimizers(),
+        "## Command line",
+        "",
+        *_commands(),
+        "## Exit codes",
+        "",
+    ]
     codes = [(str(code), sentence) for code, sentence in sorted(SENTENCES.items())]
     return "\n".join([*lines, *_table(("code", "meaning"), codes)]).rstrip() + "\n"
 
 
-def _sections(properties: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+def _sections(
+    properties: Mapping[str, Any],
+) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
     names = list(properties)
     starts = [names.index(first) for first in HEADINGS]
-    for heading, start, end in zip(HEADINGS.values(), starts, [*starts[1:], len(names)], strict=True):
+    for heading, start, end in zip(
+        HEADINGS.values(), starts, [*starts[1:], len(names)], strict=True
+    ):
         yield heading, [(name, properties[name]) for name in names[start:end]]
 
 
 def _settings(properties: Iterable[tuple[str, Any]]) -> Iterator[str]:
     rows = []
     for name, facts in properties:
-        kind = next(kind for kind in facts.get("anyOf", [facts]) if kind.get("type") != "null")
-        rows.append((f"`{name}`", _type(name, kind), _default(facts), _limits(kind), facts["description"]))
+        kind = next(
+            kind for kind in facts.get("anyOf", [facts]) if kind.get("type") != "null"
+        )
+        rows.append(
+            (
+                f"`{name}`",
+                _type(name, kind),
+                _default(facts),
+                _limits(kind),
+                facts["description"],
+            )
+        )
     yield from _table(("setting", "type", "default", "limits", "what it is"), rows)
 
 
 def _type(name: str, facts: Mapping[str, Any]) -> str:
     if choices := facts.get("enum", [facts["const"]] if "const" in facts else []):
-        return "unit" if "MINUTE" in choices else ", ".join(f"`{choice}`" for choice in choices)
+        return (
+            "unit"
+            if "MINUTE" in choices
+            else ", ".join(f"`{choice}`" for choice in choices)
+        )
     if "$ref" in facts or "items" in facts:
         heading = PARTS.get(name, PARTS["text_encoder"])[1]
-        anchor = "".join(sign for sign in heading.lower().replace(" ", "-") if sign.isalnum() or sign in "-_")
+        anchor = "".join(
+            sign
+            for sign in heading.lower().replace(" ", "-")
+            if sign.isalnum() or sign in "-_"
+        )
         return f"[{'list' if 'items' in facts else 'object'}](#{anchor})"
-    return "object: block name to number" if "additionalProperties" in facts else TYPES[facts["type"]]
+    return (
+        "object: block name to number"
+        if "additionalProperties" in facts
+        else TYPES[facts["type"]]
+    )
 
 
 def _default(facts: Mapping[str, Any]) -> str:
@@ -132,19 +181,38 @@ def _default(facts: Mapping[str, Any]) -> str:
 
 def _limits(facts: Mapping[str, Any]) -> str:
     facts = facts.get("additionalProperties", facts)
-    found = {key: f"{facts[key]:g}" if facts[key] < 1e9 else "2^63" for key in LIMITS if key in facts}
+    found = {
+        key: f"{facts[key]:g}" if facts[key] < 1e9 else "2^63"
+        for key in LIMITS
+        if key in facts
+    }
     return ", ".join(
-        [LIMITS[key].format(value) for key, value in found.items()] + ["not empty"] * ("minLength" in facts)
+        [LIMITS[key].format(value) for key, value in found.items()]
+        + ["not empty"] * ("minLength" in facts)
     )
 
 
 def _optimizers() -> Iterator[str]:
     yield OPTIMIZER_NOTES
     rows = OPTIMIZERS.values()
-    facts = ((f"`{row.name}`", row.title, row.package, _block_rates(row), f"{row.state_bytes:g}") for row in rows)
-    yield from _table(("optimizer", "name", "package", "rates by block", "state"), facts)
+    facts = (
+        (
+            f"`{row.name}`",
+            row.title,
+            row.package,
+            _block_rates(row),
+            f"{row.state_bytes:g}",
+        )
+        for row in rows
+    )
+    yield from _table(
+        ("optimizer", "name", "package", "rates by block", "state"), facts
+    )
     yield "The settings each takes, with what `null` stands for, where it stands for a value:\n"
-    taken = ((f"`{row.name}`", ", ".join(map(_parameter, row.parameters.items()))) for row in rows)
+    taken = (
+        (f"`{row.name}`", ", ".join(map(_parameter, row.parameters.items())))
+        for row in rows
+    )
     yield from _table(("optimizer", "settings"), taken)
 
 
@@ -152,12 +220,18 @@ def _block_rates(row: OptimizerRow) -> str:
     """Yes, no, or what must not be set; and why."""
     if not row.per_block_rates:
         return f"**no**: {row.why}"
-    return f"yes, unless `{row.ignores_rates_with}`: {row.why}" if row.ignores_rates_with else f"yes: {row.why}"
+    return (
+        f"yes, unless `{row.ignores_rates_with}`: {row.why}"
+        if row.ignores_rates_with
+        else f"yes: {row.why}"
+    )
 
 
 def _parameter(item: tuple[str, Any]) -> str:
     name, value = item
-    return f"`{name}` {_default({'default': value})}" if value is not None else f"`{name}`"
+    return (
+        f"`{name}` {_default({'default': value})}" if value is not None else f"`{name}`"
+    )
 
 
 def _commands() -> Iterator[str]:
@@ -165,18 +239,33 @@ def _commands() -> Iterator[str]:
     for command in app.registered_commands:
         function: Any = command.callback
         hints = get_type_hints(function, include_extras=True)
-        taken = [(name, *get_args(hint)) for name, hint in hints.items() if name != "return"]
+        taken = [
+            (name, *get_args(hint)) for name, hint in hints.items() if name != "return"
+        ]
         arguments = {
-            info.metavar or name.upper(): info.help for name, _, info in taken if isinstance(info, ArgumentInfo)
+            info.metavar or name.upper(): info.help
+            for name, _, info in taken
+            if isinstance(info, ArgumentInfo)
         }
-        about = [function.__doc__, *(f"`{name}`: {text}" for name, text in arguments.items())]
-        options = [(_option(*one), str(one[-1].help)) for one in taken if isinstance(one[-1], OptionInfo)]
+        about = [
+            function.__doc__,
+            *(f"`{name}`: {text}" for name, text in arguments.items()),
+        ]
+        options = [
+            (_option(*one), str(one[-1].help))
+            for one in taken
+            if isinstance(one[-1], OptionInfo)
+        ]
         yield f"`{' '.join(['blockrate', function.__name__, *arguments])}`: {' '.join(about)}\n"
         yield from _table(("option", "what it does"), options) if options else ()
 
 
 def _option(name: str, kind: Any, info: OptionInfo) -> str:
-    spelt = [text for text in (info.default, *(info.param_decls or ())) if str(text).startswith("--")]
+    spelt = [
+        text
+        for text in (info.default, *(info.param_decls or ()))
+        if str(text).startswith("--")
+    ]
     option = spelt[0] if spelt else f"--{name.replace('_', '-')}"
     literals = [value for part in get_args(kind) for value in get_args(part)]
     value = info.metavar or "|".join(literals) or ("" if kind is bool else "VALUE")
@@ -186,7 +275,10 @@ def _option(name: str, kind: Any, info: OptionInfo) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield "|---" * len(head) + "|"
-    yield from (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
+    yield from (
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+        for row in rows
+    )
     yield ""
 
 

@@ -33,12 +33,16 @@ def draw(name: str) -> None:
     """Run one command and write its picture."""
     words = COMMANDS[name]
     lines = [f"\x1b[1m$ blockrate {' '.join(words)}\x1b[0m", *output(words)]
-    text = Text.from_ansi("\n".join([*(lines if name in WHOLE else shortened(lines)), ""]))
+    text = Text.from_ansi(
+        "\n".join([*(lines if name in WHOLE else shortened(lines)), ""])
+    )
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     console.print(text, soft_wrap=False, highlight=False)
     svg = console.export_svg(title="blockrate", unique_id=name)
     # A picture that loads fonts from elsewhere is not shown by many viewers, and tells that host who looks at it.
-    svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL).replace("Fira Code, monospace", FONTS)
+    svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL).replace(
+        "Fira Code, monospace", FONTS
+    )
     IMAGES.mkdir(exist_ok=True)
     (IMAGES / f"{name}.svg").write_text(svg, encoding="utf-8")
 
@@ -53,13 +57,19 @@ def output(words: tuple[str, ...]) -> list[str]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     command = [sys.executable, "-m", "blockrate", *words]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
     return done.stdout.replace(str(ROOT), "~/blockrate").strip("\n").splitlines()
 
 
 def shortened(lines: list[str]) -> list[str]:
     """Return lines with the middle of the longest table left out."""
-    rows = [number for number, line in enumerate(lines) if re.match(r"(\x1b\[[0-9;]*m)* *(double|single)_block_", line)]
+    rows = [
+        number
+        for number, line in enumerate(lines)
+        if re.match(r"(\x1b\[[0-9;]*m)* *(double|single)_block_", line)
+    ]
     left_out = rows[HEAD:-TAIL]
     if not left_out:
         return lines

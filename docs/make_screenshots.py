@@ -26,15 +26,29 @@ LARGEST = 300_000
 MINUTES = 10  # that the run may take
 # The hill that is drawn: from the left edge (0) to the right (1), from the bottom (0) to the top (1).
 DOUBLE = [(0.02, 0.0), (0.34, 0.0), (0.4, 0.3), (0.98, 0.78)]
-SINGLE = [(0.02, 0.82), (0.15, 0.97), (0.3, 0.99), (0.45, 0.88), (0.6, 0.68), (0.75, 0.45), (0.9, 0.24), (0.98, 0.16)]
+SINGLE = [
+    (0.02, 0.82),
+    (0.15, 0.97),
+    (0.3, 0.99),
+    (0.45, 0.88),
+    (0.6, 0.68),
+    (0.75, 0.45),
+    (0.9, 0.24),
+    (0.98, 0.16),
+]
 
 
 def main() -> None:
     """Take every picture."""
     IMAGES.mkdir(exist_ok=True)
     with running_app() as address, sync_playwright() as playwright:
-        path = os.environ.get("BLOCKRATE_BROWSER") or runpy.run_path(str(ROOT / "start.py"))["find_browser"]()
-        browser = playwright.chromium.launch(executable_path=path or None, args=["--no-sandbox"])
+        path = (
+            os.environ.get("BLOCKRATE_BROWSER")
+            or runpy.run_path(str(ROOT / "start.py"))["find_browser"]()
+        )
+        browser = playwright.chromium.launch(
+            executable_path=path or None, args=["--no-sandbox"]
+        )
         page = open_page(browser, address, "/model")
         page.get_by_role("button", name="Open the demo").click()
         page.get_by_text("10 images").first.wait_for()
@@ -55,7 +69,9 @@ def main() -> None:
         page.wait_for_timeout(1500)
         take(page, "training")
         page.get_by_role("button", name="Start", exact=True).click()
-        expect(page.get_by_role("status")).to_have_text("Finished", timeout=MINUTES * 60_000)
+        expect(page.get_by_role("status")).to_have_text(
+            "Finished", timeout=MINUTES * 60_000
+        )
         show(page, "Run")
         page.mouse.move(4, 400)
         page.mouse.wheel(0, 285)  # to where both charts are seen
@@ -64,7 +80,9 @@ def main() -> None:
         dark = open_page(browser, address, "/training", dark=True)
         open_window(dark)
         take(dark, "window_dark")
-        phone = open_page(browser, address, "/training", width=390, height=844, touch=True)
+        phone = open_page(
+            browser, address, "/training", width=390, height=844, touch=True
+        )
         open_window(phone)
         take(phone, "phone")
         browser.close()
@@ -76,9 +94,23 @@ def running_app() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "blockrate")
         shutil.copytree(ROOT / "examples", folder / "examples")
-        environment = {**os.environ, "BLOCKRATE_HOME": str(Path(place, "home")), "HOME": place}
-        command = [sys.executable, "-m", "blockrate", "ui", "--no-browser", "--root", str(folder)]
-        with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as app:
+        environment = {
+            **os.environ,
+            "BLOCKRATE_HOME": str(Path(place, "home")),
+            "HOME": place,
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "blockrate",
+            "ui",
+            "--no-browser",
+            "--root",
+            str(folder),
+        ]
+        with subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+        ) as app:
             assert app.stdout
             yield app.stdout.readline().partition(": ")[2].strip()
             app.terminate()
@@ -131,7 +163,9 @@ def draw(page: Page, bank: str, places: list[tuple[float, float]]) -> None:
     wide = last["x"] + last["width"] - first["x"]
     high = first["height"]
     for number, (across, up) in enumerate(places):
-        page.mouse.move(first["x"] + wide * across, first["y"] + high * (1 - up), steps=20)
+        page.mouse.move(
+            first["x"] + wide * across, first["y"] + high * (1 - up), steps=20
+        )
         if number == 0:
             page.mouse.down()
     page.mouse.up()

@@ -56,24 +56,49 @@ class App:
 
 
 def start_app(
-    place: Path, arguments: Sequence[str], settings: Mapping[str, str], *, number: int, server: Server | None
+    place: Path,
+    arguments: Sequence[str],
+    settings: Mapping[str, str],
+    *,
+    number: int,
+    server: Server | None,
 ) -> App:
     """Start an app in ``place/work`` on a free port, and wait until it tells its URL."""
     folder = place / "work"
     home = place / "home"
     output = place / f"app-{number}"
     folder.mkdir(exist_ok=True)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    environment |= {"HOME": str(folder), "USERPROFILE": str(folder), "BLOCKRATE_HOME": str(home)} | dict(settings)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTEST_")
+    }
+    environment |= {
+        "HOME": str(folder),
+        "USERPROFILE": str(folder),
+        "BLOCKRATE_HOME": str(home),
+    } | dict(settings)
     arguments = ["ui", "--no-browser", "--port", "0", *arguments]
     if server and server.stdin and server.stdout:
-        request = {"arguments": arguments, "folder": str(folder), "environment": environment, "output": str(output)}
+        request = {
+            "arguments": arguments,
+            "folder": str(folder),
+            "environment": environment,
+            "output": str(output),
+        }
         print(json.dumps(request), file=server.stdin, flush=True)
-        pid = int(server.stdout.readline() or sys.exit("the server of warm apps is gone"))
+        pid = int(
+            server.stdout.readline() or sys.exit("the server of warm apps is gone")
+        )
     else:
-        with output.with_suffix(".out").open("w") as out, output.with_suffix(".err").open("w") as errors:
+        with (
+            output.with_suffix(".out").open("w") as out,
+            output.with_suffix(".err").open("w") as errors,
+        ):
             command = [sys.executable, "-m", "blockrate", *arguments]
-            pid = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=errors).pid
+            pid = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=out, stderr=errors
+            ).pid
     process = psutil.Process(pid)
     return App(_told_url(output, process), folder, home, process, output)
 
@@ -82,14 +107,20 @@ def _told_url(output: Path, process: psutil.Process) -> str:
     """The URL on the first line of an app's stdout."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        told = output.with_suffix(".out").read_text() if output.with_suffix(".out").exists() else ""
+        told = (
+            output.with_suffix(".out").read_text()
+            if output.with_suffix(".out").exists()
+            else ""
+        )
         if "\n" in told:
             return told.partition("\n")[0].removeprefix("blockrate ui: ")
         if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
             break
         time.sleep(0.01)
     process.is_running() and process.kill()
-    raise AssertionError(f"the app told no URL: {told}{output.with_suffix('.err').read_text()}")
+    raise AssertionError(
+        f"the app told no URL: {told}{output.with_suffix('.err').read_text()}"
+    )
 
 
 def copy_photos(folder: Path) -> Path:
@@ -101,11 +132,20 @@ def copy_photos(folder: Path) -> Path:
 @contextmanager
 def warm_apps() -> Iterator[Server]:
     """Start the server. It imports while the caller goes on."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTEST_")
+    }
     command = [sys.executable, __file__]
     pipe = subprocess.PIPE
     with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, text=True, env=environment, start_new_session=True
+        command,
+        stdin=pipe,
+        stdout=pipe,
+        text=True,
+        env=environment,
+        start_new_session=True,
     ) as server:
         yield server
         assert server.stdin
@@ -139,7 +179,13 @@ def import_heavy() -> None:
     import blockrate.config.plan
     import blockrate.ui
 
-    assert all([uvicorn.loops.auto, uvicorn.protocols.http.auto, uvicorn.protocols.websockets.auto])
+    assert all(
+        [
+            uvicorn.loops.auto,
+            uvicorn.protocols.http.auto,
+            uvicorn.protocols.websockets.auto,
+        ]
+    )
     assert all([blockrate.cli, blockrate.config.plan])
     for module in pkgutil.walk_packages(blockrate.ui.__path__, "blockrate.ui."):
         with suppress(Exception):  # an app that needs a broken module tells of it
@@ -158,7 +204,13 @@ def become_app(request: Mapping[str, Any]) -> None:
         os.environ.update(request["environment"])
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number, suffix in ((1, "out"), (2, "err")):
-            os.dup2(os.open(f"{request['output']}.{suffix}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+            os.dup2(
+                os.open(
+                    f"{request['output']}.{suffix}",
+                    os.O_WRONLY | os.O_CREAT | os.O_APPEND,
+                ),
+                number,
+            )
         from blockrate.cli import main
         from blockrate.ui import watch
 

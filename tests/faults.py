@@ -11,7 +11,16 @@ import pytest
 from blockrate.run import durable
 
 BOUNDARIES = tuple(
-    (durable, name) for name in ("_open", "_write", "_fsync", "_replace", "_mkdir", "_unlink", "_remove_tree")
+    (durable, name)
+    for name in (
+        "_open",
+        "_write",
+        "_fsync",
+        "_replace",
+        "_mkdir",
+        "_unlink",
+        "_remove_tree",
+    )
 )
 
 
@@ -49,11 +58,20 @@ def disk_full() -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def dies_at(point: int, work: Callable[[], object], boundaries: Sequence[tuple[Any, str]] = BOUNDARIES) -> bool:
+def dies_at(
+    point: int,
+    work: Callable[[], object],
+    boundaries: Sequence[tuple[Any, str]] = BOUNDARIES,
+) -> bool:
     """Do ``work`` in a forked process that is killed at boundary ``point``; whether it was."""
     pid = os.fork()
     if pid == 0:
-        Fault(pytest.MonkeyPatch(), point, lambda: os.kill(os.getpid(), signal.SIGKILL), boundaries)
+        Fault(
+            pytest.MonkeyPatch(),
+            point,
+            lambda: os.kill(os.getpid(), signal.SIGKILL),
+            boundaries,
+        )
         work()
         os._exit(0)
     status = os.waitpid(pid, 0)[1]

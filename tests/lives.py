@@ -29,7 +29,12 @@ class Small:
         exact = {"weight_dtype": "FLOAT_32"}
         values: dict[str, Any] = {
             "base_model_name": str(self.folder / "model"),
-            "concepts": [{"path": str(self.folder / "photos"), "image": {"enable_random_flip": True}}],
+            "concepts": [
+                {
+                    "path": str(self.folder / "photos"),
+                    "image": {"enable_random_flip": True},
+                }
+            ],
             "workspace_dir": str(run),
             "cache_dir": str(self.folder / "cache"),
             "output_model_destination": str(run / "result.safetensors"),
@@ -53,7 +58,11 @@ class Small:
             "block_learning_rate_multiplier": RATES,
         }
         for name, value in settings.items():
-            values[name] = values.get(name, {}) | value if isinstance(value, dict) and name != KEY else value
+            values[name] = (
+                values.get(name, {}) | value
+                if isinstance(value, dict) and name != KEY
+                else value
+            )
         if values.get("training_method") == "FINE_TUNE":
             values["output_model_destination"] = str(run / "result")
         return parse_config(values).config
@@ -81,7 +90,11 @@ def make_small(folder: Path) -> Small:
     make_tiny_flux(folder / "model", spec=SPEC)
     (folder / "photos").mkdir()
     for number, size in enumerate([(64, 64)] * 3 + [(64, 96)] * 2):
-        values = torch.randint(256, (size[1] // 16, size[0] // 16, 3), generator=torch.Generator().manual_seed(number))
+        values = torch.randint(
+            256,
+            (size[1] // 16, size[0] // 16, 3),
+            generator=torch.Generator().manual_seed(number),
+        )
         image = Image.fromarray(values.to(torch.uint8).numpy()).resize(size)
         image.save(folder / "photos" / f"{number}.png")
         (folder / "photos" / f"{number}.txt").write_text(f"a photo of {number} cats")
@@ -90,12 +103,18 @@ def make_small(folder: Path) -> Small:
 
 def events(run: RunFolder, *kinds: str) -> list[dict[str, Any]]:
     """The events of these kinds, or all."""
-    return [event for event in read_events(run.events_file)[0] if not kinds or event["type"] in kinds]
+    return [
+        event
+        for event in read_events(run.events_file)[0]
+        if not kinds or event["type"] in kinds
+    ]
 
 
 def saved_bytes(checkpoint: Path) -> dict[str, Any]:
     """All that a checkpoint holds, but where its run lies."""
-    files: dict[str, Any] = {file.name: file.read_bytes() for file in checkpoint.glob("*.safetensors")}
+    files: dict[str, Any] = {
+        file.name: file.read_bytes() for file in checkpoint.glob("*.safetensors")
+    }
     state = json.loads((checkpoint / "state.json").read_text())
     for place in ("workspace_dir", "output_model_destination"):
         del state["config"][place]

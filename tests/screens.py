@@ -5,8 +5,30 @@ from pathlib import Path
 from playwright.sync_api import Page
 
 # Roles that are nothing without a name.
-NAMED = {"button", "link", "textbox", "searchbox", "combobox", "checkbox", "switch", "radio", "slider", "spinbutton"}
-NAMED |= {"tab", "option", "menuitem", "dialog", "alertdialog", "image", "progressbar", "group", "radiogroup", "table"}
+NAMED = {
+    "button",
+    "link",
+    "textbox",
+    "searchbox",
+    "combobox",
+    "checkbox",
+    "switch",
+    "radio",
+    "slider",
+    "spinbutton",
+}
+NAMED |= {
+    "tab",
+    "option",
+    "menuitem",
+    "dialog",
+    "alertdialog",
+    "image",
+    "progressbar",
+    "group",
+    "radiogroup",
+    "table",
+}
 
 
 def nameless(page: Page) -> list[str]:
@@ -15,7 +37,9 @@ def nameless(page: Page) -> list[str]:
     return [
         f"{node['role']['value']} {node.get('description', {}).get('value', '')} {node.get('backendDOMNodeId')}"
         for node in tree["nodes"]
-        if not node["ignored"] and node["role"]["value"] in NAMED and not node["name"]["value"].strip()
+        if not node["ignored"]
+        and node["role"]["value"] in NAMED
+        and not node["name"]["value"].strip()
     ]
 
 
@@ -35,4 +59,8 @@ def small_targets(page: Page) -> list[str]:
 
 
 def _judge(page: Page, what: str) -> list[str]:
-    return list(page.evaluate(f"{Path(__file__).with_suffix('.js').read_text(encoding='utf-8')}.{what}()"))
+    return list(
+        page.evaluate(
+            f"{Path(__file__).with_suffix('.js').read_text(encoding='utf-8')}.{what}()"
+        )
+    )

@@ -13,6 +13,8 @@ def all_paths(model: type[BaseModel] = TrainConfig, before: str = "") -> list[st
     paths = []
     for name, info in model.model_fields.items():
         inner = models_in(info.annotation)
-        here = f"{before}{name}" + (".N" if inner and get_origin(info.annotation) is list else "")
+        here = f"{before}{name}" + (
+            ".N" if inner and get_origin(info.annotation) is list else ""
+        )
         paths += all_paths(inner[0], f"{here}.") if inner else [here]
     return paths

@@ -22,13 +22,19 @@ from blockrate.run.process import run_state
 from blockrate.show import View
 
 REPOSITORY = Path(__file__).parents[1]
-SMALL_ENGINE = shlex.join([sys.executable, str(Path(__file__).parent / "run" / "small_engine.py")])
+SMALL_ENGINE = shlex.join(
+    [sys.executable, str(Path(__file__).parent / "run" / "small_engine.py")]
+)
 CONFIG = {
     "base_model_name": "tiny-flux1",
     "workspace_dir": "run",
     "layer_filter_preset": "blocks",
     "concepts": [{"path": "photos"}],
-    "block_learning_rate_multiplier": {"double_block_0": 0.0, "double_block_1": 0.0, "single_block_37": 0.5},
+    "block_learning_rate_multiplier": {
+        "double_block_0": 0.0,
+        "double_block_1": 0.0,
+        "single_block_37": 0.5,
+    },
 }
 posix = pytest.mark.skipif(os.name == "nt", reason="signals")
 Blockrate = Callable[..., tuple[int, str, str]]
@@ -45,7 +51,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def blockrate(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Blockrate:
+def blockrate(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Blockrate:
     """Run the console script in this process: (exit code, stdout, stderr)."""
 
     def run(*arguments: str, trainer: str = "steps") -> tuple[int, str, str]:
@@ -62,10 +70,18 @@ def blockrate(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 @pytest.fixture
-def started(folder: Path, request: pytest.FixtureRequest) -> "Iterator[subprocess.Popen[str]]":
+def started(
+    folder: Path, request: pytest.FixtureRequest
+) -> "Iterator[subprocess.Popen[str]]":
     """``blockrate train`` with slow steps as a process of its own, alone in its process group, once it is training."""
     with subprocess.Popen(
-        [sys.executable, "-c", "from blockrate.cli import main; main()", "train", "config.json"],
+        [
+            sys.executable,
+            "-c",
+            "from blockrate.cli import main; main()",
+            "train",
+            "config.json",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -73,7 +89,12 @@ def started(folder: Path, request: pytest.FixtureRequest) -> "Iterator[subproces
         env={**os.environ, "SMALL_TRAINER": getattr(request, "param", "slow")},
     ) as process:
         try:
-            wait_for(lambda: process.poll() is not None or run_state(RunFolder(folder / "run")).name == "Running")
+            wait_for(
+                lambda: (
+                    process.poll() is not None
+                    or run_state(RunFolder(folder / "run")).name == "Running"
+                )
+            )
             yield process
         finally:
             process.kill()
@@ -98,34 +119,87 @@ sys.argv[1:] = ["--help"]
 from blockrate.cli import main
 main()
 """
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     text, _, loaded = ended.stdout.partition("LOADED")
-    assert all(command in text for command in ("demo", "train", "plan", "inspect", "status", "stop"))
-    heavy = {"torch", "nicegui", "diffusers", "transformers", "peft", "pydantic", "numpy", "psutil"}
+    assert all(
+        command in text
+        for command in ("demo", "train", "plan", "inspect", "status", "stop")
+    )
+    heavy = {
+        "torch",
+        "nicegui",
+        "diffusers",
+        "transformers",
+        "peft",
+        "pydantic",
+        "numpy",
+        "psutil",
+    }
     assert not heavy & set(loaded.split())
 
 
-def test_train_prints_the_files_it_made_and_nothing_else(blockrate: Blockrate, folder: Path) -> None:
+def test_train_prints_the_files_it_made_and_nothing_else(
+    blockrate: Blockrate, folder: Path
+) -> None:
     code, out, err = blockrate("train", "config.json")
     assert (code, out) == (0, f"{folder / 'run' / 'out.safetensors'}\n")
     assert "training 20/20" in err
     assert "loss 0.0500" in err
     config = json.loads((folder / "run" / "config.json").read_text())
-    assert config["block_learning_rate_multiplier"] == CONFIG["block_learning_rate_multiplier"]
+    assert (
+        config["block_learning_rate_multiplier"]
+        == CONFIG["block_learning_rate_multiplier"]
+    )
 
 
-def test_a_setting_on_the_command_line_reaches_the_run(blockrate: Blockrate, folder: Path) -> None:
-    assert blockrate("train", "config.json", "--set", "lora_rank=3", "--set", "workspace_dir=other")[0] == 0
+def test_a_setting_on_the_command_line_reaches_the_run(
+    blockrate: Blockrate, folder: Path
+) -> None:
+    assert (
+        blockrate(
+            "train",
+            "config.json",
+            "--set",
+            "lora_rank=3",
+            "--set",
+            "workspace_dir=other",
+        )[0]
+        == 0
+    )
     assert json.loads((folder / "other" / "config.json").read_text())["lora_rank"] == 3
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["train", "nowhere"], 2, "error: nowhere: there is no such file and no such preset"),
+        (
+            ["train", "nowhere"],
+            2,
+            "error: nowhere: there is no such file and no such preset",
+        ),
         (["train", "config.json", "--set", "lora_rnk=3"], 2, "lora_rank"),
-        (["train", "config.json", "--set", "block_learning_rate_multiplier.double_block_19=1"], 2, "double_block_19"),
-        (["plan", "config.json", "--set", "block_learning_rate_multiplier.other=high"], 2, "other"),
+        (
+            [
+                "train",
+                "config.json",
+                "--set",
+                "block_learning_rate_multiplier.double_block_19=1",
+            ],
+            2,
+            "double_block_19",
+        ),
+        (
+            [
+                "plan",
+                "config.json",
+                "--set",
+                "block_learning_rate_multiplier.other=high",
+            ],
+            2,
+            "other",
+        ),
         (["inspect", "nowhere.safetensors"], 65, "nowhere.safetensors"),
         (["inspect", "config.json"], 65, "config.json"),
         (["inspect", "photos"], 65, "photos: is a folder. Give inspect the LoRA file"),
@@ -148,44 +222,67 @@ def test_a_mistake_is_one_message_and_a_code_before_anything_starts(
     assert not (folder / "run").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_code_73(blockrate: Blockrate, folder: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_code_73(
+    blockrate: Blockrate, folder: Path
+) -> None:
     (folder / "run").write_text("a file")
     code, _, err = blockrate("train", "config.json")
     assert code == 73
     assert "cannot be written" in err
 
 
-@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["train", "--help"], 0), ([], 2)])
-def test_help_is_shown_where_it_is_asked_for(blockrate: Blockrate, arguments: list[str], code: int) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["--help"], 0), (["train", "--help"], 0), ([], 2)]
+)
+def test_help_is_shown_where_it_is_asked_for(
+    blockrate: Blockrate, arguments: list[str], code: int
+) -> None:
     ended, out, err = blockrate(*arguments)
     assert ended == code
     assert "Usage" in out + err
     assert "error:" not in err
 
 
-def test_without_a_terminal_a_line_is_not_said_again_after_a_save(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_a_line_is_not_said_again_after_a_save(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     view = View()
-    training, sampling = ({"type": "phase", "name": name, "done": 0, "total": 0} for name in ("training", "sampling"))
+    training, sampling = (
+        {"type": "phase", "name": name, "done": 0, "total": 0}
+        for name in ("training", "sampling")
+    )
     training |= {"done": 1, "total": 10}
     for event in [training, sampling, training, sampling, {**training, "done": 2}]:
         view.show(event)
-    assert capsys.readouterr().err.splitlines() == ["training 1/10", "sampling", "training 2/10"]
+    assert capsys.readouterr().err.splitlines() == [
+        "training 1/10",
+        "sampling",
+        "training 2/10",
+    ]
 
 
 def test_dir_shows_the_public_names_without_torch() -> None:
     script = "import blockrate, sys; print('torch' in sys.modules, {*blockrate.__all__} <= {*dir(blockrate)})"
-    assert subprocess.check_output([sys.executable, "-c", script], text=True).split() == ["False", "True"]
+    assert subprocess.check_output(
+        [sys.executable, "-c", script], text=True
+    ).split() == ["False", "True"]
 
 
-@pytest.mark.parametrize(("trainer", "code"), [("nan", 76), ("full", 73), ("fault", 1), ("config", 2)])
-def test_a_failed_run_ends_with_its_code_and_one_error(blockrate: Blockrate, trainer: str, code: int) -> None:
+@pytest.mark.parametrize(
+    ("trainer", "code"), [("nan", 76), ("full", 73), ("fault", 1), ("config", 2)]
+)
+def test_a_failed_run_ends_with_its_code_and_one_error(
+    blockrate: Blockrate, trainer: str, code: int
+) -> None:
     ended, out, err = blockrate("train", "config.json", trainer=trainer)
     assert (ended, out) == (code, "")
     assert err.count("error:") == 1
     assert "Traceback" not in err
 
 
-def test_an_earlier_run_is_never_mixed_with_a_new_one(blockrate: Blockrate, folder: Path) -> None:
+def test_an_earlier_run_is_never_mixed_with_a_new_one(
+    blockrate: Blockrate, folder: Path
+) -> None:
     blockrate("train", "config.json")
     before = (folder / "run" / "events.jsonl").read_bytes()
     code, out, err = blockrate("train", "config.json")
@@ -212,7 +309,9 @@ def test_ctrl_c_is_handed_on_once_and_the_run_stops_after_its_step(
 
 @posix
 @pytest.mark.parametrize("started", ["stuck"], indirect=True)
-def test_a_second_ctrl_c_leaves_at_once(folder: Path, started: "subprocess.Popen[str]") -> None:
+def test_a_second_ctrl_c_leaves_at_once(
+    folder: Path, started: "subprocess.Popen[str]"
+) -> None:
     os.killpg(started.pid, signal.SIGINT)
     wait_for(lambda: run_state(RunFolder(folder / "run")).name == "Stopping")
     os.killpg(started.pid, signal.SIGTERM)
@@ -242,7 +341,11 @@ def test_a_killed_terminal_leaves_the_run_and_train_shows_it_again(
 def test_stop_asks_a_living_run_and_leaves_a_dead_one(
     blockrate: Blockrate, folder: Path, started: "subprocess.Popen[str]"
 ) -> None:
-    assert blockrate("stop", "run") == (0, "", "Asked to stop after the step it is in.\n")
+    assert blockrate("stop", "run") == (
+        0,
+        "",
+        "Asked to stop after the step it is in.\n",
+    )
     started.communicate()
     assert started.returncode == 75
     assert blockrate("stop", "run") == (0, "", "Nothing is running in run.\n")
@@ -251,7 +354,9 @@ def test_stop_asks_a_living_run_and_leaves_a_dead_one(
 
 
 @posix
-def test_an_engine_that_is_killed_is_told(folder: Path, started: "subprocess.Popen[str]") -> None:
+def test_an_engine_that_is_killed_is_told(
+    folder: Path, started: "subprocess.Popen[str]"
+) -> None:
     os.kill(read_json(RunFolder(folder / "run").who_file)["pid"], signal.SIGKILL)
     _, err = started.communicate()
     assert started.returncode == 137
@@ -272,8 +377,15 @@ def test_plan_prints_the_object_of_the_interface(blockrate: Blockrate) -> None:
 
 def test_plan_shows_equal_neighbours_as_one_row(blockrate: Blockrate) -> None:
     lines = [line.split() for line in blockrate("plan", "config.json")[1].splitlines()]
-    rows = {line[0]: line[1:] for line in lines if len(line) == 5 and "block" in line[0]}
-    assert list(rows) == ["double_block_0-1", "double_block_2-18", "single_block_0-36", "single_block_37"]
+    rows = {
+        line[0]: line[1:] for line in lines if len(line) == 5 and "block" in line[0]
+    }
+    assert list(rows) == [
+        "double_block_0-1",
+        "double_block_2-18",
+        "single_block_0-36",
+        "single_block_37",
+    ]
     assert rows["double_block_0-1"] == ["0", "0", "-", "frozen"]
     assert rows["single_block_37"][1:] == ["0.5", "1.50e-04", "trained"]
 
@@ -282,21 +394,43 @@ def lora_file(path: Path) -> dict[str, float]:
     """A LoRA of two blocks in diffusers' form with a profile; gives the norm that each block must show."""
     tensors: dict[str, Any] = {}
     norms = {"double_block_2": 3.0, "single_block_37": 1.5}
-    for module, norm in (("transformer_blocks.2", 3.0), ("single_transformer_blocks.37", 1.5)):
+    for module, norm in (
+        ("transformer_blocks.2", 3.0),
+        ("single_transformer_blocks.37", 1.5),
+    ):
         name = f"transformer.{module}.attn.to_q"
         tensors[f"{name}.lora_A.weight"] = np.eye(1, 4, dtype=np.float32)
         tensors[f"{name}.lora_B.weight"] = norm * np.eye(4, 1, dtype=np.float32)
-    save_file(tensors, path, {"blockrate.multipliers": json.dumps({"single_block_37": 0.5}), "format": "pt"})
+    save_file(
+        tensors,
+        path,
+        {"blockrate.multipliers": json.dumps({"single_block_37": 0.5}), "format": "pt"},
+    )
     return norms
 
 
 def test_inspect_shows_bars_and_the_profile(blockrate: Blockrate, folder: Path) -> None:
     norms = lora_file(folder / "lora.safetensors")
     report = json.loads(blockrate("inspect", "lora.safetensors", "--json")[1])
-    assert set(report) == {"format", "rank", "blocks", "other", "multipliers", "base_model", "config_hash"}
+    assert set(report) == {
+        "format",
+        "rank",
+        "blocks",
+        "other",
+        "multipliers",
+        "base_model",
+        "config_hash",
+    }
     assert report["blocks"] == pytest.approx(norms)
-    rows = [line.split() for line in blockrate("inspect", "lora.safetensors")[1].splitlines() if "_block_" in line]
-    assert rows == [["double_block_2", "3", "1", "█" * 32], ["single_block_37", "1.5", "0.5", "█" * 16]]
+    rows = [
+        line.split()
+        for line in blockrate("inspect", "lora.safetensors")[1].splitlines()
+        if "_block_" in line
+    ]
+    assert rows == [
+        ["double_block_2", "3", "1", "█" * 32],
+        ["single_block_37", "1.5", "0.5", "█" * 16],
+    ]
 
 
 def test_the_demo_shows_rates_changes_loss_files_and_what_to_try(
@@ -304,7 +438,9 @@ def test_the_demo_shows_rates_changes_loss_files_and_what_to_try(
 ) -> None:
     """Its result is shown from the run folder alone: a second demo does not train."""
     (folder / "examples").mkdir()
-    (folder / "examples" / "demo.json").write_text(json.dumps({**CONFIG, "workspace_dir": "workspace/demo"}))
+    (folder / "examples" / "demo.json").write_text(
+        json.dumps({**CONFIG, "workspace_dir": "workspace/demo"})
+    )
     monkeypatch.setattr(cli, "__file__", str(folder / "src" / "blockrate" / "cli.py"))
     run = RunFolder(folder / "workspace" / "demo")
     run.create("{}")
@@ -325,7 +461,9 @@ def test_the_demo_shows_rates_changes_loss_files_and_what_to_try(
     assert "inspect" in out
 
 
-def test_the_shipped_demo_loads_and_plans(blockrate: Blockrate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shipped_demo_loads_and_plans(
+    blockrate: Blockrate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(REPOSITORY)
     code, out, _ = blockrate("plan", "examples/demo.json", "--json")
     plan = json.loads(out)
@@ -335,8 +473,12 @@ def test_the_shipped_demo_loads_and_plans(blockrate: Blockrate, monkeypatch: pyt
     assert plan["first_trained_block"] == "double_block_6"
 
 
-def test_the_demo_of_a_wheel_says_where_to_get_it(blockrate: Blockrate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "__file__", "/somewhere/lib/site-packages/blockrate/cli.py")
+def test_the_demo_of_a_wheel_says_where_to_get_it(
+    blockrate: Blockrate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        cli, "__file__", "/somewhere/lib/site-packages/blockrate/cli.py"
+    )
     code, _, err = blockrate("demo")
     assert code == 65
     assert "clone" in err

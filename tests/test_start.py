@@ -62,8 +62,12 @@ CARDS = [
 ]
 
 
-@pytest.mark.parametrize(("gpu", "linux", "windows"), CARDS, ids=lambda value: " ".join(map(str, value[1:])))
-def test_every_card_gets_the_build_made_for_it(gpu: Gpu, linux: str, windows: str) -> None:
+@pytest.mark.parametrize(
+    ("gpu", "linux", "windows"), CARDS, ids=lambda value: " ".join(map(str, value[1:]))
+)
+def test_every_card_gets_the_build_made_for_it(
+    gpu: Gpu, linux: str, windows: str
+) -> None:
     assert start.torch_choice("Linux", "x86_64", gpu).name == linux
     assert start.torch_choice("Windows", "AMD64", gpu).name == windows
 
@@ -82,12 +86,18 @@ def test_a_machine_without_a_card_is_asked_to_fetch_no_cuda() -> None:
     assert "https://download.pytorch.org/whl/cpu" in linux.request
     assert linux.plain_will_do
     # PyPI's torch for Windows is the CPU build, so PyTorch's index is not needed
-    assert start.torch_choice("Windows", "AMD64", Gpu()).request == (f"torch=={start.pinned('torch')}",)
+    assert start.torch_choice("Windows", "AMD64", Gpu()).request == (
+        f"torch=={start.pinned('torch')}",
+    )
 
 
 def test_a_cuda_build_is_asked_for_by_its_exact_name_so_no_other_can_slip_in() -> None:
     build = start.torch_choice("Windows", "AMD64", nvidia("RTX 4090", (8, 9), 580))
-    assert build.request == (f"torch=={start.pinned('torch')}+cu130", "--extra-index-url", start_index("cu130"))
+    assert build.request == (
+        f"torch=={start.pinned('torch')}+cu130",
+        "--extra-index-url",
+        start_index("cu130"),
+    )
     assert not build.plain_will_do
 
 
@@ -101,9 +111,15 @@ def start_index(name: str) -> str:
     system=st.sampled_from(["Linux", "Windows"]),
 )
 @settings(max_examples=200, deadline=None)
-def test_a_chosen_cuda_build_has_kernels_for_the_card(capability: tuple[int, int], driver: int, system: str) -> None:
+def test_a_chosen_cuda_build_has_kernels_for_the_card(
+    capability: tuple[int, int], driver: int, system: str
+) -> None:
     name = start.torch_choice(system, "x86_64", nvidia("any", capability, driver)).name
-    kernels = {"cu126": ((5, 0), (9, 9)), "cu130": ((7, 5), (12, 9)), "cpu": ((0, 0), (4, 9))}
+    kernels = {
+        "cu126": ((5, 0), (9, 9)),
+        "cu130": ((7, 5), (12, 9)),
+        "cpu": ((0, 0), (4, 9)),
+    }
     oldest, newest = kernels[name]
     assert oldest <= capability <= newest
     if name == "cu130" and capability < (10, 0):
@@ -111,11 +127,15 @@ def test_a_chosen_cuda_build_has_kernels_for_the_card(capability: tuple[int, int
         assert driver >= start.CUDA_13_DRIVER
 
 
-def test_the_users_own_choice_overrules_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_own_choice_overrules_the_card(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("BLOCKRATE_TORCH", "rocm7.2")
     assert start.chosen_build().request[0].endswith("+rocm7.2")
     monkeypatch.setenv("BLOCKRATE_TORCH", "cuda")
-    with pytest.raises(SystemExit, match=r"BLOCKRATE_TORCH is 'cuda'. It can be cpu, cu126"):
+    with pytest.raises(
+        SystemExit, match=r"BLOCKRATE_TORCH is 'cuda'. It can be cpu, cu126"
+    ):
         start.chosen_build()
 
 
@@ -125,12 +145,16 @@ def test_nvidia_smi_is_understood_also_with_two_cards_or_an_old_driver() -> None
     )
     two = "Quadro P400, 595.71, 6.1\nNVIDIA RTX PRO 6000, 595.71, 12.0\n"
     assert start.nvidia_gpu(two) == nvidia("NVIDIA RTX PRO 6000", (12, 0), 595)
-    assert start.nvidia_gpu("GeForce GTX 1080, 390.157\n") == nvidia("GeForce GTX 1080", (0, 0), 390)
+    assert start.nvidia_gpu("GeForce GTX 1080, 390.157\n") == nvidia(
+        "GeForce GTX 1080", (0, 0), 390
+    )
     assert start.nvidia_gpu("No devices were found\n") == Gpu()
 
 
 def test_amds_driver_files_are_understood_and_a_known_card_wins() -> None:
-    processor, raphael, navi31 = (f"simd_count 0\ngfx_target_version {number}\n" for number in (0, 100306, 110000))
+    processor, raphael, navi31 = (
+        f"simd_count 0\ngfx_target_version {number}\n" for number in (0, 100306, 110000)
+    )
     assert start.amd_gpu([processor, raphael, navi31]) == Gpu("amd", "gfx1100")
     assert start.amd_gpu([processor, raphael]) == Gpu("amd", "gfx1036")
     assert start.amd_gpu(["gfx_target_version 90010\n"]) == Gpu("amd", "gfx90a")
@@ -140,23 +164,58 @@ def test_amds_driver_files_are_understood_and_a_known_card_wins() -> None:
 @pytest.mark.parametrize(
     ("gpu", "build", "torch", "cure"),
     [
-        (nvidia("RTX 5090", (12, 0), 570), "cu130", "2.13.0+cu130", "driver 570 is too old .* Update it to 580"),
-        (nvidia("RTX 3060", (8, 6), 470), "cu126", "2.13.0+cu126", "Update it to 525 or newer"),
-        (nvidia("RTX 4090", (8, 9), 580), "pypi", "2.13.0+cpu", "has no CUDA, .* Set BLOCKRATE_TORCH=cu130"),
-        (nvidia("RTX 4090", (8, 9), 580), "cu130", "2.13.0+cu130", "CUDA_VISIBLE_DEVICES"),
-        (Gpu("amd", "gfx1100"), "rocm7.2", "2.13.0+rocm7.2", "usermod -aG render,video"),
+        (
+            nvidia("RTX 5090", (12, 0), 570),
+            "cu130",
+            "2.13.0+cu130",
+            "driver 570 is too old .* Update it to 580",
+        ),
+        (
+            nvidia("RTX 3060", (8, 6), 470),
+            "cu126",
+            "2.13.0+cu126",
+            "Update it to 525 or newer",
+        ),
+        (
+            nvidia("RTX 4090", (8, 9), 580),
+            "pypi",
+            "2.13.0+cpu",
+            "has no CUDA, .* Set BLOCKRATE_TORCH=cu130",
+        ),
+        (
+            nvidia("RTX 4090", (8, 9), 580),
+            "cu130",
+            "2.13.0+cu130",
+            "CUDA_VISIBLE_DEVICES",
+        ),
+        (
+            Gpu("amd", "gfx1100"),
+            "rocm7.2",
+            "2.13.0+rocm7.2",
+            "usermod -aG render,video",
+        ),
     ],
 )
-def test_a_card_that_torch_cannot_use_is_a_sentence_with_the_cure(gpu: Gpu, build: str, torch: str, cure: str) -> None:
+def test_a_card_that_torch_cannot_use_is_a_sentence_with_the_cure(
+    gpu: Gpu, build: str, torch: str, cure: str
+) -> None:
     problem = start.card_problem(gpu, build, torch, False)
     assert re.search(cure, problem)
     assert "\n" not in problem
 
 
 def test_a_working_card_or_the_cpu_by_choice_needs_no_warning() -> None:
-    assert start.card_problem(nvidia("RTX 4090", (8, 9), 580), "cu130", "2.13.0+cu130", True) is None
+    assert (
+        start.card_problem(
+            nvidia("RTX 4090", (8, 9), 580), "cu130", "2.13.0+cu130", True
+        )
+        is None
+    )
     assert start.card_problem(Gpu(), "cpu", "2.13.0+cpu", False) is None
-    assert start.card_problem(nvidia("Tesla K80", (3, 7), 470), "cpu", "2.13.0+cpu", False) is None
+    assert (
+        start.card_problem(nvidia("Tesla K80", (3, 7), 470), "cpu", "2.13.0+cpu", False)
+        is None
+    )
 
 
 # -- set-up ------------------------------------------------------------------------------------------------------------
@@ -191,7 +250,9 @@ def installs(house: Path, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return calls
 
 
-def test_an_unchanged_set_up_starts_nothing(house: Path, installs: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_set_up_starts_nothing(
+    house: Path, installs: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
     start.set_up()
     (house / ".venv.lock").unlink()
     for name in ("run", "Popen", "call"):
@@ -201,7 +262,9 @@ def test_an_unchanged_set_up_starts_nothing(house: Path, installs: list[bool], m
     assert not (house / ".venv.lock").exists()
 
 
-def test_changed_versions_are_installed_into_the_same_venv(house: Path, installs: list[bool]) -> None:
+def test_changed_versions_are_installed_into_the_same_venv(
+    house: Path, installs: list[bool]
+) -> None:
     start.set_up()
     (house / "constraints.txt").write_text("torch==2.13.0\nnumpy==2.4.6\n")
     start.set_up()
@@ -239,7 +302,9 @@ def test_an_updated_driver_is_looked_at_again(
     assert installs == [True, True]  # CUDA 12.6 gave way to CUDA 13
 
 
-def test_a_moved_folder_is_set_up_anew(house: Path, installs: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_moved_folder_is_set_up_anew(
+    house: Path, installs: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
     start.set_up()
     monkeypatch.setattr(start, "ROOT", house / "elsewhere")
     (house / "elsewhere").mkdir()
@@ -248,7 +313,9 @@ def test_a_moved_folder_is_set_up_anew(house: Path, installs: list[bool], monkey
     assert installs == [True, True]
 
 
-def test_a_first_set_up_that_was_killed_is_made_anew(house: Path, installs: list[bool]) -> None:
+def test_a_first_set_up_that_was_killed_is_made_anew(
+    house: Path, installs: list[bool]
+) -> None:
     start.set_up()
     (house / ".venv" / "stamp.json").unlink()
     start.set_up()
@@ -262,7 +329,9 @@ def test_a_set_up_from_scratch_that_was_stopped_does_not_pass_for_a_finished_one
 ) -> None:
     start.set_up()
     install = start.install
-    monkeypatch.setattr(start, "install", lambda build, fresh: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        start, "install", lambda build, fresh: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         start.set_up(again=True)
     monkeypatch.setattr(start, "install", install)
@@ -299,19 +368,31 @@ def test_without_pytorchs_index_the_cpu_machine_takes_plain_torch(
     monkeypatch.setattr(start, "pip", pip)
     monkeypatch.setattr(start, "torch_report", lambda: ("2.13.0+cpu", False))
     start.install(start.torch_choice("Linux", "x86_64", Gpu()), fresh=False)
-    assert asked == ["--upgrade", "torch==2.13.0+cpu", "torch==2.13.0", "--no-build-isolation"]
-    assert [line[:11] for line in capsys.readouterr().err.splitlines() if line.startswith("Step")] == [
-        f"Step {step} of 4" for step in (1, 2, 3, 4)
+    assert asked == [
+        "--upgrade",
+        "torch==2.13.0+cpu",
+        "torch==2.13.0",
+        "--no-build-isolation",
     ]
+    assert [
+        line[:11]
+        for line in capsys.readouterr().err.splitlines()
+        if line.startswith("Step")
+    ] == [f"Step {step} of 4" for step in (1, 2, 3, 4)]
 
 
 def test_a_cuda_build_that_cannot_be_had_is_not_replaced_by_another(
     house: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr(start, "pip", lambda *arguments, may_fail=False: asked.append(may_fail) or True)
+    monkeypatch.setattr(
+        start, "pip", lambda *arguments, may_fail=False: asked.append(may_fail) or True
+    )
     monkeypatch.setattr(start, "torch_report", lambda: ("2.13.0+cu126", True))
-    start.install(start.torch_choice("Linux", "x86_64", nvidia("GTX 1080", (6, 1), 580)), fresh=False)
+    start.install(
+        start.torch_choice("Linux", "x86_64", nvidia("GTX 1080", (6, 1), 580)),
+        fresh=False,
+    )
     assert asked == [False, False, False]
 
 
@@ -319,44 +400,87 @@ def test_pips_failure_shows_its_words_and_ends_with_the_cure(
     house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(start, "PYTHON", sys.executable)
-    assert start.pip("--no-index", "--find-links", str(house), "no-such-package-anywhere", may_fail=True) is False
+    assert (
+        start.pip(
+            "--no-index",
+            "--find-links",
+            str(house),
+            "no-such-package-anywhere",
+            may_fail=True,
+        )
+        is False
+    )
     capsys.readouterr()
-    with pytest.raises(SystemExit, match=r"^error: a package could not be installed. pip's own words are above"):
+    with pytest.raises(
+        SystemExit,
+        match=r"^error: a package could not be installed. pip's own words are above",
+    ):
         start.pip("--no-index", "--find-links", str(house), "no-such-package-anywhere")
-    assert "No matching distribution found for no-such-package-anywhere" in capsys.readouterr().err
+    assert (
+        "No matching distribution found for no-such-package-anywhere"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "python", "cure"),
     [
         ("OSError: [Errno 28] No space left on device", (3, 12), "disk is full"),
-        ("NewConnectionError: Failed to establish a new connection", (3, 12), "index cannot be reached"),
-        ("ERROR: No matching distribution found for numpy", (3, 15), "Python 3.11 to 3.14, this is 3.15"),
-        ("HINT: see https://pip.pypa.io/warnings/enable-long-paths", (3, 12), "too long a path .* LongPathsEnabled"),
+        (
+            "NewConnectionError: Failed to establish a new connection",
+            (3, 12),
+            "index cannot be reached",
+        ),
+        (
+            "ERROR: No matching distribution found for numpy",
+            (3, 15),
+            "Python 3.11 to 3.14, this is 3.15",
+        ),
+        (
+            "HINT: see https://pip.pypa.io/warnings/enable-long-paths",
+            (3, 12),
+            "too long a path .* LongPathsEnabled",
+        ),
     ],
 )
-def test_each_way_pip_fails_has_its_cure(words: str, python: tuple[int, int], cure: str) -> None:
+def test_each_way_pip_fails_has_its_cure(
+    words: str, python: tuple[int, int], cure: str
+) -> None:
     assert re.search(cure, start.pip_cure(words, python))
 
 
-def test_a_torch_that_does_not_start_is_told_with_the_cure(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torch_that_does_not_start_is_told_with_the_cure(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (house / "torch.py").write_text("raise OSError('WinError 126: c10.dll')")
     monkeypatch.setattr(start, "PYTHON", sys.executable)
     monkeypatch.setattr(start, "ENVIRONMENT", {**os.environ, "PYTHONPATH": str(house)})
-    with pytest.raises(SystemExit, match=r"(?s)c10\.dll.*error: torch is installed but does not start.*vc_redist"):
+    with pytest.raises(
+        SystemExit,
+        match=r"(?s)c10\.dll.*error: torch is installed but does not start.*vc_redist",
+    ):
         start.torch_report()
 
 
-def test_an_old_python_gets_one_sentence_and_can_read_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_python_gets_one_sentence_and_can_read_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     ast.parse((ROOT / "start.py").read_text(encoding="utf-8"), feature_version=(3, 7))
     monkeypatch.setattr(sys, "version_info", (3, 10, 4, "final", 0))
-    with pytest.raises(SystemExit, match=r"^error: blockrate needs Python 3.11 or newer, this is .* Install one from"):
+    with pytest.raises(
+        SystemExit,
+        match=r"^error: blockrate needs Python 3.11 or newer, this is .* Install one from",
+    ):
         load_start()
 
 
-def test_a_python_without_ensurepip_gets_one_sentence(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_ensurepip_gets_one_sentence(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match=r"no ensurepip, which .venv needs.*apt install python3"):
+    with pytest.raises(
+        SystemExit, match=r"no ensurepip, which .venv needs.*apt install python3"
+    ):
         start.set_up()
 
 
@@ -381,7 +505,9 @@ def no_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "programs"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere browsers are not found by PATH alone")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere browsers are not found by PATH alone"
+)
 def test_the_first_browser_that_starts_is_taken(no_browser: Path) -> None:
     program(no_browser, "chromium", 1)  # as Ubuntu's does without its snap
     chrome = program(no_browser, "google-chrome", 0)
@@ -397,7 +523,11 @@ def test_the_first_browser_that_starts_is_taken(no_browser: Path) -> None:
     ],
 )
 def test_browsers_are_found_where_other_systems_keep_programs(
-    system: str, place: str, no_browser: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    system: str,
+    place: str,
+    no_browser: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -409,7 +539,9 @@ def test_browsers_are_found_where_other_systems_keep_programs(
     assert start.browser() == str(found)
 
 
-def test_the_users_own_browser_is_not_searched_for(no_browser: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_own_browser_is_not_searched_for(
+    no_browser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BLOCKRATE_BROWSER", "/opt/brave")
     assert start.browser() == "/opt/brave"
 
@@ -419,7 +551,9 @@ def test_without_a_browser_debians_is_installed_and_else_playwrights_fetched(
 ) -> None:
     monkeypatch.setattr(start, "fetch_browser", lambda: True)
     assert start.browser() == ""
-    monkeypatch.setattr(start, "install_browser", lambda: bool(program(no_browser, "chromium", 0)))
+    monkeypatch.setattr(
+        start, "install_browser", lambda: bool(program(no_browser, "chromium", 0))
+    )
     assert start.browser() == str(no_browser / "chromium")
 
 
@@ -429,7 +563,10 @@ def test_without_any_browser_the_tests_end_with_one_sentence_and_other_commands_
     monkeypatch.setattr(start, "set_up", lambda again: None)
     monkeypatch.setattr(start, "run", lambda arguments: 0)
     assert start.main(["demo"]) == start.main(["ui"]) == 0
-    with pytest.raises(SystemExit, match=r"^error: the tests of the app need a browser.* Install Chromium, Chrome"):
+    with pytest.raises(
+        SystemExit,
+        match=r"^error: the tests of the app need a browser.* Install Chromium, Chrome",
+    ):
         start.main(["test"])
 
 
@@ -439,7 +576,11 @@ def test_apt_is_asked_only_by_root_or_a_sudo_without_a_password(
 ) -> None:
     fresh = load_start()
     asked: list[tuple[str, ...]] = []
-    monkeypatch.setattr(fresh, "succeeds", lambda *command, seconds: asked.append(command) or len(asked) > 1)
+    monkeypatch.setattr(
+        fresh,
+        "succeeds",
+        lambda *command, seconds: asked.append(command) or len(asked) > 1,
+    )
     assert fresh.install_browser() is False  # no apt-get here
     program(no_browser, "apt-get", 0)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -453,8 +594,14 @@ def test_apt_is_asked_only_by_root_or_a_sudo_without_a_password(
 
 def test_a_command_that_hangs_or_is_missing_did_not_succeed() -> None:
     assert start.succeeds(sys.executable, "-c", "pass", seconds=60) is True
-    assert start.succeeds(sys.executable, "-c", "input(); raise SystemExit(3)", seconds=60) is False
-    assert start.succeeds(sys.executable, "-c", "import time; time.sleep(60)", seconds=0) is False
+    assert (
+        start.succeeds(sys.executable, "-c", "input(); raise SystemExit(3)", seconds=60)
+        is False
+    )
+    assert (
+        start.succeeds(sys.executable, "-c", "import time; time.sleep(60)", seconds=0)
+        is False
+    )
     assert start.succeeds("no-such-program-anywhere", seconds=60) is False
 
 
@@ -465,20 +612,28 @@ def test_a_command_that_hangs_or_is_missing_did_not_succeed() -> None:
     ("command", "module"),
     [
         (["demo", "--fresh"], ["-m", "blockrate", "demo", "--fresh"]),
-        (["train", "x.json", "--set", "seed=1"], ["-m", "blockrate", "train", "x.json", "--set", "seed=1"]),
+        (
+            ["train", "x.json", "--set", "seed=1"],
+            ["-m", "blockrate", "train", "x.json", "--set", "seed=1"],
+        ),
         (["ui"], ["-m", "blockrate", "ui"]),
         (["test", "-x"], ["-m", "pytest", "-x"]),
         (["soak"], ["-m", "pytest", "-m", "soak"]),
     ],
 )
 def test_each_command_runs_its_module_in_the_venv(
-    command: list[str], module: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    command: list[str],
+    module: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(start, "set_up", lambda again: None)
     monkeypatch.setattr(start, "browser", lambda: "/usr/bin/chromium")
     monkeypatch.setattr(start, "ENVIRONMENT", {})
-    monkeypatch.setattr(start, "run", lambda arguments: started.append(list(arguments)) or 7)
+    monkeypatch.setattr(
+        start, "run", lambda arguments: started.append(list(arguments)) or 7
+    )
     started: list[list[str]] = []
     assert start.main(command) == 7
     assert started == [module]
@@ -503,7 +658,9 @@ def test_check_names_what_failed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(start, "set_up", lambda again: None)
-    monkeypatch.setattr(subprocess, "call", lambda command, env: int("format" in command))
+    monkeypatch.setattr(
+        subprocess, "call", lambda command, env: int("format" in command)
+    )
     assert start.main(["check"]) == 1
     assert capsys.readouterr().err.splitlines() == [
         "== ruff check",
@@ -516,9 +673,14 @@ def test_check_names_what_failed(
 
 
 def test_an_unknown_command_is_one_sentence_and_installs_nothing() -> None:
-    done = subprocess.run([sys.executable, ROOT / "start.py", "tran"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, ROOT / "start.py", "tran"], capture_output=True, text=True
+    )
     assert done.returncode == 2
-    assert done.stderr == "error: start.py has no command 'tran'. `python start.py --help` lists them.\n"
+    assert (
+        done.stderr
+        == "error: start.py has no command 'tran'. `python start.py --help` lists them.\n"
+    )
 
 
 # -- the pinned versions -----------------------------------------------------------------------------------------------
@@ -527,14 +689,24 @@ def test_an_unknown_command_is_one_sentence_and_installs_nothing() -> None:
 def pins() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     wanted = [line for line in lines if line and not line.startswith("#")]
-    return {canonicalize_name(name): number for name, number in (line.split("==") for line in wanted)}
+    return {
+        canonicalize_name(name): number
+        for name, number in (line.split("==") for line in wanted)
+    }
 
 
-def test_every_package_that_is_installed_for_us_is_pinned_to_the_version_tested() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+def test_every_package_that_is_installed_for_us_is_pinned_to_the_version_tested() -> (
+    None
+):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
     extras = project["optional-dependencies"]
     # as start.py asks
-    groups = [project["dependencies"], *(extras[name] for name in ("optimizers", "board", "dev"))]
+    groups = [
+        project["dependencies"],
+        *(extras[name] for name in ("optimizers", "board", "dev")),
+    ]
     waiting = [Requirement(line) for group in groups for line in group]
     seen: dict[str, str] = {}
     while waiting:
@@ -551,7 +723,9 @@ def test_every_package_that_is_installed_for_us_is_pinned_to_the_version_tested(
         for line in distribution(name).requires or []:
             inner = Requirement(line)
             extras = ["", *requirement.extras]
-            if not inner.marker or any(inner.marker.evaluate({"extra": extra}) for extra in extras):
+            if not inner.marker or any(
+                inner.marker.evaluate({"extra": extra}) for extra in extras
+            ):
                 inner.marker = None
                 waiting.append(inner)
     installed = {key.partition("[")[0]: number for key, number in seen.items()}

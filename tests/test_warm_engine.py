@@ -20,7 +20,9 @@ Start = Callable[..., tuple[RunFolder, "subprocess.Popen[Any]"]]
 
 
 @pytest.fixture
-def start(tmp_path: Path, warm_engine: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Start:
+def start(
+    tmp_path: Path, warm_engine: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Start:
     """Start a run with these settings in an engine of the warm server; gives it once its engine is at work."""
     monkeypatch.chdir(tmp_path)
     for name, value in warm_engine.items():
@@ -41,7 +43,9 @@ def start(tmp_path: Path, warm_engine: Mapping[str, str], monkeypatch: pytest.Mo
 
 
 def test_it_ends_with_the_engines_exit_code_and_sentence(start: Start) -> None:
-    run, client = start(base_model_name="nowhere/there-is-no-model", concepts=[{"path": "no folder"}])
+    run, client = start(
+        base_model_name="nowhere/there-is-no-model", concepts=[{"path": "no folder"}]
+    )
     assert client.wait() == 2
     assert run_state(run).name == "Failed"
     assert "no folder" in run_state(run).sentence
@@ -58,7 +62,9 @@ def test_a_signal_to_the_client_stops_the_engine(start: Start) -> None:
     assert run_state(run).exit_code == 75
 
 
-def test_a_killed_engine_is_a_killed_client_and_a_killed_client_no_killed_engine(start: Start) -> None:
+def test_a_killed_engine_is_a_killed_client_and_a_killed_client_no_killed_engine(
+    start: Start,
+) -> None:
     run, client = start(base_model_name="tiny-flux1", resolution="128")
     os.kill(read_json(run.who_file)["pid"], signal.SIGKILL)
     assert client.wait() == -signal.SIGKILL

@@ -33,7 +33,10 @@ def warm_server() -> Iterator[str]:
             listener.set_inheritable(True)
             command = [sys.executable, __file__, "serve", str(listener.fileno())]
             server = subprocess.Popen(
-                command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()], start_new_session=True
+                command,
+                stdin=subprocess.PIPE,
+                pass_fds=[listener.fileno()],
+                start_new_session=True,
             )
         try:
             yield f"{sys.executable} -I -S {__file__} run {path}"
@@ -70,11 +73,25 @@ def import_heavy() -> None:
     import peft
     import torch
     from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
-    from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+    from transformers import (
+        CLIPTextModel,
+        CLIPTokenizer,
+        T5EncoderModel,
+        T5TokenizerFast,
+    )
 
     import blockrate.engine.train
 
-    assert all([peft, torch, AutoencoderKL, FluxPipeline, FluxTransformer2DModel, blockrate.engine.train])
+    assert all(
+        [
+            peft,
+            torch,
+            AutoencoderKL,
+            FluxPipeline,
+            FluxTransformer2DModel,
+            blockrate.engine.train,
+        ]
+    )
     assert all([CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast])
     gc.collect()
     gc.freeze()  # the children share these pages
@@ -132,7 +149,11 @@ def run(path: str, folder: str) -> int:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         stream = connection.makefile("rw")
-        request = {"run": folder, "folder": os.getcwd(), "environment": dict(os.environ)}
+        request = {
+            "run": folder,
+            "folder": os.getcwd(),
+            "environment": dict(os.environ),
+        }
         print(json.dumps(request), file=stream, flush=True)
         engine = int(stream.readline() or sys.exit("the warm server is gone"))
         for number in SIGNALS:
@@ -146,6 +167,9 @@ if __name__ == "__main__":
         os._exit(0)
     ended = run(sys.argv[2], sys.argv[3])
     if ended < 0:
-        signal.signal(-ended, signal.SIG_DFL) if -ended not in (signal.SIGKILL, signal.SIGSTOP) else None
+        signal.signal(-ended, signal.SIG_DFL) if -ended not in (
+            signal.SIGKILL,
+            signal.SIGSTOP,
+        ) else None
         os.kill(os.getpid(), -ended)
     sys.exit(ended)

@@ -7,7 +7,11 @@ if TYPE_CHECKING:
     from blockrate.core.blocks import BlockLayout, block_of
     from blockrate.core.errors import ConfigError
     from blockrate.core.multipliers import check_multipliers
-    from blockrate.engine.parameter_groups import block_layout, freeze_blocks, parameter_groups
+    from blockrate.engine.parameter_groups import (
+        block_layout,
+        freeze_blocks,
+        parameter_groups,
+    )
 
 __version__ = "0.1.0"
 __all__ = [

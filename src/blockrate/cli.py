@@ -22,17 +22,40 @@ if TYPE_CHECKING:
     from blockrate.run.folder import RunFolder
 
 TITLE = "Train Flux image models with a learning rate of its own for every transformer block."
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=TITLE)
-ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, or the name of a preset.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set a field of the config.")]
-Unsupported = Annotated[
-    bool, typer.Option("--ignore-unsupported", help="Go on although the config asks for what blockrate cannot do.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help=TITLE,
+)
+ConfigName = Annotated[
+    str,
+    typer.Argument(metavar="CONFIG", help="A config file, or the name of a preset."),
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Set an earlier run in this folder aside and start anew.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Set a field of the config."),
+]
+Unsupported = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-unsupported",
+        help="Go on although the config asks for what blockrate cannot do.",
+    ),
+]
+Fresh = Annotated[
+    bool,
+    typer.Option(
+        "--fresh", help="Set an earlier run in this folder aside and start anew."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 # click's own, which typer has moved and not named
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the config's workspace_dir.")]
+Run = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="A run folder: the config's workspace_dir."),
+]
 
 
 @app.command()
@@ -42,21 +65,31 @@ def train(
     fresh: Fresh = False,
     reset_optimizer: Annotated[
         Literal["new", "all"] | None,
-        typer.Option(help="Begin anew the moments of weights that are new to the run, or all; the weights stay."),
+        typer.Option(
+            help="Begin anew the moments of weights that are new to the run, or all; the weights stay."
+        ),
     ] = None,
-    extend: Annotated[bool, typer.Option("--extend", help="Stretch the rate's schedule to the new epochs.")] = False,
+    extend: Annotated[
+        bool,
+        typer.Option("--extend", help="Stretch the rate's schedule to the new epochs."),
+    ] = False,
     ignore_unsupported: Unsupported = False,
 ) -> None:
     """Train, and print the files it made. The same command again goes on where a run was, or shows it at work."""
     loaded = _load(config, settings, ignore_unsupported)
-    code, outputs = _train(loaded, fresh=fresh, reset_optimizer=reset_optimizer, extend=extend)
+    code, outputs = _train(
+        loaded, fresh=fresh, reset_optimizer=reset_optimizer, extend=extend
+    )
     _print(*outputs)
     raise typer.Exit(code)
 
 
 @app.command()
 def plan(
-    config: ConfigName, settings: Settings = None, ignore_unsupported: Unsupported = False, as_json: AsJson = False
+    config: ConfigName,
+    settings: Settings = None,
+    ignore_unsupported: Unsupported = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print what would train at which rate, and what it costs. Loads no weights."""
     from blockrate.config.plan import make_plan
@@ -71,7 +104,9 @@ def plan(
 
 
 @app.command()
-def inspect(file: Annotated[Path, typer.Argument(help="A LoRA file.")], as_json: AsJson = False) -> None:
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A LoRA file.")], as_json: AsJson = False
+) -> None:
     """Print how much a LoRA file changes each block, and the rates it was trained with if it knows them."""
     from blockrate.run.lora_norms import inspect_lora
 
@@ -90,7 +125,11 @@ def status(folder: Run, as_json: AsJson = False) -> None:
 
     facts = asdict(run_state(_folder(folder, must_exist=True)))
     name = facts.pop("name")
-    _print(json.dumps({"state": name, **facts}) if as_json else f"{name}: {facts['sentence']}")
+    _print(
+        json.dumps({"state": name, **facts})
+        if as_json
+        else f"{name}: {facts['sentence']}"
+    )
 
 
 @app.command()
@@ -112,7 +151,11 @@ def demo(fresh: Fresh = False) -> None:
 
     root = Path(__file__).parents[2]
     if not (root / "examples" / "demo.json").exists():
-        raise FileError("examples/demo.json", "is not part of the package", "Run the demo in a clone of blockrate.")
+        raise FileError(
+            "examples/demo.json",
+            "is not part of the package",
+            "Run the demo in a clone of blockrate.",
+        )
     os.chdir(root)  # the paths of the example are relative to it
     loaded = _load("examples/demo.json")
     run = _folder(Path(loaded.config.workspace_dir))
@@ -127,17 +170,42 @@ def demo(fresh: Fresh = False) -> None:
 
 @app.command()
 def ui(
-    config: Annotated[str, typer.Argument(metavar="[CONFIG]", help="A config file, or the name of a preset.")] = "",
-    host: Annotated[str, typer.Option(help="The address to serve; 0.0.0.0 for all networks.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: the port of last time, else any free one.")] = 0,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser, print the address alone.")] = False,
+    config: Annotated[
+        str,
+        typer.Argument(
+            metavar="[CONFIG]", help="A config file, or the name of a preset."
+        ),
+    ] = "",
+    host: Annotated[
+        str, typer.Option(help="The address to serve; 0.0.0.0 for all networks.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="0: the port of last time, else any free one."
+        ),
+    ] = 0,
+    no_browser: Annotated[
+        bool,
+        typer.Option("--no-browser", help="Open no browser, print the address alone."),
+    ] = False,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A further name of this server, with a port or not.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A further name of this server, with a port or not."
+        ),
     ] = None,
-    native: Annotated[bool, typer.Option("--native", help="Show a window of its own, with pywebview.")] = False,
+    native: Annotated[
+        bool, typer.Option("--native", help="Show a window of its own, with pywebview.")
+    ] = False,
     root: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", exists=True, file_okay=False, help="A folder that the app may show; repeatable."),
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="A folder that the app may show; repeatable.",
+        ),
     ] = None,
 ) -> None:
     """Open the app in a browser. The address it prints lets in whoever has it; Ctrl-C ends it, and training goes on."""
@@ -145,7 +213,15 @@ def ui(
 
     names = allowed_host or ()
     roots = root or ()
-    code = serve(config, host=host, port=port, browser=not no_browser, native=native, names=names, roots=roots)
+    code = serve(
+        config,
+        host=host,
+        port=port,
+        browser=not no_browser,
+        native=native,
+        names=names,
+        roots=roots,
+    )
     raise typer.Exit(code)
 
 
@@ -176,7 +252,9 @@ def _tell_usage(error: Any) -> None:
     typer.echo(f"error: {problem}{end} See `{command} --help`.", err=True)
 
 
-def _train(loaded: "LoadedConfig", *, fresh: bool, **options: Any) -> tuple[int, list[str]]:
+def _train(
+    loaded: "LoadedConfig", *, fresh: bool, **options: Any
+) -> tuple[int, list[str]]:
     """Check everything that needs no model, start the engine, show it to its end; (exit code, outputs)."""
     from blockrate.config.plan import make_plan
     from blockrate.run.events import last_event
@@ -189,7 +267,9 @@ def _train(loaded: "LoadedConfig", *, fresh: bool, **options: Any) -> tuple[int,
     start = fresh or not is_alive(run)
     code = 0
     if not start:
-        say(f"A run is at work in {run.path}: showing it. Nothing new was started; Ctrl-C stops that run.")
+        say(
+            f"A run is at work in {run.path}: showing it. Nothing new was started; Ctrl-C stops that run."
+        )
     else:
         _warn(make_plan(loaded.config).warnings)
     if not start or prepare(loaded.config, run, say, fresh=fresh, **options):
@@ -197,16 +277,23 @@ def _train(loaded: "LoadedConfig", *, fresh: bool, **options: Any) -> tuple[int,
     return code, last_event(run.events_file).get("outputs", [])
 
 
-def _load(name: str, settings: list[str] | None = None, ignore_unsupported: bool = False) -> "LoadedConfig":
+def _load(
+    name: str, settings: list[str] | None = None, ignore_unsupported: bool = False
+) -> "LoadedConfig":
     """The config in a file or a preset; its warnings go to stderr."""
     from blockrate.config.files import load_config
 
-    presets = {path.stem: path for path in sorted(Path(__file__).parent.glob("config/presets/*.json"))}
+    presets = {
+        path.stem: path
+        for path in sorted(Path(__file__).parent.glob("config/presets/*.json"))
+    }
     path = Path(name) if Path(name).exists() else presets.get(name)
     if not path:
         cure = f"The presets are {', '.join(presets)}."
         raise ConfigError(name, "there is no such file and no such preset", cure)
-    loaded = load_config(path, overrides=settings or (), ignore_unsupported=ignore_unsupported)
+    loaded = load_config(
+        path, overrides=settings or (), ignore_unsupported=ignore_unsupported
+    )
     _warn(loaded.warnings)
     return loaded
 
@@ -219,20 +306,42 @@ def _demo_result(run: "RunFolder", loaded: "LoadedConfig") -> Iterator[Any]:
     from blockrate.show import demo_table
 
     events, _ = read_events(run.events_file)
-    outputs = [Path(path) for event in events if event["type"] == "finished" for path in event["outputs"]]
+    outputs = [
+        Path(path)
+        for event in events
+        if event["type"] == "finished"
+        for path in event["outputs"]
+    ]
     rates: dict[str, float] = next(
-        (event["learning_rates"] for event in reversed(events) if event["type"] == "blocks"), {}
+        (
+            event["learning_rates"]
+            for event in reversed(events)
+            if event["type"] == "blocks"
+        ),
+        {},
     )
-    losses = [event["loss"] for event in events if event["type"] == "validated" and event["loss"] is not None]
+    losses = [
+        event["loss"]
+        for event in events
+        if event["type"] == "validated" and event["loss"] is not None
+    ]
     report = inspect_lora(outputs[0])
-    yield demo_table(asdict(make_plan(loaded.config)), rates, {**report.blocks, "other": report.other})
+    yield demo_table(
+        asdict(make_plan(loaded.config)),
+        rates,
+        {**report.blocks, "other": report.other},
+    )
     if losses:
         fall = 100 * (1 - losses[-1] / losses[0])
         yield f"loss on fixed noise and timesteps: {losses[0]:.4f} -> {losses[-1]:.4f} ({fall:.0f} % lower)\n"
     yield from (f"LoRA file   {path.absolute()}" for path in outputs)
     yield f"samples     {run.samples.absolute()} (patterns, no pictures: the toy never learned to decode)"
     yield f"run folder  {run.path.absolute()}\n\nTo try next, in {Path.cwd()}:"
-    program = "blockrate" if shutil.which("blockrate") else os.path.relpath(Path(sys.executable).with_name("blockrate"))
+    program = (
+        "blockrate"
+        if shutil.which("blockrate")
+        else os.path.relpath(Path(sys.executable).with_name("blockrate"))
+    )
     mine = "--set workspace_dir=workspace/mine --set output_model_destination=models/mine.safetensors"
     yield f"  {program} inspect {outputs[0]}"
     yield f"  {program} train examples/demo.json {mine} --set block_learning_rate_multiplier.single_block_37=0"
@@ -243,7 +352,11 @@ def _folder(path: Path, *, must_exist: bool = False) -> "RunFolder":
     from blockrate.run.folder import RunFolder
 
     if must_exist and not path.is_dir():
-        raise ConfigError(str(path), "there is no such run folder", "Give the workspace_dir of a config.")
+        raise ConfigError(
+            str(path),
+            "there is no such run folder",
+            "Give the workspace_dir of a config.",
+        )
     return RunFolder(path)
 
 

@@ -45,53 +45,98 @@ def watch(run: RunFolder, *, start: bool) -> int:
                 view.show(event)
             time.sleep(0 if ended else 0.1)
     state = run_state(run)
-    code = engine.returncode if engine else 1 if state.exit_code is None else state.exit_code
+    code = (
+        engine.returncode
+        if engine
+        else 1
+        if state.exit_code is None
+        else state.exit_code
+    )
     if len(signals) > 1 and code != STOPPED:
         code = LEFT  # on Windows it was killed, and gives another code
     if code and view.last != "failed":
         refused = f"another run is at work in {run.path}: {state.sentence}."
         reason = refused if state.exit_code is None else exit_sentence(code)
         goes_on = f"{reason} The same command goes on where it was."
-        view.say(goes_on if code == STOPPED else f"error: {reason} Details are in {run.log_file}.")
+        view.say(
+            goes_on
+            if code == STOPPED
+            else f"error: {reason} Details are in {run.log_file}."
+        )
     return code if code >= 0 else 128 - code
 
 
 def plan_table(plan: Mapping[str, Any]) -> Iterator[Table | str]:
     """``plan --json`` for the eye: what trains at which rate, then what it costs."""
     columns = ("block", "parameters each", "multiplier", "learning rate", "status")
-    yield _table(columns, ((g["name"], f"{g['parameters']:,}", *_rates(g), g["status"]) for g in plan["groups"]))
+    yield _table(
+        columns,
+        (
+            (g["name"], f"{g['parameters']:,}", *_rates(g), g["status"])
+            for g in plan["groups"]
+        ),
+    )
     trained = sum(group["parameters"] for group in plan["groups"])
     method = f"{plan['training_method']} of {plan['model_type']}"
     rate = f"{plan['base_learning_rate']:.2e}"
     yield f"{method}: {trained:,} parameters train, base rate {rate}"
     yield f"first trained block: {plan['first_trained_block'] or 'none before the other parameters'}"
-    now, ones = (sum(plan[key].values()) / GIB for key in ("memory_bytes", "memory_bytes_all_ones"))
-    parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in plan["memory_bytes"].items())
+    now, ones = (
+        sum(plan[key].values()) / GIB
+        for key in ("memory_bytes", "memory_bytes_all_ones")
+    )
+    parts = ", ".join(
+        f"{name} {size / GIB:.2f}" for name, size in plan["memory_bytes"].items()
+    )
     yield f"memory: {now:.2f} GiB ({parts}); with all multipliers 1.0: {ones:.2f} GiB"
     yield f"a step costs {plan['step_cost']:.2f} of one with all multipliers 1.0"
 
 
 def inspect_table(report: Mapping[str, Any]) -> Iterator[Table | str]:
     """``inspect --json`` for the eye: a bar for the norm of each block's weight change, and its multiplier if known."""
-    norms = {**report["blocks"], **({"other": report["other"]} if report["other"] else {})}
+    norms = {
+        **report["blocks"],
+        **({"other": report["other"]} if report["other"] else {}),
+    }
     longest = max(norms.values(), default=0) or 1
     profile = {
-        name: f"{(report['multipliers'] or {}).get(name, 1):g}" if report["multipliers"] else "" for name in norms
+        name: f"{(report['multipliers'] or {}).get(name, 1):g}"
+        if report["multipliers"]
+        else ""
+        for name in norms
     }
-    rows = [(name, f"{norm:.4g}", profile[name], "█" * round(BAR * norm / longest)) for name, norm in norms.items()]
+    rows = [
+        (name, f"{norm:.4g}", profile[name], "█" * round(BAR * norm / longest))
+        for name, norm in norms.items()
+    ]
     yield f"{report['format']} LoRA, rank {report['rank']}, base model {report['base_model'] or 'not told'}"
-    yield _table(("block", "change", "multiplier" if report["multipliers"] else "", "bar"), rows)
+    yield _table(
+        ("block", "change", "multiplier" if report["multipliers"] else "", "bar"), rows
+    )
 
 
-def demo_table(plan: Mapping[str, Any], rates: Mapping[str, float], changes: Mapping[str, float]) -> Table:
+def demo_table(
+    plan: Mapping[str, Any], rates: Mapping[str, float], changes: Mapping[str, float]
+) -> Table:
     """Per block: the rate asked for, the rate in the optimizer, the norm of the weight change in the file."""
-    names = {group["name"]: group["multiplier"] for group in plan["groups"] if group["status"] != "filtered"}
-    asked = {name: plan["base_learning_rate"] * multiplier for name, multiplier in names.items()}
+    names = {
+        group["name"]: group["multiplier"]
+        for group in plan["groups"]
+        if group["status"] != "filtered"
+    }
+    asked = {
+        name: plan["base_learning_rate"] * multiplier
+        for name, multiplier in names.items()
+    }
     used = {name: f"{rates[name]:.2e}" if name in rates else "-" for name in names}
     wanted = {name: f"{rate:.2e}" if rate else "0" for name, rate in asked.items()}
-    changed = {name: f"{changes[name]:.4f}" if changes.get(name) else "0" for name in names}
+    changed = {
+        name: f"{changes[name]:.4f}" if changes.get(name) else "0" for name in names
+    }
     rows = [(name, wanted[name], used[name], changed[name]) for name in names]
-    return _table(("block", "rate asked", "rate in the optimizer", "weight change"), rows)
+    return _table(
+        ("block", "rate asked", "rate in the optimizer", "weight change"), rows
+    )
 
 
 class View:
@@ -108,8 +153,17 @@ class View:
         self._seconds = 0.0
         # by phase: total, tenth, done, when
         self._said: dict[str, tuple[int, int, int, float]] = {}
-        columns = (TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[text]}"))
-        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal, transient=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(30),
+            TextColumn("{task.fields[text]}"),
+        )
+        self.bar = Progress(
+            *columns,
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
         self._task = self.bar.add_task("starting", total=None, text="")
 
     def say(self, text: str) -> None:
@@ -125,38 +179,66 @@ class View:
                 self._done = event["done"]
                 self._total = event["total"]
                 self._text = ""
-                self._steps = event["total"] if event["name"] == "training" else self._steps
+                self._steps = (
+                    event["total"] if event["name"] == "training" else self._steps
+                )
             case "step":
                 self._step(event)
             case "warned" | "failed":
-                self.say(f"{'error' if self.last == 'failed' else 'warning'}: {event['message']}")
+                self.say(
+                    f"{'error' if self.last == 'failed' else 'warning'}: {event['message']}"
+                )
             case "skipped":
                 files = ", ".join(map(str, event["files"]))
-                self.say(f"warning: step {event['step']} skipped, {event['reason']} (block {event['block']}; {files})")
+                self.say(
+                    f"warning: step {event['step']} skipped, {event['reason']} (block {event['block']}; {files})"
+                )
             case "saved":
                 self.say(f"step {event['step']}: saved {event['path']}")
             case "sampled":
-                self.say(f"step {event['step']}: drew {', '.join(map(str, event['files']))}")
+                self.say(
+                    f"step {event['step']}: drew {', '.join(map(str, event['files']))}"
+                )
             case "validated":
-                self.say(f"step {event['step']}: validation loss {_number(event['loss'], '.4f')}")
+                self.say(
+                    f"step {event['step']}: validation loss {_number(event['loss'], '.4f')}"
+                )
             case "resumed":
-                self.say("; ".join([f"goes on from step {event['from_step']}", *event["changes"]]))
+                self.say(
+                    "; ".join(
+                        [f"goes on from step {event['from_step']}", *event["changes"]]
+                    )
+                )
         self._draw()
 
     def _step(self, event: Mapping[str, Any]) -> None:
         self._phase = "training"
         self._done = event["step"]
         self._total = self._steps
-        self._seconds = 0.9 * (self._seconds or event["seconds"]) + 0.1 * event["seconds"]
-        left = timedelta(seconds=round(max(0, self._total - self._done) * self._seconds))
+        self._seconds = (
+            0.9 * (self._seconds or event["seconds"]) + 0.1 * event["seconds"]
+        )
+        left = timedelta(
+            seconds=round(max(0, self._total - self._done) * self._seconds)
+        )
         loss = _number(event["loss"], ".4f")
         rate = _number(event["learning_rate"], ".2e")
         self._text = f"  loss {loss}  rate {rate}  {1 / max(self._seconds, 1e-9):.2f} steps/s  {left} left"
 
     def _draw(self) -> None:
-        text = f"{self._done}/{self._total or '?'}{self._text}" if self._done or self._total else ""
+        text = (
+            f"{self._done}/{self._total or '?'}{self._text}"
+            if self._done or self._total
+            else ""
+        )
         total = self._total or None
-        self.bar.update(self._task, description=self._phase, text=text, total=total, completed=self._done)
+        self.bar.update(
+            self._task,
+            description=self._phase,
+            text=text,
+            total=total,
+            completed=self._done,
+        )
         tenth = 10 * self._done // self._total if self._total else 0
         now = time.monotonic()
         *said, done, when = self._said.get(self._phase, (-1, -1, -1, now))
@@ -174,9 +256,16 @@ def _signals_handed_on(run: RunFolder, view: View) -> Iterator[list[int]]:
     def on_signal(number: int, _frame: object) -> None:
         signals.append(number)
         stop_engine(run, at_once=len(signals) > 1)
-        view.say("Stopping after this step; once more leaves at once." if len(signals) == 1 else "Leaving.")
+        view.say(
+            "Stopping after this step; once more leaves at once."
+            if len(signals) == 1
+            else "Leaving."
+        )
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield signals
     finally:
@@ -185,7 +274,9 @@ def _signals_handed_on(run: RunFolder, view: View) -> Iterator[list[int]]:
 
 
 def _rates(group: Mapping[str, Any]) -> tuple[str, str]:
-    return f"{group['multiplier']:g}", f"{group['learning_rate']:.2e}" if group["status"] == "trained" else "-"
+    return f"{group['multiplier']:g}", f"{group['learning_rate']:.2e}" if group[
+        "status"
+    ] == "trained" else "-"
 
 
 def _number(value: float | None, form: str) -> str:
@@ -196,8 +287,14 @@ def _table(columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Table:
     """A table in which equal neighbours are one row, ``single_block_20-37``."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="left" if column in TEXTS else "right", no_wrap=True)
-    for (_, *cells), same in groupby(rows, key=lambda row: (row[0].rstrip("0123456789"), *row[1:])):
+        table.add_column(
+            column, justify="left" if column in TEXTS else "right", no_wrap=True
+        )
+    for (_, *cells), same in groupby(
+        rows, key=lambda row: (row[0].rstrip("0123456789"), *row[1:])
+    ):
         first, *others = [row[0] for row in same]
-        table.add_row(f"{first}-{others[-1].rpartition('_')[2]}" if others else first, *cells)
+        table.add_row(
+            f"{first}-{others[-1].rpartition('_')[2]}" if others else first, *cells
+        )
     return table

@@ -8,11 +8,19 @@ from blockrate.config.changes import check_changes
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 
-BEFORE: dict[str, Any] = {"concepts": [{"path": "photos"}], "samples": [{"prompt": "a cat"}], "layer_filter": "attn"}
+BEFORE: dict[str, Any] = {
+    "concepts": [{"path": "photos"}],
+    "samples": [{"prompt": "a cat"}],
+    "layer_filter": "attn",
+}
 
 
-def changes(now: dict[str, Any], before: dict[str, Any] | None = None, reset: Any = None) -> list[str]:
-    old, new = (TrainConfig.model_validate(BEFORE | values) for values in (before or {}, now))
+def changes(
+    now: dict[str, Any], before: dict[str, Any] | None = None, reset: Any = None
+) -> list[str]:
+    old, new = (
+        TrainConfig.model_validate(BEFORE | values) for values in (before or {}, now)
+    )
     return check_changes(old, new, reset=reset)
 
 
@@ -24,7 +32,10 @@ def test_the_same_config_has_no_changes() -> None:
     ("now", "told"),
     [
         ({"learning_rate": 1e-4}, "learning_rate: 0.0003 -> 0.0001"),
-        ({"transformer": {"learning_rate": 1e-4}}, "transformer.learning_rate: None -> 0.0001"),
+        (
+            {"transformer": {"learning_rate": 1e-4}},
+            "transformer.learning_rate: None -> 0.0001",
+        ),
         (
             {"block_learning_rate_multiplier": {"double_block_3": 0.0}},
             "block_learning_rate_multiplier.double_block_3: 1.0 -> 0.0",
@@ -34,7 +45,10 @@ def test_the_same_config_has_no_changes() -> None:
         ({"ema": "CPU"}, "ema: 'OFF' -> 'CPU'"),
         ({"optimizer": {"weight_decay": 0.1}}, "optimizer.weight_decay: None -> 0.1"),
         ({"samples": []}, "samples: changed"),
-        ({"transformer": {"weight_dtype": "FLOAT_8"}}, "transformer.weight_dtype: 'BFLOAT_16' -> 'FLOAT_8'"),
+        (
+            {"transformer": {"weight_dtype": "FLOAT_8"}},
+            "transformer.weight_dtype: 'BFLOAT_16' -> 'FLOAT_8'",
+        ),
     ],
 )
 def test_free_changes_are_told(now: dict[str, Any], told: str) -> None:
@@ -42,23 +56,40 @@ def test_free_changes_are_told(now: dict[str, Any], told: str) -> None:
 
 
 def test_a_multiplier_that_is_no_longer_written_is_one() -> None:
-    before = {"block_learning_rate_multiplier": {"single_block_0": 0.0, "double_block_0": 1.0}}
-    assert changes({}, before) == ["block_learning_rate_multiplier.single_block_0: 0.0 -> 1.0"]
+    before = {
+        "block_learning_rate_multiplier": {"single_block_0": 0.0, "double_block_0": 1.0}
+    }
+    assert changes({}, before) == [
+        "block_learning_rate_multiplier.single_block_0: 0.0 -> 1.0"
+    ]
 
 
 def test_places_are_nobodys_business() -> None:
     assert (
-        changes({"workspace_dir": "elsewhere", "cache_dir": "elsewhere", "concepts": [{"path": "moved/photos"}]}) == []
+        changes(
+            {
+                "workspace_dir": "elsewhere",
+                "cache_dir": "elsewhere",
+                "concepts": [{"path": "moved/photos"}],
+            }
+        )
+        == []
     )
 
 
 @pytest.mark.parametrize(
     ("now", "field"),
     [
-        ({"training_method": "FINE_TUNE", "output_model_format": "DIFFUSERS"}, "training_method"),
+        (
+            {"training_method": "FINE_TUNE", "output_model_format": "DIFFUSERS"},
+            "training_method",
+        ),
         ({"model_type": "FLUX_SCHNELL_1"}, "model_type"),
         ({"base_model_name": "my/flux"}, "base_model_name"),
-        ({"transformer": {"model_name": "other.safetensors"}}, "transformer.model_name"),
+        (
+            {"transformer": {"model_name": "other.safetensors"}},
+            "transformer.model_name",
+        ),
         ({"lora_rank": 8}, "lora_rank"),
         ({"lora_alpha": 8.0}, "lora_alpha"),
         ({"batch_size": 2}, "batch_size"),
@@ -69,8 +100,12 @@ def test_places_are_nobodys_business() -> None:
     ],
 )
 @pytest.mark.parametrize("reset", [None, "new", "all"])
-def test_another_run_is_refused_by_name(now: dict[str, Any], field: str, reset: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"^{field}: the run was trained with .* --fresh") as caught:
+def test_another_run_is_refused_by_name(
+    now: dict[str, Any], field: str, reset: Any
+) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"^{field}: the run was trained with .* --fresh"
+    ) as caught:
         changes(now, reset=reset)
     assert caught.value.where == field
 
@@ -90,7 +125,10 @@ def test_another_run_is_refused_by_name(now: dict[str, Any], field: str, reset: 
             "optimizer.beta1",
         ),
         (
-            {"training_method": "FINE_TUNE", "transformer": {"weight_dtype": "FLOAT_32"}},
+            {
+                "training_method": "FINE_TUNE",
+                "transformer": {"weight_dtype": "FLOAT_32"},
+            },
             {"training_method": "FINE_TUNE"},
             "transformer.weight_dtype",
         ),
@@ -103,7 +141,9 @@ def test_what_only_the_state_is_in_the_way_of_needs_a_word(
     for reset in (None, "new"):
         with pytest.raises(ConfigError, match=rf"^{field}: .*--reset-optimizer all"):
             changes(now, before, reset)
-    assert [change.partition(":")[0] for change in changes(now, before, "all")] == [field]
+    assert [change.partition(":")[0] for change in changes(now, before, "all")] == [
+        field
+    ]
 
 
 def test_the_adapters_type_is_nothing_to_a_fine_tune() -> None:
@@ -113,16 +153,26 @@ def test_the_adapters_type_is_nothing_to_a_fine_tune() -> None:
 
 
 def test_a_default_that_is_written_out_is_no_change_of_the_state() -> None:
-    assert changes({"optimizer": {"beta1": 0.9, "fused": None}}) == ["optimizer.beta1: None -> 0.9"]
+    assert changes({"optimizer": {"beta1": 0.9, "fused": None}}) == [
+        "optimizer.beta1: None -> 0.9"
+    ]
 
 
 @pytest.mark.parametrize("reset", ["new", "all"])
 def test_another_filter_needs_a_word(reset: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^layer_filter: .*attn.*, the config says ff.*--reset-optimizer new"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^layer_filter: .*attn.*, the config says ff.*--reset-optimizer new",
+    ):
         changes({"layer_filter": "ff"})
-    assert changes({"layer_filter": "ff"}, reset=reset) == ["layer_filter: 'attn' -> 'ff'"]
+    assert changes({"layer_filter": "ff"}, reset=reset) == [
+        "layer_filter: 'attn' -> 'ff'"
+    ]
 
 
 def test_the_same_filter_in_other_words_is_the_same() -> None:
     before = {"layer_filter": "", "layer_filter_preset": "attn-only"}
-    assert changes({}, before) == ["layer_filter: '' -> 'attn'", "layer_filter_preset: 'attn-only' -> 'full'"]
+    assert changes({}, before) == [
+        "layer_filter: '' -> 'attn'",
+        "layer_filter_preset: 'attn-only' -> 'full'",
+    ]

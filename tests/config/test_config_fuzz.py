@@ -14,8 +14,12 @@ from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError
 
-DEFAULTS: dict[str, Any] = json.loads(config_json(TrainConfig.model_validate({"concepts": [{}], "samples": [{}]})))
-PRESET = (Path(__file__).parents[2] / "src/blockrate/config/presets/flux_lora.json").read_bytes()
+DEFAULTS: dict[str, Any] = json.loads(
+    config_json(TrainConfig.model_validate({"concepts": [{}], "samples": [{}]}))
+)
+PRESET = (
+    Path(__file__).parents[2] / "src/blockrate/config/presets/flux_lora.json"
+).read_bytes()
 WORDS = [
     "NEVER",
     "EPOCH",
@@ -31,14 +35,44 @@ WORDS = [
     "\0",
     "é",
 ]
-ODD = [float("nan"), float("inf"), -0.0, 1e308, 10**400, 2**63, -1, 0, 1.5, "", True, None, [], {}, [[]], {"": {}}]
+ODD = [
+    float("nan"),
+    float("inf"),
+    -0.0,
+    1e308,
+    10**400,
+    2**63,
+    -1,
+    0,
+    1.5,
+    "",
+    True,
+    None,
+    [],
+    {},
+    [[]],
+    {"": {}},
+]
 
 names = st.sampled_from(
-    [*DEFAULTS, *known_names(), "double_block_0", "single_block_38", "prior", "__version"]
+    [
+        *DEFAULTS,
+        *known_names(),
+        "double_block_0",
+        "single_block_38",
+        "prior",
+        "__version",
+    ]
 ) | st.text(max_size=8)
-leaves = st.sampled_from([*ODD, *WORDS]) | st.integers() | st.floats() | st.text(max_size=12)
+leaves = (
+    st.sampled_from([*ODD, *WORDS]) | st.integers() | st.floats() | st.text(max_size=12)
+)
 values = st.recursive(
-    leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3), max_leaves=8
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3)
+    ),
+    max_leaves=8,
 )
 
 
@@ -49,7 +83,11 @@ def odd_configs(draw: st.DrawFn) -> bytes:
     for _ in range(draw(st.integers(0, 4))):
         place: Any = config
         while isinstance(place, dict | list) and place and draw(st.booleans()):
-            key = draw(st.sampled_from(range(len(place)) if isinstance(place, list) else [*place, None]))
+            key = draw(
+                st.sampled_from(
+                    range(len(place)) if isinstance(place, list) else [*place, None]
+                )
+            )
             inside = place[key] if key is not None else None
             if not isinstance(inside, dict | list):
                 break
@@ -92,7 +130,9 @@ def check(folder: Path, content: bytes) -> None:
 
 
 def fuzzed(examples: int, contents: st.SearchStrategy[bytes]) -> Any:
-    limits = settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    limits = settings(
+        max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck)
+    )
     return lambda test: limits(given(content=contents)(test))
 
 

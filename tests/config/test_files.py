@@ -10,7 +10,12 @@ from blockrate.config.files import load_config, parse_config
 from blockrate.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = sorted([*(ROOT / "examples").glob("*.json"), *(ROOT / "src/blockrate/config/presets").glob("*.json")])
+SHIPPED = sorted(
+    [
+        *(ROOT / "examples").glob("*.json"),
+        *(ROOT / "src/blockrate/config/presets").glob("*.json"),
+    ]
+)
 
 
 def written(folder, content):
@@ -71,7 +76,9 @@ def test_a_missing_file_and_a_folder_are_told(tmp_path):
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path):
-    assert load_config(written(tmp_path, b'\xef\xbb\xbf{"epochs": 3}')).config.epochs == 3
+    assert (
+        load_config(written(tmp_path, b'\xef\xbb\xbf{"epochs": 3}')).config.epochs == 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,7 +91,10 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path):
         ),
         ({"beta1": 0.5}, ["Did you mean optimizer.beta1?"]),
         ({"masked_trainin": True}, ["Did you mean masked_training?"]),
-        ({"concepts": [{"pth": "x"}]}, ["concepts.0.pth:", "Did you mean concepts.N.path?"]),
+        (
+            {"concepts": [{"pth": "x"}]},
+            ["concepts.0.pth:", "Did you mean concepts.N.path?"],
+        ),
         ({"learning_rate": "1e-4"}, ['"1e-4"', "number", "0.0003"]),
         ({"learning_rate": 0}, ["greater than 0"]),
         ({"epochs": True}, ["epochs", "true", "integer"]),
@@ -96,20 +106,53 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path):
         ({"model_type": "FLUX_2"}, ["'FLUX_DEV_1' or 'FLUX_SCHNELL_1'"]),
         ({"model_type": "CHROMA_1"}, ["'FLUX_DEV_1' or 'FLUX_SCHNELL_1'"]),
         ({"model_type": "FLUX_FILL_DEV_1"}, ["'FLUX_DEV_1' or 'FLUX_SCHNELL_1'"]),
-        ({"block_learning_rate_multiplier": {"double_block_3": 1.5}}, ["double_block_3", "1.5", "0.0 (frozen) to 1.0"]),
-        ({"block_learning_rate_multiplier": {"double_block_3": "high"}}, ["double_block_3", '"high"', "0.0 (frozen)"]),
-        ({"block_learning_rate_multiplier": {"double_block_3": float("nan")}}, ["double_block_3", "NaN"]),
-        ({"block_learning_rate_multiplier": {"double_block_3": True}}, ["double_block_3", "true"]),
-        ({"block_learning_rate_multiplier": [1.0]}, ["block_learning_rate_multiplier", "object"]),
+        (
+            {"block_learning_rate_multiplier": {"double_block_3": 1.5}},
+            ["double_block_3", "1.5", "0.0 (frozen) to 1.0"],
+        ),
+        (
+            {"block_learning_rate_multiplier": {"double_block_3": "high"}},
+            ["double_block_3", '"high"', "0.0 (frozen)"],
+        ),
+        (
+            {"block_learning_rate_multiplier": {"double_block_3": float("nan")}},
+            ["double_block_3", "NaN"],
+        ),
+        (
+            {"block_learning_rate_multiplier": {"double_block_3": True}},
+            ["double_block_3", "true"],
+        ),
+        (
+            {"block_learning_rate_multiplier": [1.0]},
+            ["block_learning_rate_multiplier", "object"],
+        ),
         ({"learning_rate": float("inf")}, ["learning_rate", "finite"]),
         ({"train_dtype": "FLOAT_16"}, ["train_dtype", "BFLOAT_16"]),
-        ({"min_noising_strength": 0.5, "max_noising_strength": 0.5}, ["min_noising_strength", "0.5"]),
+        (
+            {"min_noising_strength": 0.5, "max_noising_strength": 0.5},
+            ["min_noising_strength", "0.5"],
+        ),
         ({"mse_strength": 0}, ["mse_strength"]),
-        ({"layer_filter": "ok,attn(", "layer_filter_regex": True}, ["layer_filter: 'attn('", "position 4"]),
-        ({"transformer": {"train": False}}, ["transformer.train", "nothing would train", "Switch it on."]),
+        (
+            {"layer_filter": "ok,attn(", "layer_filter_regex": True},
+            ["layer_filter: 'attn('", "position 4"],
+        ),
+        (
+            {"transformer": {"train": False}},
+            ["transformer.train", "nothing would train", "Switch it on."],
+        ),
         ({"resolution": "big"}, ["resolution", "'big'"]),
         (
-            {"concepts": [{"image": {"enable_resolution_override": True, "resolution_override": "1"}}]},
+            {
+                "concepts": [
+                    {
+                        "image": {
+                            "enable_resolution_override": True,
+                            "resolution_override": "1",
+                        }
+                    }
+                ]
+            },
             ["concepts.0.image"],
         ),
         ({"samples": [{"width": 500}]}, ["samples.0.width", "multiple of 16", "1024"]),
@@ -123,11 +166,18 @@ def test_bad_settings_are_told_with_path_value_rule_and_cure(data, words):
 
 
 def test_everything_wrong_is_told_at_once(tmp_path):
-    text = message(written(tmp_path, '{"epochs": 0, "foo": 1, "masked_training": true, "optimizer": {"beta1": 2}}'))
+    text = message(
+        written(
+            tmp_path,
+            '{"epochs": 0, "foo": 1, "masked_training": true, "optimizer": {"beta1": 2}}',
+        )
+    )
     assert "4 settings are wrong" in text
     for name in ("epochs", "foo", "masked_training", "optimizer.beta1"):
         assert f"  {name}: " in text
-    contradicting = '{"mse_strength": 0, "layer_filter": "(", "layer_filter_regex": true}'
+    contradicting = (
+        '{"mse_strength": 0, "layer_filter": "(", "layer_filter_regex": true}'
+    )
     assert "2 settings are wrong" in message(written(tmp_path, contradicting))
 
 
@@ -149,7 +199,11 @@ def test_set_reaches_every_place(tmp_path):
         ],
     )
     config = loaded.config
-    assert (config.learning_rate, config.base_model_name, config.resolution) == (1e-4, "some/model", "512")
+    assert (config.learning_rate, config.base_model_name, config.resolution) == (
+        1e-4,
+        "some/model",
+        "512",
+    )
     assert [concept.path for concept in config.concepts] == ["2024", "more"]
     assert config.concepts[0].image.enable_random_flip
     assert config.samples[0].prompt == "a, b = c"
@@ -158,7 +212,9 @@ def test_set_reaches_every_place(tmp_path):
 
 
 def test_set_takes_a_whole_list(tmp_path):
-    loaded = load_config(written(tmp_path, "{}"), overrides=['concepts=[{"path": "photos"}]'])
+    loaded = load_config(
+        written(tmp_path, "{}"), overrides=['concepts=[{"path": "photos"}]']
+    )
     assert loaded.config.concepts[0].path == "photos"
 
 
@@ -176,14 +232,21 @@ def test_set_takes_a_whole_list(tmp_path):
     ],
 )
 def test_a_wrong_set_is_told(tmp_path, override, expected):
-    assert expected in message(written(tmp_path, '{"seed": 5, "concepts": []}'), overrides=[override])
+    assert expected in message(
+        written(tmp_path, '{"seed": 5, "concepts": []}'), overrides=[override]
+    )
 
 
 def test_concepts_and_samples_are_read_from_their_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("c.json").write_text('[{"path": "photos", "repeats": 3, "__version": 0}]')
     Path("s.json").write_text('[{"prompt": "a house", "__version": 0}]')
-    data = {"concept_file_name": "c.json", "concepts": None, "samples": [], "sample_definition_file_name": "s.json"}
+    data = {
+        "concept_file_name": "c.json",
+        "concepts": None,
+        "samples": [],
+        "sample_definition_file_name": "s.json",
+    }
     config = parse_config(data).config
     assert (config.concepts[0].path, config.concepts[0].balancing) == ("photos", 3.0)
     assert config.samples[0].prompt == "a house"
@@ -203,36 +266,66 @@ def test_a_wrong_concept_file_is_told(tmp_path, monkeypatch, content):
         parse_config({"concept_file_name": "c.json"})
 
 
-def test_the_home_folder_may_be_written_as_a_tilde_wherever_a_path_stands(tmp_path, monkeypatch):
+def test_the_home_folder_may_be_written_as_a_tilde_wherever_a_path_stands(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    names = ("workspace_dir", "cache_dir", "output_model_destination", "base_model_name", "lora_model_name")
+    names = (
+        "workspace_dir",
+        "cache_dir",
+        "output_model_destination",
+        "base_model_name",
+        "lora_model_name",
+    )
     parts = ("transformer", "text_encoder", "text_encoder_2", "vae")
     concept = {"path": "~/here", "text": {"prompt_path": "~/here"}}
     (tmp_path / "concepts.json").write_text(json.dumps([concept]))
     (tmp_path / "samples.json").write_text('[{"prompt": "~/here"}]')
-    lists = {"concept_file_name": "~/concepts.json", "sample_definition_file_name": "~/samples.json"}
-    data = {**dict.fromkeys(names, "~/here"), **{part: {"model_name": "~/here"} for part in parts}, **lists}
+    lists = {
+        "concept_file_name": "~/concepts.json",
+        "sample_definition_file_name": "~/samples.json",
+    }
+    data = {
+        **dict.fromkeys(names, "~/here"),
+        **{part: {"model_name": "~/here"} for part in parts},
+        **lists,
+    }
     config = parse_config(data).config
-    found = [getattr(config, name) for name in names] + [getattr(config, part).model_name for part in parts]
+    found = [getattr(config, name) for name in names] + [
+        getattr(config, part).model_name for part in parts
+    ]
     found += [config.concepts[0].path, config.concepts[0].text.prompt_path]
     assert set(found) == {os.path.expanduser("~/here")} == {f"{tmp_path}/here"}
-    assert (config.concept_file_name, config.samples[0].prompt) == (f"{tmp_path}/concepts.json", "~/here")
+    assert (config.concept_file_name, config.samples[0].prompt) == (
+        f"{tmp_path}/concepts.json",
+        "~/here",
+    )
 
 
 def test_a_path_with_a_tilde_inside_stays_as_it_is():
-    assert parse_config({"workspace_dir": "runs/~old"}).config.workspace_dir == "runs/~old"
+    assert (
+        parse_config({"workspace_dir": "runs/~old"}).config.workspace_dir == "runs/~old"
+    )
     with pytest.raises(ConfigError, match="workspace_dir"):
         parse_config({"workspace_dir": ""})
 
 
 def test_a_fine_tune_without_a_format_writes_a_diffusers_folder():
-    assert parse_config({"training_method": "FINE_TUNE"}).config.output_model_format == "DIFFUSERS"
+    assert (
+        parse_config({"training_method": "FINE_TUNE"}).config.output_model_format
+        == "DIFFUSERS"
+    )
 
 
 def test_a_fine_tune_without_a_destination_writes_a_folder_that_is_not_named_like_a_file():
-    assert parse_config({"training_method": "FINE_TUNE"}).config.output_model_destination == "models/model"
-    assert parse_config({}).config.output_model_destination == "models/model.safetensors"
+    assert (
+        parse_config({"training_method": "FINE_TUNE"}).config.output_model_destination
+        == "models/model"
+    )
+    assert (
+        parse_config({}).config.output_model_destination == "models/model.safetensors"
+    )
 
 
 @pytest.mark.parametrize("name", ["models/me.safetensors", "models/me.SafeTensors"])
@@ -240,11 +333,16 @@ def test_a_fine_tune_to_a_name_of_a_file_is_refused_with_a_name_of_a_folder(name
     with pytest.raises(ConfigError, match="'models/me'") as caught:
         parse_config({"training_method": "FINE_TUNE", "output_model_destination": name})
     assert "output_model_destination" in str(caught.value)
-    assert parse_config({"output_model_destination": name}).config.output_model_destination == name
+    assert (
+        parse_config({"output_model_destination": name}).config.output_model_destination
+        == name
+    )
 
 
 @pytest.mark.parametrize("ending", [".ckpt", ".pt", ".bin", ".pth", ".PT"])
-def test_a_lora_to_a_name_that_promises_another_form_is_refused_with_the_name_to_use(ending):
+def test_a_lora_to_a_name_that_promises_another_form_is_refused_with_the_name_to_use(
+    ending,
+):
     with pytest.raises(ConfigError) as caught:
         parse_config({"output_model_destination": f"models/v1.5{ending}"})
     assert "output_model_destination" in str(caught.value)
@@ -253,7 +351,9 @@ def test_a_lora_to_a_name_that_promises_another_form_is_refused_with_the_name_to
 
 
 def test_a_lora_that_a_fine_tune_does_not_start_from_is_told():
-    (warning,) = parse_config({"training_method": "FINE_TUNE", "lora_model_name": "old.safetensors"}).warnings
+    (warning,) = parse_config(
+        {"training_method": "FINE_TUNE", "lora_model_name": "old.safetensors"}
+    ).warnings
     assert warning.startswith("lora_model_name has no effect")
     assert parse_config({"lora_model_name": "old.safetensors"}).warnings == []
 
@@ -261,7 +361,9 @@ def test_a_lora_that_a_fine_tune_does_not_start_from_is_told():
 def test_a_filter_that_contradicts_its_preset_is_told_and_wins():
     loaded = parse_config({"layer_filter": "to_q", "layer_filter_preset": "attn-only"})
     assert any("'to_q'" in text and "attn-only" in text for text in loaded.warnings)
-    assert not parse_config({"layer_filter": "attn,ff.net, proj_mlp", "layer_filter_preset": "attn-mlp"}).warnings
+    assert not parse_config(
+        {"layer_filter": "attn,ff.net, proj_mlp", "layer_filter_preset": "attn-mlp"}
+    ).warnings
 
 
 def test_half_a_character_is_no_text(tmp_path):

@@ -21,10 +21,14 @@ ABSENT_FILES = 2
 def saved_config(**changes):
     """A config as OneTrainer saves it after its Flux LoRA preset was chosen."""
     facts = copy.deepcopy(FACTS)
-    data = facts["config"] | {name: facts["part"] | part for name, part in facts["parts"].items()}
+    data = facts["config"] | {
+        name: facts["part"] | part for name, part in facts["parts"].items()
+    }
     data["optimizer"] = facts["optimizer"]
     for name, value in (facts["preset"] | changes).items():
-        data[name] = data[name] | value if isinstance(value, dict) and name in data else value
+        data[name] = (
+            data[name] | value if isinstance(value, dict) and name in data else value
+        )
     return data
 
 
@@ -45,22 +49,34 @@ def test_a_saved_config_loads_and_trains_as_the_preset_does():
     loaded = parse_config(saved_config())
     assert len(loaded.warnings) == ABSENT_FILES
     preset = parse_config(copy.deepcopy(FACTS["preset"])).config
-    own = {"train_device", "concept_file_name", "sample_definition_file_name", "optimizer", "transformer"}
+    own = {
+        "train_device",
+        "concept_file_name",
+        "sample_definition_file_name",
+        "optimizer",
+        "transformer",
+    }
     assert loaded.config.model_dump(exclude=own) == preset.model_dump(exclude=own)
-    assert loaded.config.transformer.model_dump(exclude={"stop_training_after"}) == preset.transformer.model_dump(
+    assert loaded.config.transformer.model_dump(
         exclude={"stop_training_after"}
-    )
+    ) == preset.transformer.model_dump(exclude={"stop_training_after"})
 
 
 def test_a_packed_config_loads_with_its_concepts_and_samples():
-    data = saved_config(concepts=[copy.deepcopy(FACTS["concept"])], samples=[copy.deepcopy(FACTS["sample"])])
+    data = saved_config(
+        concepts=[copy.deepcopy(FACTS["concept"])],
+        samples=[copy.deepcopy(FACTS["sample"])],
+    )
     loaded = parse_config(data)
     assert loaded.warnings == []
     assert loaded.config.concepts[0].seed == -12345
 
 
 def test_every_setting_of_onetrainer_is_known():
-    data = saved_config(concepts=[copy.deepcopy(FACTS["concept"])], samples=[copy.deepcopy(FACTS["sample"])])
+    data = saved_config(
+        concepts=[copy.deepcopy(FACTS["concept"])],
+        samples=[copy.deepcopy(FACTS["sample"])],
+    )
     data.pop("__version")
     take_unsupported(data)
     assert set(data) <= set(TrainConfig.model_fields) | {"prior"}
@@ -69,13 +85,27 @@ def test_every_setting_of_onetrainer_is_known():
 def test_defaults_are_onetrainers_but_for_what_its_flux_presets_set():
     ours = TrainConfig().model_dump()
     theirs = FACTS["config"]
-    different = {name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]}
-    flux = {*FACTS["preset"], "training_method"} - {"batch_size", "backup_after", "output_model_destination"}
-    absent = {"concepts", "samples", "concept_file_name", "sample_definition_file_name", "train_device"}
-    assert different <= flux | absent
-    assert {name for name in ours["transformer"] if ours["transformer"][name] != FACTS["part"][name]} == {
-        "weight_dtype"
+    different = {
+        name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]
     }
+    flux = {*FACTS["preset"], "training_method"} - {
+        "batch_size",
+        "backup_after",
+        "output_model_destination",
+    }
+    absent = {
+        "concepts",
+        "samples",
+        "concept_file_name",
+        "sample_definition_file_name",
+        "train_device",
+    }
+    assert different <= flux | absent
+    assert {
+        name
+        for name in ours["transformer"]
+        if ours["transformer"][name] != FACTS["part"][name]
+    } == {"weight_dtype"}
 
 
 @pytest.mark.parametrize(
@@ -127,20 +157,34 @@ def test_what_would_change_the_result_is_refused_unless_ignored(path, value):
     assert text.startswith(f"{path}: ")
     assert "--ignore-unsupported" in text
     loaded = parse_config(data(), ignore_unsupported=True)
-    assert any(path in warning and "ignored as asked" in warning for warning in loaded.warnings)
+    assert any(
+        path in warning and "ignored as asked" in warning for warning in loaded.warnings
+    )
 
 
 def test_harmless_settings_are_named_in_one_warning():
-    data = saved_config(dataloader_threads=8, async_offloading=False, quantization={"svd_rank": 32, "__version": 0})
+    data = saved_config(
+        dataloader_threads=8,
+        async_offloading=False,
+        quantization={"svd_rank": 32, "__version": 0},
+    )
     data |= {"latent_caching": False, "debug_mode": True}
     data |= {"samples": [{"negative_prompt": "blurred"}]}
     data["transformer"]["offload_fraction"] = 0.5
     warning = parse_config(data).warnings[ABSENT_FILES - 1]
-    for name in ("dataloader_threads", "async_offloading", "quantization", "transformer.offload_fraction"):
+    for name in (
+        "dataloader_threads",
+        "async_offloading",
+        "quantization",
+        "transformer.offload_fraction",
+    ):
         assert name in warning
     for name in ("latent_caching", "debug_mode", "samples.0.negative_prompt"):
         assert name in warning
-    assert len(parse_config(saved_config(dataloader_threads=8)).warnings) == ABSENT_FILES + 1
+    assert (
+        len(parse_config(saved_config(dataloader_threads=8)).warnings)
+        == ABSENT_FILES + 1
+    )
 
 
 def test_adapters_in_bf16_are_taken_and_other_types_refused_with_the_cure():
@@ -151,11 +195,19 @@ def test_adapters_in_bf16_are_taken_and_other_types_refused_with_the_cure():
         "lora_weight_dtype: 'FLOAT_16' would change the result and is not supported. Use FLOAT_32 or BFLOAT_16: "
         "fewer bits would lose what adapters learn. Or train without it: --ignore-unsupported."
     )
-    assert "lora_weight_dtype: \"BF_16\" should be 'FLOAT_32' or 'BFLOAT_16'" in refusal({"lora_weight_dtype": "BF_16"})
+    assert (
+        "lora_weight_dtype: \"BF_16\" should be 'FLOAT_32' or 'BFLOAT_16'"
+        in refusal({"lora_weight_dtype": "BF_16"})
+    )
 
 
 def test_a_token_is_neither_kept_nor_shown():
-    data = saved_config(secrets={"huggingface_token": "hf_very_secret", "cloud": {"api_key": "also_secret"}})
+    data = saved_config(
+        secrets={
+            "huggingface_token": "hf_very_secret",
+            "cloud": {"api_key": "also_secret"},
+        }
+    )
     loaded = parse_config(data)
     assert any("secrets" in warning for warning in loaded.warnings)
     assert "secret" not in str(loaded).replace("secrets", "")
@@ -163,17 +215,23 @@ def test_a_token_is_neither_kept_nor_shown():
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_of_the_catalogue_loads_from_a_saved_config(name):
-    data = saved_config(optimizer={"optimizer": name}, optimizer_defaults={"MUON": FACTS["optimizer"]})
+    data = saved_config(
+        optimizer={"optimizer": name}, optimizer_defaults={"MUON": FACTS["optimizer"]}
+    )
     loaded = parse_config(data)
     assert loaded.config.optimizer.optimizer == name
     assert len(loaded.warnings) == ABSENT_FILES
 
 
 def test_a_parameter_that_the_optimizer_does_not_take_is_told():
-    loaded = parse_config({"optimizer": {"optimizer": "ADAMW", "beta3": 0.5, "beta1": 0.8}})
+    loaded = parse_config(
+        {"optimizer": {"optimizer": "ADAMW", "beta3": 0.5, "beta1": 0.8}}
+    )
     assert any("optimizer.beta3" in warning for warning in loaded.warnings)
     assert loaded.config.optimizer.beta1 == 0.8
-    assert "optimizer.betta1" in refusal({"optimizer": {"optimizer": "ADAMW", "betta1": 0.5}})
+    assert "optimizer.betta1" in refusal(
+        {"optimizer": {"optimizer": "ADAMW", "betta1": 0.5}}
+    )
 
 
 def test_an_unlimited_growth_rate_is_the_default():
@@ -182,7 +240,11 @@ def test_an_unlimited_growth_rate_is_the_default():
 
 
 def test_other_methods_and_models_are_refused_even_when_ignoring():
-    for name, value in (("training_method", "EMBEDDING"), ("model_type", "FLUX_2"), ("model_type", "QWEN")):
+    for name, value in (
+        ("training_method", "EMBEDDING"),
+        ("model_type", "FLUX_2"),
+        ("model_type", "QWEN"),
+    ):
         with pytest.raises(ConfigError, match=name):
             parse_config(saved_config(**{name: value}), ignore_unsupported=True)
 
@@ -225,7 +287,11 @@ def test_version_0_with_flat_names_loads():
     }
     loaded = parse_config(data)
     config = loaded.config
-    assert (config.optimizer.optimizer, config.optimizer.beta1, config.optimizer.weight_decay) == (
+    assert (
+        config.optimizer.optimizer,
+        config.optimizer.beta1,
+        config.optimizer.weight_decay,
+    ) == (
         "ADAMW_8BIT",
         0.8,
         0.02,
@@ -240,10 +306,17 @@ def test_version_0_with_flat_names_loads():
         "guidance_scale": 1.0,
         "gradient_checkpointing": False,
     }
-    assert (config.save_every, config.save_every_unit, config.resolution) == (5, "EPOCH", "512")
+    assert (config.save_every, config.save_every_unit, config.resolution) == (
+        5,
+        "EPOCH",
+        "512",
+    )
     assert (config.timestep_distribution, config.noising_bias) == ("UNIFORM", 0.0)
     assert (config.layer_filter, config.layer_filter_preset) == ("attn", "full")
-    assert (config.concepts[0].balancing, config.concepts[0].type) == (2.0, "VALIDATION")
+    assert (config.concepts[0].balancing, config.concepts[0].type) == (
+        2.0,
+        "VALIDATION",
+    )
     assert config.output_model_format == "DIFFUSERS_LORA"
     assert [warning for warning in loaded.warnings if "SAFETENSORS" in warning]
 
@@ -251,13 +324,20 @@ def test_version_0_with_flat_names_loads():
 def test_a_saved_fine_tune_config_that_names_a_folder_loads():
     form = {"training_method": "FINE_TUNE", "output_model_format": "DIFFUSERS"}
     weights = {"transformer": {"weight_dtype": "BFLOAT_16"}}
-    loaded = parse_config(saved_config(**form, **weights, output_model_destination="models/mine"))
-    assert (loaded.config.training_method, loaded.config.output_model_destination) == ("FINE_TUNE", "models/mine")
+    loaded = parse_config(
+        saved_config(**form, **weights, output_model_destination="models/mine")
+    )
+    assert (loaded.config.training_method, loaded.config.output_model_destination) == (
+        "FINE_TUNE",
+        "models/mine",
+    )
     assert len(loaded.warnings) == ABSENT_FILES
 
 
 def test_version_3_with_a_noising_weight_is_the_sigmoid_that_is_not_here():
-    assert "timestep_distribution: 'SIGMOID'" in refusal({"__version": 3, "noising_weight": 1.0, "noising_bias": 0.6})
+    assert "timestep_distribution: 'SIGMOID'" in refusal(
+        {"__version": 3, "noising_weight": 1.0, "noising_bias": 0.6}
+    )
 
 
 def test_version_5_with_global_settings_loads():
@@ -268,7 +348,12 @@ def test_version_5_with_global_settings_loads():
     data["text_encoder"] = {"train": False, "weight_dtype": "NONE"}
     data["text_encoder_2"] = {"train": False, "weight_dtype": "NFLOAT_4"}
     data["vae"] = {"weight_dtype": "FLOAT_32"}
-    for name in ("layer_filter", "layer_filter_preset", "layer_filter_regex", "async_offloading"):
+    for name in (
+        "layer_filter",
+        "layer_filter_preset",
+        "layer_filter_regex",
+        "async_offloading",
+    ):
         data.pop(name)
     data.update(
         save_after=2, save_after_unit="HOUR", lora_layers="to_q", lora_layer_preset="custom", lora_layers_regex=False,
@@ -278,9 +363,15 @@ def test_version_5_with_global_settings_loads():
     data.pop("save_every"), data.pop("save_every_unit")
     loaded = parse_config(data)
     config = loaded.config
-    assert (config.transformer.learning_rate, config.transformer.weight_dtype) == (2e-4, "BFLOAT_16")
+    assert (config.transformer.learning_rate, config.transformer.weight_dtype) == (
+        2e-4,
+        "BFLOAT_16",
+    )
     assert config.transformer.gradient_checkpointing
-    assert (config.text_encoder.weight_dtype, config.text_encoder_2.weight_dtype) == ("BFLOAT_16", "NFLOAT_4")
+    assert (config.text_encoder.weight_dtype, config.text_encoder_2.weight_dtype) == (
+        "BFLOAT_16",
+        "NFLOAT_4",
+    )
     assert (config.layer_filter, config.layer_filter_preset) == ("to_q", "custom")
     assert (config.save_every, config.save_every_unit) == (2, "HOUR")
     assert any("transformer.offload_fraction" in warning for warning in loaded.warnings)
@@ -299,7 +390,12 @@ def test_in_todays_version_prior_is_another_models_part():
 
 
 def test_without_a_version_old_names_are_read_and_new_ones_stay():
-    assert parse_config({"prior": {"learning_rate": 1e-5}}).config.transformer.learning_rate == 1e-5
+    assert (
+        parse_config(
+            {"prior": {"learning_rate": 1e-5}}
+        ).config.transformer.learning_rate
+        == 1e-5
+    )
     data = {
         "prior": {"learning_rate": 1e-5},
         "transformer": {"learning_rate": 2e-5},
@@ -308,12 +404,25 @@ def test_without_a_version_old_names_are_read_and_new_ones_stay():
     }
     config = parse_config(data).config
     assert (config.transformer.learning_rate, config.layer_filter) == (2e-5, "b")
-    assert parse_config({"noising_weight": 0.5}).config.timestep_distribution == "LOGIT_NORMAL"
+    assert (
+        parse_config({"noising_weight": 0.5}).config.timestep_distribution
+        == "LOGIT_NORMAL"
+    )
 
 
 def test_scalers_over_all_processes_are_those_of_one():
-    assert parse_config({"learning_rate_scaler": "GLOBAL_BOTH"}).config.learning_rate_scaler == "BOTH"
+    assert (
+        parse_config(
+            {"learning_rate_scaler": "GLOBAL_BOTH"}
+        ).config.learning_rate_scaler
+        == "BOTH"
+    )
 
 
 def test_no_limit_for_t5_means_its_longest_caption():
-    assert parse_config({"text_encoder_2_sequence_length": None}).config.text_encoder_2_sequence_length == 512
+    assert (
+        parse_config(
+            {"text_encoder_2_sequence_length": None}
+        ).config.text_encoder_2_sequence_length
+        == 512
+    )

@@ -15,7 +15,11 @@ def test_every_parameter_is_a_setting_and_every_setting_is_taken_by_somebody():
 def test_defaults_are_values_that_could_be_set(name):
     row = OPTIMIZERS[name]
     settings = OptimizerSettings(optimizer=name, **row.parameters)
-    assert row.values(settings) == dict(row.parameters) == row.values(OptimizerSettings(optimizer=name))
+    assert (
+        row.values(settings)
+        == dict(row.parameters)
+        == row.values(OptimizerSettings(optimizer=name))
+    )
 
 
 def test_a_users_value_wins_even_when_it_is_false_or_zero():
@@ -26,8 +30,14 @@ def test_a_users_value_wins_even_when_it_is_false_or_zero():
 
 
 def test_only_prodigy_and_adafactors_own_rate_are_refused():
-    refused = {name for name in OPTIMIZERS if differing_rates_refusal(OptimizerSettings(optimizer=name))}
+    refused = {
+        name
+        for name in OPTIMIZERS
+        if differing_rates_refusal(OptimizerSettings(optimizer=name))
+    }
     assert refused == {"PRODIGY"}
-    own_rate = differing_rates_refusal(OptimizerSettings(optimizer="ADAFACTOR", relative_step=True))
+    own_rate = differing_rates_refusal(
+        OptimizerSettings(optimizer="ADAFACTOR", relative_step=True)
+    )
     assert own_rate is not None
     assert "relative_step" in own_rate

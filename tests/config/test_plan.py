@@ -21,8 +21,14 @@ FLUX1 = BlockLayout(19, 38)
 GIB = 2**30
 
 
-def config(multipliers: dict[str, float] | None = None, **fields: object) -> TrainConfig:
-    fields = {"layer_filter_preset": "blocks", "block_learning_rate_multiplier": multipliers or {}, **fields}
+def config(
+    multipliers: dict[str, float] | None = None, **fields: object
+) -> TrainConfig:
+    fields = {
+        "layer_filter_preset": "blocks",
+        "block_learning_rate_multiplier": multipliers or {},
+        **fields,
+    }
     return parse_config(fields).config
 
 
@@ -31,14 +37,25 @@ def plan(multipliers: dict[str, float] | None = None, **fields: object) -> Plan:
 
 
 def fine_tune(multipliers: dict[str, float] | None = None, **fields: object) -> Plan:
-    return plan(multipliers, **{"training_method": "FINE_TUNE", "output_model_format": "DIFFUSERS", **fields})
+    return plan(
+        multipliers,
+        **{
+            "training_method": "FINE_TUNE",
+            "output_model_format": "DIFFUSERS",
+            **fields,
+        },
+    )
 
 
 def only_these(text: str) -> dict[str, float]:
-    return only(dict.fromkeys((*FLUX1.names, "other"), 1.0), parse_selection(text, FLUX1))
+    return only(
+        dict.fromkeys((*FLUX1.names, "other"), 1.0), parse_selection(text, FLUX1)
+    )
 
 
-def refusal(multipliers: dict[str, float] | None = None, **fields: object) -> ConfigError:
+def refusal(
+    multipliers: dict[str, float] | None = None, **fields: object
+) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
         plan(multipliers, **fields)
     assert caught.value.cure
@@ -61,21 +78,36 @@ def test_without_multipliers_there_is_one_group() -> None:
 
 
 def test_each_block_has_its_rate_and_other_is_the_last() -> None:
-    made = plan({"double_block_0": 0.3, "single_block_37": 0.0}, layer_filter_preset="full")
+    made = plan(
+        {"double_block_0": 0.3, "single_block_37": 0.0}, layer_filter_preset="full"
+    )
     groups = {group.name: group for group in made.groups}
     assert tuple(groups) == (*FLUX1.names, "other")
     assert groups["double_block_0"].learning_rate == pytest.approx(0.3 * 3e-4)
     assert groups["double_block_1"].learning_rate == 3e-4
     assert groups["double_block_0"].blocks == ("double_block_0",)
     frozen = groups["single_block_37"]
-    assert (frozen.status, frozen.parameters, frozen.learning_rate) == ("frozen", 0, 0.0)
+    assert (frozen.status, frozen.parameters, frozen.learning_rate) == (
+        "frozen",
+        0,
+        0.0,
+    )
     assert (groups["other"].status, groups["other"].blocks) == ("trained", ())
 
 
 def test_a_block_that_the_filter_empties_is_filtered_and_told() -> None:
-    made = plan({"single_block_3": 0.5, "single_block_4": 0.0}, layer_filter="ff.net", layer_filter_preset="custom")
+    made = plan(
+        {"single_block_3": 0.5, "single_block_4": 0.0},
+        layer_filter="ff.net",
+        layer_filter_preset="custom",
+    )
     statuses = {group.name: group.status for group in made.groups}
-    assert statuses["single_block_3"] == statuses["single_block_4"] == statuses["other"] == "filtered"
+    assert (
+        statuses["single_block_3"]
+        == statuses["single_block_4"]
+        == statuses["other"]
+        == "filtered"
+    )
     assert statuses["double_block_3"] == "trained"
     assert any("nothing to train in single 3-4" in warning for warning in made.warnings)
     (group,) = plan(layer_filter="ff.net", layer_filter_preset="custom").groups
@@ -88,15 +120,25 @@ def test_parameters_are_those_of_real_adapters_and_weights() -> None:
 
     # rank 16 on attention, as PEFT makes it
     lora = sizes(plan({"other": 0.5}, layer_filter_preset="attn-only"))
-    assert (lora["double_block_0"], lora["single_block_0"], sum(lora.values())) == (786_432, 294_912, 26_148_864)
+    assert (lora["double_block_0"], lora["single_block_0"], sum(lora.values())) == (
+        786_432,
+        294_912,
+        26_148_864,
+    )
     weights = sizes(fine_tune({"other": 0.5}, layer_filter_preset="full"))
-    assert (weights["double_block_0"], weights["single_block_0"]) == (339_831_296, 141_591_808)
+    assert (weights["double_block_0"], weights["single_block_0"]) == (
+        339_831_296,
+        141_591_808,
+    )
     assert sum(weights.values()) == 11_901_408_320
 
 
 def test_the_base_rate_is_the_transformers_own_and_scaled() -> None:
     made = plan(
-        {"double_block_0": 0.5}, transformer={"learning_rate": 1e-4}, batch_size=4, learning_rate_scaler="BATCH"
+        {"double_block_0": 0.5},
+        transformer={"learning_rate": 1e-4},
+        batch_size=4,
+        learning_rate_scaler="BATCH",
     )
     assert made.base_learning_rate == pytest.approx(2e-4)
     assert made.groups[0].learning_rate == pytest.approx(1e-4)
@@ -105,7 +147,10 @@ def test_the_base_rate_is_the_transformers_own_and_scaled() -> None:
 def test_training_starts_at_the_first_trained_block() -> None:
     assert plan().first_trained_block == "double_block_0"
     assert plan(only_these("single 7,12,16,20")).first_trained_block == "single_block_7"
-    assert plan(only_these("other"), layer_filter_preset="full").first_trained_block is None
+    assert (
+        plan(only_these("other"), layer_filter_preset="full").first_trained_block
+        is None
+    )
 
 
 # Costs
@@ -115,8 +160,9 @@ def test_four_single_blocks_cost_a_good_part_less() -> None:
     made = plan(only_these("single 7,12,16,20"))
     assert 0.55 < made.step_cost < 0.75
     assert made.memory_bytes.weights < made.memory_bytes_all_ones.weights
-    assert made.memory_bytes.optimizer / made.memory_bytes_all_ones.optimizer == pytest.approx(
-        4 * 1_032_192 / (19 * 2_457_600 + 38 * 1_032_192)
+    assert (
+        made.memory_bytes.optimizer / made.memory_bytes_all_ones.optimizer
+        == pytest.approx(4 * 1_032_192 / (19 * 2_457_600 + 38 * 1_032_192))
     )
     assert made.memory_bytes.activations < made.memory_bytes_all_ones.activations
 
@@ -131,17 +177,32 @@ def test_full_size_memory_is_about_what_it_is() -> None:
     lora = plan().memory_bytes
     # bf16 weights and fp32 adapters
     assert lora.weights / GIB == pytest.approx(22.17, abs=0.5)
-    assert plan(transformer={"weight_dtype": "FLOAT_8"}).memory_bytes.weights / GIB == pytest.approx(11.1, abs=0.5)
-    assert plan(transformer={"weight_dtype": "NFLOAT_4"}).memory_bytes.weights / GIB == pytest.approx(5.9, abs=0.5)
+    assert plan(
+        transformer={"weight_dtype": "FLOAT_8"}
+    ).memory_bytes.weights / GIB == pytest.approx(11.1, abs=0.5)
+    assert plan(
+        transformer={"weight_dtype": "NFLOAT_4"}
+    ).memory_bytes.weights / GIB == pytest.approx(5.9, abs=0.5)
     assert lora.optimizer == 2 * lora.gradients  # two fp32 moments
     weights = fine_tune(layer_filter_preset="full").memory_bytes
     assert weights.gradients == weights.weights
     assert weights.optimizer / GIB == pytest.approx(88.67, abs=0.1)
-    lion = fine_tune(layer_filter_preset="full", optimizer={"optimizer": "LION"}).memory_bytes
+    lion = fine_tune(
+        layer_filter_preset="full", optimizer={"optimizer": "LION"}
+    ).memory_bytes
     assert lion.optimizer == lion.weights  # its one moment is bf16 as they are
-    assert lora.activations < plan(transformer={"gradient_checkpointing": False}).memory_bytes.activations / 5
-    assert plan(resolution="512,1024").memory_bytes == plan(resolution="1024").memory_bytes
-    assert plan(resolution="512").memory_bytes.activations < plan(resolution="1024").memory_bytes.activations
+    assert (
+        lora.activations
+        < plan(transformer={"gradient_checkpointing": False}).memory_bytes.activations
+        / 5
+    )
+    assert (
+        plan(resolution="512,1024").memory_bytes == plan(resolution="1024").memory_bytes
+    )
+    assert (
+        plan(resolution="512").memory_bytes.activations
+        < plan(resolution="1024").memory_bytes.activations
+    )
 
 
 @settings(max_examples=20, deadline=None)
@@ -149,7 +210,9 @@ def test_full_size_memory_is_about_what_it_is() -> None:
 def test_freezing_never_costs_more(frozen: set[str]) -> None:
     if len(frozen) == 57:
         return
-    made = plan(dict.fromkeys(frozen, 0.0), base_model_name="tiny-flux1", resolution="64")
+    made = plan(
+        dict.fromkeys(frozen, 0.0), base_model_name="tiny-flux1", resolution="64"
+    )
     assert 0.3 < made.step_cost <= 1.0
     assert made.memory_bytes.optimizer <= made.memory_bytes_all_ones.optimizer
     assert made.memory_bytes.activations <= made.memory_bytes_all_ones.activations
@@ -163,7 +226,9 @@ def test_training_other_loses_the_saving_of_frozen_early_blocks_and_is_told() ->
     costly = plan(early, layer_filter_preset="full")
     saving = plan({**early, "other": 0.0}, layer_filter_preset="full")
     assert costly.step_cost > saving.step_cost + 0.1
-    assert any("Training other sends gradients" in warning for warning in costly.warnings)
+    assert any(
+        "Training other sends gradients" in warning for warning in costly.warnings
+    )
     assert not any("Training other" in warning for warning in saving.warnings)
     late = plan(dict.fromkeys(FLUX1.names[-4:], 0.0), layer_filter_preset="full")
     assert not any("Training other" in warning for warning in late.warnings)
@@ -171,15 +236,28 @@ def test_training_other_loses_the_saving_of_frozen_early_blocks_and_is_told() ->
 
 def test_a_block_with_a_rate_that_the_filter_trains_in_part_is_told() -> None:
     (warning,) = plan({"double_block_0": 0.5}, layer_filter_preset="attn-only").warnings
-    assert warning == "The layer filter trains only a part of double 0: rates count for that."
-    (warning,) = plan({"double_block_0": 0.5}, layer_filter="to_q", layer_filter_preset="custom").warnings
+    assert (
+        warning
+        == "The layer filter trains only a part of double 0: rates count for that."
+    )
+    (warning,) = plan(
+        {"double_block_0": 0.5}, layer_filter="to_q", layer_filter_preset="custom"
+    ).warnings
     assert "only a part of double 0" in warning
 
 
-def test_a_rate_that_holds_for_all_that_can_train_in_its_block_is_not_remarked_on() -> None:
+def test_a_rate_that_holds_for_all_that_can_train_in_its_block_is_not_remarked_on() -> (
+    None
+):
     for preset in ("full", "blocks"):
         for made in (plan, fine_tune):
-            assert made({"double_block_0": 0.5, "single_block_3": 0.1}, layer_filter_preset=preset).warnings == ()
+            assert (
+                made(
+                    {"double_block_0": 0.5, "single_block_3": 0.1},
+                    layer_filter_preset=preset,
+                ).warnings
+                == ()
+            )
     assert plan({"double_block_0": 0.0}, layer_filter_preset="attn-only").warnings == ()
     assert plan(layer_filter_preset="attn-only").warnings == ()
     whole = {"layer_filter": "transformer_blocks.0.", "layer_filter_preset": "custom"}
@@ -187,11 +265,25 @@ def test_a_rate_that_holds_for_all_that_can_train_in_its_block_is_not_remarked_o
 
 
 def test_bf16_weights_without_stochastic_rounding_are_told() -> None:
-    assert "stochastic_rounding" in fine_tune(optimizer={"optimizer": "LION"}).warnings[0]
+    assert (
+        "stochastic_rounding" in fine_tune(optimizer={"optimizer": "LION"}).warnings[0]
+    )
     told = "bf16 weights lose small changes: use ADAMW with stochastic_rounding, or lora_weight_dtype FLOAT_32."
-    assert plan(lora_weight_dtype="BFLOAT_16", optimizer={"optimizer": "LION"}).warnings == (told,)
-    assert plan(lora_weight_dtype="BFLOAT_16").warnings == plan(optimizer={"optimizer": "LION"}).warnings == ()
-    for fields in ({}, {"transformer": {"weight_dtype": "FLOAT_32"}, "optimizer": {"optimizer": "LION"}}):
+    assert plan(
+        lora_weight_dtype="BFLOAT_16", optimizer={"optimizer": "LION"}
+    ).warnings == (told,)
+    assert (
+        plan(lora_weight_dtype="BFLOAT_16").warnings
+        == plan(optimizer={"optimizer": "LION"}).warnings
+        == ()
+    )
+    for fields in (
+        {},
+        {
+            "transformer": {"weight_dtype": "FLOAT_32"},
+            "optimizer": {"optimizer": "LION"},
+        },
+    ):
         assert fine_tune(**fields).warnings == ()
 
 
@@ -206,7 +298,9 @@ def test_a_block_of_another_model_is_refused_with_the_range() -> None:
     assert "did you mean double_block_3?" in str(refusal({"doubel_block_3": 0.5}))
 
 
-@pytest.mark.parametrize("name", [name for name, row in OPTIMIZERS.items() if not row.per_block_rates])
+@pytest.mark.parametrize(
+    "name", [name for name, row in OPTIMIZERS.items() if not row.per_block_rates]
+)
 def test_an_optimizer_without_rates_takes_only_zero_and_one(name: str) -> None:
     error = refusal({"double_block_3": 0.5}, optimizer={"optimizer": name})
     assert error.where == "optimizer.optimizer"
@@ -214,19 +308,31 @@ def test_an_optimizer_without_rates_takes_only_zero_and_one(name: str) -> None:
     assert OPTIMIZERS[name].why.rstrip(".") in error.problem
     assert "ADAMW" in error.cure
     assert name not in error.cure
-    assert plan({"double_block_3": 0.0}, optimizer={"optimizer": name}).groups[3].status == "frozen"
+    assert (
+        plan({"double_block_3": 0.0}, optimizer={"optimizer": name}).groups[3].status
+        == "frozen"
+    )
 
 
-def test_an_optimizer_that_ignores_rates_with_some_settings_is_refused_with_those() -> None:
+def test_an_optimizer_that_ignores_rates_with_some_settings_is_refused_with_those() -> (
+    None
+):
     relative = {"optimizer": "ADAFACTOR", "relative_step": True}
-    assert "relative_step" in refusal({"double_block_3": 0.5}, optimizer=relative).problem
+    assert (
+        "relative_step" in refusal({"double_block_3": 0.5}, optimizer=relative).problem
+    )
     assert plan({"double_block_3": 0.5}, optimizer={"optimizer": "ADAFACTOR"}).groups
 
 
 def test_everything_frozen_is_refused() -> None:
-    assert refusal(dict.fromkeys(FLUX1.names, 0.0)).where == "block_learning_rate_multiplier"
+    assert (
+        refusal(dict.fromkeys(FLUX1.names, 0.0)).where
+        == "block_learning_rate_multiplier"
+    )
     singles = dict.fromkeys(FLUX1.names[:19], 0.0)
-    assert "nothing would train" in str(refusal(singles, layer_filter="ff.net", layer_filter_preset="custom"))
+    assert "nothing would train" in str(
+        refusal(singles, layer_filter="ff.net", layer_filter_preset="custom")
+    )
     assert refusal(transformer={"train": False}).where == "transformer.train"
     stopped = {"stop_training_after": 0, "stop_training_after_unit": "STEP"}
     assert refusal(transformer=stopped).where == "transformer.stop_training_after"
@@ -244,11 +350,15 @@ def test_the_kohya_form_takes_blocks_only() -> None:
     assert "time_text_embed.timestep_embedder.linear_1 and 9 others" in error.problem
     assert "DIFFUSERS_LORA" in error.cure
     assert plan(output_model_format="KOHYA_LORA").groups
-    assert plan({"other": 0.0}, output_model_format="KOHYA_LORA", layer_filter_preset="full").groups
+    assert plan(
+        {"other": 0.0}, output_model_format="KOHYA_LORA", layer_filter_preset="full"
+    ).groups
 
 
 def test_form_and_precision_must_fit_the_method() -> None:
-    assert "DIFFUSERS does not go with LORA" in str(refusal(output_model_format="DIFFUSERS"))
+    assert "DIFFUSERS does not go with LORA" in str(
+        refusal(output_model_format="DIFFUSERS")
+    )
     mismatch = refusal(training_method="FINE_TUNE", output_model_format="KOHYA_LORA")
     assert "Set it to DIFFUSERS." in str(mismatch)
     for dtype in ("FLOAT_8", "NFLOAT_4", "FLOAT_16"):
@@ -267,8 +377,15 @@ def test_a_missing_model_is_a_file_error() -> None:
 def test_counts_come_from_the_models_own_config(tmp_path: Path) -> None:
     folder = tmp_path / "transformer"
     folder.mkdir()
-    sizes = {"num_layers": 2, "num_single_layers": 3, "num_attention_heads": 2, "attention_head_dim": 128}
-    (folder / "config.json").write_text(json.dumps({"_class_name": "FluxTransformer2DModel", **sizes}))
+    sizes = {
+        "num_layers": 2,
+        "num_single_layers": 3,
+        "num_attention_heads": 2,
+        "attention_head_dim": 128,
+    }
+    (folder / "config.json").write_text(
+        json.dumps({"_class_name": "FluxTransformer2DModel", **sizes})
+    )
     (folder / "diffusion_pytorch_model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
     made = plan({"double_block_1": 0.5}, base_model_name=str(tmp_path))
     assert [group.name for group in made.groups] == [*BlockLayout(2, 3).names, "other"]
@@ -309,7 +426,9 @@ def test_the_json_is_to_the_letter_of_the_interface() -> None:
 
 def test_the_readme_example_has_a_plan() -> None:
     loaded = load_config(Path(__file__).parents[2] / "examples/block_rates.json")
-    rates = {group.name: group.learning_rate for group in make_plan(loaded.config).groups}
+    rates = {
+        group.name: group.learning_rate for group in make_plan(loaded.config).groups
+    }
     assert rates["double_block_0"] == pytest.approx(0.3 * 3e-4)
     assert rates["single_block_1"] == pytest.approx(0.8 * 3e-4)
     assert rates["single_block_2"] == 3e-4

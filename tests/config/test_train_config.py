@@ -33,7 +33,10 @@ def test_defaults_are_valid_settings():
 
 @settings(max_examples=50)
 @given(
-    st.dictionaries(st.sampled_from([f"double_block_{index}" for index in range(19)]), st.floats(0.0, 1.0)),
+    st.dictionaries(
+        st.sampled_from([f"double_block_{index}" for index in range(19)]),
+        st.floats(0.0, 1.0),
+    ),
     st.floats(1e-9, 1.0),
 )
 def test_values_survive_loading_and_dumping_exactly(multipliers, rate):
@@ -46,7 +49,11 @@ def test_values_survive_loading_and_dumping_exactly(multipliers, rate):
 
 
 def test_a_saved_config_loads_as_the_same_config(tmp_path):
-    config = TrainConfig(concepts=[{"path": "Fotos mit Umlaut ä"}], layer_filter="attn", optimizer={"beta1": 0.5})
+    config = TrainConfig(
+        concepts=[{"path": "Fotos mit Umlaut ä"}],
+        layer_filter="attn",
+        optimizer={"beta1": 0.5},
+    )
     (tmp_path / "config.json").write_text(config_json(config), "utf-8")
     loaded = load_config(tmp_path / "config.json")
     assert loaded.config == config
@@ -60,10 +67,16 @@ def test_the_hash_tells_configs_apart_and_nothing_else():
 
 
 @pytest.mark.parametrize(
-    ("scaler", "factor"), [("NONE", 1.0), ("BATCH", 2.0), ("GRADIENT_ACCUMULATION", 3.0), ("BOTH", 6.0)]
+    ("scaler", "factor"),
+    [("NONE", 1.0), ("BATCH", 2.0), ("GRADIENT_ACCUMULATION", 3.0), ("BOTH", 6.0)],
 )
 def test_the_scaler_multiplies_by_the_square_root(scaler, factor):
-    config = TrainConfig(learning_rate=1e-4, batch_size=4, gradient_accumulation_steps=9, learning_rate_scaler=scaler)
+    config = TrainConfig(
+        learning_rate=1e-4,
+        batch_size=4,
+        gradient_accumulation_steps=9,
+        learning_rate_scaler=scaler,
+    )
     assert math.isclose(config.base_learning_rate(), 1e-4 * factor)
 
 
@@ -73,11 +86,15 @@ def test_the_rate_of_the_transformer_wins_over_the_general_rate():
 
 @pytest.mark.parametrize("preset", [*PRESETS, "custom"])
 def test_an_empty_filter_means_the_preset(preset):
-    assert TrainConfig(layer_filter_preset=preset).layer_filter_in_effect().patterns == PRESETS.get(preset, ())
+    assert TrainConfig(
+        layer_filter_preset=preset
+    ).layer_filter_in_effect().patterns == PRESETS.get(preset, ())
 
 
 def test_a_filter_text_wins_over_the_preset():
-    chosen = TrainConfig(layer_filter="to_q, to_k", layer_filter_preset="blocks").layer_filter_in_effect()
+    chosen = TrainConfig(
+        layer_filter="to_q, to_k", layer_filter_preset="blocks"
+    ).layer_filter_in_effect()
     assert chosen.patterns == ("to_q", "to_k")
 
 

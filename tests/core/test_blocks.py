@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockrate.core.blocks import BlockLayout, block_of, block_path, plain_name, split_block
+from blockrate.core.blocks import (
+    BlockLayout,
+    block_of,
+    block_path,
+    plain_name,
+    split_block,
+)
 
 FOUND = {
     # diffusers, PEFT, ai-toolkit
@@ -95,7 +101,9 @@ def test_what_lies_in_no_block_gives_none(name: str) -> None:
 @given(st.integers(0, 300), st.sampled_from(["double", "single"]))
 def test_a_number_is_never_cut_short(index: int, kind: str) -> None:
     bfl = f"{kind}_blocks"
-    diffusers = "transformer_blocks" if kind == "double" else "single_transformer_blocks"
+    diffusers = (
+        "transformer_blocks" if kind == "double" else "single_transformer_blocks"
+    )
     names = (
         f"{diffusers}.{index}.attn.to_q",
         f"lora_transformer_{diffusers}_{index}_attn_to_q.alpha",
@@ -124,11 +132,19 @@ def test_the_path_of_a_block_leads_back_to_it(block: str) -> None:
 
 
 def test_a_layout_of_blocks_has_room_for_the_last_of_each_kind() -> None:
-    assert BlockLayout.of(["single_block_3", "double_block_0", "double_block_11"]) == BlockLayout(12, 4)
+    assert BlockLayout.of(
+        ["single_block_3", "double_block_0", "double_block_11"]
+    ) == BlockLayout(12, 4)
     assert BlockLayout.of(BlockLayout(19, 38).names) == BlockLayout(19, 38)
     assert BlockLayout.of([]) == BlockLayout(0, 0)
 
 
 def test_names_of_compiled_and_wrapped_modules_are_plain() -> None:
-    assert plain_name("module._orig_mod.transformer_blocks.0._orig_mod.attn.to_q") == "transformer_blocks.0.attn.to_q"
-    assert plain_name("transformer_blocks.0.ff.net.0.proj") == "transformer_blocks.0.ff.net.0.proj"
+    assert (
+        plain_name("module._orig_mod.transformer_blocks.0._orig_mod.attn.to_q")
+        == "transformer_blocks.0.attn.to_q"
+    )
+    assert (
+        plain_name("transformer_blocks.0.ff.net.0.proj")
+        == "transformer_blocks.0.ff.net.0.proj"
+    )

@@ -22,7 +22,9 @@ def test_a_list_gives_one_tuple_each_and_a_fixed_size_one_bucket() -> None:
     assert fixed == (Bucket(832, 1216),)
 
 
-@pytest.mark.parametrize(("side", "step"), [(64, 16), (128, 16), (240, 16), (256, 64), (768, 64), (1024, 64)])
+@pytest.mark.parametrize(
+    ("side", "step"), [(64, 16), (128, 16), (240, 16), (256, 64), (768, 64), (1024, 64)]
+)
 def test_sides_are_multiples_and_areas_nearly_equal(side: int, step: int) -> None:
     (sizes,) = buckets(str(side))
     assert len(sizes) == len(set(sizes)) >= 5
@@ -33,8 +35,18 @@ def test_sides_are_multiples_and_areas_nearly_equal(side: int, step: int) -> Non
 
 
 def test_the_sizes_of_768_are_these() -> None:
-    landscape = [(size.width, size.height) for size in buckets("768")[0] if size.width >= size.height]
-    assert landscape[:5] == [(768, 768), (832, 704), (960, 640), (1024, 576), (1088, 512)]
+    landscape = [
+        (size.width, size.height)
+        for size in buckets("768")[0]
+        if size.width >= size.height
+    ]
+    assert landscape[:5] == [
+        (768, 768),
+        (832, 704),
+        (960, 640),
+        (1024, 576),
+        (1088, 512),
+    ]
     assert landscape[5:] == [(1216, 512), (1344, 448), (1408, 384), (1536, 384)]
 
 
@@ -42,7 +54,22 @@ def test_tokens_are_patches_of_16_pixels() -> None:
     assert Bucket(768, 512).tokens == 48 * 32
 
 
-@pytest.mark.parametrize("text", ["", "x", "512,", "512x", "15", "9000", "-512", "512.5", "830x1216", "8x8", "512;768"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "512,",
+        "512x",
+        "15",
+        "9000",
+        "-512",
+        "512.5",
+        "830x1216",
+        "8x8",
+        "512;768",
+    ],
+)
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"resolution: .*832x1216"):
         buckets(text)
@@ -53,7 +80,10 @@ def test_the_nearest_bucket_has_the_nearest_shape(width: int, height: int) -> No
     (sizes,) = buckets("512")
     found = nearest_bucket(width, height, sizes)
     distance = abs(math.log(found.width / found.height) - math.log(width / height))
-    assert all(distance <= abs(math.log(size.width / size.height) - math.log(width / height)) for size in sizes)
+    assert all(
+        distance <= abs(math.log(size.width / size.height) - math.log(width / height))
+        for size in sizes
+    )
 
 
 def test_of_two_equal_shapes_the_larger_wins() -> None:

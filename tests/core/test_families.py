@@ -55,16 +55,24 @@ def test_the_toy_has_all_blocks_and_little_width() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({**DEV_CONFIG, "_class_name": "Flux2Transformer2DModel"}, "Flux2Transformer2DModel, not a FluxTransformer2D"),
+        (
+            {**DEV_CONFIG, "_class_name": "Flux2Transformer2DModel"},
+            "Flux2Transformer2DModel, not a FluxTransformer2D",
+        ),
         ({}, "model of unknown class"),
-        ({**DEV_CONFIG, "in_channels": 384, "out_channels": 64}, "Fill, Depth and Canny"),
+        (
+            {**DEV_CONFIG, "in_channels": 384, "out_channels": 64},
+            "Fill, Depth and Canny",
+        ),
         ({**DEV_CONFIG, "patch_size": 2}, "input channels"),
         ({**DEV_CONFIG, "num_layers": "19"}, "num_layers is '19'"),
         ({**DEV_CONFIG, "num_layers": True}, "num_layers is True"),
         ({**DEV_CONFIG, "axes_dims_rope": 128}, "axes_dims_rope is 128"),
     ],
 )
-def test_another_architecture_is_a_file_error(config: dict[str, object], message: str) -> None:
+def test_another_architecture_is_a_file_error(
+    config: dict[str, object], message: str
+) -> None:
     with pytest.raises(FileError, match=message) as caught:
         spec_from_config(config, "my/config.json")
     assert caught.value.where == "my/config.json"
@@ -75,6 +83,11 @@ def test_another_architecture_is_a_file_error(config: dict[str, object], message
 def test_the_family_follows_the_type_and_the_name_schnell() -> None:
     assert family_of("FLUX_DEV_1", "black-forest-labs/FLUX.1-dev").name == "flux1-dev"
     assert family_of("FLUX_SCHNELL_1", "/models/my-flux").name == "flux1-schnell"
-    assert family_of("FLUX_DEV_1", "black-forest-labs/FLUX.1-Schnell").name == "flux1-schnell"
-    with pytest.raises(ConfigError, match=r"model_type: 'SDXL'.*FLUX_DEV_1, FLUX_SCHNELL_1"):
+    assert (
+        family_of("FLUX_DEV_1", "black-forest-labs/FLUX.1-Schnell").name
+        == "flux1-schnell"
+    )
+    with pytest.raises(
+        ConfigError, match=r"model_type: 'SDXL'.*FLUX_DEV_1, FLUX_SCHNELL_1"
+    ):
         family_of("SDXL", "x")

@@ -9,7 +9,9 @@ from blockrate.core.families import FAMILIES
 from blockrate.core.layer_filter import PRESETS, LayerFilter, split_patterns
 from blockrate.core.module_table import modules
 
-LINEARS = [module.name for module in modules(FAMILIES["flux1-dev"].spec) if module.linear]
+LINEARS = [
+    module.name for module in modules(FAMILIES["flux1-dev"].spec) if module.linear
+]
 
 
 def chosen(patterns: tuple[str, ...], *, regex: bool = False) -> list[str]:
@@ -19,9 +21,16 @@ def chosen(patterns: tuple[str, ...], *, regex: bool = False) -> list[str]:
 
 @pytest.mark.parametrize(
     ("preset", "double", "single", "other"),
-    [("full", 14, 6, 10), ("blocks", 14, 6, 0), ("attn-only", 8, 3, 0), ("attn-mlp", 10, 4, 0)],
+    [
+        ("full", 14, 6, 10),
+        ("blocks", 14, 6, 0),
+        ("attn-only", 8, 3, 0),
+        ("attn-mlp", 10, 4, 0),
+    ],
 )
-def test_presets_choose_so_many_linears(preset: str, double: int, single: int, other: int) -> None:
+def test_presets_choose_so_many_linears(
+    preset: str, double: int, single: int, other: int
+) -> None:
     assert len(chosen(PRESETS[preset])) == 19 * double + 38 * single + other
 
 
@@ -32,7 +41,9 @@ def test_no_pattern_lets_everything_through() -> None:
 def test_a_substring_is_not_a_regular_expression() -> None:
     assert LayerFilter(("attn.to_q",)).matches("transformer_blocks.0.attn.to_q")
     assert not LayerFilter(("attn.to_q",)).matches("transformer_blocks.0.attnXto_q")
-    assert LayerFilter(("attn.to_q",), regex=True).matches("transformer_blocks.0.attnXto_q")
+    assert LayerFilter(("attn.to_q",), regex=True).matches(
+        "transformer_blocks.0.attnXto_q"
+    )
 
 
 def test_a_regular_expression_is_searched_and_may_be_anchored() -> None:
@@ -42,7 +53,10 @@ def test_a_regular_expression_is_searched_and_may_be_anchored() -> None:
 
 
 def test_a_wrong_regular_expression_is_told_with_its_place() -> None:
-    with pytest.raises(ConfigError, match=r"layer_filter: 'attn\(' is not a valid regular expression.*position 4"):
+    with pytest.raises(
+        ConfigError,
+        match=r"layer_filter: 'attn\(' is not a valid regular expression.*position 4",
+    ):
         LayerFilter(("ok", "attn("), regex=True)
     assert not LayerFilter(("attn(",)).matches("attn")
 
@@ -63,7 +77,9 @@ def test_a_wrong_regular_expression_is_told_with_its_place() -> None:
         (r"a\,b", (r"a\,b",)),
     ],
 )
-def test_patterns_split_at_commas_outside_brackets(text: str, patterns: tuple[str, ...]) -> None:
+def test_patterns_split_at_commas_outside_brackets(
+    text: str, patterns: tuple[str, ...]
+) -> None:
     assert split_patterns(text) == patterns
 
 

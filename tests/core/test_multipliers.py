@@ -43,15 +43,25 @@ def refusal(multipliers: object, layout: BlockLayout = FLUX1) -> ConfigError:
 def test_every_block_and_other_from_zero_to_one_are_fine() -> None:
     check_multipliers({}, FLUX1)
     check_multipliers(dict.fromkeys((*FLUX1.names, OTHER), 0.5), FLUX1)
-    check_multipliers({"double_block_0": 0, "single_block_37": 1, OTHER: Fraction(1, 3)}, FLUX1)
+    check_multipliers(
+        {"double_block_0": 0, "single_block_37": 1, OTHER: Fraction(1, 3)}, FLUX1
+    )
 
 
 def test_a_block_too_many_names_the_range() -> None:
     problem = refusal({"double_block_19": 0.5}).problem
     assert problem == "double_block_19: FLUX.1 has double_block_0 to double_block_18"
-    assert "single_block_0 to single_block_37" in refusal({"single_block_38": 0.5}).problem
-    assert "FLUX.1 has double_block_0 to double_block_18" in refusal({"transformer_blocks.30": 0.5}).problem
-    assert "FLUX.1 has no double blocks" in refusal({"double_block_0": 0.5}, BlockLayout(0, 4)).problem
+    assert (
+        "single_block_0 to single_block_37" in refusal({"single_block_38": 0.5}).problem
+    )
+    assert (
+        "FLUX.1 has double_block_0 to double_block_18"
+        in refusal({"transformer_blocks.30": 0.5}).problem
+    )
+    assert (
+        "FLUX.1 has no double blocks"
+        in refusal({"double_block_0": 0.5}, BlockLayout(0, 4)).problem
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,18 +80,39 @@ def test_a_block_too_many_names_the_range() -> None:
     ],
 )
 def test_a_near_name_is_suggested(name: str, meant: str) -> None:
-    assert refusal({name: 0.5}).problem == f"{name}: no such block (did you mean {meant}?)"
+    assert (
+        refusal({name: 0.5}).problem == f"{name}: no such block (did you mean {meant}?)"
+    )
 
 
 @pytest.mark.parametrize("name", ["", "x", "text_encoder", 3, None])
 def test_a_strange_name_gets_no_suggestion(name: object) -> None:
     error = refusal({name: 0.5})
     assert error.problem == f"{name}: no such block"
-    assert "double_block_0 to double_block_18, single_block_0 to single_block_37 or other" in error.cure
+    assert (
+        "double_block_0 to double_block_18, single_block_0 to single_block_37 or other"
+        in error.cure
+    )
 
 
 @pytest.mark.parametrize(
-    "value", ["0.5", "high", True, False, None, math.nan, math.inf, -math.inf, 1.5, -0.1, 1.0000001, [0.5], 1j, 10**400]
+    "value",
+    [
+        "0.5",
+        "high",
+        True,
+        False,
+        None,
+        math.nan,
+        math.inf,
+        -math.inf,
+        1.5,
+        -0.1,
+        1.0000001,
+        [0.5],
+        1j,
+        10**400,
+    ],
 )
 def test_a_value_that_is_no_multiplier_is_refused(value: object) -> None:
     error = refusal({"double_block_3": value})
@@ -93,7 +124,9 @@ def test_everything_wrong_is_told_at_once_but_not_endlessly() -> None:
     assert "; and 95 more" in refusal({f"x{index}": 1 for index in range(100)}).problem
 
 
-@pytest.mark.parametrize("multipliers", [[("double_block_0", 0.5)], None, "double_block_0", 0.5])
+@pytest.mark.parametrize(
+    "multipliers", [[("double_block_0", 0.5)], None, "double_block_0", 0.5]
+)
 def test_something_else_than_an_object_is_refused(multipliers: object) -> None:
     assert "is not an object of block names and numbers" in refusal(multipliers).problem
 
@@ -127,7 +160,10 @@ LAYOUTS = st.builds(BlockLayout, st.integers(0, 21), st.integers(0, 40))
         ("single", FLUX1.names[19:]),
         ("single even", FLUX1.names[19::2]),
         ("single odd", FLUX1.names[20::2]),
-        ("single 1-3; double 5", ("double_block_5", "single_block_1", "single_block_2", "single_block_3")),
+        (
+            "single 1-3; double 5",
+            ("double_block_5", "single_block_1", "single_block_2", "single_block_3"),
+        ),
         (" Single 7 , 7 , 6 ;", ("single_block_6", "single_block_7")),
         ("double 0 – 2".replace(" – ", "–"), FLUX1.names[:3]),  # noqa: RUF001
         ("double 1 3", ("double_block_1", "double_block_3")),
@@ -144,7 +180,10 @@ def test_a_text_selects(text: str, names: tuple[str, ...]) -> None:
         ("single 99", "single 99 does not exist (0-37)"),
         ("double 0-19", "double 19 does not exist (0-18)"),
         ("double 5-2", "double 5-2 runs backwards"),
-        ("double x", "double 'x' is neither a number, a range like 16-20, even nor odd"),
+        (
+            "double x",
+            "double 'x' is neither a number, a range like 16-20, even nor odd",
+        ),
         ("double -1", "double '-1' is neither"),
         ("tripel 3", "'tripel 3' is neither all, double, single nor other"),
         ("all 3", "'all 3' is neither"),
@@ -161,14 +200,22 @@ def test_a_wrong_text_says_what_is_wrong(text: str | None, problem: str) -> None
 
 
 def test_the_written_text_is_short() -> None:
-    for text in ("all", "double", "single even; other", "double 0-5; single 7,12,16-20", "double; single odd"):
+    for text in (
+        "all",
+        "double",
+        "single even; other",
+        "double 0-5; single 7,12,16-20",
+        "double; single odd",
+    ):
         assert selection_text(parse_selection(text, FLUX1), FLUX1) == text
     assert selection_text((), FLUX1) == ""
 
 
 @settings(deadline=None)
 @given(st.data(), LAYOUTS)
-def test_a_selection_comes_back_from_its_text(data: st.DataObject, layout: BlockLayout) -> None:
+def test_a_selection_comes_back_from_its_text(
+    data: st.DataObject, layout: BlockLayout
+) -> None:
     chosen = data.draw(st.sets(st.sampled_from((*layout.names, OTHER)), min_size=1))
     ordered = tuple(name for name in (*layout.names, OTHER) if name in chosen)
     assert parse_selection(selection_text(chosen, layout), layout) == ordered
@@ -188,8 +235,14 @@ SELECTIONS = st.lists(st.sampled_from(FLUX1.names), min_size=1, unique=True)
 
 def test_decay_keeps_the_last_block_at_one() -> None:
     chosen = parse_selection("single 35-37", FLUX1)
-    assert [layer_wise_decay(ONES, chosen, 0.5)[name] for name in chosen] == [0.25, 0.5, 1.0]
-    assert [layer_wise_decay(ONES, chosen, 0.5, reverse=True)[name] for name in chosen] == [1.0, 0.5, 0.25]
+    assert [layer_wise_decay(ONES, chosen, 0.5)[name] for name in chosen] == [
+        0.25,
+        0.5,
+        1.0,
+    ]
+    assert [
+        layer_wise_decay(ONES, chosen, 0.5, reverse=True)[name] for name in chosen
+    ] == [1.0, 0.5, 0.25]
 
 
 def test_each_bank_decays_on_its_own() -> None:
@@ -198,8 +251,18 @@ def test_each_bank_decays_on_its_own() -> None:
     assert [together[name] for name in chosen] == [0.125, 0.25, 0.5, 1.0]
     apart = layer_wise_decay(ONES, chosen, 0.5, each_bank=True)
     assert [apart[name] for name in chosen] == [0.5, 1.0, 0.5, 1.0]
-    assert [ramp(ONES, chosen, 0, 1, each_bank=True)[name] for name in chosen] == [0, 1, 0, 1]
-    assert [bell(ONES, chosen, 0, 1, each_bank=True)[name] for name in chosen] == [1, 1, 1, 1]
+    assert [ramp(ONES, chosen, 0, 1, each_bank=True)[name] for name in chosen] == [
+        0,
+        1,
+        0,
+        1,
+    ]
+    assert [bell(ONES, chosen, 0, 1, each_bank=True)[name] for name in chosen] == [
+        1,
+        1,
+        1,
+        1,
+    ]
 
 
 def test_a_long_decay_never_freezes_a_block() -> None:
@@ -228,7 +291,10 @@ def test_a_bell_is_highest_in_the_middle_and_symmetric() -> None:
 def test_only_freezes_the_rest_and_wakes_the_chosen() -> None:
     values = {**ONES, "double_block_0": 0.0, "double_block_1": 0.4}
     left = only(values, ("double_block_0", "double_block_1"))
-    assert {name: value for name, value in left.items() if value} == {"double_block_0": 1.0, "double_block_1": 0.4}
+    assert {name: value for name, value in left.items() if value} == {
+        "double_block_0": 1.0,
+        "double_block_1": 0.4,
+    }
     assert left.keys() == values.keys()
 
 
@@ -242,7 +308,13 @@ def test_scaling_stops_at_one_and_leaves_the_frozen_frozen() -> None:
 
 
 @settings(deadline=None)
-@given(SELECTIONS, VALUES, VALUES, st.booleans(), st.dictionaries(st.sampled_from(FLUX1.names), VALUES))
+@given(
+    SELECTIONS,
+    VALUES,
+    VALUES,
+    st.booleans(),
+    st.dictionaries(st.sampled_from(FLUX1.names), VALUES),
+)
 def test_shapes_give_valid_multipliers_and_touch_only_the_chosen(
     chosen: list[str], first: float, second: float, flag: bool, values: dict[str, float]
 ) -> None:
@@ -267,7 +339,9 @@ NON_ZERO = st.floats(1e-100, 1.0)
 
 @settings(deadline=None)
 @given(SELECTIONS, NON_ZERO, NON_ZERO, st.booleans())
-def test_nothing_but_zero_becomes_zero(chosen: list[str], first: float, second: float, flag: bool) -> None:
+def test_nothing_but_zero_becomes_zero(
+    chosen: list[str], first: float, second: float, flag: bool
+) -> None:
     start = dict.fromkeys(FLUX1.names, first)
     assert all(constant(start, chosen, first).values())
     assert all(ramp(start, chosen, first, second, each_bank=flag).values())

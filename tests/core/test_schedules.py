@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from blockrate.core.schedules import rate_factor
 
-SCHEDULERS = ("CONSTANT", "LINEAR", "COSINE", "COSINE_WITH_RESTARTS", "COSINE_WITH_HARD_RESTARTS")
+SCHEDULERS = (
+    "CONSTANT",
+    "LINEAR",
+    "COSINE",
+    "COSINE_WITH_RESTARTS",
+    "COSINE_WITH_HARD_RESTARTS",
+)
 schedules = st.fixed_dictionaries(
     {
         "scheduler": st.sampled_from(SCHEDULERS),
@@ -21,7 +27,10 @@ schedules = st.fixed_dictionaries(
 
 
 def factors(steps: int = 100, **options: object) -> list[float]:
-    return [rate_factor(step, **({"total_steps": steps, "warmup_steps": 0} | options)) for step in range(steps)]
+    return [
+        rate_factor(step, **({"total_steps": steps, "warmup_steps": 0} | options))
+        for step in range(steps)
+    ]
 
 
 @given(schedules, st.integers(0, 500))
@@ -41,8 +50,12 @@ def test_constant_is_exactly_one():
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_warm_up_climbs_in_a_straight_line_to_the_full_rate(scheduler):
     climb = [step / 10 for step in range(1, 11)]
-    assert factors(scheduler=scheduler, warmup_steps=10)[:11] == pytest.approx([*climb, 1.0])
-    assert factors(scheduler=scheduler, warmup_steps=0.1)[:11] == pytest.approx([*climb, 1.0])
+    assert factors(scheduler=scheduler, warmup_steps=10)[:11] == pytest.approx(
+        [*climb, 1.0]
+    )
+    assert factors(scheduler=scheduler, warmup_steps=0.1)[:11] == pytest.approx(
+        [*climb, 1.0]
+    )
     assert factors(scheduler=scheduler)[0] == 1.0
 
 
@@ -56,18 +69,36 @@ def test_linear_and_cosine_fall_to_the_floor_and_stay():
         curve = factors(scheduler=scheduler, min_factor=0.1)
         assert curve == sorted(curve, reverse=True)
         assert curve[50] == pytest.approx(middle)
-        last = {"scheduler": scheduler, "total_steps": 100, "warmup_steps": 0, "min_factor": 0.1}
-        assert rate_factor(100, **last) == rate_factor(1000, **last) == pytest.approx(0.1)
-    assert factors(scheduler="COSINE")[25] == pytest.approx(0.5 + 0.5 * math.cos(math.pi / 4))
+        last = {
+            "scheduler": scheduler,
+            "total_steps": 100,
+            "warmup_steps": 0,
+            "min_factor": 0.1,
+        }
+        assert (
+            rate_factor(100, **last) == rate_factor(1000, **last) == pytest.approx(0.1)
+        )
+    assert factors(scheduler="COSINE")[25] == pytest.approx(
+        0.5 + 0.5 * math.cos(math.pi / 4)
+    )
 
 
 def test_hard_restarts_begin_anew_at_the_full_rate():
     curve = factors(scheduler="COSINE_WITH_HARD_RESTARTS", cycles=4.0)
-    assert [step for step, factor in enumerate(curve) if factor == 1.0] == [0, 25, 50, 75]
-    assert factors(scheduler="COSINE_WITH_HARD_RESTARTS") == pytest.approx(factors(scheduler="COSINE"))
+    assert [step for step, factor in enumerate(curve) if factor == 1.0] == [
+        0,
+        25,
+        50,
+        75,
+    ]
+    assert factors(scheduler="COSINE_WITH_HARD_RESTARTS") == pytest.approx(
+        factors(scheduler="COSINE")
+    )
 
 
 def test_restarts_swing_up_as_slowly_as_they_fell():
     curve = factors(scheduler="COSINE_WITH_RESTARTS", cycles=2.0)
-    assert [curve[step] for step in (0, 25, 50, 75)] == pytest.approx([1.0, 0.0, 1.0, 0.0])
+    assert [curve[step] for step in (0, 25, 50, 75)] == pytest.approx(
+        [1.0, 0.0, 1.0, 0.0]
+    )
     assert curve[10] == pytest.approx(curve[40])

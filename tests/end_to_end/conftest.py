@@ -13,21 +13,30 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("photos")
-    for number, (name, size) in enumerate({"astronaut": (96, 96), "coffee": (128, 96), "cat": (96, 144)}.items()):
+    for number, (name, size) in enumerate(
+        {"astronaut": (96, 96), "coffee": (128, 96), "cat": (96, 144)}.items()
+    ):
         with Image.open(EXAMPLES / "photos" / f"{name}.jpg") as image:
             image.resize(size).save(folder / f"{number}-{name}.png")
-        (folder / f"{number}-{name}.txt").write_text(f"a photo of a {name}", encoding="utf-8")
+        (folder / f"{number}-{name}.txt").write_text(
+            f"a photo of a {name}", encoding="utf-8"
+        )
     return folder
 
 
 @pytest.fixture(scope="session")
 def small_run(
-    tiny_flux: Path, photos: Path, warm_engine: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
+    tiny_flux: Path,
+    photos: Path,
+    warm_engine: Mapping[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Command:
     """``train`` a config on the toy model and the small photographs: (config, folder, more --set) -> Result."""
     cache = tmp_path_factory.mktemp("cache")
 
-    def run(config: Path, folder: Path, *settings: str, options: Sequence[str] = ()) -> Result:
+    def run(
+        config: Path, folder: Path, *settings: str, options: Sequence[str] = ()
+    ) -> Result:
         values = {
             "base_model_name": tiny_flux,
             "concepts.0.path": photos,
@@ -46,8 +55,17 @@ def small_run(
             "tensorboard": "false",
             "telemetry_every": 1,
         }
-        sets = [word for item in values.items() for word in ("--set", "{}={}".format(*item))]
+        sets = [
+            word for item in values.items() for word in ("--set", "{}={}".format(*item))
+        ]
         sets += [word for setting in settings for word in ("--set", setting)]
-        return command("train", str(config), *sets, *options, run=folder / "run", environment=warm_engine)
+        return command(
+            "train",
+            str(config),
+            *sets,
+            *options,
+            run=folder / "run",
+            environment=warm_engine,
+        )
 
     return run

@@ -42,8 +42,12 @@ def cp1252_caption(folder: Path, model: Path) -> list[str]:
 def other_architecture(folder: Path, model: Path) -> list[str]:
     other = folder / "other" / "transformer"
     other.mkdir(parents=True)
-    (other.parent / "model_index.json").write_text('{"_class_name": "StableDiffusion3Pipeline"}', encoding="utf-8")
-    (other / "config.json").write_text('{"_class_name": "SD3Transformer2DModel", "num_layers": 2}', encoding="utf-8")
+    (other.parent / "model_index.json").write_text(
+        '{"_class_name": "StableDiffusion3Pipeline"}', encoding="utf-8"
+    )
+    (other / "config.json").write_text(
+        '{"_class_name": "SD3Transformer2DModel", "num_layers": 2}', encoding="utf-8"
+    )
     return [f"base_model_name={other.parent}"]
 
 
@@ -59,8 +63,12 @@ def scaled_fp8(folder: Path, model: Path) -> list[str]:
 
     file = folder / "scaled.safetensors"
     names = ("double_blocks.0.img_attn.qkv", "single_blocks.0.linear1")
-    tensors = {f"{name}.weight": torch.zeros(4, 4).to(torch.float8_e4m3fn) for name in names}
-    save_file({**tensors, "double_blocks.0.img_attn.qkv.scale_weight": torch.ones(1)}, file)
+    tensors = {
+        f"{name}.weight": torch.zeros(4, 4).to(torch.float8_e4m3fn) for name in names
+    }
+    save_file(
+        {**tensors, "double_blocks.0.img_attn.qkv.scale_weight": torch.ones(1)}, file
+    )
     return [f"transformer.model_name={file}"]
 
 
@@ -69,7 +77,10 @@ def lora_of_higher_rank(folder: Path, model: Path) -> list[str]:
     from safetensors.torch import save_file
 
     name = "transformer.transformer_blocks.0.attn.to_q"
-    tensors = {f"{name}.lora_A.weight": torch.zeros(32, 64), f"{name}.lora_B.weight": torch.zeros(64, 32)}
+    tensors = {
+        f"{name}.lora_A.weight": torch.zeros(32, 64),
+        f"{name}.lora_B.weight": torch.zeros(64, 32),
+    }
     save_file(tensors, folder / "start.safetensors")
     return [f"lora_model_name={folder / 'start.safetensors'}"]
 
@@ -86,7 +97,13 @@ CASES = {
     "a word": (config_with('{"double_block_1": "high"}'), 2, "high"),
     "everything frozen": (
         config_with(
-            json.dumps({f"{kind}_block_{i}": 0.0 for kind, n in (("double", 19), ("single", 38)) for i in range(n)})
+            json.dumps(
+                {
+                    f"{kind}_block_{i}": 0.0
+                    for kind, n in (("double", 19), ("single", 38))
+                    for i in range(n)
+                }
+            )
         ),
         2,
         "",
@@ -98,7 +115,11 @@ CASES = {
     "missing folder": (lambda f, m: [f"concepts.0.path={f / 'nowhere'}"], 2, "nowhere"),
     "bad images": (bad_images, 65, "zero.png"),
     "caption in cp1252": (cp1252_caption, 65, "a.txt"),
-    "missing model": (lambda f, m: [f"base_model_name={f / 'no-model'}"], 65, "no-model"),
+    "missing model": (
+        lambda f, m: [f"base_model_name={f / 'no-model'}"],
+        65,
+        "no-model",
+    ),
     "other architecture": (other_architecture, 65, "SD3Transformer2DModel"),
     "pickle": (pickle_file, 65, "flux.ckpt"),
     "scaled fp8": (scaled_fp8, 65, "scaled.safetensors"),
@@ -108,20 +129,30 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_mistake_is_one_message_with_its_exit_code(case: str, small_run: Command, tmp_path: Path, tiny_flux: Path):
+def test_mistake_is_one_message_with_its_exit_code(
+    case: str, small_run: Command, tmp_path: Path, tiny_flux: Path
+):
     settings, code, word = CASES[case]
-    done = small_run(EXAMPLES / "block_rates.json", tmp_path, *settings(tmp_path, tiny_flux))
+    done = small_run(
+        EXAMPLES / "block_rates.json", tmp_path, *settings(tmp_path, tiny_flux)
+    )
     errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert (done.code, len(errors)) == (code, 1), done.err
     assert word in done.err
     assert "Traceback" not in done.err + done.out
     assert not (tmp_path / "result.safetensors").exists()
     if done.run.exists():  # no model was loaded: not even an encoder
-        assert not [event for event in done.events("phase") if event["name"] != "loading"]
+        assert not [
+            event for event in done.events("phase") if event["name"] != "loading"
+        ]
         assert not done.events("started")
 
 
-def test_all_bad_images_are_named_at_once(small_run: Command, tmp_path: Path, tiny_flux: Path):
-    done = small_run(EXAMPLES / "block_rates.json", tmp_path, *bad_images(tmp_path, tiny_flux))
+def test_all_bad_images_are_named_at_once(
+    small_run: Command, tmp_path: Path, tiny_flux: Path
+):
+    done = small_run(
+        EXAMPLES / "block_rates.json", tmp_path, *bad_images(tmp_path, tiny_flux)
+    )
     assert all(name in done.err for name in ("zero.png", "text.jpg", "cut.png"))
     assert "good.png" not in done.err

@@ -33,13 +33,18 @@ def test_lora_run_trains_with_the_rates_of_the_config(lora: Result):
     started = lora.events("started")[0]
     rates = {group["name"]: group["learning_rate"] for group in started["groups"]}
     assert len(rates) == 57
-    assert all(rates[name] == pytest.approx(3e-4 * RATES.get(name, 1.0), rel=1e-9) for name in rates)
+    assert all(
+        rates[name] == pytest.approx(3e-4 * RATES.get(name, 1.0), rel=1e-9)
+        for name in rates
+    )
     measured = lora.events("blocks")[-1]
     assert measured["learning_rates"] == pytest.approx(rates)
     assert all(ratio > 0 for ratio in measured["update_ratios"].values())
 
 
-def test_lora_file_carries_its_profile_and_loads_in_diffusers(lora: Result, tiny_flux: Path):
+def test_lora_file_carries_its_profile_and_loads_in_diffusers(
+    lora: Result, tiny_flux: Path
+):
     from diffusers import FluxPipeline
 
     file = lora.run.parent / "result.safetensors"
@@ -53,10 +58,20 @@ def test_lora_file_carries_its_profile_and_loads_in_diffusers(lora: Result, tiny
 def test_float_8_lora_run_computes_with_rounded_weights_and_trains_fp32_adapters(
     small_run: Command, lora: Result, tmp_path: Path
 ):
-    done = small_run(EXAMPLES / "block_rates.json", tmp_path, "transformer.weight_dtype=FLOAT_8", "epochs=1")
+    done = small_run(
+        EXAMPLES / "block_rates.json",
+        tmp_path,
+        "transformer.weight_dtype=FLOAT_8",
+        "epochs=1",
+    )
     assert done.code == 0, done.err
-    assert all(tensor.dtype == torch.float32 for tensor in load_file(tmp_path / "result.safetensors").values())
-    assert all(ratio > 0 for ratio in done.events("blocks")[-1]["update_ratios"].values())
+    assert all(
+        tensor.dtype == torch.float32
+        for tensor in load_file(tmp_path / "result.safetensors").values()
+    )
+    assert all(
+        ratio > 0 for ratio in done.events("blocks")[-1]["update_ratios"].values()
+    )
     rounded, exact = (run.events("step")[0]["loss"] for run in (done, lora))
     assert rounded != exact
     assert rounded == pytest.approx(exact, rel=0.1)
@@ -65,7 +80,10 @@ def test_float_8_lora_run_computes_with_rounded_weights_and_trains_fp32_adapters
 def test_fine_tune_changes_what_trains_and_not_one_byte_of_what_is_frozen(
     small_run: Command, tmp_path: Path, tiny_flux: Path
 ):
-    rates = {f"double_block_{index}": 0.0 for index in range(19)} | {"single_block_3": 0.0, "other": 0.0}
+    rates = {f"double_block_{index}": 0.0 for index in range(19)} | {
+        "single_block_3": 0.0,
+        "other": 0.0,
+    }
     done = small_run(
         EXAMPLES / "fine_tune.json",
         tmp_path,
@@ -75,14 +93,19 @@ def test_fine_tune_changes_what_trains_and_not_one_byte_of_what_is_frozen(
         f"block_learning_rate_multiplier={json.dumps(rates)}",
     )
     assert done.code == 0, done.err
-    before = load_file(tiny_flux / "transformer" / "diffusion_pytorch_model.safetensors")
+    before = load_file(
+        tiny_flux / "transformer" / "diffusion_pytorch_model.safetensors"
+    )
     after = load_file(tmp_path / "tuned" / "diffusion_pytorch_model.safetensors")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     expected = {
         name
         for name in before
-        if name.startswith("single_transformer_blocks.") and not name.startswith("single_transformer_blocks.3.")
+        if name.startswith("single_transformer_blocks.")
+        and not name.startswith("single_transformer_blocks.3.")
     }
     # A query and key norm of toy width may stand still; nothing outside the trained blocks may move.
     assert changed <= expected
-    assert {name.split(".")[1] for name in changed} == {str(index) for index in range(38) if index != 3}
+    assert {name.split(".")[1] for name in changed} == {
+        str(index) for index in range(38) if index != 3
+    }

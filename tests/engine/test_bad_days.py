@@ -34,7 +34,11 @@ def everything_saved(run: RunFolder) -> Iterator[torch.Tensor]:
 
 def in_loss(monkeypatch: pytest.MonkeyPatch, when: Callable[[], bool]) -> None:
     real = steps.flow_loss
-    monkeypatch.setattr(steps, "flow_loss", lambda *given: real(*given) * (float("nan") if when() else 1.0))
+    monkeypatch.setattr(
+        steps,
+        "flow_loss",
+        lambda *given: real(*given) * (float("nan") if when() else 1.0),
+    )
 
 
 def in_one_gradient(monkeypatch: pytest.MonkeyPatch, when: Callable[[], bool]) -> None:
@@ -43,7 +47,11 @@ def in_one_gradient(monkeypatch: pytest.MonkeyPatch, when: Callable[[], bool]) -
     def gradients(trainee: Trainee, *given: Any) -> torch.Tensor:
         loss = real(trainee, *given)
         if when():
-            parameter = next(p for name, p in trainee.trained.items() if trainee.blocks[name] == "single_block_1")
+            parameter = next(
+                p
+                for name, p in trainee.trained.items()
+                if trainee.blocks[name] == "single_block_1"
+            )
             assert parameter.grad is not None
             parameter.grad[0, 0] = float("inf")
         return loss
@@ -71,23 +79,46 @@ def every(pattern: str) -> Callable[[], bool]:
 
 @pytest.mark.parametrize("where", [in_loss, in_one_gradient, in_one_latent])
 def test_bad_steps_are_skipped_named_and_never_saved(
-    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Callable[..., None]
+    small: Small,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: Callable[..., None],
 ) -> None:
     pattern = "xxxx.xxxx.xxxx.xxxx.xxxx.xxxx.xxxx.xxxx.."
     where(monkeypatch, every(pattern))
-    settings = {"epochs": 14, "gradient_accumulation_steps": 1, "ema": "CPU", "ema_update_step_interval": 1}
+    settings = {
+        "epochs": 14,
+        "gradient_accumulation_steps": 1,
+        "ema": "CPU",
+        "ema_update_step_interval": 1,
+    }
     run = small.live(small.config(tmp_path, **settings))
     skipped = events(run, "skipped")
-    assert [event["step"] for event in skipped] == [place for place, letter in enumerate(pattern, 1) if letter == "x"]
+    assert [event["step"] for event in skipped] == [
+        place for place, letter in enumerate(pattern, 1) if letter == "x"
+    ]
     assert len(skipped) == 32
     for event in skipped:
-        assert all(Path(file).parent == small.folder / "photos" for file in event["files"])
+        assert all(
+            Path(file).parent == small.folder / "photos" for file in event["files"]
+        )
         assert event["files"]
-        assert event["block"] == ("single_block_1" if where is in_one_gradient else "double_block_0")
-    files = [load_file(path / "weights.safetensors") for path in checkpoints(run.checkpoints)]
-    same = [all(torch.equal(one[name], two[name]) for name in one) for one, two in pairwise(files)]
+        assert event["block"] == (
+            "single_block_1" if where is in_one_gradient else "double_block_0"
+        )
+    files = [
+        load_file(path / "weights.safetensors") for path in checkpoints(run.checkpoints)
+    ]
+    same = [
+        all(torch.equal(one[name], two[name]) for name in one)
+        for one, two in pairwise(files)
+    ]
     assert same == [letter == "x" for letter in f"{pattern}."[1:]]
-    assert all(tensor.isfinite().all() for tensor in everything_saved(run) if tensor.is_floating_point())
+    assert all(
+        tensor.isfinite().all()
+        for tensor in everything_saved(run)
+        if tensor.is_floating_point()
+    )
 
 
 def test_five_bad_steps_in_a_row_end_the_run_with_the_last_good_save(
@@ -96,14 +127,21 @@ def test_five_bad_steps_in_a_row_end_the_run_with_the_last_good_save(
     in_loss(monkeypatch, every("..xxxxx"))
     config = small.config(tmp_path, gradient_accumulation_steps=1)
     with pytest.raises(
-        NotANumberError, match=r"5 steps in a row were not a number, the last on .*photos.*Lower"
+        NotANumberError,
+        match=r"5 steps in a row were not a number, the last on .*photos.*Lower",
     ) as told:
         small.live(config)
     assert told.value.exit_code == 76
     run = RunFolder(tmp_path)
-    assert [event["type"] for event in events(run, "step", "skipped")] == ["step"] * 2 + ["skipped"] * 5
+    assert [event["type"] for event in events(run, "step", "skipped")] == [
+        "step"
+    ] * 2 + ["skipped"] * 5
     assert not (tmp_path / "result.safetensors").exists()
-    assert all(tensor.isfinite().all() for tensor in everything_saved(run) if tensor.is_floating_point())
+    assert all(
+        tensor.isfinite().all()
+        for tensor in everything_saved(run)
+        if tensor.is_floating_point()
+    )
     monkeypatch.undo()
     small.live(config)
     assert events(run, "resumed")[0]["from_step"] in (6, 7)
@@ -121,7 +159,9 @@ def test_a_run_without_one_good_step_is_no_finished_run_in_any_life(
         assert told.value.exit_code == 76
         assert not (tmp_path / "result.safetensors").exists()
     run = RunFolder(tmp_path)
-    assert [event["type"] for event in events(run, "step", "skipped", "resumed")] == ["skipped"] * 3 + ["resumed"]
+    assert [event["type"] for event in events(run, "step", "skipped", "resumed")] == [
+        "skipped"
+    ] * 3 + ["resumed"]
 
 
 def test_a_bad_last_step_of_a_trained_run_does_not_keep_its_model_back(
@@ -130,7 +170,9 @@ def test_a_bad_last_step_of_a_trained_run_does_not_keep_its_model_back(
     small.live(small.config(tmp_path, epochs=1, gradient_accumulation_steps=1))
     in_loss(monkeypatch, lambda: True)
     run = small.live(small.config(tmp_path, epochs=2, gradient_accumulation_steps=1))
-    assert [event["type"] for event in events(run, "step", "skipped")] == ["step"] * 3 + ["skipped"] * 3
+    assert [event["type"] for event in events(run, "step", "skipped")] == [
+        "step"
+    ] * 3 + ["skipped"] * 3
     assert (tmp_path / "result.safetensors").exists()
 
 
@@ -145,7 +187,11 @@ def test_what_turned_bad_inside_is_not_saved(
         result = real(trainee, *given, **named)
         if next(calls) == 4:
             parameter = next(iter(trainee.trained.values()))
-            place = parameter.data if spoil == "weights" else trainee.optimizer.state[parameter]["exp_avg"]
+            place = (
+                parameter.data
+                if spoil == "weights"
+                else trainee.optimizer.state[parameter]["exp_avg"]
+            )
             place[0, 0] = float("nan")
         return result
 
@@ -156,13 +202,19 @@ def test_what_turned_bad_inside_is_not_saved(
     assert step_of(checkpoints(run.checkpoints)[-1]) == 4
     assert not list(run.checkpoints.glob(".*"))
     assert newest_valid(run.checkpoints, pytest.fail)
-    assert all(tensor.isfinite().all() for tensor in everything_saved(run) if tensor.is_floating_point())
+    assert all(
+        tensor.isfinite().all()
+        for tensor in everything_saved(run)
+        if tensor.is_floating_point()
+    )
 
 
 # --- Stop ---
 
 
-@pytest.mark.parametrize("moment", ["loading", "caching", "training", "sampling", "saving"])
+@pytest.mark.parametrize(
+    "moment", ["loading", "caching", "training", "sampling", "saving"]
+)
 def test_a_stop_in_any_phase_loses_no_step(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -173,7 +225,12 @@ def test_a_stop_in_any_phase_loses_no_step(
         real(log, event, step=step)
         stop.requested |= isinstance(event, Phase) and event.name == moment
 
-    settings = {"samples": [SAMPLE], "sample_after": 2, "sample_after_unit": "STEP", "save_every": 3}
+    settings = {
+        "samples": [SAMPLE],
+        "sample_after": 2,
+        "sample_after_unit": "STEP",
+        "save_every": 3,
+    }
     settings |= {"save_every_unit": "STEP", "backup_after": 1000}
     settings |= {"cache_dir": str(tmp_path / "cache")} if moment == "caching" else {}
     monkeypatch.setattr(EventLog, "write", write)
@@ -184,11 +241,17 @@ def test_a_stop_in_any_phase_loses_no_step(
     assert [step_of(path) for path in checkpoints(run.checkpoints)] == done[-1:]
     assert bool(done) == (moment in ("training", "sampling", "saving"))
     assert not events(run, "sampled") or moment == "saving"
-    assert moment != "caching" or len([event for event in events(run, "phase") if event["name"] == "caching"]) == 1
+    assert (
+        moment != "caching"
+        or len([event for event in events(run, "phase") if event["name"] == "caching"])
+        == 1
+    )
     monkeypatch.undo()
     small.live(small.config(tmp_path / "run", **settings))
     assert [event["step"] for event in events(run, "step")] == list(range(1, 13))
-    loading = [event["step"] for event in events(run, "phase") if event["name"] == "loading"]
+    loading = [
+        event["step"] for event in events(run, "phase") if event["name"] == "loading"
+    ]
     # a run that goes on is never shown at step 0
     assert loading[-1] == (done[-1] if done else 0)
 
@@ -211,7 +274,9 @@ def test_a_stop_that_comes_during_the_save_of_a_step_is_obeyed_after_the_next(
     assert [step_of(path) for path in checkpoints(run.checkpoints)] == [2, 3]
 
 
-def test_training_that_ends_early_ends_at_the_same_step_in_every_life(small: Small, tmp_path: Path) -> None:
+def test_training_that_ends_early_ends_at_the_same_step_in_every_life(
+    small: Small, tmp_path: Path
+) -> None:
     for unit, after in (("STEP", 5), ("EPOCH", 4)):
         ended = {"stop_training_after": after, "stop_training_after_unit": unit}
         for _ in range(2):
@@ -226,7 +291,10 @@ def test_too_little_room_is_told_before_the_first_step(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2000))
-    with pytest.raises(WriteError, match=r"checkpoints: what is saved needs 0.\d MiB, and 0\.0 MiB are free"):
+    with pytest.raises(
+        WriteError,
+        match=r"checkpoints: what is saved needs 0.\d MiB, and 0\.0 MiB are free",
+    ):
         small.live(small.config(tmp_path))
     assert not events(RunFolder(tmp_path), "step")
 
@@ -241,7 +309,9 @@ def test_a_folder_that_goes_ends_the_run_and_is_not_made_again(
 
     def take_step(*given: Any, **named: Any) -> Any:
         if next(calls) == 3:
-            (run.checkpoints if gone == "checkpoints" else run.path).rename(tmp_path / "moved")
+            (run.checkpoints if gone == "checkpoints" else run.path).rename(
+                tmp_path / "moved"
+            )
         return real(*given, **named)
 
     monkeypatch.setattr(train, "take_step", take_step)
@@ -249,13 +319,19 @@ def test_a_folder_that_goes_ends_the_run_and_is_not_made_again(
         small.live(small.config(run.path))
     assert told.value.exit_code == 73
     assert not run.checkpoints.exists()
-    kept = tmp_path / "moved" if gone == "checkpoints" else tmp_path / "moved" / "checkpoints"
+    kept = (
+        tmp_path / "moved"
+        if gone == "checkpoints"
+        else tmp_path / "moved" / "checkpoints"
+    )
     newest = newest_valid(kept, pytest.fail)
     assert newest
     assert step_of(newest) == 3
 
 
-def test_events_that_cannot_be_written_stop_nothing(small: Small, tmp_path: Path) -> None:
+def test_events_that_cannot_be_written_stop_nothing(
+    small: Small, tmp_path: Path
+) -> None:
     tmp_path.joinpath("events.jsonl").mkdir()
     small.live(small.config(tmp_path))
     assert (tmp_path / "result.safetensors").exists()
@@ -274,15 +350,21 @@ def test_an_old_checkpoint_that_cannot_be_deleted_stops_nothing(
 
 
 def test_only_the_newest_are_kept(small: Small, tmp_path: Path) -> None:
-    run = small.live(small.config(tmp_path, rolling_backup=True, rolling_backup_count=2))
+    run = small.live(
+        small.config(tmp_path, rolling_backup=True, rolling_backup_count=2)
+    )
     assert [step_of(path) for path in checkpoints(run.checkpoints)] == [11, 12]
 
 
-def test_what_was_skipped_at_first_is_not_skipped_in_the_next_life(small: Small, tmp_path: Path) -> None:
+def test_what_was_skipped_at_first_is_not_skipped_in_the_next_life(
+    small: Small, tmp_path: Path
+) -> None:
     settings = {"save_every": 2, "save_every_unit": "STEP", "save_skip_first": 1}
     for epochs in (2, 4, 8):
         small.live(small.config(tmp_path, epochs=epochs, **settings))
-    exports = sorted(path.name[-20:-12] for path in tmp_path.glob("result-step-*.safetensors"))
+    exports = sorted(
+        path.name[-20:-12] for path in tmp_path.glob("result-step-*.safetensors")
+    )
     assert [int(name) for name in exports] == [4, 6, 8, 10, 12]
 
 

@@ -22,11 +22,22 @@ from blockrate.config.parts import OptimizerSettings
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NoCheckpointError, NotANumberError, WriteError
 from blockrate.engine import checkpoint
-from blockrate.engine.checkpoint import checkpoint_bytes, read_tensors, restore_optimizer, save_checkpoint
+from blockrate.engine.checkpoint import (
+    checkpoint_bytes,
+    read_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
 from blockrate.engine.ema import Ema
 from blockrate.engine.optimizers import make_optimizer
 from blockrate.engine.trainee import Trainee
-from blockrate.run.checkpoints import checkpoint_name, checkpoints, newest_valid, prune, read_state
+from blockrate.run.checkpoints import (
+    checkpoint_name,
+    checkpoints,
+    newest_valid,
+    prune,
+    read_state,
+)
 from blockrate.run.durable import sweep_leftovers, verify_folder
 
 pytestmark = pytest.mark.usefixtures("no_sync")
@@ -56,23 +67,43 @@ def trainee(
     rates = dict.fromkeys(PATHS, 1.0) | dict(rates or {})
     names = {f"{PATHS[block]}.lora_{part}": block for block in order for part in "AB"}
     parameters = {
-        name: nn.Parameter(weights.get(name, torch.randn(3, 5)).clone(), requires_grad=rates[block] > 0)
+        name: nn.Parameter(
+            weights.get(name, torch.randn(3, 5)).clone(), requires_grad=rates[block] > 0
+        )
         for name, block in names.items()
     }
-    trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    trained = {
+        name: parameter
+        for name, parameter in parameters.items()
+        if parameter.requires_grad
+    }
     groups = [
         {
             "name": "transformer" if together else chosen[0],
-            "params": [parameter for name, parameter in trained.items() if names[name] in chosen],
+            "params": [
+                parameter
+                for name, parameter in trained.items()
+                if names[name] in chosen
+            ],
             "param_names": [name for name in trained if names[name] in chosen],
             "lr": rate if together else rate * rates[chosen[0]],
         }
-        for chosen in ([list(order)] if together else [[block] for block in order if rates[block]])
+        for chosen in (
+            [list(order)] if together else [[block] for block in order if rates[block]]
+        )
     ]
-    kept = {name: parameters[name] for name in parameters if name in weights and name not in trained}
-    made = make_optimizer(groups, OptimizerSettings(optimizer=optimizer, min_8bit_size=4), seed=0)
+    kept = {
+        name: parameters[name]
+        for name in parameters
+        if name in weights and name not in trained
+    }
+    made = make_optimizer(
+        groups, OptimizerSettings(optimizer=optimizer, min_8bit_size=4), seed=0
+    )
     ema = Ema({**trained, **kept}, decay=0.9)
-    return Trainee(SimpleNamespace(), torch.device("cpu"), made, trained, names, kept, ema)
+    return Trainee(
+        SimpleNamespace(), torch.device("cpu"), made, trained, names, kept, ema
+    )
 
 
 def step(of: Trainee, seed: int) -> None:
@@ -83,7 +114,9 @@ def step(of: Trainee, seed: int) -> None:
     of.optimizer.step()
 
 
-def save(folder: Path, of: Trainee, number: int = 1, config: TrainConfig = CONFIG) -> Path:
+def save(
+    folder: Path, of: Trainee, number: int = 1, config: TrainConfig = CONFIG
+) -> Path:
     folder.mkdir(exist_ok=True)
     return save_checkpoint(folder, of, config, step=number, total_steps=9, data="data")
 
@@ -103,9 +136,9 @@ def equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 # --- D5: regroupings ---
 
-rates_of_blocks = st.fixed_dictionaries({block: st.sampled_from((0.0, 0.3, 1.0)) for block in PATHS}).filter(
-    lambda rates: any(rates.values())
-)
+rates_of_blocks = st.fixed_dictionaries(
+    {block: st.sampled_from((0.0, 0.3, 1.0)) for block in PATHS}
+).filter(lambda rates: any(rates.values()))
 
 
 @settings(max_examples=500, deadline=None)
@@ -125,28 +158,51 @@ def test_every_moment_stays_with_its_parameter_however_groups_and_rates_change(
     optimizer: str,
     steps: int,
 ) -> None:
-    config = TrainConfig.model_validate({"ema": "CPU", "optimizer": {"optimizer": optimizer}})
+    config = TrainConfig.model_validate(
+        {"ema": "CPU", "optimizer": {"optimizer": optimizer}}
+    )
     first = trainee(before, together=together[0], optimizer=optimizer)
     for number in range(steps):
         step(first, number)
     with TemporaryDirectory() as folder:
         saved = save(Path(folder), first, config=config)
-        weights = {name: tensor.clone() for name, tensor in read_tensors(saved, "weights").items()}
-        second = trainee(after, order=order, together=together[1], optimizer=optimizer, weights=weights, rate=0.05)
+        weights = {
+            name: tensor.clone()
+            for name, tensor in read_tensors(saved, "weights").items()
+        }
+        second = trainee(
+            after,
+            order=order,
+            together=together[1],
+            optimizer=optimizer,
+            weights=weights,
+            rate=0.05,
+        )
         rates = [group["lr"] for group in second.optimizer.param_groups]
-        fresh = restore_optimizer(second, read_tensors(saved, "optimizer"), read_state(saved)["optimizer"])
+        fresh = restore_optimizer(
+            second, read_tensors(saved, "optimizer"), read_state(saved)["optimizer"]
+        )
     assert [group["lr"] for group in second.optimizer.param_groups] == rates
     had_state = {name for name in first.trained if state_of(first, name)}
-    assert fresh == [name for name in second.trained if had_state and name not in had_state]
+    assert fresh == [
+        name for name in second.trained if had_state and name not in had_state
+    ]
     for name in second.trained:
-        assert equal(state_of(second, name), state_of(first, name) if name in first.trained else {})
+        assert equal(
+            state_of(second, name),
+            state_of(first, name) if name in first.trained else {},
+        )
         assert name not in weights or torch.equal(second.trained[name], weights[name])
     step_as_one(first, second, number=steps)
 
 
 def step_as_one(first: Trainee, second: Trainee, *, number: int) -> None:
     """Whatever trains in both takes the same next step, once both have the same rates."""
-    rate = {name: group["lr"] for group in second.optimizer.param_groups for name in group["param_names"]}
+    rate = {
+        name: group["lr"]
+        for group in second.optimizer.param_groups
+        for name in group["param_names"]
+    }
     for group in first.optimizer.param_groups:
         group["lr"] = rate.get(group["param_names"][0], 0.0)
     whole = {tuple(group["param_names"]) for group in second.optimizer.param_groups}
@@ -154,7 +210,10 @@ def step_as_one(first: Trainee, second: Trainee, *, number: int) -> None:
     step(second, number)
     for group in first.optimizer.param_groups:
         if tuple(group["param_names"]) in whole:
-            assert all(torch.equal(first.trained[name], second.trained[name]) for name in group["param_names"])
+            assert all(
+                torch.equal(first.trained[name], second.trained[name])
+                for name in group["param_names"]
+            )
 
 
 # --- D2, D8, D13: faults while saving ---
@@ -162,7 +221,10 @@ def step_as_one(first: Trainee, second: Trainee, *, number: int) -> None:
 
 def is_whole(folder: Path, expected: Trainee) -> bool:
     weights = {} if verify_folder(folder) else read_tensors(folder, "weights")
-    return equal(weights, {name: parameter.detach() for name, parameter in expected.learned().items()})
+    return equal(
+        weights,
+        {name: parameter.detach() for name, parameter in expected.learned().items()},
+    )
 
 
 @pytest.fixture
@@ -178,7 +240,9 @@ def two() -> tuple[Trainee, Trainee]:
 def test_a_full_disk_at_any_moment_of_a_save_costs_no_earlier_save(
     tmp_path: Path, two: tuple[Trainee, Trainee]
 ) -> None:
-    config = TrainConfig.model_validate({"ema": "CPU", "optimizer": {"optimizer": "ADAMW_8BIT"}})
+    config = TrainConfig.model_validate(
+        {"ema": "CPU", "optimizer": {"optimizer": "ADAMW_8BIT"}}
+    )
     for point in range(200):
         folder = tmp_path / str(point)
         save(folder, two[0], 1, config)
@@ -205,7 +269,11 @@ def test_a_full_disk_at_any_moment_of_a_save_costs_no_earlier_save(
 @pytest.mark.parametrize("part", ["weights", "optimizer", "average"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
 def test_a_file_that_the_disk_takes_in_part_costs_no_earlier_save(
-    tmp_path: Path, two: tuple[Trainee, Trainee], monkeypatch: pytest.MonkeyPatch, part: str, share: float
+    tmp_path: Path,
+    two: tuple[Trainee, Trainee],
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    share: float,
 ) -> None:
     save(tmp_path, two[0], 1)
     whole = checkpoint.save_file
@@ -214,7 +282,9 @@ def test_a_file_that_the_disk_takes_in_part_costs_no_earlier_save(
         whole(tensors, file)
         if file.stem == part:
             os.truncate(file, int(file.stat().st_size * share))
-            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+            raise SafetensorError(
+                "Error while serializing: I/O error: No space left on device (os error 28)"
+            )
 
     monkeypatch.setattr(checkpoint, "save_file", torn)
     with pytest.raises(WriteError, match=r"the disk is full.*are free"):
@@ -239,7 +309,9 @@ def test_death_at_any_moment_of_saving_and_pruning_leaves_the_newest_commit_whol
         newest = newest_valid(folder, lambda text: pytest.fail(text))
         assert newest
         assert is_whole(newest, two[1 if newest.name == checkpoint_name(3) else 0])
-        assert len([path for path in checkpoints(folder) if not verify_folder(path)]) >= 2
+        assert (
+            len([path for path in checkpoints(folder) if not verify_folder(path)]) >= 2
+        )
         sweep_leftovers(folder)
         assert not list(folder.glob(".*"))
         if newest.name != checkpoint_name(3):
@@ -258,7 +330,9 @@ def test_at_every_moment_at_least_two_checkpoints_are_whole(
 
     def look(call: Callable[..., object]) -> Callable[..., object]:
         def looked(*arguments: object) -> object:
-            counts.append(len([path for path in checkpoints(tmp_path) if not verify_folder(path)]))
+            counts.append(
+                len([path for path in checkpoints(tmp_path) if not verify_folder(path)])
+            )
             return call(*arguments)
 
         return looked
@@ -270,33 +344,54 @@ def test_at_every_moment_at_least_two_checkpoints_are_whole(
         prune(tmp_path, 2)
     assert len(counts) > 75
     assert set(counts) == {2, 3}
-    assert [path.name for path in checkpoints(tmp_path)] == [checkpoint_name(4), checkpoint_name(5)]
+    assert [path.name for path in checkpoints(tmp_path)] == [
+        checkpoint_name(4),
+        checkpoint_name(5),
+    ]
 
 
-def test_too_little_space_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     of = trainee()
     step(of, 0)
     need = checkpoint_bytes(of, CONFIG)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=need - 1))
-    with pytest.raises(WriteError, match=r"a checkpoint needs 0\.0 MiB, and 0\.0 MiB are free"):
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: SimpleNamespace(free=need - 1)
+    )
+    with pytest.raises(
+        WriteError, match=r"a checkpoint needs 0\.0 MiB, and 0\.0 MiB are free"
+    ):
         save(tmp_path, of)
     assert os.listdir(tmp_path) == []
 
 
 def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
     with pytest.raises(WriteError, match="Its folder is gone"):
-        save_checkpoint(tmp_path / "gone", trainee(), CONFIG, step=1, total_steps=1, data="")
+        save_checkpoint(
+            tmp_path / "gone", trainee(), CONFIG, step=1, total_steps=1, data=""
+        )
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("optimizer", ["ADAMW", "ADAMW_8BIT", "SGD", "LION"])
-def test_the_size_of_a_checkpoint_is_known_before_the_first_step(tmp_path: Path, optimizer: str) -> None:
-    config = TrainConfig.model_validate({"ema": "CPU", "optimizer": {"optimizer": optimizer}})
-    many = {f"{path}.lora_{part}": torch.randn(256, 256) for path in PATHS.values() for part in "AB"}
+def test_the_size_of_a_checkpoint_is_known_before_the_first_step(
+    tmp_path: Path, optimizer: str
+) -> None:
+    config = TrainConfig.model_validate(
+        {"ema": "CPU", "optimizer": {"optimizer": optimizer}}
+    )
+    many = {
+        f"{path}.lora_{part}": torch.randn(256, 256)
+        for path in PATHS.values()
+        for part in "AB"
+    }
     of = trainee({"other": 0.0}, weights=many, optimizer=optimizer)
     expected = checkpoint_bytes(of, config)
     step(of, 0)
-    real = sum(file.stat().st_size for file in save(tmp_path, of, config=config).iterdir())
+    real = sum(
+        file.stat().st_size for file in save(tmp_path, of, config=config).iterdir()
+    )
     assert real == pytest.approx(expected, rel=0.1)
 
 
@@ -325,26 +420,41 @@ def test_every_damage_is_noticed_and_the_checkpoint_before_is_taken(
 
 def damage(file: Path, content: bytes, chance: random.Random) -> str:
     place = chance.randrange(len(content))
-    flipped = content[:place] + bytes([content[place] ^ 1 << chance.randrange(8)]) + content[place + 1 :]
+    flipped = (
+        content[:place]
+        + bytes([content[place] ^ 1 << chance.randrange(8)])
+        + content[place + 1 :]
+    )
     kind = chance.choice(("cut", "bit", "zeros", "gone", "longer", "empty"))
     file.unlink()
     if kind != "gone":
-        broken = {"cut": content[:place], "bit": flipped, "zeros": bytes(len(content)), "longer": content + b"\0"}
+        broken = {
+            "cut": content[:place],
+            "bit": flipped,
+            "zeros": bytes(len(content)),
+            "longer": content + b"\0",
+        }
         file.write_bytes(broken.get(kind, b""))
     return kind
 
 
-def test_when_all_are_damaged_nothing_begins_again(tmp_path: Path, two: tuple[Trainee, Trainee]) -> None:
+def test_when_all_are_damaged_nothing_begins_again(
+    tmp_path: Path, two: tuple[Trainee, Trainee]
+) -> None:
     for number in (1, 2):
         (save(tmp_path, two[0], number) / "weights.safetensors").write_bytes(b"")
     told: list[str] = []
-    with pytest.raises(NoCheckpointError, match=r"none of the 2 checkpoints is whole.*--fresh") as caught:
+    with pytest.raises(
+        NoCheckpointError, match=r"none of the 2 checkpoints is whole.*--fresh"
+    ) as caught:
         newest_valid(tmp_path, told.append)
     assert caught.value.exit_code == 74
     assert len(told) == 2
 
 
-def test_a_quick_look_sees_what_is_missing_or_short(tmp_path: Path, two: tuple[Trainee, Trainee]) -> None:
+def test_a_quick_look_sees_what_is_missing_or_short(
+    tmp_path: Path, two: tuple[Trainee, Trainee]
+) -> None:
     good = save(tmp_path, two[0], 1)
     newest = save(tmp_path, two[1], 2)
     weights = newest / "weights.safetensors"
@@ -361,21 +471,37 @@ def test_a_quick_look_sees_what_is_missing_or_short(tmp_path: Path, two: tuple[T
 def test_what_is_not_finite_is_never_saved(tmp_path: Path, bad: float) -> None:
     chance = random.Random(3)
     for optimizer in ("ADAMW", "ADAMW_8BIT", "PRODIGY") * 4:
-        config = TrainConfig.model_validate({"ema": "CPU", "optimizer": {"optimizer": optimizer}})
+        config = TrainConfig.model_validate(
+            {"ema": "CPU", "optimizer": {"optimizer": optimizer}}
+        )
         of = trainee(optimizer=optimizer)
         step(of, 0)
-        states = [state for name in of.trained for state in state_of(of, name).values() if torch.is_tensor(state)]
-        places = [*of.trained.values(), *states, *of.ema.average.values()] if of.ema else []
-        place = chance.choice([tensor for tensor in places if tensor.is_floating_point()]).detach()
+        states = [
+            state
+            for name in of.trained
+            for state in state_of(of, name).values()
+            if torch.is_tensor(state)
+        ]
+        places = (
+            [*of.trained.values(), *states, *of.ema.average.values()] if of.ema else []
+        )
+        place = chance.choice(
+            [tensor for tensor in places if tensor.is_floating_point()]
+        ).detach()
         kept = place.clone()
         place.view(-1)[chance.randrange(place.numel())] = bad
-        with pytest.raises(NotANumberError, match="holds values that are not finite") as caught:
+        with pytest.raises(
+            NotANumberError, match="holds values that are not finite"
+        ) as caught:
             save(tmp_path, of, config=config)
         assert caught.value.exit_code == 76
         assert os.listdir(tmp_path) == []
         place.copy_(kept)
     of.optimizer.param_groups[2]["d"] = bad
-    with pytest.raises(NotANumberError, match=r"single_block_0: holds values that are not finite .optimizer."):
+    with pytest.raises(
+        NotANumberError,
+        match=r"single_block_0: holds values that are not finite .optimizer.",
+    ):
         save(tmp_path, of, config=config)
     assert os.listdir(tmp_path) == []
 
@@ -410,7 +536,14 @@ def test_tables_that_8_bit_state_shares_are_saved_with_each(tmp_path: Path) -> N
 
 def test_a_killed_sibling_leaves_nothing_that_counts(tmp_path: Path) -> None:
     save(tmp_path, trainee(), 1)
-    for name in (".tmp-1234", ".del-1234", "step-", "step-abc", "damaged-step-00000009-1", "step-00000003.old"):
+    for name in (
+        ".tmp-1234",
+        ".del-1234",
+        "step-",
+        "step-abc",
+        "damaged-step-00000009-1",
+        "step-00000003.old",
+    ):
         (tmp_path / name).mkdir()
     assert newest_valid(tmp_path, pytest.fail) == tmp_path / checkpoint_name(1)
     assert sweep_leftovers(tmp_path) == [tmp_path / ".del-1234", tmp_path / ".tmp-1234"]

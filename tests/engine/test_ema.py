@@ -8,7 +8,10 @@ from blockrate.engine.ema import Ema
 
 
 def parameters(dtype=torch.float32):
-    return {"a": nn.Parameter(torch.zeros(3, dtype=dtype)), "b": nn.Parameter(torch.ones(2, 2, dtype=dtype))}
+    return {
+        "a": nn.Parameter(torch.zeros(3, dtype=dtype)),
+        "b": nn.Parameter(torch.ones(2, 2, dtype=dtype)),
+    }
 
 
 def test_the_average_is_the_textbook_one():
@@ -61,4 +64,6 @@ def test_bf16_weights_are_averaged_in_fp32():
     values["b"].data.fill_(1.0078125)
     for step in range(10_000, 10_500):
         ema.update(step)
-    assert ema.average["b"][0, 0].item() == pytest.approx(1 + 0.0078125 * (1 - 0.999**500), rel=1e-4)
+    assert ema.average["b"][0, 0].item() == pytest.approx(
+        1 + 0.0078125 * (1 - 0.999**500), rel=1e-4
+    )

@@ -15,15 +15,26 @@ from blockrate.config.files import config_hash
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError, WriteError
 from blockrate.engine import export as export_module
-from blockrate.engine.export import check_destination, export, export_name, file_metadata
+from blockrate.engine.export import (
+    check_destination,
+    export,
+    export_name,
+    file_metadata,
+)
 from blockrate.engine.lora_file import read_lora
 from blockrate.run import durable
 from blockrate.run.durable import verify_folder
 from blockrate.run.lora_norms import inspect_lora
 
-LORA = TrainConfig(block_learning_rate_multiplier={"double_block_1": 0.3}, base_model_name="some/flux")
+LORA = TrainConfig(
+    block_learning_rate_multiplier={"double_block_1": 0.3}, base_model_name="some/flux"
+)
 FINE_TUNE = TrainConfig(training_method="FINE_TUNE", output_model_format="DIFFUSERS")
-DTYPES = {"FLOAT_32": torch.float32, "BFLOAT_16": torch.bfloat16, "FLOAT_16": torch.float16}
+DTYPES = {
+    "FLOAT_32": torch.float32,
+    "BFLOAT_16": torch.bfloat16,
+    "FLOAT_16": torch.float16,
+}
 
 
 def toy_flux(seed=0):
@@ -40,13 +51,22 @@ def toy_flux(seed=0):
     )
 
 
-def with_adapters(model, names=("transformer_blocks.1.attn.to_q", "single_transformer_blocks.2.proj_mlp")):
-    model.add_adapter(LoraConfig(r=4, lora_alpha=8, target_modules=list(names), init_lora_weights=False))
+def with_adapters(
+    model,
+    names=("transformer_blocks.1.attn.to_q", "single_transformer_blocks.2.proj_mlp"),
+):
+    model.add_adapter(
+        LoraConfig(
+            r=4, lora_alpha=8, target_modules=list(names), init_lora_weights=False
+        )
+    )
     return model
 
 
 def assert_equal_weights(folder, model, dtype):
-    loaded = FluxTransformer2DModel.from_pretrained(folder, torch_dtype=dtype).state_dict()
+    loaded = FluxTransformer2DModel.from_pretrained(
+        folder, torch_dtype=dtype
+    ).state_dict()
     expected = model.state_dict()
     assert loaded.keys() == expected.keys()
     assert all(torch.equal(loaded[name], expected[name].to(dtype)) for name in loaded)
@@ -57,13 +77,19 @@ def assert_equal_weights(folder, model, dtype):
 
 @pytest.mark.parametrize("file_format", ["DIFFUSERS_LORA", "KOHYA_LORA"])
 @pytest.mark.parametrize("precision", DTYPES)
-def test_lora_is_written_in_the_format_and_precision_of_the_config(tmp_path, file_format, precision):
+def test_lora_is_written_in_the_format_and_precision_of_the_config(
+    tmp_path, file_format, precision
+):
     path = tmp_path / "models" / "flower.safetensors"
-    config = LORA.model_copy(update={"output_model_format": file_format, "output_dtype": precision})
+    config = LORA.model_copy(
+        update={"output_model_format": file_format, "output_dtype": precision}
+    )
     export(path, with_adapters(toy_flux()), config, metadata=file_metadata(config))
     with safe_open(path, "pt") as file:
         weights = [file.get_tensor(key) for key in file.keys()]  # noqa: SIM118
-        assert {weight.dtype for weight in weights if weight.ndim} == {DTYPES[precision]}
+        assert {weight.dtype for weight in weights if weight.ndim} == {
+            DTYPES[precision]
+        }
         assert (
             file.metadata().items()
             >= {
@@ -76,7 +102,10 @@ def test_lora_is_written_in_the_format_and_precision_of_the_config(tmp_path, fil
     report = inspect_lora(path)
     assert report.format == ("kohya" if file_format == "KOHYA_LORA" else "diffusers")
     assert list(report.blocks) == ["double_block_1", "single_block_2"]
-    assert (report.multipliers, report.base_model) == ({"double_block_1": 0.3}, "some/flux")
+    assert (report.multipliers, report.base_model) == (
+        {"double_block_1": 0.3},
+        "some/flux",
+    )
     module = read_lora(path)["single_transformer_blocks.2.proj_mlp"]
     norm = (module.scale * module.up @ module.down).norm().item()
     assert report.blocks["single_block_2"] == pytest.approx(norm, rel=1e-5)
@@ -84,7 +113,10 @@ def test_lora_is_written_in_the_format_and_precision_of_the_config(tmp_path, fil
 
 def test_new_lora_replaces_the_old_one(tmp_path):
     path = tmp_path / "flower.safetensors"
-    for names in (["transformer_blocks.0.attn.to_k"], ["transformer_blocks.1.attn.to_v"]):
+    for names in (
+        ["transformer_blocks.0.attn.to_k"],
+        ["transformer_blocks.1.attn.to_v"],
+    ):
         export(path, with_adapters(toy_flux(), names), LORA, metadata={})
         assert list(read_lora(path)) == names
     assert list(tmp_path.iterdir()) == [path]
@@ -99,9 +131,13 @@ def test_fine_tune_loads_back_bit_equal(tmp_path, precision):
     config = FINE_TUNE.model_copy(update={"output_dtype": precision})
     export(tmp_path / "flower", model, config, metadata=file_metadata(config))
     assert_equal_weights(tmp_path / "flower", model, DTYPES[precision])
-    with safe_open(tmp_path / "flower" / "diffusion_pytorch_model.safetensors", "pt") as file:
+    with safe_open(
+        tmp_path / "flower" / "diffusion_pytorch_model.safetensors", "pt"
+    ) as file:
         assert file.metadata() == {"format": "pt", **file_metadata(config)}
-    assert next(model.parameters()).dtype == torch.float32, "the model that trains must stay as it is"
+    assert next(model.parameters()).dtype == torch.float32, (
+        "the model that trains must stay as it is"
+    )
     assert verify_folder(tmp_path / "flower") == []
 
 
@@ -111,14 +147,27 @@ def test_large_fine_tune_is_written_in_shards_that_load_back(tmp_path, monkeypat
     export(tmp_path / "flower", model, FINE_TUNE, metadata={})
     assert len(list((tmp_path / "flower").glob("*-of-*.safetensors"))) > 2
     assert_equal_weights(tmp_path / "flower", model, torch.float32)
-    index = json.loads((tmp_path / "flower" / "diffusion_pytorch_model.safetensors.index.json").read_text())
-    assert index["metadata"]["total_size"] == 4 * sum(parameter.numel() for parameter in model.parameters())
+    index = json.loads(
+        (
+            tmp_path / "flower" / "diffusion_pytorch_model.safetensors.index.json"
+        ).read_text()
+    )
+    assert index["metadata"]["total_size"] == 4 * sum(
+        parameter.numel() for parameter in model.parameters()
+    )
 
 
 def test_compiled_transformer_is_written_with_plain_names(tmp_path):
     model = toy_flux()
-    model.transformer_blocks[0] = torch.compile(model.transformer_blocks[0], backend="eager")
-    export(tmp_path / "flower", torch.compile(model, backend="eager"), FINE_TUNE, metadata={})
+    model.transformer_blocks[0] = torch.compile(
+        model.transformer_blocks[0], backend="eager"
+    )
+    export(
+        tmp_path / "flower",
+        torch.compile(model, backend="eager"),
+        FINE_TUNE,
+        metadata={},
+    )
     assert_equal_weights(tmp_path / "flower", toy_flux(), torch.float32)
 
 
@@ -161,7 +210,11 @@ def test_full_disk_is_told_and_keeps_the_old_fine_tune(tmp_path):
     ("destination", "prefix", "name"),
     [
         ("models/flower.safetensors", "", "models/flower-step-00000100.safetensors"),
-        ("models/flower.safetensors", "try-", "models/try-flower-step-00000100.safetensors"),
+        (
+            "models/flower.safetensors",
+            "try-",
+            "models/try-flower-step-00000100.safetensors",
+        ),
         ("models/flux-v1.5", "", "models/flux-v1.5-step-00000100"),
     ],
 )
@@ -175,7 +228,9 @@ def test_destination_is_checked_without_leaving_a_trace(tmp_path):
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_a_full_disk_is_told_of_the_destination_not_of_a_temporary_name(tmp_path, monkeypatch):
+def test_a_full_disk_is_told_of_the_destination_not_of_a_temporary_name(
+    tmp_path, monkeypatch
+):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -197,7 +252,9 @@ def test_destinations_that_cannot_be_are_refused_with_the_cure(tmp_path):
     with pytest.raises(WriteError, match="file"):
         check_destination(tmp_path / "file" / "flower.safetensors", folder=False)
     with pytest.raises(WriteError, match="models: cannot be made"):
-        check_destination(tmp_path / "file" / "models" / "flower.safetensors", folder=False)
+        check_destination(
+            tmp_path / "file" / "models" / "flower.safetensors", folder=False
+        )
     with pytest.raises(WriteError, match=r"cat\.png"):
         export(tmp_path / "photos", toy_flux(), FINE_TUNE, metadata={})
     assert (tmp_path / "photos" / "cat.png").exists()

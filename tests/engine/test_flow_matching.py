@@ -23,13 +23,17 @@ def test_noise_and_target_are_those_of_diffusers_scheduler():
     noisy = flow.add_noise(latents, noise, timesteps / 1000)
     torch.testing.assert_close(noisy, scheduler.scale_noise(latents, timesteps, noise))
     # Following the target back over the whole distance gives the image.
-    back = noisy - (timesteps / 1000).view(-1, 1, 1, 1) * flow.velocity_target(latents, noise)
+    back = noisy - (timesteps / 1000).view(-1, 1, 1, 1) * flow.velocity_target(
+        latents, noise
+    )
     torch.testing.assert_close(back, latents)
 
 
 @given(st.floats(0.05, 20.0))
 def test_shift_is_that_of_diffusers_scheduler(shift):
-    expected = FlowMatchEulerDiscreteScheduler().time_shift(math.log(shift), 1.0, LEVELS)
+    expected = FlowMatchEulerDiscreteScheduler().time_shift(
+        math.log(shift), 1.0, LEVELS
+    )
     torch.testing.assert_close(flow.shift_timesteps(LEVELS, shift), expected)
 
 
@@ -45,7 +49,11 @@ def test_logit_normal_is_a_sigmoid_of_a_normal():
     drawn = flow.logit_normal_timesteps(quantiles, weight=0.5, bias=-0.4)
     logits = torch.distributions.Normal(-0.4, 1.5).icdf(quantiles)
     torch.testing.assert_close(drawn, logits.sigmoid())
-    assert flow.logit_normal_timesteps(torch.tensor([0.0, 0.5, 1.0])).tolist() == [0.0, 0.5, 1.0]
+    assert flow.logit_normal_timesteps(torch.tensor([0.0, 0.5, 1.0])).tolist() == [
+        0.0,
+        0.5,
+        1.0,
+    ]
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
@@ -67,12 +75,18 @@ def test_every_sample_has_draws_of_its_own_that_depend_on_nothing_else():
     assert torch.equal(noise[:2], again)
     assert torch.equal(uniform[:2], same)
     keys = [(1, 7, 0), (2, 7, 0), (1, 8, 0), (1, 7, 1), (7, 1, 0)]
-    drawn = {flow.draw(*key, (2, 1))[0].flatten()[index].item() for key in keys for index in (0, 1)}
+    drawn = {
+        flow.draw(*key, (2, 1))[0].flatten()[index].item()
+        for key in keys
+        for index in (0, 1)
+    }
     assert len(drawn) == 10
 
 
 def test_draws_have_the_distribution_they_claim():
-    noises, uniforms = zip(*(flow.draw(0, step, 0, (8, 16)) for step in range(250)), strict=True)
+    noises, uniforms = zip(
+        *(flow.draw(0, step, 0, (8, 16)) for step in range(250)), strict=True
+    )
     noise = torch.stack(noises)
     uniform = torch.stack(uniforms)
     assert abs(noise.mean()) < 0.02
@@ -86,7 +100,9 @@ def test_loss_is_the_mean_squared_error_in_fp32():
     target = torch.randn(3, 5, 4).bfloat16()
     loss = flow.loss(prediction, target)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, torch.nn.functional.mse_loss(prediction.float(), target.float()))
+    torch.testing.assert_close(
+        loss, torch.nn.functional.mse_loss(prediction.float(), target.float())
+    )
 
 
 @settings(max_examples=30)
@@ -100,9 +116,20 @@ def test_loss_mixes_the_errors_by_their_strengths(strengths, delta):
         mse * error.square().mean()
         + mae * error.abs().mean()
         + log_cosh * error.cosh().log().mean()
-        + huber * torch.nn.functional.huber_loss(prediction.double(), target.double(), delta=delta)
+        + huber
+        * torch.nn.functional.huber_loss(
+            prediction.double(), target.double(), delta=delta
+        )
     )
-    loss = flow.loss(prediction, target, mse=mse, mae=mae, log_cosh=log_cosh, huber=huber, huber_delta=delta)
+    loss = flow.loss(
+        prediction,
+        target,
+        mse=mse,
+        mae=mae,
+        log_cosh=log_cosh,
+        huber=huber,
+        huber_delta=delta,
+    )
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-5)
 
 
@@ -120,15 +147,28 @@ def test_sample_weights_scale_each_samples_share():
 
 
 @pytest.mark.parametrize("distribution", ["LOGIT_NORMAL", "UNIFORM"])
-def test_the_picture_of_the_distribution_is_drawn_from_the_trainers_formulas(distribution):
+def test_the_picture_of_the_distribution_is_drawn_from_the_trainers_formulas(
+    distribution,
+):
     shares = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
     settings_ = {"low": 0.1, "high": 0.9}
     if distribution == "UNIFORM":
         timesteps = flow.uniform_timesteps(shares, **settings_)
     else:
-        timesteps = flow.logit_normal_timesteps(shares, weight=0.5, bias=-0.4, **settings_)
+        timesteps = flow.logit_normal_timesteps(
+            shares, weight=0.5, bias=-0.4, **settings_
+        )
     drawn = [
-        timestep_at(share, distribution=distribution, weight=0.5, bias=-0.4, shift=3.0, **settings_)
+        timestep_at(
+            share,
+            distribution=distribution,
+            weight=0.5,
+            bias=-0.4,
+            shift=3.0,
+            **settings_,
+        )
         for share in shares.tolist()
     ]
-    torch.testing.assert_close(torch.tensor(drawn, dtype=torch.float64), flow.shift_timesteps(timesteps, 3.0))
+    torch.testing.assert_close(
+        torch.tensor(drawn, dtype=torch.float64), flow.shift_timesteps(timesteps, 3.0)
+    )

@@ -36,7 +36,11 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
         return seen.trainee
 
     def clip(parameters: list[torch.nn.Parameter], *rest: Any) -> None:
-        seen.gradients = [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
+        seen.gradients = [
+            parameter.grad.clone()
+            for parameter in parameters
+            if parameter.grad is not None
+        ]
         clipped(parameters, *rest)
 
     monkeypatch.setattr(train, "make_trainee", make)
@@ -55,15 +59,21 @@ def state(trainee: Trainee) -> list[torch.Tensor]:
 def test_a_run_has_the_types_and_the_bytes_that_the_plan_tells(
     small: Small, tmp_path: Path, seen: Seen, optimizer: str, form: str
 ) -> None:
-    config = small.config(tmp_path, epochs=1, lora_weight_dtype=form, optimizer={"optimizer": optimizer})
+    config = small.config(
+        tmp_path, epochs=1, lora_weight_dtype=form, optimizer={"optimizer": optimizer}
+    )
     told = make_plan(config).memory_bytes
     small.live(config)
     trained = list(seen.trainee.trained.values())
     assert {parameter.dtype for parameter in trained} == {dtype_of(form)}
     assert {gradient.dtype for gradient in seen.gradients} == {dtype_of(form)}
     rounded = optimizer == "ADAMW"  # by chance, which wants its sums in fp32
-    assert {value.dtype for value in state(seen.trainee)} == {torch.float32 if rounded else dtype_of(form)}
-    assert told.weights == sum(parameter.nbytes for parameter in seen.trainee.transformer.parameters())
+    assert {value.dtype for value in state(seen.trainee)} == {
+        torch.float32 if rounded else dtype_of(form)
+    }
+    assert told.weights == sum(
+        parameter.nbytes for parameter in seen.trainee.transformer.parameters()
+    )
     assert told.gradients == sum(gradient.nbytes for gradient in seen.gradients)
     assert told.optimizer == sum(value.nbytes for value in state(seen.trainee))
 
@@ -73,9 +83,13 @@ def test_saved_weights_are_bf16_the_average_fp32_and_the_file_as_output_dtype_sa
 ) -> None:
     for kind in ("FLOAT_32", "BFLOAT_16", "FLOAT_16"):
         run = tmp_path / kind
-        config = small.config(run, epochs=1, lora_weight_dtype="BFLOAT_16", output_dtype=kind, ema="CPU")
+        config = small.config(
+            run, epochs=1, lora_weight_dtype="BFLOAT_16", output_dtype=kind, ema="CPU"
+        )
         last = checkpoints(small.live(config).checkpoints)[-1]
-        weights, average = (load_file(last / f"{part}.safetensors") for part in ("weights", "average"))
+        weights, average = (
+            load_file(last / f"{part}.safetensors") for part in ("weights", "average")
+        )
         assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
         assert {tensor.dtype for tensor in average.values()} == {torch.float32}
         file = load_file(run / "result.safetensors")
@@ -85,28 +99,50 @@ def test_saved_weights_are_bf16_the_average_fp32_and_the_file_as_output_dtype_sa
         assert torch.equal(exported, average[name].bfloat16().to(dtype_of(kind)))
 
 
-@pytest.mark.parametrize(("first", "second"), [("FLOAT_32", "BFLOAT_16"), ("BFLOAT_16", "FLOAT_32")])
-def test_a_run_goes_on_from_a_lora_of_another_type(small: Small, tmp_path: Path, first: str, second: str) -> None:
+@pytest.mark.parametrize(
+    ("first", "second"), [("FLOAT_32", "BFLOAT_16"), ("BFLOAT_16", "FLOAT_32")]
+)
+def test_a_run_goes_on_from_a_lora_of_another_type(
+    small: Small, tmp_path: Path, first: str, second: str
+) -> None:
     small.live(small.config(tmp_path / "first", epochs=1, lora_weight_dtype=first))
     file = tmp_path / "first" / "result.safetensors"
-    settings = {"lora_model_name": str(file), "lora_weight_dtype": second, "learning_rate": 1e-12}
+    settings = {
+        "lora_model_name": str(file),
+        "lora_weight_dtype": second,
+        "learning_rate": 1e-12,
+    }
     small.live(small.config(tmp_path / "second", epochs=1, **settings))
     start = load_file(file)
     end = load_file(tmp_path / "second" / "result.safetensors")
     assert start.keys() == end.keys()
     for name, weights in end.items():
-        torch.testing.assert_close(weights, start[name], rtol=2**-8 if second == "BFLOAT_16" else 1e-6, atol=1e-9)
+        torch.testing.assert_close(
+            weights,
+            start[name],
+            rtol=2**-8 if second == "BFLOAT_16" else 1e-6,
+            atol=1e-9,
+        )
 
 
-@pytest.mark.parametrize("name", [name for name, row in OPTIMIZERS.items() if row.per_block_rates])
-def test_every_optimizer_with_block_rates_trains_bf16_adapters(small: Small, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", [name for name, row in OPTIMIZERS.items() if row.per_block_rates]
+)
+def test_every_optimizer_with_block_rates_trains_bf16_adapters(
+    small: Small, tmp_path: Path, name: str
+) -> None:
     run = small.live(
         small.config(
-            tmp_path, epochs=2, lora_weight_dtype="BFLOAT_16", optimizer={"optimizer": name}, learning_rate=1e-2
+            tmp_path,
+            epochs=2,
+            lora_weight_dtype="BFLOAT_16",
+            optimizer={"optimizer": name},
+            learning_rate=1e-2,
         )
     )
     first, last = (
-        load_file(path / "weights.safetensors") for path in (checkpoints(run.checkpoints)[i] for i in (0, -1))
+        load_file(path / "weights.safetensors")
+        for path in (checkpoints(run.checkpoints)[i] for i in (0, -1))
     )
     assert all(tensor.dtype == torch.bfloat16 for tensor in last.values())
     assert any(not torch.equal(first[key], last[key]) for key in last)

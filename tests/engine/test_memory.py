@@ -39,7 +39,10 @@ def test_the_best_device_is_taken_when_none_is_named(cards):
 
 
 def test_without_a_gpu_it_is_the_processor(no_cards):
-    assert memory.pick_device(TrainConfig()) == (torch.device("cpu"), "the best there is: the processor")
+    assert memory.pick_device(TrainConfig()) == (
+        torch.device("cpu"),
+        "the best there is: the processor",
+    )
 
 
 def test_apples_gpu_comes_second(no_cards, monkeypatch):
@@ -54,7 +57,9 @@ def test_the_named_device_is_taken(cards, name):
     assert "as train_device says" in reason
 
 
-@pytest.mark.parametrize("name", ["cuda", "mps", "cuda:1", "cudda", "gpu", "", "xpu", "meta"])
+@pytest.mark.parametrize(
+    "name", ["cuda", "mps", "cuda:1", "cudda", "gpu", "", "xpu", "meta"]
+)
 def test_a_device_that_is_not_there_is_refused_with_the_cure(no_cards, name):
     with pytest.raises(ConfigError, match=r"train_device: .*empty"):
         memory.pick_device(TrainConfig(train_device=name))
@@ -74,7 +79,9 @@ def test_a_third_card_of_two_is_refused(cards):
             "transformer": st.fixed_dictionaries(
                 {
                     "gradient_checkpointing": st.booleans(),
-                    "weight_dtype": st.sampled_from(["FLOAT_32", "BFLOAT_16", "FLOAT_8", "NFLOAT_4"]),
+                    "weight_dtype": st.sampled_from(
+                        ["FLOAT_32", "BFLOAT_16", "FLOAT_8", "NFLOAT_4"]
+                    ),
                 }
             ),
         }
@@ -94,7 +101,9 @@ def test_three_remedies_name_fields_that_would_change_something(settings):
 def test_a_full_memory_names_what_was_tried_and_what_to_set(cards, tmp_path):
     run = RunFolder(tmp_path)
     run.config_file.write_text('{"batch_size": 4, "resolution": "1024"}')
-    told = memory.out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), run)
+    told = memory.out_of_memory(
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), run
+    )
     assert told.exit_code == 71
     assert str(told) == (
         "GPU memory: is full after 23.0 GiB, at batch_size 4 and resolution 1024. "

@@ -9,25 +9,50 @@ from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
 from blockrate.config.parts import OptimizerSettings
 from blockrate.core.errors import ConfigError
 from blockrate.engine.memory import dtype_of
-from blockrate.engine.optimizers import StochasticRoundingAdamW, evaluation_mode, make_optimizer, training_mode
+from blockrate.engine.optimizers import (
+    StochasticRoundingAdamW,
+    evaluation_mode,
+    make_optimizer,
+    training_mode,
+)
 
 torch.set_num_threads(1)
 RATES = (1.0, 0.5, 0.1)
-YES = [name for name in OPTIMIZERS if differing_rates_refusal(OptimizerSettings(optimizer=name)) is None]
+YES = [
+    name
+    for name in OPTIMIZERS
+    if differing_rates_refusal(OptimizerSettings(optimizer=name)) is None
+]
 NO = [name for name in OPTIMIZERS if name not in YES]
 
 
-def changes(name, multipliers, *, steps=10, learning_rate=1e-3, shape=(64, 128), dtype=torch.float32, **options):
+def changes(
+    name,
+    multipliers,
+    *,
+    steps=10,
+    learning_rate=1e-3,
+    shape=(64, 128),
+    dtype=torch.float32,
+    **options,
+):
     """How far equal weights move at each multiplier, under the same gradients."""
     start = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     if options.pop("ones", False):
         start = torch.ones(shape, dtype=dtype)
     weights = [torch.nn.Parameter(start.clone()) for _ in multipliers]
     groups = [
-        {"name": str(i), "params": [weight], "param_names": [f"w{i}"], "lr": learning_rate * multiplier}
+        {
+            "name": str(i),
+            "params": [weight],
+            "param_names": [f"w{i}"],
+            "lr": learning_rate * multiplier,
+        }
         for i, (weight, multiplier) in enumerate(zip(weights, multipliers, strict=True))
     ]
-    optimizer = make_optimizer(groups, OptimizerSettings(optimizer=name, **options), seed=1)
+    optimizer = make_optimizer(
+        groups, OptimizerSettings(optimizer=name, **options), seed=1
+    )
     stream = torch.Generator().manual_seed(2)
     for _ in range(steps):
         gradient = torch.randn(shape, generator=stream) * 0.1 + 0.05
@@ -49,7 +74,10 @@ def test_an_update_is_proportional_to_the_multiplier(name):
 @pytest.mark.parametrize("name", NO)
 def test_an_optimizer_that_cannot_says_why_and_fails_on_different_rates(name):
     assert not OPTIMIZERS[name].per_block_rates
-    assert differing_rates_refusal(OptimizerSettings(optimizer=name)) == OPTIMIZERS[name].why
+    assert (
+        differing_rates_refusal(OptimizerSettings(optimizer=name))
+        == OPTIMIZERS[name].why
+    )
     with pytest.raises(RuntimeError, match="different lr"):
         changes(name, RATES)
     same = changes(name, (1.0, 1.0), learning_rate=1.0)
@@ -67,10 +95,14 @@ def test_adafactor_with_relative_step_ignores_rates_and_is_refused():
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_row_takes_its_defaults_and_every_value_of_its_own(name):
     row = OPTIMIZERS[name]
-    settings = OptimizerSettings(optimizer=name, **{k: v for k, v in row.parameters.items() if v is not None})
+    settings = OptimizerSettings(
+        optimizer=name, **{k: v for k, v in row.parameters.items() if v is not None}
+    )
     assert row.values(settings) == row.parameters
     weight = torch.nn.Parameter(torch.ones(8, 8))
-    groups = [{"name": "double_block_0", "params": [weight], "param_names": ["w"], "lr": 1.0}]
+    groups = [
+        {"name": "double_block_0", "params": [weight], "param_names": ["w"], "lr": 1.0}
+    ]
     optimizer = make_optimizer(groups, settings, seed=0)
     group = optimizer.param_groups[0]
     assert (group["name"], group["param_names"], group["lr"], group["initial_lr"]) == (
@@ -84,16 +116,23 @@ def test_every_row_takes_its_defaults_and_every_value_of_its_own(name):
 
 @pytest.mark.parametrize("dtype", ["FLOAT_32", "BFLOAT_16"])
 @pytest.mark.parametrize(
-    ("name", "options"), [*((name, {}) for name in OPTIMIZERS), ("ADAMW", {"stochastic_rounding": False})]
+    ("name", "options"),
+    [*((name, {}) for name in OPTIMIZERS), ("ADAMW", {"stochastic_rounding": False})],
 )
 def test_the_bytes_of_state_are_those_that_are_allocated(name, options, dtype):
     settings = OptimizerSettings(optimizer=name, **options)
     weight = torch.nn.Parameter(torch.ones(512, 512, dtype=dtype_of(dtype)))
-    optimizer = make_optimizer([{"params": [weight], "param_names": ["w"], "lr": 1.0}], settings, seed=0)
+    optimizer = make_optimizer(
+        [{"params": [weight], "param_names": ["w"], "lr": 1.0}], settings, seed=0
+    )
     for _ in range(2):
         weight.grad = torch.ones_like(weight)
         optimizer.step()
-    real = sum(value.nbytes for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor))
+    real = sum(
+        value.nbytes
+        for value in optimizer.state[weight].values()
+        if isinstance(value, torch.Tensor)
+    )
     stated = OPTIMIZERS[name].state_bytes_for(settings, dtype)
     # tables, and what is kept by rows and columns
     assert real / weight.numel() == pytest.approx(stated, abs=0.05)
@@ -101,18 +140,38 @@ def test_the_bytes_of_state_are_those_that_are_allocated(name, options, dtype):
 
 def test_settings_reach_the_optimizer():
     groups = [{"params": [torch.nn.Parameter(torch.ones(8, 8))], "lr": 1.0}]
-    prodigy = make_optimizer(groups, OptimizerSettings(optimizer="PRODIGY", beta3=0.5, d0=1e-3), seed=0).param_groups[0]
-    assert (prodigy["betas"], prodigy["beta3"], prodigy["d0"]) == ((0.9, 0.999), 0.5, 1e-3)
+    prodigy = make_optimizer(
+        groups, OptimizerSettings(optimizer="PRODIGY", beta3=0.5, d0=1e-3), seed=0
+    ).param_groups[0]
+    assert (prodigy["betas"], prodigy["beta3"], prodigy["d0"]) == (
+        (0.9, 0.999),
+        0.5,
+        1e-3,
+    )
     assert prodigy["growth_rate"] == float("inf")
-    came = make_optimizer(groups, OptimizerSettings(optimizer="CAME", eps2=1e-12), seed=0).param_groups[0]
-    assert (came["betas"], came["eps1"], came["eps2"]) == ((0.9, 0.999, 0.9999), 1e-30, 1e-12)
-    adamw = make_optimizer(groups, OptimizerSettings(beta2=0.95, weight_decay=0.5), seed=0).param_groups[0]
-    assert (adamw["betas"], adamw["weight_decay"], adamw["fused"]) == ((0.9, 0.95), 0.5, True)
+    came = make_optimizer(
+        groups, OptimizerSettings(optimizer="CAME", eps2=1e-12), seed=0
+    ).param_groups[0]
+    assert (came["betas"], came["eps1"], came["eps2"]) == (
+        (0.9, 0.999, 0.9999),
+        1e-30,
+        1e-12,
+    )
+    adamw = make_optimizer(
+        groups, OptimizerSettings(beta2=0.95, weight_decay=0.5), seed=0
+    ).param_groups[0]
+    assert (adamw["betas"], adamw["weight_decay"], adamw["fused"]) == (
+        (0.9, 0.95),
+        0.5,
+        True,
+    )
 
 
 def test_adamw_is_torchs():
     ours = changes("ADAMW", (1.0,))[0]
-    weight = torch.nn.Parameter(torch.randn(64, 128, generator=torch.Generator().manual_seed(0)))
+    weight = torch.nn.Parameter(
+        torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
+    )
     start = weight.detach().clone()
     theirs = torch.optim.AdamW([weight], lr=1e-3, fused=True)
     stream = torch.Generator().manual_seed(2)
@@ -127,7 +186,9 @@ def test_a_device_without_fused_kernels_gets_the_plain_ones(monkeypatch):
 
     def refuses(self, params, fused=None, **options):
         if fused:
-            raise RuntimeError("`fused=True` requires all the params to be of supported devices")
+            raise RuntimeError(
+                "`fused=True` requires all the params to be of supported devices"
+            )
         plain(self, params, fused=fused, **options)
 
     monkeypatch.setattr(torch.optim.AdamW, "__init__", refuses)
@@ -138,7 +199,10 @@ def test_a_device_without_fused_kernels_gets_the_plain_ones(monkeypatch):
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "prodigyopt", None)
-    with pytest.raises(ConfigError, match=r"optimizer.optimizer: Prodigy needs prodigyopt.*pip install prodigyopt"):
+    with pytest.raises(
+        ConfigError,
+        match=r"optimizer.optimizer: Prodigy needs prodigyopt.*pip install prodigyopt",
+    ):
         changes("PRODIGY", (1.0,))
 
 
@@ -162,17 +226,40 @@ def test_schedule_free_weights_differ_between_training_and_evaluation():
 
 
 def test_bf16_weights_keep_updates_that_rounding_to_nearest_loses():
-    lost = changes("ADAMW", (1.0,), ones=True, dtype=torch.bfloat16, learning_rate=1e-5, stochastic_rounding=False)[0]
-    kept = changes("ADAMW", (1.0,), ones=True, dtype=torch.bfloat16, learning_rate=1e-5, shape=(512, 512))[0]
+    lost = changes(
+        "ADAMW",
+        (1.0,),
+        ones=True,
+        dtype=torch.bfloat16,
+        learning_rate=1e-5,
+        stochastic_rounding=False,
+    )[0]
+    kept = changes(
+        "ADAMW",
+        (1.0,),
+        ones=True,
+        dtype=torch.bfloat16,
+        learning_rate=1e-5,
+        shape=(512, 512),
+    )[0]
     exact = changes("ADAMW", (1.0,), ones=True, learning_rate=1e-5, shape=(512, 512))[0]
     assert not lost.any()
     assert kept.mean().item() == pytest.approx(exact.mean().item(), rel=0.1)
 
 
 def test_stochastic_rounding_keeps_updates_proportional_to_the_multiplier():
-    full, *rest = changes("ADAMW", RATES, ones=True, dtype=torch.bfloat16, learning_rate=1e-2, shape=(512, 512))
+    full, *rest = changes(
+        "ADAMW",
+        RATES,
+        ones=True,
+        dtype=torch.bfloat16,
+        learning_rate=1e-2,
+        shape=(512, 512),
+    )
     for multiplier, change in zip(RATES[1:], rest, strict=True):
-        assert change.mean().item() == pytest.approx(multiplier * full.mean().item(), rel=1e-2)
+        assert change.mean().item() == pytest.approx(
+            multiplier * full.mean().item(), rel=1e-2
+        )
 
 
 def test_stochastic_rounding_is_repeatable_and_different_by_parameter_step_and_seed():
@@ -185,9 +272,15 @@ def test_stochastic_rounding_is_repeatable_and_different_by_parameter_step_and_s
 def test_without_bf16_weights_our_adamw_is_torchs():
     weights = [torch.nn.Parameter(torch.ones(16, 16)) for _ in range(2)]
     ours = StochasticRoundingAdamW(
-        [{"params": [weights[0]], "lr": 1e-2}], betas=(0.9, 0.99), eps=1e-8, weight_decay=0.1, seed=0
+        [{"params": [weights[0]], "lr": 1e-2}],
+        betas=(0.9, 0.99),
+        eps=1e-8,
+        weight_decay=0.1,
+        seed=0,
     )
-    theirs = torch.optim.AdamW([weights[1]], lr=1e-2, betas=(0.9, 0.99), weight_decay=0.1)
+    theirs = torch.optim.AdamW(
+        [weights[1]], lr=1e-2, betas=(0.9, 0.99), weight_decay=0.1
+    )
     for _ in range(20):
         weights[0].grad = torch.randn(16, 16)
         weights[1].grad = weights[0].grad.clone()

@@ -31,10 +31,16 @@ def warnings(folder: Path, model: Path, caption: str, tokens: int) -> list[str]:
     )
     log = EventLog(folder / "events.jsonl")
     prepare_data(config, torch.device("cpu"), log, StopFlag(), check=lambda _: None)
-    return [event["message"] for event in read_events(folder / "events.jsonl")[0] if event["type"] == "warned"]
+    return [
+        event["message"]
+        for event in read_events(folder / "events.jsonl")[0]
+        if event["type"] == "warned"
+    ]
 
 
-def test_captions_that_are_cut_are_counted_with_the_cure(tmp_path: Path, tiny_flux: Path):
+def test_captions_that_are_cut_are_counted_with_the_cure(
+    tmp_path: Path, tiny_flux: Path
+):
     (warning,) = warnings(tmp_path / "long", tiny_flux, "a red square " * 50, tokens=16)
     assert warning.startswith("1 captions are cut at 16 tokens")
     assert "text_encoder_2_sequence_length" in warning

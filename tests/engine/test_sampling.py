@@ -26,7 +26,14 @@ def pipeline(tmp_path_factory):
 
 
 def encoded(pipeline, **changes) -> EncodedPrompt:
-    facts = {"prompt": "A cat, on: a sofa!", "width": 48, "height": 32, "diffusion_steps": 2, "seed": 7, **changes}
+    facts = {
+        "prompt": "A cat, on: a sofa!",
+        "width": 48,
+        "height": 32,
+        "diffusion_steps": 2,
+        "seed": 7,
+        **changes,
+    }
     sample = Sample.model_validate(facts)
     with torch.no_grad():
         embeds, pooled, _ = pipeline.encode_prompt(sample.prompt, max_sequence_length=8)
@@ -64,14 +71,25 @@ def test_images_equal_those_of_the_pipeline(pipeline, tmp_path):
 
 
 def test_the_seed_decides_the_image(pipeline, tmp_path):
-    one, same, other = draw(pipeline, tmp_path, encoded(pipeline), encoded(pipeline), encoded(pipeline, seed=8))
+    one, same, other = draw(
+        pipeline,
+        tmp_path,
+        encoded(pipeline),
+        encoded(pipeline),
+        encoded(pipeline, seed=8),
+    )
     assert one.read_bytes() == same.read_bytes()
     assert (pixels(one) != pixels(other)).any()
 
 
-def test_names_tell_step_number_and_prompt_and_the_file_tells_the_rest(pipeline, tmp_path):
+def test_names_tell_step_number_and_prompt_and_the_file_tells_the_rest(
+    pipeline, tmp_path
+):
     words = ("日本の猫", "?!", "x" * 300)
-    prompts = [encoded(pipeline), *(encoded(pipeline, prompt=prompt) for prompt in words)]
+    prompts = [
+        encoded(pipeline),
+        *(encoded(pipeline, prompt=prompt) for prompt in words),
+    ]
     files = draw(pipeline, tmp_path, *prompts)
     assert [file.name for file in files] == [
         "step-00000100-0-a-cat-on-a-sofa.png",
@@ -81,12 +99,18 @@ def test_names_tell_step_number_and_prompt_and_the_file_tells_the_rest(pipeline,
     ]
     with Image.open(files[1]) as image:
         text = image.text
-    assert (text["prompt"], text["seed"], text["training_step"]) == ("日本の猫", "7", "100")
+    assert (text["prompt"], text["seed"], text["training_step"]) == (
+        "日本の猫",
+        "7",
+        "100",
+    )
     assert pixels(files[0]).shape == (32, 48, 3)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_transformer_keeps_its_mode_and_has_no_gradients(pipeline, tmp_path, training):
+def test_the_transformer_keeps_its_mode_and_has_no_gradients(
+    pipeline, tmp_path, training
+):
     transformer = pipeline.transformer.train(training)
     transformer.enable_gradient_checkpointing()
     draw(pipeline, tmp_path, encoded(pipeline))
@@ -106,13 +130,20 @@ def test_the_mode_comes_back_after_a_failure(pipeline, tmp_path, monkeypatch):
 def test_without_prompts_no_vae_is_loaded(pipeline, tmp_path):
     assert (
         sample_images(
-            pipeline.transformer, lambda: pytest.fail("loaded"), [], folder=tmp_path, step=1, scheduler_folder=tmp_path
+            pipeline.transformer,
+            lambda: pytest.fail("loaded"),
+            [],
+            folder=tmp_path,
+            step=1,
+            scheduler_folder=tmp_path,
         )
         == []
     )
 
 
-def test_embeddings_of_another_precision_are_taken_as_the_transformers(pipeline, tmp_path):
+def test_embeddings_of_another_precision_are_taken_as_the_transformers(
+    pipeline, tmp_path
+):
     prompt = encoded(pipeline)
     half = replace(
         prompt,

@@ -22,11 +22,34 @@ from blockrate.core.savings import Work, step_flops
 IMAGE = 256
 TEXT = 64
 RANK = 16
-SPEC = TransformerSpec(BlockLayout(4, 8), 6, 64, 64, 512, 64, guidance_embeds=True, axes_dims_rope=(16, 24, 24))
+SPEC = TransformerSpec(
+    BlockLayout(4, 8),
+    6,
+    64,
+    64,
+    512,
+    64,
+    guidance_embeds=True,
+    axes_dims_rope=(16, 24, 24),
+)
 SMALL = replace(SPEC, layout=BlockLayout(2, 3))
 # Attention of both streams, both MLPs, the MLP input of single blocks; no proj_out.
-ADAPTED = (".to_q", ".to_k", ".to_v", ".to_out.0", "_proj", ".to_add_out", ".net.0.proj", ".net.2", ".proj_mlp")
-USUAL = [module.name for module in modules(SPEC) if module.block and module.name.endswith(ADAPTED) and module.linear]
+ADAPTED = (
+    ".to_q",
+    ".to_k",
+    ".to_v",
+    ".to_out.0",
+    "_proj",
+    ".to_add_out",
+    ".net.0.proj",
+    ".net.2",
+    ".proj_mlp",
+)
+USUAL = [
+    module.name
+    for module in modules(SPEC)
+    if module.block and module.name.endswith(ADAPTED) and module.linear
+]
 
 Keep = Callable[[str], bool]
 
@@ -37,7 +60,11 @@ def blocks(*names: str) -> Keep:
 
 STATED: dict[str, tuple[Keep, float, float]] = {
     "last two singles": (blocks("single_block_6", "single_block_7"), 0.43, 0.409),
-    "singles 1, 3, 4, 6": (blocks(*(f"single_block_{index}" for index in (1, 3, 4, 6))), 0.70, 0.686),
+    "singles 1, 3, 4, 6": (
+        blocks(*(f"single_block_{index}" for index in (1, 3, 4, 6))),
+        0.70,
+        0.686,
+    ),
     "double blocks frozen": (blocks(*SPEC.layout.names[4:]), 0.76, 0.754),
 }
 
@@ -56,13 +83,19 @@ def make_model(spec: TransformerSpec) -> FluxTransformer2DModel:
         )
 
 
-def counted(model: FluxTransformer2DModel, *, checkpointing: bool = True) -> tuple[int, int]:
+def counted(
+    model: FluxTransformer2DModel, *, checkpointing: bool = True
+) -> tuple[int, int]:
     """FLOPs of one forward and backward: all of them, and those of attention."""
     if checkpointing:
         model.enable_gradient_checkpointing()
     model.train()
     # The counter does not know the fused attention of a CPU; the plain one is two batched products.
-    with torch.device("meta"), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with (
+        torch.device("meta"),
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
         prediction = model(
             hidden_states=torch.zeros(1, IMAGE, SPEC.in_channels),
             encoder_hidden_states=torch.zeros(1, TEXT, SPEC.joint_attention_dim),
@@ -73,13 +106,19 @@ def counted(model: FluxTransformer2DModel, *, checkpointing: bool = True) -> tup
             txt_ids=torch.zeros(TEXT, 3),
         ).sample
         prediction.square().mean().backward()
-    return counter.get_total_flops(), counter.get_flop_counts()["Global"][torch.ops.aten.bmm]
+    return counter.get_total_flops(), counter.get_flop_counts()["Global"][
+        torch.ops.aten.bmm
+    ]
 
 
 def lora(names: Iterable[str], spec: TransformerSpec = SMALL) -> FluxTransformer2DModel:
     """A model with adapters on these modules only: what a run makes when everything else is at 0.0."""
     model = make_model(spec)
-    model.add_adapter(LoraConfig(r=RANK, target_modules="|".join(name.replace(".", r"\.") for name in names)))
+    model.add_adapter(
+        LoraConfig(
+            r=RANK, target_modules="|".join(name.replace(".", r"\.") for name in names)
+        )
+    )
     return model
 
 
@@ -91,7 +130,9 @@ def fully_adapted() -> tuple[FluxTransformer2DModel, int, int]:
 
 
 @pytest.mark.parametrize("case", STATED)
-def test_frozen_blocks_save_what_is_stated(case: str, fully_adapted: tuple[FluxTransformer2DModel, int, int]) -> None:
+def test_frozen_blocks_save_what_is_stated(
+    case: str, fully_adapted: tuple[FluxTransformer2DModel, int, int]
+) -> None:
     """``stated`` was counted with frozen adapters left in the frozen blocks; a run puts none there, and saves more."""
     keep, stated, ratio = STATED[case]
     names = [name for name in USUAL if keep(name)]
@@ -115,7 +156,9 @@ def test_frozen_adapters_that_stay_save_a_little_less(
         parameter.requires_grad_("lora_" in name and keep(name))
         parameter.grad = None
     part, part_attention = counted(model)
-    assert (part - part_attention) / (whole - whole_attention) == pytest.approx(stated, abs=0.01)
+    assert (part - part_attention) / (whole - whole_attention) == pytest.approx(
+        stated, abs=0.01
+    )
 
 
 LORA_CASES: dict[str, Keep] = {
@@ -140,26 +183,64 @@ LORA_CASES |= {
 }
 
 
-@pytest.mark.parametrize(("case", "checkpointing"), [*((case, True) for case in LORA_CASES), ("scattered", False)])
-def test_the_arithmetic_of_a_lora_is_what_is_counted(case: str, checkpointing: bool) -> None:
-    names = [module.name for module in modules(SMALL) if module.linear and LORA_CASES[case](module.name)]
-    predicted = step_flops(SMALL, names, Work(IMAGE, TEXT, rank=RANK, checkpointing=checkpointing))
-    assert predicted == pytest.approx(counted(lora(names), checkpointing=checkpointing)[0], rel=0.01)
+@pytest.mark.parametrize(
+    ("case", "checkpointing"),
+    [*((case, True) for case in LORA_CASES), ("scattered", False)],
+)
+def test_the_arithmetic_of_a_lora_is_what_is_counted(
+    case: str, checkpointing: bool
+) -> None:
+    names = [
+        module.name
+        for module in modules(SMALL)
+        if module.linear and LORA_CASES[case](module.name)
+    ]
+    predicted = step_flops(
+        SMALL, names, Work(IMAGE, TEXT, rank=RANK, checkpointing=checkpointing)
+    )
+    assert predicted == pytest.approx(
+        counted(lora(names), checkpointing=checkpointing)[0], rel=0.01
+    )
 
 
 FINE_TUNE_CASES: dict[str, Keep] = {
-    **{case: LORA_CASES[case] for case in ("everything", "blocks", "last single", "doubles", "scattered", "attention")},
-    "doubles frozen, other trained": lambda module: not (block_of(module) or "").startswith("double"),
+    **{
+        case: LORA_CASES[case]
+        for case in (
+            "everything",
+            "blocks",
+            "last single",
+            "doubles",
+            "scattered",
+            "attention",
+        )
+    },
+    "doubles frozen, other trained": lambda module: (
+        not (block_of(module) or "").startswith("double")
+    ),
     "one norm": partial(str.__eq__, "single_transformer_blocks.1.attn.norm_q"),
     "last layer": partial(str.__eq__, "proj_out"),
 }
 
 
-@pytest.mark.parametrize(("case", "checkpointing"), [*((case, True) for case in FINE_TUNE_CASES), ("scattered", False)])
-def test_the_arithmetic_of_a_fine_tune_is_what_is_counted(case: str, checkpointing: bool) -> None:
+@pytest.mark.parametrize(
+    ("case", "checkpointing"),
+    [*((case, True) for case in FINE_TUNE_CASES), ("scattered", False)],
+)
+def test_the_arithmetic_of_a_fine_tune_is_what_is_counted(
+    case: str, checkpointing: bool
+) -> None:
     model = make_model(SMALL)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(FINE_TUNE_CASES[case](name.rpartition(".")[0]))
-    trained = {name.rpartition(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
-    predicted = step_flops(SMALL, trained, Work(IMAGE, TEXT, checkpointing=checkpointing))
-    assert predicted == pytest.approx(counted(model, checkpointing=checkpointing)[0], rel=0.001)
+    trained = {
+        name.rpartition(".")[0]
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    predicted = step_flops(
+        SMALL, trained, Work(IMAGE, TEXT, checkpointing=checkpointing)
+    )
+    assert predicted == pytest.approx(
+        counted(model, checkpointing=checkpointing)[0], rel=0.001
+    )

@@ -8,13 +8,21 @@ from blockrate.engine.schedules import set_rates
 
 
 @settings(max_examples=50)
-@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5), st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5))
+@given(
+    st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5),
+    st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5),
+)
 def test_the_ratios_between_groups_never_change(multipliers, factors):
-    groups = [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1e-4 * m} for m in multipliers]
+    groups = [
+        {"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1e-4 * m}
+        for m in multipliers
+    ]
     optimizer = torch.optim.SGD(groups)
     for factor in factors:
         set_rates(optimizer, factor)
-        assert [group["lr"] for group in optimizer.param_groups] == [1e-4 * m * factor for m in multipliers]
+        assert [group["lr"] for group in optimizer.param_groups] == [
+            1e-4 * m * factor for m in multipliers
+        ]
 
 
 def test_rates_start_from_what_the_groups_had():

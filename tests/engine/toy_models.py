@@ -1,7 +1,11 @@
 """Real Flux transformers of toy size, and one training step of them, for the engine's tests."""
 
 import torch
-from diffusers import ChromaTransformer2DModel, Flux2Transformer2DModel, FluxTransformer2DModel
+from diffusers import (
+    ChromaTransformer2DModel,
+    Flux2Transformer2DModel,
+    FluxTransformer2DModel,
+)
 
 # a toy step takes 11 ms on one thread, and seconds on two where others use the processor
 torch.set_num_threads(1)
@@ -107,9 +111,15 @@ def teach(model, size=0.05):
 
 def weights(model):
     """A copy of every parameter by name."""
-    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    return {
+        name: parameter.detach().clone() for name, parameter in model.named_parameters()
+    }
 
 
 def changed(model, before):
     """Names of the parameters of which a byte differs."""
-    return {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    return {
+        name
+        for name, parameter in model.named_parameters()
+        if not torch.equal(parameter, before[name])
+    }

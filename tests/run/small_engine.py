@@ -37,7 +37,9 @@ FAILURES = {
     "nan": NotANumberError("loss", "is not a number", "Lower the learning rate."),
     "full": OSError(errno.ENOSPC, "No space left on device", "/nowhere/file"),
     "rust": RuntimeError("I/O error: No space left on device (os error 28)"),
-    "memory": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."),
+    "memory": RuntimeError(
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."
+    ),
     "fault": KeyError("something of ours"),
 }
 

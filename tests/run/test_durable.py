@@ -25,18 +25,27 @@ def make_checkpoint(folder: Path, step: int) -> None:
 
 
 def is_step(folder: Path, step: int) -> bool:
-    return durable.verify_folder(folder) == [] and (folder / "weights.bin").read_bytes() == bytes([step]) * 5000
+    return (
+        durable.verify_folder(folder) == []
+        and (folder / "weights.bin").read_bytes() == bytes([step]) * 5000
+    )
 
 
 def test_atomic_write_replaces_text_and_bytes(tmp_path: Path) -> None:
     for data in ("one", b"two\r\n", ""):
         durable.atomic_write(tmp_path / "file", data)
-        assert (tmp_path / "file").read_bytes() == (data if isinstance(data, bytes) else data.encode())
+        assert (tmp_path / "file").read_bytes() == (
+            data if isinstance(data, bytes) else data.encode()
+        )
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_write_of_partial_chunks_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable, "_write", lambda descriptor, data: os.write(descriptor, data[:7]))
+def test_write_of_partial_chunks_is_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        durable, "_write", lambda descriptor, data: os.write(descriptor, data[:7])
+    )
     durable.atomic_write(tmp_path / "file", b"0123456789" * 10)
     assert (tmp_path / "file").read_bytes() == b"0123456789" * 10
 
@@ -54,20 +63,32 @@ def test_all_is_synced_before_it_gets_its_name_and_the_folder_after(
         return descriptor
 
     monkeypatch.setattr(durable, "_open", opened)
-    monkeypatch.setattr(durable, "_fsync", lambda descriptor: order.append(names[descriptor]))
     monkeypatch.setattr(
-        durable, "_replace", lambda source, target: (order.append("RENAME"), os.replace(source, target))
+        durable, "_fsync", lambda descriptor: order.append(names[descriptor])
+    )
+    monkeypatch.setattr(
+        durable,
+        "_replace",
+        lambda source, target: (order.append("RENAME"), os.replace(source, target)),
     )
     durable.atomic_write(tmp_path / "file", b"data")
     assert order == ["temporary", "RENAME", tmp_path.name]
     order.clear()
     make_checkpoint(tmp_path, 1)
     named = order.index("RENAME")
-    assert set(order[:named]) == {"weights.bin", "state.json", "manifest.json", "deep", "temporary"}
+    assert set(order[:named]) == {
+        "weights.bin",
+        "state.json",
+        "manifest.json",
+        "deep",
+        "temporary",
+    }
     assert order[named + 1 :] == [tmp_path.name]
 
 
-def test_disk_full_at_every_boundary_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
+def test_disk_full_at_every_boundary_leaves_the_old_file_and_no_temporary(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "file"
     points = 0
     for point in range(50):
@@ -82,14 +103,18 @@ def test_disk_full_at_every_boundary_leaves_the_old_file_and_no_temporary(tmp_pa
     assert points >= 6
 
 
-def test_disk_full_at_every_boundary_of_a_commit_loses_no_finished_folder(tmp_path: Path) -> None:
+def test_disk_full_at_every_boundary_of_a_commit_loses_no_finished_folder(
+    tmp_path: Path,
+) -> None:
     for point in range(200):
         folder = tmp_path / str(point)
         folder.mkdir()
         make_checkpoint(folder, 1)
         with pytest.MonkeyPatch.context() as patch:
             fault = Fault(patch, point, disk_full)
-            failed = fired_write_error(fault, lambda folder=folder: make_checkpoint(folder, 2))
+            failed = fired_write_error(
+                fault, lambda folder=folder: make_checkpoint(folder, 2)
+            )
         assert is_step(folder / "step-1", 1)
         assert not (folder / "step-2").exists() or is_step(folder / "step-2", 2)
         assert not list(folder.glob(".tmp-*"))
@@ -110,7 +135,9 @@ def fired_write_error(fault: Fault, work: Callable[[], object]) -> bool:
 
 
 @forking
-def test_death_at_every_boundary_of_a_replacing_commit_keeps_the_old_or_the_new(tmp_path: Path) -> None:
+def test_death_at_every_boundary_of_a_replacing_commit_keeps_the_old_or_the_new(
+    tmp_path: Path,
+) -> None:
     for point in range(200):
         folder = tmp_path / str(point)
         folder.mkdir()
@@ -136,7 +163,9 @@ def replace_by_two(folder: Path) -> None:
     durable.commit_folder(temporary, folder / "step-1", replace=True)
 
 
-def test_a_failed_replacement_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_replacement_puts_the_old_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_checkpoint(tmp_path, 1)
 
     def no_new_name(source: Path, target: Path) -> None:
@@ -174,7 +203,11 @@ def test_every_damage_of_a_committed_folder_is_noticed(tmp_path: Path) -> None:
 
 def damage_file(file: Path, whole: bytes, chance: random.Random) -> None:
     place = chance.randrange(len(whole))
-    flipped = whole[:place] + bytes([whole[place] ^ 1 << chance.randrange(8)]) + whole[place + 1 :]
+    flipped = (
+        whole[:place]
+        + bytes([whole[place] ^ 1 << chance.randrange(8)])
+        + whole[place + 1 :]
+    )
     content = chance.choice([whole[:place], flipped, b"", whole + b"\n", None])
     file.unlink() if content is None else file.write_bytes(content)
 
@@ -191,12 +224,17 @@ def test_removed_folders_are_gone_and_leftovers_are_swept(tmp_path: Path) -> Non
     (tmp_path / ".tmp-file").write_text("half")
     durable.remove_folder(tmp_path / "step-1")
     durable.remove_folder(tmp_path / "step-1")
-    assert [path.name for path in durable.sweep_leftovers(tmp_path)] == [".del-half", ".tmp-file"]
+    assert [path.name for path in durable.sweep_leftovers(tmp_path)] == [
+        ".del-half",
+        ".tmp-file",
+    ]
     assert os.listdir(tmp_path) == []
 
 
 def test_a_write_that_cannot_be_done_says_path_and_cure(tmp_path: Path) -> None:
-    with pytest.raises(WriteError, match=r"gone.x: cannot be written .*\. Its folder is gone") as caught:
+    with pytest.raises(
+        WriteError, match=r"gone.x: cannot be written .*\. Its folder is gone"
+    ) as caught:
         durable.atomic_write(tmp_path / "gone" / "x", "")
     assert caught.value.exit_code == 73
     (tmp_path / "file").write_text("")
@@ -213,7 +251,9 @@ def test_make_folder_makes_parents_and_leaves_what_is_there(tmp_path: Path) -> N
     assert (tmp_path / "a" / "b" / "file").read_text() == "kept"
 
 
-def test_windows_waits_for_whoever_holds_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_waits_for_whoever_holds_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refusals = [PermissionError(errno.EACCES, "in use")] * 3
 
     def held_for_a_while(source: Path, target: Path) -> None:

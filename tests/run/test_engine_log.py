@@ -8,7 +8,9 @@ import pytest
 from blockrate.engine import __main__ as engine
 
 
-def test_a_long_log_is_moved_on_and_written_on_from_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_log_is_moved_on_and_written_on_from_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engine, "LOG_BYTES", 1000)
     log = tmp_path / "log.txt"
     with log.open("ab", buffering=0) as stream:  # as the engine's stdout is

@@ -9,10 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockrate.run.events import Blocks, EventLog, Finished, Phase, Saved, Step, last_event, read_events
+from blockrate.run.events import (
+    Blocks,
+    EventLog,
+    Finished,
+    Phase,
+    Saved,
+    Step,
+    last_event,
+    read_events,
+)
 
 
-def test_an_event_is_one_line_with_type_time_step_and_its_fields(tmp_path: Path) -> None:
+def test_an_event_is_one_line_with_type_time_step_and_its_fields(
+    tmp_path: Path,
+) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     log.write(Step(loss=0.5, learning_rate=1e-4, grad_norm=None, seconds=0.1), step=7)
     line = json.loads((tmp_path / "events.jsonl").read_text())
@@ -32,7 +43,9 @@ def test_log_knows_the_last_phase_and_step(tmp_path: Path) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.text(), st.floats() | st.none()), st.text())
-def test_every_line_is_strict_json_whatever_the_numbers(rates: dict[str, float], name: str) -> None:
+def test_every_line_is_strict_json_whatever_the_numbers(
+    rates: dict[str, float], name: str
+) -> None:
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory() as folder:
@@ -40,7 +53,10 @@ def test_every_line_is_strict_json_whatever_the_numbers(rates: dict[str, float],
         EventLog(path).write(Blocks(rates, grad_norms={name: math.nan}), step=0)
         events, offset = read_events(path)
         assert offset == path.stat().st_size
-        expected = {key: value if value is not None and math.isfinite(value) else None for key, value in rates.items()}
+        expected = {
+            key: value if value is not None and math.isfinite(value) else None
+            for key, value in rates.items()
+        }
         assert events[0]["learning_rates"] == expected
         assert events[0]["grad_norms"] == {name: None}
         json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
@@ -64,7 +80,9 @@ def test_a_torn_last_line_is_mended_and_left_out(tmp_path: Path) -> None:
     assert [event["name"] for event in read_events(path)[0]] == ["loading", "training"]
 
 
-def test_reading_goes_on_where_it_ended_and_waits_for_the_rest_of_a_line(tmp_path: Path) -> None:
+def test_reading_goes_on_where_it_ended_and_waits_for_the_rest_of_a_line(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "events.jsonl"
     assert read_events(path) == ([], 0)
     path.write_bytes(b'{"type": "a"}\n{"type"')
@@ -94,5 +112,8 @@ def test_a_failed_write_never_raises_and_the_next_line_is_whole(
 def test_last_event_is_the_newest_even_of_a_long_log(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     assert last_event(path) == {}
-    path.write_bytes(b'{"type": "step", "step": 1}\n' * 20_000 + b'{"type": "finished", "step": 2}\n{"torn')
+    path.write_bytes(
+        b'{"type": "step", "step": 1}\n' * 20_000
+        + b'{"type": "finished", "step": 2}\n{"torn'
+    )
     assert last_event(path) == {"type": "finished", "step": 2}

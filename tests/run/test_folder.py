@@ -45,7 +45,9 @@ def run(tmp_path: Path) -> RunFolder:
 
 def holder(run: RunFolder) -> "subprocess.Popen[str]":
     command = [sys.executable, "-c", TAKE_THE_LOCK, str(run.path)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def answer(process: "subprocess.Popen[str]") -> str:
@@ -70,7 +72,10 @@ def test_a_second_run_is_refused_naming_process_host_and_start(run: RunFolder) -
         who = json.loads(run.who_file.read_text())
         assert who["pid"] == first.pid
         with (
-            pytest.raises(ConfigError, match=f"process {first.pid} on {who['host']}, started {who['start'][:10]}"),
+            pytest.raises(
+                ConfigError,
+                match=f"process {first.pid} on {who['host']}, started {who['start'][:10]}",
+            ),
             lock(run),
         ):
             pass
@@ -113,14 +118,22 @@ def test_commands_are_taken_in_order_once(run: RunFolder) -> None:
 def test_a_heartbeat_never_raises(run: RunFolder) -> None:
     write_heartbeat(run, "training", 12, stopping=True)
     beat = json.loads(run.heartbeat_file.read_text())
-    assert (beat["pid"], beat["phase"], beat["step"], beat["stopping"]) == (os.getpid(), "training", 12, True)
+    assert (beat["pid"], beat["phase"], beat["step"], beat["stopping"]) == (
+        os.getpid(),
+        "training",
+        12,
+        True,
+    )
     write_heartbeat(RunFolder(run.path / "gone"), "training", 13)
 
 
 def test_an_earlier_run_is_set_aside_whole_and_other_files_stay(run: RunFolder) -> None:
     log = EventLog(run.events_file)
     log.write(Phase("training"), step=1)
-    log.write(Finished([run.path / "lora.safetensors", Path("elsewhere/model.safetensors")]), step=2)
+    log.write(
+        Finished([run.path / "lora.safetensors", Path("elsewhere/model.safetensors")]),
+        step=2,
+    )
     for name in ("lora.safetensors", "notes.md", "samples/1.png"):
         (run.path / name).write_text(name)
     aside = set_aside(run)
@@ -132,7 +145,9 @@ def test_an_earlier_run_is_set_aside_whole_and_other_files_stay(run: RunFolder) 
     assert set_aside(run) is None
 
 
-def test_checkpoints_are_set_aside_even_where_the_events_are_gone(run: RunFolder) -> None:
+def test_checkpoints_are_set_aside_even_where_the_events_are_gone(
+    run: RunFolder,
+) -> None:
     (run.checkpoints / "step-00000001").mkdir(parents=True)
     aside = set_aside(run)
     assert aside

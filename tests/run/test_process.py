@@ -15,7 +15,13 @@ import pytest
 
 from blockrate.run.events import read_events
 from blockrate.run.folder import RunFolder, is_alive, pending_commands, send_command
-from blockrate.run.process import engine_command, exit_sentence, run_state, start_engine, stop_engine
+from blockrate.run.process import (
+    engine_command,
+    exit_sentence,
+    run_state,
+    start_engine,
+    stop_engine,
+)
 
 SMALL_ENGINE = Path(__file__).with_name("small_engine.py")
 CONFIG = '{"concepts": [{"path": "photos"}]}'
@@ -33,7 +39,9 @@ def run(tmp_path: Path) -> RunFolder:
 @pytest.fixture
 def start(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Start the small engine with one kind of trainer; what still lives at the end is killed."""
-    monkeypatch.setenv("BLOCKRATE_ENGINE", shlex.join([sys.executable, str(SMALL_ENGINE)]))
+    monkeypatch.setenv(
+        "BLOCKRATE_ENGINE", shlex.join([sys.executable, str(SMALL_ENGINE)])
+    )
     started: list[subprocess.Popen[Any]] = []
 
     def start_one(trainer: str) -> "subprocess.Popen[Any]":
@@ -69,10 +77,14 @@ def test_a_run_goes_from_preparing_to_finished(run: RunFolder, start: Start) -> 
     state = run_state(run)
     assert (state.name, state.step, state.exit_code) == ("Finished", 20, 0)
     assert types(run)[0] == "phase"
-    assert read_events(run.events_file)[0][-1]["outputs"] == [str(run.path / "out.safetensors")]
+    assert read_events(run.events_file)[0][-1]["outputs"] == [
+        str(run.path / "out.safetensors")
+    ]
 
 
-def test_the_engine_is_in_a_session_of_its_own_and_speaks_into_the_log(run: RunFolder, start: Start) -> None:
+def test_the_engine_is_in_a_session_of_its_own_and_speaks_into_the_log(
+    run: RunFolder, start: Start
+) -> None:
     engine = start("slow")
     wait_for(lambda: run_state(run).name == "Running")
     if os.name != "nt":
@@ -87,7 +99,9 @@ def test_the_engine_is_in_a_session_of_its_own_and_speaks_into_the_log(run: RunF
 
 @posix
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_the_run_after_its_step(run: RunFolder, start: Start, number: signal.Signals) -> None:
+def test_a_signal_ends_the_run_after_its_step(
+    run: RunFolder, start: Start, number: signal.Signals
+) -> None:
     engine = start("slow")
     wait_for(lambda: "started" in types(run))
     engine.send_signal(number)
@@ -118,7 +132,9 @@ def test_a_stop_command_is_obeyed_and_deleted(run: RunFolder, start: Start) -> N
     assert len(pending_commands(run)) < 5
 
 
-def test_a_stop_left_from_an_earlier_life_is_not_obeyed(run: RunFolder, start: Start) -> None:
+def test_a_stop_left_from_an_earlier_life_is_not_obeyed(
+    run: RunFolder, start: Start
+) -> None:
     send_command(run, "stop")
     assert start("steps").wait() == 0
 
@@ -159,14 +175,20 @@ def test_a_failure_is_a_code_a_sentence_and_a_traceback_in_the_log(
 def test_by_hand_the_screen_shows_one_line(run: RunFolder, start: Start) -> None:
     command = [sys.executable, str(SMALL_ENGINE), str(run.path)]
     ended = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "SMALL_TRAINER": "fault"}, check=False
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SMALL_TRAINER": "fault"},
+        check=False,
     )
     assert ended.stdout == ""
     assert ended.stderr.startswith("error: KeyError")
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_second_engine_is_refused_and_leaves_the_first_alone(run: RunFolder, start: Start) -> None:
+def test_a_second_engine_is_refused_and_leaves_the_first_alone(
+    run: RunFolder, start: Start
+) -> None:
     first = start("slow")
     wait_for(lambda: "step" in types(run))
     second = start("steps")
@@ -184,9 +206,16 @@ def test_many_processes_are_refused_with_a_sentence(
     assert "WORLD_SIZE" in run_state(run).sentence
 
 
-def test_the_engine_of_this_python_is_the_default(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_engine_of_this_python_is_the_default(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("BLOCKRATE_ENGINE", raising=False)
-    assert engine_command(run.path) == [sys.executable, "-m", "blockrate.engine", str(run.path.absolute())]
+    assert engine_command(run.path) == [
+        sys.executable,
+        "-m",
+        "blockrate.engine",
+        str(run.path.absolute()),
+    ]
 
 
 def test_every_code_has_a_sentence() -> None:

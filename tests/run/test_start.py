@@ -24,7 +24,11 @@ def run(tmp_path: Path) -> RunFolder:
 
 def config(run: RunFolder, **settings: Any) -> TrainConfig:
     return TrainConfig.model_validate(
-        {"workspace_dir": str(run.path), "output_model_destination": str(run.path / "out"), **settings}
+        {
+            "workspace_dir": str(run.path),
+            "output_model_destination": str(run.path / "out"),
+            **settings,
+        }
     )
 
 
@@ -38,7 +42,9 @@ def stopped(run: RunFolder, at: TrainConfig, step: int = 5) -> None:
     """A run that has saved a checkpoint, without weights."""
     ready(run, at)
     (temporary := run.checkpoints / ".tmp-1").mkdir()
-    (temporary / "state.json").write_text(json.dumps({"step": step, "config": at.model_dump(mode="json")}))
+    (temporary / "state.json").write_text(
+        json.dumps({"step": step, "config": at.model_dump(mode="json")})
+    )
     commit_folder(temporary, run.checkpoints / checkpoint_name(step))
     EventLog(run.events_file).write(Step(1.0, 1e-3, 1.0, 0.1), step=step)
 
@@ -76,12 +82,17 @@ def test_a_stopped_run_goes_on_with_the_new_config(run: RunFolder) -> None:
 def test_another_run_is_refused_and_the_folder_left_as_it_is(run: RunFolder) -> None:
     stopped(run, config(run))
     before = everything(run)
-    with pytest.raises(ConfigError, match=r"lora_rank: the run was trained with 16, the config says 8.*--fresh"):
+    with pytest.raises(
+        ConfigError,
+        match=r"lora_rank: the run was trained with 16, the config says 8.*--fresh",
+    ):
         ready(run, config(run, lora_rank=8))
     with pytest.raises(ConfigError, match="--reset-optimizer all"):
         ready(run, config(run, optimizer={"optimizer": "LION"}))
     assert everything(run) == before
-    assert ready(run, config(run, optimizer={"optimizer": "LION"}), reset_optimizer="all")[0]
+    assert ready(
+        run, config(run, optimizer={"optimizer": "LION"}), reset_optimizer="all"
+    )[0]
 
 
 def test_a_finished_run_is_told_and_not_touched(run: RunFolder) -> None:
@@ -90,7 +101,9 @@ def test_a_finished_run_is_told_and_not_touched(run: RunFolder) -> None:
     for now in (config(run), config(run, learning_rate=1e-4)):
         todo, said = ready(run, now)
         assert not todo
-        assert said == ["This run is finished, after 5 steps: raise epochs to go on, --fresh starts anew."]
+        assert said == [
+            "This run is finished, after 5 steps: raise epochs to go on, --fresh starts anew."
+        ]
     with pytest.raises(ConfigError, match="lora_rank"):
         ready(run, config(run, lora_rank=8))
     assert everything(run) == before
@@ -102,10 +115,17 @@ def test_a_finished_run_is_told_and_not_touched(run: RunFolder) -> None:
         {"epochs": 200},
         {"output_model_destination": "elsewhere.safetensors"},
         {"output_dtype": "BFLOAT_16"},
-        {"transformer": {"stop_training_after": 7, "stop_training_after_unit": "EPOCH"}},
+        {
+            "transformer": {
+                "stop_training_after": 7,
+                "stop_training_after_unit": "EPOCH",
+            }
+        },
     ],
 )
-def test_a_finished_run_goes_on_when_more_is_asked_for(run: RunFolder, more: dict[str, Any]) -> None:
+def test_a_finished_run_goes_on_when_more_is_asked_for(
+    run: RunFolder, more: dict[str, Any]
+) -> None:
     finished(run, config(run))
     assert ready(run, config(run, **more)) == (True, [])
 
@@ -116,10 +136,14 @@ def test_a_finished_run_whose_file_is_gone_makes_it_again(run: RunFolder) -> Non
     assert ready(run, config(run)) == (True, [])
 
 
-def test_a_finished_run_without_a_checkpoint_is_not_begun_anew_in_silence(run: RunFolder) -> None:
+def test_a_finished_run_without_a_checkpoint_is_not_begun_anew_in_silence(
+    run: RunFolder,
+) -> None:
     finished(run, config(run))
     os.rename(run.checkpoints, run.path / "moved")
-    with pytest.raises(ConfigError, match=r"holds a finished run without a checkpoint.*--fresh"):
+    with pytest.raises(
+        ConfigError, match=r"holds a finished run without a checkpoint.*--fresh"
+    ):
         ready(run, config(run, epochs=200))
     EventLog(run.events_file).write(Finished([]), step=0)  # only_cache
     assert ready(run, config(run, epochs=200))[0]
@@ -132,7 +156,13 @@ def test_fresh_sets_the_earlier_run_aside_whole(run: RunFolder) -> None:
     assert "The earlier run is now in" in said[0]
     (aside,) = (run.path / "earlier").iterdir()
     names = {path.name for path in aside.iterdir()}
-    assert {"config.json", "options.json", "events.jsonl", "checkpoints", "out"} <= names
+    assert {
+        "config.json",
+        "options.json",
+        "events.jsonl",
+        "checkpoints",
+        "out",
+    } <= names
     assert list(run.checkpoints.iterdir()) == []
 
 
@@ -150,5 +180,8 @@ def test_damage_is_told_and_all_damaged_refused(run: RunFolder) -> None:
 
 def test_a_folder_at_work_is_refused(run: RunFolder) -> None:
     stopped(run, config(run))
-    with lock(run), pytest.raises(ConfigError, match=f"is in use by process {os.getpid()}"):
+    with (
+        lock(run),
+        pytest.raises(ConfigError, match=f"is in use by process {os.getpid()}"),
+    ):
         ready(run, config(run))

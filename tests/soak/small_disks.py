@@ -28,7 +28,10 @@ def main() -> None:
     for size in SIZES:
         for honest in (True, False):
             with tempfile.TemporaryDirectory() as folder:
-                subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "none", folder], check=True)
+                subprocess.run(
+                    ["mount", "-t", "tmpfs", "-o", f"size={size}k", "none", folder],
+                    check=True,
+                )
                 try:
                     print(size, honest, *fill(small, Path(folder), honest), flush=True)
                 finally:
@@ -47,13 +50,20 @@ def fill(small: Small, disk: Path, honest: bool) -> tuple[str, int]:
     endless = SimpleNamespace(free=10**12)
     usage = shutil.disk_usage if honest else lambda path: endless
     end = "finished"
-    with patch.object(EventLog, "write", write), patch.object(shutil, "disk_usage", usage):
+    with (
+        patch.object(EventLog, "write", write),
+        patch.object(shutil, "disk_usage", usage),
+    ):
         try:
             small.live(small.config(disk / "run"))
         except BlockrateError as error:
             end = str(error.exit_code)
     run = RunFolder(disk / "run")
-    newest = newest_valid(run.checkpoints, lambda text: sys.exit(text)) if run.checkpoints.exists() else None
+    newest = (
+        newest_valid(run.checkpoints, lambda text: sys.exit(text))
+        if run.checkpoints.exists()
+        else None
+    )
     assert (step_of(newest) if newest else 0) >= max(told, default=0)
     assert not list(run.checkpoints.glob(".*"))
     return end, len(told)

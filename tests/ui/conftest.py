@@ -14,7 +14,15 @@ import pytest
 from apps import App, Server, warm_apps
 from apps import start_app as run_app
 from nicegui import Client, core, ui
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, WebSocket, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    Request,
+    WebSocket,
+    sync_playwright,
+)
 from playwright.sync_api import Error as PlaywrightError
 
 from blockrate.run.folder import RunFolder, is_alive, read_json
@@ -41,7 +49,10 @@ OpenPage = Callable[..., Page]
 def browser() -> Iterator[Browser]:
     """The system's Chromium, Chrome or Edge (or BLOCKRATE_BROWSER), else Playwright's own; without any, a failure."""
     with sync_playwright() as playwright:
-        path = os.environ.get("BLOCKRATE_BROWSER") or runpy.run_path(str(ROOT / "start.py"))["find_browser"]()
+        path = (
+            os.environ.get("BLOCKRATE_BROWSER")
+            or runpy.run_path(str(ROOT / "start.py"))["find_browser"]()
+        )
         browser = launch(playwright, path)
         yield browser
         browser.close()
@@ -49,9 +60,13 @@ def browser() -> Iterator[Browser]:
 
 def launch(playwright: Playwright, path: str) -> Browser:
     try:
-        return playwright.chromium.launch(executable_path=path or None, args=" ".join(FLAGS).split())
+        return playwright.chromium.launch(
+            executable_path=path or None, args=" ".join(FLAGS).split()
+        )
     except PlaywrightError as error:
-        pytest.fail(f"no browser could be started; `python start.py test` installs one: {error.message}")
+        pytest.fail(
+            f"no browser could be started; `python start.py test` installs one: {error.message}"
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -76,18 +91,26 @@ def _warm_apps() -> Iterator[Server | None]:
 
 
 @pytest.fixture
-def start_app(request: pytest.FixtureRequest, tmp_path: Path, _warm_apps: Server | None) -> Iterator[StartApp]:
+def start_app(
+    request: pytest.FixtureRequest, tmp_path: Path, _warm_apps: Server | None
+) -> Iterator[StartApp]:
     """Start `blockrate ui ARGUMENTS` in `tmp_path/work`; a second start is a restart: same folders, same settings.
 
     A test that trains also asks for `warm_engine`. At the end the app and its engine are killed, and no traceback may
     stand in what the app wrote to stderr.
     """
-    engine = request.getfixturevalue("warm_engine") if "warm_engine" in request.fixturenames else {}
+    engine = (
+        request.getfixturevalue("warm_engine")
+        if "warm_engine" in request.fixturenames
+        else {}
+    )
     apps: list[App] = []
 
     def start(*arguments: str, **environment: str) -> App:
         settings = {**engine, **environment}
-        apps.append(run_app(tmp_path, arguments, settings, number=len(apps), server=_warm_apps))
+        apps.append(
+            run_app(tmp_path, arguments, settings, number=len(apps), server=_warm_apps)
+        )
         return apps[-1]
 
     yield start
@@ -117,7 +140,9 @@ def tolerated() -> list[str]:
 
 
 @pytest.fixture
-def open_page(browser: Browser, start_app: StartApp, tolerated: list[str]) -> Iterator[OpenPage]:
+def open_page(
+    browser: Browser, start_app: StartApp, tolerated: list[str]
+) -> Iterator[OpenPage]:
     """Open a path of an app in a new browser context, as large as asked, light or dark, for mouse or touch.
 
     At the end: no page error, no console error, no request to another host.
@@ -127,7 +152,9 @@ def open_page(browser: Browser, start_app: StartApp, tolerated: list[str]) -> It
 
     def complain(message: ConsoleMessage) -> None:
         if message.type == "error":
-            complaints.append(f"console: {message.text} ({message.location.get('url', '')})")
+            complaints.append(
+                f"console: {message.text} ({message.location.get('url', '')})"
+            )
 
     def look(request: Request | WebSocket) -> None:
         parts = urlsplit(request.url)
@@ -135,7 +162,13 @@ def open_page(browser: Browser, start_app: StartApp, tolerated: list[str]) -> It
             complaints.append(f"another host: {request.url}")
 
     def open_page(
-        app: App, path: str = "/", *, width: int = 1280, height: int = 800, dark: bool = False, touch: bool = False
+        app: App,
+        path: str = "/",
+        *,
+        width: int = 1280,
+        height: int = 800,
+        dark: bool = False,
+        touch: bool = False,
     ) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": height},
@@ -160,7 +193,11 @@ def open_page(browser: Browser, start_app: StartApp, tolerated: list[str]) -> It
     yield open_page
     for page in pages:
         page.context.close()
-    assert [text for text in complaints if not any(re.search(pattern, text) for pattern in tolerated)] == []
+    assert [
+        text
+        for text in complaints
+        if not any(re.search(pattern, text) for pattern in tolerated)
+    ] == []
 
 
 @pytest.fixture
@@ -170,16 +207,22 @@ def page(app: App, open_page: OpenPage) -> Page:
 
 
 @pytest.fixture
-def on_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[PageOfApp], None]], None]:
+def on_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[PageOfApp], None]], None]:
     """Do something in this process with a whole page that no browser shows."""
     monkeypatch.setenv("BLOCKRATE_HOME", str(tmp_path / "home"))
 
     async def do(what: Callable[[PageOfApp], None]) -> None:
         monkeypatch.setattr(core, "loop", asyncio.get_running_loop())
         session = Session(Preferences())
-        session.set({"concepts": [{"path": str(tmp_path)}], "samples": [{"prompt": "a photo"}]})
+        session.set(
+            {"concepts": [{"path": str(tmp_path)}], "samples": [{"prompt": "a photo"}]}
+        )
         with Client(ui.page("/alone")) as client:
-            page = PageOfApp(session, Watch(Preferences()), Media([tmp_path]), Preferences())
+            page = PageOfApp(
+                session, Watch(Preferences()), Media([tmp_path]), Preferences()
+            )
             shell.build(page, "model")
             what(page)
         client.delete()

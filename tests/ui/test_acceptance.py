@@ -17,7 +17,12 @@ StartApp = Callable[..., App]
 OpenPage = Callable[..., Page]
 KEY = "block_learning_rate_multiplier"
 TABS = ["Model", "Data", "Training", "Sampling", "Run"]
-WINDOWS = ["Optimizer", "Learning Rate Scheduler", "Timestep Distribution", "Layer Filter"]
+WINDOWS = [
+    "Optimizer",
+    "Learning Rate Scheduler",
+    "Timestep Distribution",
+    "Layer Filter",
+]
 FLUX = {"base_model_name": "tiny-flux1", "layer_filter_preset": "blocks"}
 # Breaks out of attributes, elements, scripts, Vue's templates and its own quotes; the first can be a file name, too.
 NAME = "\"'><img src=x onerror=alert(1)>{{ alert(2) }}`${alert(3)}"
@@ -36,7 +41,9 @@ def work(tmp_path: Path) -> Path:
 
 def open_window(page: Page, name: str) -> Locator:
     page.get_by_role("button", name=f"{name} settings", exact=True).click()
-    window = page.get_by_role("dialog", name="Block Learning Rate" if name == "Layer Filter" else name)
+    window = page.get_by_role(
+        "dialog", name="Block Learning Rate" if name == "Layer Filter" else name
+    )
     expect(window.get_by_role("button", name="OK")).to_be_visible()
     return window
 
@@ -62,7 +69,11 @@ def hostile(work: Path, start_app: StartApp) -> App:
     folder.mkdir()
     (folder / f"{NAME}.jpg").write_bytes((PHOTOS / "cat.jpg").read_bytes())
     (folder / f"{NAME}.txt").write_text(TEXT)
-    save_file({"x": np.zeros(1)}, folder / f"{NAME}.safetensors", metadata={"format": TEXT, TEXT: TEXT})
+    save_file(
+        {"x": np.zeros(1)},
+        folder / f"{NAME}.safetensors",
+        metadata={"format": TEXT, TEXT: TEXT},
+    )
     run = work / f"run {NAME}"
     run.mkdir()
     (run / "log.txt").write_text(TEXT)
@@ -74,7 +85,9 @@ def hostile(work: Path, start_app: StartApp) -> App:
     (work / f"broken {NAME}.json").write_text(TEXT)
     recent = [str(work / f"{name}.json") for name in (NAME, f"broken {NAME}")]
     remembered = {"templates": {TEXT: {"double_block_0": 0.5}}, "recent": recent}
-    (home / "preferences.json").write_text(json.dumps({**remembered, "last_run": str(run)}))
+    (home / "preferences.json").write_text(
+        json.dumps({**remembered, "last_run": str(run)})
+    )
     config = FLUX | {
         "concepts": [{"name": TEXT, "path": str(folder)}],
         "samples": [{"prompt": TEXT, "negative_prompt": TEXT}],
@@ -90,15 +103,21 @@ def hostile(work: Path, start_app: StartApp) -> App:
     return start_app(f"{NAME}.json")
 
 
-def test_text_of_others_is_shown_as_text_on_every_tab_and_in_every_window(hostile: App, open_page: OpenPage) -> None:
+def test_text_of_others_is_shown_as_text_on_every_tab_and_in_every_window(
+    hostile: App, open_page: OpenPage
+) -> None:
     page = open_page(hostile, "/model")
     fired: list[str] = []
     page.on("dialog", lambda dialog: (fired.append(dialog.message), dialog.dismiss()))
     for place, part in places(page):
         expect(part).to_be_visible()
-        shown = part.evaluate("e => e.innerText + [...e.querySelectorAll('input, textarea')].map(e => e.value)")
+        shown = part.evaluate(
+            "e => e.innerText + [...e.querySelectorAll('input, textarea')].map(e => e.value)"
+        )
         assert NAME in shown, place
-        assert page.locator("[onerror], img[src=x], script:text('alert')").count() == 0, place
+        assert (
+            page.locator("[onerror], img[src=x], script:text('alert')").count() == 0
+        ), place
     assert fired == []
 
 
@@ -111,7 +130,9 @@ def places(page: Page) -> Iterator[tuple[str, Locator]]:
             page.get_by_role("button", name="Images and captions").click()
             expect(page.locator(".thumbnail")).to_have_count(1)
             edit_caption(page)
-            expect(page.get_by_role("textbox", name="Caption", exact=True)).to_have_value(TEXT)
+            expect(
+                page.get_by_role("textbox", name="Caption", exact=True)
+            ).to_have_value(TEXT)
             yield "caption", page.get_by_role("dialog")
             page.keyboard.press("Escape")
             expect(page.get_by_role("dialog")).to_have_count(0)
@@ -142,7 +163,9 @@ def places(page: Page) -> Iterator[tuple[str, Locator]]:
 
 def open_other(page: Page, name: str | re.Pattern[str]) -> None:
     page.get_by_role("button", name="Open", exact=True).click()
-    page.get_by_role("dialog", name="Open a config").get_by_role("button", name=name).click()
+    page.get_by_role("dialog", name="Open a config").get_by_role(
+        "button", name=name
+    ).click()
 
 
 # -- the network -------------------------------------------------------------------------------------------------------
@@ -166,7 +189,9 @@ def test_eight_seconds_without_a_network_lose_nothing(
     page.wait_for_function("!window.socket.connected")
     page.wait_for_timeout(8000)
     page.context.set_offline(False)
-    page.wait_for_function("window.socket.connected && window.did_handshake", timeout=30_000)
+    page.wait_for_function(
+        "window.socket.connected && window.did_handshake", timeout=30_000
+    )
     expect(fader).to_have_attribute("aria-valuenow", "0.35")
     window.get_by_role("button", name="OK").click()
     expect(window).to_have_count(0)
@@ -179,14 +204,23 @@ def test_eight_seconds_without_a_network_lose_nothing(
 # -- everybody ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_keyboard_alone_is_enough(work: Path, start_app: StartApp, open_page: OpenPage) -> None:
-    (work / "mine.json").write_text(json.dumps(FLUX | {"layer_filter_preset": "attn-only"}))
+def test_the_keyboard_alone_is_enough(
+    work: Path, start_app: StartApp, open_page: OpenPage
+) -> None:
+    (work / "mine.json").write_text(
+        json.dumps(FLUX | {"layer_filter_preset": "attn-only"})
+    )
     page = open_page(start_app("mine.json"), "/training")
 
     def tab_to(name: str) -> None:
         for _ in range(80):
             page.keyboard.press("Tab")
-            if page.evaluate("document.activeElement.ariaLabel || document.activeElement.innerText") == name:
+            if (
+                page.evaluate(
+                    "document.activeElement.ariaLabel || document.activeElement.innerText"
+                )
+                == name
+            ):
                 return
         pytest.fail(f"the Tab key does not reach {name}")
 
@@ -207,14 +241,19 @@ def test_the_keyboard_alone_is_enough(work: Path, start_app: StartApp, open_page
     tab_to("OK")
     page.keyboard.press("Enter")
     expect(window).to_have_count(0)
-    assert saved(page, work / "mine.json")[KEY] == {"double_block_0": 0.0, "single_block_0": 0.25}
+    assert saved(page, work / "mine.json")[KEY] == {
+        "double_block_0": 0.0,
+        "single_block_0": 0.25,
+    }
 
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_small_dialogs_can_be_read_and_touched(
     width: int, work: Path, start_app: StartApp, open_page: OpenPage
 ) -> None:
-    (work / "mine.json").write_text(json.dumps(FLUX | {"concepts": [{"path": "photos"}]}))
+    (work / "mine.json").write_text(
+        json.dumps(FLUX | {"concepts": [{"path": "photos"}]})
+    )
     page = open_page(start_app("mine.json"), "/model", width=width, touch=width < 500)
     page.get_by_role("button", name="Choose Base model").click()
     judge(page, width)

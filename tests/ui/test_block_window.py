@@ -15,7 +15,9 @@ from screens import faint, nameless, sideways, small_targets
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.multipliers import complete, layer_wise_decay
 from blockrate.ui.page import Page as PageOfApp
-from blockrate.ui.windows.block_learning_rate_window import open_block_learning_rate_window
+from blockrate.ui.windows.block_learning_rate_window import (
+    open_block_learning_rate_window,
+)
 from blockrate.ui.windows.block_mixer import BlockMixer
 
 FLUX = BlockLayout(19, 38)
@@ -35,7 +37,9 @@ class Faders:
 
     def open(self, button: str = "Layer Filter settings") -> "Faders":
         self.page.get_by_role("button", name=button, exact=True).click()
-        expect(self.window.get_by_role("slider", name="single_block_37")).to_be_visible()
+        expect(
+            self.window.get_by_role("slider", name="single_block_37")
+        ).to_be_visible()
         return self
 
     def slider(self, name: str) -> Locator:
@@ -83,7 +87,9 @@ class Faders:
 
     def template(self, title: str) -> None:
         self.button("Templates").click()
-        self.page.get_by_role("menuitem").filter(has_text=re.compile(rf"^{title}")).click()
+        self.page.get_by_role("menuitem").filter(
+            has_text=re.compile(rf"^{title}")
+        ).click()
 
     def says(self, text: str) -> None:
         expect(self.window.locator("[aria-live]")).to_have_text(text)
@@ -103,13 +109,23 @@ class Faders:
 
 
 @pytest.fixture
-def training(start_app: Callable[..., App], open_page: Callable[..., Page], tmp_path: Path) -> Callable[..., Faders]:
+def training(
+    start_app: Callable[..., App], open_page: Callable[..., Page], tmp_path: Path
+) -> Callable[..., Faders]:
     """Start an app with a config of these rates and settings, and show its Training tab."""
 
-    def show(rates: object = None, look: dict[str, object] | None = None, **settings: object) -> Faders:
-        config = {"base_model_name": "tiny-flux1", "layer_filter_preset": "blocks", "learning_rate": 1e-4}
+    def show(
+        rates: object = None, look: dict[str, object] | None = None, **settings: object
+    ) -> Faders:
+        config = {
+            "base_model_name": "tiny-flux1",
+            "layer_filter_preset": "blocks",
+            "learning_rate": 1e-4,
+        }
         (tmp_path / "work").mkdir()
-        (tmp_path / "work" / "config.json").write_text(json.dumps({**config, KEY: rates or {}, **settings}))
+        (tmp_path / "work" / "config.json").write_text(
+            json.dumps({**config, KEY: rates or {}, **settings})
+        )
         app = start_app("config.json")
         return Faders(open_page(app, "/training", **(look or {})), app)
 
@@ -122,12 +138,33 @@ def faders(training: Callable[..., Faders]) -> Faders:
     return training().open()
 
 
-def test_every_block_has_a_fader_that_tells_its_name_its_value_and_the_rate_it_comes_to(faders: Faders) -> None:
+def test_every_block_has_a_fader_that_tells_its_name_its_value_and_the_rate_it_comes_to(
+    faders: Faders,
+) -> None:
     assert list(faders.values()) == [*FLUX.names, "other"]
     assert set(faders.values().values()) == {1.0}
-    for name, count in {"Double blocks 0-18": 19, "Single blocks 0-37": 38, "Other weights": 1}.items():
-        assert faders.window.get_by_role("group", name=name, exact=True).get_by_role("slider").count() == count
-    for name in ("Reset All to 1.0", "Undo", "Redo", "Apply", "Templates", "Copy as JSON", "Paste", "Cancel", "OK"):
+    for name, count in {
+        "Double blocks 0-18": 19,
+        "Single blocks 0-37": 38,
+        "Other weights": 1,
+    }.items():
+        assert (
+            faders.window.get_by_role("group", name=name, exact=True)
+            .get_by_role("slider")
+            .count()
+            == count
+        )
+    for name in (
+        "Reset All to 1.0",
+        "Undo",
+        "Redo",
+        "Apply",
+        "Templates",
+        "Copy as JSON",
+        "Paste",
+        "Cancel",
+        "OK",
+    ):
         expect(faders.button(name)).to_be_visible()
     expect(faders.window).to_contain_text("base 1.00e-04 × fader")  # noqa: RUF001
     other = faders.slider("other")
@@ -138,7 +175,9 @@ def test_every_block_has_a_fader_that_tells_its_name_its_value_and_the_rate_it_c
     faders.press("single_block_12", *"0.35")
     expect(slider).to_have_attribute("aria-valuetext", "0.35, learning rate 3.50e-05")
     expect(slider).to_have_attribute("aria-orientation", "vertical")
-    assert [slider.get_attribute(f"aria-value{end}") for end in ("min", "now", "max")] == ["0", "0.35", "1"]
+    assert [
+        slider.get_attribute(f"aria-value{end}") for end in ("min", "now", "max")
+    ] == ["0", "0.35", "1"]
     expect(faders.window).to_contain_text("single 12")
     expect(faders.window).to_contain_text("×0.35")  # noqa: RUF001
     faders.press("single_block_12", "Delete")
@@ -148,7 +187,11 @@ def test_every_block_has_a_fader_that_tells_its_name_its_value_and_the_rate_it_c
 
 
 def test_painting_across_faders_writes_what_was_drawn(faders: Faders) -> None:
-    faders.drag(faders.point("double_block_3", 0.8), faders.point("double_block_9", 0.2), steps=60)
+    faders.drag(
+        faders.point("double_block_3", 0.8),
+        faders.point("double_block_9", 0.2),
+        steps=60,
+    )
     drawn = faders.values()
     rates = faders.ok()
     assert list(rates) == [f"double_block_{index}" for index in range(3, 10)]
@@ -157,7 +200,9 @@ def test_painting_across_faders_writes_what_was_drawn(faders: Faders) -> None:
     assert rates["double_block_9"] == pytest.approx(0.2, abs=0.06)
 
 
-def test_a_drag_of_sixty_moves_is_one_event_also_after_five_openings(training: Callable[..., Faders]) -> None:
+def test_a_drag_of_sixty_moves_is_one_event_also_after_five_openings(
+    training: Callable[..., Faders],
+) -> None:
     faders = training()
     for _ in range(5):
         faders.open()
@@ -166,7 +211,11 @@ def test_a_drag_of_sixty_moves_is_one_event_also_after_five_openings(training: C
     faders.open()
     count = "told = []; emit = socket.emit; socket.emit = (...sent) => (told.push(sent[0]), emit.apply(socket, sent))"
     faders.page.evaluate(count)
-    faders.drag(faders.point("single_block_2", 0.9), faders.point("single_block_30", 0.3), steps=60)
+    faders.drag(
+        faders.point("single_block_2", 0.9),
+        faders.point("single_block_30", 0.3),
+        steps=60,
+    )
     expect(faders.button("Undo")).to_have_attribute("aria-disabled", "false")
     faders.button("Undo").click()
     faders.says("Undone")
@@ -180,7 +229,11 @@ def test_painting_ends_a_selection_in_the_same_event(faders: Faders) -> None:
     expect(faders.window.get_by_label("Apply to")).to_have_value("single 2-6")
     count = "told = []; emit = socket.emit; socket.emit = (...sent) => (told.push(sent[0]), emit.apply(socket, sent))"
     faders.page.evaluate(count)
-    faders.drag(faders.point("double_block_2", 0.9), faders.point("double_block_9", 0.3), steps=60)
+    faders.drag(
+        faders.point("double_block_2", 0.9),
+        faders.point("double_block_9", 0.3),
+        steps=60,
+    )
     expect(faders.window.get_by_label("Apply to")).to_have_value("all")
     expect(faders.window.locator("[data-selection]")).to_have_count(0)
     assert faders.page.evaluate("told").count("event") == 1
@@ -189,17 +242,30 @@ def test_painting_ends_a_selection_in_the_same_event(faders: Faders) -> None:
     expect(faders.window.get_by_label("Apply to")).to_have_value("all")
 
 
-def test_a_quick_pointer_skips_no_fader_and_a_stroke_stays_in_its_bank_and_snaps_to_the_ends(faders: Faders) -> None:
-    faders.drag(faders.point("single_block_5", 0.5), faders.point("single_block_25", 0.5), steps=2)
+def test_a_quick_pointer_skips_no_fader_and_a_stroke_stays_in_its_bank_and_snaps_to_the_ends(
+    faders: Faders,
+) -> None:
+    faders.drag(
+        faders.point("single_block_5", 0.5),
+        faders.point("single_block_25", 0.5),
+        steps=2,
+    )
     values = faders.values()
-    assert all(values[f"single_block_{index}"] == pytest.approx(0.5, abs=0.02) for index in range(5, 26))
+    assert all(
+        values[f"single_block_{index}"] == pytest.approx(0.5, abs=0.02)
+        for index in range(5, 26)
+    )
     faders.button("Reset All to 1.0").click()
     faders.says("All at 1.0")
-    faders.drag(faders.point("double_block_15", 0.5), faders.point("single_block_6", 0.01))
+    faders.drag(
+        faders.point("double_block_15", 0.5), faders.point("single_block_6", 0.01)
+    )
     values = faders.values()
     assert values["double_block_18"] == 0.0
     assert {values[name] for name in FLUX.names if name.startswith("single")} == {1.0}
-    faders.drag(faders.point("double_block_18", 0.5), faders.point("double_block_18", 0.99))
+    faders.drag(
+        faders.point("double_block_18", 0.5), faders.point("double_block_18", 0.99)
+    )
     assert faders.values()["double_block_18"] == 1.0
 
 
@@ -207,12 +273,16 @@ def test_shift_draws_a_straight_line(faders: Faders) -> None:
     keyboard = faders.page.keyboard
     keyboard.down("Shift")
     faders.drag(
-        faders.point("single_block_0", 0.2), faders.point("single_block_5", 0.9), faders.point("single_block_10", 0.7)
+        faders.point("single_block_0", 0.2),
+        faders.point("single_block_5", 0.9),
+        faders.point("single_block_10", 0.7),
     )
     keyboard.up("Shift")
     values = [faders.values()[f"single_block_{index}"] for index in range(12)]
     step = (values[10] - values[0]) / 10
-    assert values[:11] == [pytest.approx(values[0] + step * index, abs=1e-3) for index in range(11)]
+    assert values[:11] == [
+        pytest.approx(values[0] + step * index, abs=1e-3) for index in range(11)
+    ]
     assert step == pytest.approx(0.05, abs=0.004)
     assert values[11] == 1.0
     faders.page.mouse.click(*faders.point("single_block_20", 0.1))
@@ -233,20 +303,26 @@ def test_a_double_click_is_one_and_one_undo_step(faders: Faders) -> None:
 
 
 def test_selected_faders_move_together(faders: Faders) -> None:
-    faders.drag(faders.point("single_block_24", 0.2), faders.point("single_block_32", 0.6))
+    faders.drag(
+        faders.point("single_block_24", 0.2), faders.point("single_block_32", 0.6)
+    )
     before = faders.values()
     faders.select("single_block_24", "single_block_32")
     expect(faders.window.get_by_label("Apply to")).to_have_value("single 24-32")
     faders.page.mouse.move(*faders.point("single_block_28", 0.4))
     expect(faders.window).to_contain_text("9 selected")
-    faders.drag(faders.point("single_block_28", 0.4), faders.point("single_block_20", 0.5))
+    faders.drag(
+        faders.point("single_block_28", 0.4), faders.point("single_block_20", 0.5)
+    )
     after = faders.values()
     by = after["single_block_28"] - before["single_block_28"]
     assert by == pytest.approx(0.1, abs=0.02)
     for name in FLUX.names:
         inside = name in [f"single_block_{index}" for index in range(24, 33)]
         assert after[name] == pytest.approx(before[name] + by * inside, abs=1e-6)
-    faders.drag(faders.point("single_block_3", 0.5), faders.point("single_block_3", 0.4))
+    faders.drag(
+        faders.point("single_block_3", 0.5), faders.point("single_block_3", 0.4)
+    )
     expect(faders.window.get_by_label("Apply to")).to_have_value("all")
 
 
@@ -269,7 +345,9 @@ def test_control_adds_to_the_selection_and_shift_extends_it(faders: Faders) -> N
     keyboard.press("Control+a")
     expect(field).to_have_value("single")
     keyboard.press("ArrowDown")
-    assert {value for name, value in faders.values().items() if name.startswith("single")} == {0.95}
+    assert {
+        value for name, value in faders.values().items() if name.startswith("single")
+    } == {0.95}
     field.fill("double even")
     field.press("Enter")
     expect(faders.window.locator(".fader.is-chosen")).to_have_count(10)
@@ -294,7 +372,11 @@ def test_every_key_does_what_it_is_known_for(faders: Faders) -> None:
         faders.press(name, key)
         assert faders.values()[name] == value, key
         faders.press("double_block_6")
-    moves = {"ArrowLeft": "double_block_4", "ArrowRight": "double_block_6", "Control+ArrowRight": "single_block_0"}
+    moves = {
+        "ArrowLeft": "double_block_4",
+        "ArrowRight": "double_block_6",
+        "Control+ArrowRight": "single_block_0",
+    }
     for key, there in moves.items():
         faders.press(name, key)
         expect(faders.slider(there)).to_be_focused()
@@ -330,7 +412,9 @@ def test_ok_right_after_a_key_keeps_its_value(faders: Faders) -> None:
         faders.open()
 
 
-def test_esc_twice_clears_the_selection_and_then_asks_every_time(faders: Faders) -> None:
+def test_esc_twice_clears_the_selection_and_then_asks_every_time(
+    faders: Faders,
+) -> None:
     question = faders.page.get_by_role("dialog", name="Discard the changes?")
     faders.press("single_block_0", "ArrowDown")
     for _ in range(20):
@@ -351,10 +435,14 @@ def test_undo_goes_back_across_a_shape(faders: Faders) -> None:
     decayed = layer_wise_decay(complete({}, FLUX), FLUX.names[19:], 0.8)
     assert faders.values() == decayed
     assert min(decayed.values()) == 0.0003, "a rate below two decimals is not frozen"
-    expect(faders.slider("single_block_0")).to_have_attribute("aria-valuetext", "0.00030, learning rate 3.00e-08")
+    expect(faders.slider("single_block_0")).to_have_attribute(
+        "aria-valuetext", "0.00030, learning rate 3.00e-08"
+    )
     faders.button("Undo").click()
     faders.says("Undone")
-    assert [name for name, value in faders.values().items() if value != 1.0] == ["single_block_0"]
+    assert [name for name, value in faders.values().items() if value != 1.0] == [
+        "single_block_0"
+    ]
     faders.button("Redo").click()
     faders.says("Redone")
     assert faders.values() == decayed
@@ -398,10 +486,19 @@ def test_reset_writes_nothing(training: Callable[..., Faders]) -> None:
     assert faders.ok() == {}
 
 
-def test_what_is_wrong_is_told_and_kept_and_untouched_values_stay_exact(training: Callable[..., Faders]) -> None:
-    rates = {"double_block_0": 0.123456789, "double_block_1": "abc", "prior": 0.5, "single_block_2": 1.0}
+def test_what_is_wrong_is_told_and_kept_and_untouched_values_stay_exact(
+    training: Callable[..., Faders],
+) -> None:
+    rates = {
+        "double_block_0": 0.123456789,
+        "double_block_1": "abc",
+        "prior": 0.5,
+        "single_block_2": 1.0,
+    }
     faders = training(rates).open()
-    expect(faders.window).to_contain_text("double_block_1: 'abc' is not a number from 0.0 to 1.0")
+    expect(faders.window).to_contain_text(
+        "double_block_1: 'abc' is not a number from 0.0 to 1.0"
+    )
     expect(faders.window).to_contain_text("prior: no such block")
     faders.press("single_block_0", "ArrowDown")
     assert faders.ok() == {**rates, "single_block_0": 0.95}
@@ -409,17 +506,23 @@ def test_what_is_wrong_is_told_and_kept_and_untouched_values_stay_exact(training
 
 def test_everything_frozen_is_told_and_ok_still_works(faders: Faders) -> None:
     faders.apply("all", Value="0")
-    expect(faders.window).to_contain_text("Everything is frozen, so nothing would train")
+    expect(faders.window).to_contain_text(
+        "Everything is frozen, so nothing would train"
+    )
     expect(faders.window).to_contain_text("57 of 57 frozen")
     assert faint(faders.page) == []
     assert len(faders.ok()) == 57
 
 
-def test_the_footer_tells_where_training_starts_and_what_that_saves(faders: Faders) -> None:
+def test_the_footer_tells_where_training_starts_and_what_that_saves(
+    faders: Faders,
+) -> None:
     expect(faders.window).to_contain_text("Training starts at double 0")
     faders.apply("double; single 0-6", Value="0")
     expect(faders.window).to_contain_text(
-        re.compile(r"Training starts at single 7: about \d+ % less time a step, [\d.]+ MiB less memory")
+        re.compile(
+            r"Training starts at single 7: about \d+ % less time a step, [\d.]+ MiB less memory"
+        )
     )
     line = faders.window.locator(".is-single .line").get_attribute("d") or ""
     assert line.startswith("M7.5 0"), "the curve begins after the frozen blocks"
@@ -429,21 +532,38 @@ def test_the_footer_tells_where_training_starts_and_what_that_saves(faders: Fade
 
 
 @pytest.mark.parametrize(
-    ("preset", "off", "value"), [("full", "", 0.5), ("blocks", "The layer filter leaves none", 1.0)]
+    ("preset", "off", "value"),
+    [("full", "", 0.5), ("blocks", "The layer filter leaves none", 1.0)],
 )
 def test_the_other_weights_have_a_fader_of_use_where_the_filter_leaves_some(
-    preset: str, off: str, value: float, on_a_page: Callable[[Callable[[PageOfApp], None]], None]
+    preset: str,
+    off: str,
+    value: float,
+    on_a_page: Callable[[Callable[[PageOfApp], None]], None],
 ) -> None:
     def look(page: PageOfApp) -> None:
-        page.session.set({"base_model_name": "tiny-flux1", "layer_filter_preset": preset})
+        page.session.set(
+            {"base_model_name": "tiny-flux1", "layer_filter_preset": preset}
+        )
         page.show_tab("Training")
         elements = ui.context.client.elements
         opener = page.controls["epochs"]
         with opener:
             open_block_learning_rate_window(page, opener)
-        (mixer,) = (element for element in elements.values() if isinstance(element, BlockMixer))
-        (commit,) = (listener for listener in mixer._event_listeners.values() if listener.type == "commit")
-        told = {"changes": {"other": 0.5}, "merge": "press 1", "cleared": False, "version": mixer.props["version"]}
+        (mixer,) = (
+            element for element in elements.values() if isinstance(element, BlockMixer)
+        )
+        (commit,) = (
+            listener
+            for listener in mixer._event_listeners.values()
+            if listener.type == "commit"
+        )
+        told = {
+            "changes": {"other": 0.5},
+            "merge": "press 1",
+            "cleared": False,
+            "version": mixer.props["version"],
+        }
         mixer._handle_event({"listener_id": commit.id, "args": told})
         assert (mixer.props["names"][-1], mixer.props["values"][-1]) == ("other", value)
         assert mixer.props["off"] == off
@@ -451,7 +571,9 @@ def test_the_other_weights_have_a_fader_of_use_where_the_filter_leaves_some(
     on_a_page(look)
 
 
-def test_an_optimizer_with_one_rate_for_everything_says_so(training: Callable[..., Faders]) -> None:
+def test_an_optimizer_with_one_rate_for_everything_says_so(
+    training: Callable[..., Faders],
+) -> None:
     faders = training(optimizer={"optimizer": "PRODIGY"}).open()
     expect(faders.window).to_contain_text("Prodigy cannot give blocks different rates")
 
@@ -464,7 +586,9 @@ def test_a_base_rate_of_another_tab_counts_at_once_and_rates_of_another_tab_ask(
     other.page.get_by_label("Learning rate", exact=True).fill("2e-4")
     other.page.keyboard.press("Tab")
     expect(faders.window).to_contain_text("base 2.00e-04")
-    expect(faders.slider("double_block_0")).to_have_attribute("aria-valuetext", "1.00, learning rate 2.00e-04")
+    expect(faders.slider("double_block_0")).to_have_attribute(
+        "aria-valuetext", "1.00, learning rate 2.00e-04"
+    )
     other.open().press("double_block_0", "Delete")
     other.button("OK").click()
     expect(faders.slider("double_block_0")).to_have_attribute("aria-valuenow", "0")
@@ -479,16 +603,22 @@ def test_a_base_rate_of_another_tab_counts_at_once_and_rates_of_another_tab_ask(
 
 
 @pytest.mark.parametrize("answer", ["Restore", "Discard"])
-def test_what_was_drawn_when_the_page_vanished_is_offered_again(faders: Faders, answer: str) -> None:
+def test_what_was_drawn_when_the_page_vanished_is_offered_again(
+    faders: Faders, answer: str
+) -> None:
     faders.press("double_block_0", *"0.35")
     faders.page.reload()
     faders.page.wait_for_function("window.did_handshake")
     faders.open()
     assert faders.values()["double_block_0"] == 1.0
-    expect(faders.window).to_contain_text("There are changes that were not taken over with OK")
+    expect(faders.window).to_contain_text(
+        "There are changes that were not taken over with OK"
+    )
     faders.button(answer).click()
     expect(faders.button(answer)).to_have_count(0)
-    expect(faders.slider("double_block_0")).to_have_attribute("aria-valuenow", "0.35" if answer == "Restore" else "1")
+    expect(faders.slider("double_block_0")).to_have_attribute(
+        "aria-valuenow", "0.35" if answer == "Restore" else "1"
+    )
     faders.button("Cancel").click()
     if answer == "Restore":
         faders.page.get_by_role("button", name="Discard", exact=True).click()
@@ -501,7 +631,9 @@ def test_rates_are_copied_and_pasted(faders: Faders) -> None:
     faders.press("double_block_0", *"0.35")
     faders.button("Copy as JSON").click()
     expect(faders.page.get_by_text("Copied")).to_be_visible()
-    assert json.loads(faders.page.evaluate("navigator.clipboard.readText()")) == {"double_block_0": 0.35}
+    assert json.loads(faders.page.evaluate("navigator.clipboard.readText()")) == {
+        "double_block_0": 0.35
+    }
     paste = faders.page.get_by_role("dialog", name="Paste rates")
     faders.button("Paste").click()
     paste.get_by_role("textbox").fill("0.5, 0.6")
@@ -516,14 +648,18 @@ def test_rates_are_copied_and_pasted(faders: Faders) -> None:
     box = faders.page.get_by_role("dialog", name="Copy as JSON").get_by_role("textbox")
     expect(box).to_have_value(json.dumps(dict.fromkeys(FLUX.names, 0.25), indent=2))
     expect(box).to_be_focused()
-    faders.page.wait_for_function("getSelection().toString().length > 100 || document.activeElement.selectionEnd > 100")
+    faders.page.wait_for_function(
+        "getSelection().toString().length > 100 || document.activeElement.selectionEnd > 100"
+    )
 
 
 def test_the_focus_goes_back_to_the_button(faders: Faders) -> None:
     faders.press("single_block_0")
     faders.page.keyboard.press("Escape")
     expect(faders.window).to_have_count(0)
-    expect(faders.page.get_by_role("button", name="Layer Filter settings")).to_be_focused()
+    expect(
+        faders.page.get_by_role("button", name="Layer Filter settings")
+    ).to_be_focused()
 
 
 def test_a_server_that_answers_late_does_not_move_the_hand(faders: Faders) -> None:
@@ -542,13 +678,22 @@ def test_a_server_that_answers_late_does_not_move_the_hand(faders: Faders) -> No
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_a_phone_shows_three_rows_and_a_bar_for_fingers(training: Callable[..., Faders], dark: bool) -> None:
-    faders = training({"double_block_0": 0.0}, {"width": 390, "height": 844, "touch": True, "dark": dark})
+def test_a_phone_shows_three_rows_and_a_bar_for_fingers(
+    training: Callable[..., Faders], dark: bool
+) -> None:
+    faders = training(
+        {"double_block_0": 0.0},
+        {"width": 390, "height": 844, "touch": True, "dark": dark},
+    )
     assert [sideways(faders.page), faint(faders.page)] == [[], []]
     behind = small_targets(faders.page)
     faders.open()
     assert [text for text in small_targets(faders.page) if text not in behind] == []
-    assert [sideways(faders.page), nameless(faders.page), faint(faders.page)] == [[], [], []]
+    assert [sideways(faders.page), nameless(faders.page), faint(faders.page)] == [
+        [],
+        [],
+        [],
+    ]
     counts = faders.window.locator(".mixer-tracks").evaluate_all(
         "all => all.map(e => e.querySelectorAll('.fader').length)"
     )
@@ -566,7 +711,9 @@ def test_a_phone_shows_three_rows_and_a_bar_for_fingers(training: Callable[..., 
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_the_window_is_legible_at_every_width(training: Callable[..., Faders], dark: bool) -> None:
+def test_the_window_is_legible_at_every_width(
+    training: Callable[..., Faders], dark: bool
+) -> None:
     faders = training({"double_block_0": 0.0}, {"dark": dark}).open()
     faders.select("double_block_0", "double_block_4")
     faders.page.keyboard.down("Control")
@@ -579,7 +726,9 @@ def test_the_window_is_legible_at_every_width(training: Callable[..., Faders], d
 
 def test_fingers_draw_on_the_tracks_and_scroll_elsewhere(faders: Faders) -> None:
     action = "element => getComputedStyle(element).touchAction"
-    assert set(faders.window.locator(".mixer-tracks").evaluate_all(f"all => all.map({action})")) == {"none"}
+    assert set(
+        faders.window.locator(".mixer-tracks").evaluate_all(f"all => all.map({action})")
+    ) == {"none"}
     assert faders.page.locator("body").evaluate(action) == "auto"
     assert faders.window.locator(".mixer-numbers").first.evaluate(action) == "pan-y"
 
@@ -592,7 +741,9 @@ def test_what_moves_stands_still_for_who_wishes_so(faders: Faders) -> None:
     mixer = faders.window.locator(".mixer")
     assert mixer.evaluate(moving) == 0
     faders.page.emulate_media(reduced_motion="no-preference")
-    assert mixer.evaluate(moving) >= 2 * len(FLUX.names), "the handles and what is below them"
+    assert mixer.evaluate(moving) >= 2 * len(FLUX.names), (
+        "the handles and what is below them"
+    )
 
 
 def test_faders_can_be_told_apart_in_forced_colours(faders: Faders) -> None:
@@ -600,7 +751,9 @@ def test_faders_can_be_told_apart_in_forced_colours(faders: Faders) -> None:
     faders.page.emulate_media(forced_colors="active")
 
     def style(element: Locator, name: str, part: str = "") -> str:
-        return str(element.evaluate(f"element => getComputedStyle(element, '{part}').{name}"))
+        return str(
+            element.evaluate(f"element => getComputedStyle(element, '{part}').{name}")
+        )
 
     frozen = faders.slider("double_block_3")
     full = faders.slider("double_block_4")
@@ -617,14 +770,28 @@ def test_faders_can_be_told_apart_in_forced_colours(faders: Faders) -> None:
     assert style(full, "outlineStyle") == "none"
 
 
-def test_the_small_picture_opens_the_window_under_the_same_rule(training: Callable[..., Faders]) -> None:
-    rates = {f"single_block_{index}": (index + 1) / 10 for index in range(9)} | dict.fromkeys(FLUX.names[:3], 0.0)
+def test_the_small_picture_opens_the_window_under_the_same_rule(
+    training: Callable[..., Faders],
+) -> None:
+    rates = {
+        f"single_block_{index}": (index + 1) / 10 for index in range(9)
+    } | dict.fromkeys(FLUX.names[:3], 0.0)
     faders = training(rates)
     picture = faders.page.get_by_role("button", name="Block learning rates", exact=True)
     expect(picture).to_contain_text("12 of 57 blocks adjusted · 3 frozen")
-    bars = {kind: picture.locator(f".is-{kind}").get_attribute("d") or "" for kind in ("double", "single", "frozen")}
-    assert {kind: path.count("M") for kind, path in bars.items()} == {"double": 19, "single": 38, "frozen": 3}
-    heights = [float(height) / 24 for height in re.findall(r"24v-([\d.]+)h", bars["double"] + bars["single"])]
+    bars = {
+        kind: picture.locator(f".is-{kind}").get_attribute("d") or ""
+        for kind in ("double", "single", "frozen")
+    }
+    assert {kind: path.count("M") for kind, path in bars.items()} == {
+        "double": 19,
+        "single": 38,
+        "frozen": 3,
+    }
+    heights = [
+        float(height) / 24
+        for height in re.findall(r"24v-([\d.]+)h", bars["double"] + bars["single"])
+    ]
     assert heights == pytest.approx(list(complete(rates, FLUX).values())[:57], abs=1e-3)
     faders.open("Block learning rates").button("Cancel").click()
     expect(faders.window).to_have_count(0)
@@ -634,7 +801,7 @@ def test_the_small_picture_opens_the_window_under_the_same_rule(training: Callab
     expect(picture).to_have_attribute("aria-disabled", "true")
     expect(picture).to_contain_text('Choose the "blocks" filter')
     picture.click(force=True)
-    expect(faders.page.get_by_role("log").or_(faders.page.locator(".toast"))).to_contain_text(
-        'Choose the "blocks" filter'
-    )
+    expect(
+        faders.page.get_by_role("log").or_(faders.page.locator(".toast"))
+    ).to_contain_text('Choose the "blocks" filter')
     expect(faders.window).to_have_count(0)

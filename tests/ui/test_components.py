@@ -106,14 +106,26 @@ def test_a_number_that_is_shown_and_read_again_is_the_same(number: float) -> Non
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("3e-4", 3e-4), ("16", 16), ("1.0", 1.0), (" 2 ", 2), ("", ""), ("abc", "abc"), ("true", "true"), ("[1]", "[1]")],
+    [
+        ("3e-4", 3e-4),
+        ("16", 16),
+        ("1.0", 1.0),
+        (" 2 ", 2),
+        ("", ""),
+        ("abc", "abc"),
+        ("true", "true"),
+        ("[1]", "[1]"),
+    ],
 )
 def test_a_number_is_read_by_the_rules_of_json(text: str, value: object) -> None:
     found = parse(text, field_type("learning_rate"))
     assert (found, type(found)) == (value, type(value))
 
 
-@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "[" * 5000, "1,5", ".5"])
+@pytest.mark.parametrize(
+    "text",
+    ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "[" * 5000, "1,5", ".5"],
+)
 def test_what_is_no_number_stays_as_it_was_typed(text: str) -> None:
     assert parse(text, field_type("learning_rate")) == text
 
@@ -149,7 +161,12 @@ def test_the_type_of_a_setting_gives_its_kind_of_control(path: str, kind: str) -
 
 def test_every_setting_has_a_control_a_description_and_a_label() -> None:
     paths = all_paths()
-    assert {"vae.weight_dtype", "concepts.N.text.tag_delimiter", "samples.N.prompt", "optimizer.beta3"} <= set(paths)
+    assert {
+        "vae.weight_dtype",
+        "concepts.N.text.tag_delimiter",
+        "samples.N.prompt",
+        "optimizer.beta3",
+    } <= set(paths)
     for path in paths:
         kind = field_type(path.replace(".N.", ".0."))
         assert kind.description
@@ -181,10 +198,16 @@ def test_what_is_being_typed_survives_an_unrelated_change(show: Show) -> None:
     assert control.value == "2e-4"
 
 
-def test_nothing_is_sent_later_over_what_is_typed_into_a_page_just_opened(show: Show) -> None:
+def test_nothing_is_sent_later_over_what_is_typed_into_a_page_just_opened(
+    show: Show,
+) -> None:
     control = show(Form({"learning_rate": 1e-4}), "learning_rate")
     assert control.value == "1e-4"
-    assert [message for message in control.client.outbox.messages if "updateValue" in str(message)] == []
+    assert [
+        message
+        for message in control.client.outbox.messages
+        if "updateValue" in str(message)
+    ] == []
 
 
 def test_leaving_a_field_unchanged_writes_nothing(show: Show) -> None:
@@ -208,7 +231,10 @@ def test_a_problem_is_told_by_more_than_colour(show: Show) -> None:
     control = show(form, "lora_rank")
     frame = control.parent_slot.parent
     note = next(child for child in frame if "field-note" in child.classes)
-    assert (control.props["aria-invalid"], control.props["aria-describedby"]) == ("true", note.html_id)
+    assert (control.props["aria-invalid"], control.props["aria-describedby"]) == (
+        "true",
+        note.html_id,
+    )
     assert (note.text, note.visible) == ("0 should be at least 1.", True)
     form.problems.clear()
     form.set({"lora_rank": 1})
@@ -232,18 +258,28 @@ def test_a_choice_shows_words_and_writes_the_exact_value(show: Show) -> None:
     form = Form({"optimizer.optimizer": "ADAMW"})
     control = show(form, "optimizer.optimizer")
     labels = [option["label"] for option in control.props["options"]]
-    happen(control, "update:modelValue", {"value": labels.index("Lion 8-bit"), "label": "Lion 8-bit"})
+    happen(
+        control,
+        "update:modelValue",
+        {"value": labels.index("Lion 8-bit"), "label": "Lion 8-bit"},
+    )
     assert form.values == {"optimizer.optimizer": "LION_8BIT"}
 
 
 @pytest.mark.parametrize("stranger", ["MUON", None, 3, ["ADAMW"], {"name": "ADAMW"}])
-def test_a_value_that_is_no_option_is_shown_and_kept(stranger: object, show: Show) -> None:
+def test_a_value_that_is_no_option_is_shown_and_kept(
+    stranger: object, show: Show
+) -> None:
     form = Form({"optimizer.optimizer": stranger})
     control = show(form, "optimizer.optimizer")
     labels = [option["label"] for option in control.props["options"]]
     assert control.props["model-value"]["label"] == labels[-1]
     assert labels[-1].endswith("(not an option)")
-    happen(control, "update:modelValue", {"value": len(labels) - 1, "label": "what the browser says"})
+    happen(
+        control,
+        "update:modelValue",
+        {"value": len(labels) - 1, "label": "what the browser says"},
+    )
     assert form.values == {"optimizer.optimizer": stranger}
 
 
@@ -265,7 +301,9 @@ def test_a_switch_writes_true_and_false_only(show: Show) -> None:
     assert form.values == {"compile": False}
 
 
-def test_an_entry_that_another_tab_removed_is_told(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_that_another_tab_removed_is_told(
+    show: Show, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
     monkeypatch.setattr(Page, "tell", lambda page, text, **options: told.append(text))
     form = Form({"samples.7.seed": 1})
@@ -278,7 +316,9 @@ def test_an_entry_that_another_tab_removed_is_told(show: Show, monkeypatch: pyte
 # -- the three-dot button ----------------------------------------------------------------------------------------------
 
 
-def test_the_three_dot_button_gives_its_reason_instead_of_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_three_dot_button_gives_its_reason_instead_of_a_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     told: list[str] = []
     monkeypatch.setattr(Page, "tell", lambda page, text, **options: told.append(text))
     form = Form({"layer_filter_preset": "full", "block_learning_rate_multiplier": {}})
@@ -343,18 +383,33 @@ def watch_in(state: str, **facts: Any) -> Any:
         (watch_in("No run"), ""),
         (watch_in("Failed"), "It says so."),
         (watch_in("Finished", total_steps=20, step=20), "It says so."),
-        (watch_in("Preparing", phase="caching", done=1000, total=4000), "Caching 1,000 of 4,000"),
+        (
+            watch_in("Preparing", phase="caching", done=1000, total=4000),
+            "Caching 1,000 of 4,000",
+        ),
         (watch_in("Running", total_steps=2000, step=1000), "Step 1,000 of 2,000"),
-        (watch_in("Running", total_steps=2000, step=1000, _seconds=[1.5] * 10), "Step 1,000 of 2,000 · 25 min left"),
+        (
+            watch_in("Running", total_steps=2000, step=1000, _seconds=[1.5] * 10),
+            "Step 1,000 of 2,000 · 25 min left",
+        ),
     ],
 )
-def test_the_bottom_bar_says_what_is_done_and_for_how_long_still(watch: Any, words: str) -> None:
+def test_the_bottom_bar_says_what_is_done_and_for_how_long_still(
+    watch: Any, words: str
+) -> None:
     assert shell._doing(watch) == words
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.2, "0 s"), (29, "29 s"), (31, "1 min"), (3569, "59 min"), (3571, "1 h 0 min"), (9000, "2 h 30 min")],
+    [
+        (0.2, "0 s"),
+        (29, "29 s"),
+        (31, "1 min"),
+        (3569, "59 min"),
+        (3571, "1 h 0 min"),
+        (9000, "2 h 30 min"),
+    ],
 )
 def test_a_time_is_told_as_it_is_waited_for(seconds: float, words: str) -> None:
     assert duration(seconds) == words

@@ -46,7 +46,9 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.mark.usefixtures("warm_engine")
-def test_the_six_steps_of_a_first_use(start_app: StartApp, open_page: OpenPage, tmp_path: Path) -> None:
+def test_the_six_steps_of_a_first_use(
+    start_app: StartApp, open_page: OpenPage, tmp_path: Path
+) -> None:
     app = prepared(start_app, tmp_path, SMALL, HF_TOKEN=CANARY, WANDB_API_KEY=CANARY)
     page = open_page(app)
     dots = page.get_by_role("button", name="Layer Filter settings")
@@ -81,10 +83,18 @@ def test_the_six_steps_of_a_first_use(start_app: StartApp, open_page: OpenPage, 
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("img", name="Not saved")).to_be_hidden()
 
-    assert saved(app.folder / "mine.json") == saved(app.folder / "run" / "config.json") == drawn
+    assert (
+        saved(app.folder / "mine.json")
+        == saved(app.folder / "run" / "config.json")
+        == drawn
+    )
     in_the_optimizer(app.folder / "run", drawn, RATE)
     assert (app.folder / "run" / "mine.safetensors").stat().st_size > 1000
-    assert {"optimizer.safetensors", "state.json", "manifest.json"} <= no_file_tells_a_secret(app)
+    assert {
+        "optimizer.safetensors",
+        "state.json",
+        "manifest.json",
+    } <= no_file_tells_a_secret(app)
 
 
 @pytest.mark.usefixtures("warm_engine")
@@ -108,13 +118,23 @@ def test_who_has_never_seen_it_gets_from_the_demo_to_a_lora(
     run = app.folder / "workspace" / "demo"
     assert saved(run / "config.json") == drawn
     in_the_optimizer(run, drawn, 5e-3)
-    expect(page.get_by_text("52 of 57 blocks trained")).to_contain_text("Double 0-4 frozen.")
+    expect(page.get_by_text("52 of 57 blocks trained")).to_contain_text(
+        "Double 0-4 frozen."
+    )
     expect(page.get_by_text(str(run / "demo.safetensors"))).to_be_visible()
     assert (run / "demo.safetensors").stat().st_size > 1000
-    assert {"demo.safetensors", "step-00000006-0-a-photo-of-a-cat.png"} <= no_file_tells_a_secret(app)
+    assert {
+        "demo.safetensors",
+        "step-00000006-0-a-photo-of-a-cat.png",
+    } <= no_file_tells_a_secret(app)
 
 
-def prepared(start_app: StartApp, tmp_path: Path, config: dict[str, Any] | None = None, **secrets: str) -> App:
+def prepared(
+    start_app: StartApp,
+    tmp_path: Path,
+    config: dict[str, Any] | None = None,
+    **secrets: str,
+) -> App:
     """An app whose folder holds photographs; with a config it opens that."""
     work = tmp_path / "work"
     work.mkdir()
@@ -129,11 +149,26 @@ def prepared(start_app: StartApp, tmp_path: Path, config: dict[str, Any] | None 
 def no_file_tells_a_secret(app: App) -> set[str]:
     """Look for secrets in every file of run, cache, memory and output; return the names of those files."""
     token = parse_qs(urlsplit(app.url).query)["token"][0]
-    contents = {file: file.read_bytes() for file in app.folder.parent.rglob("*") if file.is_file()}
+    contents = {
+        file: file.read_bytes()
+        for file in app.folder.parent.rglob("*")
+        if file.is_file()
+    }
     names = {file.name for file in contents}
-    assert {"events.jsonl", "log.txt", "config.json", "session.key", "preferences.json", "app-0.err"} <= names
-    assert [file for file, content in contents.items() if CANARY.encode() in content] == []
-    assert [file for file, content in contents.items() if token.encode() in content] == [app.output.with_suffix(".out")]
+    assert {
+        "events.jsonl",
+        "log.txt",
+        "config.json",
+        "session.key",
+        "preferences.json",
+        "app-0.err",
+    } <= names
+    assert [
+        file for file, content in contents.items() if CANARY.encode() in content
+    ] == []
+    assert [
+        file for file, content in contents.items() if token.encode() in content
+    ] == [app.output.with_suffix(".out")]
     return names
 
 
@@ -149,7 +184,9 @@ def draw(page: Page, window: Locator) -> dict[str, float]:
         page.mouse.up()
     window.get_by_role("slider", name="single_block_37", exact=True).focus()
     page.keyboard.type("0.35")
-    sliders = window.get_by_role("slider").evaluate_all("all => all.map(e => [e.ariaLabel, Number(e.ariaValueNow)])")
+    sliders = window.get_by_role("slider").evaluate_all(
+        "all => all.map(e => [e.ariaLabel, Number(e.ariaValueNow)])"
+    )
     drawn = {name: value for name, value in sliders if value != 1.0}
     slope = [drawn[f"single_block_{number}"] for number in range(10, 21)]
     assert slope == sorted(slope, reverse=True)
@@ -177,9 +214,17 @@ def in_the_optimizer(run: Path, drawn: dict[str, float], rate: float) -> None:
     expected = {name: rate * drawn.get(name, 1.0) for name in FLUX.names}
     trained = {name: value for name, value in expected.items() if value}
     (started,) = [event for event in events if event["type"] == "started"]
-    groups = {group["name"]: group["learning_rate"] for group in started["groups"] if group["parameters"]}
-    assert {name: value for name, value in groups.items() if value} == pytest.approx(trained, rel=1e-9)
+    groups = {
+        group["name"]: group["learning_rate"]
+        for group in started["groups"]
+        if group["parameters"]
+    }
+    assert {name: value for name, value in groups.items() if value} == pytest.approx(
+        trained, rel=1e-9
+    )
     held = [event["learning_rates"] for event in events if event["type"] == "blocks"]
     assert held
     for rates in held:
-        assert {name: value for name, value in rates.items() if value} == pytest.approx(trained, rel=1e-9)
+        assert {name: value for name, value in rates.items() if value} == pytest.approx(
+            trained, rel=1e-9
+        )

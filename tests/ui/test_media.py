@@ -50,14 +50,30 @@ def decoded(picture: Picture | None) -> Image.Image:
 # -- which paths -------------------------------------------------------------------------------------------------------
 
 
-def test_paths_inside_a_root_are_seen(media: Media, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_inside_a_root_are_seen(
+    media: Media, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(root)
-    for path in (root, root / "photos" / "a.png", "photos/../photos/a.png", "photos/new/file.json", "./photos/"):
+    for path in (
+        root,
+        root / "photos" / "a.png",
+        "photos/../photos/a.png",
+        "photos/new/file.json",
+        "./photos/",
+    ):
         assert media.resolve_inside(path) == Path(os.path.realpath(path))
 
 
 OUTSIDE = [
-    *("..", "../", "../outside", "../outside/secret.txt", "photos/../../outside/secret.txt", "photos/../..", "./.."),
+    *(
+        "..",
+        "../",
+        "../outside",
+        "../outside/secret.txt",
+        "photos/../../outside/secret.txt",
+        "photos/../..",
+        "./..",
+    ),
     *(
         "../root2",
         "../rootless/secret.txt",
@@ -67,10 +83,38 @@ OUTSIDE = [
         "/proc/self/environ",
         "/proc/self/cwd/../outside",
     ),
-    *("/dev/zero", "/dev/stdin", "~root", "~nobody/x", "~", "~/secret.txt", "a\0b", "\0", "/etc/passwd\0.png"),
-    *("../" * 50 + "etc/passwd", "photos/" + "../" * 50 + "etc/shadow", "/../../etc/passwd", "/./etc/passwd"),
-    *(".ssh", ".ssh/id_rsa", "photos/.hidden", "photos/.hidden/a.png", ".git/config", "photos/../.env", "./.env"),
-    *("photos/.../..../../../../../outside", "....//../../outside", ".bash_history", ".cache/x/y.png"),
+    *(
+        "/dev/zero",
+        "/dev/stdin",
+        "~root",
+        "~nobody/x",
+        "~",
+        "~/secret.txt",
+        "a\0b",
+        "\0",
+        "/etc/passwd\0.png",
+    ),
+    *(
+        "../" * 50 + "etc/passwd",
+        "photos/" + "../" * 50 + "etc/shadow",
+        "/../../etc/passwd",
+        "/./etc/passwd",
+    ),
+    *(
+        ".ssh",
+        ".ssh/id_rsa",
+        "photos/.hidden",
+        "photos/.hidden/a.png",
+        ".git/config",
+        "photos/../.env",
+        "./.env",
+    ),
+    *(
+        "photos/.../..../../../../../outside",
+        "....//../../outside",
+        ".bash_history",
+        ".cache/x/y.png",
+    ),
 ]
 
 
@@ -85,7 +129,9 @@ def test_paths_outside_or_hidden_are_not_seen(
             ask(path)
 
 
-def test_a_root_named_like_the_start_of_another_folder_does_not_open_it(tmp_path: Path) -> None:
+def test_a_root_named_like_the_start_of_another_folder_does_not_open_it(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos-of-others").mkdir()
     with pytest.raises(ConfigError):
@@ -94,7 +140,11 @@ def test_a_root_named_like_the_start_of_another_folder_does_not_open_it(tmp_path
 
 def test_a_link_that_leads_out_is_not_followed(media: Media, root: Path) -> None:
     outside = root.parent / "outside"
-    for name, target in {"file.txt": outside / "secret.txt", "folder": outside, "far": Path("/")}.items():
+    for name, target in {
+        "file.txt": outside / "secret.txt",
+        "folder": outside,
+        "far": Path("/"),
+    }.items():
         place = link(root / name, target)
         for ask in (media.resolve_inside, media.file_url, media.listing):
             with pytest.raises(ConfigError, match="is hidden or outside"):
@@ -119,15 +169,24 @@ def test_a_link_to_what_is_hidden_is_not_followed(media: Media, root: Path) -> N
 
 def test_a_hidden_root_is_seen_when_it_is_named(tmp_path: Path) -> None:
     (tmp_path / ".scratch" / "photos").mkdir(parents=True)
-    assert Media([tmp_path, tmp_path / ".scratch"]).resolve_inside(tmp_path / ".scratch" / "photos")
+    assert Media([tmp_path, tmp_path / ".scratch"]).resolve_inside(
+        tmp_path / ".scratch" / "photos"
+    )
 
 
-def test_a_folder_is_listed_folders_first_and_nothing_hidden(media: Media, root: Path) -> None:
+def test_a_folder_is_listed_folders_first_and_nothing_hidden(
+    media: Media, root: Path
+) -> None:
     for name in ("b.txt", "A.png", ".env"):
         (root / name).touch()
     for name in ("z", ".git"):
         (root / name).mkdir()
-    assert [entry.name for entry in media.listing(root)] == ["photos", "z", "A.png", "b.txt"]
+    assert [entry.name for entry in media.listing(root)] == [
+        "photos",
+        "z",
+        "A.png",
+        "b.txt",
+    ]
     for wrong in (root / "b.txt", root / "absent"):
         with pytest.raises(ConfigError, match="cannot be read"):
             media.listing(wrong)
@@ -149,11 +208,21 @@ def test_an_id_tells_nothing_and_stays_the_same(media: Media, root: Path) -> Non
 def test_only_ids_that_were_given_out_are_known(media: Media, root: Path) -> None:
     known = media.file_url(root / "photos" / "a.png").removeprefix("/files/")
     assert media.picture(known)
-    for name in ("", "a.png", known[:-1], known + "x", known.lower() + "-", str(root / "photos" / "a.png"), "../x"):
+    for name in (
+        "",
+        "a.png",
+        known[:-1],
+        known + "x",
+        known.lower() + "-",
+        str(root / "photos" / "a.png"),
+        "../x",
+    ):
         assert media.picture(name) is None
 
 
-def test_only_safetensors_files_inside_are_given_out_whole(media: Media, root: Path, tmp_path: Path) -> None:
+def test_only_safetensors_files_inside_are_given_out_whole(
+    media: Media, root: Path, tmp_path: Path
+) -> None:
     inside = root / "dog.safetensors"
     outside = tmp_path / "dog.safetensors"
     for file in (inside, outside, root / ".dog.safetensors"):
@@ -162,7 +231,13 @@ def test_only_safetensors_files_inside_are_given_out_whole(media: Media, root: P
     assert media.whole_file(name) == inside
     assert media.picture(name) is None
     assert media.whole_file(media.file_url(inside).removeprefix("/files/")) is None
-    for refused in (outside, root / ".dog.safetensors", root / "photos" / "a.png", root / "photos", root / "no"):
+    for refused in (
+        outside,
+        root / ".dog.safetensors",
+        root / "photos" / "a.png",
+        root / "photos",
+        root / "no",
+    ):
         with pytest.raises(ConfigError):
             media.whole_file_url(refused)
     with pytest.raises(OSError, match="too long"):
@@ -174,15 +249,24 @@ def test_only_safetensors_files_inside_are_given_out_whole(media: Media, root: P
     assert media.whole_file(name) is None
 
 
-def test_the_table_of_ids_is_bounded(media: Media, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_of_ids_is_bounded(
+    media: Media, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("blockrate.ui.media._FILES", 10)
-    addresses = [media.file_url(root / "photos" / "a.png", size=size) for size in range(1, 31)]
-    known = [media.picture(address.removeprefix("/files/")) is not None for address in addresses]
+    addresses = [
+        media.file_url(root / "photos" / "a.png", size=size) for size in range(1, 31)
+    ]
+    known = [
+        media.picture(address.removeprefix("/files/")) is not None
+        for address in addresses
+    ]
     assert known == [False] * 20 + [True] * 10
     assert len(media._files) == len(media._ids) == 10
 
 
-def test_a_folder_that_becomes_a_link_out_is_not_followed(media: Media, root: Path) -> None:
+def test_a_folder_that_becomes_a_link_out_is_not_followed(
+    media: Media, root: Path
+) -> None:
     (root / "swap").mkdir()
     Image.new("RGB", (8, 8)).save(root / "swap" / "secret.png")
     address = media.file_url(root / "swap" / "secret.png")
@@ -194,7 +278,9 @@ def test_a_folder_that_becomes_a_link_out_is_not_followed(media: Media, root: Pa
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_is_encoded_anew_and_says_nothing_of_where_it_was_taken(media: Media, root: Path) -> None:
+def test_a_picture_is_encoded_anew_and_says_nothing_of_where_it_was_taken(
+    media: Media, root: Path
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
     exif.get_ifd(0x8825)[2] = (52.0, 31.0, 0.0)  # GPSLatitude
@@ -202,7 +288,9 @@ def test_a_picture_is_encoded_anew_and_says_nothing_of_where_it_was_taken(media:
     photo = Image.new("RGB", (64, 32), "white")
     ImageDraw.Draw(photo).rectangle((0, 0, 31, 31), "black")
     photo.save(root / "photo.jpg", exif=exif, comment=CANARY, icc_profile=CANARY)
-    (root / "photo.jpg").write_bytes((root / "photo.jpg").read_bytes() + b"<script>" + CANARY)
+    (root / "photo.jpg").write_bytes(
+        (root / "photo.jpg").read_bytes() + b"<script>" + CANARY
+    )
     for size, shape, kind in (
         (None, (32, 64), "image/png"),
         (16, (8, 16), "image/jpeg"),
@@ -215,12 +303,19 @@ def test_a_picture_is_encoded_anew_and_says_nothing_of_where_it_was_taken(media:
         image = decoded(picture)
         assert image.size == shape
         assert not image.getexif()
-        assert image.convert("L").getpixel((0, 0)) < 64 < 192 < image.convert("L").getpixel((0, image.height - 1))
+        assert (
+            image.convert("L").getpixel((0, 0))
+            < 64
+            < 192
+            < image.convert("L").getpixel((0, image.height - 1))
+        )
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "1", "I;16", "CMYK", "F"])
 @pytest.mark.parametrize("size", [None, 8])
-def test_every_mode_is_shown(media: Media, root: Path, mode: str, size: int | None) -> None:
+def test_every_mode_is_shown(
+    media: Media, root: Path, mode: str, size: int | None
+) -> None:
     name = root / ("x.tiff" if mode in ("CMYK", "F") else "x.png")
     Image.new(mode, (16, 8)).save(name)
     image = decoded(picture_of(media, name, size=size))
@@ -229,9 +324,13 @@ def test_every_mode_is_shown(media: Media, root: Path, mode: str, size: int | No
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I"])
-def test_sixteen_bits_are_scaled_and_not_clipped(media: Media, root: Path, mode: str) -> None:
+def test_sixteen_bits_are_scaled_and_not_clipped(
+    media: Media, root: Path, mode: str
+) -> None:
     Image.new(mode, (8, 8), 32768).save(root / "x.tiff")
-    assert decoded(picture_of(media, root / "x.tiff")).getpixel((0, 0)) == pytest.approx((128,) * 3, abs=1)
+    assert decoded(picture_of(media, root / "x.tiff")).getpixel(
+        (0, 0)
+    ) == pytest.approx((128,) * 3, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -246,9 +345,20 @@ def test_sixteen_bits_are_scaled_and_not_clipped(media: Media, root: Path, mode:
         b"8BPS" + bytes(60),
         b"P6 1 1 255\n\xff\0\0",
     ],
-    ids=["empty", "text", "broken", "svg", "html", "eps", "psd", "a format that few test"],
+    ids=[
+        "empty",
+        "text",
+        "broken",
+        "svg",
+        "html",
+        "eps",
+        "psd",
+        "a format that few test",
+    ],
 )
-def test_what_is_no_picture_is_not_sent(media: Media, root: Path, content: bytes) -> None:
+def test_what_is_no_picture_is_not_sent(
+    media: Media, root: Path, content: bytes
+) -> None:
     (root / "x.png").write_bytes(content)
     assert picture_of(media, root / "x.png") is None
     assert picture_of(media, root / "x.png", size=64) is None
@@ -256,7 +366,9 @@ def test_what_is_no_picture_is_not_sent(media: Media, root: Path, content: bytes
     assert picture_of(media, root / "absent.png") is None
 
 
-def test_a_picture_too_large_to_hold_is_not_opened(media: Media, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_too_large_to_hold_is_not_opened(
+    media: Media, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 10_000)
     Image.new("1", (200, 200)).save(root / "bomb.png")
     assert picture_of(media, root / "bomb.png", size=64) is None
@@ -276,7 +388,8 @@ def test_a_pipe_is_not_waited_for(media: Media, root: Path) -> None:
     address = media.file_url(root / "pipe.png")
     answers = []
     thread = threading.Thread(
-        target=lambda: answers.append(media.picture(address.removeprefix("/files/"))), daemon=True
+        target=lambda: answers.append(media.picture(address.removeprefix("/files/"))),
+        daemon=True,
     )
     thread.start()
     thread.join(30)

@@ -15,17 +15,27 @@ def home(tmp_path, monkeypatch):
 
 
 def test_the_first_start_has_the_defaults_and_writes_nothing(home):
-    assert load_preferences() == Preferences(recent=[], theme="auto", port=0, templates={}, last_run="")
+    assert load_preferences() == Preferences(
+        recent=[], theme="auto", port=0, templates={}, last_run=""
+    )
     assert not home.exists()
 
 
 def test_what_is_saved_is_there_at_the_next_start():
-    wishes = Preferences(theme="dark", port=8080, templates={"soft é": {"double_block_0": 0.123456789}}, last_run="/r")
+    wishes = Preferences(
+        theme="dark",
+        port=8080,
+        templates={"soft é": {"double_block_0": 0.123456789}},
+        last_run="/r",
+    )
     wishes.save()
     assert load_preferences() == wishes
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b'{"theme": "pink"}', b'{"port": 70000}', b"\xff", b'{"recent": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[1]", b'{"theme": "pink"}', b'{"port": 70000}', b"\xff", b'{"recent": 3}'],
+)
 def test_a_damaged_file_gives_the_defaults(home, content):
     home.mkdir()
     (home / "preferences.json").write_bytes(content)
@@ -42,7 +52,9 @@ def test_the_recent_files_are_the_newest_twelve_each_once():
     wishes = Preferences()
     for number in [*range(14), 5]:
         wishes.used(Path(f"/configs/{number}.json"))
-    expected = [f"/configs/{number}.json" for number in (5, 13, 12, 11, 10, 9, 8, 7, 6, 4, 3, 2)]
+    expected = [
+        f"/configs/{number}.json" for number in (5, 13, 12, 11, 10, 9, 8, 7, 6, 4, 3, 2)
+    ]
     assert wishes.recent == load_preferences().recent == expected
 
 

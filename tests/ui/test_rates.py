@@ -38,7 +38,9 @@ def test_an_untouched_draft_is_not_dirty_and_keeps_everything(original: object) 
 
 
 @given(configs, changes)
-def test_only_touched_faders_change_and_a_one_that_was_set_leaves_the_config(original: dict, change: dict) -> None:
+def test_only_touched_faders_change_and_a_one_that_was_set_leaves_the_config(
+    original: dict, change: dict
+) -> None:
     draft = small(original)
     before = draft.values
     draft.commit(change)
@@ -54,7 +56,9 @@ def test_only_touched_faders_change_and_a_one_that_was_set_leaves_the_config(ori
 
 
 @given(st.lists(st.tuples(changes, st.sampled_from(["", "a", "b"])), max_size=8))
-def test_undoing_everything_and_redoing_everything_come_back_to_the_ends(steps: list) -> None:
+def test_undoing_everything_and_redoing_everything_come_back_to_the_ends(
+    steps: list,
+) -> None:
     draft = small({"single_block_0": 0.123456789})
     opened = {"single_block_0": 0.123456789}
     for change, merge in steps:
@@ -102,12 +106,20 @@ def test_a_rate_of_many_digits_is_untouched_until_it_is_really_moved() -> None:
 
 def test_what_the_browser_makes_up_is_passed_over() -> None:
     draft = small()
-    nonsense = {"double_block_0": float("nan"), "double_block_1": 7, "double_block_2": "1", "hello": 0.5, "other": True}
+    nonsense = {
+        "double_block_0": float("nan"),
+        "double_block_1": 7,
+        "double_block_2": "1",
+        "hello": 0.5,
+        "other": True,
+    }
     assert not draft.commit(nonsense)  # type: ignore[arg-type]
     assert draft.state == {}
 
 
-def test_keys_pressed_on_one_fader_are_one_step_and_a_gesture_between_parts_them() -> None:
+def test_keys_pressed_on_one_fader_are_one_step_and_a_gesture_between_parts_them() -> (
+    None
+):
     draft = small()
     for value in (0.95, 0.9, 0.85):
         draft.commit({"double_block_0": value}, "key 1")
@@ -171,7 +183,10 @@ def test_a_fader_without_use_is_left_alone_by_everything_but_the_config() -> Non
         draft.select("single; other")
 
 
-@pytest.mark.parametrize(("text", "problem"), [("single 99", r"single 99 does not exist \(0-37\)"), ("", "no block")])
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("single 99", r"single 99 does not exist \(0-37\)"), ("", "no block")],
+)
 def test_a_selection_that_does_not_exist_is_told(text: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         RatesDraft(FLUX, {}).select(text)
@@ -183,7 +198,11 @@ def test_a_selection_that_does_not_exist_is_told(text: str, problem: str) -> Non
 def test_a_shape_moves_the_chosen_blocks_in_one_step(title: str) -> None:
     draft = RatesDraft(FLUX, {"double_block_0": 0.5})
     draft.draw(title, draft.select("single 3-9"), list(SHAPES[title].numbers.values()))
-    moved = {name for name, value in draft.values.items() if value != complete({"double_block_0": 0.5}, FLUX)[name]}
+    moved = {
+        name
+        for name, value in draft.values.items()
+        if value != complete({"double_block_0": 0.5}, FLUX)[name]
+    }
     inside = {f"single_block_{index}" for index in range(3, 10)}
     assert moved
     assert moved <= inside if title != "Only these blocks" else not moved & inside
@@ -192,9 +211,18 @@ def test_a_shape_moves_the_chosen_blocks_in_one_step(title: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "number"), [("Set to", None), ("Set to", 1.1), ("Ramp", "x"), ("Scale by", -1), ("Bell", float("nan"))]
+    ("shape", "number"),
+    [
+        ("Set to", None),
+        ("Set to", 1.1),
+        ("Ramp", "x"),
+        ("Scale by", -1),
+        ("Bell", float("nan")),
+    ],
 )
-def test_a_shape_without_its_number_says_so_and_changes_nothing(shape: str, number: object) -> None:
+def test_a_shape_without_its_number_says_so_and_changes_nothing(
+    shape: str, number: object
+) -> None:
     draft = small()
     with pytest.raises(ConfigError, match="needs a number from 0"):
         draft.draw(shape, SMALL.names, [number] * len(SHAPES[shape].numbers))
@@ -204,11 +232,18 @@ def test_a_shape_without_its_number_says_so_and_changes_nothing(shape: str, numb
 def test_decay_restarts_in_each_bank_and_runs_backwards_when_asked() -> None:
     draft = RatesDraft(FLUX, {})
     draft.draw("Layer-wise decay", FLUX.names, [0.9], reverse=True, each_bank=True)
-    assert [draft.values[name] for name in ("double_block_0", "double_block_1", "single_block_0")] == [1.0, 0.9, 1.0]
+    assert [
+        draft.values[name]
+        for name in ("double_block_0", "double_block_1", "single_block_0")
+    ] == [1.0, 0.9, 1.0]
 
 
 def test_templates_begin_with_the_three_classic_uses() -> None:
-    assert list(TEMPLATES)[:3] == ["Layer-wise decay", "Only chosen blocks", "Preserve early blocks"]
+    assert list(TEMPLATES)[:3] == [
+        "Layer-wise decay",
+        "Only chosen blocks",
+        "Preserve early blocks",
+    ]
     draft = RatesDraft(FLUX, {"single_block_37": 0.2})
     draft.use_template("Layer-wise decay", "")
     assert draft.values == layer_wise_decay(complete({}, FLUX), FLUX.names, 0.95)
@@ -243,7 +278,9 @@ def test_numbers_between_commas_are_pasted_in_model_order() -> None:
 
 def test_a_whole_config_can_be_pasted() -> None:
     draft = small()
-    draft.paste('{"learning_rate": 1e-4, "block_learning_rate_multiplier": {"single_block_3": 0.123456}}')
+    draft.paste(
+        '{"learning_rate": 1e-4, "block_learning_rate_multiplier": {"single_block_3": 0.123456}}'
+    )
     assert draft.state == {"single_block_3": 0.123456}
 
 
@@ -261,7 +298,9 @@ def test_a_whole_config_can_be_pasted() -> None:
         ('{"block_learning_rate_multiplier": 3}', "not an object"),
     ],
 )
-def test_what_cannot_be_pasted_is_told_and_changes_nothing(text: str, problem: str) -> None:
+def test_what_cannot_be_pasted_is_told_and_changes_nothing(
+    text: str, problem: str
+) -> None:
     draft = small({"double_block_0": 0.5})
     with pytest.raises(ConfigError, match=problem):
         draft.paste(text)
@@ -270,5 +309,9 @@ def test_what_cannot_be_pasted_is_told_and_changes_nothing(text: str, problem: s
 
 def test_the_summary_counts_blocks() -> None:
     assert RatesDraft(FLUX, {}).summary() == "All blocks at the base learning rate"
-    rates = {f"single_block_{index}": 0.5 for index in range(9)} | dict.fromkeys(FLUX.names[:3], 0.0) | {"other": 0.5}
+    rates = (
+        {f"single_block_{index}": 0.5 for index in range(9)}
+        | dict.fromkeys(FLUX.names[:3], 0.0)
+        | {"other": 0.5}
+    )
     assert RatesDraft(FLUX, rates).summary() == "12 of 57 blocks adjusted · 3 frozen"

@@ -27,7 +27,12 @@ def blank(browser: Browser) -> Iterator[Page]:
 
 def test_a_good_page_has_no_offence(blank: Page) -> None:
     blank.set_content(STYLE + GOOD)
-    assert [nameless(blank), faint(blank), sideways(blank), small_targets(blank)] == [[], [], [], []]
+    assert [nameless(blank), faint(blank), sideways(blank), small_targets(blank)] == [
+        [],
+        [],
+        [],
+        [],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +57,10 @@ def test_a_large_text_may_be_fainter(blank: Page) -> None:
     assert faint(blank) == []
 
 
-@pytest.mark.parametrize("html", ["<button></button>", "<input>", "<img src='data:,x'>", "<div role='slider'>"])
+@pytest.mark.parametrize(
+    "html",
+    ["<button></button>", "<input>", "<img src='data:,x'>", "<div role='slider'>"],
+)
 def test_a_control_without_a_name_is_found(html: str, blank: Page) -> None:
     blank.set_content(STYLE + html)
     assert len(nameless(blank)) == 1
@@ -61,12 +69,16 @@ def test_a_control_without_a_name_is_found(html: str, blank: Page) -> None:
 def test_what_is_too_wide_is_found(blank: Page) -> None:
     blank.set_content(STYLE + "<div style='width: 500px'>wide</div>")
     assert sideways(blank) == ["the page is 500 wide"]
-    blank.set_content(STYLE + "<div style='overflow: hidden'><button style='margin-left: 380px; width: 99px'>Cut")
+    blank.set_content(
+        STYLE
+        + "<div style='overflow: hidden'><button style='margin-left: 380px; width: 99px'>Cut"
+    )
     assert sideways(blank) == ["Cut: from 380 to 479"]
 
 
 def test_a_small_target_is_found(blank: Page) -> None:
     blank.set_content(
-        STYLE + "<button style='min-width: 40px; width: 40px'>x</button><p><a href='#'>a link in a text</a></p>"
+        STYLE
+        + "<button style='min-width: 40px; width: 40px'>x</button><p><a href='#'>a link in a text</a></p>"
     )
     assert small_targets(blank) == ["x: 40 x 44"]

@@ -20,7 +20,11 @@ OnAPage = Callable[[Callable[[Page], None]], None]
 
 def shown(page: Page) -> set[str]:
     frames = ui.context.client.elements.values()
-    paths = {str(frame.props["data-setting"]) for frame in frames if "data-setting" in frame.props}
+    paths = {
+        str(frame.props["data-setting"])
+        for frame in frames
+        if "data-setting" in frame.props
+    }
     return {re.sub(r"\.\d+\.", ".N.", path) for path in paths}
 
 
@@ -34,7 +38,9 @@ def test_every_setting_is_shown(on_a_page: OnAPage) -> None:
         for name in OPTIMIZERS:
             page.session.set({"optimizer.optimizer": name})
             open_optimizer_window(page, opener)
-        assert shown(page) | {KEY} == set(all_paths()), "the window of block rates has a test of its own"
+        assert shown(page) | {KEY} == set(all_paths()), (
+            "the window of block rates has a test of its own"
+        )
         assert KEY in page.controls
 
     on_a_page(look)
@@ -46,7 +52,11 @@ def test_a_problem_leads_to_the_tab_that_shows_the_setting(on_a_page: OnAPage) -
         wrong = {}
         for tab in shell.TABS:
             page.show_tab(tab)
-            wrong |= {path: tab for path in page.controls.keys() - before if tab_of(path) != tab}
+            wrong |= {
+                path: tab
+                for path in page.controls.keys() - before
+                if tab_of(path) != tab
+            }
             before = set(page.controls)
         assert wrong == {}
         assert len(before) > 100

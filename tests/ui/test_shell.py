@@ -51,7 +51,9 @@ def wrong(open_config: OpenConfig, open_page: OpenPage) -> Page:
 
 def test_every_tab_has_an_address_and_a_heading(app: App, open_page: OpenPage) -> None:
     page = open_page(app, "/sampling")
-    expect(page.get_by_role("tab", name="Sampling")).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_role("tab", name="Sampling")).to_have_attribute(
+        "aria-selected", "true"
+    )
     page.evaluate("window.stays = true")
     for name in TABS:
         page.get_by_role("tab", name=name).click()
@@ -97,7 +99,9 @@ def test_a_page_that_is_left_leaves_nothing_on_the_server(
 def test_a_problem_is_counted_and_leads_to_its_field(wrong: Page) -> None:
     expect(wrong.get_by_role("tab", name="Training")).to_contain_text("problem")
     wrong.get_by_role("button", name="Start", exact=True).click()
-    wrong.get_by_role("dialog", name="What to put right").get_by_role("button", name="Learning rate").click()
+    wrong.get_by_role("dialog", name="What to put right").get_by_role(
+        "button", name="Learning rate"
+    ).click()
     field = wrong.get_by_role("textbox", name="Learning rate", exact=True)
     expect(field).to_be_focused()
     expect(field).to_have_attribute("aria-invalid", "true")
@@ -124,14 +128,27 @@ def test_unknown_settings_can_be_removed(wrong: Page) -> None:
     ("config", "link", "control"),
     [
         ({"concepts": [{"path": "photos", "enabled": False}]}, "Concepts", "Enabled"),
-        ({"concepts": [{"path": "photos"}], KEY: ZEROS}, "Block learning rate", "Layer Filter settings"),
+        (
+            {"concepts": [{"path": "photos"}], KEY: ZEROS},
+            "Block learning rate",
+            "Layer Filter settings",
+        ),
     ],
 )
 def test_what_a_control_can_put_right_is_never_offered_for_removal(
-    config: dict[str, Any], link: str, control: str, start_app: StartApp, open_page: OpenPage, tmp_path: Path
+    config: dict[str, Any],
+    link: str,
+    control: str,
+    start_app: StartApp,
+    open_page: OpenPage,
+    tmp_path: Path,
 ) -> None:
     copy_photos(tmp_path / "work" / "photos")
-    config = {"base_model_name": "tiny-flux1", "layer_filter_preset": "blocks", **config}
+    config = {
+        "base_model_name": "tiny-flux1",
+        "layer_filter_preset": "blocks",
+        **config,
+    }
     (tmp_path / "work" / "mine.json").write_text(json.dumps(config))
     page = open_page(start_app("mine.json"), "/model")
     page.get_by_role("button", name="Start", exact=True).click()
@@ -172,7 +189,10 @@ def test_an_open_page_with_unsaved_changes_finds_the_restarted_server_without_a_
 
 
 def test_an_open_page_without_changes_says_that_the_server_is_gone_and_goes_on_with_the_next(
-    open_config: OpenConfig, start_app: StartApp, open_page: OpenPage, tolerated: list[str]
+    open_config: OpenConfig,
+    start_app: StartApp,
+    open_page: OpenPage,
+    tolerated: list[str],
 ) -> None:
     tolerated.append("ERR_CONNECTION|WebSocket|Failed to")
     app = open_config({"epochs": 7})
@@ -192,7 +212,9 @@ def test_an_open_page_without_changes_says_that_the_server_is_gone_and_goes_on_w
     page.wait_for_function("!window.earlier && window.did_handshake", timeout=60_000)
     expect(lost).to_be_hidden()
     expect(page.get_by_role("banner")).to_contain_text("mine.json")
-    expect(page.get_by_role("tab", name="Training")).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_role("tab", name="Training")).to_have_attribute(
+        "aria-selected", "true"
+    )
     epochs.fill("8")
     page.keyboard.press("Control+s")
     expect(page.locator(".toast")).to_contain_text("Saved")
@@ -210,7 +232,9 @@ def test_what_is_being_typed_is_saved_by_the_key(app: App, open_page: OpenPage) 
     box.get_by_role("button", name="Save", exact=True).click()
     expect(box).to_be_hidden()
     expect(page.get_by_text("portrait.json", exact=True)).to_be_visible()
-    assert json.loads((app.folder / "portrait.json").read_text()) == {"learning_rate": 0.0005}
+    assert json.loads((app.folder / "portrait.json").read_text()) == {
+        "learning_rate": 0.0005
+    }
     expect(page.get_by_role("img", name="Not saved")).to_be_hidden()
 
 
@@ -245,10 +269,14 @@ def test_a_file_that_was_changed_outside_is_asked_about(
     assert json.loads((app.folder / "mine.json").read_text()) == {"epochs": int(epochs)}
 
 
-def test_a_preset_is_opened_by_name_and_unsaved_changes_are_asked_about(app: App, open_page: OpenPage) -> None:
+def test_a_preset_is_opened_by_name_and_unsaved_changes_are_asked_about(
+    app: App, open_page: OpenPage
+) -> None:
     page = open_page(app, "/training")
     page.keyboard.press("Control+o")
-    page.get_by_role("dialog").get_by_role("button", name="flux_lora", exact=True).click()
+    page.get_by_role("dialog").get_by_role(
+        "button", name="flux_lora", exact=True
+    ).click()
     expect(page.get_by_role("banner")).to_contain_text("flux_lora")
     field = page.get_by_role("textbox", name="Epochs")
     field.fill("3")
@@ -274,7 +302,9 @@ def test_a_file_is_picked_inside_the_roots_only(app: App, open_page: OpenPage) -
     expect(picker.get_by_role("alert")).to_contain_text("outside the folders")
     entries = picker.get_by_role("group", name="Entries")
     entries.get_by_role("button", name="configs").click()
-    expect(entries.get_by_role("button")).to_have_text([re.compile(r"\.\."), re.compile("mine.json")])
+    expect(entries.get_by_role("button")).to_have_text(
+        [re.compile(r"\.\."), re.compile("mine.json")]
+    )
     entries.get_by_role("button", name="mine.json").click()
     expect(page.get_by_role("textbox", name="Epochs")).to_have_value("7")
 
@@ -291,7 +321,9 @@ ENTER_EACH = """async (field, paths) => {
 }"""
 
 
-def test_no_path_that_is_typed_leads_out_of_the_roots(app: App, open_page: OpenPage) -> None:
+def test_no_path_that_is_typed_leads_out_of_the_roots(
+    app: App, open_page: OpenPage
+) -> None:
     outside = app.folder.parent / "outside"
     outside.mkdir()
     (outside / "canary.json").write_text('{"save_filename_prefix": "canary-4711"}')
@@ -307,8 +339,22 @@ def test_no_path_that_is_typed_leads_out_of_the_roots(app: App, open_page: OpenP
         """list => { window.seen = "";
         new MutationObserver(() => (seen += list.innerText)).observe(list, { childList: true, subtree: true }) }"""
     )
-    links = ("link", "link/canary.json", "link/../link", "\0", f"{outside}\0", f"{outside}/canary.json\0.png")
-    paths = dict.fromkeys([*corpus(outside / "canary.json"), *corpus(outside), *links, str(app.folder / "end")])
+    links = (
+        "link",
+        "link/canary.json",
+        "link/../link",
+        "\0",
+        f"{outside}\0",
+        f"{outside}/canary.json\0.png",
+    )
+    paths = dict.fromkeys(
+        [
+            *corpus(outside / "canary.json"),
+            *corpus(outside),
+            *links,
+            str(app.folder / "end"),
+        ]
+    )
     place.evaluate(ENTER_EACH, [*paths])
     # so the server has heard of all of them
     expect(picker.get_by_role("button", name="last.json")).to_be_visible()
@@ -334,10 +380,19 @@ def test_nothing_is_saved_outside_the_roots(app: App, open_page: OpenPage) -> No
     why_not = box.get_by_role("alert")
     name.fill("mine")
     place.evaluate(ENTER_EACH, outside_or_hidden(outside))
-    for folder in ("../outside", "photos/../../outside", "link", "~root", "/etc", "/proc/self/cwd/../outside"):
+    for folder in (
+        "../outside",
+        "photos/../../outside",
+        "link",
+        "~root",
+        "/etc",
+        "/proc/self/cwd/../outside",
+    ):
         place.fill(folder)
         box.get_by_role("button", name="Save", exact=True).click()
-        expect(why_not).to_contain_text(f"{folder}/mine.json' is hidden or outside the folders")
+        expect(why_not).to_contain_text(
+            f"{folder}/mine.json' is hidden or outside the folders"
+        )
     for wrong in ("../outside/mine", "/etc/mine.json", ".", ""):
         name.fill(wrong)
         box.get_by_role("button", name="Save", exact=True).click()
@@ -356,7 +411,11 @@ def test_nothing_is_saved_outside_the_roots(app: App, open_page: OpenPage) -> No
 
 def outside_or_hidden(outside: Path) -> list[str]:
     """The ways to ask for a folder outside that are none to ask for one inside by an odd name."""
-    return [path for path in dict.fromkeys(corpus(outside)) if path[0] in "./" and path not in (".", "./.")]
+    return [
+        path
+        for path in dict.fromkeys(corpus(outside))
+        if path[0] in "./" and path not in (".", "./.")
+    ]
 
 
 def test_leaving_with_unsaved_changes_asks(app: App, open_page: OpenPage) -> None:
@@ -379,7 +438,9 @@ def test_leaving_with_unsaved_changes_asks(app: App, open_page: OpenPage) -> Non
     expect(page.get_by_role("textbox", name="Epochs")).to_have_value("3")
 
 
-def test_two_tabs_stay_in_step_and_leave_what_is_being_typed(app: App, open_page: OpenPage) -> None:
+def test_two_tabs_stay_in_step_and_leave_what_is_being_typed(
+    app: App, open_page: OpenPage
+) -> None:
     first = open_page(app, "/training")
     second = open_page(app, "/training")
     typed = first.get_by_role("textbox", name="Learning rate", exact=True)
@@ -391,10 +452,14 @@ def test_two_tabs_stay_in_step_and_leave_what_is_being_typed(app: App, open_page
     expect(typed).to_have_value("7e")
     typed.press_sequentially("-5")
     typed.press("Enter")
-    expect(second.get_by_role("textbox", name="Learning rate", exact=True)).to_have_value("7e-5")
+    expect(
+        second.get_by_role("textbox", name="Learning rate", exact=True)
+    ).to_have_value("7e-5")
 
 
-def test_a_wrong_choice_describes_itself_when_it_has_the_focus(open_config: OpenConfig, open_page: OpenPage) -> None:
+def test_a_wrong_choice_describes_itself_when_it_has_the_focus(
+    open_config: OpenConfig, open_page: OpenPage
+) -> None:
     page = open_page(open_config({"ema": "SOMEWHERE"}), "/training")
     choice = page.get_by_role("combobox", name="EMA", exact=True)
     choice.focus()
@@ -419,7 +484,9 @@ def test_the_theme_is_kept(start_app: StartApp, open_page: OpenPage) -> None:
 
 
 @pytest.mark.parametrize("widths", [[390], [1280, 1920]], ids=["phone", "desktop"])
-def test_the_frame_fits_and_can_be_read(widths: list[int], open_config: OpenConfig, open_page: OpenPage) -> None:
+def test_the_frame_fits_and_can_be_read(
+    widths: list[int], open_config: OpenConfig, open_page: OpenPage
+) -> None:
     page = open_page(open_config(WRONG), "/run", touch=widths == [390])
     expect(page.get_by_role("tab", name="Training")).to_contain_text("problem")
     for width, place in product(widths, ("", "Start", "Open", "Save as")):
@@ -444,7 +511,11 @@ def run_there(open_config: OpenConfig, tmp_path: Path) -> Callable[[object], App
 
     def run_there(change: object) -> App:
         photos = copy_photos(tmp_path / "photos")
-        config = {"base_model_name": "tiny-flux1", "concepts": [{"path": str(photos)}], "workspace_dir": "runs/mine"}
+        config = {
+            "base_model_name": "tiny-flux1",
+            "concepts": [{"path": str(photos)}],
+            "workspace_dir": "runs/mine",
+        }
         app = open_config({**config, **change})
         app.kill()
         folder = app.folder / "runs" / "mine"
@@ -467,10 +538,16 @@ def run_there(open_config: OpenConfig, tmp_path: Path) -> Callable[[object], App
     ],
 )
 def test_an_earlier_run_in_the_folder_is_asked_about(
-    change: dict[str, object], words: str, run_there: Callable[[object], App], start_app: StartApp, open_page: OpenPage
+    change: dict[str, object],
+    words: str,
+    run_there: Callable[[object], App],
+    start_app: StartApp,
+    open_page: OpenPage,
 ) -> None:
     app = run_there(change)
-    page = open_page(start_app("mine.json", BLOCKRATE_ENGINE=f"{sys.executable} -c pass"), "/model")
+    page = open_page(
+        start_app("mine.json", BLOCKRATE_ENGINE=f"{sys.executable} -c pass"), "/model"
+    )
     question = page.get_by_role("dialog", name="There is an earlier run")
     page.get_by_role("button", name="Start", exact=True).click()
     expect(question).to_contain_text(words)
@@ -481,15 +558,24 @@ def test_an_earlier_run_in_the_folder_is_asked_about(
     page.get_by_role("button", name="Start", exact=True).click()
     question.get_by_role("button", name="Start anew").click()
     expect(page).to_have_url(re.compile("/run$"))
-    assert len(list((app.folder / "runs" / "mine" / "earlier").glob("*/events.jsonl"))) == 1
+    assert (
+        len(list((app.folder / "runs" / "mine" / "earlier").glob("*/events.jsonl")))
+        == 1
+    )
 
 
 def test_start_sees_a_folder_that_has_gone_since_the_last_change(
     open_config: OpenConfig, open_page: OpenPage, tmp_path: Path
 ) -> None:
     photos = copy_photos(tmp_path / "photos")
-    page = open_page(open_config({"base_model_name": "tiny-flux1", "concepts": [{"path": str(photos)}]}))
+    page = open_page(
+        open_config(
+            {"base_model_name": "tiny-flux1", "concepts": [{"path": str(photos)}]}
+        )
+    )
     expect(page.get_by_text("10 images")).to_be_visible()
     photos.rename(tmp_path / "elsewhere")
     page.get_by_role("button", name="Start", exact=True).click()
-    expect(page.get_by_role("dialog", name="What to put right")).to_contain_text("is not a folder")
+    expect(page.get_by_role("dialog", name="What to put right")).to_contain_text(
+        "is not a folder"
+    )

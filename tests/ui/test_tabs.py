@@ -21,7 +21,14 @@ from blockrate.core.errors import FileError
 from blockrate.core.savings import Memory
 from blockrate.ui.tabs import model_check
 from blockrate.ui.tabs.captions import read_text, save_text
-from blockrate.ui.tabs.model_check import Card, Finding, card_of, check, memory_finding, method_change
+from blockrate.ui.tabs.model_check import (
+    Card,
+    Finding,
+    card_of,
+    check,
+    memory_finding,
+    method_change,
+)
 from blockrate.ui.tabs.survey import Survey, image_size, survey
 
 GIB = 2**30
@@ -45,25 +52,46 @@ def test_images_are_counted_first_and_measured_after(tmp_path: Path) -> None:
     for number in range(3):
         picture(tmp_path / "one" / f"{number}.png")
     (tmp_path / "one" / "0.txt").write_text("a dog")
-    stages = surveyed({"path": str(tmp_path / "one")}, {"path": str(tmp_path / "gone"), "enabled": False})
-    assert [(len(stage.folders), stage.done, stage.steps is None) for stage in stages] == [
+    stages = surveyed(
+        {"path": str(tmp_path / "one")},
+        {"path": str(tmp_path / "gone"), "enabled": False},
+    )
+    assert [
+        (len(stage.folders), stage.done, stage.steps is None) for stage in stages
+    ] == [
         (1, 0, True),
         (2, 0, True),
         (2, 3, True),
         (2, 3, False),
     ]
-    assert [(len(folder.images), folder.bare) for folder in stages[-1].folders] == [(3, 2), (0, 0)]
-    assert stages[-1].folders[1].problem == f"'{tmp_path / 'gone'}' is not a folder. Set it to a folder of images."
+    assert [(len(folder.images), folder.bare) for folder in stages[-1].folders] == [
+        (3, 2),
+        (0, 0),
+    ]
+    assert (
+        stages[-1].folders[1].problem
+        == f"'{tmp_path / 'gone'}' is not a folder. Set it to a folder of images."
+    )
 
 
-def test_a_large_folder_is_measured_in_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_folder_is_measured_in_portions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("blockrate.ui.tabs.survey._AT_ONCE", 2)
     for number in range(5):
         picture(tmp_path / f"{number}.png")
-    assert [stage.done for stage in surveyed({"path": str(tmp_path)})] == [0, 2, 4, 5, 5]
+    assert [stage.done for stage in surveyed({"path": str(tmp_path)})] == [
+        0,
+        2,
+        4,
+        5,
+        5,
+    ]
 
 
-def test_what_is_no_image_is_counted_as_such_and_validation_images_train_nothing(tmp_path: Path) -> None:
+def test_what_is_no_image_is_counted_as_such_and_validation_images_train_nothing(
+    tmp_path: Path,
+) -> None:
     picture(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no image")
     held = {"path": str(tmp_path), "type": "VALIDATION"}
@@ -79,7 +107,9 @@ def test_what_is_no_image_is_counted_as_such_and_validation_images_train_nothing
         {"batch_size": 2, "epochs": 2, "aspect_ratio_bucketing": False},
     ],
 )
-def test_steps_and_buckets_are_those_that_training_comes_to(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_steps_and_buckets_are_those_that_training_comes_to(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
     from blockrate.engine.data.batches import Schedule, item_buckets
     from blockrate.engine.data.concepts import find_items
 
@@ -87,8 +117,16 @@ def test_steps_and_buckets_are_those_that_training_comes_to(tmp_path: Path, sett
     for number, size in enumerate(sizes):
         picture(tmp_path / "images" / f"{number}.png", *size)
     picture(tmp_path / "more" / "a.png")
-    concepts = [{"path": str(tmp_path / "images")}, {"path": str(tmp_path / "more"), "balancing": 5.0}]
-    config = TrainConfig(concepts=concepts, resolution="128", cache_dir=str(tmp_path / "cache"), **settings)
+    concepts = [
+        {"path": str(tmp_path / "images")},
+        {"path": str(tmp_path / "more"), "balancing": 5.0},
+    ]
+    config = TrainConfig(
+        concepts=concepts,
+        resolution="128",
+        cache_dir=str(tmp_path / "cache"),
+        **settings,
+    )
     items = find_items(config, lambda text: None, lambda done, total: None)
     *_, last = survey(config)
     assert last.steps == Schedule(config, items).number_of_steps
@@ -166,7 +204,10 @@ def findings(**settings: Any) -> list[Finding]:
 
 def test_a_whole_model_is_found_and_weighed(tiny_flux: Path) -> None:
     blocks, weights = findings(base_model_name=str(tiny_flux))
-    assert blocks == Finding("Fine", "FLUX.1 with guidance: 19 double and 38 single blocks, 5.3 million parameters.")
+    assert blocks == Finding(
+        "Fine",
+        "FLUX.1 with guidance: 19 double and 38 single blocks, 5.3 million parameters.",
+    )
     assert weights.kind == "Fine"
     assert re.fullmatch(r"0\.\d GB of weights are on this computer\.", weights.text)
 
@@ -175,17 +216,29 @@ def test_what_is_missing_is_named_file_by_file(tiny_flux: Path, tmp_path: Path) 
     copy = shutil.copytree(tiny_flux, tmp_path / "copy")
     (copy / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     shutil.rmtree(copy / "tokenizer_2")
-    missing = [finding.text for finding in findings(base_model_name=str(copy)) if finding.kind == "Problem"]
+    missing = [
+        finding.text
+        for finding in findings(base_model_name=str(copy))
+        if finding.kind == "Problem"
+    ]
     assert len(missing) == 1
     assert f"{copy}: vae (diffusion_pytorch_model.safetensors)" in missing[0]
     assert f"{copy}: tokenizer_2" in missing[0]
 
 
-def test_a_hub_model_is_told_apart_by_what_is_in_its_cache(tiny_flux: Path, hub: Path) -> None:
+def test_a_hub_model_is_told_apart_by_what_is_in_its_cache(
+    tiny_flux: Path, hub: Path
+) -> None:
     absent = findings()
     assert [finding.kind for finding in absent] == ["Fine", "Note", "Problem"]
-    assert "The first start downloads it from black-forest-labs/FLUX.1-dev" in absent[1].text
-    assert "https://huggingface.co/black-forest-labs/FLUX.1-dev. No login was found" in absent[2].text
+    assert (
+        "The first start downloads it from black-forest-labs/FLUX.1-dev"
+        in absent[1].text
+    )
+    assert (
+        "https://huggingface.co/black-forest-labs/FLUX.1-dev. No login was found"
+        in absent[2].text
+    )
     model = hub / "models--black-forest-labs--FLUX.1-dev"
     (model / "refs").mkdir(parents=True)
     (model / "refs" / "main").write_text("abc")
@@ -204,8 +257,13 @@ def test_a_login_is_told_and_its_token_is_not(hub: Path) -> None:
     assert not any("hf_secret" in finding.text for finding in told)
 
 
-def test_the_toy_needs_no_files_and_a_folder_of_its_name_does(tiny_flux: Path, tmp_path: Path) -> None:
-    assert [finding.kind for finding in findings(base_model_name="tiny-flux1")] == ["Fine", "Fine"]
+def test_the_toy_needs_no_files_and_a_folder_of_its_name_does(
+    tiny_flux: Path, tmp_path: Path
+) -> None:
+    assert [finding.kind for finding in findings(base_model_name="tiny-flux1")] == [
+        "Fine",
+        "Fine",
+    ]
     copy = tmp_path / "tiny-flux1"
     shutil.copytree(tiny_flux / "transformer", copy / "transformer")
     absent = findings(base_model_name=str(copy))[-1]
@@ -227,17 +285,30 @@ def test_what_cannot_be_used_is_one_sentence(settings: dict[str, Any]) -> None:
 
 def test_the_memory_is_compared_with_the_card() -> None:
     card = Card("GPU", 24 * GIB)
-    kinds = [memory_finding(Memory(size * GIB, 0, 0, GIB), card).kind for size in (12, 21, 25)]
+    kinds = [
+        memory_finding(Memory(size * GIB, 0, 0, GIB), card).kind
+        for size in (12, 21, 25)
+    ]
     assert kinds == ["Fine", "Note", "Problem"]
-    assert memory_finding(Memory(12 * GIB, 0, 0, GIB), card).text.startswith("Needs 13.0 of 24.0 GiB")
+    assert memory_finding(Memory(12 * GIB, 0, 0, GIB), card).text.startswith(
+        "Needs 13.0 of 24.0 GiB"
+    )
 
 
-def test_the_device_of_the_config_decides_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_device_of_the_config_decides_the_card(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("platform.system", lambda: "Linux")
     two = (Card("first", 1), Card("second", 2))
-    texts = [card_of(device, two).text for device in (None, "cuda", "cuda:1", "cuda:7", "cpu")]
+    texts = [
+        card_of(device, two).text
+        for device in (None, "cuda", "cuda:1", "cuda:7", "cpu")
+    ]
     assert texts[:3] == ["first", "first", "second"]
-    assert texts[3:] == ["No NVIDIA card found: training on the CPU", "Training on the CPU"]
+    assert texts[3:] == [
+        "No NVIDIA card found: training on the CPU",
+        "Training on the CPU",
+    ]
     monkeypatch.setattr("platform.system", lambda: "Darwin")
     monkeypatch.setattr("platform.machine", lambda: "arm64")
     assert card_of(None, ()).text.startswith("Apple's GPU")
@@ -246,13 +317,19 @@ def test_the_device_of_the_config_decides_the_card(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("said", "cards"),
     [
-        ("RTX, 4090, 24564\nOther, 8192\n", (Card("RTX, 4090", 24564 * 2**20), Card("Other", 8 * GIB))),
+        (
+            "RTX, 4090, 24564\nOther, 8192\n",
+            (Card("RTX, 4090", 24564 * 2**20), Card("Other", 8 * GIB)),
+        ),
         ("NVIDIA-SMI has failed\n", ()),
         ("", ()),
     ],
 )
 def test_nvidia_smi_is_read_or_not_believed(
-    said: str, cards: tuple[Card, ...], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    said: str,
+    cards: tuple[Card, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.undo()
     done = subprocess.CompletedProcess([], 0, stdout=said)
@@ -274,16 +351,24 @@ def test_the_check_carries_the_plan_s_memory() -> None:
 def test_a_method_and_back_again_is_the_same_destination(destination: str) -> None:
     file = f"{destination}.safetensors"
     folder = method_change("FINE_TUNE", file)
-    assert (folder["output_model_format"], folder["output_model_destination"]) == ("DIFFUSERS", destination)
+    assert (folder["output_model_format"], folder["output_model_destination"]) == (
+        "DIFFUSERS",
+        destination,
+    )
     back = method_change("LORA", destination)
-    assert (back["output_model_format"], back["output_model_destination"]) == ("DIFFUSERS_LORA", file)
+    assert (back["output_model_format"], back["output_model_destination"]) == (
+        "DIFFUSERS_LORA",
+        file,
+    )
 
 
 # -- in a browser ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def opened(start_app: Callable[..., App], open_page: Callable[..., Page], tmp_path: Path) -> Tab:
+def opened(
+    start_app: Callable[..., App], open_page: Callable[..., Page], tmp_path: Path
+) -> Tab:
     """Open a tab on a config; in the app's folder lies `photos`: three images, one without a caption."""
 
     def opened(path: str, config: dict[str, Any], *arguments: str, **view: Any) -> Page:
@@ -291,7 +376,9 @@ def opened(start_app: Callable[..., App], open_page: Callable[..., Page], tmp_pa
         (work / "photos").mkdir(parents=True)
         for name in ("cat.jpg", "cat.txt", "coffee.jpg", "coffee.txt", "rocket.jpg"):
             shutil.copy(PHOTOS / name, work / "photos")
-        (work / "mine.json").write_text(json.dumps({"base_model_name": "tiny-flux1", **config}))
+        (work / "mine.json").write_text(
+            json.dumps({"base_model_name": "tiny-flux1", **config})
+        )
         return open_page(start_app("mine.json", *arguments), path, **view)
 
     return opened
@@ -312,15 +399,25 @@ def test_the_model_tab_tells_what_it_found(opened: Tab) -> None:
     expect(check).to_contain_text("19 double and 38 single blocks")
     expect(check).to_contain_text(re.compile(r"Weights 0\.\d\d GiB"))
     page.get_by_role("button", name="FLUX.1-schnell").click()
-    expect(page.get_by_role("textbox", name="Base model")).to_have_value("black-forest-labs/FLUX.1-schnell")
-    expect(check).to_contain_text("FLUX.1-schnell: 19 double and 38 single blocks, 11.9 billion parameters.")
+    expect(page.get_by_role("textbox", name="Base model")).to_have_value(
+        "black-forest-labs/FLUX.1-schnell"
+    )
+    expect(check).to_contain_text(
+        "FLUX.1-schnell: 19 double and 38 single blocks, 11.9 billion parameters."
+    )
     page.get_by_role("textbox", name="Base model").fill("nowhere.safetensors")
     page.get_by_role("textbox", name="Base model").press("Enter")
-    expect(check).to_contain_text("nowhere.safetensors: there is no such file or folder")
+    expect(check).to_contain_text(
+        "nowhere.safetensors: there is no such file or folder"
+    )
 
 
-def test_the_model_is_looked_at_again_when_one_comes_back(opened: Tab, tmp_path: Path) -> None:
-    page = opened("/model", {"base_model_name": "black-forest-labs/FLUX.1-dev", "epochs": 0})
+def test_the_model_is_looked_at_again_when_one_comes_back(
+    opened: Tab, tmp_path: Path
+) -> None:
+    page = opened(
+        "/model", {"base_model_name": "black-forest-labs/FLUX.1-dev", "epochs": 0}
+    )
     check = card(page, "Check")
     # told although the epochs are wrong
     expect(check).to_contain_text("No login was found")
@@ -336,9 +433,13 @@ def test_a_training_method_brings_its_form_of_output(opened: Tab) -> None:
     page = opened("/model", {"output_model_destination": "out/dog.safetensors"})
     choose(page, "Training method", "Fine-tune")
     expect(page.get_by_role("textbox", name="Output file")).to_have_value("out/dog")
-    expect(page.get_by_role("combobox", name="Output format")).to_have_value("Diffusers folder")
+    expect(page.get_by_role("combobox", name="Output format")).to_have_value(
+        "Diffusers folder"
+    )
     choose(page, "Training method", "LoRA")
-    expect(page.get_by_role("textbox", name="Output file")).to_have_value("out/dog.safetensors")
+    expect(page.get_by_role("textbox", name="Output file")).to_have_value(
+        "out/dog.safetensors"
+    )
 
 
 def test_a_folder_is_added_counted_and_removed(opened: Tab) -> None:
@@ -351,8 +452,12 @@ def test_a_folder_is_added_counted_and_removed(opened: Tab) -> None:
     concept = card(page, "Concept 1")
     expect(concept).to_contain_text("3 images, 1 without a caption")
     expect(concept.get_by_role("textbox", name="Name")).to_have_value("photos")
-    expect(card(page, "What training sees")).to_contain_text("3 images, about 300 steps")
-    expect(page.get_by_role("list", name="Images by bucket").get_by_role("listitem")).not_to_have_count(0)
+    expect(card(page, "What training sees")).to_contain_text(
+        "3 images, about 300 steps"
+    )
+    expect(
+        page.get_by_role("list", name="Images by bucket").get_by_role("listitem")
+    ).not_to_have_count(0)
     concept.get_by_role("button", name="Remove concept 1").click()
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     expect(concept).to_have_count(0)
@@ -369,7 +474,9 @@ def photos(opened: Tab) -> Page:
 
 def test_a_caption_is_edited_beside_its_image(photos: Page, tmp_path: Path) -> None:
     expect(photos.locator(".thumbnail", has_text="No caption")).to_have_count(1)
-    assert photos.locator(".thumbnail img").first.evaluate("image => image.decode().then(() => image.naturalWidth)")
+    assert photos.locator(".thumbnail img").first.evaluate(
+        "image => image.decode().then(() => image.naturalWidth)"
+    )
     photos.get_by_role("button", name="Edit the caption of rocket.jpg").click()
     editor = photos.get_by_role("dialog", name="Caption of rocket.jpg")
     expect(editor.get_by_role("textbox", name="Caption")).to_be_focused()
@@ -377,10 +484,14 @@ def test_a_caption_is_edited_beside_its_image(photos: Page, tmp_path: Path) -> N
     editor.get_by_role("button", name="Save caption").click()
     expect(photos.locator(".thumbnail", has_text="a <b>rocket</b>")).to_have_count(1)
     expect(card(photos, "Concept 1")).to_contain_text("3 images, all with a caption")
-    assert (tmp_path / "work" / "photos" / "rocket.txt").read_text() == "a <b>rocket</b>\n"
+    assert (
+        tmp_path / "work" / "photos" / "rocket.txt"
+    ).read_text() == "a <b>rocket</b>\n"
 
 
-def test_a_caption_that_another_program_wrote_is_not_lost(photos: Page, tmp_path: Path) -> None:
+def test_a_caption_that_another_program_wrote_is_not_lost(
+    photos: Page, tmp_path: Path
+) -> None:
     file = tmp_path / "work" / "photos" / "cat.txt"
     photos.get_by_role("button", name="Edit the caption of cat.jpg").click()
     box = photos.get_by_role("textbox", name="Caption", exact=True)
@@ -395,10 +506,18 @@ def test_a_caption_that_another_program_wrote_is_not_lost(photos: Page, tmp_path
     assert file.read_text() == "mine\n"
 
 
-def test_of_a_folder_outside_the_roots_only_counts_are_told(opened: Tab, tmp_path: Path) -> None:
+def test_of_a_folder_outside_the_roots_only_counts_are_told(
+    opened: Tab, tmp_path: Path
+) -> None:
     picture(tmp_path / "private" / "a.png")
     page = opened(
-        "/data", {"concepts": [{"path": "../private"}, {"path": "photos", "text": {"prompt_source": "filename"}}]}
+        "/data",
+        {
+            "concepts": [
+                {"path": "../private"},
+                {"path": "photos", "text": {"prompt_source": "filename"}},
+            ]
+        },
     )
     expect(card(page, "Concept 1")).to_contain_text("1 image, 1 without a caption")
     for name in ("Concept 1", "Concept 2"):
@@ -409,15 +528,21 @@ def test_of_a_folder_outside_the_roots_only_counts_are_told(opened: Tab, tmp_pat
     expect(page.locator("button.thumbnail")).to_have_count(0)
 
 
-def test_a_caption_file_outside_the_roots_is_not_shown(opened: Tab, tmp_path: Path) -> None:
+def test_a_caption_file_outside_the_roots_is_not_shown(
+    opened: Tab, tmp_path: Path
+) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("canary-4711")
     text = {"prompt_source": "concept", "prompt_path": str(secret)}
-    page = opened("/data", {"concepts": [{"path": "photos", "text": text}, {"path": "photos"}]})
+    page = opened(
+        "/data", {"concepts": [{"path": "photos", "text": text}, {"path": "photos"}]}
+    )
     (tmp_path / "work" / "photos" / "rocket.txt").symlink_to(secret)
     for name in ("Concept 1", "Concept 2"):
         card(page, name).get_by_role("button", name="Images and captions").click()
-    expect(card(page, "Concept 1").locator(".thumbnail", has_text="outside the folders")).to_have_count(3)
+    expect(
+        card(page, "Concept 1").locator(".thumbnail", has_text="outside the folders")
+    ).to_have_count(3)
     expect(card(page, "Concept 2").locator(".thumbnail")).to_have_count(3)
     assert "canary" not in page.content()
 
@@ -430,12 +555,21 @@ def test_images_come_a_page_at_a_time(opened: Tab, tmp_path: Path) -> None:
     expect(page.locator(".thumbnail")).to_have_count(24)
     page.get_by_role("button", name="Later images").click()
     expect(page.locator(".thumbnail")).to_have_count(6)
-    expect(page.get_by_role("button", name="Edit the caption of 29.png")).to_be_visible()
+    expect(
+        page.get_by_role("button", name="Edit the caption of 29.png")
+    ).to_be_visible()
     expect(page.get_by_role("button", name="Later images")).to_be_disabled()
 
 
 def test_prompts_are_added_copied_paged_and_deleted(opened: Tab) -> None:
-    page = opened("/sampling", {"samples": [{"prompt": f"dog {number}", "seed": number} for number in range(9)]})
+    page = opened(
+        "/sampling",
+        {
+            "samples": [
+                {"prompt": f"dog {number}", "seed": number} for number in range(9)
+            ]
+        },
+    )
     page.get_by_role("button", name="Duplicate prompt 9").click()
     expect(page.get_by_role("textbox", name="Prompt 10")).to_have_value("dog 8")
     page.get_by_role("button", name="Add a prompt").click()
@@ -448,7 +582,9 @@ def test_prompts_are_added_copied_paged_and_deleted(opened: Tab) -> None:
     page.get_by_role("button", name="Earlier prompts").click()
     page.get_by_role("button", name="Delete prompt 1", exact=True).click()
     expect(page.get_by_role("textbox", name="Prompt 10")).to_have_value("a new one")
-    expect(page.get_by_role("textbox", name="Prompt 1", exact=True)).to_have_value("dog 1")
+    expect(page.get_by_role("textbox", name="Prompt 1", exact=True)).to_have_value(
+        "dog 1"
+    )
 
 
 def test_no_prompt_means_no_samples(opened: Tab) -> None:
@@ -457,9 +593,16 @@ def test_no_prompt_means_no_samples(opened: Tab) -> None:
     expect(page.get_by_text("No samples will be made.")).to_be_visible()
 
 
-@pytest.mark.parametrize(("width", "dark"), [(390, False), (390, True), (1280, True), (1920, False)])
-def test_the_tabs_are_legible_at_every_width(opened: Tab, width: int, dark: bool) -> None:
-    config = {"concepts": [{"path": "photos"}, {"path": "gone"}], "samples": [{"prompt": "a dog"}]}
+@pytest.mark.parametrize(
+    ("width", "dark"), [(390, False), (390, True), (1280, True), (1920, False)]
+)
+def test_the_tabs_are_legible_at_every_width(
+    opened: Tab, width: int, dark: bool
+) -> None:
+    config = {
+        "concepts": [{"path": "photos"}, {"path": "gone"}],
+        "samples": [{"prompt": "a dog"}],
+    }
     page = opened("/model", config, width=width, dark=dark, touch=width < 500)
     expect(card(page, "Check")).to_contain_text("GiB")
     offences = {"Model": judged(page, width)}
@@ -476,4 +619,9 @@ def test_the_tabs_are_legible_at_every_width(opened: Tab, width: int, dark: bool
 
 
 def judged(page: Page, width: int) -> list[str]:
-    return [*nameless(page), *faint(page), *sideways(page), *(small_targets(page) if width < 500 else [])]
+    return [
+        *nameless(page),
+        *faint(page),
+        *sideways(page),
+        *(small_targets(page) if width < 500 else []),
+    ]

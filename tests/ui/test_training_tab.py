@@ -24,7 +24,9 @@ OpenPage = Callable[..., Page]
 Training = Callable[..., tuple[App, Page]]
 TINY = {"base_model_name": "tiny-flux1"}
 RATES = {"block_learning_rate_multiplier": {"single_block_3": 0.5}}
-LINEAR = [module.name for module in modules(FAMILIES["tiny-flux1"].spec) if module.linear]
+LINEAR = [
+    module.name for module in modules(FAMILIES["tiny-flux1"].spec) if module.linear
+]
 
 
 @pytest.fixture
@@ -69,8 +71,16 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_is_written_with_its_text_in_one_revision(preset: str, session: Session) -> None:
-    session.set({"layer_filter": "proj_out", "layer_filter_regex": True, "layer_filter_preset": "custom"})
+def test_a_preset_is_written_with_its_text_in_one_revision(
+    preset: str, session: Session
+) -> None:
+    session.set(
+        {
+            "layer_filter": "proj_out",
+            "layer_filter_regex": True,
+            "layer_filter_preset": "custom",
+        }
+    )
     before = session.revision
     LayerChoice(session).set({"layer_filter_preset": preset})
     assert session.revision == before + 1
@@ -78,19 +88,33 @@ def test_a_preset_is_written_with_its_text_in_one_revision(preset: str, session:
     assert session.config.layer_filter_in_effect().patterns == PRESETS[preset]
     assert session.config.layer_filter == ",".join(PRESETS[preset])
     assert not session.config.layer_filter_regex
-    assert not [note for note in parse_config(dict(session.data)).warnings if "layer_filter" in note]
+    assert not [
+        note
+        for note in parse_config(dict(session.data)).warnings
+        if "layer_filter" in note
+    ]
 
 
 def test_a_custom_filter_survives_a_preset(session: Session) -> None:
-    own = {"layer_filter_preset": "custom", "layer_filter": r"blocks\.(1,2)\.", "layer_filter_regex": True}
+    own = {
+        "layer_filter_preset": "custom",
+        "layer_filter": r"blocks\.(1,2)\.",
+        "layer_filter_regex": True,
+    }
     session.set(own)
     for preset in ("attn-mlp", "full", "blocks", "custom"):
         LayerChoice(session).set({"layer_filter_preset": preset})
     assert {name: session.get(name) for name in own} == own
 
 
-def test_a_custom_filter_survives_save_as_while_a_preset_is_chosen(session: Session, tmp_path: Path) -> None:
-    own = {"layer_filter_preset": "custom", "layer_filter": "proj_out", "layer_filter_regex": False}
+def test_a_custom_filter_survives_save_as_while_a_preset_is_chosen(
+    session: Session, tmp_path: Path
+) -> None:
+    own = {
+        "layer_filter_preset": "custom",
+        "layer_filter": "proj_out",
+        "layer_filter_regex": False,
+    }
     session.set(own)
     LayerChoice(session).set({"layer_filter_preset": "blocks"})
     session.save(tmp_path / "another.json")
@@ -113,7 +137,9 @@ def test_custom_begins_with_what_the_preset_matched(session: Session) -> None:
     assert LayerChoice(session).preset == "custom"
 
 
-def test_a_text_that_is_edited_stays_custom_even_where_it_is_that_of_a_preset(session: Session) -> None:
+def test_a_text_that_is_edited_stays_custom_even_where_it_is_that_of_a_preset(
+    session: Session,
+) -> None:
     choice = LayerChoice(session)
     choice.set({"layer_filter_preset": "custom"})
     choice.set({"layer_filter": "attn"})
@@ -132,7 +158,9 @@ def test_a_text_that_is_edited_stays_custom_even_where_it_is_that_of_a_preset(se
         ("nonsense", "", "nonsense"),
     ],
 )
-def test_the_choice_that_is_shown_is_the_one_in_effect(preset: str, text: str, shown: str, session: Session) -> None:
+def test_the_choice_that_is_shown_is_the_one_in_effect(
+    preset: str, text: str, shown: str, session: Session
+) -> None:
     session.set({"layer_filter_preset": preset, "layer_filter": text})
     assert LayerChoice(session).get("layer_filter_preset") == shown
 
@@ -140,17 +168,30 @@ def test_the_choice_that_is_shown_is_the_one_in_effect(preset: str, text: str, s
 # -- in a browser ------------------------------------------------------------------------------------------------------
 
 
-def test_the_four_dropdowns_and_their_buttons_have_their_names(training: Training) -> None:
+def test_the_four_dropdowns_and_their_buttons_have_their_names(
+    training: Training,
+) -> None:
     _, page = training(TINY)
-    for name in ("Layer Filter", "Optimizer", "Learning Rate Scheduler", "Timestep Distribution"):
+    for name in (
+        "Layer Filter",
+        "Optimizer",
+        "Learning Rate Scheduler",
+        "Timestep Distribution",
+    ):
         expect(page.get_by_role("combobox", name=name, exact=True)).to_be_visible()
-        expect(page.get_by_role("button", name=f"{name} settings", exact=True)).to_be_visible()
+        expect(
+            page.get_by_role("button", name=f"{name} settings", exact=True)
+        ).to_be_visible()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_count_is_that_of_the_module_table(preset: str, training: Training) -> None:
     _, page = training({**TINY, "layer_filter_preset": preset})
-    found = [name for name in LINEAR if not PRESETS[preset] or any(part in name for part in PRESETS[preset])]
+    found = [
+        name
+        for name in LINEAR
+        if not PRESETS[preset] or any(part in name for part in PRESETS[preset])
+    ]
     line = page.get_by_text(f"Matches {len(found)} of {len(LINEAR)} layers")
     expect(line).to_be_visible()
     names = page.locator(".layer-names")
@@ -159,7 +200,9 @@ def test_the_count_is_that_of_the_module_table(preset: str, training: Training) 
     expect(names).to_have_text(re.compile(r"\s".join(map(re.escape, found))))
 
 
-def test_a_preset_shows_its_pattern_and_custom_lets_it_be_edited(training: Training) -> None:
+def test_a_preset_shows_its_pattern_and_custom_lets_it_be_edited(
+    training: Training,
+) -> None:
     app, page = training(TINY)
     regex = page.get_by_role("switch", name="Regular expression")
     expect(pattern(page)).to_be_hidden()
@@ -171,7 +214,9 @@ def test_a_preset_shows_its_pattern_and_custom_lets_it_be_edited(training: Train
     expect(pattern(page)).to_be_editable()
     pattern(page).fill("single.*attn")
     regex.click()
-    expect(page.get_by_text(re.compile(f"Matches 114 of {len(LINEAR)}"))).to_be_visible()
+    expect(
+        page.get_by_text(re.compile(f"Matches 114 of {len(LINEAR)}"))
+    ).to_be_visible()
     assert saved(app, page) == {
         **TINY,
         "layer_filter": "single.*attn",
@@ -187,14 +232,24 @@ def test_a_preset_shows_its_pattern_and_custom_lets_it_be_edited(training: Train
     expect(regex).to_be_checked()
 
 
-def test_a_wrong_expression_is_told_with_its_place_whatever_else_is_wrong(training: Training) -> None:
-    _, page = training({**TINY, "layer_filter_preset": "custom", "layer_filter": "attn("})
+def test_a_wrong_expression_is_told_with_its_place_whatever_else_is_wrong(
+    training: Training,
+) -> None:
+    _, page = training(
+        {**TINY, "layer_filter_preset": "custom", "layer_filter": "attn("}
+    )
     page.get_by_role("switch", name="Regular expression").click()
     page.get_by_role("switch", name="Train the transformer").click()
-    expect(page.get_by_text("so nothing would train, whatever the layer filter and the rates say")).to_be_visible()
+    expect(
+        page.get_by_text(
+            "so nothing would train, whatever the layer filter and the rates say"
+        )
+    ).to_be_visible()
     expect(pattern(page)).to_have_attribute("aria-invalid", "true")
     expect(pattern(page)).to_have_accessible_description(re.compile("position 4"))
-    expect(page.get_by_text("Correct the filter to see which layers match")).to_be_visible()
+    expect(
+        page.get_by_text("Correct the filter to see which layers match")
+    ).to_be_visible()
     pattern(page).fill("attn")
     pattern(page).press("Enter")
     expect(pattern(page)).not_to_have_attribute("aria-invalid", "true")
@@ -204,18 +259,30 @@ def test_a_wrong_expression_is_told_with_its_place_whatever_else_is_wrong(traini
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"base_model_name": "no/where/there", "layer_filter_preset": "blocks"}, "Choose a Flux model"),
+        (
+            {"base_model_name": "no/where/there", "layer_filter_preset": "blocks"},
+            "Choose a Flux model",
+        ),
         ({**TINY, "layer_filter_preset": "attn-mlp"}, 'Choose the "blocks" filter'),
-        ({**TINY, "layer_filter_preset": "blocks", "layer_filter": "attn"}, 'Choose the "blocks" filter'),
+        (
+            {**TINY, "layer_filter_preset": "blocks", "layer_filter": "attn"},
+            'Choose the "blocks" filter',
+        ),
     ],
 )
-def test_the_reason_is_in_reach_of_mouse_and_keyboard(config: object, reason: str, training: Training) -> None:
+def test_the_reason_is_in_reach_of_mouse_and_keyboard(
+    config: object, reason: str, training: Training
+) -> None:
     _, page = training(config)
     button = page.get_by_role("button", name="Layer Filter settings")
     expect(button).to_have_attribute("aria-disabled", "true")
     expect(button).to_have_accessible_description(reason)
     button.hover()
-    expect(page.get_by_role("tooltip").or_(page.locator(".q-tooltip")).filter(has_text=reason)).to_be_visible()
+    expect(
+        page.get_by_role("tooltip")
+        .or_(page.locator(".q-tooltip"))
+        .filter(has_text=reason)
+    ).to_be_visible()
     button.focus()
     expect(button).to_be_focused()
     page.keyboard.press("Enter")
@@ -233,7 +300,9 @@ def test_the_button_opens_the_window_once_blocks_is_chosen(training: Training) -
     expect(page.get_by_role("dialog", name="Block Learning Rate")).to_be_visible()
 
 
-def test_rates_stay_in_effect_with_another_filter_until_they_are_reset(training: Training) -> None:
+def test_rates_stay_in_effect_with_another_filter_until_they_are_reset(
+    training: Training,
+) -> None:
     app, page = training({**TINY, **RATES, "layer_filter_preset": "blocks"})
     line = page.get_by_text('Block rates stay in effect; choose "blocks" to edit them.')
     expect(line).to_be_hidden()
@@ -245,9 +314,15 @@ def test_rates_stay_in_effect_with_another_filter_until_they_are_reset(training:
     assert saved(app, page)["block_learning_rate_multiplier"] == {}
 
 
-def test_an_optimizer_with_one_rate_says_so_where_rates_are_used(training: Training) -> None:
-    _, page = training({**TINY, "block_learning_rate_multiplier": {"single_block_3": 0.0}})
-    said = page.get_by_text(re.compile("^Prodigy cannot give blocks rates of their own, only 0 and 1"))
+def test_an_optimizer_with_one_rate_says_so_where_rates_are_used(
+    training: Training,
+) -> None:
+    _, page = training(
+        {**TINY, "block_learning_rate_multiplier": {"single_block_3": 0.0}}
+    )
+    said = page.get_by_text(
+        re.compile("^Prodigy cannot give blocks rates of their own, only 0 and 1")
+    )
     expect(said).to_be_hidden()
     choose(page, "Optimizer", "Prodigy")
     expect(said).to_be_visible()
@@ -255,12 +330,18 @@ def test_an_optimizer_with_one_rate_says_so_where_rates_are_used(training: Train
     expect(said).to_be_hidden()
 
 
-def test_what_that_optimizer_refuses_is_told_once_at_the_dropdown(training: Training) -> None:
+def test_what_that_optimizer_refuses_is_told_once_at_the_dropdown(
+    training: Training,
+) -> None:
     _, page = training({**TINY, **RATES, "optimizer": {"optimizer": "PRODIGY"}})
     optimizer = page.get_by_role("combobox", name="Optimizer", exact=True)
     optimizer.focus()
-    expect(optimizer).to_have_accessible_description(re.compile("cannot give single_block_3 a rate of its own"))
-    expect(page.get_by_text(re.compile("estimates one step size")).locator("visible=true")).to_have_count(1)
+    expect(optimizer).to_have_accessible_description(
+        re.compile("cannot give single_block_3 a rate of its own")
+    )
+    expect(
+        page.get_by_text(re.compile("estimates one step size")).locator("visible=true")
+    ).to_have_count(1)
 
 
 def test_lora_settings_are_there_for_a_lora_only(training: Training) -> None:
@@ -293,18 +374,29 @@ def test_a_problem_inside_a_window_leads_to_its_button(training: Training) -> No
 
 
 @pytest.mark.parametrize("widths", [[390], [1280, 1920]], ids=["phone", "desktop"])
-def test_every_state_fits_and_can_be_read(widths: list[int], training: Training) -> None:
-    wrong = {"layer_filter_preset": "custom", "layer_filter": "(", "layer_filter_regex": True, "ema": "SOMEWHERE"}
+def test_every_state_fits_and_can_be_read(
+    widths: list[int], training: Training
+) -> None:
+    wrong = {
+        "layer_filter_preset": "custom",
+        "layer_filter": "(",
+        "layer_filter_regex": True,
+        "ema": "SOMEWHERE",
+    }
     _, page = training({**TINY, **RATES, **wrong}, touch=widths == [390])
     for title in ("Loss", "Saving and reports"):
         page.locator(".fold").get_by_text(title, exact=True).click()
-    for preset, width, scheme in product(("custom", "blocks"), widths, ("light", "dark")):
+    for preset, width, scheme in product(
+        ("custom", "blocks"), widths, ("light", "dark")
+    ):
         page.set_viewport_size({"width": width, "height": 800})
         page.emulate_media(color_scheme=scheme)
         expect(page.locator(f".body--{scheme}")).to_be_attached()
         if pattern(page).is_editable() and preset == "blocks":
             choose(page, "Layer Filter", preset)
             page.get_by_text(re.compile("^Matches")).click()
-            expect(page.locator(".layer-names")).to_contain_text("single_transformer_blocks.37.proj_out")
+            expect(page.locator(".layer-names")).to_contain_text(
+                "single_transformer_blocks.37.proj_out"
+            )
         assert [faint(page), sideways(page), nameless(page)] == [[], [], []]
         assert width > 390 or small_targets(page) == []

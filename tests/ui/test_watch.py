@@ -48,7 +48,9 @@ def run(tmp_path: Path) -> Iterator[RunFolder]:
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     """Choose what the small engine does; it starts without torch."""
-    monkeypatch.setenv("BLOCKRATE_ENGINE", shlex.join([sys.executable, str(SMALL_ENGINE)]))
+    monkeypatch.setenv(
+        "BLOCKRATE_ENGINE", shlex.join([sys.executable, str(SMALL_ENGINE)])
+    )
     return lambda kind: monkeypatch.setenv("SMALL_TRAINER", kind)
 
 
@@ -100,7 +102,9 @@ def write_steps(run: RunFolder, first: int, last: int, **last_event: Any) -> Non
 # -- start and stop ----------------------------------------------------------------------------------------------------
 
 
-def test_start_pressed_ten_times_at_once_starts_one_run(run: RunFolder, watch: Watch, trainer: Trainer) -> None:
+def test_start_pressed_ten_times_at_once_starts_one_run(
+    run: RunFolder, watch: Watch, trainer: Trainer
+) -> None:
     trainer("slow")
 
     async def press() -> list[str]:
@@ -118,7 +122,9 @@ def test_start_pressed_ten_times_at_once_starts_one_run(run: RunFolder, watch: W
     assert "in use" not in run.log_file.read_text()
 
 
-def test_stop_pressed_ten_times_is_one_stop(run: RunFolder, watch: Watch, trainer: Trainer) -> None:
+def test_stop_pressed_ten_times_is_one_stop(
+    run: RunFolder, watch: Watch, trainer: Trainer
+) -> None:
     trainer("slow")
     wait(watch.start(session_of(run)))
     look_until(watch, lambda: watch.state.name == "Running")
@@ -132,7 +138,9 @@ def test_stop_pressed_ten_times_is_one_stop(run: RunFolder, watch: Watch, traine
     assert not any(run.commands.iterdir())
 
 
-def test_a_stop_while_the_engine_is_still_starting_is_obeyed(run: RunFolder, watch: Watch, trainer: Trainer) -> None:
+def test_a_stop_while_the_engine_is_still_starting_is_obeyed(
+    run: RunFolder, watch: Watch, trainer: Trainer
+) -> None:
     trainer("slow")
     wait(watch.start(session_of(run)))
     watch.stop()
@@ -178,7 +186,9 @@ def test_a_run_that_does_not_stop_can_be_forced_after_a_minute(
     assert watch.state.exit_code == 130
 
 
-def test_wrong_settings_start_nothing(run: RunFolder, watch: Watch, trainer: Trainer) -> None:
+def test_wrong_settings_start_nothing(
+    run: RunFolder, watch: Watch, trainer: Trainer
+) -> None:
     session = session_of(run)
     session.problems = (cast(Any, "one"),)
     assert "Settings are wrong" in wait(watch.start(session))
@@ -197,12 +207,17 @@ def test_an_engine_that_cannot_be_started_is_told(
 def test_an_engine_that_ends_before_it_says_a_word_has_failed(
     run: RunFolder, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("BLOCKRATE_ENGINE", shlex.join([sys.executable, "-c", "import sys; sys.exit('no torch')"]))
+    monkeypatch.setenv(
+        "BLOCKRATE_ENGINE",
+        shlex.join([sys.executable, "-c", "import sys; sys.exit('no torch')"]),
+    )
     write_steps(run, 1, 5)
     assert wait(watch.start(session_of(run))) == ""
     look_until(watch, lambda: watch.state.name == "Failed")
     wait(watch.look())
-    assert (watch.state.name, watch.state.exit_code) == ("Failed", 1), "and stays so, whatever was here before"
+    assert (watch.state.name, watch.state.exit_code) == ("Failed", 1), (
+        "and stays so, whatever was here before"
+    )
     assert "no torch" in watch.log
 
 
@@ -234,7 +249,9 @@ def test_a_stop_that_comes_before_there_is_a_run_counts(
 # -- what dies ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_engine_is_lost_and_start_works_again(run: RunFolder, watch: Watch, trainer: Trainer) -> None:
+def test_a_killed_engine_is_lost_and_start_works_again(
+    run: RunFolder, watch: Watch, trainer: Trainer
+) -> None:
     trainer("slow")
     wait(watch.start(session_of(run)))
     look_until(watch, lambda: watch.history.step >= 2)
@@ -247,9 +264,17 @@ def test_a_killed_engine_is_lost_and_start_works_again(run: RunFolder, watch: Wa
     look_until(watch, lambda: watch.state.name == "Finished")
 
 
-def test_a_dead_run_whose_number_somebody_else_has_is_lost(run: RunFolder, watch: Watch) -> None:
+def test_a_dead_run_whose_number_somebody_else_has_is_lost(
+    run: RunFolder, watch: Watch
+) -> None:
     write_steps(run, 1, 5)
-    ours = {"pid": os.getpid(), "create_time": 1.0, "host": "here", "start": "then", "time": time.time()}
+    ours = {
+        "pid": os.getpid(),
+        "create_time": 1.0,
+        "host": "here",
+        "start": "then",
+        "time": time.time(),
+    }
     for file in (run.who_file, run.heartbeat_file):
         file.write_text(json.dumps({**ours, "phase": "training", "step": 5}))
     watch.show(run.path)
@@ -258,13 +283,19 @@ def test_a_dead_run_whose_number_somebody_else_has_is_lost(run: RunFolder, watch
     assert watch.state.name == "Lost"
 
 
-def test_a_new_app_follows_the_run_of_the_one_that_died(run: RunFolder, trainer: Trainer) -> None:
+def test_a_new_app_follows_the_run_of_the_one_that_died(
+    run: RunFolder, trainer: Trainer
+) -> None:
     preferences = Preferences()
     before = Watch(preferences)
     trainer("slow")
     wait(before.start(session_of(run)))
     look_until(before, lambda: before.history.step >= 3)
-    after = Watch(Preferences.model_validate_json((run.path.parents[1] / "home" / "preferences.json").read_text()))
+    after = Watch(
+        Preferences.model_validate_json(
+            (run.path.parents[1] / "home" / "preferences.json").read_text()
+        )
+    )
     assert after.run
     assert (after.run.path, after.state.name) == (run.path, "Running")
     look_until(after, lambda: after.history.step >= 4)
@@ -296,19 +327,26 @@ def test_a_long_file_of_events_is_read_in_portions(
     while wait(watch.look()):
         seen.append(watch.history.step)
     assert 10 < len(seen) < 50
-    assert max(after - before for before, after in zip([0, *seen], seen, strict=False)) <= 10
+    assert (
+        max(after - before for before, after in zip([0, *seen], seen, strict=False))
+        <= 10
+    )
     assert (watch.history.step, told[-1]) == (100, 100)
     assert len(told) <= 3, "the pages hear of it once a second"
     assert watch.history.losses.steps == list(range(1, 101))
 
 
-def test_what_was_read_is_not_read_again(run: RunFolder, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_read_is_not_read_again(
+    run: RunFolder, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_steps(run, 1, 50)
     watch.show(run.path)
     wait(watch.look())
     offsets: list[int] = []
 
-    def read(path: Path, offset: int, **options: int) -> tuple[list[dict[str, Any]], int]:
+    def read(
+        path: Path, offset: int, **options: int
+    ) -> tuple[list[dict[str, Any]], int]:
         offsets.append(offset)
         return read_events(path, offset, **options)
 
@@ -336,7 +374,9 @@ def test_damage_that_is_longer_than_a_portion_is_passed_over(
     assert watch.history.losses.steps == list(range(1, 11))
 
 
-def test_a_run_begun_anew_at_the_same_place_starts_from_nothing(run: RunFolder, watch: Watch) -> None:
+def test_a_run_begun_anew_at_the_same_place_starts_from_nothing(
+    run: RunFolder, watch: Watch
+) -> None:
     write_steps(run, 1, 5)
     watch.show(run.path)
     wait(watch.look())
@@ -348,7 +388,9 @@ def test_a_run_begun_anew_at_the_same_place_starts_from_nothing(run: RunFolder, 
     assert watch.history.losses.steps == list(range(1, 31))
 
 
-def test_another_run_that_is_chosen_during_a_look_gets_none_of_its_events(run: RunFolder, watch: Watch) -> None:
+def test_another_run_that_is_chosen_during_a_look_gets_none_of_its_events(
+    run: RunFolder, watch: Watch
+) -> None:
     other = RunFolder(run.path.with_name("other"))
     write_steps(run, 1, 5)
     write_steps(other, 1, 9)
@@ -370,7 +412,17 @@ def test_the_log_is_plain_text_and_its_end_only(run: RunFolder, watch: Watch) ->
     write_steps(run, 1, 1)
     bar = "".join(f"\r{percent}%|" for percent in range(101)).encode()
     lines = [f"line {number}".encode() for number in range(1000)]
-    run.log_file.write_bytes(b"\n".join([*lines, bar, b"\x1b[31mred\x1b[0m \x07bell", b"not \xff utf-8", b"crlf\r\n"]))
+    run.log_file.write_bytes(
+        b"\n".join(
+            [
+                *lines,
+                bar,
+                b"\x1b[31mred\x1b[0m \x07bell",
+                b"not \xff utf-8",
+                b"crlf\r\n",
+            ]
+        )
+    )
     watch.show(run.path)
     wait(watch.look())
     shown = watch.log.split("\n")
@@ -378,7 +430,9 @@ def test_the_log_is_plain_text_and_its_end_only(run: RunFolder, watch: Watch) ->
     assert (shown[0], len(shown)) == ("line 805", 199)
 
 
-def test_a_flood_in_the_log_costs_no_more_than_its_end(run: RunFolder, watch: Watch) -> None:
+def test_a_flood_in_the_log_costs_no_more_than_its_end(
+    run: RunFolder, watch: Watch
+) -> None:
     write_steps(run, 1, 1)
     with run.log_file.open("wb") as file:
         file.truncate(2**30)  # one line of a gigabyte, sparse
@@ -392,7 +446,9 @@ def test_a_flood_in_the_log_costs_no_more_than_its_end(run: RunFolder, watch: Wa
 # -- past runs ---------------------------------------------------------------------------------------------------------
 
 
-def test_past_runs_are_those_beside_it_the_newest_first(run: RunFolder, watch: Watch, tmp_path: Path) -> None:
+def test_past_runs_are_those_beside_it_the_newest_first(
+    run: RunFolder, watch: Watch, tmp_path: Path
+) -> None:
     write_steps(run, 1, 4, outputs=["out.safetensors"])
     for number, name in enumerate(("first", "second", "no events")):
         other = RunFolder(run.path.with_name(name))

@@ -15,15 +15,25 @@ from blockrate.config.files import parse_config
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
 from blockrate.config.train_config import TrainConfig
 from blockrate.ui.page import Page as PageOfApp
-from blockrate.ui.windows.block_learning_rate_window import open_block_learning_rate_window
-from blockrate.ui.windows.optimizer_window import open_optimizer_window, why_not_differing_rates
+from blockrate.ui.windows.block_learning_rate_window import (
+    open_block_learning_rate_window,
+)
+from blockrate.ui.windows.optimizer_window import (
+    open_optimizer_window,
+    why_not_differing_rates,
+)
 from blockrate.ui.windows.scheduler_window import factors, open_scheduler_window
 from blockrate.ui.windows.timestep_window import histogram, open_timestep_window
 
 StartApp = Callable[..., App]
 OpenPage = Callable[..., Page]
 Opened = Callable[..., tuple[App, Page, Locator]]
-WINDOWS = (open_optimizer_window, open_scheduler_window, open_timestep_window, open_block_learning_rate_window)
+WINDOWS = (
+    open_optimizer_window,
+    open_scheduler_window,
+    open_timestep_window,
+    open_block_learning_rate_window,
+)
 TITLES = ("Optimizer", "Learning Rate Scheduler", "Timestep Distribution")
 
 
@@ -72,7 +82,11 @@ def test_the_curve_of_a_constant_rate_climbs_and_stays() -> None:
 
 
 def test_the_curve_of_a_cosine_ends_at_the_floor() -> None:
-    config = TrainConfig(learning_rate_scheduler="COSINE", learning_rate_warmup_steps=0.0, learning_rate_min_factor=0.2)
+    config = TrainConfig(
+        learning_rate_scheduler="COSINE",
+        learning_rate_warmup_steps=0.0,
+        learning_rate_min_factor=0.2,
+    )
     curve = factors(config, 10_000)
     assert curve[0] == 1.0
     assert curve[100] == pytest.approx(0.6, abs=0.01)
@@ -82,7 +96,10 @@ def test_the_curve_of_a_cosine_ends_at_the_floor() -> None:
 
 def test_uniform_noise_levels_are_drawn_evenly_between_the_ends() -> None:
     config = TrainConfig(
-        timestep_distribution="UNIFORM", dynamic_timestep_shifting=False, min_noising_strength=0.5, batch_size=1
+        timestep_distribution="UNIFORM",
+        dynamic_timestep_shifting=False,
+        min_noising_strength=0.5,
+        batch_size=1,
     )
     assert histogram(config) == [0] * 25 + [160] * 25
 
@@ -105,13 +122,17 @@ def test_an_extreme_bias_can_be_drawn(bias: float) -> None:
 def test_the_app_refuses_rates_exactly_where_the_trainer_does(name: str) -> None:
     class Values:
         def __init__(self, **values: object) -> None:
-            self.values = {"optimizer.optimizer": name} | {f"optimizer.{key}": value for key, value in values.items()}
+            self.values = {"optimizer.optimizer": name} | {
+                f"optimizer.{key}": value for key, value in values.items()
+            }
 
         def get(self, path: str) -> object:
             return self.values.get(path)
 
     for chosen in ({}, {"relative_step": True}, {"relative_step": False}):
-        settings = parse_config({"optimizer": {"optimizer": name, **chosen}}).config.optimizer
+        settings = parse_config(
+            {"optimizer": {"optimizer": name, **chosen}}
+        ).config.optimizer
         why = differing_rates_refusal(settings)
         assert bool(why_not_differing_rates(Values(**chosen))) == bool(why)  # type: ignore[arg-type]
         assert (why or "") in why_not_differing_rates(Values(**chosen))  # type: ignore[arg-type]
@@ -169,7 +190,9 @@ def test_what_is_still_being_typed_is_asked_about(way: str, opened: Opened) -> N
     _, page, window = opened("Optimizer", {})
     window.get_by_role("textbox", name="Beta1").fill("0.8")
     page.keyboard.press(way) if way == "Escape" else page.go_back()
-    button(page.get_by_role("dialog", name="Discard the changes?"), "Keep editing").click()
+    button(
+        page.get_by_role("dialog", name="Discard the changes?"), "Keep editing"
+    ).click()
     expect(window.get_by_role("textbox", name="Beta1")).to_have_value("0.8")
 
 
@@ -178,7 +201,9 @@ def test_a_key_pressed_many_times_asks_once(opened: Opened) -> None:
     type_in(window, "Beta1", "0.8")
     question = page.get_by_role("dialog", name="Discard the changes?")
     for _ in range(20):
-        window.get_by_role("textbox", name="Beta1").dispatch_event("keydown", {"key": "Escape", "bubbles": True})
+        window.get_by_role("textbox", name="Beta1").dispatch_event(
+            "keydown", {"key": "Escape", "bubbles": True}
+        )
     expect(question).to_have_count(1)
     page.keyboard.press("Escape")
     expect(question).to_have_count(0)
@@ -201,7 +226,9 @@ def test_closed_windows_leave_nothing_behind(opened: Opened) -> None:
     button(window, "Cancel").click()
     expect(window).to_have_count(0)
     # tooltips come and go with the mouse
-    count = "[document.querySelectorAll('[id^=c]:not(.q-tooltip)').length, history.length]"
+    count = (
+        "[document.querySelectorAll('[id^=c]:not(.q-tooltip)').length, history.length]"
+    )
     before = page.evaluate(count)
     for _ in range(5):
         page.get_by_role("button", name="Optimizer settings").click()
@@ -213,10 +240,13 @@ def test_closed_windows_leave_nothing_behind(opened: Opened) -> None:
 
 @pytest.mark.parametrize("open_window", WINDOWS)
 def test_closed_windows_leave_nothing_on_the_server(
-    open_window: Callable[..., None], on_a_page: Callable[[Callable[[PageOfApp], None]], None]
+    open_window: Callable[..., None],
+    on_a_page: Callable[[Callable[[PageOfApp], None]], None],
 ) -> None:
     def look(page: PageOfApp) -> None:
-        page.session.set({"base_model_name": "tiny-flux1", "layer_filter_preset": "blocks"})
+        page.session.set(
+            {"base_model_name": "tiny-flux1", "layer_filter_preset": "blocks"}
+        )
         page.show_tab("Training")
         elements = ui.context.client.elements
         opener = page.controls["epochs"]
@@ -224,8 +254,16 @@ def test_closed_windows_leave_nothing_on_the_server(
         for _ in range(10):
             with opener:
                 open_window(page, opener)
-            (dialog,) = (element for element in elements.values() if isinstance(element, ui.dialog))
-            (hidden,) = (listener for listener in dialog._event_listeners.values() if listener.type == "hide")
+            (dialog,) = (
+                element
+                for element in elements.values()
+                if isinstance(element, ui.dialog)
+            )
+            (hidden,) = (
+                listener
+                for listener in dialog._event_listeners.values()
+                if listener.type == "hide"
+            )
             # as the browser tells once it is closed
             dialog._handle_event({"listener_id": hidden.id, "args": None})
         page.session.recheck()
@@ -236,7 +274,9 @@ def test_closed_windows_leave_nothing_on_the_server(
 
 def test_the_focus_stays_in_the_window(opened: Opened) -> None:
     _, page, window = opened("Optimizer", {})
-    page.wait_for_function("document.querySelector('.q-dialog').contains(document.activeElement)")
+    page.wait_for_function(
+        "document.querySelector('.q-dialog').contains(document.activeElement)"
+    )
     for _ in range(20):
         page.keyboard.press("Tab")
         # after the last control comes the browser's own bar, and then the window again
@@ -245,8 +285,13 @@ def test_the_focus_stays_in_the_window(opened: Opened) -> None:
         )
 
 
-@pytest.mark.parametrize(("answer", "decay"), [("Overwrite", "0.05"), ("Take theirs", "0.2"), ("Cancel", "0.05")])
-def test_a_change_in_another_tab_is_asked_about(answer: str, decay: str, opened: Opened, open_page: OpenPage) -> None:
+@pytest.mark.parametrize(
+    ("answer", "decay"),
+    [("Overwrite", "0.05"), ("Take theirs", "0.2"), ("Cancel", "0.05")],
+)
+def test_a_change_in_another_tab_is_asked_about(
+    answer: str, decay: str, opened: Opened, open_page: OpenPage
+) -> None:
     app, page, window = opened("Optimizer", {})
     type_in(window, "Weight decay", "0.05")
     other = open_page(app, "/training")
@@ -264,7 +309,9 @@ def test_a_change_in_another_tab_is_asked_about(answer: str, decay: str, opened:
     expect(window.get_by_role("textbox", name="Weight decay")).to_have_value(decay)
 
 
-def test_a_config_that_was_opened_in_another_tab_is_asked_about(opened: Opened, open_page: OpenPage) -> None:
+def test_a_config_that_was_opened_in_another_tab_is_asked_about(
+    opened: Opened, open_page: OpenPage
+) -> None:
     app, page, window = opened("Optimizer", {})
     type_in(window, "Weight decay", "0.05")
     app.write("other.json", {"base_model_name": "tiny-flux1"})
@@ -283,7 +330,9 @@ def test_a_config_that_was_opened_in_another_tab_is_asked_about(opened: Opened, 
 # -- each of them ------------------------------------------------------------------------------------------------------
 
 
-def test_the_optimizer_window_shows_what_the_optimizer_takes_and_costs(opened: Opened) -> None:
+def test_the_optimizer_window_shows_what_the_optimizer_takes_and_costs(
+    opened: Opened,
+) -> None:
     _, _, window = opened("Optimizer", {"optimizer": {"optimizer": "LION"}})
     fields = window.get_by_role("textbox")
     assert [field.get_attribute("aria-label") for field in fields.all()] == [
@@ -295,8 +344,12 @@ def test_the_optimizer_window_shows_what_the_optimizer_takes_and_costs(opened: O
     expect(window).not_to_contain_text("cannot give blocks rates")
 
 
-def test_reset_brings_the_defaults_back_and_ok_takes_the_keys_out(opened: Opened) -> None:
-    app, page, window = opened("Optimizer", {"epochs": 3, "optimizer": {"optimizer": "LION", "beta1": 0.5}})
+def test_reset_brings_the_defaults_back_and_ok_takes_the_keys_out(
+    opened: Opened,
+) -> None:
+    app, page, window = opened(
+        "Optimizer", {"epochs": 3, "optimizer": {"optimizer": "LION", "beta1": 0.5}}
+    )
     expect(window.get_by_role("textbox", name="Beta1")).to_have_value("0.5")
     button(window, "Reset to defaults").click()
     expect(window.get_by_role("textbox", name="Beta1")).to_have_value("")
@@ -305,7 +358,9 @@ def test_reset_brings_the_defaults_back_and_ok_takes_the_keys_out(opened: Opened
     assert saved(app, page) == {"epochs": 3, "optimizer": {"optimizer": "LION"}}
 
 
-def test_the_optimizer_window_says_when_blocks_cannot_have_rates(opened: Opened) -> None:
+def test_the_optimizer_window_says_when_blocks_cannot_have_rates(
+    opened: Opened,
+) -> None:
     _, page, window = opened("Optimizer", {"optimizer": {"optimizer": "ADAFACTOR"}})
     banner = window.get_by_text("Adafactor cannot give blocks rates of their own")
     expect(banner).to_be_hidden()
@@ -323,9 +378,15 @@ def test_a_wrong_value_is_told_at_its_field(opened: Opened) -> None:
 
 
 def test_the_scheduler_is_drawn_as_it_is_set(opened: Opened) -> None:
-    config = {"learning_rate": 1e-3, "learning_rate_scheduler": "COSINE", "learning_rate_warmup_steps": 100}
+    config = {
+        "learning_rate": 1e-3,
+        "learning_rate_scheduler": "COSINE",
+        "learning_rate_warmup_steps": 100,
+    }
     _, _, window = opened("Learning Rate Scheduler", config)
-    expect(window).to_contain_text("starts at 1.00e-05, is 1.00e-03 at most and ends at 3.05e-09")
+    expect(window).to_contain_text(
+        "starts at 1.00e-05, is 1.00e-03 at most and ends at 3.05e-09"
+    )
     curve = window.locator("path.line")
     before = curve.get_attribute("d")
     type_in(window, "Floor", "0.5")
@@ -335,27 +396,49 @@ def test_the_scheduler_is_drawn_as_it_is_set(opened: Opened) -> None:
 
 
 def test_the_picture_follows_while_something_else_is_wrong(opened: Opened) -> None:
-    refused = {"optimizer": {"optimizer": "PRODIGY"}, "block_learning_rate_multiplier": {"single_block_3": 0.5}}
-    _, _, window = opened("Learning Rate Scheduler", {**refused, "learning_rate_scheduler": "LINEAR"})
+    refused = {
+        "optimizer": {"optimizer": "PRODIGY"},
+        "block_learning_rate_multiplier": {"single_block_3": 0.5},
+    }
+    _, _, window = opened(
+        "Learning Rate Scheduler", {**refused, "learning_rate_scheduler": "LINEAR"}
+    )
     expect(window).to_contain_text("Linear")
-    expect(window).to_contain_text("starts at 1.50e-06, is 3.00e-04 at most and ends at")
+    expect(window).to_contain_text(
+        "starts at 1.50e-06, is 3.00e-04 at most and ends at"
+    )
     type_in(window, "Warm-up steps", "0")
     expect(window).to_contain_text("starts at 3.00e-04")
 
 
 @pytest.mark.parametrize(
     ("scheduler", "idle"),
-    [("CONSTANT", {"Floor", "Cycles"}), ("COSINE", {"Cycles"}), ("COSINE_WITH_HARD_RESTARTS", set())],
+    [
+        ("CONSTANT", {"Floor", "Cycles"}),
+        ("COSINE", {"Cycles"}),
+        ("COSINE_WITH_HARD_RESTARTS", set()),
+    ],
 )
-def test_what_a_scheduler_does_not_heed_says_so(scheduler: str, idle: set[str], opened: Opened) -> None:
-    _, _, window = opened("Learning Rate Scheduler", {"learning_rate_scheduler": scheduler})
-    for name, reason in (("Floor", "Not for a constant rate"), ("Cycles", "Only with restarts")):
+def test_what_a_scheduler_does_not_heed_says_so(
+    scheduler: str, idle: set[str], opened: Opened
+) -> None:
+    _, _, window = opened(
+        "Learning Rate Scheduler", {"learning_rate_scheduler": scheduler}
+    )
+    for name, reason in (
+        ("Floor", "Not for a constant rate"),
+        ("Cycles", "Only with restarts"),
+    ):
         field = window.get_by_role("textbox", name=name)
-        expect(field).to_be_disabled() if name in idle else expect(field).to_be_enabled()
+        expect(field).to_be_disabled() if name in idle else expect(
+            field
+        ).to_be_enabled()
         expect(window.get_by_text(reason)).to_be_visible(visible=name in idle)
 
 
-def test_a_wrong_value_can_be_put_right_even_where_it_is_not_heeded(opened: Opened) -> None:
+def test_a_wrong_value_can_be_put_right_even_where_it_is_not_heeded(
+    opened: Opened,
+) -> None:
     _, _, window = opened("Learning Rate Scheduler", {"learning_rate_cycles": 0})
     type_in(window, "Cycles", "1")
     expect(window.get_by_role("textbox", name="Cycles")).to_be_disabled()
@@ -376,7 +459,9 @@ def test_the_timesteps_are_drawn_as_they_are_set(opened: Opened) -> None:
 
 @pytest.mark.parametrize("widths", [[390], [1280, 1920]], ids=["phone", "desktop"])
 def test_every_window_fits_and_can_be_read(widths: list[int], opened: Opened) -> None:
-    _, page, _ = opened("Optimizer", {"optimizer": {"optimizer": "PRODIGY"}}, touch=widths == [390])
+    _, page, _ = opened(
+        "Optimizer", {"optimizer": {"optimizer": "PRODIGY"}}, touch=widths == [390]
+    )
     for title, width in product(TITLES, widths):
         page.set_viewport_size({"width": width, "height": 800})
         if title != "Optimizer" or width == 1920:

@@ -15,8 +15,33 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import Bucket, buckets, nearest_bucket
 from blockrate.core.errors import ConfigError, FileError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
-_NOT_READ = (".heic", ".heif", ".jxl", ".jp2", ".psd", ".tga", ".svg", ".exr", ".dng", ".cr2", ".nef")
+SUFFIXES = frozenset(
+    {
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jfif",
+        ".webp",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".avif",
+    }
+)
+_NOT_READ = (
+    ".heic",
+    ".heif",
+    ".jxl",
+    ".jp2",
+    ".psd",
+    ".tga",
+    ".svg",
+    ".exr",
+    ".dng",
+    ".cr2",
+    ".nef",
+)
 _MASKS = ("-masklabel.png", "-condlabel.png")  # OneTrainer's names
 # files without an image among them that are looked at before a start
 _MOST_OTHERS = 10_000
@@ -25,10 +50,22 @@ Read = Callable[[Path], tuple[str, ...]]
 
 def used_concepts(config: TrainConfig) -> list[int]:
     """Return the places of the concepts that a run uses. Raises ``ConfigError`` if there is none to train on."""
-    kinds = {index: concept.type for index, concept in enumerate(config.concepts) if concept.enabled}
+    kinds = {
+        index: concept.type
+        for index, concept in enumerate(config.concepts)
+        if concept.enabled
+    }
     if "STANDARD" not in kinds.values():
-        raise ConfigError("concepts", "there is none to train on", "Add an enabled one with a folder of images.")
-    return [index for index, kind in kinds.items() if kind == "STANDARD" or config.validation]
+        raise ConfigError(
+            "concepts",
+            "there is none to train on",
+            "Add an enabled one with a folder of images.",
+        )
+    return [
+        index
+        for index, kind in kinds.items()
+        if kind == "STANDARD" or config.validation
+    ]
 
 
 def concept_problems(config: TrainConfig) -> list[ConfigError]:
@@ -48,7 +85,11 @@ def concept_problems(config: TrainConfig) -> list[ConfigError]:
         except ConfigError as error:
             problems.append(error)
         except FileError as error:
-            problems.append(ConfigError(f"{where}.path", f"{error.where} {error.problem}", error.cure))
+            problems.append(
+                ConfigError(
+                    f"{where}.path", f"{error.where} {error.problem}", error.cure
+                )
+            )
     return problems
 
 
@@ -62,21 +103,29 @@ def _is_without_images(concept: Concept) -> bool:
     return others < _MOST_OTHERS
 
 
-def concept_images(concept: Concept, where: str, warn: Callable[[str], None]) -> list[tuple[str, Path]]:
+def concept_images(
+    concept: Concept, where: str, warn: Callable[[str], None]
+) -> list[tuple[str, Path]]:
     """Return the images of a concept by name, sorted: folder/relative/path.png, the same on every machine.
 
     Raises ``ConfigError`` about ``where`` if there are none, ``FileError`` for a folder that cannot be read.
     """
     folder = _folder(concept, where)
     files = list(_files(concept))
-    if unread := Counter(path.suffix.lower() for path in files if path.suffix.lower() in _NOT_READ):
-        warn(f"{folder}: save {', '.join(f'{n} {suffix}' for suffix, n in unread.items())} as PNG: they are not used")
+    if unread := Counter(
+        path.suffix.lower() for path in files if path.suffix.lower() in _NOT_READ
+    ):
+        warn(
+            f"{folder}: save {', '.join(f'{n} {suffix}' for suffix, n in unread.items())} as PNG: they are not used"
+        )
     images = list(filter(_is_image, files))
     name = folder.resolve().name
     if not images:
         raise _no_images(concept, where)
     names = [f"{name}/{path.relative_to(folder).as_posix()}" for path in images]
-    return sorted(zip((unicodedata.normalize("NFC", name) for name in names), images, strict=True))
+    return sorted(
+        zip((unicodedata.normalize("NFC", name) for name in names), images, strict=True)
+    )
 
 
 def read_captions(path: Path) -> tuple[str, ...]:
@@ -91,7 +140,10 @@ def read_captions(path: Path) -> tuple[str, ...]:
         wrong = error.start
     if wrong >= 0:
         line = data.count(b"\n", 0, wrong) + 1
-        raise FileError(str(path), f"is not UTF-8 text: byte 0x{data[wrong]:02x} at offset {wrong}, line {line}")
+        raise FileError(
+            str(path),
+            f"is not UTF-8 text: byte 0x{data[wrong]:02x} at offset {wrong}, line {line}",
+        )
     lines = re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff"))
     return tuple(line.strip() for line in lines if line.strip())
 
@@ -109,17 +161,30 @@ def captions_of(concept: Concept, image: Path, read: Read) -> tuple[str, ...]:
     return (read(sidecar) if os.path.lexists(sidecar) else ()) or ("",)
 
 
-def image_buckets(config: TrainConfig, concept: Concept, width: int, height: int) -> list[Bucket]:
+def image_buckets(
+    config: TrainConfig, concept: Concept, width: int, height: int
+) -> list[Bucket]:
     """Return the buckets an upright image of this size may come in: one for each resolution."""
     image = concept.image
-    resolution = image.resolution_override if image.enable_resolution_override else config.resolution
+    resolution = (
+        image.resolution_override
+        if image.enable_resolution_override
+        else config.resolution
+    )
     width, height = (width, height) if config.aspect_ratio_bucketing else (1, 1)
     return [nearest_bucket(width, height, choices) for choices in buckets(resolution)]
 
 
 def images_an_epoch(concept: Concept, images: int) -> int:
     """Return how many of a concept's images, repeats counted, an epoch has."""
-    return round(concept.balancing * (images if concept.balancing_strategy == "REPEATS" else 1)) if images else 0
+    return (
+        round(
+            concept.balancing
+            * (images if concept.balancing_strategy == "REPEATS" else 1)
+        )
+        if images
+        else 0
+    )
 
 
 @contextmanager
@@ -141,14 +206,28 @@ def open_file(path: Path) -> Iterator[BufferedReader]:
 
 def _folder(concept: Concept, where: str) -> Path:
     if not concept.path or not os.path.isdir(concept.path):
-        raise ConfigError(f"{where}.path", f"{concept.path!r} is not a folder", "Set it to a folder of images.")
-    if concept.text.prompt_source == "concept" and not os.path.isfile(file := concept.text.prompt_path):
-        raise ConfigError(f"{where}.text.prompt_path", f"{file!r} is not a file", "Set it to a text file.")
+        raise ConfigError(
+            f"{where}.path",
+            f"{concept.path!r} is not a folder",
+            "Set it to a folder of images.",
+        )
+    if concept.text.prompt_source == "concept" and not os.path.isfile(
+        file := concept.text.prompt_path
+    ):
+        raise ConfigError(
+            f"{where}.text.prompt_path",
+            f"{file!r} is not a file",
+            "Set it to a text file.",
+        )
     return Path(concept.path)
 
 
 def _no_images(concept: Concept, where: str) -> ConfigError:
-    return ConfigError(f"{where}.path", f"{concept.path!r} has no images", "Fill it, or set include_subdirectories.")
+    return ConfigError(
+        f"{where}.path",
+        f"{concept.path!r} has no images",
+        "Fill it, or set include_subdirectories.",
+    )
 
 
 def _is_image(path: Path) -> bool:
@@ -160,12 +239,22 @@ def _files(concept: Concept) -> Iterator[Path]:
     seen: set[str] = set()  # links may lead in circles
 
     def unreadable(error: OSError) -> None:
-        raise FileError(str(error.filename), f"cannot be read: {error.strerror}", "Check its permissions.")
+        raise FileError(
+            str(error.filename),
+            f"cannot be read: {error.strerror}",
+            "Check its permissions.",
+        )
 
-    for place, folders, names in os.walk(concept.path, followlinks=True, onerror=unreadable):
+    for place, folders, names in os.walk(
+        concept.path, followlinks=True, onerror=unreadable
+    ):
         seen.add(os.path.realpath(place))
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place, name) for name in [*names, *folders] if not name.startswith("."))
+        yield from (
+            Path(place, name) for name in [*names, *folders] if not name.startswith(".")
+        )
         if not concept.include_subdirectories:
             return
-        folders[:] = [name for name in folders if os.path.realpath(Path(place, name)) not in seen]
+        folders[:] = [
+            name for name in folders if os.path.realpath(Path(place, name)) not in seen
+        ]

@@ -27,7 +27,11 @@ def together(where: str, errors: Sequence[ConfigError]) -> ConfigError:
     """Return one error that lists all."""
     if len(errors) == 1:
         return errors[0]
-    return ConfigError(where, f"{len(errors)} settings are wrong", "\n" + "\n".join(f"  {error}" for error in errors))
+    return ConfigError(
+        where,
+        f"{len(errors)} settings are wrong",
+        "\n" + "\n".join(f"  {error}" for error in errors),
+    )
 
 
 def explain(error: ValidationError) -> list[ConfigError]:
@@ -55,13 +59,25 @@ def _of_method(config: TrainConfig) -> Iterator[ConfigError]:
         yield ConfigError("transformer.train", problem, "Switch it on.")
     elif part.stop_training_after == 0 and part.stop_training_after_unit != "NEVER":
         problem = "is 0, so nothing would train"
-        yield ConfigError("transformer.stop_training_after", problem, "Use a larger number, or the unit NEVER.")
+        yield ConfigError(
+            "transformer.stop_training_after",
+            problem,
+            "Use a larger number, or the unit NEVER.",
+        )
     if (method == "LORA") != form.endswith("_LORA"):
         fitting = "DIFFUSERS_LORA or KOHYA_LORA" if method == "LORA" else "DIFFUSERS"
-        yield ConfigError("output_model_format", f"{form} does not go with {method}", f"Set it to {fitting}.")
+        yield ConfigError(
+            "output_model_format",
+            f"{form} does not go with {method}",
+            f"Set it to {fitting}.",
+        )
     if method == "FINE_TUNE" and part.weight_dtype not in ("FLOAT_32", "BFLOAT_16"):
         problem = f"{part.weight_dtype} weights cannot be fine-tuned"
-        yield ConfigError("transformer.weight_dtype", problem, "Use BFLOAT_16 or FLOAT_32, or train a LORA.")
+        yield ConfigError(
+            "transformer.weight_dtype",
+            problem,
+            "Use BFLOAT_16 or FLOAT_32, or train a LORA.",
+        )
 
 
 def _of_destination(config: TrainConfig) -> Iterator[ConfigError]:
@@ -82,8 +98,16 @@ def _of_optimizer(config: TrainConfig) -> Iterator[ConfigError]:
     for block, multiplier in config.block_learning_rate_multiplier.items():
         if why and multiplier not in (0.0, 1.0):
             problem = f"{row.title} cannot give {block} a rate of its own ({multiplier:g}): {why}"
-            able = ", ".join(name for name, other in OPTIMIZERS.items() if other.per_block_rates and other is not row)
-            yield ConfigError("optimizer.optimizer", problem, f"Use only 0.0 and 1.0 in {KEY}, or one of {able}.")
+            able = ", ".join(
+                name
+                for name, other in OPTIMIZERS.items()
+                if other.per_block_rates and other is not row
+            )
+            yield ConfigError(
+                "optimizer.optimizer",
+                problem,
+                f"Use only 0.0 and 1.0 in {KEY}, or one of {able}.",
+            )
             return
 
 
@@ -95,18 +119,33 @@ def _of_values(config: TrainConfig) -> Iterator[ConfigError]:
     if config.min_noising_strength >= config.max_noising_strength:
         problem = f"{config.min_noising_strength} is not below max_noising_strength, {config.max_noising_strength}"
         yield ConfigError("min_noising_strength", problem, "Use 0.0 and 1.0.")
-    if not any((config.mse_strength, config.mae_strength, config.log_cosh_strength, config.huber_strength)):
-        yield ConfigError("mse_strength", "every loss has strength 0", "Set mse_strength to 1.")
+    if not any(
+        (
+            config.mse_strength,
+            config.mae_strength,
+            config.log_cosh_strength,
+            config.huber_strength,
+        )
+    ):
+        yield ConfigError(
+            "mse_strength", "every loss has strength 0", "Set mse_strength to 1."
+        )
     if config.rolling_backup and config.rolling_backup_count < 2:
         problem = "1 would leave nothing to go back to, should that one be damaged"
-        yield ConfigError("rolling_backup_count", problem, "Use 2 or more, or set rolling_backup to false.")
+        yield ConfigError(
+            "rolling_backup_count",
+            problem,
+            "Use 2 or more, or set rolling_backup to false.",
+        )
 
 
 def _of_sizes(config: TrainConfig) -> Iterator[ConfigError]:
     sizes = {"resolution": config.resolution}
     for index, image in enumerate(concept.image for concept in config.concepts):
         if image.enable_resolution_override:
-            sizes[f"concepts.{index}.image.resolution_override"] = image.resolution_override
+            sizes[f"concepts.{index}.image.resolution_override"] = (
+                image.resolution_override
+            )
     for where, size in sizes.items():
         try:
             buckets(size)
@@ -120,9 +159,13 @@ def notices(config: TrainConfig) -> list[str]:
     text = config.layer_filter
     preset = PRESETS.get(config.layer_filter_preset)
     if text.strip() and preset and text.replace(" ", "") != ",".join(preset):
-        notes.append(f"layer_filter {text!r} is used, not layer_filter_preset {config.layer_filter_preset}")
+        notes.append(
+            f"layer_filter {text!r} is used, not layer_filter_preset {config.layer_filter_preset}"
+        )
     if config.lora_model_name and config.training_method == "FINE_TUNE":
-        notes.append("lora_model_name has no effect: a FINE_TUNE starts from the base model")
+        notes.append(
+            "lora_model_name has no effect: a FINE_TUNE starts from the base model"
+        )
     return notes
 
 
@@ -134,11 +177,19 @@ def _sentence(item: Any) -> ConfigError:
     problem = f"{_shown(item['input'])} {item['msg'].removeprefix('Input ').removeprefix('String ')}"
     problem = re.sub(r"a valid dictionary.*", "an object, written in { }", problem)
     if where.startswith("block_learning_rate_multiplier."):
-        return ConfigError(where, problem, "Write a number from 0.0 (frozen) to 1.0, without quotes.")
+        return ConfigError(
+            where, problem, "Write a number from 0.0 (frozen) to 1.0, without quotes."
+        )
     expected = re.findall(r"'([\w-]+)'", item["msg"])  # the values of a choice
-    near = difflib.get_close_matches(str(item["input"]).upper(), expected, n=1, cutoff=0.8)
+    near = difflib.get_close_matches(
+        str(item["input"]).upper(), expected, n=1, cutoff=0.8
+    )
     usual = default(where)
-    return ConfigError(where, problem, f"Did you mean {near[0]}?" if near else f"The default is {_shown(usual)}.")
+    return ConfigError(
+        where,
+        problem,
+        f"Did you mean {near[0]}?" if near else f"The default is {_shown(usual)}.",
+    )
 
 
 def _shown(value: object) -> str:
@@ -149,7 +200,9 @@ def _shown(value: object) -> str:
 def _did_you_mean(path: str) -> str:
     parent, _, name = path.rpartition(".")
     paths = [*_defaults(), *known_names()]
-    near = difflib.get_close_matches(name, {path.rpartition(".")[2] for path in paths}, n=1, cutoff=0.7)
+    near = difflib.get_close_matches(
+        name, {path.rpartition(".")[2] for path in paths}, n=1, cutoff=0.7
+    )
     if not near:
         return "Remove it."
     homes = [path for path in paths if path.rpartition(".")[2] == near[0]]
@@ -164,7 +217,11 @@ def default(path: str, unknown: Any = None) -> Any:
 @cache
 def _defaults() -> dict[str, object]:
     """Return every setting with its default, by path; N stands for an index."""
-    whole = {**TrainConfig().model_dump(), "concepts.N": Concept().model_dump(), "samples.N": Sample().model_dump()}
+    whole = {
+        **TrainConfig().model_dump(),
+        "concepts.N": Concept().model_dump(),
+        "samples.N": Sample().model_dump(),
+    }
     return dict(_flat(whole))
 
 

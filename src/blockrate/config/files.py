@@ -13,7 +13,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from blockrate.config.explain import contradictions, explain, notices, together
-from blockrate.config.onetrainer import Json, migrate, migrate_concepts, take_unsupported
+from blockrate.config.onetrainer import (
+    Json,
+    migrate,
+    migrate_concepts,
+    take_unsupported,
+)
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 
@@ -23,7 +28,10 @@ LISTS = {
     "samples": ("sample_definition_file_name", "training_samples/samples.json"),
 }
 # a folder
-FINE_TUNE_DEFAULTS = {"output_model_format": "DIFFUSERS", "output_model_destination": "models/model"}
+FINE_TUNE_DEFAULTS = {
+    "output_model_format": "DIFFUSERS",
+    "output_model_destination": "models/model",
+}
 
 
 @dataclass(frozen=True)
@@ -45,20 +53,33 @@ class Findings:
     lists: Json
 
 
-def load_config(path: Path | str, *, overrides: Sequence[str] = (), ignore_unsupported: bool = False) -> LoadedConfig:
+def load_config(
+    path: Path | str, *, overrides: Sequence[str] = (), ignore_unsupported: bool = False
+) -> LoadedConfig:
     """Return the config in a JSON file of blockrate or OneTrainer, of any version.
 
     ``overrides``: ``path=value`` each, as in ``--set``. Raises one ``ConfigError`` that lists everything wrong.
     """
     try:
         data = read_object(Path(path))
-        return parse_config(data, overrides=overrides, ignore_unsupported=ignore_unsupported, where=str(path))
+        return parse_config(
+            data,
+            overrides=overrides,
+            ignore_unsupported=ignore_unsupported,
+            where=str(path),
+        )
     except RecursionError as error:
-        raise ConfigError(str(path), "is nested too deeply to be a config", "Use another file.") from error
+        raise ConfigError(
+            str(path), "is nested too deeply to be a config", "Use another file."
+        ) from error
 
 
 def parse_config(
-    data: Json, *, overrides: Sequence[str] = (), ignore_unsupported: bool = False, where: str = "config"
+    data: Json,
+    *,
+    overrides: Sequence[str] = (),
+    ignore_unsupported: bool = False,
+    where: str = "config",
 ) -> LoadedConfig:
     """Return the config in a parsed JSON object, which is used up; see ``load_config``."""
     warnings = migrate(data)
@@ -80,17 +101,25 @@ def find_problems(data: Json, *, ignore_unsupported: bool = False) -> Findings:
     changing = [item for item in unsupported if item.cure]
     errors += [] if ignore_unsupported else [item.error() for item in changing]
     if harmless := ", ".join(item.where for item in unsupported if not item.cure):
-        warnings.append(f"settings without effect here, the result is the same: {harmless}")
+        warnings.append(
+            f"settings without effect here, the result is the same: {harmless}"
+        )
     if changing and ignore_unsupported:
-        warnings.append(f"not supported and ignored as asked: {', '.join(item.where for item in changing)}")
-    for key, value in FINE_TUNE_DEFAULTS.items() if data.get("training_method") == "FINE_TUNE" else ():
+        warnings.append(
+            f"not supported and ignored as asked: {', '.join(item.where for item in changing)}"
+        )
+    for key, value in (
+        FINE_TUNE_DEFAULTS.items() if data.get("training_method") == "FINE_TUNE" else ()
+    ):
         data.setdefault(key, value)
     try:
         config = TrainConfig.model_validate(data)
     except ValidationError as error:
         return Findings(None, errors + explain(error), warnings, lists)
     errors += contradictions(config)
-    return Findings(None if errors else config, errors, warnings + notices(config), lists)
+    return Findings(
+        None if errors else config, errors, warnings + notices(config), lists
+    )
 
 
 def read_object(path: Path) -> Json:
@@ -98,23 +127,44 @@ def read_object(path: Path) -> Json:
     try:
         data = read_json(path)
     except RecursionError as error:
-        raise ConfigError(str(path), "is nested too deeply to be a config", "Use another file.") from error
+        raise ConfigError(
+            str(path), "is nested too deeply to be a config", "Use another file."
+        ) from error
     if not isinstance(data, dict):
-        raise ConfigError(str(path), "does not hold a JSON object", 'Write {"learning_rate": 1e-4, ...}.')
+        raise ConfigError(
+            str(path),
+            "does not hold a JSON object",
+            'Write {"learning_rate": 1e-4, ...}.',
+        )
     return data
 
 
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds. Raises ``ConfigError`` that says where the file is wrong."""
     try:
-        return _text(json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_without_duplicates))
+        return _text(
+            json.loads(
+                path.read_bytes().decode("utf-8-sig"),
+                object_pairs_hook=_without_duplicates,
+            )
+        )
     except OSError as error:
-        raise ConfigError(str(path), f"cannot be read: {error.strerror}", "Check the path and its rights.") from error
+        raise ConfigError(
+            str(path),
+            f"cannot be read: {error.strerror}",
+            "Check the path and its rights.",
+        ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(str(path), f"is not UTF-8 text (byte {error.start})", "Save it as UTF-8.") from error
+        raise ConfigError(
+            str(path), f"is not UTF-8 text (byte {error.start})", "Save it as UTF-8."
+        ) from error
     except json.JSONDecodeError as error:
-        problem = f"is not valid JSON, line {error.lineno} column {error.colno}: {error.msg}"
-        raise ConfigError(str(path), problem, "Correct it there or just before.") from error
+        problem = (
+            f"is not valid JSON, line {error.lineno} column {error.colno}: {error.msg}"
+        )
+        raise ConfigError(
+            str(path), problem, "Correct it there or just before."
+        ) from error
     except ValueError as error:
         # a key twice, a number of thousands of digits, a path that cannot be
         raise ConfigError(str(path), f"is not right: {error}", "Correct it.") from error
@@ -142,11 +192,15 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> Json:
     data = dict(pairs)
     if len(data) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice in one object")
+        raise ValueError(
+            f"{next(name for name in names if names.count(name) > 1)!r} is given twice in one object"
+        )
     return data
 
 
-def put(data: Json, path: str, value: object, *, where: str = "", replace: bool = False) -> None:
+def put(
+    data: Json, path: str, value: object, *, where: str = "", replace: bool = False
+) -> None:
     """Put a value into ``data`` at ``a.0.b``; the index after the last one of a list adds to it.
 
     ``replace``: put an object where the path leads through something that has nothing inside; else that is an error.
@@ -159,11 +213,17 @@ def put(data: Json, path: str, value: object, *, where: str = "", replace: bool 
         if isinstance(node, list):
             if not name.isdecimal() or int(name) > len(node):
                 cure = f"Use a number from 0 to {len(node)}; {len(node)} adds one."
-                raise ConfigError(where, f"the list has {len(node)} entries and none is {name!r}", cure)
+                raise ConfigError(
+                    where,
+                    f"the list has {len(node)} entries and none is {name!r}",
+                    cure,
+                )
             key = int(name)
             node += [None] * (key == len(node))
         elif not isinstance(node, dict):
-            raise ConfigError(where, f"{node!r} has nothing inside", "Shorten the path.")
+            raise ConfigError(
+                where, f"{node!r} has nothing inside", "Shorten the path."
+            )
         inner = node[key] if isinstance(node, list) else node.get(key)
         if following is None:
             node[key] = value
@@ -202,7 +262,11 @@ def _step(node: Any, path: str) -> tuple[Any, str]:
 def _override(data: Json, text: str) -> None:
     path, equals, raw = text.partition("=")
     if not equals or not all(path.strip().split(".")):
-        raise ConfigError(f"--set {text}", "is not path=value", "Write it like --set learning_rate=1e-4.")
+        raise ConfigError(
+            f"--set {text}",
+            "is not path=value",
+            "Write it like --set learning_rate=1e-4.",
+        )
     put(data, path.strip(), _value(raw), where=f"--set {path}")
 
 
@@ -230,7 +294,9 @@ def _read_lists(data: Json) -> tuple[list[str], list[ConfigError]]:
         name = expanduser(name)
         # every saved OneTrainer config names it
         if name == usual and not Path(name).exists():
-            warnings.append(f"{file_key}: there is no {name} here, so there are no {key}")
+            warnings.append(
+                f"{file_key}: there is no {name} here, so there are no {key}"
+            )
             continue
         try:
             listed = read_json(Path(name))
@@ -240,5 +306,11 @@ def _read_lists(data: Json) -> tuple[list[str], list[ConfigError]]:
         if isinstance(listed, list):
             data[key] = listed
         else:
-            errors.append(ConfigError(file_key, f"{name} does not hold a JSON list", "Use OneTrainer's own file."))
+            errors.append(
+                ConfigError(
+                    file_key,
+                    f"{name} does not hold a JSON list",
+                    "Use OneTrainer's own file.",
+                )
+            )
     return warnings, errors

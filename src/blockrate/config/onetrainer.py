@@ -15,11 +15,18 @@ from blockrate.core.errors import ConfigError
 
 Json = dict[str, Any]
 
-_FIELDS: Json = json.loads(Path(__file__).with_name("onetrainer_fields.json").read_text("utf-8"))
+_FIELDS: Json = json.loads(
+    Path(__file__).with_name("onetrainer_fields.json").read_text("utf-8")
+)
 _RENAMED: dict[str, str] = _FIELDS["renamed"]
 _TABLES: dict[str, Json] = _FIELDS["sections"]
 LAST_CHANGE = 9  # the version from which on no name or meaning has changed
-_PARTS = {"transformer": "transformer", "text_encoder": "encoder", "text_encoder_2": "encoder", "vae": "vae"}
+_PARTS = {
+    "transformer": "transformer",
+    "text_encoder": "encoder",
+    "text_encoder_2": "encoder",
+    "vae": "vae",
+}
 
 
 @dataclass(frozen=True)
@@ -33,19 +40,30 @@ class Unsupported:
     def error(self) -> ConfigError:
         """Return the refusal of a setting that would change the result."""
         problem = f"{self.value!r} would change the result and is not supported"
-        return ConfigError(self.where, problem, f"{self.cure} Or train without it: --ignore-unsupported.")
+        return ConfigError(
+            self.where,
+            problem,
+            f"{self.cure} Or train without it: --ignore-unsupported.",
+        )
 
 
 def migrate(data: Json) -> list[str]:
     """Turn the names of every older version into today's, in place; return warnings. What has its new name stays."""
     version = data.pop("__version", None)
     version = version if isinstance(version, int) else math.inf
-    flat = [key for key in data if key.startswith("optimizer_") and key != "optimizer_defaults"]
+    flat = [
+        key
+        for key in data
+        if key.startswith("optimizer_") and key != "optimizer_defaults"
+    ]
     if flat or isinstance(data.get("optimizer"), str) or version < 4:
         _old_noise(data)
     if isinstance(data.get("optimizer"), str):
         data["optimizer"] = {"optimizer": data["optimizer"]}
-    for old, new in [*_RENAMED.items(), *((key, f"optimizer.{key.removeprefix('optimizer_')}") for key in flat)]:
+    for old, new in [
+        *_RENAMED.items(),
+        *((key, f"optimizer.{key.removeprefix('optimizer_')}") for key in flat),
+    ]:
         if old in data:
             _put(data, new, data.pop(old))
             if old.endswith("_epochs"):
@@ -62,7 +80,10 @@ def migrate_concepts(data: Json) -> None:
         if kind == "concept" and "repeats" in concept:
             concept.setdefault("balancing", concept.pop("repeats"))
         if kind == "concept" and "validation_concept" in concept:
-            concept.setdefault("type", "VALIDATION" if concept.pop("validation_concept") else "STANDARD")
+            concept.setdefault(
+                "type",
+                "VALIDATION" if concept.pop("validation_concept") else "STANDARD",
+            )
 
 
 def take_unsupported(data: Json) -> list[Unsupported]:
@@ -72,8 +93,13 @@ def take_unsupported(data: Json) -> list[Unsupported]:
         table = _TABLES[kind]
         for name in ("__version", *table.get("no_effect", ())):
             section.pop(name, None)
-        harmless = {name: (neutral, "") for name, neutral in table.get("harmless", {}).items()}
-        for name, (neutral, cure) in {**harmless, **table.get("changes_result", {})}.items():
+        harmless = {
+            name: (neutral, "") for name, neutral in table.get("harmless", {}).items()
+        }
+        for name, (neutral, cure) in {
+            **harmless,
+            **table.get("changes_result", {}),
+        }.items():
             if not _is_neutral(value := section.pop(name, None), neutral):
                 found.append(Unsupported(path + name, value, cure))
         for name, cures in table.get("other_values", {}).items():
@@ -87,19 +113,39 @@ def take_unsupported(data: Json) -> list[Unsupported]:
 def known_names() -> set[str]:
     """Return the names of OneTrainer's settings that blockrate knows but does not have, for did-you-mean."""
     kinds = ("no_effect", "harmless", "changes_result")
-    return {name for table in _TABLES.values() for kind in kinds for name in table.get(kind, ())}
+    return {
+        name
+        for table in _TABLES.values()
+        for kind in kinds
+        for name in table.get(kind, ())
+    }
 
 
 def _sections(data: Json) -> list[tuple[str, str, Json]]:
     """Return path, kind and content of every object in a config that has settings of its own."""
-    named: list[tuple[str, str, object]] = [("", "config", data), ("optimizer.", "optimizer", data.get("optimizer"))]
+    named: list[tuple[str, str, object]] = [
+        ("", "config", data),
+        ("optimizer.", "optimizer", data.get("optimizer")),
+    ]
     named += [(f"{name}.", kind, data.get(name)) for name, kind in _PARTS.items()]
     for key, kind in (("concepts", "concept"), ("samples", "sample")):
-        for index, item in enumerate(data[key] if isinstance(data.get(key), list) else []):
+        for index, item in enumerate(
+            data[key] if isinstance(data.get(key), list) else []
+        ):
             named.append((f"{key}.{index}.", kind, item))
-            for part in ("image", "text") if kind == "concept" and isinstance(item, dict) else ():
-                named.append((f"{key}.{index}.{part}.", f"concept {part}", item.get(part)))
-    return [(path, kind, section) for path, kind, section in named if isinstance(section, dict)]
+            for part in (
+                ("image", "text")
+                if kind == "concept" and isinstance(item, dict)
+                else ()
+            ):
+                named.append(
+                    (f"{key}.{index}.{part}.", f"concept {part}", item.get(part))
+                )
+    return [
+        (path, kind, section)
+        for path, kind, section in named
+        if isinstance(section, dict)
+    ]
 
 
 def _is_neutral(value: object, neutral: object) -> bool:
@@ -113,11 +159,22 @@ def _foreign_parameters(settings: Json) -> list[Unsupported]:
     row = OPTIMIZERS.get(str(settings.get("optimizer", "ADAMW")))
     if not row:
         return []
-    foreign = settings.keys() & OptimizerSettings.model_fields.keys() - {"optimizer", *row.parameters}
+    foreign = settings.keys() & OptimizerSettings.model_fields.keys() - {
+        "optimizer",
+        *row.parameters,
+    }
     # Saved configs hold false and stochastic_rounding true for every optimizer.
     taken = {key: settings.pop(key) for key in sorted(foreign)}
-    idle = {key for key, value in taken.items() if value in (None, False) or key == "stochastic_rounding"}
-    return [Unsupported(f"optimizer.{key}", value, "") for key, value in taken.items() if key not in idle]
+    idle = {
+        key
+        for key, value in taken.items()
+        if value in (None, False) or key == "stochastic_rounding"
+    }
+    return [
+        Unsupported(f"optimizer.{key}", value, "")
+        for key, value in taken.items()
+        if key not in idle
+    ]
 
 
 def _put(data: Json, path: str, value: object) -> None:
@@ -134,8 +191,16 @@ def _spread_globals(data: Json) -> None:
     fraction = data.pop("layer_offload_fraction", 0.0)
     checkpointing = data.pop("gradient_checkpointing", None)
     if checkpointing is not None:
-        _put(data, "transformer.gradient_checkpointing", checkpointing not in (False, "OFF"))
-        _put(data, "transformer.offload_fraction", fraction if checkpointing == "CPU_OFFLOADED" else 0.0)
+        _put(
+            data,
+            "transformer.gradient_checkpointing",
+            checkpointing not in (False, "OFF"),
+        )
+        _put(
+            data,
+            "transformer.offload_fraction",
+            fraction if checkpointing == "CPU_OFFLOADED" else 0.0,
+        )
     for name in _PARTS:
         part = data.get(name)
         if isinstance(part, dict) and part.get("weight_dtype") == "NONE":
@@ -147,7 +212,9 @@ def _spread_globals(data: Json) -> None:
 def _old_noise(data: Json) -> None:
     """Say as a timestep distribution what versions before 4 said by ``noising_weight``, and likewise for the loss."""
     if "timestep_distribution" not in data:
-        data["timestep_distribution"] = "SIGMOID" if data.get("noising_weight") else "UNIFORM"
+        data["timestep_distribution"] = (
+            "SIGMOID" if data.get("noising_weight") else "UNIFORM"
+        )
         data.update(noising_weight=0.0, noising_bias=0.0)
     if data.get("min_snr_gamma"):
         data.setdefault("loss_weight_fn", "MIN_SNR_GAMMA")
@@ -158,9 +225,17 @@ def _respell(data: Json) -> list[str]:
     for name, old, new in _FIELDS["respelled"]:
         if name in data and data[name] == old:
             data[name] = new
-    if isinstance(optimizer := data.get("optimizer"), dict) and optimizer.get("growth_rate") in ("inf", math.inf):
+    if isinstance(optimizer := data.get("optimizer"), dict) and optimizer.get(
+        "growth_rate"
+    ) in ("inf", math.inf):
         optimizer["growth_rate"] = None
     if data.get("output_model_format") == "SAFETENSORS":
-        data["output_model_format"] = "DIFFUSERS" if data.get("training_method") == "FINE_TUNE" else "DIFFUSERS_LORA"
-        return [f"output_model_format: OneTrainer's old SAFETENSORS is read as {data['output_model_format']}"]
+        data["output_model_format"] = (
+            "DIFFUSERS"
+            if data.get("training_method") == "FINE_TUNE"
+            else "DIFFUSERS_LORA"
+        )
+        return [
+            f"output_model_format: OneTrainer's old SAFETENSORS is read as {data['output_model_format']}"
+        ]
     return []

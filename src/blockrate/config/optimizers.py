@@ -34,22 +34,37 @@ class OptimizerRow:
 
     def state_bytes_for(self, settings: OptimizerSettings, weight_dtype: str) -> float:
         """Bytes of state for each trained parameter of this type; fp32 for bf16 under stochastic rounding."""
-        as_weights = self.state_as_weights and not self.values(settings).get("stochastic_rounding")
-        return self.state_bytes / 2 if as_weights and weight_dtype == "BFLOAT_16" else self.state_bytes
+        as_weights = self.state_as_weights and not self.values(settings).get(
+            "stochastic_rounding"
+        )
+        return (
+            self.state_bytes / 2
+            if as_weights and weight_dtype == "BFLOAT_16"
+            else self.state_bytes
+        )
 
     def values(self, settings: OptimizerSettings) -> dict[str, Any]:
         """Every parameter of this optimizer, the user's value or the default."""
         chosen = {name: getattr(settings, name) for name in self.parameters}
-        return {name: default if chosen[name] is None else chosen[name] for name, default in self.parameters.items()}
+        return {
+            name: default if chosen[name] is None else chosen[name]
+            for name, default in self.parameters.items()
+        }
 
 
 def differing_rates_refusal(settings: OptimizerSettings) -> str | None:
     """Why blocks cannot have different rates with these settings; None when they can. 0.0 and 1.0 alone always work."""
     row = OPTIMIZERS[settings.optimizer]
-    return None if row.per_block_rates and not row.values(settings).get(row.ignores_rates_with) else row.why
+    return (
+        None
+        if row.per_block_rates and not row.values(settings).get(row.ignores_rates_with)
+        else row.why
+    )
 
 
-_ROWS: dict[str, Any] = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))["optimizers"]
+_ROWS: dict[str, Any] = json.loads(
+    Path(__file__).with_suffix(".json").read_text("utf-8")
+)["optimizers"]
 OPTIMIZERS: Mapping[str, OptimizerRow] = MappingProxyType(
     {name: OptimizerRow(name, **facts) for name, facts in _ROWS.items()}
 )

@@ -13,7 +13,13 @@ from blockrate.core.buckets import buckets
 from blockrate.core.errors import ConfigError
 from blockrate.core.families import TransformerSpec, family_of
 from blockrate.core.module_table import Module, modules
-from blockrate.core.multipliers import KEY, check_multipliers, complete, is_used, selection_text
+from blockrate.core.multipliers import (
+    KEY,
+    check_multipliers,
+    complete,
+    is_used,
+    selection_text,
+)
 from blockrate.core.savings import Memory, Work, memory, step_flops
 
 Status = Literal["trained", "frozen", "filtered"]
@@ -61,7 +67,11 @@ def make_plan(config: TrainConfig) -> Plan:
     check_multipliers(config.block_learning_rate_multiplier, spec.layout, architecture)
     multipliers = complete(config.block_learning_rate_multiplier, spec.layout)
     allowed = _allowed_modules(config, spec)
-    trained = {name: module for name, module in allowed.items() if multipliers[module.block or OTHER] > 0}
+    trained = {
+        name: module
+        for name, module in allowed.items()
+        if multipliers[module.block or OTHER] > 0
+    }
     _check_trained(config, trained)
     row = OPTIMIZERS[config.optimizer.optimizer]
     dtype = config.trained_dtype()
@@ -79,7 +89,9 @@ def make_plan(config: TrainConfig) -> Plan:
         training_method=config.training_method,
         base_learning_rate=config.base_learning_rate(),
         groups=tuple(_groups(config, multipliers, allowed)),
-        first_trained_block=next((module.block for module in trained.values() if module.block), None),
+        first_trained_block=next(
+            (module.block for module in trained.values() if module.block), None
+        ),
         memory_bytes=sizes(trained),
         memory_bytes_all_ones=sizes(allowed),
         step_cost=step_flops(spec, trained, work) / step_flops(spec, allowed, work),
@@ -97,34 +109,59 @@ def matching_layers(config: TrainConfig) -> tuple[tuple[str, ...], int]:
     """
     chosen = config.layer_filter_in_effect()
     candidates = _candidates(config, model_spec(config))
-    return tuple(module.name for module in candidates if chosen.matches(module.name)), len(candidates)
+    return tuple(
+        module.name for module in candidates if chosen.matches(module.name)
+    ), len(candidates)
 
 
-def _groups(config: TrainConfig, multipliers: Mapping[str, float], allowed: _Modules) -> Iterator[PlannedGroup]:
+def _groups(
+    config: TrainConfig, multipliers: Mapping[str, float], allowed: _Modules
+) -> Iterator[PlannedGroup]:
     rate = config.base_learning_rate()
     sizes = dict.fromkeys(multipliers, 0)
     for module in allowed.values():
-        size = module.adapter_parameters(config.lora_rank) if _is_lora(config) else module.parameters
+        size = (
+            module.adapter_parameters(config.lora_rank)
+            if _is_lora(config)
+            else module.parameters
+        )
         sizes[module.block or OTHER] += size
     if not is_used(multipliers):
         blocks = tuple(name for name, size in sizes.items() if size and name != OTHER)
-        yield PlannedGroup("transformer", blocks, sum(sizes.values()), 1.0, rate, "trained")
+        yield PlannedGroup(
+            "transformer", blocks, sum(sizes.values()), 1.0, rate, "trained"
+        )
         return
     for name, multiplier in multipliers.items():
-        status: Status = "filtered" if not sizes[name] else "trained" if multiplier else "frozen"
+        status: Status = (
+            "filtered" if not sizes[name] else "trained" if multiplier else "frozen"
+        )
         trains = status == "trained"
         blocks = () if name == OTHER else (name,)
-        yield PlannedGroup(name, blocks, sizes[name] * trains, multiplier, rate * multiplier * trains, status)
+        yield PlannedGroup(
+            name,
+            blocks,
+            sizes[name] * trains,
+            multiplier,
+            rate * multiplier * trains,
+            status,
+        )
 
 
 def _allowed_modules(config: TrainConfig, spec: TransformerSpec) -> _Modules:
     """Return the modules that the layer filter lets train, by name."""
     chosen = config.layer_filter_in_effect()
     candidates = _candidates(config, spec)
-    allowed = {module.name: module for module in candidates if chosen.matches(module.name)}
+    allowed = {
+        module.name: module for module in candidates if chosen.matches(module.name)
+    }
     if not allowed:
         problem = f"{', '.join(chosen.patterns)!r} matches none of the {len(candidates)} modules"
-        raise ConfigError("layer_filter", problem, "Module names look like transformer_blocks.0.attn.to_q.")
+        raise ConfigError(
+            "layer_filter",
+            problem,
+            "Module names look like transformer_blocks.0.attn.to_q.",
+        )
     return allowed
 
 
@@ -145,20 +182,38 @@ def _check_trained(config: TrainConfig, trained: _Modules) -> None:
 
 
 def _rate_warnings(
-    config: TrainConfig, spec: TransformerSpec, multipliers: Mapping[str, float], allowed: _Modules
+    config: TrainConfig,
+    spec: TransformerSpec,
+    multipliers: Mapping[str, float],
+    allowed: _Modules,
 ) -> Iterator[str]:
     reached = {module.block or OTHER for module in allowed.values()}
-    idle = [name for name, value in multipliers.items() if value != 1.0 and name not in reached]
+    idle = [
+        name
+        for name, value in multipliers.items()
+        if value != 1.0 and name not in reached
+    ]
     if idle:
         yield f"The layer filter leaves nothing to train in {selection_text(idle, spec.layout)}: no rate counts there."
-    left_out = {module.block or OTHER for module in _candidates(config, spec) if module.name not in allowed}
-    partial = [name for name in multipliers if 0.0 < multipliers[name] < 1.0 and name in reached & left_out]
+    left_out = {
+        module.block or OTHER
+        for module in _candidates(config, spec)
+        if module.name not in allowed
+    }
+    partial = [
+        name
+        for name in multipliers
+        if 0.0 < multipliers[name] < 1.0 and name in reached & left_out
+    ]
     if partial:
         yield f"The layer filter trains only a part of {selection_text(partial, spec.layout)}: rates count for that."
 
 
 def _cost_warnings(
-    config: TrainConfig, spec: TransformerSpec, multipliers: Mapping[str, float], trained: _Modules
+    config: TrainConfig,
+    spec: TransformerSpec,
+    multipliers: Mapping[str, float],
+    trained: _Modules,
 ) -> Iterator[str]:
     inside = [name for name, module in trained.items() if module.block]
     work = _work(config)
@@ -167,7 +222,11 @@ def _cost_warnings(
         # weights outside blocks cost next to nothing themselves: the chain of gradients got longer
         if ratio > 1.03:
             yield f"Training other sends gradients through the frozen early blocks: {ratio:.2f} times the step."
-    rounding = OPTIMIZERS[config.optimizer.optimizer].values(config.optimizer).get("stochastic_rounding")
+    rounding = (
+        OPTIMIZERS[config.optimizer.optimizer]
+        .values(config.optimizer)
+        .get("stochastic_rounding")
+    )
     if config.trained_dtype() == "BFLOAT_16" and not rounding:
         field = "lora_weight_dtype" if _is_lora(config) else "weight_dtype"
         yield f"bf16 weights lose small changes: use ADAMW with stochastic_rounding, or {field} FLOAT_32."

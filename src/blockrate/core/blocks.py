@@ -11,9 +11,19 @@ from dataclasses import dataclass
 # the group of everything that lies in no block: embedders, final norm, output projection
 OTHER = "other"
 
-_WRAPPERS = {"_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"}
-_UNDERSCORE_PREFIX = re.compile(r"^(?:lora_unet_|lora_transformer_|lycoris_|lora_prior_unet_|oft_unet_)")
-_DOT_PREFIXES = re.compile(r"^(?:(?:base_model|model|diffusion_model|transformer|unet)\.)+")
+_WRAPPERS = {
+    "_orig_mod",
+    "module",
+    "_checkpoint_wrapped_module",
+    "_fsdp_wrapped_module",
+    "_forward_module",
+}
+_UNDERSCORE_PREFIX = re.compile(
+    r"^(?:lora_unet_|lora_transformer_|lycoris_|lora_prior_unet_|oft_unet_)"
+)
+_DOT_PREFIXES = re.compile(
+    r"^(?:(?:base_model|model|diffusion_model|transformer|unet)\.)+"
+)
 # Anchored, and with a delimiter after the digits: `transformer_blocks.1` is inside `single_transformer_blocks.1`, and
 # `double_blocks_1` is the start of `double_blocks_10`.
 _KINDS = r"(?P<single>single_transformer_blocks|single_blocks)|transformer_blocks|sformer_blocks|double_blocks"

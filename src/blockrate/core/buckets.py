@@ -40,24 +40,48 @@ def nearest_bucket(width: int, height: int, buckets: Iterable[Bucket]) -> Bucket
     """Return the bucket whose aspect ratio is nearest to an image's, so least is cropped; the larger if tied."""
     ratio = math.log(width / height)
     return min(
-        buckets, key=lambda bucket: (abs(math.log(bucket.width / bucket.height) - ratio), -bucket.tokens, bucket)
+        buckets,
+        key=lambda bucket: (
+            abs(math.log(bucket.width / bucket.height) - ratio),
+            -bucket.tokens,
+            bucket,
+        ),
     )
 
 
 def _buckets_of(part: str) -> tuple[Bucket, ...]:
     fixed = re.fullmatch(r"([0-9]+)x([0-9]+)", part)
-    sides = [int(side) for side in fixed.groups()] if fixed else [int(part)] if part.isdecimal() else []
+    sides = (
+        [int(side) for side in fixed.groups()]
+        if fixed
+        else [int(part)]
+        if part.isdecimal()
+        else []
+    )
     cure = "Write it like 768, like 512,768 or like 832x1216."
     if not sides or not all(PATCH <= side <= _LARGEST for side in sides):
-        raise ConfigError("resolution", f"{part!r} is not a size from {PATCH} to {_LARGEST} pixels", cure)
+        raise ConfigError(
+            "resolution",
+            f"{part!r} is not a size from {PATCH} to {_LARGEST} pixels",
+            cure,
+        )
     if fixed:
         if any(side % PATCH for side in sides):
-            raise ConfigError("resolution", f"{part}: both sides must be multiples of {PATCH}", cure)
+            raise ConfigError(
+                "resolution", f"{part}: both sides must be multiples of {PATCH}", cure
+            )
         return (Bucket(*sides),)
     step = 64 if sides[0] >= 256 else PATCH
-    return tuple(dict.fromkeys(bucket for ratio in _RATIOS for bucket in _both_ways(sides[0], ratio, step)))
+    return tuple(
+        dict.fromkeys(
+            bucket for ratio in _RATIOS for bucket in _both_ways(sides[0], ratio, step)
+        )
+    )
 
 
 def _both_ways(side: int, ratio: float, step: int) -> tuple[Bucket, Bucket]:
-    long, short = (max(step, round(side * factor / step) * step) for factor in (ratio**0.5, ratio**-0.5))
+    long, short = (
+        max(step, round(side * factor / step) * step)
+        for factor in (ratio**0.5, ratio**-0.5)
+    )
     return Bucket(long, short), Bucket(short, long)

@@ -31,11 +31,18 @@ class LayerFilter:
                 re.compile(pattern)
             except re.error as error:
                 problem = f"{pattern!r} is not a valid regular expression: {error}"
-                raise ConfigError("layer_filter", problem, "Correct it, or switch layer_filter_regex off.") from error
+                raise ConfigError(
+                    "layer_filter",
+                    problem,
+                    "Correct it, or switch layer_filter_regex off.",
+                ) from error
 
     def matches(self, module_name: str) -> bool:
         """Tell whether a module, named as diffusers names it, is let through."""
-        found = (re.search(pattern, module_name) if self.regex else pattern in module_name for pattern in self.patterns)
+        found = (
+            re.search(pattern, module_name) if self.regex else pattern in module_name
+            for pattern in self.patterns
+        )
         return not self.patterns or any(found)
 
 

@@ -20,7 +20,14 @@ _KEY = re.compile(
     r"|(?P<bias>(?:lora_B|lora_up)\.bias|diff_b)"
     r"|(?P<named>(?:lokr|hada|oft|boft|glora)_\w+|diff)(?:\.default)?(?:\.weight)?)$"
 )
-_METHODS = {"lokr": "LoKr", "hada": "LoHa", "oft": "OFT", "boft": "BOFT", "glora": "GLoRA", "dora": "DoRA"}
+_METHODS = {
+    "lokr": "LoKr",
+    "hada": "LoHa",
+    "oft": "OFT",
+    "boft": "BOFT",
+    "glora": "GLoRA",
+    "dora": "DoRA",
+}
 
 
 def split_key(key: str) -> tuple[str, str] | None:
@@ -31,7 +38,9 @@ def split_key(key: str) -> tuple[str, str] | None:
     found = _KEY.match(key)
     if not found:
         return None
-    role = next(role for role in ("down", "up", "alpha", "dora", "bias", "named") if found[role])
+    role = next(
+        role for role in ("down", "up", "alpha", "dora", "bias", "named") if found[role]
+    )
     return found["module"], found["named"] or role
 
 
@@ -42,16 +51,24 @@ def method_of(role: str) -> str:
 
 def is_text_encoder(key: str) -> bool:
     """Whether a key belongs to a text encoder."""
-    return key.startswith(("lora_te", "text_encoder", "base_model.model.text_encoder", "bundle_emb"))
+    return key.startswith(
+        ("lora_te", "text_encoder", "base_model.model.text_encoder", "bundle_emb")
+    )
 
 
 def adapter_config(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """Return the transformer's PEFT LoraConfig that diffusers writes into the header of ``path``, empty without one."""
     try:
         config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-        return {key.removeprefix("transformer."): value for key, value in config.items() if key.startswith("trans")}
+        return {
+            key.removeprefix("transformer."): value
+            for key, value in config.items()
+            if key.startswith("trans")
+        }
     except (ValueError, AttributeError) as error:
-        raise FileError(str(path), "its lora_adapter_metadata is not JSON", "Export the LoRA again.") from error
+        raise FileError(
+            str(path), "its lora_adapter_metadata is not JSON", "Export the LoRA again."
+        ) from error
 
 
 def adapter_scale(config: Mapping[str, Any], module: str, rank: int) -> float:

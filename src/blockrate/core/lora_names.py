@@ -11,7 +11,9 @@ from blockrate.core.families import FLUX1
 SWAPPED_HALVES = "norm_out.linear"
 
 
-def bfl_modules(layout: BlockLayout, *, other: bool = True) -> dict[str, tuple[str, ...]]:
+def bfl_modules(
+    layout: BlockLayout, *, other: bool = True
+) -> dict[str, tuple[str, ...]]:
     """Return every BFL Linear with its diffusers members, in row order: one, three (qkv) or four (linear1) of them.
 
     ``double_blocks.0.img_attn.qkv`` gives ``transformer_blocks.0.attn.to_q``, ``...to_k``, ``...to_v``. ``other`` adds
@@ -21,9 +23,13 @@ def bfl_modules(layout: BlockLayout, *, other: bool = True) -> dict[str, tuple[s
     for block in layout.names:
         kind, index = split_block(block)
         for name, members in FLUX1[kind]["bfl"].items():
-            modules[f"{kind}_blocks.{index}.{name}"] = tuple(f"{block_path(block)}.{member}" for member in members)
+            modules[f"{kind}_blocks.{index}.{name}"] = tuple(
+                f"{block_path(block)}.{member}" for member in members
+            )
     if other:
-        modules |= {name: tuple(members) for name, members in FLUX1["other"]["bfl"].items()}
+        modules |= {
+            name: tuple(members) for name, members in FLUX1["other"]["bfl"].items()
+        }
     return modules
 
 
@@ -39,10 +45,18 @@ def file_names(layout: BlockLayout) -> dict[str, tuple[str, ...]]:
     """
     names: dict[str, tuple[str, ...]] = {}
     for bfl, members in bfl_modules(layout).items():
-        for prefix in ("diffusion_model.", "model.diffusion_model.", "base_model.model.", "transformer.", ""):
+        for prefix in (
+            "diffusion_model.",
+            "model.diffusion_model.",
+            "base_model.model.",
+            "transformer.",
+            "",
+        ):
             names[prefix + bfl] = members
             names.update({prefix + member: (member,) for member in members})
         names[kohya_name(bfl)] = members
         for prefix in ("lora_transformer_", "lycoris_", "lora_unet_"):
-            names.update({prefix + member.replace(".", "_"): (member,) for member in members})
+            names.update(
+                {prefix + member.replace(".", "_"): (member,) for member in members}
+            )
     return names

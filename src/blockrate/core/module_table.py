@@ -29,7 +29,10 @@ class Module:
     @property
     def parameters(self) -> int:
         """Number of parameters, bias included."""
-        return self.shape[0] * (self.shape[1] if self.linear else 1) + self.shape[0] * self.bias
+        return (
+            self.shape[0] * (self.shape[1] if self.linear else 1)
+            + self.shape[0] * self.bias
+        )
 
     @cached_property
     def block(self) -> str | None:
@@ -49,15 +52,26 @@ def modules(spec: TransformerSpec) -> tuple[Module, ...]:
 
 def _modules(spec: TransformerSpec) -> Iterator[Module]:
     width = spec.hidden
-    embedders = [("timestep_embedder", _SINUSOIDAL), ("guidance_embedder", _SINUSOIDAL)][: 1 + spec.guidance_embeds]
+    embedders = [
+        ("timestep_embedder", _SINUSOIDAL),
+        ("guidance_embedder", _SINUSOIDAL),
+    ][: 1 + spec.guidance_embeds]
     for name, inputs in [*embedders, ("text_embedder", spec.pooled_projection_dim)]:
-        yield Module(f"time_text_embed.{name}.linear_1", (width, inputs), True, "one", True)
-        yield Module(f"time_text_embed.{name}.linear_2", (width, width), True, "one", True)
-    yield Module("context_embedder", (width, spec.joint_attention_dim), True, "text", True)
+        yield Module(
+            f"time_text_embed.{name}.linear_1", (width, inputs), True, "one", True
+        )
+        yield Module(
+            f"time_text_embed.{name}.linear_2", (width, width), True, "one", True
+        )
+    yield Module(
+        "context_embedder", (width, spec.joint_attention_dim), True, "text", True
+    )
     yield Module("x_embedder", (width, spec.in_channels), True, "image", True)
     for block in spec.layout.names:
         for name, out, inputs, tokens in FLUX1[split_block(block)[0]]["modules"]:
             shape = (out * width, inputs * width) if inputs else (spec.head_dim,)
-            yield Module(f"{block_path(block)}.{name}", shape, bool(inputs), tokens, bool(inputs))
+            yield Module(
+                f"{block_path(block)}.{name}", shape, bool(inputs), tokens, bool(inputs)
+            )
     yield Module("norm_out.linear", (2 * width, width), True, "one", True)
     yield Module("proj_out", (spec.in_channels, width), True, "image", True)

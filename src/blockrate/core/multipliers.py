@@ -20,7 +20,9 @@ Rates = Mapping[str, float]
 Blocks = Sequence[str]
 
 
-def check_multipliers(multipliers: Mapping[str, object], layout: BlockLayout, model: str = "this model") -> None:
+def check_multipliers(
+    multipliers: Mapping[str, object], layout: BlockLayout, model: str = "this model"
+) -> None:
     """Raise one ``ConfigError`` that names every wrong block and value, with the valid range and a near name.
 
     Keys are the block names of ``layout`` and ``other``; values are numbers from 0.0 (frozen) to 1.0.
@@ -30,7 +32,9 @@ def check_multipliers(multipliers: Mapping[str, object], layout: BlockLayout, mo
         raise ConfigError(KEY, problem, 'Write it like {"double_block_0": 0.5}.')
     allowed = (*layout.names, OTHER)
     problems = [
-        f"{key}: {value!r} is not a number from 0.0 to 1.0" if key in allowed else _name_problem(key, layout, model)
+        f"{key}: {value!r} is not a number from 0.0 to 1.0"
+        if key in allowed
+        else _name_problem(key, layout, model)
         for key, value in multipliers.items()
         if key not in allowed or not _is_multiplier(value)
     ]
@@ -64,9 +68,14 @@ def parse_selection(text: str | None, layout: BlockLayout) -> tuple[str, ...]:
             chosen.update(layout.names if words == ["all"] else [OTHER])
         elif words and words[0] in _KINDS:
             count = layout.double if words[0] == "double" else layout.single
-            chosen.update(f"{words[0]}_block_{index}" for index in _indices(words[0], words[1:], count))
+            chosen.update(
+                f"{words[0]}_block_{index}"
+                for index in _indices(words[0], words[1:], count)
+            )
         elif words:
-            raise _selection_error(f"{part.strip()!r} is neither all, double, single nor other")
+            raise _selection_error(
+                f"{part.strip()!r} is neither all, double, single nor other"
+            )
     if not chosen:
         raise _selection_error("no block is selected")
     return tuple(name for name in (*layout.names, OTHER) if name in chosen)
@@ -88,13 +97,25 @@ def constant(values: Rates, chosen: Blocks, value: float) -> dict[str, float]:
     return _drawn(values, chosen, lambda _position, _count: value)
 
 
-def ramp(values: Rates, chosen: Blocks, start: float, end: float, *, each_bank: bool = False) -> dict[str, float]:
+def ramp(
+    values: Rates, chosen: Blocks, start: float, end: float, *, each_bank: bool = False
+) -> dict[str, float]:
     """Return ``values`` with a straight line over the chosen blocks, from ``start`` to ``end`` in model order."""
-    return _drawn(values, chosen, lambda position, count: _between(start, end, position / max(count - 1, 1)), each_bank)
+    return _drawn(
+        values,
+        chosen,
+        lambda position, count: _between(start, end, position / max(count - 1, 1)),
+        each_bank,
+    )
 
 
 def layer_wise_decay(
-    values: Rates, chosen: Blocks, factor: float, *, reverse: bool = False, each_bank: bool = False
+    values: Rates,
+    chosen: Blocks,
+    factor: float,
+    *,
+    reverse: bool = False,
+    each_bank: bool = False,
 ) -> dict[str, float]:
     """Return ``values`` with the last chosen block at 1.0 and each one before it ``factor`` times the next.
 
@@ -103,15 +124,31 @@ def layer_wise_decay(
     # a float cannot hold high powers of less
     factor = max(factor, SMALLEST) if factor > 0 else 0.0
     return _drawn(
-        values, chosen, lambda position, count: factor ** (position if reverse else count - 1 - position), each_bank
+        values,
+        chosen,
+        lambda position, count: (
+            factor ** (position if reverse else count - 1 - position)
+        ),
+        each_bank,
     )
 
 
-def bell(values: Rates, chosen: Blocks, edge: float, middle: float, *, each_bank: bool = False) -> dict[str, float]:
+def bell(
+    values: Rates,
+    chosen: Blocks,
+    edge: float,
+    middle: float,
+    *,
+    each_bank: bool = False,
+) -> dict[str, float]:
     """Return ``values`` with a raised cosine: ``edge`` at the first and last chosen block, ``middle`` between them."""
 
     def height(position: int, count: int) -> float:
-        wave = 1.0 if count < 3 else 0.5 - 0.5 * math.cos(2 * math.pi * position / (count - 1))
+        wave = (
+            1.0
+            if count < 3
+            else 0.5 - 0.5 * math.cos(2 * math.pi * position / (count - 1))
+        )
         return _between(edge, middle, wave)
 
     return _drawn(values, chosen, height, each_bank)
@@ -119,7 +156,10 @@ def bell(values: Rates, chosen: Blocks, edge: float, middle: float, *, each_bank
 
 def scale_by(values: Rates, chosen: Blocks, factor: float) -> dict[str, float]:
     """Return ``values`` with every chosen block times ``factor``, at most 1.0; a frozen block stays frozen."""
-    return {**values, **{name: _rounded(values.get(name, 1.0) * factor) for name in chosen}}
+    return {
+        **values,
+        **{name: _rounded(values.get(name, 1.0) * factor) for name in chosen},
+    }
 
 
 def only(values: Rates, chosen: Blocks) -> dict[str, float]:
@@ -129,12 +169,24 @@ def only(values: Rates, chosen: Blocks) -> dict[str, float]:
 
 
 def _drawn(
-    values: Rates, chosen: Blocks, height: Callable[[int, int], float], each_bank: bool = False
+    values: Rates,
+    chosen: Blocks,
+    height: Callable[[int, int], float],
+    each_bank: bool = False,
 ) -> dict[str, float]:
     """Return ``values`` with ``height(position, count)`` at each chosen block, counted in model order."""
     ordered = sorted(set(chosen), key=model_order)
-    banks = [list(bank) for _, bank in groupby(ordered, key=lambda name: each_bank and model_order(name)[0])]
-    drawn = {name: _rounded(height(index, len(bank))) for bank in banks for index, name in enumerate(bank)}
+    banks = [
+        list(bank)
+        for _, bank in groupby(
+            ordered, key=lambda name: each_bank and model_order(name)[0]
+        )
+    ]
+    drawn = {
+        name: _rounded(height(index, len(bank)))
+        for bank in banks
+        for index, name in enumerate(bank)
+    }
     return {**values, **drawn}
 
 
@@ -155,7 +207,12 @@ def _rounded(value: float) -> float:
 
 
 def _is_multiplier(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and not value < 0.0 and value <= 1.0
+    return (
+        isinstance(value, Real)
+        and not isinstance(value, bool)
+        and not value < 0.0
+        and value <= 1.0
+    )
 
 
 def _name_problem(key: object, layout: BlockLayout, model: str) -> str:
@@ -164,7 +221,11 @@ def _name_problem(key: object, layout: BlockLayout, model: str) -> str:
     name = str(key)
     loose = re.fullmatch(r"(double|single)[a-z_. ]*?([0-9]+)", name.lower())
     meant = block_of(name) or (f"{loose[1]}_block_{int(loose[2])}" if loose else name)
-    near = [meant] if meant in allowed else difflib.get_close_matches(name.lower(), allowed, n=1, cutoff=0.8)
+    near = (
+        [meant]
+        if meant in allowed
+        else difflib.get_close_matches(name.lower(), allowed, n=1, cutoff=0.8)
+    )
     exact = re.fullmatch(r"(double|single)_block_[0-9]+", meant)
     if exact and meant not in allowed:
         return f"{name}: {model} has {_range(exact[1], layout)}"
@@ -173,7 +234,9 @@ def _name_problem(key: object, layout: BlockLayout, model: str) -> str:
 
 def _range(kind: str, layout: BlockLayout) -> str:
     count = layout.double if kind == "double" else layout.single
-    return f"{kind}_block_0 to {kind}_block_{count - 1}" if count else f"no {kind} blocks"
+    return (
+        f"{kind}_block_0 to {kind}_block_{count - 1}" if count else f"no {kind} blocks"
+    )
 
 
 def _indices(kind: str, items: Sequence[str], count: int) -> set[int]:
@@ -185,11 +248,15 @@ def _indices(kind: str, items: Sequence[str], count: int) -> set[int]:
             continue
         numbers = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", item)
         if not numbers:
-            raise _selection_error(f"{kind} {item!r} is neither a number, a range like 16-20, even nor odd")
+            raise _selection_error(
+                f"{kind} {item!r} is neither a number, a range like 16-20, even nor odd"
+            )
         first = int(numbers[1])
         last = int(numbers[2] or numbers[1])
         if max(first, last) >= count:
-            raise _selection_error(f"{kind} {max(first, last)} does not exist (0-{count - 1})")
+            raise _selection_error(
+                f"{kind} {max(first, last)} does not exist (0-{count - 1})"
+            )
         if first > last:
             raise _selection_error(f"{kind} {item} runs backwards")
         found.update(range(first, last + 1))
@@ -202,8 +269,14 @@ def _indices_text(indices: Sequence[int], count: int) -> str:
             return word
     starts = [index for index in indices if index - 1 not in indices]
     ends = [index for index in indices if index + 1 not in indices]
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
+    return ",".join(
+        str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)
+    )
 
 
 def _selection_error(problem: str) -> ConfigError:
-    return ConfigError("selection", problem, "Write it like: all, single even, single 7,12,16-20; double 0-5.")
+    return ConfigError(
+        "selection",
+        problem,
+        "Write it like: all, single even, single 7,12,16-20; double 0-5.",
+    )

@@ -11,22 +11,34 @@ _SHAPES: dict[str, Callable[[float, float], float]] = {
     "CONSTANT": lambda _progress, _cycles: 1.0,
     "LINEAR": lambda progress, _cycles: 1.0 - progress,
     "COSINE": lambda progress, _cycles: 0.5 + 0.5 * math.cos(math.pi * progress),
-    "COSINE_WITH_RESTARTS": lambda progress, cycles: 0.5 + 0.5 * math.cos(2 * math.pi * progress * cycles),
+    "COSINE_WITH_RESTARTS": lambda progress, cycles: (
+        0.5 + 0.5 * math.cos(2 * math.pi * progress * cycles)
+    ),
     "COSINE_WITH_HARD_RESTARTS": lambda progress, cycles: (
-        0.5 + 0.5 * math.cos(math.pi * (progress * cycles % 1.0)) if progress < 1.0 else 0.0
+        0.5 + 0.5 * math.cos(math.pi * (progress * cycles % 1.0))
+        if progress < 1.0
+        else 0.0
     ),
 }
 
 
 def rate_factor(
-    step: int, *, scheduler: str, total_steps: int, warmup_steps: float, cycles: float = 1.0, min_factor: float = 0.0
+    step: int,
+    *,
+    scheduler: str,
+    total_steps: int,
+    warmup_steps: float,
+    cycles: float = 1.0,
+    min_factor: float = 0.0,
 ) -> float:
     """Return what every group's initial rate is multiplied with in ``step`` (0 is the first), 0 to 1.
 
     ``warmup_steps``: up to 1 it is a fraction of ``total_steps``. The rate climbs in a straight line and is full in the
     last warm-up step; then the scheduler's shape falls to ``min_factor``, the floor, over the rest.
     """
-    warmup = round(warmup_steps * total_steps) if warmup_steps <= 1 else round(warmup_steps)
+    warmup = (
+        round(warmup_steps * total_steps) if warmup_steps <= 1 else round(warmup_steps)
+    )
     if step < warmup:
         return (step + 1) / warmup
     progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)

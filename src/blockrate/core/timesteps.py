@@ -15,7 +15,14 @@ def dynamic_shift(tokens: int) -> float:
 
 
 def timestep_at(
-    share: float, *, distribution: str, weight: float, bias: float, low: float, high: float, shift: float
+    share: float,
+    *,
+    distribution: str,
+    weight: float,
+    bias: float,
+    low: float,
+    high: float,
+    shift: float,
 ) -> float:
     """Return the timestep that ``share`` (0 to 1, ends left out) of all drawn ones lie below.
 

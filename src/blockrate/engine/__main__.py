@@ -21,7 +21,14 @@ from typing import Any
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.run.durable import disk_error, write_error
 from blockrate.run.events import EventLog, Failed, Finished, Phase, Stopped
-from blockrate.run.folder import RunFolder, StopFlag, StopRequested, lock, pending_commands, write_heartbeat
+from blockrate.run.folder import (
+    RunFolder,
+    StopFlag,
+    StopRequested,
+    lock,
+    pending_commands,
+    write_heartbeat,
+)
 
 STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
 STOPPED = 75
@@ -69,7 +76,11 @@ def _run(run: RunFolder, stop: StopFlag) -> int:
 
 def _train(run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("WORLD_SIZE", "blockrate trains in one process", "Start it without a launcher.")
+        raise ConfigError(
+            "WORLD_SIZE",
+            "blockrate trains in one process",
+            "Start it without a launcher.",
+        )
     from blockrate.config.files import load_config
 
     config = load_config(run.config_file).config
@@ -90,7 +101,11 @@ def _explained(error: Exception, run: RunFolder) -> tuple[int, str]:
     if isinstance(error, BlockrateError):
         return error.exit_code, str(error)
     cpu_full = "DefaultCPUAllocator" in str(error)  # torch raises a plain RuntimeError
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or cpu_full:
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or cpu_full
+    ):
         from blockrate.engine.memory import out_of_memory
 
         told = out_of_memory(error, run)
@@ -100,10 +115,15 @@ def _explained(error: Exception, run: RunFolder) -> tuple[int, str]:
         full = write_error(Path(cause.filename or run.path), cause)
         return full.exit_code, str(full)
     first_line = (str(error).splitlines() or [""])[0]
-    return FAULT, f"{type(error).__name__}: {first_line}. This is a fault of blockrate; details are in {run.log_file}."
+    return (
+        FAULT,
+        f"{type(error).__name__}: {first_line}. This is a fault of blockrate; details are in {run.log_file}.",
+    )
 
 
-def _pulse(run: RunFolder, log: EventLog, stop: StopFlag, done: threading.Event) -> None:
+def _pulse(
+    run: RunFolder, log: EventLog, stop: StopFlag, done: threading.Event
+) -> None:
     """Write the heartbeat every second and look for commands, whatever the main thread is busy with."""
     due = 0.0
     while not done.is_set():
@@ -141,7 +161,9 @@ def _send_output_to(log_file: Path) -> int:
             os.dup2(log.fileno(), 2)
     except OSError as error:
         raise write_error(log_file, error) from error
-    sys.stdout = sys.stderr = io.TextIOWrapper(_Log(1, "w", closefd=False), "utf-8", "replace", write_through=True)
+    sys.stdout = sys.stderr = io.TextIOWrapper(
+        _Log(1, "w", closefd=False), "utf-8", "replace", write_through=True
+    )
     faulthandler.enable()  # a crash inside a driver leaves its Python stack in the log
     return screen
 

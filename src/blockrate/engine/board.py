@@ -23,11 +23,36 @@ class Board:
 
     def step(self, step: int, result: StepResult, rate: float) -> None:
         """Write loss, base rate and gradient norm, and by block what the step's telemetry measured."""
-        self.scalars({"loss/train": result.loss, "rate/base": rate, "gradient/norm": result.grad_norm}, step)
+        self.scalars(
+            {
+                "loss/train": result.loss,
+                "rate/base": rate,
+                "gradient/norm": result.grad_norm,
+            },
+            step,
+        )
         if result.blocks:
-            self.scalars({f"rate/{name}": value for name, value in result.blocks.learning_rates.items()}, step)
-            self.scalars({f"gradient/{name}": value for name, value in result.blocks.grad_norms.items()}, step)
-            self.scalars({f"update/{name}": value for name, value in result.blocks.update_ratios.items()}, step)
+            self.scalars(
+                {
+                    f"rate/{name}": value
+                    for name, value in result.blocks.learning_rates.items()
+                },
+                step,
+            )
+            self.scalars(
+                {
+                    f"gradient/{name}": value
+                    for name, value in result.blocks.grad_norms.items()
+                },
+                step,
+            )
+            self.scalars(
+                {
+                    f"update/{name}": value
+                    for name, value in result.blocks.update_ratios.items()
+                },
+                step,
+            )
 
     def scalars(self, values: Mapping[str, float | None], step: int) -> None:
         """Add one point to each curve that has a value."""
@@ -44,7 +69,12 @@ class Board:
         with self._writing() as writer:
             for number, file in enumerate(files if writer else ()):
                 with Image.open(file) as image:
-                    writer.add_image(f"samples/{number}", np.asarray(image.convert("RGB")), step, dataformats="HWC")
+                    writer.add_image(
+                        f"samples/{number}",
+                        np.asarray(image.convert("RGB")),
+                        step,
+                        dataformats="HWC",
+                    )
 
     def close(self) -> None:
         """Write what is still in memory."""
@@ -60,7 +90,10 @@ class Board:
         except OSError as error:
             self._missing = True
             self._writer = None
-            self.log.write(Warned("tensorboard", f"no more curves for TensorBoard: {error}"), step=self.log.step)
+            self.log.write(
+                Warned("tensorboard", f"no more curves for TensorBoard: {error}"),
+                step=self.log.step,
+            )
 
     def _open(self) -> Any:
         if self._writer is None and not self._missing:

@@ -22,14 +22,26 @@ from blockrate.core.multipliers import KEY
 from blockrate.engine.parameter_groups import WHOLE
 from blockrate.engine.trainee import Trainee
 from blockrate.run.checkpoints import STATE, checkpoint_name
-from blockrate.run.durable import atomic_write, check_space, commit_folder, disk_errors, temporary_beside
+from blockrate.run.durable import (
+    atomic_write,
+    check_space,
+    commit_folder,
+    disk_errors,
+    temporary_beside,
+)
 
 # between a parameter's name and the name of its state; in no parameter's name
 _SEPARATOR = "::"
 
 
 def save_checkpoint(
-    folder: Path, trainee: Trainee, config: TrainConfig, *, step: int, total_steps: int, data: str
+    folder: Path,
+    trainee: Trainee,
+    config: TrainConfig,
+    *,
+    step: int,
+    total_steps: int,
+    data: str,
 ) -> Path:
     """Commit the state after ``step`` finished steps to a new folder below ``folder``, which exists, and return it.
 
@@ -38,7 +50,9 @@ def save_checkpoint(
     """
     final = folder / checkpoint_name(step)
     parts = {
-        "weights": {name: parameter.detach() for name, parameter in trainee.learned().items()},
+        "weights": {
+            name: parameter.detach() for name, parameter in trainee.learned().items()
+        },
         "optimizer": _moments(trainee),
         "average": trainee.ema.average if trainee.ema else {},
     }
@@ -50,7 +64,11 @@ def save_checkpoint(
         "optimizer": _optimizer_facts(trainee, OPTIMIZERS[config.optimizer.optimizer]),
         "config": config.model_dump(mode="json"),
     }
-    check_space(folder, sum(tensor.nbytes for part in parts.values() for tensor in part.values()), "a checkpoint")
+    check_space(
+        folder,
+        sum(tensor.nbytes for part in parts.values() for tensor in part.values()),
+        "a checkpoint",
+    )
     temporary = temporary_beside(final)
     with disk_errors(final, temporary):
         temporary.mkdir()
@@ -66,22 +84,33 @@ def checkpoint_bytes(trainee: Trainee, config: TrainConfig) -> int:
     row = OPTIMIZERS[config.optimizer.optimizer]
     state = row.state_bytes_for(config.optimizer, config.trained_dtype())
     average = 4 if trainee.ema else 0
-    learned = sum(parameter.numel() * (parameter.itemsize + average) for parameter in trainee.learned().values())
-    return learned + int(state * sum(parameter.numel() for parameter in trainee.trained.values()))
+    learned = sum(
+        parameter.numel() * (parameter.itemsize + average)
+        for parameter in trainee.learned().values()
+    )
+    return learned + int(
+        state * sum(parameter.numel() for parameter in trainee.trained.values())
+    )
 
 
-def read_tensors(checkpoint: Path, part: Literal["weights", "optimizer", "average"]) -> dict[str, Tensor]:
+def read_tensors(
+    checkpoint: Path, part: Literal["weights", "optimizer", "average"]
+) -> dict[str, Tensor]:
     """Return one part of a verified checkpoint, on the CPU; the tensors may be views of the file."""
     return load_file(checkpoint / f"{part}.safetensors")
 
 
-def restore_optimizer(trainee: Trainee, moments: Mapping[str, Tensor], facts: Mapping[str, Any]) -> list[str]:
+def restore_optimizer(
+    trainee: Trainee, moments: Mapping[str, Tensor], facts: Mapping[str, Any]
+) -> list[str]:
     """Give every trained parameter its own saved moments and the optimizer its own values; rates stay the config's.
 
     ``facts``: what the checkpoint says of its optimizer. Returns the parameters that start with fresh moments, in model
     order: those of blocks raised from 0.0. Raises ConfigError where the optimizer cannot have both in one group.
     """
-    states: dict[str, dict[str, Any]] = {name: dict(scalars) for name, scalars in facts["scalars"].items()}
+    states: dict[str, dict[str, Any]] = {
+        name: dict(scalars) for name, scalars in facts["scalars"].items()
+    }
     for key, tensor in moments.items():
         name, _, state = key.partition(_SEPARATOR)
         parameter = trainee.trained.get(name)
@@ -106,7 +135,13 @@ def restore_average(trainee: Trainee, average: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def settle(trainee: Trainee, moments: Mapping[str, Tensor], names: Iterable[str], *, beta: float) -> None:
+def settle(
+    trainee: Trainee,
+    moments: Mapping[str, Tensor],
+    names: Iterable[str],
+    *,
+    beta: float,
+) -> None:
     """Let schedule-free weights that go on without their state be the average that samples and exports used.
 
     ``beta``: the optimizer's beta1. Source: ``eval`` of schedulefree's AdamW.
@@ -129,34 +164,62 @@ def _moments(trainee: Trainee) -> dict[str, Tensor]:
 
 def _optimizer_facts(trainee: Trainee, row: OptimizerRow) -> dict[str, Any]:
     """Return what is no tensor: numbers by parameter, numbers by group, and which tensors stay on the CPU."""
-    states = {name: trainee.optimizer.state.get(parameter, {}) for name, parameter in trainee.trained.items()}
+    states = {
+        name: trainee.optimizer.state.get(parameter, {})
+        for name, parameter in trainee.trained.items()
+    }
     scalars = {
-        name: {key: value for key, value in state.items() if not isinstance(value, Tensor)}
+        name: {
+            key: value for key, value in state.items() if not isinstance(value, Tensor)
+        }
         for name, state in states.items()
         if state
     }
-    on_cpu = [key for key, value in _moments(trainee).items() if value.device.type == "cpu" != trainee.device.type]
+    on_cpu = [
+        key
+        for key, value in _moments(trainee).items()
+        if value.device.type == "cpu" != trainee.device.type
+    ]
     groups = {
         group["name"]: {key: group[key] for key in row.group_state if key in group}
         for group in trainee.optimizer.param_groups
     }
     for name, values in (scalars | groups).items():
-        _require_finite(name, "optimizer", torch.tensor([value for value in values.values() if value is not None]))
+        _require_finite(
+            name,
+            "optimizer",
+            torch.tensor([value for value in values.values() if value is not None]),
+        )
     beta = trainee.optimizer.param_groups[0].get("betas", [None])[0]
-    return {"name": row.name, "beta": beta, "scalars": scalars, "on_cpu": on_cpu, "groups": groups}
+    return {
+        "name": row.name,
+        "beta": beta,
+        "scalars": scalars,
+        "on_cpu": on_cpu,
+        "groups": groups,
+    }
 
 
 def _group_values(
-    trainee: Trainee, group: Mapping[str, Any], facts: Mapping[str, Any], fresh: list[str]
+    trainee: Trainee,
+    group: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    fresh: list[str],
 ) -> dict[str, Any]:
     """Return what the optimizer had found out for the group or groups that these parameters were in."""
     saved: dict[str, dict[str, Any]] = facts["groups"]
     names = group["param_names"]
-    found = [saved.get(trainee.blocks[name]) or saved.get(WHOLE, {}) for name in names if name not in fresh]
+    found = [
+        saved.get(trainee.blocks[name]) or saved.get(WHOLE, {})
+        for name in names
+        if name not in fresh
+    ]
     row = OPTIMIZERS[facts["name"]]
     if not row.schedule_free:  # what one group knows holds for all: Prodigy's step size
         return next(iter([*found, *saved.values()]), {})
-    if found and (len(found) < len(names) or any(values != found[0] for values in found)):
+    if found and (
+        len(found) < len(names) or any(values != found[0] for values in found)
+    ):
         problem = f"{row.title} counts by group, and {group['name']} would hold weights of different ages"
         cure = "Give the blocks rates of their own again, if only 0.9999, or add --reset-optimizer all."
         raise ConfigError(KEY, problem, cure)
@@ -167,9 +230,16 @@ def _finite_copies(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
     """Return the tensors on the CPU, each in memory of its own: 8-bit optimizers share one table between all."""
     for name, tensor in tensors.items():
         _require_finite(name, part, tensor)
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    return {
+        name: tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in tensors.items()
+    }
 
 
 def _require_finite(name: str, part: str, tensor: Tensor) -> None:
     if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-        raise NotANumberError(name, f"holds values that are not finite ({part})", "Go back to an earlier checkpoint.")
+        raise NotANumberError(
+            name,
+            f"holds values that are not finite ({part})",
+            "Go back to an earlier checkpoint.",
+        )

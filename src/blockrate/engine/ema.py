@@ -26,7 +26,9 @@ class Ema:
         self.decay = decay
         self.interval = interval
         self.average: dict[str, Tensor] = {
-            name: parameter.detach().to(device or parameter.device, torch.float32, copy=True)
+            name: parameter.detach().to(
+                device or parameter.device, torch.float32, copy=True
+            )
             for name, parameter in self.parameters.items()
         }
 
@@ -38,13 +40,19 @@ class Ema:
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, average in self.average.items():
             if self.parameters[name].requires_grad:
-                average.lerp_(self.parameters[name].detach().to(average.device, torch.float32), 1.0 - decay)
+                average.lerp_(
+                    self.parameters[name].detach().to(average.device, torch.float32),
+                    1.0 - decay,
+                )
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """Put the average into the model for sampling and export, and the exact trained values back at the end."""
         # Kept in main memory: the moment of sampling is when the graphics card is full.
-        trained = {name: parameter.detach().to("cpu", copy=True) for name, parameter in self.parameters.items()}
+        trained = {
+            name: parameter.detach().to("cpu", copy=True)
+            for name, parameter in self.parameters.items()
+        }
         self._fill(self.average)
         try:
             yield

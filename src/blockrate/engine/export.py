@@ -16,13 +16,26 @@ from blockrate.core.blocks import plain_name
 from blockrate.core.errors import WriteError
 from blockrate.engine.lora_file import finite, lora_weights, save_lora
 from blockrate.engine.memory import dtype_of
-from blockrate.run.durable import MANIFEST, atomic_write, commit_folder, disk_errors, make_folder, temporary_beside
+from blockrate.run.durable import (
+    MANIFEST,
+    atomic_write,
+    commit_folder,
+    disk_errors,
+    make_folder,
+    temporary_beside,
+)
 
 _WEIGHTS = "diffusion_pytorch_model"  # diffusers' name
 _SHARD_SIZE = "5GB"  # of training precision: one shard at a time is copied to the CPU
 
 
-def export(path: Path, transformer: ModelMixin, config: TrainConfig, *, metadata: Mapping[str, str]) -> None:
+def export(
+    path: Path,
+    transformer: ModelMixin,
+    config: TrainConfig,
+    *,
+    metadata: Mapping[str, str],
+) -> None:
     """Write what was trained to ``path`` in the config's format and precision; an older export is replaced safely.
 
     Raises NotANumberError and leaves the older one, WriteError.
@@ -32,13 +45,22 @@ def export(path: Path, transformer: ModelMixin, config: TrainConfig, *, metadata
         save_transformer(path, transformer, dtype=dtype, metadata=metadata)
     else:
         weights = lora_weights(transformer)
-        save_lora(path, weights, file_format=config.output_model_format, dtype=dtype, metadata=metadata)
+        save_lora(
+            path,
+            weights,
+            file_format=config.output_model_format,
+            dtype=dtype,
+            metadata=metadata,
+        )
 
 
 def export_name(destination: Path, step: int, *, prefix: str = "") -> Path:
     """Return the path of the export at ``step``: ``models/<prefix>flower-step-00000100.safetensors``."""
     suffix = ".safetensors" if destination.suffix == ".safetensors" else ""
-    return destination.parent / f"{prefix}{destination.name.removesuffix(suffix)}-step-{step:08}{suffix}"
+    return (
+        destination.parent
+        / f"{prefix}{destination.name.removesuffix(suffix)}-step-{step:08}{suffix}"
+    )
 
 
 def file_metadata(config: TrainConfig) -> dict[str, str]:
@@ -61,17 +83,37 @@ def check_destination(path: Path, *, folder: bool) -> None:
         raise WriteError(str(path), error.problem, error.cure) from error
     probe.unlink()
     if folder and path.is_file():
-        raise WriteError(str(path), "is a file, and a fine-tune writes a folder", "Change output_model_destination.")
+        raise WriteError(
+            str(path),
+            "is a file, and a fine-tune writes a folder",
+            "Change output_model_destination.",
+        )
     if path.is_dir() and not folder:
-        raise WriteError(str(path), "is a folder", "Set output_model_destination to a name that ends in .safetensors.")
+        raise WriteError(
+            str(path),
+            "is a folder",
+            "Set output_model_destination to a name that ends in .safetensors.",
+        )
     known = ("config.json", MANIFEST, _WEIGHTS)
-    foreign = [entry.name for entry in path.iterdir() if not entry.name.startswith(known)] if path.is_dir() else []
+    foreign = (
+        [entry.name for entry in path.iterdir() if not entry.name.startswith(known)]
+        if path.is_dir()
+        else []
+    )
     if foreign:
         cure = "Set output_model_destination to a new folder: an export replaces the whole one."
-        raise WriteError(str(path), f"holds more than a transformer ({sorted(foreign)[0]})", cure)
+        raise WriteError(
+            str(path), f"holds more than a transformer ({sorted(foreign)[0]})", cure
+        )
 
 
-def save_transformer(path: Path, transformer: ModelMixin, *, dtype: torch.dtype, metadata: Mapping[str, str]) -> None:
+def save_transformer(
+    path: Path,
+    transformer: ModelMixin,
+    *,
+    dtype: torch.dtype,
+    metadata: Mapping[str, str],
+) -> None:
     """Write a diffusers transformer folder; ``from_pretrained`` gives the same weights, rounded to ``dtype``.
 
     Written by shards, not by ``save_pretrained``: that one would need a second whole model in ``dtype``.
@@ -86,15 +128,32 @@ def save_transformer(path: Path, transformer: ModelMixin, *, dtype: torch.dtype,
 
 
 def _write_shards(
-    folder: Path, path: Path, transformer: ModelMixin, dtype: torch.dtype, header: dict[str, str]
+    folder: Path,
+    path: Path,
+    transformer: ModelMixin,
+    dtype: torch.dtype,
+    header: dict[str, str],
 ) -> None:
-    weights = {plain_name(name): tensor for name, tensor in transformer.state_dict().items()}
+    weights = {
+        plain_name(name): tensor for name, tensor in transformer.state_dict().items()
+    }
     shards = split_torch_state_dict_into_shards(
-        weights, filename_pattern=_WEIGHTS + "{suffix}.safetensors", max_shard_size=_SHARD_SIZE
+        weights,
+        filename_pattern=_WEIGHTS + "{suffix}.safetensors",
+        max_shard_size=_SHARD_SIZE,
     )
     for file, names in shards.filename_to_tensors.items():
-        save_file({name: finite(path, name, weights[name], dtype) for name in names}, folder / file, metadata=header)
+        save_file(
+            {name: finite(path, name, weights[name], dtype) for name in names},
+            folder / file,
+            metadata=header,
+        )
     if shards.is_sharded:
         size = sum(tensor.numel() * dtype.itemsize for tensor in weights.values())
-        index = {"metadata": {"total_size": size}, "weight_map": shards.tensor_to_filename}
-        atomic_write(folder / f"{_WEIGHTS}.safetensors.index.json", json.dumps(index, indent=2))
+        index = {
+            "metadata": {"total_size": size},
+            "weight_map": shards.tensor_to_filename,
+        }
+        atomic_write(
+            folder / f"{_WEIGHTS}.safetensors.index.json", json.dumps(index, indent=2)
+        )

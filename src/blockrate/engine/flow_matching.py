@@ -13,7 +13,9 @@ from torch.nn import functional
 from blockrate.engine.seeds import generator
 
 
-def draw(seed: int, step: int, micro_batch: int, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+def draw(
+    seed: int, step: int, micro_batch: int, shape: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     """Return standard normal noise of ``shape`` (B, ...) and one uniform number in 0..1 per sample (B,), fp32, on CPU.
 
     Every sample has a stream of its own from (seed, step, micro batch, index): a resumed run, another device and a
@@ -29,7 +31,12 @@ def draw(seed: int, step: int, micro_batch: int, shape: Sequence[int]) -> tuple[
 
 
 def logit_normal_timesteps(
-    uniform: Tensor, *, weight: float = 0.0, bias: float = 0.0, low: float = 0.0, high: float = 1.0
+    uniform: Tensor,
+    *,
+    weight: float = 0.0,
+    bias: float = 0.0,
+    low: float = 0.0,
+    high: float = 1.0,
 ) -> Tensor:
     """Return ``sigmoid(N(bias, weight + 1))``, scaled to ``low``..``high``; ``uniform`` (B,) is turned into the normal.
 
@@ -37,10 +44,14 @@ def logit_normal_timesteps(
     ``noising_weight``, so that 0 is a deviation of 1.
     """
     normal = torch.special.ndtri(uniform)
-    return uniform_timesteps(torch.sigmoid(bias + (weight + 1.0) * normal), low=low, high=high)
+    return uniform_timesteps(
+        torch.sigmoid(bias + (weight + 1.0) * normal), low=low, high=high
+    )
 
 
-def uniform_timesteps(uniform: Tensor, *, low: float = 0.0, high: float = 1.0) -> Tensor:
+def uniform_timesteps(
+    uniform: Tensor, *, low: float = 0.0, high: float = 1.0
+) -> Tensor:
     """Return timesteps spread evenly over ``low``..``high`` (OneTrainer's noising strengths); ``uniform``: (B,)."""
     return low + (high - low) * uniform
 
@@ -90,11 +101,23 @@ def loss(
     terms: list[tuple[float, Callable[[], Tensor]]] = [
         (mse, lambda: error.square()),
         (mae, lambda: error.abs()),
-        (log_cosh, lambda: error.abs() + functional.softplus(-2.0 * error.abs()) - math.log(2.0)),
-        (huber, lambda: functional.huber_loss(prediction, target, reduction="none", delta=huber_delta)),
+        (
+            log_cosh,
+            lambda: (
+                error.abs() + functional.softplus(-2.0 * error.abs()) - math.log(2.0)
+            ),
+        ),
+        (
+            huber,
+            lambda: functional.huber_loss(
+                prediction, target, reduction="none", delta=huber_delta
+            ),
+        ),
     ]
     per_sample = torch.zeros(len(error), device=error.device)
     for strength, term in terms:
         if strength:
             per_sample = per_sample + strength * term().flatten(1).mean(1)
-    return (per_sample if sample_weights is None else per_sample * sample_weights).mean()
+    return (
+        per_sample if sample_weights is None else per_sample * sample_weights
+    ).mean()

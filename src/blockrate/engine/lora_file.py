@@ -14,12 +14,25 @@ from torch import Tensor, nn
 
 from blockrate.core.blocks import BlockLayout, block_of, plain_name
 from blockrate.core.errors import FileError, NotANumberError
-from blockrate.core.lora_keys import adapter_config, adapter_scale, is_text_encoder, method_of, split_key
-from blockrate.core.lora_names import SWAPPED_HALVES, bfl_modules, file_names, kohya_name
+from blockrate.core.lora_keys import (
+    adapter_config,
+    adapter_scale,
+    is_text_encoder,
+    method_of,
+    split_key,
+)
+from blockrate.core.lora_names import (
+    SWAPPED_HALVES,
+    bfl_modules,
+    file_names,
+    kohya_name,
+)
 from blockrate.run.durable import atomic_write, make_folder
 
 ADAPTER = "default"
-_NO_PLAIN_LORA = "Start from a plain LoRA of the transformer, or leave lora_model_name empty."
+_NO_PLAIN_LORA = (
+    "Start from a plain LoRA of the transformer, or leave lora_model_name empty."
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,9 @@ def lora_weights(transformer: nn.Module) -> dict[str, LoraWeights]:
     """Return the adapters of a transformer by diffusers module name, in model order. They share memory with it."""
     return {
         plain_name(name): LoraWeights(
-            module.lora_A[ADAPTER].weight.detach(), module.lora_B[ADAPTER].weight.detach(), module.scaling[ADAPTER]
+            module.lora_A[ADAPTER].weight.detach(),
+            module.lora_B[ADAPTER].weight.detach(),
+            module.scaling[ADAPTER],
         )
         for name, module in transformer.named_modules()
         if isinstance(module, LoraLayer) and ADAPTER in module.lora_A
@@ -63,9 +78,16 @@ def save_lora(
     assert weights, "nothing was trained"
     kohya = file_format == "KOHYA_LORA"
     tensors = _kohya_tensors(weights) if kohya else _diffusers_tensors(weights)
-    header = {"format": "pt"} | dict(metadata) | (_kohya_header(path, weights, metadata) if kohya else {})
+    header = (
+        {"format": "pt"}
+        | dict(metadata)
+        | (_kohya_header(path, weights, metadata) if kohya else {})
+    )
     # alpha stays fp32: rounded to bf16 it would change the strength of a whole module
-    cast = {key: value if value.ndim == 0 else finite(path, key, value, dtype) for key, value in tensors.items()}
+    cast = {
+        key: value if value.ndim == 0 else finite(path, key, value, dtype)
+        for key, value in tensors.items()
+    }
     make_folder(path.parent)
     atomic_write(path, _steady(save(cast, metadata=header)))
 
@@ -97,7 +119,9 @@ def read_lora(path: Path) -> dict[str, LoraWeights]:
     for module, roles in parts.items():
         members = names.get(module)
         if not members:
-            raise FileError(str(path), f"no module of FLUX.1 is called {module}", _NO_PLAIN_LORA)
+            raise FileError(
+                str(path), f"no module of FLUX.1 is called {module}", _NO_PLAIN_LORA
+            )
         fused = _weights_of(path, module, roles, members, config)
         if members == (SWAPPED_HALVES,) and "adaLN" in module:
             fused = replace(fused, up=torch.cat(fused.up.chunk(2)[::-1]))
@@ -113,9 +137,15 @@ def finite(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if cast.isfinite().all():
         return cast
     if tensor.isfinite().all():
-        raise NotANumberError(str(path), f"{name} is too large for {dtype}", "Set output_dtype to BFLOAT_16.")
+        raise NotANumberError(
+            str(path),
+            f"{name} is too large for {dtype}",
+            "Set output_dtype to BFLOAT_16.",
+        )
     problem = f"not written: {name} is not a number any more"
-    raise NotANumberError(str(path), problem, "Lower the learning rate and go on from a backup.")
+    raise NotANumberError(
+        str(path), problem, "Lower the learning rate and go on from a backup."
+    )
 
 
 # --- the diffusers form ---
@@ -143,7 +173,9 @@ def _kohya_tensors(weights: Mapping[str, LoraWeights]) -> dict[str, Tensor]:
             tensors[f"{kohya_name(bfl)}.lora_up.weight"] = fused.up
             # alpha of the whole rank: readers divide by the rows of lora_down, sd-scripts' split_qkv forgets it
             tensors[f"{kohya_name(bfl)}.alpha"] = torch.tensor(fused.scale * fused.rank)
-    assert not left, f"the kohya form has no names for {list(left)[:3]}: plan and check_start refuse them"
+    assert not left, (
+        f"the kohya form has no names for {list(left)[:3]}: plan and check_start refuse them"
+    )
     return tensors
 
 
@@ -160,7 +192,9 @@ def _fused(members: Sequence[str], present: Mapping[str, LoraWeights]) -> LoraWe
         else torch.zeros(hidden * _rows(name), 0)
         for name in members
     ]
-    down = torch.cat([present[name].down.float() for name in members if name in present])
+    down = torch.cat(
+        [present[name].down.float() for name in members if name in present]
+    )
     up = torch.block_diag(*(up.to(down.device) for up in ups))  # type: ignore[no-untyped-call]
     return LoraWeights(down, up, scale)
 
@@ -178,16 +212,26 @@ def _unfused(members: Sequence[str], fused: LoraWeights) -> dict[str, LoraWeight
     return {name: replace(fused, up=ups[name].clone()) for name in learned or members}
 
 
-def _diagonal(owners: Sequence[str], ups: Mapping[str, Tensor], fused: LoraWeights) -> dict[str, LoraWeights]:
+def _diagonal(
+    owners: Sequence[str], ups: Mapping[str, Tensor], fused: LoraWeights
+) -> dict[str, LoraWeights]:
     """Return each owner's share of the rank, empty when the ups are not on a block diagonal of equal ranks."""
     if not owners or fused.rank % len(owners):
         return {}
     rank = fused.rank // len(owners)
-    shares = {name: slice(index * rank, (index + 1) * rank) for index, name in enumerate(owners)}
-    if any(ups[name].count_nonzero() != ups[name][:, share].count_nonzero() for name, share in shares.items()):
+    shares = {
+        name: slice(index * rank, (index + 1) * rank)
+        for index, name in enumerate(owners)
+    }
+    if any(
+        ups[name].count_nonzero() != ups[name][:, share].count_nonzero()
+        for name, share in shares.items()
+    ):
         return {}
     return {
-        name: LoraWeights(fused.down[share].clone(), ups[name][:, share].clone(), fused.scale)
+        name: LoraWeights(
+            fused.down[share].clone(), ups[name][:, share].clone(), fused.scale
+        )
         for name, share in shares.items()
     }
 
@@ -196,11 +240,17 @@ def _rows(member: str) -> int:
     return 4 if member.endswith("proj_mlp") else 1  # in units of the hidden size
 
 
-def _kohya_header(path: Path, weights: Mapping[str, LoraWeights], metadata: Mapping[str, str]) -> dict[str, str]:
+def _kohya_header(
+    path: Path, weights: Mapping[str, LoraWeights], metadata: Mapping[str, str]
+) -> dict[str, str]:
     """Return what sd-scripts and model browsers show: rank and alpha as trained, before fusing adds up ranks."""
     ranks = {str(module.rank) for module in weights.values()}
     alphas = {f"{module.rank * module.scale:g}" for module in weights.values()}
-    variant = "schnell" if "schnell" in metadata.get("blockrate.base_model", "").lower() else "dev"
+    variant = (
+        "schnell"
+        if "schnell" in metadata.get("blockrate.base_model", "").lower()
+        else "dev"
+    )
     return {
         "ss_network_module": "networks.lora_flux",
         "ss_network_dim": ranks.pop() if len(ranks) == 1 else "Dynamic",
@@ -219,11 +269,19 @@ def _kohya_header(path: Path, weights: Mapping[str, LoraWeights], metadata: Mapp
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            keys = list(file.keys())
+            tensors = {key: file.get_tensor(key) for key in keys}
+            return file.metadata() or {}, tensors
     except OSError as error:
-        raise FileError(str(path), f"cannot be read ({error.strerror or error})", "Check lora_model_name.") from error
+        raise FileError(
+            str(path),
+            f"cannot be read ({error.strerror or error})",
+            "Check lora_model_name.",
+        ) from error
     except SafetensorError as error:
-        raise FileError(str(path), f"is no whole safetensors file ({error})", _NO_PLAIN_LORA) from error
+        raise FileError(
+            str(path), f"is no whole safetensors file ({error})", _NO_PLAIN_LORA
+        ) from error
 
 
 def _checked_key(path: Path, key: str) -> tuple[str, str]:
@@ -240,21 +298,35 @@ def _checked_key(path: Path, key: str) -> tuple[str, str]:
 
 
 def _weights_of(
-    path: Path, module: str, roles: Mapping[str, Tensor], members: Sequence[str], config: Mapping[str, Any]
+    path: Path,
+    module: str,
+    roles: Mapping[str, Tensor],
+    members: Sequence[str],
+    config: Mapping[str, Any],
 ) -> LoraWeights:
     """Return one module as the file has it, its scale by ``.alpha`` or the header's ``config``."""
     down = roles.get("down", torch.zeros(0))
     up = roles.get("up", torch.zeros(0))
     whole = (
-        down.ndim == up.ndim == 2 and down.shape[0] == up.shape[1] > 0 and not up.shape[0] % sum(map(_rows, members))
+        down.ndim == up.ndim == 2
+        and down.shape[0] == up.shape[1] > 0
+        and not up.shape[0] % sum(map(_rows, members))
     )
     if not whole:
         problem = f"{module} is not whole: down {list(down.shape)}, up {list(up.shape)}"
         raise FileError(str(path), problem, "Export the LoRA again.")
     if not (down.isfinite().all() and up.isfinite().all()):
-        raise FileError(str(path), f"{module} holds values that are not numbers", "Use an earlier save.")
+        raise FileError(
+            str(path),
+            f"{module} holds values that are not numbers",
+            "Use an earlier save.",
+        )
     rank = down.shape[0]
-    scale = roles["alpha"].item() / rank if "alpha" in roles else adapter_scale(config, members[0], rank)
+    scale = (
+        roles["alpha"].item() / rank
+        if "alpha" in roles
+        else adapter_scale(config, members[0], rank)
+    )
     return LoraWeights(down, up, scale)
 
 

@@ -16,17 +16,33 @@ def pick_device(config: TrainConfig) -> tuple[torch.device, str]:
     Raises ConfigError when it is not there.
     """
     if config.train_device is None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.mps.is_available() else "cpu")
+        device = torch.device(
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.mps.is_available()
+            else "cpu"
+        )
         return device, f"the best there is: {_described(device)}"
     try:
         device = torch.device(config.train_device)
     except RuntimeError as error:
         problem = f"{config.train_device!r} is no device"
-        raise ConfigError("train_device", problem, "Use cuda, cuda:1, mps, cpu, or leave it empty.") from error
-    counts = {"cpu": 1, "mps": torch.mps.device_count(), "cuda": torch.cuda.device_count()}
+        raise ConfigError(
+            "train_device", problem, "Use cuda, cuda:1, mps, cpu, or leave it empty."
+        ) from error
+    counts = {
+        "cpu": 1,
+        "mps": torch.mps.device_count(),
+        "cuda": torch.cuda.device_count(),
+    }
     if (device.index or 0) >= counts.get(device.type, 0):
         cure = "Run `python start.py setup` to install torch for your card, or leave train_device empty."
-        raise ConfigError("train_device", f"{config.train_device} is not there, says torch {torch.__version__}", cure)
+        raise ConfigError(
+            "train_device",
+            f"{config.train_device} is not there, says torch {torch.__version__}",
+            cure,
+        )
     return device, f"{_described(device)}, as train_device says"
 
 
@@ -39,7 +55,11 @@ def _described(device: torch.device) -> str:
 
 def dtype_of(name: str) -> torch.dtype:
     """Return torch's dtype of a config's FLOAT_32, BFLOAT_16 or FLOAT_16."""
-    return {"FLOAT_32": torch.float32, "BFLOAT_16": torch.bfloat16, "FLOAT_16": torch.float16}[name]
+    return {
+        "FLOAT_32": torch.float32,
+        "BFLOAT_16": torch.bfloat16,
+        "FLOAT_16": torch.float16,
+    }[name]
 
 
 def release() -> None:
@@ -54,10 +74,16 @@ def release() -> None:
 def out_of_memory(error: BaseException, run: RunFolder) -> OutOfMemoryError:
     """Return the sentence for a full memory: what was tried, and three settings that need less, the mildest first."""
     config = load_config(run.config_file).config
-    used = f" after {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if torch.cuda.is_available() else ""
+    used = (
+        f" after {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+        if torch.cuda.is_available()
+        else ""
+    )
     problem = f"is full{used}, at batch_size {config.batch_size} and resolution {config.resolution}"
     place = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
-    return OutOfMemoryError(place, problem, f"Set {'; or '.join(remedies(config)[:3])}.")
+    return OutOfMemoryError(
+        place, problem, f"Set {'; or '.join(remedies(config)[:3])}."
+    )
 
 
 def remedies(config: TrainConfig) -> list[str]:
@@ -66,12 +92,15 @@ def remedies(config: TrainConfig) -> list[str]:
     form = config.transformer.weight_dtype
     choices = {
         "transformer.gradient_checkpointing to true": not config.transformer.gradient_checkpointing,
-        "transformer.weight_dtype to FLOAT_8, or NFLOAT_4 for less": lora and form not in ("FLOAT_8", "NFLOAT_4"),
+        "transformer.weight_dtype to FLOAT_8, or NFLOAT_4 for less": lora
+        and form not in ("FLOAT_8", "NFLOAT_4"),
         "transformer.weight_dtype to NFLOAT_4": lora and form == "FLOAT_8",
         "transformer.weight_dtype to BFLOAT_16": not lora and form == "FLOAT_32",
-        f"batch_size to {config.batch_size // 2} and gradient_accumulation_steps higher": config.batch_size > 1,
+        f"batch_size to {config.batch_size // 2} and gradient_accumulation_steps higher": config.batch_size
+        > 1,
         "ema to CPU": config.ema == "GPU",
-        "optimizer.optimizer to ADAMW_8BIT": not lora and config.optimizer.optimizer == "ADAMW",
+        "optimizer.optimizer to ADAMW_8BIT": not lora
+        and config.optimizer.optimizer == "ADAMW",
         "resolution lower": True,
         "more of block_learning_rate_multiplier to 0.0, the first blocks best": True,
         "lora_rank lower" if lora else "training_method to LORA": True,

@@ -18,7 +18,9 @@ Values = Mapping[str, Any]
 Maker = Callable[[Groups, Values, int], torch.optim.Optimizer]
 
 
-def make_optimizer(groups: Groups, settings: OptimizerSettings, *, seed: int) -> torch.optim.Optimizer:
+def make_optimizer(
+    groups: Groups, settings: OptimizerSettings, *, seed: int
+) -> torch.optim.Optimizer:
     """Return the optimizer over ``groups`` (``parameter_groups``), each with its ``initial_lr``, ready to train.
 
     ``seed`` fixes the noise of stochastic rounding. Raises ``ConfigError`` for a missing package and for settings that
@@ -31,10 +33,16 @@ def make_optimizer(groups: Groups, settings: OptimizerSettings, *, seed: int) ->
         optimizer = _MAKERS[row.name](copies, row.values(settings), seed)
     except ImportError as error:
         cure = f"Install it with `pip install {row.package}`, or choose ADAMW."
-        raise ConfigError("optimizer.optimizer", f"{row.title} needs {row.package}: {error}", cure) from error
+        raise ConfigError(
+            "optimizer.optimizer", f"{row.title} needs {row.package}: {error}", cure
+        ) from error
     except ValueError as error:
-        cure = "Leave its parameters empty for the defaults, or choose another optimizer."
-        raise ConfigError("optimizer", f"{row.title} refuses these settings: {error}", cure) from error
+        cure = (
+            "Leave its parameters empty for the defaults, or choose another optimizer."
+        )
+        raise ConfigError(
+            "optimizer", f"{row.title} refuses these settings: {error}", cure
+        ) from error
     training_mode(optimizer)
     return optimizer
 
@@ -59,9 +67,18 @@ class StochasticRoundingAdamW(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, groups: Groups, *, betas: tuple[float, float], eps: float, weight_decay: float, seed: int
+        self,
+        groups: Groups,
+        *,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+        seed: int,
     ) -> None:
-        super().__init__(groups, {"lr": 1e-3, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        super().__init__(
+            groups,
+            {"lr": 1e-3, "betas": betas, "eps": eps, "weight_decay": weight_decay},
+        )
         self.seed = seed
 
     @torch.no_grad()
@@ -75,7 +92,9 @@ class StochasticRoundingAdamW(torch.optim.Optimizer):
                     weight = self._updated(parameter, group)
                     if parameter.dtype == torch.bfloat16:
                         key = (self.seed, str(name), int(self.state[parameter]["step"]))
-                        weight = _stochastically_rounded(weight, generator(*key, device=parameter.device))
+                        weight = _stochastically_rounded(
+                            weight, generator(*key, device=parameter.device)
+                        )
                     parameter.copy_(weight)
 
     def _updated(self, parameter: Tensor, group: Values) -> Tensor:
@@ -84,43 +103,67 @@ class StochasticRoundingAdamW(torch.optim.Optimizer):
         state = self.state[parameter]
         if not state:
             zeros = torch.zeros_like(parameter, dtype=torch.float32)
-            state.update(step=torch.tensor(0.0), exp_avg=zeros, exp_avg_sq=zeros.clone())
+            state.update(
+                step=torch.tensor(0.0), exp_avg=zeros, exp_avg_sq=zeros.clone()
+            )
         state["step"] += 1
-        (beta1, beta2), step, gradient = group["betas"], float(state["step"]), parameter.grad.float()
+        beta1, beta2 = group["betas"]
+        step = float(state["step"])
+        gradient = parameter.grad.float()
         state["exp_avg"].lerp_(gradient, 1 - beta1)
         state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        scale = (state["exp_avg_sq"].sqrt() / (1 - beta2**step) ** 0.5).add_(group["eps"])
+        scale = (state["exp_avg_sq"].sqrt() / (1 - beta2**step) ** 0.5).add_(
+            group["eps"]
+        )
         decayed: Tensor = parameter.float() * (1 - group["lr"] * group["weight_decay"])
-        return decayed.addcdiv_(state["exp_avg"], scale, value=-group["lr"] / (1 - beta1**step))
+        return decayed.addcdiv_(
+            state["exp_avg"], scale, value=-group["lr"] / (1 - beta1**step)
+        )
 
 
 def _stochastically_rounded(weight: Tensor, stream: torch.Generator) -> Tensor:
     """Return fp32 ``weight`` rounded to bf16, up with the probability of what lies below the last kept bit."""
-    noise = torch.randint(1 << 16, weight.shape, dtype=torch.int32, device=weight.device, generator=stream)
-    return ((weight.view(torch.int32) + noise) & -(1 << 16)).view(torch.float32).bfloat16()
+    noise = torch.randint(
+        1 << 16, weight.shape, dtype=torch.int32, device=weight.device, generator=stream
+    )
+    return (
+        ((weight.view(torch.int32) + noise) & -(1 << 16)).view(torch.float32).bfloat16()
+    )
 
 
 def _adamw(groups: Groups, values: Values, seed: int) -> torch.optim.Optimizer:
-    options = _plain({name: value for name, value in values.items() if name not in ("fused", "stochastic_rounding")})
+    options = _plain(
+        {
+            name: value
+            for name, value in values.items()
+            if name not in ("fused", "stochastic_rounding")
+        }
+    )
     dtypes = {parameter.dtype for group in groups for parameter in group["params"]}
     if values["stochastic_rounding"] and torch.bfloat16 in dtypes:
         return StochasticRoundingAdamW(groups, seed=seed, **options)
     fused = values["fused"]
     try:
         copies = [dict(group) for group in groups]
-        return torch.optim.AdamW(copies, fused=True if fused is None else fused, **options)
+        return torch.optim.AdamW(
+            copies, fused=True if fused is None else fused, **options
+        )
     except RuntimeError as error:  # a device without fused kernels
         if fused:
             raise ValueError(str(error)) from error
         return torch.optim.AdamW(groups, **options)
 
 
-def _library(path: str, options: Callable[[Values], dict[str, Any]] | None = None) -> Maker:
+def _library(
+    path: str, options: Callable[[Values], dict[str, Any]] | None = None
+) -> Maker:
     """Return a maker for a library's class, imported when it is needed; ``options`` turns our names into its names."""
 
     def make(groups: Groups, values: Values, seed: int) -> torch.optim.Optimizer:
         module, _, name = path.rpartition(".")
-        optimizer: torch.optim.Optimizer = getattr(import_module(module), name)(groups, **(options or _plain)(values))
+        optimizer: torch.optim.Optimizer = getattr(import_module(module), name)(
+            groups, **(options or _plain)(values)
+        )
         return optimizer
 
     return make
@@ -129,12 +172,16 @@ def _library(path: str, options: Callable[[Values], dict[str, Any]] | None = Non
 def _plain(values: Values) -> dict[str, Any]:
     """Return the values by their own names, beta1, beta2, ... together as ``betas``."""
     betas = tuple(value for name, value in values.items() if name.startswith("beta"))
-    rest = {name: value for name, value in values.items() if not name.startswith("beta")}
+    rest = {
+        name: value for name, value in values.items() if not name.startswith("beta")
+    }
     return {**rest, "betas": betas} if betas else rest
 
 
 def _adafactor_options(values: Values) -> dict[str, Any]:
-    rest = {name: value for name, value in values.items() if name not in ("eps", "eps2")}
+    rest = {
+        name: value for name, value in values.items() if name not in ("eps", "eps2")
+    }
     # a rate here forbids relative_step
     return {**rest, "eps": (values["eps"], values["eps2"]), "lr": None}
 

@@ -46,27 +46,40 @@ class Outputs:
         due = partial(Due, step=step, epoch=data.schedule.epoch_of(step))
         part = config.transformer
         self._validate_due = due(config.validate_after, config.validate_after_unit)
-        self._sample_due = due(config.sample_after, config.sample_after_unit, skip=config.sample_skip_first)
-        self._export_due = due(config.save_every, config.save_every_unit, skip=config.save_skip_first)
-        self._end_due = due(part.stop_training_after or 0, part.stop_training_after_unit)
+        self._sample_due = due(
+            config.sample_after, config.sample_after_unit, skip=config.sample_skip_first
+        )
+        self._export_due = due(
+            config.save_every, config.save_every_unit, skip=config.save_skip_first
+        )
+        self._end_due = due(
+            part.stop_training_after or 0, part.stop_training_after_unit
+        )
         self._backup_due = due(config.backup_after, config.backup_after_unit)
         # What was last done at which step, so that the end repeats nothing.
         self._done: dict[str, int] = {"checkpoint": step}
-        self._board = Board(run.path / "tensorboard", log) if config.tensorboard else None
+        self._board = (
+            Board(run.path / "tensorboard", log) if config.tensorboard else None
+        )
         self._last = step
 
     def before_first_step(self, step: int) -> None:
         """Look whether there is room for what will be saved, and measure what the untrained model does."""
         rolling = self.config.rolling_backup_count if self.config.rolling_backup else 1
         missing = max(1, rolling + 1 - len(checkpoints(self.run.checkpoints)))
-        check_space(self.run.checkpoints, missing * checkpoint_bytes(self.trainee, self.config), "what is saved")
+        check_space(
+            self.run.checkpoints,
+            missing * checkpoint_bytes(self.trainee, self.config),
+            "what is saved",
+        )
         self._check_export_space()
         if step == 0:
             self._validate(0)
 
     def after_step(self, step: int, result: StepResult, rate: float) -> None:
         """Do whatever is due now that ``step`` steps are finished, and what was asked for meanwhile."""
-        self._last, epoch = step, self.data.schedule.epoch_of(step)
+        self._last = step
+        epoch = self.data.schedule.epoch_of(step)
         commands = [self.stop.commands.pop(0) for _ in range(len(self.stop.commands))]
         if self._board:
             self._board.step(step, result, rate)
@@ -75,7 +88,12 @@ class Outputs:
         if self._sample_due(step, epoch) or "sample" in commands:
             self._sample(step)
         if self._export_due(step, epoch) or "save" in commands:
-            self._export(export_name(self.destination, step, prefix=self.config.save_filename_prefix), step)
+            self._export(
+                export_name(
+                    self.destination, step, prefix=self.config.save_filename_prefix
+                ),
+                step,
+            )
         # one look, or a stop that comes during the save would end the run without it
         stopping = self.stop.requested
         if self._backup_due(step, epoch) or "save" in commands or stopping:
@@ -87,7 +105,9 @@ class Outputs:
         """Whether ``transformer.stop_training_after`` ends the training after ``step`` steps: nothing else trains."""
         after = self.config.transformer.stop_training_after or 0
         epoch = self.data.schedule.epoch_of(step)
-        done = {"STEP": step, "EPOCH": epoch}.get(self.config.transformer.stop_training_after_unit)
+        done = {"STEP": step, "EPOCH": epoch}.get(
+            self.config.transformer.stop_training_after_unit
+        )
         return self._end_due(step, epoch) if done is None else done >= after
 
     def finish(self) -> list[Path]:
@@ -107,21 +127,32 @@ class Outputs:
             return
         self._done["validation"] = step
         with self.trainee.evaluation():
-            loss = validation_loss(self.trainee, self.data.read(self.data.validation), self.config)
+            loss = validation_loss(
+                self.trainee, self.data.read(self.data.validation), self.config
+            )
         self.log.write(Validated(loss), step=step)
         if self._board:
             self._board.scalars({"loss/validation": loss}, step)
 
     def _sample(self, step: int) -> None:
-        if not self.data.prompts or self._done.get("samples") == step or self.stop.requested:
+        if (
+            not self.data.prompts
+            or self._done.get("samples") == step
+            or self.stop.requested
+        ):
             return
         self._done["samples"] = step
         self.log.write(Phase("sampling"), step=step)
         files = self._images(self.run.samples, step, averaged=True)
         if self.trainee.ema and self.config.non_ema_sampling:
-            files += self._images(self.run.samples / "without-ema", step, averaged=False)
+            files += self._images(
+                self.run.samples / "without-ema", step, averaged=False
+            )
         if files:  # none if a stop came
-            self.log.write(Sampled([file.relative_to(self.run.path).as_posix() for file in files]), step=step)
+            self.log.write(
+                Sampled([file.relative_to(self.run.path).as_posix() for file in files]),
+                step=step,
+            )
         if self._board and self.config.samples_to_tensorboard:
             self._board.images(files, step)
         self._training(step)
@@ -130,7 +161,9 @@ class Outputs:
         with self.trainee.evaluation(averaged=averaged):
             return sample_images(
                 self.trainee.transformer,
-                lambda: flux1.load_vae(self.data.files, self.config, self.trainee.device),
+                lambda: flux1.load_vae(
+                    self.data.files, self.config, self.trainee.device
+                ),
                 self.data.prompts,
                 folder=folder,
                 step=step,
@@ -142,7 +175,12 @@ class Outputs:
         self.log.write(Phase("saving"), step=step)
         self._check_export_space()
         with self.trainee.evaluation():
-            export(path, self.trainee.transformer, self.config, metadata=file_metadata(self.config))
+            export(
+                path,
+                self.trainee.transformer,
+                self.config,
+                metadata=file_metadata(self.config),
+            )
         self.log.write(Saved(path, "export"), step=step)
         self._training(step)
 
@@ -169,9 +207,19 @@ class Outputs:
 
     def _check_export_space(self) -> None:
         whole = self.config.output_model_format == "DIFFUSERS"
-        written = self.trainee.transformer.parameters() if whole else self.trainee.learned().values()
+        written = (
+            self.trainee.transformer.parameters()
+            if whole
+            else self.trainee.learned().values()
+        )
         size = 4 if self.config.output_dtype == "FLOAT_32" else 2
-        check_space(self.destination.parent, size * sum(weights.numel() for weights in written), "the exported model")
+        check_space(
+            self.destination.parent,
+            size * sum(weights.numel() for weights in written),
+            "the exported model",
+        )
 
     def _training(self, step: int) -> None:
-        self.log.write(Phase("training", step, self.data.schedule.number_of_steps), step=step)
+        self.log.write(
+            Phase("training", step, self.data.schedule.number_of_steps), step=step
+        )

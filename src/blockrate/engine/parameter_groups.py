@@ -14,9 +14,17 @@ Trained = nn.Module | Mapping[str, nn.Module]
 WHOLE = "transformer"  # the single group of a run whose multipliers are all 1.0
 
 # The lists of double and single blocks: diffusers (FLUX.1, FLUX.2, Chroma), then BFL.
-_BLOCK_LISTS = (("transformer_blocks", "single_transformer_blocks"), ("double_blocks", "single_blocks"))
+_BLOCK_LISTS = (
+    ("transformer_blocks", "single_transformer_blocks"),
+    ("double_blocks", "single_blocks"),
+)
 # By name: importing torch.distributed.fsdp costs time, and some builds of torch lack it.
-_DISTRIBUTED = {"DistributedDataParallel", "FSDPModule", "FullyShardedDataParallel", "DeepSpeedEngine"}
+_DISTRIBUTED = {
+    "DistributedDataParallel",
+    "FSDPModule",
+    "FullyShardedDataParallel",
+    "DeepSpeedEngine",
+}
 
 
 def parameter_groups(
@@ -32,7 +40,9 @@ def parameter_groups(
     when nothing is left to train, and where freezing comes too late (see ``freeze_blocks``).
     """
     freeze_blocks(model_or_mapping, multipliers)
-    rows = [row for row in parameters_by_block(model_or_mapping) if row[1].requires_grad]
+    rows = [
+        row for row in parameters_by_block(model_or_mapping) if row[1].requires_grad
+    ]
     if not rows:
         cure = "Raise a multiplier above 0.0, or give the model parameters that require gradients."
         raise ConfigError(KEY, "nothing is left to train", cure)
@@ -40,7 +50,12 @@ def parameter_groups(
     if is_used(multipliers):
         rates = complete(multipliers, block_layout(model_or_mapping))
     groups: dict[str, dict[str, Any]] = {
-        name: {"name": name, "params": [], "param_names": [], "lr": learning_rate * rate}
+        name: {
+            "name": name,
+            "params": [],
+            "param_names": [],
+            "lr": learning_rate * rate,
+        }
         for name, rate in rates.items()
     }
     for name, parameter, block in rows:
@@ -49,7 +64,9 @@ def parameter_groups(
         group["param_names"].append(name)
     filled = [group for group in groups.values() if group["params"]]
     grouped = [id(parameter) for group in filled for parameter in group["params"]]
-    assert sorted(grouped) == sorted({id(row[1]) for row in rows}), "a parameter is in no group or in two"
+    assert sorted(grouped) == sorted({id(row[1]) for row in rows}), (
+        "a parameter is in no group or in two"
+    )
     return filled
 
 
@@ -61,15 +78,25 @@ def freeze_blocks(model: Trained, multipliers: Mapping[str, float]) -> list[str]
     """
     layout = block_layout(model)
     check_multipliers(multipliers, layout)
-    frozen = [name for name, value in complete(multipliers, layout).items() if value == 0.0]
+    frozen = [
+        name for name, value in complete(multipliers, layout).items() if value == 0.0
+    ]
     if not frozen:
         return []
     chosen = set(frozen)
-    rows = [row for row in parameters_by_block(model) if row[2] in chosen and row[1].requires_grad]
+    rows = [
+        row
+        for row in parameters_by_block(model)
+        if row[2] in chosen and row[1].requires_grad
+    ]
     wrapper = _distributed_wrapper(model) if rows else None
     if wrapper:
         problem = f"{rows[0][2]} has multiplier 0.0 but still trains in a model that {wrapper} has already wrapped"
-        raise ConfigError(KEY, problem, "Call blockrate.freeze_blocks(model, multipliers) before wrapping it.")
+        raise ConfigError(
+            KEY,
+            problem,
+            "Call blockrate.freeze_blocks(model, multipliers) before wrapping it.",
+        )
     for _, parameter, _ in rows:
         parameter.requires_grad_(False)
         parameter.grad = None  # a left-over gradient would still count in clipping
@@ -82,9 +109,15 @@ def block_layout(model: Trained) -> BlockLayout:
     A mapping may hold a few blocks only. Where the indices of a kind have holes or are missing, the count is that of
     FLUX.1, or more if an index asks for it.
     """
-    blocks = _block_modules(model) or {block for name, _ in _named_modules(model) if (block := block_of(name))}
+    blocks = _block_modules(model) or {
+        block for name, _ in _named_modules(model) if (block := block_of(name))
+    }
     if not blocks:
-        raise ConfigError("model", f"{type(model).__name__} has no transformer blocks", "Pass a Flux transformer.")
+        raise ConfigError(
+            "model",
+            f"{type(model).__name__} has no transformer blocks",
+            "Pass a Flux transformer.",
+        )
     indices: dict[str, list[int]] = {"double": [], "single": []}
     for kind, index in map(split_block, blocks):
         indices[kind].append(index)
@@ -93,8 +126,13 @@ def block_layout(model: Trained) -> BlockLayout:
     flux1 = FAMILIES["flux1-dev"].spec.layout
     return BlockLayout(
         *(
-            len(found) if found and max(found) == len(found) - 1 else max([count - 1, *found]) + 1
-            for found, count in ((indices["double"], flux1.double), (indices["single"], flux1.single))
+            len(found)
+            if found and max(found) == len(found) - 1
+            else max([count - 1, *found]) + 1
+            for found, count in (
+                (indices["double"], flux1.double),
+                (indices["single"], flux1.single),
+            )
         )
     )
 
@@ -117,7 +155,9 @@ def parameters_by_block(model: Trained) -> list[tuple[str, nn.Parameter, str]]:
             if parameter is not None and id(parameter) not in seen:
                 seen.add(id(parameter))
                 full = prefix + name
-                rows.append((full, parameter, block if blocks else block_of(full) or OTHER))
+                rows.append(
+                    (full, parameter, block if blocks else block_of(full) or OTHER)
+                )
         for name, child in module._modules.items():
             if child is not None and id(child) not in seen:
                 walk(child, f"{prefix}{name}.", block)
@@ -132,9 +172,17 @@ def _block_modules(model: Trained) -> dict[str, nn.Module]:
     for module in model.modules() if isinstance(model, nn.Module) else ():
         for names in _BLOCK_LISTS:
             doubles, singles = (getattr(module, name, None) for name in names)
-            if isinstance(doubles, nn.ModuleList) and isinstance(singles, nn.ModuleList):
-                found = {f"double_block_{index}": block for index, block in enumerate(doubles)}
-                return found | {f"single_block_{index}": block for index, block in enumerate(singles)}
+            if isinstance(doubles, nn.ModuleList) and isinstance(
+                singles, nn.ModuleList
+            ):
+                found = {
+                    f"double_block_{index}": block
+                    for index, block in enumerate(doubles)
+                }
+                return found | {
+                    f"single_block_{index}": block
+                    for index, block in enumerate(singles)
+                }
     return {}
 
 
@@ -145,5 +193,10 @@ def _named_modules(model: Trained) -> Iterable[tuple[str, nn.Module]]:
 def _distributed_wrapper(model: Trained) -> str | None:
     """Return the class that spreads the model over processes, if one does."""
     tops = [model] if isinstance(model, nn.Module) else model.values()
-    classes = {kind.__name__ for top in tops for module in top.modules() for kind in type(module).__mro__}
+    classes = {
+        kind.__name__
+        for top in tops
+        for module in top.modules()
+        for kind in type(module).__mro__
+    }
     return next(iter(sorted(_DISTRIBUTED & classes)), None)

@@ -39,7 +39,12 @@ class Data:
 
 
 def prepare_data(
-    config: TrainConfig, device: torch.device, log: EventLog, stop: StopFlag, *, check: Callable[[str], None]
+    config: TrainConfig,
+    device: torch.device,
+    log: EventLog,
+    stop: StopFlag,
+    *,
+    check: Callable[[str], None],
 ) -> Data:
     """Check every image and caption, find the model's files, and cache latents and prompt embeddings.
 
@@ -54,7 +59,11 @@ def prepare_data(
         stop.obey()
         log.write(Phase("loading", done, total), step=log.step)
 
-    items = find_items(config, lambda message: log.write(Warned("data", message), step=log.step), loading)
+    items = find_items(
+        config,
+        lambda message: log.write(Warned("data", message), step=log.step),
+        loading,
+    )
     fingerprint = _fingerprint(items, config)
     check(fingerprint)
     schedule = Schedule(config, items)
@@ -69,29 +78,41 @@ def prepare_data(
     samples = [sample for sample in config.samples if sample.enabled]
     lengths: list[int] = []
     cache.fill(
-        [*schedule.every_sample(), *(sample for batch in validation for sample in batch)],
+        [
+            *schedule.every_sample(),
+            *(sample for batch in validation for sample in batch),
+        ],
         load_image_encoder=lambda: _image_encoder(files, config, device),
         load_prompt_encoder=lambda: _prompt_encoder(files, config, device, lengths),
         progress=caching,
         should_stop=lambda: stop.requested,
         prompts=[sample.prompt for sample in samples],
     )
-    if cut := [length for length in lengths if length > config.text_encoder_2_sequence_length]:
+    if cut := [
+        length for length in lengths if length > config.text_encoder_2_sequence_length
+    ]:
         message = f"{len(cut)} captions are cut at {config.text_encoder_2_sequence_length} tokens, the longest has "
         cure = f"{max(cut)}: raise text_encoder_2_sequence_length, up to 512"
         log.write(Warned("data", message + cure), step=log.step)
     stop.obey()
-    prompts = [EncodedPrompt(sample, *cache.prompt(sample.prompt)) for sample in samples]
+    prompts = [
+        EncodedPrompt(sample, *cache.prompt(sample.prompt)) for sample in samples
+    ]
     return Data(files, schedule, cache, validation, prompts, fingerprint)
 
 
-def _image_encoder(files: flux1.ModelFiles, config: TrainConfig, device: torch.device) -> ImageEncoder:
+def _image_encoder(
+    files: flux1.ModelFiles, config: TrainConfig, device: torch.device
+) -> ImageEncoder:
     vae = flux1.load_vae(files, config, device)
     return lambda images: flux1.encode_images(vae, images)
 
 
 def _prompt_encoder(
-    files: flux1.ModelFiles, config: TrainConfig, device: torch.device, lengths: list[int]
+    files: flux1.ModelFiles,
+    config: TrainConfig,
+    device: torch.device,
+    lengths: list[int],
 ) -> PromptEncoder:
     """``lengths`` gets the tokens of every prompt that is encoded."""
     encoders = flux1.load_text_encoders(files, config, device)
@@ -105,6 +126,8 @@ def _prompt_encoder(
 
 def _fingerprint(items: Sequence[Item], config: TrainConfig) -> str:
     """Return a hash of every image, caption and setting of concepts that order or content of the steps hang on."""
-    concepts = [concept.model_dump(exclude={"path", "name"}) for concept in config.concepts]
+    concepts = [
+        concept.model_dump(exclude={"path", "name"}) for concept in config.concepts
+    ]
     rows = [(item.name, item.sha256, item.concept, item.captions) for item in items]
     return hashlib.sha256(json.dumps([rows, concepts]).encode()).hexdigest()

@@ -47,7 +47,10 @@ def sample_images(
     training = transformer.training
     transformer.eval()
     try:
-        latents = [_denoise(transformer, prompt, scheduler_folder, should_stop) for prompt in prompts]
+        latents = [
+            _denoise(transformer, prompt, scheduler_folder, should_stop)
+            for prompt in prompts
+        ]
     finally:
         transformer.train(training)
     if should_stop():
@@ -56,28 +59,40 @@ def sample_images(
     make_folder(folder)
     files = []
     for number, (prompt, drawn) in enumerate(zip(prompts, latents, strict=True)):
-        words = re.sub(r"[\W_]+", "-", prompt.sample.prompt.lower())[:40].strip("-") or "sample"
+        words = (
+            re.sub(r"[\W_]+", "-", prompt.sample.prompt.lower())[:40].strip("-")
+            or "sample"
+        )
         files.append(folder / f"step-{step:08d}-{number}-{words}.png")
-        atomic_write(files[-1], _png(flux1.decode_latents(vae, drawn)[0], prompt.sample, step))
+        atomic_write(
+            files[-1], _png(flux1.decode_latents(vae, drawn)[0], prompt.sample, step)
+        )
     del vae
     release()
     return files
 
 
 def _denoise(
-    transformer: Any, prompt: EncodedPrompt, scheduler_folder: Path, should_stop: Callable[[], bool]
+    transformer: Any,
+    prompt: EncodedPrompt,
+    scheduler_folder: Path,
+    should_stop: Callable[[], bool],
 ) -> Tensor:
     """Latents (1, 16, H/8, W/8), on the CPU. The noise is drawn there too: the same on every device."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
-    def look(pipeline: Any, _step: int, _timestep: Tensor, values: dict[str, Any]) -> dict[str, Any]:
+    def look(
+        pipeline: Any, _step: int, _timestep: Tensor, values: dict[str, Any]
+    ) -> dict[str, Any]:
         pipeline._interrupt = should_stop()  # diffusers' documented way to end early
         return values
 
     sample = prompt.sample
     weight = transformer.x_embedder.weight
     scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(scheduler_folder)
-    absent = dict.fromkeys(("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+    absent = dict.fromkeys(
+        ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+    )
     pipeline = FluxPipeline(scheduler=scheduler, transformer=transformer, **absent)
     pipeline.set_progress_bar_config(disable=True)
     packed = pipeline(
@@ -101,5 +116,7 @@ def _png(image: Tensor, sample: Sample, step: int) -> bytes:
         text.add_text(key, str(getattr(sample, key)))
     text.add_text("training_step", str(step))
     pixels = ((image + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0)
-    Image.fromarray(pixels.cpu().numpy()).save(stream := io.BytesIO(), "PNG", pnginfo=text)
+    Image.fromarray(pixels.cpu().numpy()).save(
+        stream := io.BytesIO(), "PNG", pnginfo=text
+    )
     return stream.getvalue()

@@ -35,17 +35,26 @@ class StepResult:
 
 
 def take_step(
-    trainee: Trainee, batches: Sequence[Batch], config: TrainConfig, *, step: int, telemetry: BlockTelemetry | None
+    trainee: Trainee,
+    batches: Sequence[Batch],
+    config: TrainConfig,
+    *,
+    step: int,
+    telemetry: BlockTelemetry | None,
 ) -> StepResult:
     """Train on the micro-batches of ``step``: one change of the weights, or none if the gradients are not finite."""
     loss = _gradients(trainee, batches, config, step)
     parameters = trainee.parameters_with_gradient()
-    norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    norm = get_total_norm(
+        [parameter.grad for parameter in parameters if parameter.grad is not None]
+    )
     # the one wait for the device
     loss_value, norm_value = torch.stack((loss, norm)).tolist()
     if not math.isfinite(loss_value + norm_value):
         skipped = Skipped(
-            "loss or gradient is not a number", [file for batch in batches for file in batch.files], trainee.bad_block()
+            "loss or gradient is not a number",
+            [file for batch in batches for file in batch.files],
+            trainee.bad_block(),
         )
         trainee.optimizer.zero_grad(set_to_none=True)
         return StepResult(loss_value, norm_value, skipped=skipped)
@@ -57,10 +66,14 @@ def take_step(
     trainee.optimizer.zero_grad(set_to_none=True)
     if trainee.ema:
         trainee.ema.update(step + 1)
-    return StepResult(loss_value, norm_value, telemetry.after_step() if telemetry else None)
+    return StepResult(
+        loss_value, norm_value, telemetry.after_step() if telemetry else None
+    )
 
 
-def _gradients(trainee: Trainee, batches: Sequence[Batch], config: TrainConfig, step: int) -> Tensor:
+def _gradients(
+    trainee: Trainee, batches: Sequence[Batch], config: TrainConfig, step: int
+) -> Tensor:
     """Accumulate the gradients of the mean loss over all samples of the step, and return that loss, detached.
 
     A micro-batch counts by its size, because a bucket's last one may be smaller.
@@ -70,26 +83,36 @@ def _gradients(trainee: Trainee, batches: Sequence[Batch], config: TrainConfig, 
     if config.dropout_probability:  # which draws from torch's one stream
         torch.manual_seed(generator(config.seed, "dropout", step).initial_seed())
     for index, batch in enumerate(batches):
-        noise, uniform = flow_matching.draw(config.seed, step, index, batch.latents.shape)
-        loss = flow_loss(trainee, batch, config, noise, uniform) * (len(batch.latents) / samples)
+        noise, uniform = flow_matching.draw(
+            config.seed, step, index, batch.latents.shape
+        )
+        loss = flow_loss(trainee, batch, config, noise, uniform) * (
+            len(batch.latents) / samples
+        )
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return total
 
 
-def flow_loss(trainee: Trainee, batch: Batch, config: TrainConfig, noise: Tensor, uniform: Tensor) -> Tensor:
+def flow_loss(
+    trainee: Trainee, batch: Batch, config: TrainConfig, noise: Tensor, uniform: Tensor
+) -> Tensor:
     """Return the loss of a batch, a scalar. ``noise``: like the latents; ``uniform``: (B,) in 0..1, gives the times."""
     device = trainee.device
     latents = batch.latents.to(device, torch.float32, non_blocking=True)
     noise = noise.to(device, non_blocking=True)
-    timesteps = _timesteps(config, uniform, tokens=latents.shape[-2] * latents.shape[-1] // 4).to(device)
+    timesteps = _timesteps(
+        config, uniform, tokens=latents.shape[-2] * latents.shape[-1] // 4
+    ).to(device)
     with _autocast(config, device):
         prediction = flux1.predict(
             trainee.transformer,
             flow_matching.add_noise(latents, noise, timesteps),
             timesteps,
             prompt_embeds=batch.prompt_embeds.to(device, non_blocking=True),
-            pooled_prompt_embeds=batch.pooled_prompt_embeds.to(device, non_blocking=True),
+            pooled_prompt_embeds=batch.pooled_prompt_embeds.to(
+                device, non_blocking=True
+            ),
             guidance=config.transformer.guidance_scale,
         )
     weights = batch.loss_weights.to(device)
@@ -101,19 +124,25 @@ def flow_loss(trainee: Trainee, batch: Batch, config: TrainConfig, noise: Tensor
         log_cosh=config.log_cosh_strength,
         huber=config.huber_strength,
         huber_delta=config.huber_delta,
-        sample_weights=weights * timesteps if config.loss_weight_fn == "SIGMA" else weights,
+        sample_weights=weights * timesteps
+        if config.loss_weight_fn == "SIGMA"
+        else weights,
     )
 
 
 @torch.no_grad()
-def validation_loss(trainee: Trainee, batches: Sequence[Batch], config: TrainConfig) -> float:
+def validation_loss(
+    trainee: Trainee, batches: Sequence[Batch], config: TrainConfig
+) -> float:
     """Return the mean loss over validation batches, on noise and evenly spread times that never change."""
     count = sum(len(batch.latents) for batch in batches)
     total = 0.0
     place = 0
     for index, batch in enumerate(batches):
         size = len(batch.latents)
-        noise, _ = flow_matching.draw(config.seed, VALIDATION, index, batch.latents.shape)
+        noise, _ = flow_matching.draw(
+            config.seed, VALIDATION, index, batch.latents.shape
+        )
         uniform = (torch.arange(place, place + size) + 0.5) / count
         total += flow_loss(trainee, batch, config, noise, uniform).item() * size
         place += size
@@ -127,13 +156,23 @@ def _timesteps(config: TrainConfig, uniform: Tensor, *, tokens: int) -> Tensor:
         timesteps = flow_matching.uniform_timesteps(uniform, low=low, high=high)
     else:
         timesteps = flow_matching.logit_normal_timesteps(
-            uniform, weight=config.noising_weight, bias=config.noising_bias, low=low, high=high
+            uniform,
+            weight=config.noising_weight,
+            bias=config.noising_bias,
+            low=low,
+            high=high,
         )
-    shift = dynamic_shift(tokens) if config.dynamic_timestep_shifting else config.timestep_shift
+    shift = (
+        dynamic_shift(tokens)
+        if config.dynamic_timestep_shifting
+        else config.timestep_shift
+    )
     return flow_matching.shift_timesteps(timesteps, shift)
 
 
-def _autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[object]:
+def _autocast(
+    config: TrainConfig, device: torch.device
+) -> AbstractContextManager[object]:
     if config.train_dtype == "FLOAT_32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
@@ -153,13 +192,19 @@ class BadSteps:
         self.trained |= not skipped
         if skipped and self.in_a_row >= self.most:
             files = ", ".join(map(str, skipped.files))
-            problem = f"{self.most} steps in a row were not a number, the last on {files}"
+            problem = (
+                f"{self.most} steps in a row were not a number, the last on {files}"
+            )
             raise NotANumberError(skipped.block or "loss", problem, _CURE)
 
     def end(self) -> None:
         """Raise NotANumberError if there was no good step at all: what would be handed over has learned nothing."""
         if not self.trained:
-            raise NotANumberError("loss", "no step of this run was a number, so it has learned nothing", _CURE)
+            raise NotANumberError(
+                "loss",
+                "no step of this run was a number, so it has learned nothing",
+                _CURE,
+            )
 
 
 _CURE = "Lower learning_rate, leave out the named images, or set train_dtype to FLOAT_32; saves are untouched."

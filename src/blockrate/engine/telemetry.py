@@ -21,7 +21,11 @@ class BlockTelemetry:
 
     def __init__(self, model: Trained, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
-        grouped = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        grouped = {
+            id(parameter)
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
         rows = [row for row in parameters_by_block(model) if id(row[1]) in grouped]
         self.block_of = {id(parameter): block for _, parameter, block in rows}
         self.blocks: dict[str, list[nn.Parameter]] = {block: [] for _, _, block in rows}
@@ -33,9 +37,22 @@ class BlockTelemetry:
     @torch.no_grad()
     def before_step(self) -> None:
         """Take the gradients' norms and a sample of the weights. Before clipping, to see the gradients as they are."""
-        found = [(block, p.grad) for block, ps in self.blocks.items() for p in ps if p.grad is not None]
-        norms = torch._foreach_norm([gradient for _, gradient in found], 2, dtype=torch.float32) if found else ()
-        self._gradients = [(block, norm) for (block, _), norm in zip(found, norms, strict=True)]
+        found = [
+            (block, p.grad)
+            for block, ps in self.blocks.items()
+            for p in ps
+            if p.grad is not None
+        ]
+        norms = (
+            torch._foreach_norm(
+                [gradient for _, gradient in found], 2, dtype=torch.float32
+            )
+            if found
+            else ()
+        )
+        self._gradients = [
+            (block, norm) for (block, _), norm in zip(found, norms, strict=True)
+        ]
         self._weights = [_sample(parameters) for parameters in self.blocks.values()]
 
     @torch.no_grad()
@@ -45,26 +62,45 @@ class BlockTelemetry:
         The update ratio is the RMS of the change over the RMS of the weights, by the samples of all tensors of the
         block together, so LoRA's A and B count as one. None where the weights are zero or a value is not finite.
         """
-        moved = [_sample(ps) - before for ps, before in zip(self.blocks.values(), self._weights, strict=True)]
+        moved = [
+            _sample(ps) - before
+            for ps, before in zip(self.blocks.values(), self._weights, strict=True)
+        ]
         norms = [norm for _, norm in self._gradients]
         # The one moment that waits for the device.
-        values = torch.stack([*torch._foreach_norm(moved), *torch._foreach_norm(self._weights), *norms]).tolist()
+        values = torch.stack(
+            [*torch._foreach_norm(moved), *torch._foreach_norm(self._weights), *norms]
+        ).tolist()
         count = len(self.blocks)
         squares = dict.fromkeys(self.blocks, 0.0)
         for (block, _), value in zip(self._gradients, values[2 * count :], strict=True):
             squares[block] += value * value
-        ratios = [move / weight if weight else None for move, weight in zip(values, values[count:], strict=False)]
+        ratios = [
+            move / weight if weight else None
+            for move, weight in zip(values, values[count:], strict=False)
+        ]
         self._gradients = []
         self._weights = []
-        gradients = {block: _finite(math.sqrt(square)) for block, square in squares.items()}
-        return Blocks(self.learning_rates(), gradients, dict(zip(self.blocks, map(_finite, ratios), strict=False)))
+        gradients = {
+            block: _finite(math.sqrt(square)) for block, square in squares.items()
+        }
+        return Blocks(
+            self.learning_rates(),
+            gradients,
+            dict(zip(self.blocks, map(_finite, ratios), strict=False)),
+        )
 
     def learning_rates(self) -> dict[str, float | None]:
         """Return what the optimizer holds, by group; and by block where one group holds the whole transformer."""
         rates: dict[str, float | None] = {}
         for group in self.optimizer.param_groups:
             named = [group["name"]] if "name" in group else []
-            rates.update(dict.fromkeys([*named, *(self.block_of[id(p)] for p in group["params"])], float(group["lr"])))
+            rates.update(
+                dict.fromkeys(
+                    [*named, *(self.block_of[id(p)] for p in group["params"])],
+                    float(group["lr"]),
+                )
+            )
         return rates
 
 
@@ -77,8 +113,14 @@ def _sample(tensors: Sequence[Tensor]) -> Tensor:
 
     So its norm estimates that of the whole block; else a bias would count like the matrix it belongs to.
     """
-    parts = [tensor.detach().reshape(-1)[:: _stride(tensor.shape)].float() for tensor in tensors]
-    shares = [math.sqrt(tensor.numel() / part.numel()) for tensor, part in zip(tensors, parts, strict=True)]
+    parts = [
+        tensor.detach().reshape(-1)[:: _stride(tensor.shape)].float()
+        for tensor in tensors
+    ]
+    shares = [
+        math.sqrt(tensor.numel() / part.numel())
+        for tensor, part in zip(tensors, parts, strict=True)
+    ]
     return torch.cat(torch._foreach_mul(parts, shares))
 
 

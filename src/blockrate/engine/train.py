@@ -26,13 +26,18 @@ from blockrate.run.events import EventLog, Phase, Started, Step, read_events
 from blockrate.run.folder import RunFolder, StopFlag
 
 
-def train(config: TrainConfig, run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
+def train(
+    config: TrainConfig, run: RunFolder, log: EventLog, stop: StopFlag
+) -> list[Path]:
     """Train one LoRA or one whole transformer, write everything under ``run``, and return the files to hand over.
 
     Goes on from the newest whole checkpoint, if there is one.
     """
     plan = make_plan(config)  # refuses what cannot train, before anything is loaded
-    check_destination(Path(config.output_model_destination), folder=config.training_method == "FINE_TUNE")
+    check_destination(
+        Path(config.output_model_destination),
+        folder=config.training_method == "FINE_TUNE",
+    )
     with _reproducible(config.deterministic):
         device, why = pick_device(config)
         print(f"training on {device}: {why}")
@@ -52,7 +57,16 @@ def train(config: TrainConfig, run: RunFolder, log: EventLog, stop: StopFlag) ->
         steps = data.schedule.number_of_steps
         total_steps = resume.schedule_length(steps, scheduler=scheduler)
         resume.restore(trainee, log)
-        outputs = Outputs(config, run, log, trainee, data, stop, step=resume.step, total_steps=total_steps)
+        outputs = Outputs(
+            config,
+            run,
+            log,
+            trainee,
+            data,
+            stop,
+            step=resume.step,
+            total_steps=total_steps,
+        )
         bad = BadSteps(trained=_has_trained(run, resume.step))
         _steps(config, trainee, data, outputs, log, bad, first=resume.step)
         bad.end()
@@ -60,7 +74,14 @@ def train(config: TrainConfig, run: RunFolder, log: EventLog, stop: StopFlag) ->
 
 
 def _steps(
-    config: TrainConfig, trainee: Trainee, data: Data, outputs: Outputs, log: EventLog, bad: BadSteps, *, first: int
+    config: TrainConfig,
+    trainee: Trainee,
+    data: Data,
+    outputs: Outputs,
+    log: EventLog,
+    bad: BadSteps,
+    *,
+    first: int,
 ) -> None:
     """Take the optimizer steps from ``first`` on, and whatever is due after each."""
     telemetry = BlockTelemetry(trainee.transformer, trainee.optimizer)
@@ -74,11 +95,18 @@ def _steps(
             begun = time.perf_counter()
             factor = rate_factor(config, step, outputs.total_steps)
             set_rates(trainee.optimizer, factor)
-            watched = telemetry if step == first or (step + 1) % config.telemetry_every == 0 else None
+            watched = (
+                telemetry
+                if step == first or (step + 1) % config.telemetry_every == 0
+                else None
+            )
             result = take_step(trainee, batches, config, step=step, telemetry=watched)
             rate = config.base_learning_rate() * factor
             seconds = time.perf_counter() - begun
-            log.write(result.skipped or Step(result.loss, rate, result.grad_norm, seconds), step=step + 1)
+            log.write(
+                result.skipped or Step(result.loss, rate, result.grad_norm, seconds),
+                step=step + 1,
+            )
             if result.blocks:
                 log.write(result.blocks, step=step + 1)
             bad.count(result.skipped)
@@ -87,7 +115,11 @@ def _steps(
 
 def _has_trained(run: RunFolder, step: int) -> bool:
     """Whether the run learned anything in the ``step`` steps it goes on from; doubt counts for it."""
-    before = [event["type"] for event in read_events(run.events_file)[0] if event.get("step", 0) <= step]
+    before = [
+        event["type"]
+        for event in read_events(run.events_file)[0]
+        if event.get("step", 0) <= step
+    ]
     return step > 0 and ("step" in before or "skipped" not in before)
 
 
@@ -103,7 +135,9 @@ def rate_factor(config: TrainConfig, step: int, total_steps: int) -> float:
     )
 
 
-def _started(config: TrainConfig, trainee: Trainee, first_trained_block: str | None) -> Started:
+def _started(
+    config: TrainConfig, trainee: Trainee, first_trained_block: str | None
+) -> Started:
     """Tell what was really built: groups and rates from the optimizer, the rest from the plan."""
     groups = [
         {

@@ -42,7 +42,11 @@ class Trainee:
 
     def parameters_with_gradient(self) -> list[nn.Parameter]:
         """Return the trained parameters that the last backward pass reached."""
-        return [parameter for parameter in self.trained.values() if parameter.grad is not None]
+        return [
+            parameter
+            for parameter in self.trained.values()
+            if parameter.grad is not None
+        ]
 
     def blocks_of(self, group: dict[str, Any]) -> list[str]:
         """Return the blocks, and ``other``, that an optimizer group holds, in model order."""
@@ -65,7 +69,10 @@ class Trainee:
         exact = {}
         # schedule-free ones compute their way there and back, and round
         if hasattr(self.optimizer, "eval"):
-            exact = {name: parameter.detach().to("cpu", copy=True) for name, parameter in self.trained.items()}
+            exact = {
+                name: parameter.detach().to("cpu", copy=True)
+                for name, parameter in self.trained.items()
+            }
         optimizers.evaluation_mode(self.optimizer)
         self.transformer.eval()
         try:
@@ -79,7 +86,11 @@ class Trainee:
 
 
 def make_trainee(
-    files: flux1.ModelFiles, config: TrainConfig, device: torch.device, *, weights: Mapping[str, Tensor] | None = None
+    files: flux1.ModelFiles,
+    config: TrainConfig,
+    device: torch.device,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Trainee:
     """Load the transformer, choose what trains in it, and build the groups, the optimizer and the average.
 
@@ -88,7 +99,9 @@ def make_trainee(
     transformer = flux1.load_transformer(files, config, device)
     kept = _prepare(transformer, config, weights or {})
     groups = parameter_groups(
-        transformer, learning_rate=config.base_learning_rate(), multipliers=config.block_learning_rate_multiplier
+        transformer,
+        learning_rate=config.base_learning_rate(),
+        multipliers=config.block_learning_rate_multiplier,
     )
     optimizer = optimizers.make_optimizer(groups, config.optimizer, seed=config.seed)
     rows = [row for row in parameters_by_block(transformer) if row[1].requires_grad]
@@ -97,16 +110,27 @@ def make_trainee(
     ema = None
     if config.ema != "OFF":
         place = "cpu" if config.ema == "CPU" else device
-        ema = Ema({**trained, **kept}, decay=config.ema_decay, interval=config.ema_update_step_interval, device=place)
+        ema = Ema(
+            {**trained, **kept},
+            decay=config.ema_decay,
+            interval=config.ema_update_step_interval,
+            device=place,
+        )
     return Trainee(transformer, device, optimizer, trained, blocks, kept, ema)
 
 
-def _prepare(transformer: Any, config: TrainConfig, weights: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
+def _prepare(
+    transformer: Any, config: TrainConfig, weights: Mapping[str, Tensor]
+) -> dict[str, nn.Parameter]:
     """Choose what trains, bring in what was learned, and return the parameters that keep it without training on."""
     if config.training_method == "LORA":
         start = lora_of(weights, config.lora_alpha / config.lora_rank)
         add_adapters(transformer, config, start=start or lora_to_start_from(config))
-        learned = {name: parameter for name, parameter in transformer.named_parameters() if _LORA in name}
+        learned = {
+            name: parameter
+            for name, parameter in transformer.named_parameters()
+            if _LORA in name
+        }
     else:
         choose_weights(transformer, config)
         parameters = dict(transformer.named_parameters())
@@ -114,7 +138,11 @@ def _prepare(transformer: Any, config: TrainConfig, weights: Mapping[str, Tensor
         with torch.no_grad():
             for name, parameter in learned.items():
                 parameter.copy_(weights[name])
-    return {name: parameter for name, parameter in learned.items() if not parameter.requires_grad}
+    return {
+        name: parameter
+        for name, parameter in learned.items()
+        if not parameter.requires_grad
+    }
 
 
 def lora_to_start_from(config: TrainConfig) -> dict[str, LoraWeights]:
@@ -122,7 +150,15 @@ def lora_to_start_from(config: TrainConfig) -> dict[str, LoraWeights]:
     if config.training_method != "LORA" or not config.lora_model_name:
         return {}
     start = read_lora(Path(config.lora_model_name))
-    check_start(start, {module.name: module.shape for module in modules(model_spec(config)) if module.linear}, config)
+    check_start(
+        start,
+        {
+            module.name: module.shape
+            for module in modules(model_spec(config))
+            if module.linear
+        },
+        config,
+    )
     return start
 
 
@@ -133,4 +169,7 @@ def lora_of(weights: Mapping[str, Tensor], scale: float) -> dict[str, LoraWeight
     def part(module: str, name: str) -> Tensor:
         return weights[f"{module}{_LORA}{name}.{ADAPTER}.weight"]
 
-    return {module: LoraWeights(part(module, "A"), part(module, "B"), scale) for module in modules}
+    return {
+        module: LoraWeights(part(module, "A"), part(module, "B"), scale)
+        for module in modules
+    }

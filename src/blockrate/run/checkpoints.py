@@ -24,12 +24,19 @@ def step_of(checkpoint: Path) -> int:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the committed checkpoints below ``folder``, oldest first: by step, never by a clock."""
-    found = [path for path in folder.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdecimal()]
+    found = [
+        path
+        for path in folder.glob(f"{_PREFIX}*")
+        if path.name.removeprefix(_PREFIX).isdecimal()
+    ]
     return sorted(found, key=step_of)
 
 
 def newest_valid(
-    folder: Path, warn: Callable[[str], None] = lambda text: None, *, contents: bool = True
+    folder: Path,
+    warn: Callable[[str], None] = lambda text: None,
+    *,
+    contents: bool = True,
 ) -> Path | None:
     """Return the newest whole checkpoint, None if there is none yet; each damaged one on the way is told to ``warn``.
 
@@ -41,10 +48,14 @@ def newest_valid(
         damage = verify_folder(checkpoint, contents=contents)
         if not damage:
             return checkpoint
-        warn(f"checkpoint {checkpoint.name} is damaged ({damage[0]}): going back to the one before")
+        warn(
+            f"checkpoint {checkpoint.name} is damaged ({damage[0]}): going back to the one before"
+        )
     if found:
         cure = "Restore one from a backup, or start anew with --fresh."
-        raise NoCheckpointError(str(folder), f"none of the {len(found)} checkpoints is whole", cure)
+        raise NoCheckpointError(
+            str(folder), f"none of the {len(found)} checkpoints is whole", cure
+        )
     return None
 
 

@@ -45,7 +45,11 @@ def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:
 
 
 def commit_folder(
-    temporary: Path, final: Path, *, facts: Mapping[str, object] | None = None, replace: bool = False
+    temporary: Path,
+    final: Path,
+    *,
+    facts: Mapping[str, object] | None = None,
+    replace: bool = False,
 ) -> None:
     """Give a finished folder, also one that a library wrote, its final name, durably; its manifest holds ``facts``.
 
@@ -54,8 +58,13 @@ def commit_folder(
     """
     with disk_errors(final, temporary):
         if final.exists() and not replace:
-            raise WriteError(str(final), "exists already", "Choose another name, or move it away.")
-        _write_file(temporary / MANIFEST, _manifest_text({**(facts or {}), "files": _files(temporary)}))
+            raise WriteError(
+                str(final), "exists already", "Choose another name, or move it away."
+            )
+        _write_file(
+            temporary / MANIFEST,
+            _manifest_text({**(facts or {}), "files": _files(temporary)}),
+        )
         for entry in [*temporary.rglob("*"), temporary]:
             _sync_folder(entry) if entry.is_dir() else _sync(entry)
         old = final.with_name(final.name + ".old")
@@ -78,10 +87,16 @@ def verify_folder(folder: Path, *, contents: bool = True) -> list[str]:
     try:
         text = (folder / MANIFEST).read_bytes()
         manifest = json.loads(text)
-        if text != _manifest_text({key: value for key, value in manifest.items() if key != "checksum"}):
+        if text != _manifest_text(
+            {key: value for key, value in manifest.items() if key != "checksum"}
+        ):
             return [f"{MANIFEST} is damaged"]
         files = manifest["files"].items()
-        return [reason for name, fact in files if (reason := _damage(folder / name, fact, contents))]
+        return [
+            reason
+            for name, fact in files
+            if (reason := _damage(folder / name, fact, contents))
+        ]
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return [f"{MANIFEST} is missing or cannot be read"]
 
@@ -118,7 +133,11 @@ def sweep_leftovers(folder: Path, *, older_than: float = 0.0) -> list[Path]:
     ``older_than``: seconds, for a folder that runs share.
     """
     found = sorted([*folder.glob(".tmp-*"), *folder.glob(".del-*")])
-    leftovers = [path for path in found if not older_than or time.time() - path.lstat().st_mtime > older_than]
+    leftovers = [
+        path
+        for path in found
+        if not older_than or time.time() - path.lstat().st_mtime > older_than
+    ]
     for leftover in leftovers:
         _discard(leftover)
     return leftovers
@@ -130,7 +149,11 @@ def check_space(folder: Path, need: int, what: str) -> None:
         free = shutil.disk_usage(folder).free
         if free < need:
             problem = f"{what} needs {need / 2**20:,.1f} MiB, and {free / 2**20:,.1f} MiB are free"
-            raise WriteError(str(folder), problem, "Free some space, or choose a folder on another disk.")
+            raise WriteError(
+                str(folder),
+                problem,
+                "Free some space, or choose a folder on another disk.",
+            )
 
 
 def temporary_beside(path: Path) -> Path:
@@ -139,21 +162,37 @@ def temporary_beside(path: Path) -> Path:
 
 
 def _files(folder: Path) -> dict[str, dict[str, object]]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / MANIFEST)
-    return {f.relative_to(folder).as_posix(): {"size": f.stat().st_size, "sha256": _sha256(f)} for f in files}
+    files = sorted(
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and file != folder / MANIFEST
+    )
+    return {
+        f.relative_to(folder).as_posix(): {
+            "size": f.stat().st_size,
+            "sha256": _sha256(f),
+        }
+        for f in files
+    }
 
 
 def _manifest_text(manifest: Mapping[str, object]) -> bytes:
     """One spelling per manifest, with a checksum over the rest: a flipped bit anywhere in the file shows."""
     checksum = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-    return json.dumps({**manifest, "checksum": checksum}, sort_keys=True, indent=1).encode()
+    return json.dumps(
+        {**manifest, "checksum": checksum}, sort_keys=True, indent=1
+    ).encode()
 
 
 def _damage(file: Path, fact: Mapping[str, object], contents: bool) -> str:
     try:
         if file.stat().st_size != fact["size"]:
             return f"{file.name} has {file.stat().st_size} bytes, not {fact['size']}"
-        return f"{file.name} has changed" if contents and _sha256(file) != fact["sha256"] else ""
+        return (
+            f"{file.name} has changed"
+            if contents and _sha256(file) != fact["sha256"]
+            else ""
+        )
     except OSError:
         return f"{file.name} is missing or cannot be read"
 
@@ -164,7 +203,9 @@ def _sha256(file: Path) -> str:
 
 
 @contextmanager
-def disk_errors(path: Path, temporary: Path | None = None, *, need: int = 0, verb: str = "written") -> Iterator[None]:
+def disk_errors(
+    path: Path, temporary: Path | None = None, *, need: int = 0, verb: str = "written"
+) -> Iterator[None]:
     """Turn an error of the disk into WriteError about ``path``; on any error remove ``temporary``."""
     try:
         yield
@@ -180,11 +221,15 @@ def disk_error(error: Exception) -> OSError | None:
     """The system's error that ``error`` is, or tells of in the words of Rust (safetensors); None if it is another."""
     if number := re.search(r"\(os error (\d+)\)", str(error)):
         # the last: Windows' own
-        return OSError(int(number[1]), os.strerror(int(number[1])), None, int(number[1]))
+        return OSError(
+            int(number[1]), os.strerror(int(number[1])), None, int(number[1])
+        )
     return error if isinstance(error, OSError) else None
 
 
-def write_error(path: Path, error: OSError, *, need: int = 0, verb: str = "written") -> WriteError:
+def write_error(
+    path: Path, error: OSError, *, need: int = 0, verb: str = "written"
+) -> WriteError:
     """The sentence for a failed write: what is wrong with the disk, and the cure. ``need``: bytes, if known.
 
     ``verb``: what could not be done, ``made`` for a folder that never was.
@@ -192,16 +237,28 @@ def write_error(path: Path, error: OSError, *, need: int = 0, verb: str = "writt
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         needs = f"; this needs {need / 2**20:,.1f} MiB" if need else ""
         with suppress(OSError):
-            needs += f", {shutil.disk_usage(path.parent).free / 2**20:,.1f} MiB are free"
-        return WriteError(str(path), f"the disk is full{needs}", "Free some space, or choose a folder on another disk.")
+            needs += (
+                f", {shutil.disk_usage(path.parent).free / 2**20:,.1f} MiB are free"
+            )
+        return WriteError(
+            str(path),
+            f"the disk is full{needs}",
+            "Free some space, or choose a folder on another disk.",
+        )
     gone = error.errno == errno.ENOENT and verb == "written"
-    cure = "Its folder is gone." if gone else "Check the permissions, or choose another folder."
+    cure = (
+        "Its folder is gone."
+        if gone
+        else "Check the permissions, or choose another folder."
+    )
     return WriteError(str(path), f"cannot be {verb} ({error.strerror or error})", cure)
 
 
 def _discard(leftover: Path) -> None:
     with suppress(OSError):
-        _remove_tree(leftover) if leftover.is_dir() and not leftover.is_symlink() else _unlink(leftover)
+        _remove_tree(
+            leftover
+        ) if leftover.is_dir() and not leftover.is_symlink() else _unlink(leftover)
 
 
 def _rename(source: Path, target: Path) -> None:
@@ -214,7 +271,9 @@ def _rename(source: Path, target: Path) -> None:
 
 
 def _write_file(path: Path, content: bytes, mode: int = 0o666) -> None:
-    descriptor = _open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), mode)
+    descriptor = _open(
+        path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), mode
+    )
     try:
         rest = memoryview(content)
         while rest:  # one call may write less than asked, and never more than 2 GiB

@@ -140,7 +140,12 @@ class EventLog:
         """Append ``event`` in one write. Never raises: a full disk must not stop training."""
         self.step = step
         self.phase = event.name if isinstance(event, Phase) else self.phase
-        row = {"type": type(event).__name__.lower(), "time": time.time(), "step": step, **asdict(event)}
+        row = {
+            "type": type(event).__name__.lower(),
+            "time": time.time(),
+            "step": step,
+            **asdict(event),
+        }
         line = json.dumps(_plain(row), allow_nan=False).encode() + b"\n"
         with self._lock, suppress(OSError):
             # torn, should the write fail half way
@@ -150,7 +155,9 @@ class EventLog:
                 self._torn = stream.write(data) != len(data)
 
 
-def read_events(path: Path, offset: int = 0, *, most: int = -1) -> tuple[list[dict[str, Any]], int]:
+def read_events(
+    path: Path, offset: int = 0, *, most: int = -1
+) -> tuple[list[dict[str, Any]], int]:
     """The events after byte ``offset`` up to the last full line, and the offset to go on from.
 
     ``most``: bytes that are read at once; -1 reads to the end. A missing file has none; lines torn by a kill are left
@@ -164,7 +171,9 @@ def read_events(path: Path, offset: int = 0, *, most: int = -1) -> tuple[list[di
     except OSError:
         return [], offset
     whole = data[: data.rfind(b"\n") + 1]
-    return [event for line in whole.splitlines() if (event := _event(line))], offset + len(whole)
+    return [
+        event for line in whole.splitlines() if (event := _event(line))
+    ], offset + len(whole)
 
 
 def last_event(path: Path) -> dict[str, Any]:

@@ -15,11 +15,23 @@ import psutil
 from filelock import FileLock, Timeout
 
 from blockrate.core.errors import ConfigError
-from blockrate.run.durable import atomic_write, make_folder, temporary_beside, write_error
+from blockrate.run.durable import (
+    atomic_write,
+    make_folder,
+    temporary_beside,
+    write_error,
+)
 from blockrate.run.events import last_event
 
 # What a run writes into its folder, beside its outputs. The user may keep other things there.
-_FILES = ("config.json", "options.json", "heartbeat.json", "who.json", "events.jsonl", "log*.txt")
+_FILES = (
+    "config.json",
+    "options.json",
+    "heartbeat.json",
+    "who.json",
+    "events.jsonl",
+    "log*.txt",
+)
 _FOLDERS = ("commands", "checkpoints", "samples", "tensorboard")
 
 
@@ -88,7 +100,13 @@ def lock(run: RunFolder, *, sign: bool = True) -> Iterator[None]:
         raise write_error(run.lock_file, error) from error
     with held:
         if sign:
-            _replace(run.who_file, {**_identity(), "start": datetime.now(UTC).isoformat(timespec="seconds")})
+            _replace(
+                run.who_file,
+                {
+                    **_identity(),
+                    "start": datetime.now(UTC).isoformat(timespec="seconds"),
+                },
+            )
         yield
 
 
@@ -100,8 +118,15 @@ def set_aside(run: RunFolder) -> Path | None:
     with lock(run):
         try:
             aside.mkdir(parents=True)
-            outputs = [Path(path).name for path in last_event(run.events_file).get("outputs", [])]
-            for entry in [entry for pattern in (*_FILES, *_FOLDERS, *outputs) for entry in run.path.glob(pattern)]:
+            outputs = [
+                Path(path).name
+                for path in last_event(run.events_file).get("outputs", [])
+            ]
+            for entry in [
+                entry
+                for pattern in (*_FILES, *_FOLDERS, *outputs)
+                for entry in run.path.glob(pattern)
+            ]:
                 os.replace(entry, aside / entry.name)
         except OSError as error:
             raise write_error(aside, error) from error
@@ -119,16 +144,28 @@ def is_alive(run: RunFolder) -> bool:
         return True
 
 
-def write_heartbeat(run: RunFolder, phase: str, step: int, *, stopping: bool = False) -> None:
+def write_heartbeat(
+    run: RunFolder, phase: str, step: int, *, stopping: bool = False
+) -> None:
     """Say that the engine lives and what it does, about once a second. Not synced, never raises."""
     _replace(
-        run.heartbeat_file, {**_identity(), "phase": phase, "step": step, "stopping": stopping, "time": time.time()}
+        run.heartbeat_file,
+        {
+            **_identity(),
+            "phase": phase,
+            "step": step,
+            "stopping": stopping,
+            "time": time.time(),
+        },
     )
 
 
 def send_command(run: RunFolder, command: str) -> None:
     """Leave stop, save or sample for the engine, which deletes it when obeyed. Raises WriteError."""
-    atomic_write(run.commands / f"{time.time_ns()}-{os.getpid()}.json", json.dumps({"command": command}))
+    atomic_write(
+        run.commands / f"{time.time_ns()}-{os.getpid()}.json",
+        json.dumps({"command": command}),
+    )
 
 
 def pending_commands(run: RunFolder) -> list[str]:
@@ -150,7 +187,11 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _identity() -> dict[str, object]:
-    return {"pid": os.getpid(), "create_time": psutil.Process().create_time(), "host": socket.gethostname()}
+    return {
+        "pid": os.getpid(),
+        "create_time": psutil.Process().create_time(),
+        "host": socket.gethostname(),
+    }
 
 
 def _replace(file: Path, content: dict[str, object]) -> None:

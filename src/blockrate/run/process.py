@@ -18,9 +18,18 @@ import psutil
 from blockrate.core.errors import WriteError
 from blockrate.run.durable import write_error
 from blockrate.run.events import last_event
-from blockrate.run.folder import RunFolder, is_alive, pending_commands, read_json, send_command, write_heartbeat
+from blockrate.run.folder import (
+    RunFolder,
+    is_alive,
+    pending_commands,
+    read_json,
+    send_command,
+    write_heartbeat,
+)
 
-StateName = Literal["No run", "Preparing", "Running", "Stopping", "Finished", "Failed", "Lost"]
+StateName = Literal[
+    "No run", "Preparing", "Running", "Stopping", "Finished", "Failed", "Lost"
+]
 SENTENCES = {
     0: "The run is done.",
     1: "The run failed by a fault of blockrate.",
@@ -54,7 +63,10 @@ class RunState:
 def engine_command(run: Path) -> list[str]:
     """The command line of the engine; BLOCKRATE_ENGINE replaces it for launchers, the run folder comes last."""
     launcher = os.environ.get("BLOCKRATE_ENGINE", "")
-    return [*(shlex.split(launcher) or [sys.executable, "-m", "blockrate.engine"]), str(run.absolute())]
+    return [
+        *(shlex.split(launcher) or [sys.executable, "-m", "blockrate.engine"]),
+        str(run.absolute()),
+    ]
 
 
 def start_engine(run: RunFolder) -> subprocess.Popen[Any]:
@@ -68,7 +80,14 @@ def start_engine(run: RunFolder) -> subprocess.Popen[Any]:
     # Threads that wait for each other without spinning: five times faster where other programs use the cores too.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONUTF8": "1"}
     null = subprocess.DEVNULL
-    start = partial(subprocess.Popen, engine_command(run.path), stdin=null, stdout=log, stderr=log, env=environment)
+    start = partial(
+        subprocess.Popen,
+        engine_command(run.path),
+        stdin=null,
+        stdout=log,
+        stderr=log,
+        env=environment,
+    )
     with log:
         if os.name != "nt":
             return start(start_new_session=True)
@@ -81,7 +100,11 @@ def stop_engine(run: RunFolder, *, at_once: bool = False) -> None:
     """Ask a living engine to stop by a signal: the first ends it after its step, with a save, the second at once."""
     with suppress(psutil.Error):
         if (os.name != "nt" or at_once) and (process := _engine_process(run)):
-            return process.terminate() if os.name == "nt" else process.send_signal(signal.SIGINT)
+            return (
+                process.terminate()
+                if os.name == "nt"
+                else process.send_signal(signal.SIGINT)
+            )
     # where no signal reaches it: Windows, another host, an engine just starting
     return send_command(run, "stop")
 
@@ -94,7 +117,9 @@ def kill_engine(run: RunFolder) -> None:
             with suppress(psutil.TimeoutExpired):
                 process.wait(1)  # it may be writing its heartbeat
             beat = read_json(run.heartbeat_file)
-            write_heartbeat(run, beat.get("phase", ""), beat.get("step", 0), stopping=True)
+            write_heartbeat(
+                run, beat.get("phase", ""), beat.get("step", 0), stopping=True
+            )
 
 
 def _engine_process(run: RunFolder) -> psutil.Process | None:
@@ -119,9 +144,16 @@ def run_state(run: RunFolder) -> RunState:
         case "finished":
             return RunState("Finished", SENTENCES[0], step=step, exit_code=0)
         case "failed":
-            return RunState("Failed", str(event.get("message")), step=step, exit_code=event.get("code", 1))
+            return RunState(
+                "Failed",
+                str(event.get("message")),
+                step=step,
+                exit_code=event.get("code", 1),
+            )
         case "stopped":
-            return RunState("No run", f"Stopped at step {step}.", step=step, exit_code=75)
+            return RunState(
+                "No run", f"Stopped at step {step}.", step=step, exit_code=75
+            )
         case _ if read_json(run.heartbeat_file).get("stopping"):
             return RunState("No run", SENTENCES[130], step=step, exit_code=130)
         case _ if started:
@@ -143,11 +175,15 @@ def _live_state(run: RunFolder) -> RunState:
         sentence += f"; not responding for {silence:.0f} s"
     if beat.get("stopping"):
         return RunState("Stopping", sentence, phase, step)
-    return RunState("Running" if phase in WORKING else "Preparing", sentence, phase, step)
+    return RunState(
+        "Running" if phase in WORKING else "Preparing", sentence, phase, step
+    )
 
 
 def exit_sentence(code: int) -> str:
     """What an engine's exit code means; negative codes are signals, as subprocess gives them."""
     if code < 0:
-        return f"The engine was killed by signal {-code}" + (" (often: the machine ran out of memory)." * (code == -9))
+        return f"The engine was killed by signal {-code}" + (
+            " (often: the machine ran out of memory)." * (code == -9)
+        )
     return SENTENCES.get(code, f"The engine ended with code {code}.")

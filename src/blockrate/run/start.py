@@ -17,7 +17,10 @@ from blockrate.run.folder import RunFolder, lock, set_aside
 # How far a run goes and what it hands over.
 _PART = {"stop_training_after", "stop_training_after_unit"}
 _OUTPUT = {"output_model_destination", "output_model_format", "output_dtype"}
-_AIMS: dict[str, Any] = {**dict.fromkeys(("epochs", "only_cache", *_OUTPUT), True), "transformer": _PART}
+_AIMS: dict[str, Any] = {
+    **dict.fromkeys(("epochs", "only_cache", *_OUTPUT), True),
+    "transformer": _PART,
+}
 
 
 def prepare(
@@ -45,17 +48,30 @@ def prepare(
             before = load_config(run.config_file, ignore_unsupported=True).config
             check_changes(before, config, reset=reset_optimizer)
             kept = all(Path(output).exists() for output in finished["outputs"])
-            if kept and before.model_dump(include=_AIMS) == config.model_dump(include=_AIMS):
+            if kept and before.model_dump(include=_AIMS) == config.model_dump(
+                include=_AIMS
+            ):
                 say(
                     f"This run is finished, after {finished['step']} steps: raise epochs to go on, --fresh starts anew."
                 )
                 return False
             if finished["step"] and not checkpoint:
                 problem = f"{run.path} holds a finished run without a checkpoint to go on from"
-                raise ConfigError("workspace_dir", problem, "Choose another one, or add --fresh to set it aside.")
+                raise ConfigError(
+                    "workspace_dir",
+                    problem,
+                    "Choose another one, or add --fresh to set it aside.",
+                )
         if checkpoint:
-            saved = parse_config(read_state(checkpoint)["config"], ignore_unsupported=True, where=str(checkpoint))
+            saved = parse_config(
+                read_state(checkpoint)["config"],
+                ignore_unsupported=True,
+                where=str(checkpoint),
+            )
             check_changes(saved.config, config, reset=reset_optimizer)
         run.create(config_json(config))
-        atomic_write(run.options_file, json.dumps({"reset_optimizer": reset_optimizer, "extend": extend}))
+        atomic_write(
+            run.options_file,
+            json.dumps({"reset_optimizer": reset_optimizer, "extend": extend}),
+        )
     return True

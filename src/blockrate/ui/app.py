@@ -41,7 +41,14 @@ _WINDOW = "import sys, webview; webview.create_window('blockrate', sys.stdin.rea
 
 
 def serve(
-    config: str, *, host: str, port: int, browser: bool, native: bool, names: Sequence[str], roots: Sequence[Path]
+    config: str,
+    *,
+    host: str,
+    port: int,
+    browser: bool,
+    native: bool,
+    names: Sequence[str],
+    roots: Sequence[Path],
 ) -> int:
     """Serve the app until Ctrl-C, or until its window is closed; the exit code.
 
@@ -50,24 +57,42 @@ def serve(
     """
     if native and not importlib.util.find_spec("webview"):
         cure = 'Install it: pip install "blockrate[native]". Or leave --native out, and use a browser.'
-        raise ConfigError("--native", "pywebview, which makes the window, is not installed", cure)
+        raise ConfigError(
+            "--native", "pywebview, which makes the window, is not installed", cure
+        )
     preferences = load_preferences()
-    app = make_app(_open(config, preferences), Watch(preferences), Media(roots or _usual_roots()), preferences)
+    app = make_app(
+        _open(config, preferences),
+        Watch(preferences),
+        Media(roots or _usual_roots()),
+        preferences,
+    )
     with listen(host, port, preferences.port) as listener:
         address, preferences.port = listener.getsockname()[:2]
         preferences.save()
         token = secrets.token_urlsafe(32)
         cookie = f"blockrate-{preferences.port}"
         known = all_names(host, address, preferences.port, names)
-        guard = Guard(app, token=token, key=read_key(state_folder() / "session.key"), names=known, cookie=cookie)
+        guard = Guard(
+            app,
+            token=token,
+            key=read_key(state_folder() / "session.key"),
+            names=known,
+            cookie=cookie,
+        )
         url = _url(address, preferences.port)
         print(f"blockrate ui: {url}{token}", flush=True)
         if not ipaddress.ip_address(address).is_loopback:
-            print(_ADVICE.format(port=preferences.port, machine=socket.gethostname()), file=sys.stderr)
+            print(
+                _ADVICE.format(port=preferences.port, machine=socket.gethostname()),
+                file=sys.stderr,
+            )
         server = _server(guard)
         window = _open_window(url + token, server) if native else None
         if browser and not native and _has_display():
-            Thread(target=webbrowser.open, args=(url + guard.ticket(),), daemon=True).start()
+            Thread(
+                target=webbrowser.open, args=(url + guard.ticket(),), daemon=True
+            ).start()
         # uvicorn has ended by then, and hands the signal on
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
@@ -76,7 +101,9 @@ def serve(
     return 0
 
 
-def make_app(session: Session, watch: Watch, media: Media, preferences: Preferences) -> FastAPI:
+def make_app(
+    session: Session, watch: Watch, media: Media, preferences: Preferences
+) -> FastAPI:
     """The app without its guard. Once in a process: NiceGUI's pages are the process's."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -87,9 +114,15 @@ def make_app(session: Session, watch: Watch, media: Media, preferences: Preferen
     @app.get("/files/{name}")
     def file(name: str) -> Response:
         if whole := media.whole_file(name):
-            return FileResponse(whole, media_type="application/octet-stream", filename=whole.name)
+            return FileResponse(
+                whole, media_type="application/octet-stream", filename=whole.name
+            )
         picture = media.picture(name)
-        return Response(picture[0], media_type=picture[1]) if picture else PlainTextResponse("Not here.", 404)
+        return (
+            Response(picture[0], media_type=picture[1])
+            if picture
+            else PlainTextResponse("Not here.", 404)
+        )
 
     def add_page(path: str, tab: str) -> None:
         @ui.page(path)
@@ -120,7 +153,9 @@ def listen(host: str, port: int, last: int = 0) -> socket.socket:
     """
     number = port or last
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[
+            0
+        ]
         return socket.create_server((str(address[0]), number), family=family)
     except (OSError, UnicodeError) as error:
         if port and getattr(error, "errno", 0) in (errno.EADDRINUSE, errno.EACCES):
@@ -128,16 +163,33 @@ def listen(host: str, port: int, last: int = 0) -> socket.socket:
         if last and not port:
             return listen(host, 0)
         cure = "Use 127.0.0.1 for this machine alone, 0.0.0.0 for all its networks."
-        raise ConfigError("--host", f"{host!r} is no address of this machine", cure) from error
+        raise ConfigError(
+            "--host", f"{host!r} is no address of this machine", cure
+        ) from error
 
 
 def _busy(port: int, error: Exception) -> ConfigError:
-    problem = "needs the rights of an administrator" if isinstance(error, PermissionError) else "is in use"
+    problem = (
+        "needs the rights of an administrator"
+        if isinstance(error, PermissionError)
+        else "is in use"
+    )
     with suppress(psutil.Error, OSError):  # who may not see the processes of others
         for found in psutil.net_connections("tcp"):
-            if found.status == psutil.CONN_LISTEN and found.pid and found.laddr and found.laddr.port == port:
-                problem = f"is in use by {psutil.Process(found.pid).name()} (pid {found.pid})"
-    return ConfigError("--port", f"{port} {problem}", "Choose another from 1024 on, or leave --port out.")
+            if (
+                found.status == psutil.CONN_LISTEN
+                and found.pid
+                and found.laddr
+                and found.laddr.port == port
+            ):
+                problem = (
+                    f"is in use by {psutil.Process(found.pid).name()} (pid {found.pid})"
+                )
+    return ConfigError(
+        "--port",
+        f"{port} {problem}",
+        "Choose another from 1024 on, or leave --port out.",
+    )
 
 
 def _open(config: str, preferences: Preferences) -> Session:
@@ -155,12 +207,16 @@ def _open(config: str, preferences: Preferences) -> Session:
 
 def _usual_roots() -> list[Path]:
     """The working directory and the home folder; never the whole disk because a container starts there."""
-    return [folder for folder in (Path.cwd(), Path.home()) if folder != Path(folder.anchor)] or [Path.cwd()]
+    return [
+        folder for folder in (Path.cwd(), Path.home()) if folder != Path(folder.anchor)
+    ] or [Path.cwd()]
 
 
 def _server(guard: Guard) -> uvicorn.Server:
     # h11 is stricter than httptools: it shows the whole of an absolute address, and refuses two Hosts
-    settings = uvicorn.Config(guard, http="h11", ws_max_size=2**20, log_level="warning", access_log=False)
+    settings = uvicorn.Config(
+        guard, http="h11", ws_max_size=2**20, log_level="warning", access_log=False
+    )
     settings.proxy_headers = False
     settings.forwarded_allow_ips = ""
     settings.timeout_graceful_shutdown = 3
@@ -170,16 +226,27 @@ def _server(guard: Guard) -> uvicorn.Server:
 def _url(address: str, port: int) -> str:
     """Where a browser on this machine finds the app, up to the token."""
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
-    return f"http://[{local}]:{port}/?token=" if ":" in local else f"http://{local}:{port}/?token="
+    return (
+        f"http://[{local}]:{port}/?token="
+        if ":" in local
+        else f"http://{local}:{port}/?token="
+    )
 
 
 def _has_display() -> bool:
-    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return sys.platform in ("win32", "darwin") or bool(
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
 
 
 def _open_window(url: str, server: uvicorn.Server) -> subprocess.Popen[str]:
     """Show the app in a window of another process, and end the server when it closes."""
-    window = subprocess.Popen([sys.executable, "-c", _WINDOW], stdin=subprocess.PIPE, text=True, start_new_session=True)
+    window = subprocess.Popen(
+        [sys.executable, "-c", _WINDOW],
+        stdin=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
     def wait() -> None:
         # not by the command line, which every user of the machine can see

@@ -14,7 +14,9 @@ class Drawing:
 
     def __init__(self, left: str, right: str) -> None:
         with ui.element("figure").classes("drawing"):
-            box = ui.element("svg").props(f'viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio=none aria-hidden=true')
+            box = ui.element("svg").props(
+                f'viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio=none aria-hidden=true'
+            )
             with box:
                 self._area = ui.element("path").classes("area")
                 self._line = ui.element("path").classes("line")
@@ -26,7 +28,10 @@ class Drawing:
     def show(self, heights: Sequence[float], words: str, right: str = "") -> None:
         """Draw heights of 0..1 from left to right; ``words`` say what is seen, ``right`` what stands at the right."""
         wide = WIDTH / (len(heights) - 1)
-        line = "L".join(f"{wide * place:.2f} {HEIGHT * (1 - height):.2f}" for place, height in enumerate(heights))
+        line = "L".join(
+            f"{wide * place:.2f} {HEIGHT * (1 - height):.2f}"
+            for place, height in enumerate(heights)
+        )
         self._line.props["d"] = f"M{line}"
         self._area.props["d"] = f"M0 {HEIGHT}L{line}L{WIDTH} {HEIGHT}Z"
         self._words.set_text(words)

@@ -44,16 +44,30 @@ class Checked:
         """Return a copy of what stands at a path, even if it is wrong, else the default."""
         if found := find(self.whole, path):
             return copied(found[0][found[1]])
-        if path in FINE_TUNE_DEFAULTS and self.whole.get("training_method") == "FINE_TUNE":
+        if (
+            path in FINE_TUNE_DEFAULTS
+            and self.whole.get("training_method") == "FINE_TUNE"
+        ):
             return FINE_TUNE_DEFAULTS[path]
         return 1.0 if path.startswith(f"{KEY}.") else copied(default(path))
 
     def problem(self, path: str) -> str:
         """Return what is wrong with a field or inside it, ``""`` if nothing."""
-        own = [item.text.removeprefix(f"{path}: ") for item in self.problems if item.field == path]
-        inside = [item.text.removeprefix(f"{path}.") for item in self.problems if item.field.startswith(f"{path}.")]
+        own = [
+            item.text.removeprefix(f"{path}: ")
+            for item in self.problems
+            if item.field == path
+        ]
+        inside = [
+            item.text.removeprefix(f"{path}.")
+            for item in self.problems
+            if item.field.startswith(f"{path}.")
+        ]
         # a capital for a word, not for a file's name
-        own = [text[:1].upper() + text[1:] if text.split(" ")[0].isalpha() else text for text in own]
+        own = [
+            text[:1].upper() + text[1:] if text.split(" ")[0].isalpha() else text
+            for text in own
+        ]
         return " ".join(own + inside)
 
 
@@ -70,17 +84,33 @@ def check(data: Json) -> Checked:
         except ConfigError as error:
             errors.append(error)
         except FileError as error:
-            where = "transformer.model_name" if config.transformer.model_name else "base_model_name"
-            errors.append(ConfigError(where, f"{error.where}: {error.problem}", error.cure))
+            where = (
+                "transformer.model_name"
+                if config.transformer.model_name
+                else "base_model_name"
+            )
+            errors.append(
+                ConfigError(where, f"{error.where}: {error.problem}", error.cure)
+            )
     problems = tuple(dict.fromkeys(_problem(error, data) for error in errors))
-    return Checked(config, plan, problems, (*found.warnings, *(plan.warnings if plan else ())), {**data, **found.lists})
+    return Checked(
+        config,
+        plan,
+        problems,
+        (*found.warnings, *(plan.warnings if plan else ())),
+        {**data, **found.lists},
+    )
 
 
 def usable(data: Json, problems: Iterable[Problem]) -> TrainConfig | None:
     """Return the config without what is wrong in it: the settings alone, else the whole parts that they are in."""
     wrong = {problem.field for problem in problems} - {""}
     # what is wrong in a list's own file goes with the file
-    wrong |= {LISTS[key][0] for key in LISTS if any(path.startswith(f"{key}.") for path in wrong) and not data.get(key)}
+    wrong |= {
+        LISTS[key][0]
+        for key in LISTS
+        if any(path.startswith(f"{key}.") for path in wrong) and not data.get(key)
+    }
     for paths in (wrong, {path.partition(".")[0] for path in wrong}):
         rest = copied(data)
         for path in last_first(paths):
@@ -92,14 +122,24 @@ def usable(data: Json, problems: Iterable[Problem]) -> TrainConfig | None:
 
 def last_first(paths: Iterable[str]) -> list[str]:
     """Order paths so that to remove one entry of a list moves none of those that are still to be removed."""
-    return sorted(paths, key=lambda path: [(len(name), name) for name in path.split(".")], reverse=True)
+    return sorted(
+        paths,
+        key=lambda path: [(len(name), name) for name in path.split(".")],
+        reverse=True,
+    )
 
 
 def _problem(error: ConfigError, data: Json) -> Problem:
     field = re.sub(r"\[(\d+)\]", r".\1", error.where)
     usual = default(field, _UNKNOWN)
     there = find(data, field)
-    text = str(ConfigError(field, error.problem, error.cure.replace("--ignore-unsupported", "remove it")))
+    text = str(
+        ConfigError(
+            field,
+            error.problem,
+            error.cure.replace("--ignore-unsupported", "remove it"),
+        )
+    )
     if usual is _UNKNOWN:
         return Problem(field if there else "", text, removable=bool(there))
     # a list or an object that holds what is wrong has controls; one that is something else has none

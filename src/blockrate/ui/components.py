@@ -68,7 +68,12 @@ def section(title: str) -> Iterator[Element]:
 
 
 def field(
-    source: Source, path: str, *, label: str = "", why_not: Callable[[], str] = never, classes: str = ""
+    source: Source,
+    path: str,
+    *,
+    label: str = "",
+    why_not: Callable[[], str] = never,
+    classes: str = "",
 ) -> Element:
     """A control for the setting at ``path``, of the kind its type asks for, with its problem below.
 
@@ -77,7 +82,9 @@ def field(
     kind = field_type(path)
     page = current_page()
     with ui.element("div").classes(f"field field-{kind.kind} {classes}") as frame:
-        control = _CONTROLS.get(kind.kind, _text_control)(source, path, kind, label or label_of(path))
+        control = _CONTROLS.get(kind.kind, _text_control)(
+            source, path, kind, label or label_of(path)
+        )
         with control:
             ui.tooltip(kind.description).props("delay=500 max-width=22rem")
         note = ui.label().classes("field-note")
@@ -93,7 +100,10 @@ def field(
         note.set_visibility(bool(problem or reason))
         _set_class(frame, "is-wrong", problem)
         described = note.html_id if problem or reason else None
-        aria = {"aria-invalid": "true" if problem else None, "aria-describedby": described}
+        aria = {
+            "aria-invalid": "true" if problem else None,
+            "aria-describedby": described,
+        }
         set_props(control, {"error": bool(problem), "disable": bool(reason), **aria})
 
     watched(source.changed, tell_problem)
@@ -123,7 +133,9 @@ def options_adv(
 
     with ui.element("div").classes("options-adv") as row:
         field(source, path, label=label)
-        with ui.button(icon="more_horiz", color=None, on_click=pressed).classes("three-dots") as button:
+        with ui.button(icon="more_horiz", color=None, on_click=pressed).classes(
+            "three-dots"
+        ) as button:
             tip = ui.tooltip()
         words = ui.label().classes("sr-only")
     button.props("flat").props["aria-label"] = f"{label} settings"
@@ -137,7 +149,13 @@ def options_adv(
         _set_class(button, "is-off", reason)
         _set_class(button, "is-wrong", wrong)
         described = words.html_id if reason or wrong else None
-        set_props(button, {"aria-disabled": "true" if reason else None, "aria-describedby": described})
+        set_props(
+            button,
+            {
+                "aria-disabled": "true" if reason else None,
+                "aria-describedby": described,
+            },
+        )
 
     watched(source.changed, refresh)
     return row
@@ -146,7 +164,9 @@ def options_adv(
 def _text_control(source: Source, path: str, kind: FieldType, name: str) -> Element:
     value = source.get(path)
     # The value is there from the beginning: one that is set later is sent once the page is open, over what was typed.
-    control = ui.input(name, value=as_text(value)).props(f"{_LOOK} spellcheck=false autocomplete=off")
+    control = ui.input(name, value=as_text(value)).props(
+        f"{_LOOK} spellcheck=false autocomplete=off"
+    )
     control.props["maxlength"] = LONGEST_TEXT
     shown = [_key(value)]
 
@@ -158,7 +178,11 @@ def _text_control(source: Source, path: str, kind: FieldType, name: str) -> Elem
             control.set_value(as_text(value))
 
     def take(text: object) -> None:
-        if isinstance(text, str) and len(text) <= LONGEST_TEXT and shown != [_key(value := parse(text, kind))]:
+        if (
+            isinstance(text, str)
+            and len(text) <= LONGEST_TEXT
+            and shown != [_key(value := parse(text, kind))]
+        ):
             shown[:] = [_key(value)]
             _write(source, path, value)
 
@@ -178,19 +202,27 @@ def _picker_button(source: Source, path: str, kind: FieldType, name: str) -> Non
         now = str(source.get(path) or "")
         wanted = "folder" if kind.place == "new" else kind.place
         if chosen := await pick(page, kind=wanted, suffixes=kind.suffixes, start=now):
-            _write(source, path, str(Path(chosen, Path(now).name)) if kind.place == "new" else chosen)
+            _write(
+                source,
+                path,
+                str(Path(chosen, Path(now).name)) if kind.place == "new" else chosen,
+            )
 
     icon_button("folder_open", f"Choose {name}", choose)
 
 
 def _select_control(source: Source, path: str, kind: FieldType, name: str) -> Element:
     known = {_key(value): option_label(value) for value in kind.options}
-    control = ui.select({**known}, label=name).props(f"{_LOOK} options-dense popup-content-class=options")
+    control = ui.select({**known}, label=name).props(
+        f"{_LOOK} options-dense popup-content-class=options"
+    )
 
     def show() -> None:
         value = source.get(path)
         if control.value != (key := _key(value)):
-            stranger = {} if key in known else {key: f"{as_text(value)} (not an option)"}
+            stranger = (
+                {} if key in known else {key: f"{as_text(value)} (not an option)"}
+            )
             control.set_options(known | stranger, value=key)
 
     def take() -> None:
@@ -204,7 +236,9 @@ def _select_control(source: Source, path: str, kind: FieldType, name: str) -> El
 
 def _switch_control(source: Source, path: str, kind: FieldType, name: str) -> Element:
     control = ui.switch(name)
-    control.on("update:model-value", lambda: _write(source, path, control.value is True))
+    control.on(
+        "update:model-value", lambda: _write(source, path, control.value is True)
+    )
     watched(source.changed, lambda: control.set_value(source.get(path) is True))
     return control
 

@@ -36,13 +36,20 @@ async def ask(title: str, text: str | Sequence[str], choices: Sequence[str]) -> 
 def choice_buttons(choices: dict[str, Callable[[], Any]]) -> dict[str, ui.button]:
     """A row of buttons at the end of a dialog; the last one is the usual one."""
     with ui.element("div").classes("ask-choices"):
-        buttons = {name: ui.button(name, on_click=action).props("no-caps flat") for name, action in choices.items()}
+        buttons = {
+            name: ui.button(name, on_click=action).props("no-caps flat")
+            for name, action in choices.items()
+        }
         list(buttons.values())[-1].props("unelevated autofocus", remove="flat")
     return buttons
 
 
 def icon_button(icon: str, name: str, on_click: Callable[[], Any]) -> ui.button:
     """A small round button without a word; the name is for screen readers and the tooltip."""
-    button = ui.button(icon=icon, on_click=on_click, color=None).props("flat dense round size=sm").tooltip(name)
+    button = (
+        ui.button(icon=icon, on_click=on_click, color=None)
+        .props("flat dense round size=sm")
+        .tooltip(name)
+    )
     button.props["aria-label"] = name
     return button

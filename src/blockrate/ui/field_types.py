@@ -68,21 +68,34 @@ def _field_type(name: str, info: FieldInfo) -> FieldType:
     if get_origin(main) is Literal:
         return FieldType("choice", text, options=get_args(main), optional=optional)
     if main is bool:
-        return FieldType("choice", text, (None, True, False), optional=True) if optional else FieldType("flag", text)
+        return (
+            FieldType("choice", text, (None, True, False), optional=True)
+            if optional
+            else FieldType("flag", text)
+        )
     if main in (int, float):
         return FieldType("number", text, optional=optional)
-    if any(isinstance(rule, AfterValidator) and rule.func is expanduser for rule in info.metadata):
+    if any(
+        isinstance(rule, AfterValidator) and rule.func is expanduser
+        for rule in info.metadata
+    ):
         place, suffixes = _PLACES.get(name) or ("folder", ())
         return FieldType("place", text, place=place, suffixes=suffixes)
     return FieldType("text", text, optional=optional)
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return (
+        get_args(annotation)
+        if get_origin(annotation) in (Union, UnionType)
+        else (annotation,)
+    )
 
 
 def _bare(annotation: Any) -> Any:
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    return (
+        get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    )
 
 
 def parse(text: str, kind: FieldType) -> Any:
@@ -104,7 +117,11 @@ def as_text(value: object) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     if type(value) is float and 0 < abs(value) < 1e-3:
-        shortest = next(short for digits in range(18) if float(short := f"{value:.{digits}e}") == value)
+        shortest = next(
+            short
+            for digits in range(18)
+            if float(short := f"{value:.{digits}e}") == value
+        )
         mantissa, _, exponent = shortest.partition("e")
         return f"{mantissa}e{int(exponent)}"
     if type(value) is float and value.is_integer() and abs(value) < 1e15:

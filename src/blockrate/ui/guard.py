@@ -22,7 +22,12 @@ import psutil
 from itsdangerous import BadSignature, TimestampSigner
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import (
+    HTMLResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+)
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from blockrate.core.errors import ConfigError
@@ -36,7 +41,9 @@ _SIGN_IN = (Path(__file__).parent / "static" / "sign_in.html").read_text("utf-8"
 # Vue compiles its templates in the browser, and NiceGUI's page starts with a script in the page.
 _CONTENT = """default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline';
  img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws://{host} wss://{host};
- object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'""".replace("\n", "")
+ object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'""".replace(
+    "\n", ""
+)
 
 
 class Names(NamedTuple):
@@ -49,15 +56,27 @@ class Names(NamedTuple):
 class Guard:
     """Lets in who has a session, and who brings the token one."""
 
-    def __init__(self, app: ASGIApp, *, token: str, key: bytes, names: Names, cookie: str = "blockrate") -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        token: str,
+        key: bytes,
+        names: Names,
+        cookie: str = "blockrate",
+    ) -> None:
         if len(token) < 32 or len(key) < 32:
-            raise ValueError("a guard needs a token and a key of at least 32 characters")
+            raise ValueError(
+                "a guard needs a token and a key of at least 32 characters"
+            )
         self.app = app  # NiceGUI looks for the app inside by this name
         self._token = token
         self._tickets = set[str]()
         self._names = names
         self._cookie = cookie
-        self._signer = TimestampSigner(key, salt="blockrate session", digest_method=sha256)
+        self._signer = TimestampSigner(
+            key, salt="blockrate session", digest_method=sha256
+        )
         self._wrong: list[float] = []  # when wrong tokens came
 
     def ticket(self) -> str:
@@ -76,13 +95,21 @@ class Guard:
                 self._add_headers(message, request)
             await send(message)
 
-        answer = self._refusal(request) or await self._sign_in(request) or self._unknown(request)
+        answer = (
+            self._refusal(request)
+            or await self._sign_in(request)
+            or self._unknown(request)
+        )
         read = None if answer else await _read(request, receive)
         if not read:
             answer = answer or PlainTextResponse("This is too large.", 413)
             return await answer(scope, receive, send_safely)
         # nobody in front of us is trusted to say who asks, and from where
-        headers = [(name, value) for name, value in scope["headers"] if b"forwarded" not in name.lower()]
+        headers = [
+            (name, value)
+            for name, value in scope["headers"]
+            if b"forwarded" not in name.lower()
+        ]
         try:
             await self.app({**scope, "headers": headers}, read, send_safely)
         except RuntimeError as error:
@@ -95,13 +122,31 @@ class Guard:
         path = request.scope["path"]
         hosts = request.headers.getlist("host")
         origins = request.headers.getlist("origin")
-        if len(hosts) != 1 or hosts[0].lower() not in self._names.hosts or not path.startswith("/"):
-            return PlainTextResponse("blockrate does not answer to this name. Start it with --allowed-host NAME.", 403)
+        if (
+            len(hosts) != 1
+            or hosts[0].lower() not in self._names.hosts
+            or not path.startswith("/")
+        ):
+            return PlainTextResponse(
+                "blockrate does not answer to this name. Start it with --allowed-host NAME.",
+                403,
+            )
         strange = len(origins) > 1 or not self._names.origins.issuperset(origins)
         if strange or (_is_foreign(request) and not _is_navigation(request)):
-            return PlainTextResponse("Requests from the pages of other sites are refused.", 403)
-        odd = "//" in path or "\\" in path or not path.isprintable() or {".", ".."} & set(path.split("/"))
-        return PlainTextResponse("There is no such page.", 404) if odd or len(path) > _PATH else None
+            return PlainTextResponse(
+                "Requests from the pages of other sites are refused.", 403
+            )
+        odd = (
+            "//" in path
+            or "\\" in path
+            or not path.isprintable()
+            or {".", ".."} & set(path.split("/"))
+        )
+        return (
+            PlainTextResponse("There is no such page.", 404)
+            if odd or len(path) > _PATH
+            else None
+        )
 
     async def _sign_in(self, request: HTTPConnection) -> Response | None:
         """Trade a token for a cookie and an address without it; None if there is no token."""
@@ -110,20 +155,34 @@ class Guard:
             return None
         clean = RedirectResponse(quote(request.scope["path"]), 303)
         tokens = (self._token, *self._tickets)
-        found = {token for token in tokens if secrets.compare_digest(token.encode(), given[0].encode())}
+        found = {
+            token
+            for token in tokens
+            if secrets.compare_digest(token.encode(), given[0].encode())
+        }
         self._tickets -= found
         if found:
             session = self._signer.sign(secrets.token_urlsafe(16)).decode()
-            clean.set_cookie(self._cookie, session, max_age=_SECONDS, httponly=True, samesite="strict")
+            clean.set_cookie(
+                self._cookie,
+                session,
+                max_age=_SECONDS,
+                httponly=True,
+                samesite="strict",
+            )
         elif _is_foreign(request) or not self._has_session(request):
             await self._slow_down()
-            return _sign_in_page("This token is wrong. Every start of blockrate ui has a new one.")
+            return _sign_in_page(
+                "This token is wrong. Every start of blockrate ui has a new one."
+            )
         return clean
 
     async def _slow_down(self) -> None:
         """Make guessing cost time: after ten wrong tokens in a minute, each answer waits longer, up to 2 seconds."""
         now = time.monotonic()
-        self._wrong = [moment for moment in self._wrong[-1000:] if now - moment < 60] + [now]
+        self._wrong = [
+            moment for moment in self._wrong[-1000:] if now - moment < 60
+        ] + [now]
         await asyncio.sleep(min(0.01 * max(len(self._wrong) - 10, 0), 2.0))
 
     def _unknown(self, request: HTTPConnection) -> Response | None:
@@ -136,7 +195,11 @@ class Guard:
 
     def _has_session(self, request: HTTPConnection) -> bool:
         with suppress(BadSignature):
-            return bool(self._signer.unsign(request.cookies.get(self._cookie, ""), max_age=_SECONDS))
+            return bool(
+                self._signer.unsign(
+                    request.cookies.get(self._cookie, ""), max_age=_SECONDS
+                )
+            )
         return False
 
     def _add_headers(self, message: Message, request: HTTPConnection) -> None:
@@ -146,9 +209,13 @@ class Guard:
         headers["X-Frame-Options"] = "DENY"
         headers["Referrer-Policy"] = "no-referrer"
         headers["Cross-Origin-Resource-Policy"] = "same-origin"
-        headers["Content-Security-Policy"] = _CONTENT.format(host=host if host in self._names.hosts else "")
+        headers["Content-Security-Policy"] = _CONTENT.format(
+            host=host if host in self._names.hosts else ""
+        )
         # parts of pages may be kept
-        if message["status"] != 200 or not request.scope["path"].startswith("/_nicegui/"):
+        if message["status"] != 200 or not request.scope["path"].startswith(
+            "/_nicegui/"
+        ):
             headers["Cache-Control"] = "no-store"
 
 
@@ -162,7 +229,9 @@ def all_names(host: str, address: str, port: int, extra: Iterable[str]) -> Names
     own |= {name.removesuffix(":80") for name in own}  # as browsers write it
     others = set(map(_checked, extra))
     others |= {f"{name}:{port}" for name in others if not re.search(r":\d+$", name)}
-    origins = {f"http://{name}" for name in own | others} | {f"https://{name}" for name in others}
+    origins = {f"http://{name}" for name in own | others} | {
+        f"https://{name}" for name in others
+    }
     return Names(frozenset(own | others), frozenset(origins))
 
 
@@ -191,7 +260,9 @@ def _own_names(address: str) -> Iterator[str]:
 
 
 def _checked(name: str) -> str:
-    if not re.fullmatch(r"([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:]+\])(:\d{1,5})?", name.lower()):
+    if not re.fullmatch(
+        r"([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:]+\])(:\d{1,5})?", name.lower()
+    ):
         cure = "Give the name alone, like gpu.example.org or gpu.example.org:8443."
         raise ConfigError("--allowed-host", f"{name!r} is not the name of a host", cure)
     return name.lower()
@@ -229,5 +300,14 @@ async def _read(request: HTTPConnection, receive: Receive) -> Receive | None:
 
 def _sign_in_page(problem: str = "", *, again: str = "") -> Response:
     """The page for who has no session. ``again``: an address on this site to look at next."""
-    refresh = f'<meta http-equiv="refresh" content="0; url={html.escape(again)}">' if again else ""
-    return HTMLResponse(_SIGN_IN.replace("{refresh}", refresh).replace("{problem}", html.escape(problem)), 401)
+    refresh = (
+        f'<meta http-equiv="refresh" content="0; url={html.escape(again)}">'
+        if again
+        else ""
+    )
+    return HTMLResponse(
+        _SIGN_IN.replace("{refresh}", refresh).replace(
+            "{problem}", html.escape(problem)
+        ),
+        401,
+    )

@@ -43,7 +43,10 @@ class Series:
         self._pending = []
         if len(self.steps) >= self.most:
             self.steps = self.steps[1::2]
-            self.rows = [_mean(self.rows[place : place + 2]) for place in range(0, len(self.rows) - 1, 2)]
+            self.rows = [
+                _mean(self.rows[place : place + 2])
+                for place in range(0, len(self.rows) - 1, 2)
+            ]
             self._stride = self._stride * 2
             self.revision = self.revision + 1
 
@@ -62,7 +65,10 @@ class History:
     def __init__(self) -> None:
         self.losses = Series(MOST_POINTS)
         self.validations = Series(MOST_POINTS)
-        self.blocks = {kind: Series(MOST_COLUMNS) for kind in ("grad_norms", "update_ratios", "learning_rates")}
+        self.blocks = {
+            kind: Series(MOST_COLUMNS)
+            for kind in ("grad_norms", "update_ratios", "learning_rates")
+        }
         self.groups: list[Json] = []  # of the optimizer, from the run's own start
         self.first_trained_block = ""
         self.names: list[str] = []  # blocks and other, model order
@@ -97,7 +103,11 @@ class History:
     @property
     def trained(self) -> set[str]:
         """The blocks, and maybe ``other``, that are in a group of the optimizer."""
-        return {block for group in self.groups for block in (group.get("blocks") or [group.get("name")])}
+        return {
+            block
+            for group in self.groups
+            for block in (group.get("blocks") or [group.get("name")])
+        }
 
     @property
     def seconds_per_step(self) -> float | None:
@@ -108,7 +118,11 @@ class History:
     def seconds_left(self) -> float | None:
         """Until the last step; None while nothing can be said."""
         each = self.seconds_per_step
-        return each * max(0, self.total_steps - self.step) if each and self.total_steps else None
+        return (
+            each * max(0, self.total_steps - self.step)
+            if each and self.total_steps
+            else None
+        )
 
     def _on_started(self, event: Json) -> None:
         self.groups = list(event.get("groups") or [])
@@ -121,7 +135,9 @@ class History:
         self.step = int(event.get("from_step") or 0)
         for series in (self.losses, self.validations, *self.blocks.values()):
             series.drop_after(self.step)
-        self.samples = {step: files for step, files in self.samples.items() if step <= self.step}
+        self.samples = {
+            step: files for step, files in self.samples.items() if step <= self.step
+        }
 
     def _on_phase(self, event: Json) -> None:
         self.phase = event.get("name", "")
@@ -172,11 +188,19 @@ class History:
             self.warnings = [*self.warnings[1 - _MOST_WARNINGS :], text]
 
     def _see(self, names: Iterable[str]) -> None:
-        if new := {name for name in names if name == OTHER or "_block_" in name} - set(self.names):
+        if new := {name for name in names if name == OTHER or "_block_" in name} - set(
+            self.names
+        ):
             self.names = sorted({*self.names, *new}, key=model_order)
 
 
 def _mean(rows: list[Row]) -> Row:
     names = dict.fromkeys(name for row in rows for name in row)
-    known = {name: [value for row in rows if (value := row.get(name)) is not None] for name in names}
-    return {name: sum(values) / len(values) if values else None for name, values in known.items()}
+    known = {
+        name: [value for row in rows if (value := row.get(name)) is not None]
+        for name in names
+    }
+    return {
+        name: sum(values) / len(values) if values else None
+        for name, values in known.items()
+    }

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-_WORDS: dict[str, dict[str, str]] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+_WORDS: dict[str, dict[str, str]] = json.loads(
+    Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
+)
 _FLAGS = {None: "Usual", True: "On", False: "Off"}
 
 
@@ -36,8 +38,14 @@ def duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     if minutes < 1:
         return f"{seconds:.0f} s"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+    return (
+        f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+    )
 
 
 def _words(name: str) -> str:
-    return sentence(" ".join(_WORDS["spellings"].get(word, word) for word in name.lower().split("_")))
+    return sentence(
+        " ".join(
+            _WORDS["spellings"].get(word, word) for word in name.lower().split("_")
+        )
+    )

@@ -35,7 +35,9 @@ class Media:
     """The folders that the browser may see into, and the addresses of pictures that were given out."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
-        self.roots = tuple(dict.fromkeys(Path(os.path.realpath(root)) for root in roots))
+        self.roots = tuple(
+            dict.fromkeys(Path(os.path.realpath(root)) for root in roots)
+        )
         self._files: OrderedDict[str, tuple[Path, int | None]] = OrderedDict()  # by id
         self._ids: dict[tuple[Path, int | None], str] = {}
 
@@ -47,12 +49,20 @@ class Media:
         try:
             real = Path(os.path.realpath(os.path.expanduser(path)))
         except (OSError, ValueError):  # NUL, or a circle of links on Windows
-            raise ConfigError(where, f"{str(path)!r} is not a path", "Choose another.") from None
+            raise ConfigError(
+                where, f"{str(path)!r} is not a path", "Choose another."
+            ) from None
         for root in self.roots:
-            if real.is_relative_to(root) and not any(map(_is_hidden, real.relative_to(root).parts)):
+            if real.is_relative_to(root) and not any(
+                map(_is_hidden, real.relative_to(root).parts)
+            ):
                 return real
         cure = f"Choose one in {' or '.join(map(str, self.roots))}, or start blockrate ui with --root."
-        raise ConfigError(where, f"{str(path)!r} is hidden or outside the folders that may be seen", cure)
+        raise ConfigError(
+            where,
+            f"{str(path)!r} is hidden or outside the folders that may be seen",
+            cure,
+        )
 
     def file_url(self, path: Path | str, *, size: int | None = None) -> str:
         """An address for a picture, for as long as the server runs. ``size``: its longest side at most, in pixels.
@@ -68,7 +78,11 @@ class Media:
         """
         real = self.resolve_inside(path)
         if real.suffix != ".safetensors" or not real.is_file():
-            raise ConfigError("path", f"{str(path)!r} is no safetensors file", "Copy it by other means.")
+            raise ConfigError(
+                "path",
+                f"{str(path)!r} is no safetensors file",
+                "Copy it by other means.",
+            )
         return self._address(real, _WHOLE)
 
     def _address(self, real: Path, size: int | None) -> str:
@@ -110,12 +124,22 @@ class Media:
         try:
             found = [entry for entry in real.iterdir() if self._may_be_seen(entry)]
         except OSError as error:
-            raise ConfigError(str(folder), f"cannot be read: {error.strerror}", "Choose another folder.") from error
-        return sorted(found, key=lambda entry: (not entry.is_dir(), entry.name.lower()))[:_ENTRIES]
+            raise ConfigError(
+                str(folder),
+                f"cannot be read: {error.strerror}",
+                "Choose another folder.",
+            ) from error
+        return sorted(
+            found, key=lambda entry: (not entry.is_dir(), entry.name.lower())
+        )[:_ENTRIES]
 
     def _may_be_seen(self, entry: Path) -> bool:
         with suppress(ConfigError):  # a link that leads out
-            return not _is_hidden(entry.name) and _is_text(entry.name) and bool(self.resolve_inside(entry))
+            return (
+                not _is_hidden(entry.name)
+                and _is_text(entry.name)
+                and bool(self.resolve_inside(entry))
+            )
         return False
 
 
@@ -129,7 +153,9 @@ def _picture(path: Path, size: int | None, modified: int) -> Picture:
         # 16 bits; convert would make most of them white
         if upright.mode.startswith("I"):
             upright = upright.point(lambda value: value * (1 / 257))
-        upright.thumbnail((size or upright.width, size or upright.height), reducing_gap=2.0)
+        upright.thumbnail(
+            (size or upright.width, size or upright.height), reducing_gap=2.0
+        )
         kind = "PNG" if upright.has_transparency_data or not size else "JPEG"
         bare = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
         bare.info.clear()

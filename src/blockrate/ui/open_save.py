@@ -19,7 +19,11 @@ async def open_config(page: Page) -> bool:
 
 async def save(page: Page) -> bool:
     """Save into the file it came from, or ask for one. True if it is saved."""
-    return await _told(page, _save(page, page.session.path)) if page.session.path else await save_as(page)
+    return (
+        await _told(page, _save(page, page.session.path))
+        if page.session.path
+        else await save_as(page)
+    )
 
 
 async def save_as(page: Page) -> bool:
@@ -40,7 +44,12 @@ async def _open(page: Page) -> bool:
     session = page.session
     (kind, name) = await _choose(page)
     if kind == "file" and not name:
-        name = await pick(page, kind="file", suffixes=(".json",), start=str(session.path or "")) or ""
+        name = (
+            await pick(
+                page, kind="file", suffixes=(".json",), start=str(session.path or "")
+            )
+            or ""
+        )
     if not (name or kind == "new") or not await may_replace(page):
         return False
     match kind:
@@ -84,7 +93,12 @@ async def _choose(page: Page) -> tuple[str, str]:
 
         def entries(icon: str, kind: str, names: Iterable[tuple[str, str]]) -> None:
             for name, words in names:
-                button = ui.button(words, icon=icon, color=None, on_click=lambda name=name: dialog.submit((kind, name)))
+                button = ui.button(
+                    words,
+                    icon=icon,
+                    color=None,
+                    on_click=lambda name=name: dialog.submit((kind, name)),
+                )
                 button.props("flat no-caps align=left").classes("entry")
 
         entries("add", "new", [("", "New config")])
@@ -93,16 +107,26 @@ async def _choose(page: Page) -> tuple[str, str]:
             heading("Recent", 3)
             entries("history", "file", [(path, path) for path in recent])
         heading("Presets and examples", 3)
-        entries("auto_awesome", "named", [(name, name) for name in page.session.named()])
+        entries(
+            "auto_awesome", "named", [(name, name) for name in page.session.named()]
+        )
     return await dialog or ("", "")
 
 
 async def _ask_place(page: Page) -> Path | None:
     session = page.session
-    folder, name = (session.path.parent, session.path.name) if session.path else (Path.cwd(), f"{session.title}.json")
+    folder, name = (
+        (session.path.parent, session.path.name)
+        if session.path
+        else (Path.cwd(), f"{session.title}.json")
+    )
     with small_dialog("Save as") as dialog:
-        named = ui.input("Name", value=name).props("outlined dense autofocus hide-bottom-space")
-        place = ui.input("Folder", value=str(folder)).props("outlined dense hide-bottom-space")
+        named = ui.input("Name", value=name).props(
+            "outlined dense autofocus hide-bottom-space"
+        )
+        place = ui.input("Folder", value=str(folder)).props(
+            "outlined dense hide-bottom-space"
+        )
         wrong = ui.label().classes("field-note is-wrong").props("role=alert")
 
         async def choose() -> None:
@@ -111,7 +135,11 @@ async def _ask_place(page: Page) -> Path | None:
 
         def done() -> None:
             try:
-                dialog.submit(_place_of(page, str(place.value or ""), str(named.value or "").strip()))
+                dialog.submit(
+                    _place_of(
+                        page, str(place.value or ""), str(named.value or "").strip()
+                    )
+                )
             except ConfigError as error:
                 wrong.set_text(str(error))
 
@@ -126,5 +154,9 @@ async def _ask_place(page: Page) -> Path | None:
 def _place_of(page: Page, folder: str, name: str) -> Path:
     """Where a file is to be. Raises ConfigError for a name that is none, and for a place outside the roots."""
     if not name or Path(name).name != name:
-        raise ConfigError("Name", f"{name!r} is not a file name", "Write one like portrait.json.")
-    return page.media.resolve_inside(Path(folder, name if name.endswith(".json") else f"{name}.json"))
+        raise ConfigError(
+            "Name", f"{name!r} is not a file name", "Write one like portrait.json."
+        )
+    return page.media.resolve_inside(
+        Path(folder, name if name.endswith(".json") else f"{name}.json")
+    )

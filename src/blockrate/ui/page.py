@@ -31,7 +31,9 @@ class Page:
         """Make this the page of the client that is being built."""
         client = ui.context.client
         _pages[client] = self
-        client.on_delete(lambda: _forget(client, self.session.changed, self.watch.changed))
+        client.on_delete(
+            lambda: _forget(client, self.session.changed, self.watch.changed)
+        )
 
     def go(self, tab: str, field: str = "") -> None:
         """Show a tab, and focus the control of a field or of what holds it."""
@@ -47,12 +49,28 @@ class Page:
         # the number of an element is all that enters the script
         ui.run_javascript(f"setTimeout(() => blockrateFocus({element.id}), 120)")
 
-    def tell(self, text: str, *, kind: Literal["info", "warning", "error"] = "info") -> None:
+    def tell(
+        self, text: str, *, kind: Literal["info", "warning", "error"] = "info"
+    ) -> None:
         """Show a toast; only an error interrupts a screen reader."""
         role = "alert" if kind == "error" else "log"
         wait = {"info": 4000, "warning": 8000, "error": 12000}[kind]
-        close = [{"icon": "close", "color": "white", "round": True, "dense": True, "aria-label": "Close"}]
-        ui.notify(text, classes=f"toast toast-{kind}", attrs={"role": role}, timeout=wait, actions=close)
+        close = [
+            {
+                "icon": "close",
+                "color": "white",
+                "round": True,
+                "dense": True,
+                "aria-label": "Close",
+            }
+        ]
+        ui.notify(
+            text,
+            classes=f"toast toast-{kind}",
+            attrs={"role": role},
+            timeout=wait,
+            actions=close,
+        )
 
 
 _pages: WeakKeyDictionary[Client, Page] = WeakKeyDictionary()
@@ -61,8 +79,15 @@ _pages: WeakKeyDictionary[Client, Page] = WeakKeyDictionary()
 def _forget(client: Client, *events: Event[[]]) -> None:
     """Call nothing of a client that leaves: else all that was ever opened is kept until something changes."""
     for event in events:
-        slots = [(callback, callback.slot and callback.slot()) for callback in event.callbacks]
-        event.callbacks[:] = [callback for callback, slot in slots if not slot or slot.parent.client is not client]
+        slots = [
+            (callback, callback.slot and callback.slot())
+            for callback in event.callbacks
+        ]
+        event.callbacks[:] = [
+            callback
+            for callback, slot in slots
+            if not slot or slot.parent.client is not client
+        ]
 
 
 def current_page() -> Page:

@@ -11,10 +11,16 @@ from blockrate.ui.dialogs import choice_buttons, small_dialog
 from blockrate.ui.page import Page
 
 Kind = Literal["folder", "file", "either"]
-_WORDS: dict[Kind, str] = {"folder": "folder", "file": "file", "either": "folder or file"}
+_WORDS: dict[Kind, str] = {
+    "folder": "folder",
+    "file": "file",
+    "either": "folder or file",
+}
 
 
-async def pick(page: Page, *, kind: Kind, suffixes: Sequence[str] = (), start: str = "") -> str | None:
+async def pick(
+    page: Page, *, kind: Kind, suffixes: Sequence[str] = (), start: str = ""
+) -> str | None:
     """Ask for a folder or a file and return its path, or None. ``suffixes``: of the files to show, all without any."""
     with small_dialog(f"Choose a {_WORDS[kind]}", "picker") as dialog:
         listing = Listing(page, dialog, kind, tuple(suffixes))
@@ -27,7 +33,9 @@ async def pick(page: Page, *, kind: Kind, suffixes: Sequence[str] = (), start: s
 class Listing:
     """What the dialog shows: one folder at a time."""
 
-    def __init__(self, page: Page, dialog: ui.dialog, kind: Kind, suffixes: tuple[str, ...]) -> None:
+    def __init__(
+        self, page: Page, dialog: ui.dialog, kind: Kind, suffixes: tuple[str, ...]
+    ) -> None:
         self.media = page.media
         self.dialog = dialog
         self.kind = kind
@@ -35,11 +43,19 @@ class Listing:
         with ui.element("div").classes("picker-roots"):
             for root in self.media.roots:
                 self._button(str(root), "folder", root)
-        self.typed = ui.input("Place").props("outlined dense hide-bottom-space spellcheck=false")
+        self.typed = ui.input("Place").props(
+            "outlined dense hide-bottom-space spellcheck=false"
+        )
         self.typed.on("keydown.enter", lambda: self.take())
         self.wrong = ui.label().classes("field-note is-wrong").props("role=alert")
-        self.entries = ui.element("div").classes("picker-entries").props("role=group aria-label=Entries")
-        choice_buttons({"Cancel": dialog.close, "Choose": lambda: self.take(final=True)})
+        self.entries = (
+            ui.element("div")
+            .classes("picker-entries")
+            .props("role=group aria-label=Entries")
+        )
+        choice_buttons(
+            {"Cancel": dialog.close, "Choose": lambda: self.take(final=True)}
+        )
 
     def show(self, folder: Path) -> bool:
         """List a folder; say why if it cannot be listed."""
@@ -58,7 +74,9 @@ class Listing:
             for entry in entries:
                 if entry.is_dir():
                     self._button(entry.name, "folder", entry)
-                elif self.kind != "folder" and (not self.suffixes or entry.suffix.lower() in self.suffixes):
+                elif self.kind != "folder" and (
+                    not self.suffixes or entry.suffix.lower() in self.suffixes
+                ):
                     self._button(entry.name, "description", entry)
         return True
 
@@ -87,4 +105,6 @@ class Listing:
             self.typed.set_value(str(place))
             self.take()
 
-        ui.button(name, icon=icon, on_click=pressed, color=None).props("flat no-caps align=left").classes("entry")
+        ui.button(name, icon=icon, on_click=pressed, color=None).props(
+            "flat no-caps align=left"
+        ).classes("entry")

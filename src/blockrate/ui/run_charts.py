@@ -14,7 +14,11 @@ from blockrate.ui.page import Page
 from blockrate.ui.tabs import rebuilt
 from blockrate.ui.watch import Watch
 
-KINDS = {"grad_norms": "Gradient norm", "learning_rates": "Learning rate", "update_ratios": "Relative update"}
+KINDS = {
+    "grad_norms": "Gradient norm",
+    "learning_rates": "Learning rate",
+    "update_ratios": "Relative update",
+}
 _SMOOTHING = 90  # of 99
 _PIXELS = 640  # of a sample in the grid
 
@@ -30,7 +34,9 @@ class HeatMap(Element, component="static/heat_map.js"):
 class Feed:
     """Sends series to a chart: whole at first and when they were thinned out, else what came since."""
 
-    def __init__(self, chart: Element, changed: Event[[]], refresh: Callable[["Feed"], object]) -> None:
+    def __init__(
+        self, chart: Element, changed: Event[[]], refresh: Callable[["Feed"], object]
+    ) -> None:
         self._chart = chart
         self._ready = False
         # by name: which series, how much of it
@@ -44,14 +50,22 @@ class Feed:
         chart.on("ready", begin)  # what is sent before the chart is there would be lost
         watched(changed, lambda: refresh(self))
 
-    def send(self, name: str, series: Series, row: Callable[[Row], object], *key: object) -> None:
+    def send(
+        self, name: str, series: Series, row: Callable[[Row], object], *key: object
+    ) -> None:
         """Send what the chart lacks, each row as ``row`` makes it; another ``key`` makes it another series."""
         now = (*key, series, series.revision)
         rows = series.rows
         before, count = self._has.get(name, ((), 0))
         start = count if before == now else 0
         if self._ready and (before != now or start < len(rows)):
-            self._chart.run_method("take", name, start, series.steps[start:], [row(values) for values in rows[start:]])
+            self._chart.run_method(
+                "take",
+                name,
+                start,
+                series.steps[start:],
+                [row(values) for values in rows[start:]],
+            )
             self._has[name] = now, len(rows)
 
 
@@ -60,7 +74,10 @@ def loss_card(watch: Watch, changed: Event[[]]) -> None:
 
     def refresh(feed: Feed) -> None:
         card.set_visibility(bool(watch.history.losses.steps))
-        for name, series in (("raw", watch.history.losses), ("validation", watch.history.validations)):
+        for name, series in (
+            ("raw", watch.history.losses),
+            ("validation", watch.history.validations),
+        ):
             feed.send(name, series, lambda row: _short(row.get("loss")))
 
     with ui.element("div") as card, section("Loss"):
@@ -70,8 +87,16 @@ def loss_card(watch: Watch, changed: Event[[]]) -> None:
         Feed(chart, changed, refresh)
     with choices:
         ui.label("Smoothing").classes("dim")
-        slider("Smoothing", 99, _SMOOTHING, lambda value: set_props(chart, {"smoothing": value / 100}))
-        ui.switch("Log scale", on_change=lambda event: set_props(chart, {"log": event.value is True}))
+        slider(
+            "Smoothing",
+            99,
+            _SMOOTHING,
+            lambda value: set_props(chart, {"smoothing": value / 100}),
+        )
+        ui.switch(
+            "Log scale",
+            on_change=lambda event: set_props(chart, {"log": event.value is True}),
+        )
 
 
 def heat_card(watch: Watch, changed: Event[[]]) -> None:
@@ -83,11 +108,28 @@ def heat_card(watch: Watch, changed: Event[[]]) -> None:
         names = tuple(watch.history.names)
         card.set_visibility(bool(history.blocks[kind].steps))
         frozen = sorted(set(names) - history.trained)
-        set_props(chart, {"names": names, "frozen": frozen, "log": kind != "learning_rates", "what": KINDS[kind]})
-        feed.send("blocks", history.blocks[kind], lambda row: [_short(row.get(name)) for name in names], names)
+        set_props(
+            chart,
+            {
+                "names": names,
+                "frozen": frozen,
+                "log": kind != "learning_rates",
+                "what": KINDS[kind],
+            },
+        )
+        feed.send(
+            "blocks",
+            history.blocks[kind],
+            lambda row: [_short(row.get(name)) for name in names],
+            names,
+        )
 
     with ui.element("div") as card, section("By block"):
-        choice = ui.radio(KINDS, value="grad_norms").props("inline dense").classes("chart-choices")
+        choice = (
+            ui.radio(KINDS, value="grad_norms")
+            .props("inline dense")
+            .classes("chart-choices")
+        )
         choice.props["aria-label"] = "What is shown by block"
         chart = HeatMap()
         feed = Feed(chart, changed, refresh)
@@ -113,7 +155,14 @@ def gallery(page: Page, changed: Event[[]]) -> None:
         most = len(steps()) - 1
         label.set_text(words)
         choices.set_visibility(most > 0)
-        set_props(control, {"max": most, "value": steps().index(step()) if steps() else 0, "aria-valuetext": words})
+        set_props(
+            control,
+            {
+                "max": most,
+                "value": steps().index(step()) if steps() else 0,
+                "aria-valuetext": words,
+            },
+        )
 
     def shown() -> list[tuple[int, list[str]]]:
         found = dict.fromkeys([*steps()[: int(compare.value)], step()])
@@ -133,7 +182,9 @@ def _pictures(page: Page, shown: list[tuple[int, list[str]]]) -> None:
     by_prompt: dict[str, list[tuple[int, Path]]] = {}
     for step, files in shown:
         for file in files:  # step-00000075-0-a-photo-of-a-cat.png
-            by_prompt.setdefault(re.sub(r"^step-\d+-", "", Path(file).stem), []).append((step, folder / file))
+            by_prompt.setdefault(re.sub(r"^step-\d+-", "", Path(file).stem), []).append(
+                (step, folder / file)
+            )
     try:
         for prompt, pictures in by_prompt.items():
             with ui.element("li"):
@@ -144,24 +195,45 @@ def _pictures(page: Page, shown: list[tuple[int, list[str]]]) -> None:
                     with ui.element("a") as frame:
                         picture = ui.element("img")
                         _ = ui.label(f"Step {step:,}").classes("dim")
-                    picture.props.update({"src": source, "alt": f"{words}, step {step:,}", "loading": "lazy"})
+                    picture.props.update(
+                        {
+                            "src": source,
+                            "alt": f"{words}, step {step:,}",
+                            "loading": "lazy",
+                        }
+                    )
                     frame.props.update({"href": link, "target": "_blank"})
     except ConfigError as error:  # outside the roots
-        ui.label(f"The samples cannot be shown: {error.problem}. {error.cure}").classes("field-note")
+        ui.label(f"The samples cannot be shown: {error.problem}. {error.cure}").classes(
+            "field-note"
+        )
 
 
-def slider(name: str, most: int, value: int, on_input: Callable[[int], object]) -> Element:
+def slider(
+    name: str, most: int, value: int, on_input: Callable[[int], object]
+) -> Element:
     """A slider of whole numbers from 0, the browser's own."""
     control = ui.element("input").classes("slider")
-    control.props.update({"type": "range", "max": most, "value": value, "aria-label": name})
+    control.props.update(
+        {"type": "range", "max": most, "value": value, "aria-label": name}
+    )
 
     def take(text: object) -> None:
-        if isinstance(text, str) and len(text) < 9 and text.isdecimal() and int(text) <= control.props["max"]:
+        if (
+            isinstance(text, str)
+            and len(text) < 9
+            and text.isdecimal()
+            and int(text) <= control.props["max"]
+        ):
             with control.props.suspend_updates():  # the browser has it
                 control.props["value"] = int(text)
             on_input(int(text))
 
-    control.on("input", lambda event: take(event.args), js_handler="(event) => emit(event.target.value)")
+    control.on(
+        "input",
+        lambda event: take(event.args),
+        js_handler="(event) => emit(event.target.value)",
+    )
     return control
 
 

@@ -13,7 +13,13 @@ from typing import Any
 from nicegui import Event
 
 from blockrate.config.files import LISTS, drop, put, read_object
-from blockrate.config.onetrainer import LAST_CHANGE, Json, known_names, migrate, migrate_concepts
+from blockrate.config.onetrainer import (
+    LAST_CHANGE,
+    Json,
+    known_names,
+    migrate,
+    migrate_concepts,
+)
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.run.durable import atomic_write, disk_errors, make_folder
@@ -50,12 +56,18 @@ class _Document:
     @property
     def worth_keeping(self) -> bool:
         """Whether a crash would lose anything that is opened again."""
-        return self.dirty or bool(self.path and any(value is not None for value in self.aside.values()))
+        return self.dirty or bool(
+            self.path and any(value is not None for value in self.aside.values())
+        )
 
     @property
     def draft(self) -> str:
         """The name of the file that keeps it until it is saved."""
-        name = hashlib.sha256(self.path.encode(errors="replace")).hexdigest()[:16] if self.path else "unnamed"
+        name = (
+            hashlib.sha256(self.path.encode(errors="replace")).hexdigest()[:16]
+            if self.path
+            else "unnamed"
+        )
         return f"{name}.json"
 
 
@@ -75,14 +87,18 @@ class Session:
         self.warnings: tuple[str, ...] = ()
         self._preferences = preferences or load_preferences()
         self._drafts = state_folder() / "drafts"
-        self._document, self._timer, self._writing = _Document({}), threading.Timer(0, self.keep), threading.Lock()
+        self._document = _Document({})
+        self._timer = threading.Timer(0, self.keep)
+        self._writing = threading.Lock()
         self._become(self._document)
 
     def remember(self, name: str, value: Any) -> None:
         """Keep a thing that belongs to the open config and stands in no file; None forgets it."""
         if value == self.remembered(name):
             return  # nor is the draft touched that another unnamed config has left
-        self._document = replace(self._document, aside={**self._document.aside, name: value})
+        self._document = replace(
+            self._document, aside={**self._document.aside, name: value}
+        )
         self._keep_soon()
 
     def remembered(self, name: str) -> Any:
@@ -111,7 +127,9 @@ class Session:
         """Return what is wrong with a field or inside it, ``""`` if nothing."""
         return self.checked.problem(path)
 
-    def _with_changes(self, values: Mapping[str, Any], removed: Iterable[str]) -> _Document:
+    def _with_changes(
+        self, values: Mapping[str, Any], removed: Iterable[str]
+    ) -> _Document:
         """Return what ``change`` would make of the open config. Raises ConfigError for an entry that no list has."""
         data = copied(self.data)
         notes = list(self._document.notes)
@@ -132,7 +150,9 @@ class Session:
         if not name:
             return []
         data[key] = copied(self.checked.whole.get(key, []))
-        return [f"{LISTS[key][0]}: {name} is not used any more, its {key} are in this config now"]
+        return [
+            f"{LISTS[key][0]}: {name} is not used any more, its {key} are in this config now"
+        ]
 
     def open(self, path: Path) -> None:
         """Open a file of blockrate or OneTrainer, right or wrong, with what a crash left unsaved of it.
@@ -140,7 +160,11 @@ class Session:
         Raises ConfigError only if it is no JSON object.
         """
         path = path.expanduser().resolve()
-        kept = None if path == self.path else self._kept(self._drafts / _Document({}, path=str(path)).draft)
+        kept = (
+            None
+            if path == self.path
+            else self._kept(self._drafts / _Document({}, path=str(path)).draft)
+        )
         if kept and kept.dirty:
             self._go_on(kept)
         else:
@@ -164,7 +188,10 @@ class Session:
     @staticmethod
     def named() -> dict[str, Path]:
         """Return the presets, and the examples where this is a clone."""
-        files = [*_PACKAGE.glob("config/presets/*.json"), *_PACKAGE.parents[1].glob("examples/*.json")]
+        files = [
+            *_PACKAGE.glob("config/presets/*.json"),
+            *_PACKAGE.parents[1].glob("examples/*.json"),
+        ]
         return {path.stem: path for path in sorted(files)}
 
     def replace(self, data: Json, *, path: Path | None, title: str) -> None:
@@ -173,20 +200,46 @@ class Session:
             before = copied(data)
             data = copied(data)
             version = data.get("__version")
-            kept = {"__version": version} if isinstance(version, int) and version >= LAST_CHANGE else {}
+            kept = (
+                {"__version": version}
+                if isinstance(version, int) and version >= LAST_CHANGE
+                else {}
+            )
             notes = migrate(data)
             migrate_concepts(data)
             if migrated := _canonical(data | kept) != _canonical(before):
-                gone = ", ".join(key for key in before if key not in {**data, "__version": 0})
-                notes.append(f"the file is of an older form and read as today's: {gone}".removesuffix(": "))
+                gone = ", ".join(
+                    key for key in before if key not in {**data, "__version": 0}
+                )
+                notes.append(
+                    f"the file is of an older form and read as today's: {gone}".removesuffix(
+                        ": "
+                    )
+                )
             else:
                 data = before
-            foreign = migrated or "__version" in before or bool(known_names() & before.keys())
+            foreign = (
+                migrated or "__version" in before or bool(known_names() & before.keys())
+            )
             digest = _digest(path) if path else ""
             self.opened = self.opened + 1
-            self._become(_Document(data, title, str(path or ""), _canonical(data), digest, foreign, (*notes,)))
+            self._become(
+                _Document(
+                    data,
+                    title,
+                    str(path or ""),
+                    _canonical(data),
+                    digest,
+                    foreign,
+                    (*notes,),
+                )
+            )
         except RecursionError as error:
-            raise ConfigError(str(path or title), "is nested too deeply to be a config", "Use another file.") from error
+            raise ConfigError(
+                str(path or title),
+                "is nested too deeply to be a config",
+                "Use another file.",
+            ) from error
 
     def save(self, path: Path | None = None, *, overwrite: bool = False) -> None:
         """Write the config to its file, or to another one that is then the open one.
@@ -199,9 +252,19 @@ class Session:
         target = target.expanduser().resolve()
         document = self._document
         own = target == self.path
-        if not overwrite and target.exists() and _digest(target) != (document.digest if own else None):
-            problem = "was changed by another program since it was opened" if own else "exists already"
-            raise FileChanged(str(target), problem, "Overwrite it, or use another name.")
+        if (
+            not overwrite
+            and target.exists()
+            and _digest(target) != (document.digest if own else None)
+        ):
+            problem = (
+                "was changed by another program since it was opened"
+                if own
+                else "exists already"
+            )
+            raise FileChanged(
+                str(target), problem, "Overwrite it, or use another name."
+            )
         with disk_errors(target):
             if own and document.foreign and target.exists():
                 atomic_write(_free_name(target), target.read_bytes())
@@ -214,7 +277,11 @@ class Session:
         with self._writing, suppress(OSError):
             # what a crash left of a file that is written over
             (self._drafts / replaced).unlink()
-        self._become(_Document(self.data, target.name, str(target), saved, digest, aside=document.aside))
+        self._become(
+            _Document(
+                self.data, target.name, str(target), saved, digest, aside=document.aside
+            )
+        )
         self._preferences.used(target)
 
     def restore(self, config: Path | None = None) -> None:
@@ -224,7 +291,11 @@ class Session:
         """
         if config:
             return self.open(config)
-        for draft in sorted(self._drafts.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True):
+        for draft in sorted(
+            self._drafts.glob("*.json"),
+            key=lambda file: file.stat().st_mtime,
+            reverse=True,
+        ):
             if (kept := self._kept(draft)) and kept.dirty:
                 return self._go_on(kept)
         for recent in self._preferences.recent[:1]:
@@ -244,7 +315,10 @@ class Session:
                     with disk_errors(draft):
                         draft.unlink(missing_ok=True)
             except BlockrateError as error:
-                self.warnings = (*self.warnings, f"a crash would lose what is not saved: {error}")
+                self.warnings = (
+                    *self.warnings,
+                    f"a crash would lose what is not saved: {error}",
+                )
 
     def _keep_soon(self) -> None:
         self._timer.cancel()
@@ -257,7 +331,11 @@ class Session:
         """Return what a draft holds, or None where there is none that can be read."""
         with suppress(OSError, ValueError, TypeError, AttributeError):
             kept = _Document(**json.loads(draft.read_bytes()))
-            return kept if isinstance(kept.data, dict) and isinstance(kept.aside, dict) else None
+            return (
+                kept
+                if isinstance(kept.data, dict) and isinstance(kept.aside, dict)
+                else None
+            )
         return None
 
     def _go_on(self, kept: _Document) -> None:
@@ -270,7 +348,11 @@ class Session:
         """Make this the open config, check it, and tell everybody."""
         checked = check(document.data)
         before = self._document
-        if self._timer.is_alive() and not before.dirty and before.draft != document.draft:
+        if (
+            self._timer.is_alive()
+            and not before.dirty
+            and before.draft != document.draft
+        ):
             self.keep()  # what was remembered, or forgotten, a moment ago
         self._document = document
         self.checked = checked
@@ -311,7 +393,9 @@ class Draft:
     def checked(self) -> Checked:
         """What the config would come to with these values."""
         if self._made_at != self._session.revision:
-            self._checked = check(self._session._with_changes(self._values, self._removed).data)
+            self._checked = check(
+                self._session._with_changes(self._values, self._removed).data
+            )
             self._made_at = self._session.revision
         return self._checked
 
@@ -338,7 +422,11 @@ class Draft:
     def changes(self) -> dict[str, Any]:
         """Return the values that differ from those when the window was opened, by path."""
         values = {path: self.get(path) for path in self._before}
-        return {path: value for path, value in values.items() if not _same(value, self._before[path])}
+        return {
+            path: value
+            for path, value in values.items()
+            if not _same(value, self._before[path])
+        }
 
     @property
     def dirty(self) -> bool:
@@ -348,7 +436,10 @@ class Draft:
     @property
     def stale(self) -> bool:
         """Whether the session has changed one of these paths since the window was opened."""
-        return any(not _same(self._session.get(path), value) for path, value in self._before.items())
+        return any(
+            not _same(self._session.get(path), value)
+            for path, value in self._before.items()
+        )
 
     def ok(self) -> None:
         """Write the values into the session, as one revision."""
@@ -375,5 +466,8 @@ def _digest(path: Path) -> str:
 
 
 def _free_name(path: Path) -> Path:
-    names = (path.with_name(f"{path.stem}.before{f'-{number}' * (number > 1)}{path.suffix}") for number in count(1))
+    names = (
+        path.with_name(f"{path.stem}.before{f'-{number}' * (number > 1)}{path.suffix}")
+        for number in count(1)
+    )
     return next(name for name in names if not name.exists())

@@ -18,12 +18,30 @@ from blockrate.ui.tabs import data, model, read_aside, run, sampling, training
 from blockrate.ui.tabs.survey import Survey, survey
 from blockrate.ui.watch import ALIVE, Watch
 
-_MODULES = {"Model": model, "Data": data, "Training": training, "Sampling": sampling, "Run": run}
+_MODULES = {
+    "Model": model,
+    "Data": data,
+    "Training": training,
+    "Sampling": sampling,
+    "Run": run,
+}
 TABS = tuple(_MODULES)
-_NEXT_THEME: dict[str, Literal["auto", "light", "dark"]] = {"auto": "light", "light": "dark", "dark": "auto"}
-_THEMES = {"auto": (None, "brightness_auto"), "light": (False, "light_mode"), "dark": (True, "dark_mode")}
+_NEXT_THEME: dict[str, Literal["auto", "light", "dark"]] = {
+    "auto": "light",
+    "light": "dark",
+    "dark": "auto",
+}
+_THEMES = {
+    "auto": (None, "brightness_auto"),
+    "light": (False, "light_mode"),
+    "dark": (True, "dark_mode"),
+}
 _COUNTED = "concepts resolution aspect_ratio_bucketing batch_size epochs gradient_accumulation_steps"
-_FILE_BUTTONS = (("Open", "folder_open", open_config), ("Save", "save", save), ("Save as", "save_as", save_as))
+_FILE_BUTTONS = (
+    ("Open", "folder_open", open_config),
+    ("Save", "save", save),
+    ("Save as", "save_as", save_as),
+)
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -36,7 +54,13 @@ def build(page: Page, tab: str = "Model") -> None:
     page.enter()
     for sheet in sorted(_STATIC.glob("*.css")):
         ui.add_css(sheet)
-    ui.colors(primary="#4c5be0", negative="#b3261e", positive="#0f8f80", dark="#151b23", dark_page="#0c1015")
+    ui.colors(
+        primary="#4c5be0",
+        negative="#b3261e",
+        positive="#0f8f80",
+        dark="#151b23",
+        dark_page="#0c1015",
+    )
     shell = Shell()
     with ui.header(fixed=True).classes("top"):
         ui.label("blockrate").classes("brand")
@@ -75,17 +99,24 @@ def _connect(page: Page, shell: Shell) -> None:
     shell.on("save", lambda: save(page))
     shell.on("open", lambda: open_config(page))
     shell.on("start", lambda: start(page))
-    shell.on("route", lambda event: page.show_tab(str(event.args).strip("/").capitalize() or TABS[0]))
+    shell.on(
+        "route",
+        lambda event: page.show_tab(str(event.args).strip("/").capitalize() or TABS[0]),
+    )
 
     def refresh() -> None:
         shell.props["dirty"] = page.session.dirty
-        shell.props["title"] = f"{'● ' * page.session.dirty}{page.session.title} · blockrate"
+        shell.props["title"] = (
+            f"{'● ' * page.session.dirty}{page.session.title} · blockrate"
+        )
 
     watched(page.session.changed, refresh)
 
 
 def _tabs(page: Page) -> ui.tabs:
-    with ui.tabs().props("dense no-caps inline-label shrink active-class=is-front") as tabs:
+    with ui.tabs().props(
+        "dense no-caps inline-label shrink active-class=is-front"
+    ) as tabs:
         tabs.props["aria-label"] = "Screens"
         for name in TABS:
             with ui.tab(name):
@@ -98,7 +129,9 @@ def _problem_count(page: Page, tab: str) -> None:
     word = ui.label().classes("sr-only")
 
     def refresh() -> None:
-        wrong = [problem.field for problem in page.session.problems if not problem.removable]
+        wrong = [
+            problem.field for problem in page.session.problems if not problem.removable
+        ]
         found = [tab_of(path) for path in wrong if path].count(tab)
         number.set_text(str(found))
         number.set_visibility(found > 0)
@@ -121,7 +154,9 @@ def _config_buttons(page: Page) -> None:
 
     watched(page.session.changed, refresh)
     for name, icon, action in _FILE_BUTTONS:
-        button = ui.button(name, icon=icon, color=None, on_click=lambda action=action: action(page))
+        button = ui.button(
+            name, icon=icon, color=None, on_click=lambda action=action: action(page)
+        )
         button.props("flat no-caps dense").classes("header-button")
         button.props["aria-label"] = name
         button.tooltip(name if name == "Save as" else f"{name} (Ctrl+{name[0]})")
@@ -142,7 +177,11 @@ def _theme_button(page: Page) -> None:
         with suppress(BlockrateError):  # a wish, not worth a failure
             page.preferences.save()
 
-    button = ui.button(icon="brightness_auto", color=None, on_click=turn).props("flat dense").classes("header-button")
+    button = (
+        ui.button(icon="brightness_auto", color=None, on_click=turn)
+        .props("flat dense")
+        .classes("header-button")
+    )
     with button:
         tip = ui.tooltip()
     show()
@@ -157,7 +196,9 @@ def _warnings(page: Page) -> None:
     def refresh() -> None:
         warnings = page.session.warnings
         box.set_visibility(bool(warnings))
-        words.set_text(f"{len(warnings)} {'note' if len(warnings) == 1 else 'notes'} on this config")
+        words.set_text(
+            f"{len(warnings)} {'note' if len(warnings) == 1 else 'notes'} on this config"
+        )
         lines.clear()
         with lines:
             for warning in warnings:
@@ -172,7 +213,9 @@ def _bottom_bar(page: Page) -> None:
     with ui.element("div").classes("doing"):
         words = ui.label()
         bar = ui.element("progress").props('max=1 aria-label="Progress of the run"')
-    ui.button("Stop", icon="stop", on_click=page.watch.stop, color=None).props("no-caps unelevated").classes("stop")
+    ui.button("Stop", icon="stop", on_click=page.watch.stop, color=None).props(
+        "no-caps unelevated"
+    ).classes("stop")
     go = ui.button("Start", icon="play_arrow", on_click=lambda: start(page), color=None)
     go.props("no-caps unelevated").classes("start").tooltip("Start (Ctrl+Enter)")
     counts = [""]
@@ -188,7 +231,11 @@ def _bottom_bar(page: Page) -> None:
     def count(now: Survey) -> None:
         if now.steps is not None:
             images = now.done - now.unreadable
-            counts[0] = f"{images:,} images · about {now.steps:,} steps" if images else "No images yet"
+            counts[0] = (
+                f"{images:,} images · about {now.steps:,} steps"
+                if images
+                else "No images yet"
+            )
             refresh()
 
     watched(page.watch.changed, refresh)
@@ -198,7 +245,11 @@ def _bottom_bar(page: Page) -> None:
 
 def _blocked(page: Page) -> str:
     number = len(page.session.problems)
-    return f"{number} {'problem' if number == 1 else 'problems'} to put right" if number else ""
+    return (
+        f"{number} {'problem' if number == 1 else 'problems'} to put right"
+        if number
+        else ""
+    )
 
 
 def _doing(watch: Watch) -> str:
@@ -206,10 +257,16 @@ def _doing(watch: Watch) -> str:
     if watch.state.name not in ALIVE:
         return "" if watch.state.name == "No run" else sentence(watch.state.sentence)
     left = watch.history.seconds_left if watch.state.name == "Running" else None
-    return run.headline(watch) if left is None else f"{run.headline(watch)} · {duration(left)} left"
+    return (
+        run.headline(watch)
+        if left is None
+        else f"{run.headline(watch)} · {duration(left)} left"
+    )
 
 
 def _counted(page: Page) -> TrainConfig:
     """What the numbers of images and steps depend on."""
     config = page.session.usable
-    return TrainConfig.model_construct(**{name: getattr(config, name) for name in _COUNTED.split()})
+    return TrainConfig.model_construct(
+        **{name: getattr(config, name) for name in _COUNTED.split()}
+    )

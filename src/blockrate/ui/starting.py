@@ -29,7 +29,10 @@ _TABS = {path: tab for tab, paths in _TAB_OF.items() for path in paths.split()}
 # What the command line would be told, and how the app asks for it.
 _WAYS_ON: dict[str, tuple[str, dict[str, Any]]] = {
     "--reset-optimizer all": ("Go on with fresh moments", {"reset_optimizer": "all"}),
-    "--reset-optimizer new": ("Go on, new layers with fresh moments", {"reset_optimizer": "new"}),
+    "--reset-optimizer new": (
+        "Go on, new layers with fresh moments",
+        {"reset_optimizer": "new"},
+    ),
 }
 
 
@@ -57,9 +60,18 @@ async def _start_or_ask(page: Page) -> None:
     watch = page.watch
     why_not = await watch.start(session)
     if why_not not in ("", AT_WORK) and _holds_a_run(session.usable.workspace_dir):
-        text = [_in_words_of_the_app(why_not), "Start anew sets the earlier run aside; nothing is deleted."]
-        ways_on = {name: options for flag, (name, options) in _WAYS_ON.items() if flag in why_not}
-        answer = await ask("There is an earlier run", text, [*ways_on, "Start anew", "Cancel"])
+        text = [
+            _in_words_of_the_app(why_not),
+            "Start anew sets the earlier run aside; nothing is deleted.",
+        ]
+        ways_on = {
+            name: options
+            for flag, (name, options) in _WAYS_ON.items()
+            if flag in why_not
+        }
+        answer = await ask(
+            "There is an earlier run", text, [*ways_on, "Start anew", "Cancel"]
+        )
         if answer not in (*ways_on, "Start anew"):
             return
         why_not = await watch.start(session, **ways_on.get(answer, {"fresh": True}))
@@ -73,7 +85,9 @@ def _holds_a_run(folder: str) -> bool:
 
 def _in_words_of_the_app(text: str) -> str:
     """A sentence of the command line without its options."""
-    text = re.sub(r" or add --reset-optimizer[^;]*;", "", text).replace("--fresh starts anew", "or start anew")
+    text = re.sub(r" or add --reset-optimizer[^;]*;", "", text).replace(
+        "--fresh starts anew", "or start anew"
+    )
     return text.replace(" with --fresh", "").replace("add --fresh", "start anew")
 
 
@@ -88,7 +102,9 @@ def show_problems(page: Page) -> None:
         rows = ui.element("ul")
         remove_all = "Remove all unsupported"
         close = dialog.close
-        buttons = choice_buttons({remove_all: lambda: session.remove(*unsupported()), "Close": close})
+        buttons = choice_buttons(
+            {remove_all: lambda: session.remove(*unsupported()), "Close": close}
+        )
 
         def refresh() -> None:
             buttons[remove_all].set_visibility(len(unsupported()) > 1)
@@ -113,9 +129,21 @@ def _problem_row(page: Page, dialog: ui.dialog, problem: Problem) -> None:
     with ui.element("li"):
         if problem.removable:
             ui.label(problem.text)
-            button = ui.button("Remove this setting", on_click=lambda: page.session.remove(problem.field))
+            button = ui.button(
+                "Remove this setting",
+                on_click=lambda: page.session.remove(problem.field),
+            )
             button.props("no-caps outline dense")
         else:
-            with ui.element("button").classes("link").on("click", go).props("type=button"):
-                ui.label(f"{tab_of(problem.field)} · {label_of(problem.field)}" if problem.field else "The file")
+            with (
+                ui.element("button")
+                .classes("link")
+                .on("click", go)
+                .props("type=button")
+            ):
+                ui.label(
+                    f"{tab_of(problem.field)} · {label_of(problem.field)}"
+                    if problem.field
+                    else "The file"
+                )
                 ui.label(sentence(text)).classes("dim")

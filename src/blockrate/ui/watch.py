@@ -20,10 +20,22 @@ from blockrate.config.changes import Reset
 from blockrate.config.files import load_config
 from blockrate.config.model_files import model_spec
 from blockrate.core.blocks import BlockLayout
-from blockrate.core.errors import BlockrateError, ConfigError, NoCheckpointError, WriteError
+from blockrate.core.errors import (
+    BlockrateError,
+    ConfigError,
+    NoCheckpointError,
+    WriteError,
+)
 from blockrate.run.events import read_events
 from blockrate.run.folder import RunFolder, send_command
-from blockrate.run.process import RunState, exit_sentence, kill_engine, run_state, start_engine, stop_engine
+from blockrate.run.process import (
+    RunState,
+    exit_sentence,
+    kill_engine,
+    run_state,
+    start_engine,
+    stop_engine,
+)
 from blockrate.run.start import prepare
 from blockrate.ui.history import History
 from blockrate.ui.preferences import Preferences
@@ -60,7 +72,11 @@ class PastRun:
     def name(self) -> str:
         """The folder's name; of a run that was set aside the name it had, and when that was."""
         folder = self.path.parent
-        return f"{folder.parent.name} until {self.path.name[:19]}" if folder.name == "earlier" else self.path.name
+        return (
+            f"{folder.parent.name} until {self.path.name[:19]}"
+            if folder.name == "earlier"
+            else self.path.name
+        )
 
 
 class Watch:
@@ -100,7 +116,9 @@ class Watch:
                 self._preferences.save()
         self.changed.emit()
 
-    async def start(self, session: Session, *, fresh: bool = False, reset_optimizer: Reset = None) -> str:
+    async def start(
+        self, session: Session, *, fresh: bool = False, reset_optimizer: Reset = None
+    ) -> str:
         """Start the open config. Return a sentence that says why nothing was started, ``""`` if something was.
 
         Raises WriteError and OSError for a disk that does not take the run.
@@ -116,7 +134,12 @@ class Watch:
         run = RunFolder(Path(config.workspace_dir).absolute())
         try:
             ready = await asyncio.to_thread(
-                prepare, config, run, told.append, fresh=fresh, reset_optimizer=reset_optimizer
+                prepare,
+                config,
+                run,
+                told.append,
+                fresh=fresh,
+                reset_optimizer=reset_optimizer,
             )
             process = start_engine(run) if ready else None
         except (ConfigError, NoCheckpointError) as error:
@@ -134,7 +157,10 @@ class Watch:
     @property
     def can_force(self) -> bool:
         """Whether the run has had its time to stop."""
-        return self.state.name == "Stopping" and time.monotonic() - self._stop_asked > PATIENCE
+        return (
+            self.state.name == "Stopping"
+            and time.monotonic() - self._stop_asked > PATIENCE
+        )
 
     def stop(self) -> None:
         """Ask the run to finish its step, save and stop; once, because a second request would mean: at once."""
@@ -146,7 +172,9 @@ class Watch:
                 # a full disk is a reason to stop, so it must be possible then
                 stop_engine(self.run)
             self._stop_asked = time.monotonic()
-            self.state = RunState("Stopping", _STOPPING, self.state.phase, self.state.step)
+            self.state = RunState(
+                "Stopping", _STOPPING, self.state.phase, self.state.step
+            )
             self.changed.emit()
 
     def force_stop(self) -> None:
@@ -181,7 +209,9 @@ class Watch:
         offset = self._offset
         if run is None:
             return False
-        state, log, blocks, events, now, end, behind = await asyncio.to_thread(_look, run, file, offset)
+        state, log, blocks, events, now, end, behind = await asyncio.to_thread(
+            _look, run, file, offset
+        )
         if (run, file, offset) != (self.run, self._file, self._offset):
             return False  # another run was chosen meanwhile
         if blocks:
@@ -222,11 +252,18 @@ class Watch:
             return state
         code = self._process.poll() if self._process else 0
         if code is None:
-            return RunState("Stopping" if self._stop_asked else "Preparing", _STARTING, "starting", state.step)
+            return RunState(
+                "Stopping" if self._stop_asked else "Preparing",
+                _STARTING,
+                "starting",
+                state.step,
+            )
         self._stop_asked = 0.0
         # it never came so far as to tell of itself
         if code and code != state.exit_code:
-            return RunState("Failed", exit_sentence(code), step=state.step, exit_code=code)
+            return RunState(
+                "Failed", exit_sentence(code), step=state.step, exit_code=code
+            )
         return state
 
     def _tell(self, command: str) -> None:
@@ -234,7 +271,9 @@ class Watch:
             send_command(self.run, command)
 
 
-def _look(run: RunFolder, file: int, offset: int) -> tuple[RunState, str, _Blocks | None, _Events, int, int, bool]:
+def _look(
+    run: RunFolder, file: int, offset: int
+) -> tuple[RunState, str, _Blocks | None, _Events, int, int, bool]:
     """What is new in a run folder since ``offset`` of the events ``file``, never more than a portion. For threads.
 
     State, log, blocks if the events were begun anew, events, their file, where to go on, whether there is more.
@@ -247,7 +286,15 @@ def _look(run: RunFolder, file: int, offset: int) -> tuple[RunState, str, _Block
     events, end = read_events(run.events_file, offset, most=_CHUNK)
     if end == offset and size > offset + _CHUNK:
         end += _CHUNK  # no event is that long: damage is passed over
-    return state, _tail(run.log_file), _blocks(run) if begun_anew else None, events, now, end, size > end > offset
+    return (
+        state,
+        _tail(run.log_file),
+        _blocks(run) if begun_anew else None,
+        events,
+        now,
+        end,
+        size > end > offset,
+    )
 
 
 def _blocks(run: RunFolder) -> _Blocks:
@@ -256,7 +303,11 @@ def _blocks(run: RunFolder) -> _Blocks:
     frozen: list[str] = []
     with suppress(BlockrateError):
         config = load_config(run.config_file, ignore_unsupported=True).config
-        frozen = [name for name, value in config.block_learning_rate_multiplier.items() if not value]
+        frozen = [
+            name
+            for name, value in config.block_learning_rate_multiplier.items()
+            if not value
+        ]
         names = BlockLayout.of(name for name in frozen if "_block_" in name).names
         names = model_spec(config).layout.names
     return names, frozen
@@ -274,7 +325,10 @@ def _tail(file: Path) -> str:
     lines = text.replace("\r\n", "\n").split("\n")
     lines = lines[1:] if start and len(lines) > 1 else lines  # the first is cut
     # of a line that was drawn again and again, a progress bar, the last state counts
-    return "\n".join(_CONTROL.sub("", line.rstrip("\r").rpartition("\r")[2]) for line in lines[-_LINES:]).strip("\n")
+    return "\n".join(
+        _CONTROL.sub("", line.rstrip("\r").rpartition("\r")[2])
+        for line in lines[-_LINES:]
+    ).strip("\n")
 
 
 def _past_run(file: Path) -> PastRun:
@@ -283,4 +337,9 @@ def _past_run(file: Path) -> PastRun:
     losses = [event.get("loss") for event in events if event["type"] == "step"]
     last = (events or [{}])[-1].get("time")
     time_of_last = float(last) if isinstance(last, int | float) else facts.st_mtime
-    return PastRun(file.parent, run_state(RunFolder(file.parent)), time_of_last, losses[-1] if losses else None)
+    return PastRun(
+        file.parent,
+        run_state(RunFolder(file.parent)),
+        time_of_last,
+        losses[-1] if losses else None,
+    )

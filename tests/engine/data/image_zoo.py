@@ -11,7 +11,9 @@ from PIL import Image
 
 _rows, _columns = np.mgrid[0:48, 0:64]
 # 64 x 48
-GRADIENT = Image.fromarray(np.stack([_columns * 4, _rows * 5, 255 - _columns * 4], axis=2).astype(np.uint8))
+GRADIENT = Image.fromarray(
+    np.stack([_columns * 4, _rows * 5, 255 - _columns * 4], axis=2).astype(np.uint8)
+)
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -24,10 +26,20 @@ def huge_png(width: int, height: int) -> bytes:
     """A PNG of any size in a few bytes; its pixels are missing."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data))
+            + name
+            + data
+            + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 10)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + chunk(b"IDAT", zlib.compress(b"\0" * 10))
+        + chunk(b"IEND", b"")
+    )
 
 
 def bad_files() -> dict[str, bytes]:
@@ -66,4 +78,6 @@ def put_bad_things(folder: Path) -> set[str]:
 def with_orientation(image: Image.Image, kind: str, orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return encoded(image, kind, exif=exif, **({"quality": 95} if kind in ("JPEG", "AVIF") else {}))
+    return encoded(
+        image, kind, exif=exif, **({"quality": 95} if kind in ("JPEG", "AVIF") else {})
+    )

@@ -47,7 +47,9 @@ class PromptEncoder:
         assert len(texts) == 1
         self.texts += texts
         generator = torch.Generator().manual_seed(int.from_bytes(texts[0].encode()[:7]))
-        return torch.randn(1, 4, 6, generator=generator).bfloat16(), torch.randn(1, 5, generator=generator).bfloat16()
+        return torch.randn(1, 4, 6, generator=generator).bfloat16(), torch.randn(
+            1, 5, generator=generator
+        ).bfloat16()
 
 
 class Setup:
@@ -59,20 +61,36 @@ class Setup:
         self.images.mkdir()
         for number, colour in enumerate([(200, 30, 30), (30, 200, 30), (30, 30, 200)]):
             image = Image.linear_gradient("L").resize((96 + 96 * number, 96))
-            image = Image.composite(Image.new("RGB", image.size, colour), Image.new("RGB", image.size), image)
+            image = Image.composite(
+                Image.new("RGB", image.size, colour),
+                Image.new("RGB", image.size),
+                image,
+            )
             (self.images / f"{number}.bmp").write_bytes(encoded(image, "BMP"))
             (self.images / f"{number}.txt").write_text(f"number {number}, a, b, c")
         self.concept: dict[str, Any] = {"path": str(self.images)}
-        self.settings: dict[str, Any] = {"resolution": "64", "epochs": 2, "batch_size": 2}
+        self.settings: dict[str, Any] = {
+            "resolution": "64",
+            "epochs": 2,
+            "batch_size": 2,
+        }
         self.image_identity = "vae float32"
         self.prompt_identity = "t5 bfloat16 77"
 
     @property
     def cache(self) -> Cache:
-        return Cache(self.folder / "cache", image_identity=self.image_identity, prompt_identity=self.prompt_identity)
+        return Cache(
+            self.folder / "cache",
+            image_identity=self.image_identity,
+            prompt_identity=self.prompt_identity,
+        )
 
     def schedule(self) -> Schedule:
-        config = TrainConfig(concepts=[self.concept], cache_dir=str(self.folder / "cache"), **self.settings)
+        config = TrainConfig(
+            concepts=[self.concept],
+            cache_dir=str(self.folder / "cache"),
+            **self.settings,
+        )
         return Schedule(config, find_items(config, lambda _: None, lambda *_: None))
 
     def fill(self, **options: Any) -> tuple[int, list[str]]:
@@ -157,7 +175,11 @@ def change_concept(**facts: Any) -> Callable[[Setup], None]:
         # the square has nothing to jitter
         (change_concept(image={"enable_crop_jitter": False}), 2, 0),
         (change_concept(text={"prompt_source": "filename"}), 0, 3),
-        (change_concept(text={"enable_tag_shuffling": True, "keep_tags_count": 0}), 0, 3),
+        (
+            change_concept(text={"enable_tag_shuffling": True, "keep_tags_count": 0}),
+            0,
+            3,
+        ),
         (change_settings(text_encoder_2={"dropout_probability": 0.1}), 0, 1),
         (rename_image, 1, 0),  # its crop is drawn anew, from its name
         (change_settings(batch_size=3, epochs=7, learning_rate=1.0), 0, 0),
@@ -177,19 +199,36 @@ def test_exactly_what_changed_is_made_anew(
 
 def test_a_batch_holds_what_encoding_its_samples_gives(setup: Setup) -> None:
     setup.concept |= {"loss_weight": 0.25}
-    setup.settings |= {"text_encoder": {"dropout_probability": 0.5}, "text_encoder_2": {"dropout_probability": 0.5}}
+    setup.settings |= {
+        "text_encoder": {"dropout_probability": 0.5},
+        "text_encoder_2": {"dropout_probability": 0.5},
+    }
     setup.fill()
     schedule = setup.schedule()
     cache = setup.cache
-    samples = [sample for step in range(schedule.number_of_steps) for sample in schedule.step_batches(step)[0]]
-    assert len({(sample.prompt == "", sample.pooled_prompt == "") for sample in samples}) > 1
+    samples = [
+        sample
+        for step in range(schedule.number_of_steps)
+        for sample in schedule.step_batches(step)[0]
+    ]
+    assert (
+        len({(sample.prompt == "", sample.pooled_prompt == "") for sample in samples})
+        > 1
+    )
     for sample in samples:
         batch = cache.batch([sample])
         image = image_tensor(sample.item.path, sample.item.sha256, sample.crop)
         assert torch.equal(batch.latents, ImageEncoder()(image[None]))
-        assert batch.latents.shape == (1, 16, sample.bucket.height // 8, sample.bucket.width // 8)
+        assert batch.latents.shape == (
+            1,
+            16,
+            sample.bucket.height // 8,
+            sample.bucket.width // 8,
+        )
         assert torch.equal(batch.prompt_embeds, PromptEncoder()([sample.prompt])[0])
-        assert torch.equal(batch.pooled_prompt_embeds, PromptEncoder()([sample.pooled_prompt])[1])
+        assert torch.equal(
+            batch.pooled_prompt_embeds, PromptEncoder()([sample.pooled_prompt])[1]
+        )
         assert batch.prompt_embeds.dtype == torch.bfloat16
         assert batch.loss_weights.tolist() == [0.25]
         assert batch.files == (str(sample.item.path),)
@@ -203,7 +242,9 @@ def test_a_batch_stacks_samples_of_one_bucket_in_order(setup: Setup) -> None:
     batch = cache.batch([first, second])
     parts = [cache.batch([first]), cache.batch([second])]
     for field in ("latents", "prompt_embeds", "pooled_prompt_embeds", "loss_weights"):
-        assert torch.equal(getattr(batch, field), torch.cat([getattr(part, field) for part in parts]))
+        assert torch.equal(
+            getattr(batch, field), torch.cat([getattr(part, field) for part in parts])
+        )
     assert batch.files == (str(first.item.path), str(second.item.path))
 
 
@@ -236,10 +277,16 @@ def damages(file: Path) -> Iterator[Callable[[], object]]:
     yield lambda: file.write_bytes(whole[:-1])
     yield lambda: file.write_bytes(whole + b"x")
     yield lambda: file.write_bytes(b"\xff" * len(whole))
-    yield lambda: file.write_bytes(whole.replace(b"BF16", b"NONE").replace(b"F32", b"???"))
+    yield lambda: file.write_bytes(
+        whole.replace(b"BF16", b"NONE").replace(b"F32", b"???")
+    )
     yield lambda: save_file({**tensors, name: tensor[..., None]}, file)
-    yield lambda: save_file({**tensors, name: torch.full_like(tensor, float("nan"))}, file)
-    yield lambda: save_file({**tensors, name: torch.full_like(tensor, float("inf"))}, file)
+    yield lambda: save_file(
+        {**tensors, name: torch.full_like(tensor, float("nan"))}, file
+    )
+    yield lambda: save_file(
+        {**tensors, name: torch.full_like(tensor, float("inf"))}, file
+    )
     yield lambda: save_file({f"{key}_": value for key, value in tensors.items()}, file)
     yield file.unlink
     yield lambda: (file.unlink(missing_ok=True), file.mkdir(), file.rmdir())
@@ -280,7 +327,14 @@ def test_an_interrupted_filling_goes_on_where_it_was(setup: Setup) -> None:
     encoded_in_all: list[tuple[int, list[str]]] = []
     for _ in range(6):
         encoded_in_all.append(setup.fill(should_stop=lambda: True))
-    assert encoded_in_all == [(1, []), (1, []), (1, []), (0, [CAPTIONS[0]]), (0, [CAPTIONS[1]]), (0, [CAPTIONS[2]])]
+    assert encoded_in_all == [
+        (1, []),
+        (1, []),
+        (1, []),
+        (0, [CAPTIONS[0]]),
+        (0, [CAPTIONS[1]]),
+        (0, [CAPTIONS[2]]),
+    ]
     assert setup.fill(load_image_encoder=never, load_prompt_encoder=never) == (0, [])
 
 
@@ -306,7 +360,9 @@ def test_progress_counts_what_was_there_already(setup: Setup) -> None:
     assert seen == [(6, 6)]
 
 
-def test_the_image_encoder_is_gone_before_the_prompt_encoder_comes(setup: Setup) -> None:
+def test_the_image_encoder_is_gone_before_the_prompt_encoder_comes(
+    setup: Setup,
+) -> None:
     alive: list[weakref.ref[ImageEncoder]] = []
 
     def load_images() -> ImageEncoder:
@@ -350,7 +406,9 @@ def test_what_is_not_finite_is_never_kept_and_names_its_source(setup: Setup) -> 
         setup.fill(load_prompt_encoder=Overflow)
 
 
-def test_an_image_edited_while_the_run_starts_is_never_cached_as_the_old_one(setup: Setup) -> None:
+def test_an_image_edited_while_the_run_starts_is_never_cached_as_the_old_one(
+    setup: Setup,
+) -> None:
     samples = setup.schedule().every_sample()
     edit_image(setup)
     with pytest.raises(FileError, match=r"1\.bmp: changed while the run was starting"):
@@ -382,7 +440,9 @@ def numbers(count: int, made: list[int]) -> Callable[[int], int]:
 
 def test_prefetch_keeps_the_order_and_ends() -> None:
     made: list[int] = []
-    assert list(prefetch(numbers(99, made), range(20), ahead=3)) == [number * 10 for number in range(20)]
+    assert list(prefetch(numbers(99, made), range(20), ahead=3)) == [
+        number * 10 for number in range(20)
+    ]
     assert made == list(range(20))
     assert list(prefetch(numbers(99, made), [])) == []
     assert list(prefetch(numbers(99, made), [5])) == [50]
@@ -432,7 +492,9 @@ def test_prefetched_batches_are_the_batches_in_order(setup: Setup) -> None:
     setup.fill()
     schedule = setup.schedule()
     cache = setup.cache
-    steps: list[list[Sample]] = [schedule.step_batches(step)[0] for step in range(schedule.number_of_steps)]
+    steps: list[list[Sample]] = [
+        schedule.step_batches(step)[0] for step in range(schedule.number_of_steps)
+    ]
     for samples, batch in zip(steps, prefetch(cache.batch, steps), strict=True):
         assert batch.files == tuple(str(sample.item.path) for sample in samples)
         assert torch.equal(batch.latents, cache.batch(samples).latents)

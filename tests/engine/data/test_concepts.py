@@ -25,7 +25,11 @@ class Found:
         config = TrainConfig(concepts=list(concepts), cache_dir=str(cache), **settings)
         self.warnings: list[str] = []
         self.progress: list[tuple[int, int]] = []
-        self.items = find_items(config, self.warnings.append, lambda done, total: self.progress.append((done, total)))
+        self.items = find_items(
+            config,
+            self.warnings.append,
+            lambda done, total: self.progress.append((done, total)),
+        )
 
     @property
     def names(self) -> list[str]:
@@ -62,8 +66,18 @@ def test_an_item_tells_what_its_file_is(folder: Path) -> None:
     put(folder, "a.txt", content=b"a dog\n")
     result = found(folder, loss_weight=0.5)
     (item,) = result.items
-    assert (item.path, item.name, item.width, item.height) == (folder / "a.jpg", "dogs/a.jpg", 48, 64)
-    assert (item.captions, item.loss_weight, item.validation, item.concept) == (("a dog",), 0.5, False, 0)
+    assert (item.path, item.name, item.width, item.height) == (
+        folder / "a.jpg",
+        "dogs/a.jpg",
+        48,
+        64,
+    )
+    assert (item.captions, item.loss_weight, item.validation, item.concept) == (
+        ("a dog",),
+        0.5,
+        False,
+        0,
+    )
     assert (result.warnings, result.progress) == ([], [(1, 1)])
 
 
@@ -75,14 +89,27 @@ def test_the_order_is_by_name_and_the_same_everywhere(folder: Path) -> None:
 
 
 def test_what_is_hidden_or_a_mask_is_no_image(folder: Path) -> None:
-    put(folder, "a.png", ".hidden.png", "._a.png", "a-masklabel.png", "a-condlabel.png", "notes.md", ".git/b.png")
+    put(
+        folder,
+        "a.png",
+        ".hidden.png",
+        "._a.png",
+        "a-masklabel.png",
+        "a-condlabel.png",
+        "notes.md",
+        ".git/b.png",
+    )
     assert found(folder, include_subdirectories=True).names == ["dogs/a.png"]
 
 
 def test_subfolders_count_only_when_asked_for(folder: Path) -> None:
     put(folder, "a.png", "one/a.png", "one/two/a.png")
     assert found(folder).names == ["dogs/a.png"]
-    assert found(folder, include_subdirectories=True).names == ["dogs/a.png", "dogs/one/a.png", "dogs/one/two/a.png"]
+    assert found(folder, include_subdirectories=True).names == [
+        "dogs/a.png",
+        "dogs/one/a.png",
+        "dogs/one/two/a.png",
+    ]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
@@ -114,21 +141,35 @@ def test_two_spellings_of_one_name_stay_two_items(folder: Path) -> None:
 
 def test_disabled_concepts_are_not_even_read(folder: Path) -> None:
     put(folder, "a.png")
-    result = Found({"path": "/nowhere", "enabled": False}, {"path": str(folder)}, cache=folder.parent / "cache")
+    result = Found(
+        {"path": "/nowhere", "enabled": False},
+        {"path": str(folder)},
+        cache=folder.parent / "cache",
+    )
     assert [item.concept for item in result.items] == [1]
 
 
-def test_validation_concepts_give_validation_items_if_validation_is_on(folder: Path) -> None:
+def test_validation_concepts_give_validation_items_if_validation_is_on(
+    folder: Path,
+) -> None:
     put(folder, "a.png")
     put(folder.parent / "held", "b.png")
-    pair = ({"path": str(folder)}, {"path": str(folder.parent / "held"), "type": "VALIDATION"})
+    pair = (
+        {"path": str(folder)},
+        {"path": str(folder.parent / "held"), "type": "VALIDATION"},
+    )
     on = Found(*pair, cache=folder.parent / "cache", validation=True)
-    assert [(item.name, item.validation) for item in on.items] == [("dogs/a.png", False), ("held/b.png", True)]
+    assert [(item.name, item.validation) for item in on.items] == [
+        ("dogs/a.png", False),
+        ("held/b.png", True),
+    ]
     off = Found(*pair, cache=folder.parent / "cache")
     assert off.names == ["dogs/a.png"]
     assert off.warnings[0] == "validation is off: the VALIDATION concepts are not used"
     alone = Found(pair[0], cache=folder.parent / "cache", validation=True)
-    assert alone.warnings[0].startswith("validation is on, but no concept is of type VALIDATION")
+    assert alone.warnings[0].startswith(
+        "validation is on, but no concept is of type VALIDATION"
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,7 +185,9 @@ def test_validation_concepts_give_validation_items_if_validation_is_on(folder: P
         (b"word " * 200_000, (("word " * 200_000).strip(),)),
     ],
 )
-def test_sidecars_give_a_caption_a_line(folder: Path, text: bytes | None, expected: tuple[str, ...]) -> None:
+def test_sidecars_give_a_caption_a_line(
+    folder: Path, text: bytes | None, expected: tuple[str, ...]
+) -> None:
     assert captions(folder, text) == expected
 
 
@@ -164,7 +207,9 @@ def test_file_names_and_one_file_for_all_are_sources_too(folder: Path) -> None:
         ("a dog".encode("utf-16-le"), "byte 0x00 at offset 1, line 1"),
     ],
 )
-def test_a_caption_that_is_not_utf8_names_file_and_byte(folder: Path, text: bytes, where: str) -> None:
+def test_a_caption_that_is_not_utf8_names_file_and_byte(
+    folder: Path, text: bytes, where: str
+) -> None:
     with pytest.raises(FileError) as error:
         captions(folder, text)
     assert f"{folder / 'a.txt'}: is not UTF-8 text: {where}" in str(error.value)
@@ -192,7 +237,10 @@ def test_every_bad_file_is_listed_at_once(folder: Path) -> None:
     with pytest.raises(FileError) as error:
         found(folder)
     message = str(error.value)
-    assert f"{len(bad) + 1} bad files among {len(bad) + 2} images and their captions" in message
+    assert (
+        f"{len(bad) + 1} bad files among {len(bad) + 2} images and their captions"
+        in message
+    )
     assert all(f"\n  {folder / name}: " in message for name in [*bad, "worded.txt"])
     assert "good.png" not in message
     assert error.value.exit_code == 65
@@ -218,13 +266,29 @@ def test_a_name_that_is_not_utf8_is_a_bad_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("concept", "where", "problem"),
     [
-        ({"path": "/no/such/folder"}, "concepts[0].path", "'/no/such/folder' is not a folder"),
+        (
+            {"path": "/no/such/folder"},
+            "concepts[0].path",
+            "'/no/such/folder' is not a folder",
+        ),
         ({"path": ""}, "concepts[0].path", "'' is not a folder"),
         ({"path": "{folder}/a.txt"}, "concepts[0].path", "is not a folder"),
         ({"path": "{folder}/empty"}, "concepts[0].path", "has no images"),
-        ({"path": "{folder}", "text": {"prompt_source": "concept"}}, "concepts[0].text.prompt_path", "is not a file"),
-        ({"path": "{folder}", "enabled": False}, "concepts", "there is none to train on"),
-        ({"path": "{folder}", "type": "VALIDATION"}, "concepts", "there is none to train on"),
+        (
+            {"path": "{folder}", "text": {"prompt_source": "concept"}},
+            "concepts[0].text.prompt_path",
+            "is not a file",
+        ),
+        (
+            {"path": "{folder}", "enabled": False},
+            "concepts",
+            "there is none to train on",
+        ),
+        (
+            {"path": "{folder}", "type": "VALIDATION"},
+            "concepts",
+            "there is none to train on",
+        ),
     ],
 )
 def test_a_concept_without_images_is_a_config_error(
@@ -233,18 +297,36 @@ def test_a_concept_without_images_is_a_config_error(
     put(folder, "a.png", "a.txt")
     (folder / "empty").mkdir()
     with pytest.raises(ConfigError, match=problem) as error:
-        found(folder, **{**concept, "path": concept["path"].replace("{folder}", str(folder))})
+        found(
+            folder,
+            **{**concept, "path": concept["path"].replace("{folder}", str(folder))},
+        )
     assert error.value.where == where
 
 
 def test_an_empty_concept_file_is_a_file_error(folder: Path) -> None:
     put(folder.parent, "all.txt", content=b" \n")
     with pytest.raises(FileError, match="has no captions"):
-        captions(folder, None, text={"prompt_source": "concept", "prompt_path": str(folder.parent / "all.txt")})
+        captions(
+            folder,
+            None,
+            text={
+                "prompt_source": "concept",
+                "prompt_path": str(folder.parent / "all.txt"),
+            },
+        )
 
 
-def test_what_is_used_otherwise_than_it_is_gets_one_warning_with_a_count(folder: Path) -> None:
-    put(folder, "a.gif", content=encoded(GRADIENT, "GIF", save_all=True, append_images=[Image.new("RGB", (64, 48))]))
+def test_what_is_used_otherwise_than_it_is_gets_one_warning_with_a_count(
+    folder: Path,
+) -> None:
+    put(
+        folder,
+        "a.gif",
+        content=encoded(
+            GRADIENT, "GIF", save_all=True, append_images=[Image.new("RGB", (64, 48))]
+        ),
+    )
     put(folder, "b.png", "c.png", content=encoded(Image.new("RGBA", (8, 8)), "PNG"))
     put(folder, "d.heic", "e.HEIC", content=b"?")
     for _ in range(2):  # the second time nothing is decoded
@@ -256,7 +338,9 @@ def test_what_is_used_otherwise_than_it_is_gets_one_warning_with_a_count(folder:
         assert warnings[3].startswith("2 of 3 images: transparent")
 
 
-def test_an_image_is_decoded_once_for_all_starts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_decoded_once_for_all_starts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(folder, "a.png")
     before = found(folder).items
 
@@ -272,7 +356,9 @@ def test_an_image_is_decoded_once_for_all_starts(folder: Path, monkeypatch: pyte
     assert found(folder).items != before
 
 
-@pytest.mark.parametrize("damage", [b"", b"[", b"{}", b'[["x"]]', b"[1]", b"\xff", b'{"a": 1}'])
+@pytest.mark.parametrize(
+    "damage", [b"", b"[", b"{}", b'[["x"]]', b"[1]", b"\xff", b'{"a": 1}']
+)
 def test_a_damaged_record_is_made_anew(folder: Path, damage: bytes) -> None:
     put(folder, "a.png")
     before = found(folder).items
@@ -295,6 +381,8 @@ def test_an_edited_image_of_the_same_size_and_time_is_another(folder: Path) -> N
         os.utime(folder / "a.bmp", (1, 1))
         return found(folder).items[0]
 
-    first, second = (encoded(Image.new("RGB", (8, 8), colour), "BMP") for colour in ("red", "blue"))
+    first, second = (
+        encoded(Image.new("RGB", (8, 8), colour), "BMP") for colour in ("red", "blue")
+    )
     assert len(first) == len(second)
     assert item_with(first).sha256 != item_with(second).sha256

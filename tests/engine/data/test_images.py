@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from engine.data.image_zoo import GRADIENT, bad_files, encoded, put_bad_things, with_orientation
+from engine.data.image_zoo import (
+    GRADIENT,
+    bad_files,
+    encoded,
+    put_bad_things,
+    with_orientation,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -44,7 +50,9 @@ def test_a_crop_is_what_scaling_and_then_cutting_gives(tmp_path: Path) -> None:
     path = written(tmp_path, encoded(GRADIENT, "PNG"))
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     pixels = image_tensor(path, sha256, Crop((128, 96), (16, 8, 80, 72), False))
-    expected = GRADIENT.resize((128, 96), Image.Resampling.LANCZOS).crop((16, 8, 80, 72))
+    expected = GRADIENT.resize((128, 96), Image.Resampling.LANCZOS).crop(
+        (16, 8, 80, 72)
+    )
     values = ((pixels.permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(int)
     assert np.abs(values - np.asarray(expected).astype(int)).mean() < 1
 
@@ -59,7 +67,9 @@ def test_every_kind_opens_whatever_its_name_says(tmp_path: Path, kind: str) -> N
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8, 99])
-def test_orientation_is_always_applied(tmp_path: Path, kind: str, orientation: int) -> None:
+def test_orientation_is_always_applied(
+    tmp_path: Path, kind: str, orientation: int
+) -> None:
     path = written(tmp_path, with_orientation(GRADIENT, kind, orientation))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -68,13 +78,17 @@ def test_orientation_is_always_applied(tmp_path: Path, kind: str, orientation: i
     expected = ImageOps.exif_transpose(tagged)
     assert check_image(path, {})[1:3] == expected.size
     assert expected.size == ((48, 64) if 5 <= orientation <= 8 else (64, 48))
-    assert np.abs(whole(path, expected.size) - np.asarray(expected).astype(int)).mean() < 6
+    assert (
+        np.abs(whole(path, expected.size) - np.asarray(expected).astype(int)).mean() < 6
+    )
 
 
 def test_a_large_rotated_jpeg_is_the_same_when_decoded_small(tmp_path: Path) -> None:
     large = GRADIENT.resize((1600, 1200), Image.Resampling.BICUBIC)
     path = written(tmp_path, with_orientation(large, "JPEG", 6), "large.jpg")
-    expected = ImageOps.exif_transpose(Image.open(path)).resize((48, 64), Image.Resampling.LANCZOS)
+    expected = ImageOps.exif_transpose(Image.open(path)).resize(
+        (48, 64), Image.Resampling.LANCZOS
+    )
     assert check_image(path, {})[1:3] == (1200, 1600)
     assert np.abs(whole(path, (48, 64)) - np.asarray(expected).astype(int)).mean() < 2
 
@@ -102,7 +116,9 @@ def test_transparency_becomes_white_and_is_noted(tmp_path: Path) -> None:
         "RGBA": encoded(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), "PNG"),
         "LA": encoded(Image.new("LA", (8, 8), (0, 0)), "PNG"),
         "P": encoded(Image.new("P", (8, 8), 0), "PNG", transparency=0),
-        "RGB": encoded(Image.new("RGB", (8, 8), (1, 2, 3)), "PNG", transparency=(1, 2, 3)),
+        "RGB": encoded(
+            Image.new("RGB", (8, 8), (1, 2, 3)), "PNG", transparency=(1, 2, 3)
+        ),
         "L": encoded(Image.new("L", (8, 8), 7), "PNG", transparency=7),
         "WEBP": encoded(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), "WEBP", lossless=True),
     }
@@ -113,7 +129,9 @@ def test_transparency_becomes_white_and_is_noted(tmp_path: Path) -> None:
 
 
 def test_other_colour_modes_become_rgb(tmp_path: Path) -> None:
-    cmyk = written(tmp_path, encoded(GRADIENT.convert("CMYK"), "JPEG", quality=95), "cmyk.jpg")
+    cmyk = written(
+        tmp_path, encoded(GRADIENT.convert("CMYK"), "JPEG", quality=95), "cmyk.jpg"
+    )
     assert np.abs(whole(cmyk, (64, 48)) - np.asarray(GRADIENT).astype(int)).mean() < 6
     grey = written(tmp_path, encoded(GRADIENT.convert("L"), "PNG"))
     assert difference(whole(grey, (64, 48)), GRADIENT.convert("L")) == 0
@@ -127,13 +145,20 @@ def test_other_colour_modes_become_rgb(tmp_path: Path) -> None:
 def test_of_an_animation_the_first_frame_counts(tmp_path: Path, kind: str) -> None:
     red, blue = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
     lossless = {"lossless": True} if kind == "WEBP" else {}
-    path = written(tmp_path, encoded(red, kind, save_all=True, append_images=[blue, blue], **lossless))
+    path = written(
+        tmp_path,
+        encoded(red, kind, save_all=True, append_images=[blue, blue], **lossless),
+    )
     assert check_image(path, {})[3].startswith("animated")
     assert (whole(path, (16, 16))[0, 0] == (255, 0, 0)).all()
 
 
 def test_a_phones_jpeg_with_a_preview_is_no_animation(tmp_path: Path) -> None:
-    path = written(tmp_path, encoded(GRADIENT, "MPO", save_all=True, append_images=[GRADIENT]), "phone.jpg")
+    path = written(
+        tmp_path,
+        encoded(GRADIENT, "MPO", save_all=True, append_images=[GRADIENT]),
+        "phone.jpg",
+    )
     assert check_image(path, {})[1:] == (64, 48, "")
 
 
@@ -142,7 +167,9 @@ def test_extreme_shapes_and_broken_colour_profiles_are_usable(tmp_path: Path) ->
     assert (whole(dot, (64, 64)) == (255, 0, 0)).all()
     thread = written(tmp_path, encoded(Image.new("RGB", (1, 5000), "red"), "PNG"))
     sha256 = hashlib.sha256(thread.read_bytes()).hexdigest()
-    cut = image_tensor(thread, sha256, Crop((256, 1_280_000), (0, 600_000, 256, 600_256), False))
+    cut = image_tensor(
+        thread, sha256, Crop((256, 1_280_000), (0, 600_000, 256, 600_256), False)
+    )
     assert cut.shape == (3, 256, 256)
     profile = written(tmp_path, encoded(GRADIENT, "PNG", icc_profile=b"no profile"))
     assert difference(whole(profile, (64, 48)), GRADIENT) == 0
@@ -180,15 +207,32 @@ def test_an_image_changed_since_the_check_is_refused(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_no_damage_ends_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_no_damage_ends_in_a_traceback(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"]))
-    content = bytearray(with_orientation(GRADIENT, kind, 6) if kind not in ("BMP", "GIF") else encoded(GRADIENT, kind))
+    content = bytearray(
+        with_orientation(GRADIENT, kind, 6)
+        if kind not in ("BMP", "GIF")
+        else encoded(GRADIENT, kind)
+    )
     for _ in range(data.draw(st.integers(1, 8))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    path = written(tmp_path_factory.mktemp("damage"), bytes(content[: data.draw(st.integers(0, len(content)))]))
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(
+            st.integers(0, 255)
+        )
+    path = written(
+        tmp_path_factory.mktemp("damage"),
+        bytes(content[: data.draw(st.integers(0, len(content)))]),
+    )
     with quiet_pillow():
         try:
             sha256, width, height, _ = check_image(path, {})
         except FileError:
             return
-        assert image_tensor(path, sha256, Crop((width, height), (0, 0, width, height), False)).isfinite().all()
+        assert (
+            image_tensor(
+                path, sha256, Crop((width, height), (0, 0, width, height), False)
+            )
+            .isfinite()
+            .all()
+        )

@@ -15,13 +15,17 @@ from blockrate.core.families import TransformerSpec
 from blockrate.engine.models import flux1, tiny
 
 CPU = torch.device("cpu")
-SPEC = TransformerSpec(BlockLayout(1, 2), 2, 16, 64, 32, 32, guidance_embeds=True, axes_dims_rope=(4, 6, 6))
+SPEC = TransformerSpec(
+    BlockLayout(1, 2), 2, 16, 64, 32, 32, guidance_embeds=True, axes_dims_rope=(4, 6, 6)
+)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model of 1 + 2 blocks."""
-    return tiny.make_tiny_flux(tmp_path_factory.mktemp("models") / "small", seed=1, spec=SPEC)
+    return tiny.make_tiny_flux(
+        tmp_path_factory.mktemp("models") / "small", seed=1, spec=SPEC
+    )
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +37,9 @@ def pipeline(folder):
 
 def config(folder: Path, **changes: object) -> TrainConfig:
     changes.setdefault("cache_dir", str(folder.parent / "cache"))
-    return TrainConfig.model_validate({"base_model_name": str(folder), "train_dtype": "FLOAT_32", **changes})
+    return TrainConfig.model_validate(
+        {"base_model_name": str(folder), "train_dtype": "FLOAT_32", **changes}
+    )
 
 
 def loaded(folder: Path, *, weight_dtype: str = "FLOAT_32", **changes: object):
@@ -55,7 +61,9 @@ def inputs(batch: int = 2, height: int = 6, width: int = 8):
 def add_adapters(transformer) -> dict[str, nn.Parameter]:
     """Adapters with fixed fp32 values in every Linear of the blocks."""
     names = [
-        name for name, module in transformer.named_modules() if isinstance(module, nn.Linear) and "_blocks." in name
+        name
+        for name, module in transformer.named_modules()
+        if isinstance(module, nn.Linear) and "_blocks." in name
     ]
     transformer.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=names))
     draw = torch.Generator().manual_seed(5)
@@ -97,7 +105,10 @@ def test_each_item_of_a_batch_is_predicted_alone(folder):
     with torch.no_grad():
         together = flux1.predict(transformer, **both)
         alone = [
-            flux1.predict(transformer, **{k: v if k == "guidance" else v[i : i + 1] for k, v in both.items()})
+            flux1.predict(
+                transformer,
+                **{k: v if k == "guidance" else v[i : i + 1] for k, v in both.items()},
+            )
             for i in (0, 1)
         ]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
@@ -110,10 +121,15 @@ def test_packing_comes_undone():
 
 
 def test_schnell_gets_no_guidance_and_dev_hears_it(folder, tmp_path):
-    schnell = tiny.make_tiny_flux(tmp_path / "schnell", spec=replace(SPEC, guidance_embeds=False))
+    schnell = tiny.make_tiny_flux(
+        tmp_path / "schnell", spec=replace(SPEC, guidance_embeds=False)
+    )
     with torch.no_grad():
         for model, differs in ((loaded(folder), True), (loaded(schnell), False)):
-            one, other = (flux1.predict(model, **{**inputs(), "guidance": value}) for value in (1.0, 7.0))
+            one, other = (
+                flux1.predict(model, **{**inputs(), "guidance": value})
+                for value in (1.0, 7.0)
+            )
             assert torch.equal(one, other) is not differs
 
 
@@ -127,7 +143,9 @@ def test_prompts_are_encoded_as_the_pipeline_does(folder, pipeline):
     encoders = flux1.load_text_encoders(flux1.locate(chosen), chosen, CPU)
     prompts = ["a cat on a sofa", "", "a rocket " * 60]
     embeds, pooled = flux1.encode_prompts(encoders, prompts)
-    expected_embeds, expected_pooled, _ = pipeline.encode_prompt(prompts, max_sequence_length=16)
+    expected_embeds, expected_pooled, _ = pipeline.encode_prompt(
+        prompts, max_sequence_length=16
+    )
     assert embeds.shape == (3, 16, 32)
     torch.testing.assert_close(embeds, expected_embeds)
     torch.testing.assert_close(pooled, expected_pooled)
@@ -143,7 +161,9 @@ def test_images_are_encoded_and_decoded_as_the_pipeline_does(folder, pipeline):
     torch.testing.assert_close(latents, (mode - 0.1159) * 0.3611)
     decoded = flux1.decode_latents(vae, latents)
     assert decoded.shape == images.shape
-    torch.testing.assert_close(decoded, pipeline.vae.decode(mode).sample.clamp(-1, 1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        decoded, pipeline.vae.decode(mode).sample.clamp(-1, 1), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_decoding_falls_back_to_tiles_when_memory_is_full(folder, monkeypatch):
@@ -164,7 +184,12 @@ def test_decoding_falls_back_to_tiles_when_memory_is_full(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), [("FLOAT_32", torch.float32), ("BFLOAT_16", torch.bfloat16), ("FLOAT_16", torch.float16)]
+    ("name", "dtype"),
+    [
+        ("FLOAT_32", torch.float32),
+        ("BFLOAT_16", torch.bfloat16),
+        ("FLOAT_16", torch.float16),
+    ],
 )
 def test_weights_have_the_wished_dtype_and_are_frozen(folder, name, dtype):
     transformer = loaded(folder, weight_dtype=name)
@@ -180,15 +205,21 @@ def test_float_8_equals_weights_cast_through_e4m3_by_hand(folder, train_dtype):
     for name, module in full.named_modules():
         if isinstance(module, nn.Linear) and "_blocks." in name:
             for parameter in module.parameters():
-                parameter.data = parameter.data.to(torch.float8_e4m3fn).to(parameter.dtype)
+                parameter.data = parameter.data.to(torch.float8_e4m3fn).to(
+                    parameter.dtype
+                )
     with torch.no_grad():
-        assert torch.equal(flux1.predict(small, **inputs()), flux1.predict(full, **inputs()))
+        assert torch.equal(
+            flux1.predict(small, **inputs()), flux1.predict(full, **inputs())
+        )
     for name, parameter in small.named_parameters():
         in_block = "_blocks." in name and ".attn.norm" not in name
         assert (parameter.dtype == torch.float8_e4m3fn) is in_block, name
     small, full = ((model, add_adapters(model)) for model in (small, full))
     for checkpointing in (False, True):
-        expected, found = (gradients(*model, checkpointing=checkpointing) for model in (full, small))
+        expected, found = (
+            gradients(*model, checkpointing=checkpointing) for model in (full, small)
+        )
         assert all(map(torch.equal, found, expected))
     assert {parameter.dtype for parameter in small[1].values()} == {torch.float32}
 
@@ -197,18 +228,31 @@ def test_nfloat_4_equals_its_weights_written_out_and_trains_adapters(folder):
     bnb = pytest.importorskip("bitsandbytes")
     small = loaded(folder, weight_dtype="NFLOAT_4")
     full = loaded(folder)
-    linears = {name: module for name, module in small.named_modules() if isinstance(module, bnb.nn.Linear4bit)}
+    linears = {
+        name: module
+        for name, module in small.named_modules()
+        if isinstance(module, bnb.nn.Linear4bit)
+    }
     assert len(linears) == 14 + 2 * 6
     for name, module in linears.items():
         assert module.weight.dtype == torch.uint8
-        written_out = bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+        written_out = bnb.functional.dequantize_4bit(
+            module.weight.data, module.weight.quant_state
+        )
         full.get_submodule(name).weight.data = written_out
     with torch.no_grad():
-        torch.testing.assert_close(flux1.predict(small, **inputs()), flux1.predict(full, **inputs()))
+        torch.testing.assert_close(
+            flux1.predict(small, **inputs()), flux1.predict(full, **inputs())
+        )
     small, full = ((model, add_adapters(model)) for model in (small, full))
-    assert type(small[0].transformer_blocks[0].attn.to_q).__module__ == "peft.tuners.lora.bnb"
+    assert (
+        type(small[0].transformer_blocks[0].attn.to_q).__module__
+        == "peft.tuners.lora.bnb"
+    )
     for checkpointing in (False, True):
-        expected, found = (gradients(*model, checkpointing=checkpointing) for model in (full, small))
+        expected, found = (
+            gradients(*model, checkpointing=checkpointing) for model in (full, small)
+        )
         torch.testing.assert_close(found, expected)
 
 
@@ -233,11 +277,16 @@ def test_a_single_file_with_diffusers_names_loads_bit_for_bit(folder, tmp_path):
     for prefix in ("", "transformer.", "model.diffusion_model."):
         file = tmp_path / "flux.safetensors"
         save_file({f"{prefix}{name}": tensor for name, tensor in tensors.items()}, file)
-        chosen = config(folder, transformer={"model_name": str(file), "weight_dtype": "FLOAT_32"})
+        chosen = config(
+            folder, transformer={"model_name": str(file), "weight_dtype": "FLOAT_32"}
+        )
         files = flux1.locate(chosen)
         assert (files.transformer, files.spec) == (file, SPEC)
         transformer = flux1.load_transformer(files, chosen, CPU)
-        assert all(torch.equal(tensor, tensors[name]) for name, tensor in transformer.state_dict().items())
+        assert all(
+            torch.equal(tensor, tensors[name])
+            for name, tensor in transformer.state_dict().items()
+        )
 
 
 def test_a_bfl_file_loads_as_the_same_model(folder, tmp_path, monkeypatch):
@@ -259,31 +308,56 @@ def test_a_bfl_file_loads_as_the_same_model(folder, tmp_path, monkeypatch):
         "final_layer.adaLN_modulation.1": (2 * hidden, hidden),
     }  # fmt: skip
     for side in ("img", "txt"):
-        linears = {"attn.qkv": (3, 1), "attn.proj": (1, 1), "mlp.0": (4, 1), "mlp.2": (1, 4), "mod.lin": (6, 1)}
+        linears = {
+            "attn.qkv": (3, 1),
+            "attn.proj": (1, 1),
+            "mlp.0": (4, 1),
+            "mlp.2": (1, 4),
+            "mod.lin": (6, 1),
+        }
         shapes |= {
             f"double_blocks.0.{side}_{name}": (rows * hidden, columns * hidden)
             for name, (rows, columns) in linears.items()
         }
     tensors = {f"{name}.weight": weights(*shape) for name, shape in shapes.items()}
-    tensors |= {f"{name}.bias": weights(shape[0], 4)[:, 0].contiguous() for name, shape in shapes.items()}
-    for norm in ("double_blocks.0.img_attn", "double_blocks.0.txt_attn", "single_blocks.0"):
-        tensors |= {f"{norm}.norm.{kind}_norm.scale": torch.randn(128).bfloat16() for kind in ("query", "key")}
+    tensors |= {
+        f"{name}.bias": weights(shape[0], 4)[:, 0].contiguous()
+        for name, shape in shapes.items()
+    }
+    for norm in (
+        "double_blocks.0.img_attn",
+        "double_blocks.0.txt_attn",
+        "single_blocks.0",
+    ):
+        tensors |= {
+            f"{norm}.norm.{kind}_norm.scale": torch.randn(128).bfloat16()
+            for kind in ("query", "key")
+        }
     file = tmp_path / "bfl.safetensors"
     file.touch()
     # saves writing 1 GB
     monkeypatch.setattr("safetensors.torch.load_file", lambda _: dict(tensors))
-    spec = replace(SPEC, layout=BlockLayout(1, 1), heads=24, head_dim=128, guidance_embeds=False)
+    spec = replace(
+        SPEC, layout=BlockLayout(1, 1), heads=24, head_dim=128, guidance_embeds=False
+    )
     chosen = config(folder)
-    files = replace(flux1.locate(chosen), transformer=file, spec=replace(spec, axes_dims_rope=(16, 56, 56)))
+    files = replace(
+        flux1.locate(chosen),
+        transformer=file,
+        spec=replace(spec, axes_dims_rope=(16, 56, 56)),
+    )
     state = flux1.load_transformer(files, chosen, CPU).state_dict()
     assert torch.equal(
         state["transformer_blocks.0.attn.to_k.weight"],
         tensors["double_blocks.0.img_attn.qkv.weight"][hidden : 2 * hidden],
     )
     assert torch.equal(
-        state["single_transformer_blocks.0.proj_mlp.weight"], tensors["single_blocks.0.linear1.weight"][3 * hidden :]
+        state["single_transformer_blocks.0.proj_mlp.weight"],
+        tensors["single_blocks.0.linear1.weight"][3 * hidden :],
     )
-    assert sum(tensor.numel() for tensor in state.values()) == sum(tensor.numel() for tensor in tensors.values())
+    assert sum(tensor.numel() for tensor in state.values()) == sum(
+        tensor.numel() for tensor in tensors.values()
+    )
 
 
 # torch's own, while it imports its compiler
@@ -312,5 +386,7 @@ def test_the_single_files_own_config_is_what_diffusers_would_save(folder):
     with torch.device("meta"):
         made = dict(tiny.random_transformer(SPEC).config)
     assert {key: value for key, value in saved.items() if key[0] != "_"} == {
-        key: list(value) if isinstance(value, tuple) else value for key, value in made.items() if key[0] != "_"
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in made.items()
+        if key[0] != "_"
     }

@@ -12,7 +12,9 @@ from blockrate.engine.setup.fine_tune import choose_weights
 def trained(**options):
     model = toy.flux1()
     choose_weights(model, TrainConfig(training_method="FINE_TUNE", **options))
-    return model, {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return model, {
+        name for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
 
 
 def test_everything_trains_by_default():
@@ -25,12 +27,21 @@ def test_everything_trains_by_default():
     ("options", "chosen"),
     [
         ({"layer_filter_preset": "blocks"}, lambda name: block_of(name) is not None),
-        ({"layer_filter": "norm_q,proj_mlp"}, lambda name: "norm_q" in name or "proj_mlp" in name),
+        (
+            {"layer_filter": "norm_q,proj_mlp"},
+            lambda name: "norm_q" in name or "proj_mlp" in name,
+        ),
         # The filter sees the module's name: what it is called, not whether it is its weight or its bias.
         ({"layer_filter": "bias"}, lambda name: False),
-        ({"block_learning_rate_multiplier": {"other": 0.0}}, lambda name: block_of(name) is not None),
         (
-            {"layer_filter": "attn", "block_learning_rate_multiplier": {"single_block_0": 0.0}},
+            {"block_learning_rate_multiplier": {"other": 0.0}},
+            lambda name: block_of(name) is not None,
+        ),
+        (
+            {
+                "layer_filter": "attn",
+                "block_learning_rate_multiplier": {"single_block_0": 0.0},
+            },
             lambda name: "attn" in name and block_of(name) != "single_block_0",
         ),
         ({"transformer": {"train": False}}, lambda name: False),
@@ -45,9 +56,21 @@ def test_a_frozen_block_keeps_every_byte():
     multipliers = {"double_block_1": 0.0, "single_block_0": 0.5}
     model, _ = trained(block_learning_rate_multiplier=multipliers)
     before = toy.weights(model)
-    toy.train(model, torch.optim.AdamW(parameter_groups(model, learning_rate=1e-3, multipliers=multipliers)), 2)
+    toy.train(
+        model,
+        torch.optim.AdamW(
+            parameter_groups(model, learning_rate=1e-3, multipliers=multipliers)
+        ),
+        2,
+    )
     changed = {block_of(name) for name in toy.changed(model, before)}
-    assert changed == {"double_block_0", "single_block_0", "single_block_1", "single_block_2", None}
+    assert changed == {
+        "double_block_0",
+        "single_block_0",
+        "single_block_1",
+        "single_block_2",
+        None,
+    }
 
 
 def test_an_unknown_block_is_refused():

@@ -49,14 +49,26 @@ class Schedule:
         self.config = config
         self.items = [item for item in items if not item.validation]
         self._buckets = [item_buckets(config, item) for item in self.items]
-        self._places = [[p for p, i in enumerate(self.items) if i.concept == c] for c, _ in enumerate(config.concepts)]
-        lengths = (len(in_batches(self._turns(epoch), config.batch_size)) for epoch in range(config.epochs))
+        self._places = [
+            [p for p, i in enumerate(self.items) if i.concept == c]
+            for c, _ in enumerate(config.concepts)
+        ]
+        lengths = (
+            len(in_batches(self._turns(epoch), config.batch_size))
+            for epoch in range(config.epochs)
+        )
         self._ends = list(accumulate(lengths))
-        self.number_of_steps = math.ceil(self._ends[-1] / config.gradient_accumulation_steps)
+        self.number_of_steps = math.ceil(
+            self._ends[-1] / config.gradient_accumulation_steps
+        )
         # the one in use, in its order
         self._epoch: tuple[int, list[list[Turn]]] = (-1, [])
         if not self._ends[-1]:
-            raise ConfigError("concepts", "balancing leaves no image in an epoch", "Raise the balancing of a concept.")
+            raise ConfigError(
+                "concepts",
+                "balancing leaves no image in an epoch",
+                "Raise the balancing of a concept.",
+            )
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch a step begins in, which is the number of epochs finished before it."""
@@ -66,17 +78,30 @@ class Schedule:
         """Return the micro-batches of one optimizer step; all samples of a micro-batch have one bucket."""
         first = step * self.config.gradient_accumulation_steps
         last = min(first + self.config.gradient_accumulation_steps, self._ends[-1])
-        return [[self._sample(turn) for turn in self._batch(number)] for number in range(first, last)]
+        return [
+            [self._sample(turn) for turn in self._batch(number)]
+            for number in range(first, last)
+        ]
 
     def every_sample(self) -> list[Sample]:
         """Return samples that together hold every crop and every caption that any step may ask for."""
         samples: list[Sample] = []
         for item, choices in zip(self.items, self._buckets, strict=True):
             concept = self.config.concepts[item.concept]
-            crops = [(bucket, variation) for bucket in choices for variation in range(concept.image_variations)]
+            crops = [
+                (bucket, variation)
+                for bucket in choices
+                for variation in range(concept.image_variations)
+            ]
             samples += [variant(self.config, item, *crop, 0) for crop in crops]
-            samples += [variant(self.config, item, *crops[0], text) for text in range(1, concept.text_variations)]
-        if self.config.text_encoder.dropout_probability or self.config.text_encoder_2.dropout_probability:
+            samples += [
+                variant(self.config, item, *crops[0], text)
+                for text in range(1, concept.text_variations)
+            ]
+        if (
+            self.config.text_encoder.dropout_probability
+            or self.config.text_encoder_2.dropout_probability
+        ):
             samples.append(replace(samples[0], prompt="", pooled_prompt=""))
         return samples
 
@@ -88,23 +113,38 @@ class Schedule:
         text = times % concept.text_variations
         sample = variant(self.config, item, self._bucket(turn), crop, text)
         key = item_key(self.config, item)
-        prompt = sample.prompt * (draw(*key, "drop", times) >= self.config.text_encoder_2.dropout_probability)
-        pooled = sample.prompt * (draw(*key, "drop pooled", times) >= self.config.text_encoder.dropout_probability)
+        prompt = sample.prompt * (
+            draw(*key, "drop", times) >= self.config.text_encoder_2.dropout_probability
+        )
+        pooled = sample.prompt * (
+            draw(*key, "drop pooled", times)
+            >= self.config.text_encoder.dropout_probability
+        )
         return replace(sample, prompt=prompt, pooled_prompt=pooled)
 
     def _bucket(self, turn: Turn) -> Bucket:
         choices = self._buckets[turn[0]]
         if len(choices) == 1:
             return choices[0]
-        return choices[int(draw(*item_key(self.config, self.items[turn[0]]), "resolution", turn[1]) * len(choices))]
+        return choices[
+            int(
+                draw(*item_key(self.config, self.items[turn[0]]), "resolution", turn[1])
+                * len(choices)
+            )
+        ]
 
     def _batch(self, number: int) -> list[Turn]:
         epoch = bisect_right(self._ends, number)
         seed = self.config.seed
         if self._epoch[0] != epoch:
-            turns = sorted(self._turns(epoch), key=lambda turn: draw(seed, "order", *turn[1]))
+            turns = sorted(
+                self._turns(epoch), key=lambda turn: draw(seed, "order", *turn[1])
+            )
             batches = in_batches(turns, self.config.batch_size)
-            self._epoch = epoch, sorted(batches, key=lambda batch: draw(seed, "batch", *batch[0]))
+            self._epoch = (
+                epoch,
+                sorted(batches, key=lambda batch: draw(seed, "batch", *batch[0])),
+            )
         return self._epoch[1][number - (self._ends[epoch - 1] if epoch else 0)]
 
     def _turns(self, epoch: int) -> list[tuple[Bucket, Turn]]:
@@ -113,34 +153,63 @@ class Schedule:
         for concept, places in zip(self.config.concepts, self._places, strict=True):
             full, rest = divmod(images_an_epoch(concept, len(places)), len(places) or 1)
             before = epoch * (full + bool(rest))
-            lots = sorted(places, key=lambda place: draw(self.config.seed, "lot", epoch, place)) if rest else []
-            turns += [(place, before + copy) for copy in range(full) for place in places]
+            lots = (
+                sorted(
+                    places,
+                    key=lambda place: draw(self.config.seed, "lot", epoch, place),
+                )
+                if rest
+                else []
+            )
+            turns += [
+                (place, before + copy) for copy in range(full) for place in places
+            ]
             turns += [(place, before + full) for place in lots[:rest]]
         return [(self._bucket(turn), turn) for turn in turns]
 
 
-def validation_batches(config: TrainConfig, items: Sequence[Item]) -> list[list[Sample]]:
+def validation_batches(
+    config: TrainConfig, items: Sequence[Item]
+) -> list[list[Sample]]:
     """Return the validation items in batches, always the same: middle crops, no flip, no dropout, first resolution."""
     held = [(item_buckets(config, item)[0], item) for item in items if item.validation]
     samples = ((bucket, variant(config, item, bucket, 0, 0)) for bucket, item in held)
     return in_batches(samples, config.batch_size)
 
 
-def variant(config: TrainConfig, item: Item, bucket: Bucket, crop_variation: int, text_variation: int) -> Sample:
+def variant(
+    config: TrainConfig,
+    item: Item,
+    bucket: Bucket,
+    crop_variation: int,
+    text_variation: int,
+) -> Sample:
     """Return an item with one of its crops and one of its captions, nothing dropped."""
     concept = config.concepts[item.concept]
     key = item_key(config, item)
     image = ConceptImage(enable_crop_jitter=False) if item.validation else concept.image
     caption = caption_of(item, concept.text, key, text_variation)
-    return Sample(item, bucket, crop_of(item, bucket, image, key, crop_variation), caption, caption)
+    return Sample(
+        item,
+        bucket,
+        crop_of(item, bucket, image, key, crop_variation),
+        caption,
+        caption,
+    )
 
 
-def in_batches(members: Iterable[tuple[Bucket, Member]], size: int) -> list[list[Member]]:
+def in_batches(
+    members: Iterable[tuple[Bucket, Member]], size: int
+) -> list[list[Member]]:
     """Return the members in batches of one bucket each, in their order; a bucket's last batch may be smaller."""
     groups: dict[Bucket, list[Member]] = {}
     for bucket, member in members:
         groups.setdefault(bucket, []).append(member)
-    return [group[at : at + size] for group in groups.values() for at in range(0, len(group), size)]
+    return [
+        group[at : at + size]
+        for group in groups.values()
+        for at in range(0, len(group), size)
+    ]
 
 
 def item_buckets(config: TrainConfig, item: Item) -> list[Bucket]:
@@ -148,25 +217,45 @@ def item_buckets(config: TrainConfig, item: Item) -> list[Bucket]:
     return image_buckets(config, config.concepts[item.concept], item.width, item.height)
 
 
-def crop_of(item: Item, bucket: Bucket, settings: ConceptImage, key: Key, variation: int) -> Crop:
+def crop_of(
+    item: Item, bucket: Bucket, settings: ConceptImage, key: Key, variation: int
+) -> Crop:
     """Return the part of the image that fills the bucket: a random place within what is too much, else the middle."""
     scale = max(bucket.width / item.width, bucket.height / item.height)
-    scaled = max(bucket.width, round(item.width * scale)), max(bucket.height, round(item.height * scale))
-    across, down = [draw(*key, side, variation) if settings.enable_crop_jitter else 0.5 for side in ("left", "top")]
+    scaled = (
+        max(bucket.width, round(item.width * scale)),
+        max(bucket.height, round(item.height * scale)),
+    )
+    across, down = [
+        draw(*key, side, variation) if settings.enable_crop_jitter else 0.5
+        for side in ("left", "top")
+    ]
     left = int(across * (scaled[0] - bucket.width + 1))
     top = int(down * (scaled[1] - bucket.height + 1))
-    flip = draw(*key, "flip", variation) < 0.5 if settings.enable_random_flip else settings.enable_fixed_flip
+    flip = (
+        draw(*key, "flip", variation) < 0.5
+        if settings.enable_random_flip
+        else settings.enable_fixed_flip
+    )
     return Crop(scaled, (left, top, left + bucket.width, top + bucket.height), flip)
 
 
 def caption_of(item: Item, settings: ConceptText, key: Key, variation: int) -> str:
     """Return the caption of a variation: the next of its lines, its tags behind the kept ones in a drawn order."""
-    caption = item.captions[(int(draw(*key, "line") * len(item.captions)) + variation) % len(item.captions)]
+    caption = item.captions[
+        (int(draw(*key, "line") * len(item.captions)) + variation) % len(item.captions)
+    ]
     if not settings.enable_tag_shuffling:
         return caption
     tags = [tag.strip() for tag in caption.split(settings.tag_delimiter) if tag.strip()]
-    rank = [place if place < settings.keep_tags_count else math.inf for place in range(len(tags))]
-    order = sorted(range(len(tags)), key=lambda place: (rank[place], draw(*key, "tags", variation, place)))
+    rank = [
+        place if place < settings.keep_tags_count else math.inf
+        for place in range(len(tags))
+    ]
+    order = sorted(
+        range(len(tags)),
+        key=lambda place: (rank[place], draw(*key, "tags", variation, place)),
+    )
     return f"{settings.tag_delimiter.rstrip()} ".join(tags[place] for place in order)
 
 

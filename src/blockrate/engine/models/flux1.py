@@ -17,7 +17,12 @@ from torch import Tensor, nn
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.engine.memory import dtype_of, release
-from blockrate.engine.models.flux1_files import ModelFiles, image_identity, locate, prompt_identity
+from blockrate.engine.models.flux1_files import (
+    ModelFiles,
+    image_identity,
+    locate,
+    prompt_identity,
+)
 from blockrate.engine.models.tiny import random_transformer
 
 __all__ = ["ModelFiles", "image_identity", "locate", "prompt_identity"]
@@ -40,7 +45,9 @@ def predict(
     height, width = noisy_latents.shape[-2:]
     # of computation; weights in blocks may be kept in fewer bits
     dtype = transformer.x_embedder.weight.dtype
-    image_ids, text_ids = _ids(height // 2, width // 2, prompt_embeds.shape[1], noisy_latents.device)
+    image_ids, text_ids = _ids(
+        height // 2, width // 2, prompt_embeds.shape[1], noisy_latents.device
+    )
     velocity = transformer(
         pack(noisy_latents).to(dtype),
         prompt_embeds.to(dtype),
@@ -48,7 +55,9 @@ def predict(
         timesteps.to(dtype),
         image_ids,
         text_ids,
-        torch.full_like(timesteps, guidance) if transformer.config.guidance_embeds else None,
+        torch.full_like(timesteps, guidance)
+        if transformer.config.guidance_embeds
+        else None,
     ).sample
     return unpack(velocity, height, width)
 
@@ -56,23 +65,33 @@ def predict(
 def pack(latents: Tensor) -> Tensor:
     """Return (B, h/2 * w/2, C * 4) of latents (B, C, h, w); source: FluxPipeline._pack_latents."""
     batch, channels, height, width = latents.shape
-    tokens = latents.view(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    tokens = latents.view(batch, channels, height // 2, 2, width // 2, 2).permute(
+        0, 2, 4, 1, 3, 5
+    )
     return tokens.reshape(batch, height // 2 * (width // 2), channels * 4)
 
 
 def unpack(packed: Tensor, height: int, width: int) -> Tensor:
     """Return latents (B, C, height, width) of packed ones: undoes ``pack``."""
     batch, _, channels = packed.shape
-    tokens = packed.view(batch, height // 2, width // 2, channels // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    tokens = packed.view(batch, height // 2, width // 2, channels // 4, 2, 2).permute(
+        0, 3, 1, 4, 2, 5
+    )
     return tokens.reshape(batch, channels // 4, height, width)
 
 
 @lru_cache(maxsize=64)
-def _ids(rows: int, columns: int, text_tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _ids(
+    rows: int, columns: int, text_tokens: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Positions of tokens for the rotary embedding: image (rows * columns, 3) as 0, row, column; text all zeros."""
-    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    row, column = torch.meshgrid(
+        torch.arange(rows), torch.arange(columns), indexing="ij"
+    )
     image_ids = torch.stack((torch.zeros_like(row), row, column), dim=-1).reshape(-1, 3)
-    return image_ids.to(device, torch.float32), torch.zeros(text_tokens, 3, device=device)
+    return image_ids.to(device, torch.float32), torch.zeros(
+        text_tokens, 3, device=device
+    )
 
 
 @torch.no_grad()
@@ -86,7 +105,9 @@ def encode_images(vae: Any, images: Tensor) -> Tensor:
 @torch.no_grad()
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:
     """Return images, float32, of latents. Works by overlapping tiles of 512 pixels when memory runs out."""
-    latents = (latents.to(vae.device) / vae.config.scaling_factor + vae.config.shift_factor).to(vae.dtype)
+    latents = (
+        latents.to(vae.device) / vae.config.scaling_factor + vae.config.shift_factor
+    ).to(vae.dtype)
     try:
         images = vae.decode(latents).sample
     except torch.OutOfMemoryError:
@@ -110,24 +131,37 @@ class TextEncoders:
 
 
 @torch.no_grad()
-def encode_prompts(encoders: TextEncoders, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+def encode_prompts(
+    encoders: TextEncoders, prompts: Sequence[str]
+) -> tuple[Tensor, Tensor]:
     """Return prompt_embeds (B, T, D) from T5 and pooled_prompt_embeds (B, P) from CLIP, as FluxPipeline makes them.
 
     Padding is part of the prompt: FLUX.1 was trained without a mask. Longer prompts are cut.
     """
-    wishes: dict[str, Any] = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+    wishes: dict[str, Any] = {
+        "padding": "max_length",
+        "truncation": True,
+        "return_tensors": "pt",
+    }
     clip_tokens = encoders.clip_tokenizer(list(prompts), **wishes).input_ids
-    t5_tokens = encoders.t5_tokenizer(list(prompts), max_length=encoders.sequence_length, **wishes).input_ids
+    t5_tokens = encoders.t5_tokenizer(
+        list(prompts), max_length=encoders.sequence_length, **wishes
+    ).input_ids
     pooled = encoders.clip(clip_tokens.to(encoders.clip.device)).pooler_output
     return encoders.t5(t5_tokens.to(encoders.t5.device)).last_hidden_state, pooled
 
 
 def prompt_lengths(encoders: TextEncoders, prompts: Sequence[str]) -> list[int]:
     """Return how many tokens of T5 each prompt has before any is cut."""
-    return [len(tokens) for tokens in encoders.t5_tokenizer(list(prompts), verbose=False).input_ids]
+    return [
+        len(tokens)
+        for tokens in encoders.t5_tokenizer(list(prompts), verbose=False).input_ids
+    ]
 
 
-def load_transformer(files: ModelFiles, config: TrainConfig, device: torch.device) -> Any:
+def load_transformer(
+    files: ModelFiles, config: TrainConfig, device: torch.device
+) -> Any:
     """Return the FluxTransformer2DModel on the device, frozen, in the forms of its config.
 
     FLOAT_8 and NFLOAT_4 are the forms of the blocks' Linears between uses; the rest stays in ``train_dtype``.
@@ -140,7 +174,9 @@ def load_transformer(files: ModelFiles, config: TrainConfig, device: torch.devic
     if files.transformer.is_file():
         transformer = _from_single_file(files, dtype)
     else:
-        transformer = FluxTransformer2DModel.from_pretrained(files.transformer, dtype=dtype, use_safetensors=True)
+        transformer = FluxTransformer2DModel.from_pretrained(
+            files.transformer, dtype=dtype, use_safetensors=True
+        )
     transformer.requires_grad_(False)
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
     _place(transformer, blocks, part.weight_dtype, dtype, device)
@@ -158,32 +194,51 @@ def load_vae(files: ModelFiles, config: TrainConfig, device: torch.device) -> An
     from diffusers import AutoencoderKL
 
     release()
-    vae = AutoencoderKL.from_pretrained(files.vae, dtype=dtype_of(config.vae.weight_dtype), use_safetensors=True)
+    vae = AutoencoderKL.from_pretrained(
+        files.vae, dtype=dtype_of(config.vae.weight_dtype), use_safetensors=True
+    )
     return vae.requires_grad_(False).to(device)
 
 
-def load_text_encoders(files: ModelFiles, config: TrainConfig, device: torch.device) -> TextEncoders:
+def load_text_encoders(
+    files: ModelFiles, config: TrainConfig, device: torch.device
+) -> TextEncoders:
     """Return both text encoders on the device, frozen, and their tokenizers."""
-    from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+    from transformers import (
+        CLIPTextModel,
+        CLIPTokenizer,
+        T5EncoderModel,
+        T5TokenizerFast,
+    )
 
     release()
     form = config.text_encoder.weight_dtype
     form_2 = config.text_encoder_2.weight_dtype
     dtype = _compute_dtype("text_encoder", form, config, device)
     dtype_2 = _compute_dtype("text_encoder_2", form_2, config, device)
-    clip = CLIPTextModel.from_pretrained(files.text_encoder, dtype=dtype, use_safetensors=True).requires_grad_(False)
-    t5 = T5EncoderModel.from_pretrained(files.text_encoder_2, dtype=dtype_2, use_safetensors=True).requires_grad_(False)
+    clip = CLIPTextModel.from_pretrained(
+        files.text_encoder, dtype=dtype, use_safetensors=True
+    ).requires_grad_(False)
+    t5 = T5EncoderModel.from_pretrained(
+        files.text_encoder_2, dtype=dtype_2, use_safetensors=True
+    ).requires_grad_(False)
     # its path has changed
-    layers = next(module for module in clip.modules() if isinstance(module, nn.ModuleList))
+    layers = next(
+        module for module in clip.modules() if isinstance(module, nn.ModuleList)
+    )
     _place(clip, layers, form, dtype, device)
     # T5 casts the input of wo to the dtype of its weights, whatever that stands for.
     _place(t5, t5.encoder.block, form_2, dtype_2, device, keep=r"\bwo$")
     clip_tokenizer = CLIPTokenizer.from_pretrained(files.folder / "tokenizer")
     t5_tokenizer = T5TokenizerFast.from_pretrained(files.folder / "tokenizer_2")
-    return TextEncoders(clip, t5, clip_tokenizer, t5_tokenizer, config.text_encoder_2_sequence_length)
+    return TextEncoders(
+        clip, t5, clip_tokenizer, t5_tokenizer, config.text_encoder_2_sequence_length
+    )
 
 
-def _compute_dtype(part: str, form: str, config: TrainConfig, device: torch.device) -> torch.dtype:
+def _compute_dtype(
+    part: str, form: str, config: TrainConfig, device: torch.device
+) -> torch.dtype:
     """The dtype a part computes in: that of its weights, or ``train_dtype`` where they are kept in fewer bits."""
     field = f"{part}.weight_dtype"
     if form == "FLOAT_8" and device.type == "mps":
@@ -193,12 +248,19 @@ def _compute_dtype(part: str, form: str, config: TrainConfig, device: torch.devi
             import bitsandbytes  # noqa: F401
         except ImportError:
             cure = "Run `pip install bitsandbytes`, or use FLOAT_8."
-            raise ConfigError(field, "NFLOAT_4 needs bitsandbytes, which is not installed", cure) from None
+            raise ConfigError(
+                field, "NFLOAT_4 needs bitsandbytes, which is not installed", cure
+            ) from None
     return dtype_of(config.train_dtype if form in ("FLOAT_8", "NFLOAT_4") else form)
 
 
 def _place(
-    model: Any, blocks: Iterable[nn.Module], form: str, dtype: torch.dtype, device: torch.device, keep: str = "(?!)"
+    model: Any,
+    blocks: Iterable[nn.Module],
+    form: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    keep: str = "(?!)",
 ) -> None:
     """Move a model to the device in the wished form, block by block: no memory ever holds two whole copies.
 
@@ -212,7 +274,9 @@ def _place(
         if form == "FLOAT_8":
             from diffusers.hooks import apply_layerwise_casting
 
-            apply_layerwise_casting(block, torch.float8_e4m3fn, dtype, skip_modules_pattern=(keep,))
+            apply_layerwise_casting(
+                block, torch.float8_e4m3fn, dtype, skip_modules_pattern=(keep,)
+            )
     model.to(device)
 
 
@@ -226,8 +290,16 @@ def _to_four_bits(block: nn.Module, dtype: torch.dtype, keep: str) -> None:
     for name, linear in list(block.named_modules()):
         if isinstance(linear, nn.Linear) and not re.search(keep, name):
             with torch.device("meta"):
-                small = bnb.nn.Linear4bit(linear.in_features, linear.out_features, False, dtype, quant_type="nf4")
-            small.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4")
+                small = bnb.nn.Linear4bit(
+                    linear.in_features,
+                    linear.out_features,
+                    False,
+                    dtype,
+                    quant_type="nf4",
+                )
+            small.weight = bnb.nn.Params4bit(
+                linear.weight.data, requires_grad=False, quant_type="nf4"
+            )
             small.bias = linear.bias
             block.set_submodule(name, small)
 
@@ -239,9 +311,15 @@ def _from_single_file(files: ModelFiles, dtype: torch.dtype) -> Any:
 
     tensors = load_file(files.transformer)
     prefix = re.compile(r"(model\.diffusion_model|diffusion_model|transformer)\.")
-    inside = {prefix.sub("", name, count=1): tensors[name] for name in tensors if prefix.match(name)}
+    inside = {
+        prefix.sub("", name, count=1): tensors[name]
+        for name in tensors
+        if prefix.match(name)
+    }
     # without a config of our own, diffusers asks the hub for FLUX.1-dev's
     with TemporaryDirectory() as folder:
         with torch.device("meta"):
             random_transformer(files.spec).save_config(folder)
-        return FluxTransformer2DModel.from_single_file(inside or tensors, config=folder, dtype=dtype)
+        return FluxTransformer2DModel.from_single_file(
+            inside or tensors, config=folder, dtype=dtype
+        )

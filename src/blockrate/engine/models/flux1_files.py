@@ -10,7 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from blockrate.config.model_files import PARTS, lack_of, model_spec, part_paths, read_header, weight_files
+from blockrate.config.model_files import (
+    PARTS,
+    lack_of,
+    model_spec,
+    part_paths,
+    read_header,
+    weight_files,
+)
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, FileError, WriteError
 from blockrate.core.families import FAMILIES, TransformerSpec
@@ -32,18 +39,28 @@ class ModelFiles:
     text_encoder_2: Path
 
 
-def locate(config: TrainConfig, progress: Progress = lambda done, total: None) -> ModelFiles:
+def locate(
+    config: TrainConfig, progress: Progress = lambda done, total: None
+) -> ModelFiles:
     """Find every part of the model, download what only the hub has, and check it by headers. Loads no weights.
 
     Raises FileError for what is missing, damaged, of another model or not to be had, WriteError without disk space.
     """
     spec = model_spec(config)
-    paths = part_paths(config, lambda name, parts: _folder(name, parts, config, progress))
+    paths = part_paths(
+        config, lambda name, parts: _folder(name, parts, config, progress)
+    )
     _check(paths)
     if paths["transformer"].is_dir():  # a hub id says less than the files that came
-        known = config.transformer.model_copy(update={"model_name": str(paths["transformer"])})
+        known = config.transformer.model_copy(
+            update={"model_name": str(paths["transformer"])}
+        )
         spec = model_spec(config.model_copy(update={"transformer": known}))
-    return ModelFiles(paths["scheduler"].parent, spec, **{part: paths[part] for part in list(PARTS)[:4]})
+    return ModelFiles(
+        paths["scheduler"].parent,
+        spec,
+        **{part: paths[part] for part in list(PARTS)[:4]},
+    )
 
 
 def image_identity(files: ModelFiles, config: TrainConfig) -> str:
@@ -53,13 +70,25 @@ def image_identity(files: ModelFiles, config: TrainConfig) -> str:
 
 def prompt_identity(files: ModelFiles, config: TrainConfig) -> str:
     """Return a hash of all that embeddings hang on beside the caption: encoders, tokenizers, precision, length."""
-    folders = [files.text_encoder, files.text_encoder_2, files.folder / "tokenizer", files.folder / "tokenizer_2"]
+    folders = [
+        files.text_encoder,
+        files.text_encoder_2,
+        files.folder / "tokenizer",
+        files.folder / "tokenizer_2",
+    ]
     forms = [config.text_encoder.weight_dtype, config.text_encoder_2.weight_dtype]
-    computed = [config.train_dtype if form in ("FLOAT_8", "NFLOAT_4") else form for form in forms]
-    return _identity(config, folders, [*forms, *computed, config.text_encoder_2_sequence_length])
+    computed = [
+        config.train_dtype if form in ("FLOAT_8", "NFLOAT_4") else form
+        for form in forms
+    ]
+    return _identity(
+        config, folders, [*forms, *computed, config.text_encoder_2_sequence_length]
+    )
 
 
-def _identity(config: TrainConfig, folders: Iterable[Path], facts: Iterable[object]) -> str:
+def _identity(
+    config: TrainConfig, folders: Iterable[Path], facts: Iterable[object]
+) -> str:
     """Hash the files of folders by content. What is known of a big file (T5: 10 GB) is kept in the cache folder."""
     memo_file = Path(config.cache_dir) / "file-hashes.json"
     memo = {}
@@ -67,7 +96,12 @@ def _identity(config: TrainConfig, folders: Iterable[Path], facts: Iterable[obje
         memo = json.loads(memo_file.read_bytes())
     before = dict(memo)
     kinds = (".safetensors", ".json", ".txt", ".model")
-    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.suffix in kinds]
+    files = [
+        file
+        for folder in folders
+        for file in sorted(folder.iterdir())
+        if file.suffix in kinds
+    ]
     hashes = [(file.name, _sha256(file, memo)) for file in files]
     if memo != before:
         make_folder(memo_file.parent)
@@ -83,7 +117,10 @@ def _sha256(file: Path, memo: dict[str, list[object]]) -> str:
     known = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
     if memo.get(str(file), [])[:3] != known:
         with file.open("rb") as stream:
-            memo[str(file)] = [*known, hashlib.file_digest(stream, "sha256").hexdigest()]
+            memo[str(file)] = [
+                *known,
+                hashlib.file_digest(stream, "sha256").hexdigest(),
+            ]
     return str(memo[str(file)][3])
 
 
@@ -92,13 +129,19 @@ def _check(paths: Mapping[str, Path]) -> None:
     lacking = [lack for part, path in paths.items() if (lack := lack_of(part, path))]
     if lacking:
         where = paths["scheduler"].parent
-        raise FileError(str(where), f"lacks {', '.join(lacking)}", "Copy or download the model again, as a whole.")
+        raise FileError(
+            str(where),
+            f"lacks {', '.join(lacking)}",
+            "Copy or download the model again, as a whole.",
+        )
     for part, path in paths.items():
         for file in weight_files(part, path):
             read_header(file)
 
 
-def _folder(name: str, parts: list[str], config: TrainConfig, progress: Progress) -> Path:
+def _folder(
+    name: str, parts: list[str], config: TrainConfig, progress: Progress
+) -> Path:
     """The local folder of a model that a config names: a path, the toy, or a hub id."""
     if name == tiny.NAME:
         folder = Path(config.cache_dir) / "models" / tiny.NAME
@@ -112,12 +155,20 @@ def _from_hub(repo: str, parts: list[str], progress: Progress) -> Path:
     import huggingface_hub as hub
     from huggingface_hub import constants, errors
 
-    patterns = [f"{part}/*.{kind}" for part in parts for kind in ("json", "txt", "model")]
-    patterns += [f"{part}/{PARTS[part]}{end}.safetensors" for part in parts for end in ("", "-*")]
+    patterns = [
+        f"{part}/*.{kind}" for part in parts for kind in ("json", "txt", "model")
+    ]
+    patterns += [
+        f"{part}/{PARTS[part]}{end}.safetensors" for part in parts for end in ("", "-*")
+    ]
     try:
         # what was used once stays: a run resumes on the same model
         with suppress(errors.LocalEntryNotFoundError):
-            folder = Path(hub.snapshot_download(repo, allow_patterns=patterns, local_files_only=True))
+            folder = Path(
+                hub.snapshot_download(
+                    repo, allow_patterns=patterns, local_files_only=True
+                )
+            )
             if not any(lack_of(part, folder / part) for part in parts):
                 return folder
         listed = hub.snapshot_download(repo, allow_patterns=patterns, dry_run=True)
@@ -137,17 +188,27 @@ def _from_hub(repo: str, parts: list[str], progress: Progress) -> Path:
 
 
 def _check_space(repo: str, need: int, cache: Path) -> None:
-    free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free
+    free = shutil.disk_usage(
+        next(path for path in (cache, *cache.parents) if path.exists())
+    ).free
     if need > free:
-        problem = f"{repo} needs {need / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free"
-        raise WriteError(str(cache), problem, "Free some space, or set HF_HOME to a folder on another disk.")
+        problem = (
+            f"{repo} needs {need / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free"
+        )
+        raise WriteError(
+            str(cache),
+            problem,
+            "Free some space, or set HF_HOME to a folder on another disk.",
+        )
 
 
 def _hub_error(repo: str, error: BaseException) -> BlockrateError:
     """The sentence for what went wrong between us and the hub."""
     from huggingface_hub import errors
 
-    match (error.__cause__ or error) if isinstance(error, errors.DryRunError) else error:
+    match (
+        (error.__cause__ or error) if isinstance(error, errors.DryRunError) else error
+    ):
         case errors.GatedRepoError():
             problem = "is open only to those who accepted its licence"
             cure = f"Accept it at https://huggingface.co/{repo}, then log in by `hf auth login`, or set HF_TOKEN."
@@ -156,8 +217,16 @@ def _hub_error(repo: str, error: BaseException) -> BlockrateError:
             cure = "Check the name; for a private model log in by `hf auth login`."
         case errors.HfHubHTTPError(response=response):
             problem = f"the hub refuses with code {response.status_code}"
-            cure = "Log in again by `hf auth login`." if response.status_code in (401, 403) else "Try again later."
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EACCES | errno.EROFS) as full:
+            cure = (
+                "Log in again by `hf auth login`."
+                if response.status_code in (401, 403)
+                else "Try again later."
+            )
+        case (
+            OSError(
+                errno=errno.ENOSPC | errno.EDQUOT | errno.EACCES | errno.EROFS
+            ) as full
+        ):
             return write_error(Path(full.filename or "the hub's cache"), full)
         case unreached:
             problem = f"is not on this computer, and the hub cannot be reached ({type(unreached).__name__})"

@@ -23,7 +23,9 @@ petals in a dark garden coins on a black cloth seen from above a woman in a coat
 _WORDS = Counter(_TEXT.split())
 
 
-def make_tiny_flux(folder: Path, *, seed: int = 0, spec: TransformerSpec = FAMILIES[NAME].spec) -> Path:
+def make_tiny_flux(
+    folder: Path, *, seed: int = 0, spec: TransformerSpec = FAMILIES[NAME].spec
+) -> Path:
     """Write a pipeline folder that ``FluxPipeline.from_pretrained`` opens, and return it. The same for a seed.
 
     Weights are random, in float32. Raises WriteError, and leaves nothing behind when it fails.
@@ -36,8 +38,15 @@ def make_tiny_flux(folder: Path, *, seed: int = 0, spec: TransformerSpec = FAMIL
         torch.manual_seed(seed)
         texts = {**_clip(spec.pooled_projection_dim), **_t5(spec.joint_attention_dim)}
         # FLUX.1-dev's own settings
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
-        pipeline = FluxPipeline(scheduler=scheduler, vae=_vae(), transformer=random_transformer(spec), **texts)
+        scheduler = FlowMatchEulerDiscreteScheduler(
+            shift=3.0, use_dynamic_shifting=True
+        )
+        pipeline = FluxPipeline(
+            scheduler=scheduler,
+            vae=_vae(),
+            transformer=random_transformer(spec),
+            **texts,
+        )
     pipeline.save_pretrained(temporary)
     commit_folder(temporary, folder)
     return folder
@@ -49,8 +58,16 @@ def random_transformer(spec: TransformerSpec) -> Any:
 
     blocks = {"num_layers": spec.layout.double, "num_single_layers": spec.layout.single}
     heads = {"num_attention_heads": spec.heads, "attention_head_dim": spec.head_dim}
-    same = ("in_channels", "joint_attention_dim", "pooled_projection_dim", "guidance_embeds", "axes_dims_rope")
-    return FluxTransformer2DModel(**blocks, **heads, **{name: getattr(spec, name) for name in same})
+    same = (
+        "in_channels",
+        "joint_attention_dim",
+        "pooled_projection_dim",
+        "guidance_embeds",
+        "axes_dims_rope",
+    )
+    return FluxTransformer2DModel(
+        **blocks, **heads, **{name: getattr(spec, name) for name in same}
+    )
 
 
 @torch.no_grad()
@@ -61,14 +78,26 @@ def _vae() -> Any:
     """
     from diffusers import AutoencoderKL
 
-    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
+    blocks = {
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+    }
     sizes = {"block_out_channels": [8] * 4, "latent_channels": 16, "norm_num_groups": 4}
-    flux = {"scaling_factor": 0.3611, "shift_factor": 0.1159, "use_quant_conv": False, "use_post_quant_conv": False}
+    flux = {
+        "scaling_factor": 0.3611,
+        "shift_factor": 0.1159,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+    }
     vae = AutoencoderKL(**blocks, **sizes, **flux)
     for layer in vae.encoder.modules():
         if isinstance(layer, nn.Conv2d):
-            layer.weight.copy_(layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight))
-    smooth = nn.functional.interpolate(torch.randn(8, 3, 8, 8), size=(128, 128), mode="bicubic").clamp(-1, 1)
+            layer.weight.copy_(
+                layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight)
+            )
+    smooth = nn.functional.interpolate(
+        torch.randn(8, 3, 8, 8), size=(128, 128), mode="bicubic"
+    ).clamp(-1, 1)
     # (16, images * positions)
     means = vae.encode(smooth).latent_dist.mode().transpose(0, 1).flatten(1)
     last = vae.encoder.conv_out
@@ -82,8 +111,19 @@ def _clip(width: int) -> dict[str, Any]:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     tokenizer = CLIPTokenizer(*_byte_pairs(), model_max_length=77)
-    sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = CLIPTextConfig(vocab_size=len(tokenizer), **sizes, bos_token_id=0, eos_token_id=1, pad_token_id=1)
+    sizes = {
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        **sizes,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
     return {"text_encoder": CLIPTextModel(config), "tokenizer": tokenizer}
 
 
@@ -91,8 +131,16 @@ def _t5(width: int) -> dict[str, Any]:
     from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
     tokenizer = T5TokenizerFast(_unigrams(), extra_ids=0, model_max_length=512)
-    sizes = {"d_model": width, "d_kv": 8, "d_ff": 2 * width, "num_layers": 2, "num_heads": 4}
-    config = T5Config(vocab_size=len(tokenizer), **sizes, feed_forward_proj="gated-gelu")
+    sizes = {
+        "d_model": width,
+        "d_kv": 8,
+        "d_ff": 2 * width,
+        "num_layers": 2,
+        "num_heads": 4,
+    }
+    config = T5Config(
+        vocab_size=len(tokenizer), **sizes, feed_forward_proj="gated-gelu"
+    )
     return {"text_encoder_2": T5EncoderModel(config), "tokenizer_2": tokenizer}
 
 
@@ -110,12 +158,23 @@ def _byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
             merges[pieces[0], pieces[1]] = None
             pieces = [pieces[0] + pieces[1], *pieces[2:]]
     letters = sorted(ByteLevel.alphabet())
-    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
-    return {token: row for row, token in enumerate(dict.fromkeys([*tokens, *map("".join, merges)]))}, list(merges)
+    tokens = [
+        "<|startoftext|>",
+        "<|endoftext|>",
+        *letters,
+        *(f"{letter}</w>" for letter in letters),
+    ]
+    return {
+        token: row
+        for row, token in enumerate(dict.fromkeys([*tokens, *map("".join, merges)]))
+    }, list(merges)
 
 
 def _unigrams() -> list[tuple[str, float]]:
     """T5's kind of vocabulary: printable ASCII, and our words with the logarithm of how often they occur."""
-    words = [(f"\u2581{word}", round(math.log(count / _WORDS.total()), 4)) for word, count in _WORDS.items()]
+    words = [
+        (f"\u2581{word}", round(math.log(count / _WORDS.total()), 4))
+        for word, count in _WORDS.items()
+    ]
     letters = [(letter, -12.0) for letter in ["\u2581", *map(chr, range(33, 127))]]
     return [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *letters, *words]

@@ -18,6 +18,10 @@ def choose_weights(transformer: nn.Module, config: TrainConfig) -> None:
     layer_filter = config.layer_filter_in_effect()
     for name, parameter, block in parameters_by_block(transformer):
         module_name = name.rpartition(".")[0]
-        chosen = config.transformer.train and multipliers[block] > 0.0 and layer_filter.matches(module_name)
+        chosen = (
+            config.transformer.train
+            and multipliers[block] > 0.0
+            and layer_filter.matches(module_name)
+        )
         parameter.requires_grad_(chosen)
     transformer.train(config.transformer.train)

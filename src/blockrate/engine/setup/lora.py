@@ -20,7 +20,10 @@ from blockrate.engine.seeds import generator
 
 
 def add_adapters(
-    transformer: nn.Module, config: TrainConfig, *, start: Mapping[str, LoraWeights] | None = None
+    transformer: nn.Module,
+    config: TrainConfig,
+    *,
+    start: Mapping[str, LoraWeights] | None = None,
 ) -> list[str]:
     """Put LoRA adapters into the transformer, freeze everything else, and return the adapted modules in model order.
 
@@ -32,11 +35,21 @@ def add_adapters(
     Raises ``ConfigError`` when nothing is chosen and when ``start`` does not fit the model or ``lora_rank``.
     """
     start = start or {}
-    linears = {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
-    check_start(start, {name: (base.out_features, base.in_features) for name, base in linears.items()}, config)
+    linears = {
+        name: module
+        for name, module in transformer.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    check_start(
+        start,
+        {name: (base.out_features, base.in_features) for name, base in linears.items()},
+        config,
+    )
     trained = _chosen(transformer, list(linears), config)
     if not trained:
-        cure = "Check transformer.train, layer_filter and block_learning_rate_multiplier."
+        cure = (
+            "Check transformer.train, layer_filter and block_learning_rate_multiplier."
+        )
         raise ConfigError("layer_filter", "no module is left to train", cure)
     names = [name for name in linears if name in trained or name in start]
     _inject(transformer, names, config)
@@ -45,19 +58,27 @@ def add_adapters(
         base = linears[name]
         down, up = _first_values(base, name, config, start.get(name))
         for adapter, values in (("lora_A", down), ("lora_B", up)):
-            weight = nn.Parameter(values.to(base.weight.device, dtype), requires_grad=name in trained)
+            weight = nn.Parameter(
+                values.to(base.weight.device, dtype), requires_grad=name in trained
+            )
             transformer.get_submodule(f"{name}.{adapter}.{ADAPTER}").weight = weight
     transformer.train()  # LoRA dropout
     return names
 
 
-def _chosen(transformer: nn.Module, linears: list[str], config: TrainConfig) -> set[str]:
+def _chosen(
+    transformer: nn.Module, linears: list[str], config: TrainConfig
+) -> set[str]:
     """Return the modules that pass ``transformer.train``, the layer filter and the multipliers."""
     layout = block_layout(transformer)
     check_multipliers(config.block_learning_rate_multiplier, layout)
     multipliers = complete(config.block_learning_rate_multiplier, layout)
     layer_filter = config.layer_filter_in_effect()
-    passed = (name for name in linears if config.transformer.train and layer_filter.matches(name))
+    passed = (
+        name
+        for name in linears
+        if config.transformer.train and layer_filter.matches(name)
+    )
     return {name for name in passed if multipliers[block_of(name) or OTHER] > 0.0}
 
 
@@ -74,8 +95,14 @@ def _inject(transformer: nn.Module, names: list[str], config: TrainConfig) -> No
         target_modules="|".join(map(re.escape, names)),
     )
     transformer.add_adapter(lora, ADAPTER)  # type: ignore[operator]
-    injected = {name for name, module in transformer.named_modules() if isinstance(module, LoraLayer)}
-    assert injected == set(names), f"PEFT adapted other modules: {sorted(injected ^ set(names))[:3]}"
+    injected = {
+        name
+        for name, module in transformer.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    assert injected == set(names), (
+        f"PEFT adapted other modules: {sorted(injected ^ set(names))[:3]}"
+    )
 
 
 def _first_values(
@@ -89,7 +116,9 @@ def _first_values(
     rank = config.lora_rank
     down = torch.empty(rank, linear.in_features)
     up = torch.zeros(linear.out_features, rank)
-    nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator(config.seed, name))
+    nn.init.kaiming_uniform_(
+        down, a=math.sqrt(5), generator=generator(config.seed, name)
+    )
     if start:
         down[: start.rank] = start.down
         # The quotient is exactly 1 for this run's own weights, so that they come back bit for bit.
@@ -97,7 +126,11 @@ def _first_values(
     return down, up
 
 
-def check_start(start: Mapping[str, LoraWeights], shapes: Mapping[str, tuple[int, ...]], config: TrainConfig) -> None:
+def check_start(
+    start: Mapping[str, LoraWeights],
+    shapes: Mapping[str, tuple[int, ...]],
+    config: TrainConfig,
+) -> None:
     """Raise ConfigError if ``start`` does not fit the model, the rank or the format of the output.
 
     ``shapes``: (out, in) of the model's Linears by full name.
@@ -108,7 +141,9 @@ def check_start(start: Mapping[str, LoraWeights], shapes: Mapping[str, tuple[int
             problem = f"has weights of shape {shape} for {name}, which this model " + (
                 f"has as {shapes[name]}" if name in shapes else "has not"
             )
-            raise ConfigError("lora_model_name", problem, "Start from a LoRA of the same model.")
+            raise ConfigError(
+                "lora_model_name", problem, "Start from a LoRA of the same model."
+            )
     most = max((weights.rank for weights in start.values()), default=0)
     if most > config.lora_rank:
         problem = f"{config.lora_rank} is too small for the LoRA to start from, which has rank {most}"

@@ -45,7 +45,9 @@ def read_aside(
     watched(changed, refresh)
 
 
-def rebuilt(changed: Event[[]], key: Callable[[], Question], build: Callable[[Question], object]) -> None:
+def rebuilt(
+    changed: Event[[]], key: Callable[[], Question], build: Callable[[Question], object]
+) -> None:
     """Fill the element that is being built anew whenever ``key`` gives something else."""
     place = ui.context.slot.parent
     shown = list[Question]()
@@ -73,10 +75,14 @@ def fields(session: Session, title: str, *paths: str) -> Element:
         return ui.context.slot.parent
 
 
-def pager(what: str, first: int, count: int, size: int, turn: Callable[[int], object]) -> None:
+def pager(
+    what: str, first: int, count: int, size: int, turn: Callable[[int], object]
+) -> None:
     """Buttons to the other pages of a list, where there is more than one page."""
     if count > size:
         for word, start in (("Earlier", first - size), ("Later", first + size)):
-            button = ui.button(f"{word} {what}", on_click=partial(turn, start), color=None)
+            button = ui.button(
+                f"{word} {what}", on_click=partial(turn, start), color=None
+            )
             button.props("flat no-caps dense").set_enabled(0 <= start < count)
         ui.label(f"{first + 1:,} to {min(first + size, count):,} of {count:,}")

@@ -19,10 +19,15 @@ async def edit_caption(page: Page, image: Path, url: str) -> bool:
         text, was = await run.io_bound(read_text, file) or ("", None)
         while len(text) <= LONGEST_TEXT:
             answer = await _ask_for_text(image.name, url, text)
-            if answer is None or await run.io_bound(save_text, file, text := answer, was):
+            if answer is None or await run.io_bound(
+                save_text, file, text := answer, was
+            ):
                 return answer is not None
             question = "The caption has changed on disk meanwhile"
-            if await ask(question, str(file), ["Take what is on disk", "Keep editing"]) != "Keep editing":
+            if (
+                await ask(question, str(file), ["Take what is on disk", "Keep editing"])
+                != "Keep editing"
+            ):
                 return True
             _, was = await run.io_bound(read_text, file) or ("", None)
         page.tell("This caption is too long to be edited here.", kind="warning")
@@ -33,14 +38,20 @@ async def edit_caption(page: Page, image: Path, url: str) -> bool:
 
 def read_text(file: Path) -> tuple[str, bytes | None]:
     """Return a caption file's lines and what it holds; ``""`` and None where there is none. Raises ``FileError``."""
-    return ("\n".join(read_captions(file)), file.read_bytes()) if file.exists() else ("", None)
+    return (
+        ("\n".join(read_captions(file)), file.read_bytes())
+        if file.exists()
+        else ("", None)
+    )
 
 
 def save_text(file: Path, text: str, was: bytes | None) -> bool:
     """Write a caption file. Return False, with nothing written, if it is no longer as it ``was``."""
     if (file.read_bytes() if file.exists() else None) != was:
         return False
-    atomic_write(file, "".join(f"{line.strip()}\n" for line in text.splitlines() if line.strip()))
+    atomic_write(
+        file, "".join(f"{line.strip()}\n" for line in text.splitlines() if line.strip())
+    )
     return True
 
 
@@ -48,8 +59,18 @@ async def _ask_for_text(name: str, url: str, text: str) -> str | None:
     with small_dialog(f"Caption of {name}", "caption-editor") as dialog:
         ui.element("img").props.update({"src": url, "alt": ""})
         box = ui.textarea("Caption", value=text).props("outlined autogrow autofocus")
-        box.props.update({"maxlength": LONGEST_TEXT, "hint": "Of several lines, one is drawn each time."})
-        buttons = choice_buttons({"Cancel": dialog.close, "Save caption": lambda: dialog.submit(box.value or "")})
+        box.props.update(
+            {
+                "maxlength": LONGEST_TEXT,
+                "hint": "Of several lines, one is drawn each time.",
+            }
+        )
+        buttons = choice_buttons(
+            {
+                "Cancel": dialog.close,
+                "Save caption": lambda: dialog.submit(box.value or ""),
+            }
+        )
         buttons["Save caption"].props(remove="autofocus")
     answer = await dialog
     return None if answer is None else str(answer)

@@ -27,7 +27,9 @@ _RARE = """image.enable_crop_jitter image.enable_random_flip image.enable_fixed_
     text.tag_delimiter text.keep_tags_count image.enable_resolution_override image.resolution_override
     image_variations text_variations loss_weight seed"""
 _ALL = "aspect_ratio_bucketing validation validate_after validate_after_unit concept_file_name"
-_SEEN = "resolution aspect_ratio_bucketing batch_size epochs gradient_accumulation_steps"
+_SEEN = (
+    "resolution aspect_ratio_bucketing batch_size epochs gradient_accumulation_steps"
+)
 _A_PAGE = 24
 _PIXELS = 320  # of a thumbnail: sharp at 160 on a fine screen
 Question = tuple[int, Concept, tuple[Path, ...]]
@@ -43,12 +45,16 @@ class Data:
         self.now = Survey()
         self.looks = 0
         self.changed: Event[[]] = Event()
-        read_aside(self.session.changed, self.asked, lambda asked: survey(asked[1]), self.learn)
+        read_aside(
+            self.session.changed, self.asked, lambda asked: survey(asked[1]), self.learn
+        )
 
     def asked(self) -> tuple[int, TrainConfig]:
         """What a survey depends on: all else may change or be wrong."""
         values = {name: getattr(self.session.usable, name) for name in _SEEN.split()}
-        return self.looks, TrainConfig.model_construct(concepts=self.concepts(), **values)
+        return self.looks, TrainConfig.model_construct(
+            concepts=self.concepts(), **values
+        )
 
     def concepts(self) -> list[Concept]:
         """The concepts as they stand; a wrong one is there, and off."""
@@ -66,7 +72,11 @@ class Data:
 
     def folder(self, index: int) -> Folder:
         """What is known of a concept's folder so far."""
-        return self.now.folders[index] if index < len(self.now.folders) else Folder(problem="Looking into the folder")
+        return (
+            self.now.folders[index]
+            if index < len(self.now.folders)
+            else Folder(problem="Looking into the folder")
+        )
 
 
 def _concept(raw: Any) -> Concept:
@@ -81,7 +91,11 @@ def build(page: Page) -> None:
     with ui.element("div").classes("stack with-images"):
         data = Data(page)
         with ui.element("div").classes("stack"):
-            rebuilt(page.session.changed, lambda: len(data.concepts()), partial(_cards, data))
+            rebuilt(
+                page.session.changed,
+                lambda: len(data.concepts()),
+                partial(_cards, data),
+            )
     with ui.element("div").classes("stack"):
         with section("What training sees"), ui.element("div"):
             rebuilt(data.changed, lambda: data.now, partial(_totals, data))
@@ -100,8 +114,12 @@ def _cards(data: Data, count: int) -> None:
     with ui.element("div").classes("card empty"):
         if not count:
             ui.icon("photo_library")
-            ui.label("Ten to thirty images are enough for a first LoRA. What a photo shows, say in a .txt beside it.")
-        more = ui.button("Add a folder of images", icon="create_new_folder", on_click=add).props("no-caps unelevated")
+            ui.label(
+                "Ten to thirty images are enough for a first LoRA. What a photo shows, say in a .txt beside it."
+            )
+        more = ui.button(
+            "Add a folder of images", icon="create_new_folder", on_click=add
+        ).props("no-caps unelevated")
     controls = data.page.controls
     # for what is wrong with all of them
     controls["concepts"] = controls["concepts.0.enabled"] if count else more
@@ -113,18 +131,34 @@ def _card(data: Data, index: int) -> None:
 
     async def remove() -> None:
         name = str(session.get(f"{at}.name") or session.get(f"{at}.path"))
-        if await ask(f"Remove {name}?", "The folder and its files stay.", ["Cancel", "Remove"]) == "Remove":
+        if (
+            await ask(
+                f"Remove {name}?",
+                "The folder and its files stay.",
+                ["Cancel", "Remove"],
+            )
+            == "Remove"
+        ):
             session.remove(at)
 
-    with fields(session, f"Concept {index + 1}", *(f"{at}.{name}" for name in _FIRST.split())):
-        icon_button("delete_outline", f"Remove concept {index + 1}", remove).classes("corner")
+    with fields(
+        session, f"Concept {index + 1}", *(f"{at}.{name}" for name in _FIRST.split())
+    ):
+        icon_button("delete_outline", f"Remove concept {index + 1}", remove).classes(
+            "corner"
+        )
         facts = ui.label().classes("facts")
         for name in _THEN.split():
             field(session, f"{at}.{name}", classes="half")
         file = field(session, f"{at}.text.prompt_path")
-        with ui.expansion("Images and captions", icon="photo_library").classes("fold") as fold:
+        with ui.expansion("Images and captions", icon="photo_library").classes(
+            "fold"
+        ) as fold:
             Gallery(data, index, fold)
-        with ui.expansion("More settings", icon="tune").classes("fold"), ui.element("div").classes("card-body"):
+        with (
+            ui.expansion("More settings", icon="tune").classes("fold"),
+            ui.element("div").classes("card-body"),
+        ):
             for name in _RARE.split():
                 field(session, f"{at}.{name}", classes="half")
 
@@ -141,7 +175,9 @@ def _card(data: Data, index: int) -> None:
 
 def _facts(folder: Folder) -> str:
     number = len(folder.images)
-    captions = f"{folder.bare:,} without a caption" if folder.bare else "all with a caption"
+    captions = (
+        f"{folder.bare:,} without a caption" if folder.bare else "all with a caption"
+    )
     return folder.problem or f"{number:,} image{'s' * (number != 1)}, {captions}"
 
 
@@ -149,7 +185,9 @@ def _totals(data: Data, now: Survey) -> None:
     if now.steps is None:
         ui.label(f"{now.done:,} of {now.all:,} images measured")
         bar = ui.element("progress").classes("full")
-        bar.props.update({"max": now.all or 1, "value": now.done, "aria-label": "Images measured"})
+        bar.props.update(
+            {"max": now.all or 1, "value": now.done, "aria-label": "Images measured"}
+        )
         return
     bad = f", {now.unreadable:,} unreadable" if now.unreadable else ""
     images = f"{now.all - now.unreadable:,} images{bad}, about {now.steps:,} steps"
@@ -159,9 +197,13 @@ def _totals(data: Data, now: Survey) -> None:
         for bucket, number in sorted(now.buckets.items()):
             with ui.element("li"):
                 ui.label(f"{bucket.width} x {bucket.height}")
-                ui.element("span").style(f"width: {100 * number / max(now.buckets.values()):.1f}%")
+                ui.element("span").style(
+                    f"width: {100 * number / max(now.buckets.values()):.1f}%"
+                )
                 ui.label(f"{number:,}")
-    ui.button("Look again", icon="refresh", on_click=data.look_again).props("flat no-caps dense")
+    ui.button("Look again", icon="refresh", on_click=data.look_again).props(
+        "flat no-caps dense"
+    )
 
 
 class Gallery:
@@ -175,7 +217,9 @@ class Gallery:
         self.grid = ui.element("ul").classes("gallery")
         self.pager = ui.element("div").classes("pager")
         fold.on_value_change(data.changed.emit)
-        read_aside(data.changed, self.asked, partial(_captions, data.page.media), self.show)
+        read_aside(
+            data.changed, self.asked, partial(_captions, data.page.media), self.show
+        )
 
     def images(self) -> tuple[Path, ...]:
         """What there is to show: nothing while the fold is closed."""
@@ -184,7 +228,9 @@ class Gallery:
     def asked(self) -> Question:
         """Which images to show, and whose."""
         looks, config = self.data.asked()
-        self.first = max(0, min(self.first, (len(self.images()) - 1) // _A_PAGE * _A_PAGE))
+        self.first = max(
+            0, min(self.first, (len(self.images()) - 1) // _A_PAGE * _A_PAGE)
+        )
         concept = [*config.concepts, Concept()][min(self.index, len(config.concepts))]
         return looks, concept, self.images()[self.first : self.first + _A_PAGE]
 
@@ -217,21 +263,33 @@ class Gallery:
             if await edit_caption(self.data.page, path, url):
                 self.data.look_again()
 
-        with ui.element("li"), ui.element("button" if editable else "div").classes("thumbnail") as frame:
+        with (
+            ui.element("li"),
+            ui.element("button" if editable else "div").classes("thumbnail") as frame,
+        ):
             ui.element("img").props.update({"src": url, "alt": name, "loading": "lazy"})
             ui.label(caption or "No caption").classes("" if caption else "is-missing")
         if editable:
-            frame.props.update({"type": "button", "aria-label": f"Edit the caption of {name}"})
+            frame.props.update(
+                {"type": "button", "aria-label": f"Edit the caption of {name}"}
+            )
             frame.on("click", edit)
 
 
 def _captions(media: Media, question: Question) -> Iterator[list[Shown]]:
     _, concept, images = question
-    yield [(path, _caption(media, concept, path), concept.text.prompt_source == "sample") for path in images]
+    yield [
+        (path, _caption(media, concept, path), concept.text.prompt_source == "sample")
+        for path in images
+    ]
 
 
 def _caption(media: Media, concept: Concept, path: Path) -> str:
     try:
-        return "\n".join(captions_of(concept, path, lambda file: read_captions(media.resolve_inside(file))))
+        return "\n".join(
+            captions_of(
+                concept, path, lambda file: read_captions(media.resolve_inside(file))
+            )
+        )
     except (ConfigError, FileError) as error:
         return f"{error.problem}."

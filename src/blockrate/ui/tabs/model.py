@@ -18,13 +18,40 @@ from blockrate.ui.open_save import open_config
 from blockrate.ui.page import Page
 from blockrate.ui.session import Session
 from blockrate.ui.tabs import fields, read_aside
-from blockrate.ui.tabs.model_check import Checked, Finding, check, memory_finding, method_change
+from blockrate.ui.tabs.model_check import (
+    Checked,
+    Finding,
+    check,
+    memory_finding,
+    method_change,
+)
 
-_SAYING_WHICH = {"model_type", "base_model_name", "transformer", "text_encoder", "text_encoder_2", "vae", "cache_dir"}
+_SAYING_WHICH = {
+    "model_type",
+    "base_model_name",
+    "transformer",
+    "text_encoder",
+    "text_encoder_2",
+    "vae",
+    "cache_dir",
+}
 _PARTS = ("transformer", "text_encoder", "text_encoder_2", "vae")
-_TEXT = ("text_encoder.dropout_probability", "text_encoder_2.dropout_probability", "text_encoder_2_sequence_length")
+_TEXT = (
+    "text_encoder.dropout_probability",
+    "text_encoder_2.dropout_probability",
+    "text_encoder_2_sequence_length",
+)
 _OUTPUT = ("output_model_destination", "output_model_format", "output_dtype")
-_RUN = ("workspace_dir", "cache_dir", "train_device", "seed", "compile", "deterministic", "tensorboard", "only_cache")
+_RUN = (
+    "workspace_dir",
+    "cache_dir",
+    "train_device",
+    "seed",
+    "compile",
+    "deterministic",
+    "tensorboard",
+    "only_cache",
+)
 # its photographs are found from the folder of the clone
 _DEMO = Path("examples/demo.json")
 _ICONS = {"Fine": "check_circle", "Note": "info", "Problem": "error"}
@@ -56,11 +83,24 @@ def build(page: Page) -> None:
             field(session, "base_model_name")
             with ui.element("div").classes("chips"):
                 for family in FAMILIES.values():
-                    choice = {"base_model_name": family.repo or family.name, "model_type": family.model_type}
-                    button = ui.button(family.title, on_click=partial(session.set, choice), color=None)
+                    choice = {
+                        "base_model_name": family.repo or family.name,
+                        "model_type": family.model_type,
+                    }
+                    button = ui.button(
+                        family.title, on_click=partial(session.set, choice), color=None
+                    )
                     button.props("outline no-caps dense")
         fields(session, "Output", *_OUTPUT)
-        fields(session, "Parts", *(f"{part}.{name}" for part in _PARTS for name in ("weight_dtype", "model_name")))
+        fields(
+            session,
+            "Parts",
+            *(
+                f"{part}.{name}"
+                for part in _PARTS
+                for name in ("weight_dtype", "model_name")
+            ),
+        )
     with ui.element("div").classes("stack"):
         with section("Check"), ui.element("div").classes("check") as found:
             found.props["aria-live"] = "polite"
@@ -84,7 +124,9 @@ def _follow_check(page: Page, found: Element) -> None:
 
     watched(session.changed, changed.emit)
     watched(page.turned, turned)
-    read_aside(changed, asked, lambda question: check(question[:2]), partial(_show, found))
+    read_aside(
+        changed, asked, lambda question: check(question[:2]), partial(_show, found)
+    )
 
 
 def _to_check(session: Session) -> TrainConfig | None:
@@ -98,12 +140,23 @@ def _welcome(page: Page) -> None:
     session = page.session
     with ui.element("div").classes("card wide welcome") as card:
         if _DEMO.exists():
-            ui.label("New here? The demo trains a toy Flux on ten photographs in minutes, without a download.")
-            ui.button("Open the demo", on_click=lambda: session.open_named(_DEMO.stem)).props("no-caps unelevated")
+            ui.label(
+                "New here? The demo trains a toy Flux on ten photographs in minutes, without a download."
+            )
+            ui.button(
+                "Open the demo", on_click=lambda: session.open_named(_DEMO.stem)
+            ).props("no-caps unelevated")
         else:
-            ui.label("New here? Begin with the settings for your card, then choose a model and photographs.")
-        ui.button("Open a preset for your card", on_click=lambda: open_config(page)).props("no-caps flat")
-        watched(session.changed, lambda: card.set_visibility(not session.data and not session.path))
+            ui.label(
+                "New here? Begin with the settings for your card, then choose a model and photographs."
+            )
+        ui.button(
+            "Open a preset for your card", on_click=lambda: open_config(page)
+        ).props("no-caps flat")
+        watched(
+            session.changed,
+            lambda: card.set_visibility(not session.data and not session.path),
+        )
 
 
 def _show(place: Element, answer: Checked) -> None:
@@ -129,7 +182,10 @@ def _line(finding: Finding) -> None:
 
 def _bar(parts: Mapping[str, int], total: int) -> None:
     with ui.element("div").classes("memory-bar"):
-        for name, size in {**parts, "free": max(0, total - sum(parts.values()))}.items():
+        for name, size in {
+            **parts,
+            "free": max(0, total - sum(parts.values())),
+        }.items():
             ui.element("span").classes(f"memory-{name}").style(f"flex-grow: {size}")
     with ui.element("ul").classes("memory-parts"):
         for name, size in parts.items():

@@ -12,7 +12,13 @@ from typing import Literal, NamedTuple
 
 import psutil
 
-from blockrate.config.model_files import PARTS, lack_of, model_spec, part_paths, weight_files
+from blockrate.config.model_files import (
+    PARTS,
+    lack_of,
+    model_spec,
+    part_paths,
+    weight_files,
+)
 from blockrate.config.plan import Plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError
@@ -68,16 +74,26 @@ def card_of(device: str | None, cards: Sequence[Card]) -> Card:
     if kind != "cpu" and (platform.system(), platform.machine()) == ("Darwin", "arm64"):
         text = "Apple's GPU, which shares the computer's memory"
     else:
-        text = "Training on the CPU" if kind == "cpu" else "No NVIDIA card found: training on the CPU"
+        text = (
+            "Training on the CPU"
+            if kind == "cpu"
+            else "No NVIDIA card found: training on the CPU"
+        )
     return Card(text, psutil.virtual_memory().total)
 
 
 @cache
 def nvidia_cards() -> tuple[Card, ...]:
     """Ask nvidia-smi, once. For a thread: it may take seconds."""
-    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    command = [
+        "nvidia-smi",
+        "--query-gpu=name,memory.total",
+        "--format=csv,noheader,nounits",
+    ]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=20, check=True
+        )
         rows = [line.rpartition(",") for line in done.stdout.splitlines()]
         return tuple(Card(name.strip(), int(size) * 2**20) for name, _, size in rows)
     except (OSError, ValueError, subprocess.SubprocessError):
@@ -104,12 +120,21 @@ def _findings(config: TrainConfig | None) -> list[Finding]:
         return [Finding("Problem", str(error))]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         # an index or a folder made by no tool we know
-        return [Finding("Problem", f"{config and config.base_model_name}: cannot be read: {error}")]
+        return [
+            Finding(
+                "Problem",
+                f"{config and config.base_model_name}: cannot be read: {error}",
+            )
+        ]
 
 
 def _what(config: TrainConfig) -> Finding:
     spec = model_spec(config)
-    titles = {name: family.title for family in FAMILIES.values() for name in (family.name, family.repo)}
+    titles = {
+        name: family.title
+        for family in FAMILIES.values()
+        for name in (family.name, family.repo)
+    }
     usual = f"FLUX.1 {'with' if spec.guidance_embeds else 'without'} guidance"
     name = titles.get(config.transformer.model_name or config.base_model_name, usual)
     size = sum(module.parameters for module in modules(spec))
@@ -120,7 +145,9 @@ def _what(config: TrainConfig) -> Finding:
 
 def _where(config: TrainConfig) -> Iterator[Finding]:
     """Tell where the parts lie, how large they are, and which are missing."""
-    (hub, token), toy, repos = _hub(), Path(config.cache_dir) / "models" / TOY, list[str]()
+    hub, token = _hub()
+    toy = Path(config.cache_dir) / "models" / TOY
+    repos: list[str] = []
 
     def folder_of(name: str, parts: list[str]) -> Path:
         if name == TOY or Path(name).is_dir():
@@ -128,28 +155,56 @@ def _where(config: TrainConfig) -> Iterator[Finding]:
         repos.append(FAMILIES[name].repo if name in FAMILIES else name)
         return _snapshot(hub, repos[-1])
 
-    paths = {part: path for part, path in part_paths(config, folder_of).items() if not path.is_relative_to(toy)}
+    paths = {
+        part: path
+        for part, path in part_paths(config, folder_of).items()
+        if not path.is_relative_to(toy)
+    }
     if len(paths) < len(PARTS):
-        yield Finding("Fine", "A toy, made on the spot in seconds. It learns, but its images show nothing.")
-    lacks = {part: lack for part, path in paths.items() if (lack := lack_of(part, path))}
+        yield Finding(
+            "Fine",
+            "A toy, made on the spot in seconds. It learns, but its images show nothing.",
+        )
+    lacks = {
+        part: lack for part, path in paths.items() if (lack := lack_of(part, path))
+    }
     coming = [part for part in lacks if paths[part].is_relative_to(hub)]
-    missing = [f"{paths[part].parent}: {lack}" for part, lack in lacks.items() if part not in coming]
-    files = [file for part, path in paths.items() if part not in lacks for file in weight_files(part, path) or [path]]
+    missing = [
+        f"{paths[part].parent}: {lack}"
+        for part, lack in lacks.items()
+        if part not in coming
+    ]
+    files = [
+        file
+        for part, path in paths.items()
+        if part not in lacks
+        for file in weight_files(part, path) or [path]
+    ]
     if size := sum(file.stat().st_size for file in files if file.is_file()):
         yield Finding("Fine", f"{size / 1e9:,.1f} GB of weights are on this computer.")
     if missing:
-        yield Finding("Problem", f"Missing: {'; '.join(missing)}. Copy or download the model again, as a whole.")
+        yield Finding(
+            "Problem",
+            f"Missing: {'; '.join(missing)}. Copy or download the model again, as a whole.",
+        )
     if coming:
         names = ", ".join(dict.fromkeys(repos))
         what = "all of it" if len(coming) == len(PARTS) else ", ".join(coming)
-        yield Finding("Note", f"Not on this computer yet: {what}. The first start downloads it from {names}.")
+        yield Finding(
+            "Note",
+            f"Not on this computer yet: {what}. The first start downloads it from {names}.",
+        )
     if coming and _GATED in repos:
         yield _licence(token)
 
 
 def _licence(token: Path) -> Finding:
     known = "HF_TOKEN" in os.environ or token.is_file()
-    login = "You are logged in." if known else "No login was found here: log in by `hf auth login`, or set HF_TOKEN."
+    login = (
+        "You are logged in."
+        if known
+        else "No login was found here: log in by `hf auth login`, or set HF_TOKEN."
+    )
     text = f"{_GATED} needs its licence accepted, once, at https://huggingface.co/{_GATED}. {login}"
     return Finding("Note" if known else "Problem", text)
 
@@ -157,8 +212,13 @@ def _licence(token: Path) -> Finding:
 def _hub() -> tuple[Path, Path]:
     """Return where the hub's client keeps models and the login, by its own rules."""
     seen = os.environ.get
-    home = seen("HF_HOME") or os.path.join(seen("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    places = seen("HF_HUB_CACHE") or os.path.join(home, "hub"), seen("HF_TOKEN_PATH") or os.path.join(home, "token")
+    home = seen("HF_HOME") or os.path.join(
+        seen("XDG_CACHE_HOME") or "~/.cache", "huggingface"
+    )
+    places = (
+        seen("HF_HUB_CACHE") or os.path.join(home, "hub"),
+        seen("HF_TOKEN_PATH") or os.path.join(home, "token"),
+    )
     return Path(os.path.expanduser(places[0])), Path(os.path.expanduser(places[1]))
 
 

@@ -39,7 +39,9 @@ def build(page: Page) -> None:
     with ui.element("div").classes("card empty wide") as empty:
         ui.icon("show_chart")
         ui.label("No run yet. Start from the Training tab.")
-        ui.button("Go to Training", on_click=lambda: page.go("Training")).props("no-caps outline")
+        ui.button("Go to Training", on_click=lambda: page.go("Training")).props(
+            "no-caps outline"
+        )
         watched(changed, lambda: empty.set_visibility(_is_empty(watch)))
     _head(page, changed)
     loss_card(watch, changed)
@@ -54,7 +56,9 @@ def build(page: Page) -> None:
 
 
 @contextmanager
-def _card(title: str, changed: Event[[]], content: Callable[[], object], classes: str = "") -> Iterator[None]:
+def _card(
+    title: str, changed: Event[[]], content: Callable[[], object], classes: str = ""
+) -> Iterator[None]:
     """A card that shows while there is something in it."""
     with ui.element("div").classes(classes) as card, section(title):
         yield
@@ -62,7 +66,9 @@ def _card(title: str, changed: Event[[]], content: Callable[[], object], classes
 
 
 def _is_empty(watch: Watch) -> bool:
-    return watch.run is None or (watch.state.name == "No run" and watch.state.exit_code is None)
+    return watch.run is None or (
+        watch.state.name == "No run" and watch.state.exit_code is None
+    )
 
 
 def _head(page: Page, changed: Event[[]]) -> None:
@@ -71,11 +77,19 @@ def _head(page: Page, changed: Event[[]]) -> None:
         with ui.element("div").classes("run-title"):
             title = heading("")
             commands = _commands(page)
-        bar = ui.element("progress").classes("full").props('max=1 aria-label="How far the run is"')
+        bar = (
+            ui.element("progress")
+            .classes("full")
+            .props('max=1 aria-label="How far the run is"')
+        )
         facts = ui.label().classes("totals")
         words = ui.label().classes("dim")
         cure = ui.label().classes("banner")
-        end = ui.label().classes("mono log-text").props('tabindex=0 role=region aria-label="End of the log"')
+        end = (
+            ui.label()
+            .classes("mono log-text")
+            .props('tabindex=0 role=region aria-label="End of the log"')
+        )
         with ui.element("ul").classes("run-notes"):
             rebuilt(changed, lambda: watch.history.warnings, _notes)
         with ui.element("ul").classes("run-files"):
@@ -86,12 +100,24 @@ def _head(page: Page, changed: Event[[]]) -> None:
         code = watch.state.exit_code
         card.set_visibility(not _is_empty(watch))
         for command, button in commands.items():
-            button.set_visibility(watch.can_force if command == "Force stop" else name == "Running")
+            button.set_visibility(
+                watch.can_force if command == "Force stop" else name == "Running"
+            )
         bar.set_visibility(name in ALIVE)
         set_props(bar, {"value": share(watch)})
-        end_of_log = "\n".join(watch.log.split("\n")[-_END:]) if name in ("Failed", "Lost") else ""
+        end_of_log = (
+            "\n".join(watch.log.split("\n")[-_END:])
+            if name in ("Failed", "Lost")
+            else ""
+        )
         advised = advice("lost" if name == "Lost" else str(code))
-        texts = (headline(watch), _facts(watch), sentence(watch.state.sentence), advised, end_of_log)
+        texts = (
+            headline(watch),
+            _facts(watch),
+            sentence(watch.state.sentence),
+            advised,
+            end_of_log,
+        )
         for label, text in zip((title, facts, words, cure, end), texts, strict=True):
             label.text = text
             label.set_visibility(bool(text))
@@ -112,14 +138,20 @@ def headline(watch: Watch) -> str:
         case "No run":
             return f"Stopped at {step}"
         case name:
-            return f"{name} {'at' if name in ('Stopping', 'Failed') else 'after'} {step}"
+            return (
+                f"{name} {'at' if name in ('Stopping', 'Failed') else 'after'} {step}"
+            )
 
 
 def share(watch: Watch) -> float:
     """How much of the run, or of its preparation, is done."""
     history = watch.history
     preparing = watch.state.name == "Preparing" or not history.total_steps
-    done, of = (history.done, history.total) if preparing else (history.step, history.total_steps)
+    done, of = (
+        (history.done, history.total)
+        if preparing
+        else (history.step, history.total_steps)
+    )
     return done / of if of else 0.0
 
 
@@ -129,7 +161,9 @@ def _facts(watch: Watch) -> str:
     each = watch.history.seconds_per_step
     left = watch.history.seconds_left
     facts = [f"{'—' if each is None else f'{each:.3g}'} s/step"]
-    facts += [f"{'—' if left is None else duration(left)} left"] * (watch.state.name == "Running")
+    facts += [f"{'—' if left is None else duration(left)} left"] * (
+        watch.state.name == "Running"
+    )
     facts += [] if history.loss is None else [f"loss {history.loss:.4g}"]
     return " · ".join(facts) if history.step else ""
 
@@ -147,7 +181,10 @@ def _commands(page: Page) -> dict[str, ui.button]:
 
     async def force() -> None:
         text = "What was learned since the last checkpoint is lost. Start goes on from there."
-        if await ask("Stop the run at once?", text, ["Keep waiting", "Force stop"]) == "Force stop":
+        if (
+            await ask("Stop the run at once?", text, ["Keep waiting", "Force stop"])
+            == "Force stop"
+        ):
             watch.force_stop()
 
     actions = {
@@ -156,7 +193,10 @@ def _commands(page: Page) -> dict[str, ui.button]:
         "Force stop": force,
     }
     with ui.element("div").classes("chips"):
-        return {name: ui.button(name, on_click=action).props("no-caps outline") for name, action in actions.items()}
+        return {
+            name: ui.button(name, on_click=action).props("no-caps outline")
+            for name, action in actions.items()
+        }
 
 
 def _notes(warnings: list[str]) -> None:
@@ -169,16 +209,26 @@ def _copy_button(page: Page, source: Element, name: str) -> None:
     """A button that copies the text of an element; only its number enters the script."""
 
     def told(copied: object) -> None:
-        page.tell("Copied" if copied is True else "Without https browsers do not copy. Mark the text and press Ctrl+C.")
+        page.tell(
+            "Copied"
+            if copied is True
+            else "Without https browsers do not copy. Mark the text and press Ctrl+C."
+        )
 
     button = icon_button("content_copy", name, lambda: None)
-    button.on("click", lambda event: told(event.args), js_handler=_COPY.format(source.html_id))
+    button.on(
+        "click", lambda event: told(event.args), js_handler=_COPY.format(source.html_id)
+    )
 
 
 def _log(page: Page, changed: Event[[]]) -> None:
     with ui.element("div").classes("chips corner") as corner:
         follow = ui.switch("Follow", value=True, on_change=changed.emit)
-    with ui.element("div").classes("log-box").props('tabindex=0 role=region aria-label="Lines of the log"'):
+    with (
+        ui.element("div")
+        .classes("log-box")
+        .props('tabindex=0 role=region aria-label="Lines of the log"')
+    ):
         text = ui.label().classes("mono log-text")
     with corner:
         _copy_button(page, text, "Copy the log")
@@ -188,8 +238,15 @@ def _log(page: Page, changed: Event[[]]) -> None:
 def _files(watch: Watch) -> dict[str, str]:
     """Where everything is that the run has written: kind by path."""
     history = watch.history
-    places = {history.checkpoint: "Last checkpoint", str(watch.run.path if watch.run else ""): "Run folder"}
-    files = {**dict.fromkeys(history.exports, "Export"), **dict.fromkeys(history.outputs, "Result"), **places}
+    places = {
+        history.checkpoint: "Last checkpoint",
+        str(watch.run.path if watch.run else ""): "Run folder",
+    }
+    files = {
+        **dict.fromkeys(history.exports, "Export"),
+        **dict.fromkeys(history.outputs, "Result"),
+        **places,
+    }
     return {path: kind for path, kind in files.items() if path}
 
 
@@ -220,18 +277,30 @@ def _trained(watch: Watch, changed: Event[[]]) -> None:
         rates.clear()
         for group in groups:
             blocks = _in_words(group.get("blocks") or [group["name"]], watch.history)
-            cells = _row(blocks, f"{group.get('parameters', 0):,}", f"{group.get('multiplier', 1.0):g}", "")
+            cells = _row(
+                blocks,
+                f"{group.get('parameters', 0):,}",
+                f"{group.get('multiplier', 1.0):g}",
+                "",
+            )
             rates[group["name"]] = cells[-1]
 
     def refresh() -> None:
         history = watch.history
         words.set_text(_summary(history))
-        held = {**{group["name"]: group.get("learning_rate") for group in history.groups}, **history.rates}
+        held = {
+            **{group["name"]: group.get("learning_rate") for group in history.groups},
+            **history.rates,
+        }
         for name, cell in rates.items():
             cell.text = "—" if held.get(name) is None else f"{held[name]:.2e}"
 
     words = ui.label().classes("dim")
-    with ui.element("div").classes("table-box").props('tabindex=0 role=region aria-label="Groups of the optimizer"'):
+    with (
+        ui.element("div")
+        .classes("table-box")
+        .props('tabindex=0 role=region aria-label="Groups of the optimizer"')
+    ):
         with ui.element("table").props('aria-label="What is really trained"'):
             with ui.element("thead"):
                 _row("Blocks", "Parameters", "Multiplier", "Learning rate", tag="th")
@@ -246,18 +315,29 @@ def _row(*cells: str, tag: str = "td") -> list[TextElement]:
 
 
 def _in_words(names: Iterable[str], history: History) -> str:
-    return selection_text(names, BlockLayout.of(name for name in history.names if name != OTHER))
+    return selection_text(
+        names, BlockLayout.of(name for name in history.names if name != OTHER)
+    )
 
 
 def _summary(history: History) -> str:
     trained = history.trained
     frozen = set(history.frozen)
-    rest = {"frozen": frozen - trained, "left out by the layer filter": set(history.names) - trained - frozen}
+    rest = {
+        "frozen": frozen - trained,
+        "left out by the layer filter": set(history.names) - trained - frozen,
+    }
     blocks = len(trained - {OTHER})
     known = len(set(history.names) - {OTHER})
     parameters = sum(group.get("parameters", 0) for group in history.groups)
-    untrained = [f"{sentence(_in_words(names, history))} {why}." for why, names in rest.items() if names]
-    return " ".join([f"{blocks} of {known} blocks trained, {parameters:,} parameters.", *untrained])
+    untrained = [
+        f"{sentence(_in_words(names, history))} {why}."
+        for why, names in rest.items()
+        if names
+    ]
+    return " ".join(
+        [f"{blocks} of {known} blocks trained, {parameters:,} parameters.", *untrained]
+    )
 
 
 def _past_runs(page: Page, changed: Event[[]]) -> None:
@@ -265,7 +345,11 @@ def _past_runs(page: Page, changed: Event[[]]) -> None:
     session = page.session
 
     def asked() -> tuple[object, ...]:
-        return watch.run and watch.run.path, watch.state.name, session.usable.workspace_dir
+        return (
+            watch.run and watch.run.path,
+            watch.state.name,
+            session.usable.workspace_dir,
+        )
 
     def show(runs: list[PastRun]) -> None:
         rows.clear()
@@ -291,17 +375,28 @@ def _past_run(page: Page, run: PastRun) -> None:
 
     def show() -> None:
         at_work = page.watch.state.name in ALIVE
-        page.tell("Past runs can be shown when this one has ended.") if at_work else page.watch.show(run.path)
+        page.tell(
+            "Past runs can be shown when this one has ended."
+        ) if at_work else page.watch.show(run.path)
 
     word = run.state.name
     loss = "" if run.loss is None else f" · loss {run.loss:.4g}"
     time = datetime.fromtimestamp(run.time)
     shown = page.watch.run and page.watch.run.path == run.path
     with ui.element("li"):
-        ui.label("Stopped" if word == "No run" else word).classes(f"state is-{word.lower().replace(' ', '-')}")
+        ui.label("Stopped" if word == "No run" else word).classes(
+            f"state is-{word.lower().replace(' ', '-')}"
+        )
         with ui.element("div"):
             ui.label(run.name)
-            ui.label(f"{time:%Y-%m-%d %H:%M} · step {run.state.step:,}{loss}").classes("dim")
-        for name, action in {**({} if shown else {"Show": show}), "Run again with these settings": again}.items():
-            button = ui.button(name, on_click=action, color=None).props("no-caps flat dense")
+            ui.label(f"{time:%Y-%m-%d %H:%M} · step {run.state.step:,}{loss}").classes(
+                "dim"
+            )
+        for name, action in {
+            **({} if shown else {"Show": show}),
+            "Run again with these settings": again,
+        }.items():
+            button = ui.button(name, on_click=action, color=None).props(
+                "no-caps flat dense"
+            )
             button.props["aria-label"] = f"{name}: {run.name}"

@@ -11,9 +11,22 @@ from blockrate.ui.page import Page
 from blockrate.ui.tabs import entries, fields, pager, rebuilt
 
 _A_PAGE = 10
-_COLUMNS = ("enabled", "prompt", "width", "height", "seed", "diffusion_steps", "cfg_scale")
+_COLUMNS = (
+    "enabled",
+    "prompt",
+    "width",
+    "height",
+    "seed",
+    "diffusion_steps",
+    "cfg_scale",
+)
 _WHEN = (
-    *("sample_after", "sample_after_unit", "sample_skip_first", "samples_to_tensorboard"),
+    *(
+        "sample_after",
+        "sample_after_unit",
+        "sample_skip_first",
+        "samples_to_tensorboard",
+    ),
     *("non_ema_sampling", "sample_definition_file_name"),
 )
 
@@ -35,7 +48,11 @@ class Prompts:
         with ui.element("ol").classes("prompts"):
             rebuilt(self.session.changed, self.places, self.show)
         with ui.element("div").classes("pager"):
-            rebuilt(self.session.changed, lambda: (len(self.samples()), self.first), self.show_pager)
+            rebuilt(
+                self.session.changed,
+                lambda: (len(self.samples()), self.first),
+                self.show_pager,
+            )
 
     def samples(self) -> list[Any]:
         """The prompts as the user wrote them."""
@@ -55,7 +72,9 @@ class Prompts:
     def show_pager(self, state: tuple[int, int]) -> None:
         """Lay out what stands below the rows."""
         count, first = state
-        more = ui.button("Add a prompt", icon="add", on_click=self.add).props("no-caps unelevated")
+        more = ui.button("Add a prompt", icon="add", on_click=self.add).props(
+            "no-caps unelevated"
+        )
         self.page.controls["samples"] = more  # for what is wrong with all of them
         pager("prompts", first, count, _A_PAGE, self.turn)
 
@@ -78,7 +97,9 @@ class Prompts:
 
     def delete(self, index: int) -> None:
         """Take a row away."""
-        self.first = min(self.first, max(0, len(self.samples()) - 2) // _A_PAGE * _A_PAGE)
+        self.first = min(
+            self.first, max(0, len(self.samples()) - 2) // _A_PAGE * _A_PAGE
+        )
         self.session.remove(f"samples.{index}")
 
     def _row(self, index: int) -> None:
@@ -87,7 +108,12 @@ class Prompts:
                 path = f"samples.{index}.{name}"
                 field(self.session, path, classes=f"prompt-{name}")
                 control = self.page.controls[path]
-                control.props["aria-label"] = f"{control.props.get('label', 'Enabled')} {index + 1}"
-            buttons = (("Duplicate", "content_copy", self.copy), ("Delete", "delete_outline", self.delete))
+                control.props["aria-label"] = (
+                    f"{control.props.get('label', 'Enabled')} {index + 1}"
+                )
+            buttons = (
+                ("Duplicate", "content_copy", self.copy),
+                ("Delete", "delete_outline", self.delete),
+            )
             for word, icon, action in buttons:
                 icon_button(icon, f"{word} prompt {index + 1}", partial(action, index))

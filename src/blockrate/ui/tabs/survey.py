@@ -10,7 +10,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from blockrate.config.concepts import concept_images, image_buckets, images_an_epoch, open_file
+from blockrate.config.concepts import (
+    concept_images,
+    image_buckets,
+    images_an_epoch,
+    open_file,
+)
 from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import Bucket
@@ -53,13 +58,19 @@ def survey(config: TrainConfig) -> Iterator[Survey]:
     now = Survey()
     for concept in config.concepts:
         yield (now := replace(now, folders=(*now.folders, look(concept))))
-    trained = [index for index, c in enumerate(config.concepts) if c.enabled and c.type == "STANDARD"]
+    trained = [
+        index
+        for index, c in enumerate(config.concepts)
+        if c.enabled and c.type == "STANDARD"
+    ]
     used = [(index, path) for index in trained for path in now.folders[index].images]
     sizes: list[Size | None] = []
     for start in range(0, len(used), _AT_ONCE):
         sizes += [image_size(path) for _, path in used[start : start + _AT_ONCE]]
         yield (now := replace(now, done=len(sizes), all=len(used)))
-    found = [(index, size) for (index, _), size in zip(used, sizes, strict=True) if size]
+    found = [
+        (index, size) for (index, _), size in zip(used, sizes, strict=True) if size
+    ]
     totals = Counter(index for index, _ in found)
     shown = Counter[Bucket]()
     turns = dict[Bucket, float]()
@@ -70,7 +81,9 @@ def survey(config: TrainConfig) -> Iterator[Survey]:
             for bucket in (choices := image_buckets(config, concept, *size)):
                 shown[bucket] += number
                 turns[bucket] = turns.get(bucket, 0.0) + number * repeats / len(choices)
-    batches = config.epochs * sum(math.ceil(count / config.batch_size) for count in turns.values())
+    batches = config.epochs * sum(
+        math.ceil(count / config.batch_size) for count in turns.values()
+    )
     steps = math.ceil(batches / config.gradient_accumulation_steps)
     yield replace(now, buckets=shown, unreadable=sizes.count(None), steps=steps)
 
@@ -79,11 +92,18 @@ def look(concept: Concept) -> Folder:
     """Count the images of a concept, and which of them lack a caption."""
     notes: list[str] = []
     try:
-        images = tuple(path for _, path in concept_images(concept, "path", notes.append))
+        images = tuple(
+            path for _, path in concept_images(concept, "path", notes.append)
+        )
     except (ConfigError, FileError) as error:
-        return Folder(problem=" ".join([*notes, f"{error.problem}.", error.cure]).strip())
+        return Folder(
+            problem=" ".join([*notes, f"{error.problem}.", error.cure]).strip()
+        )
     beside = concept.text.prompt_source == "sample"
-    return Folder(images, beside * sum(not os.path.exists(path.with_suffix(".txt")) for path in images))
+    return Folder(
+        images,
+        beside * sum(not os.path.exists(path.with_suffix(".txt")) for path in images),
+    )
 
 
 def image_size(path: Path) -> Size | None:
@@ -92,10 +112,22 @@ def image_size(path: Path) -> Size | None:
         key = path, path.stat().st_mtime_ns
         if key not in _known:
             size = None
-            with suppress(FileError), open_file(path) as file, Image.open(file, formats=FORMATS) as image:
+            with (
+                suppress(FileError),
+                open_file(path) as file,
+                Image.open(file, formats=FORMATS) as image,
+            ):
                 # a PNG whose EXIF stands behind its pixels would be decoded for it
-                exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
-                size = (image.height, image.width) if exif.get(_ORIENTATION, 1) > 4 else image.size
+                exif = (
+                    image.getexif()
+                    if image.format != "PNG" or "exif" in image.info
+                    else {}
+                )
+                size = (
+                    (image.height, image.width)
+                    if exif.get(_ORIENTATION, 1) > 4
+                    else image.size
+                )
             _known[key] = size  # not before it is known: other threads look here too
         return _known[key]
     return None

@@ -15,13 +15,19 @@ from blockrate.core.multipliers import KEY, is_used
 from blockrate.ui.components import field, options_adv, section, watched
 from blockrate.ui.page import Page
 from blockrate.ui.session import Session
-from blockrate.ui.windows import block_learning_rate_window, optimizer_window, scheduler_window, timestep_window
+from blockrate.ui.windows import (
+    block_learning_rate_window,
+    optimizer_window,
+    scheduler_window,
+    timestep_window,
+)
 
 _OPTIMISATION = "learning_rate learning_rate_warmup_steps epochs batch_size gradient_accumulation_steps clip_grad_norm"
 _IMAGES = "resolution train_dtype transformer.guidance_scale transformer.gradient_checkpointing"
 _EMA = "ema ema_decay ema_update_step_interval"
 _TRANSFORMER = (
-    "transformer.train transformer.learning_rate transformer.stop_training_after transformer.stop_training_after_unit"
+    "transformer.train transformer.learning_rate "
+    "transformer.stop_training_after transformer.stop_training_after_unit"
 )
 _LORA = "lora_rank lora_alpha dropout_probability lora_weight_dtype"
 _LOSS = "mse_strength mae_strength log_cosh_strength loss_weight_fn huber_strength huber_delta"
@@ -38,7 +44,10 @@ def build(page: Page) -> None:
     session = page.session
     with ui.element("div").classes("stack"):
         _optimisation(page)
-        for title, paths in (("Images and precision", _IMAGES), ("Moving average of the weights", _EMA)):
+        for title, paths in (
+            ("Images and precision", _IMAGES),
+            ("Moving average of the weights", _EMA),
+        ):
             with section(title):
                 _rows(session, paths)
         _fold(session, "Loss", _LOSS)
@@ -54,7 +63,10 @@ def build(page: Page) -> None:
 
 
 def _fold(session: Session, title: str, paths: str) -> None:
-    with ui.expansion(title).classes("card fold"), ui.element("div").classes("card-body"):
+    with (
+        ui.expansion(title).classes("card fold"),
+        ui.element("div").classes("card-body"),
+    ):
         _rows(session, paths)
 
 
@@ -82,19 +94,42 @@ def _optimisation(page: Page) -> None:
     with section("Optimisation"):
         of_optimizer = [f"optimizer.{name}" for name in parameters]
         opened = partial(optimizer_window.open_optimizer_window, page)
-        options_adv(session, "optimizer.optimizer", label="Optimizer", open=opened, holds=of_optimizer)
+        options_adv(
+            session,
+            "optimizer.optimizer",
+            label="Optimizer",
+            open=opened,
+            holds=of_optimizer,
+        )
         banner = ui.label().classes("banner")
         opened = partial(scheduler_window.open_scheduler_window, page)
         label = "Learning Rate Scheduler"
-        options_adv(session, "learning_rate_scheduler", label=label, open=opened, holds=scheduler_window.PATHS)
+        options_adv(
+            session,
+            "learning_rate_scheduler",
+            label=label,
+            open=opened,
+            holds=scheduler_window.PATHS,
+        )
         _rows(session, _OPTIMISATION)
         opened = partial(timestep_window.open_timestep_window, page)
         label = "Timestep Distribution"
-        options_adv(session, "timestep_distribution", label=label, open=opened, holds=timestep_window.PATHS)
+        options_adv(
+            session,
+            "timestep_distribution",
+            label=label,
+            open=opened,
+            holds=timestep_window.PATHS,
+        )
 
         def refuse() -> None:
-            told = session.problem("optimizer.optimizer") or not _rates_are_used(session)
-            optimizer_window.tell(banner, "" if told else optimizer_window.why_not_differing_rates(session))
+            told = session.problem("optimizer.optimizer") or not _rates_are_used(
+                session
+            )
+            optimizer_window.tell(
+                banner,
+                "" if told else optimizer_window.why_not_differing_rates(session),
+            )
 
         watched(session.changed, refuse)
 
@@ -124,7 +159,10 @@ class LayerChoice:
         """Write the preset with its text, so that every trainer that reads the file does the same."""
         # who edits the text keeps it, even where it is that of a preset
         preset = values.get(_FILTER[0], "custom")
-        own = {_FILTER[1]: self.get(_FILTER[1]), _FILTER[2]: self.session.get(_FILTER[2])}
+        own = {
+            _FILTER[1]: self.get(_FILTER[1]),
+            _FILTER[2]: self.session.get(_FILTER[2]),
+        }
         if self.preset == "custom":
             self.session.remember(_OWN, own)
         ready = {_FILTER[1]: ",".join(PRESETS.get(preset, ())), _FILTER[2]: False}
@@ -140,7 +178,9 @@ def _layers(page: Page) -> None:
             chosen,
             "layer_filter_preset",
             label="Layer Filter",
-            open=partial(block_learning_rate_window.open_block_learning_rate_window, page),
+            open=partial(
+                block_learning_rate_window.open_block_learning_rate_window, page
+            ),
             why_not=lambda: block_learning_rate_window.why_not_block_rates(session),
             holds=[KEY],
         )
@@ -149,7 +189,12 @@ def _layers(page: Page) -> None:
         _shown_if(session, pattern, lambda: chosen.preset != "full")
         _shown_if(session, regex, lambda: chosen.preset == "custom")
         pattern = page.controls["layer_filter"]
-        watched(session.changed, lambda: pattern.props.set_optional("readonly", chosen.preset != "custom" or None))
+        watched(
+            session.changed,
+            lambda: pattern.props.set_optional(
+                "readonly", chosen.preset != "custom" or None
+            ),
+        )
         _matches(session)
         block_learning_rate_window.sparkline(page)
         with ui.element("div").classes("banner") as stays:
@@ -157,7 +202,11 @@ def _layers(page: Page) -> None:
             with ui.element("button").props("type=button").classes("link") as reset:
                 ui.label("Reset")
         reset.on("click", lambda: session.set({KEY: {}}))
-        _shown_if(session, stays, lambda: chosen.preset != "blocks" and _rates_are_used(session))
+        _shown_if(
+            session,
+            stays,
+            lambda: chosen.preset != "blocks" and _rates_are_used(session),
+        )
 
 
 def _matches(session: Session) -> None:

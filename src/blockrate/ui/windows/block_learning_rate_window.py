@@ -63,7 +63,11 @@ class BlockLearningRateWindow(Window):
             "Block Learning Rate",
             opener=opener,
             is_dirty=lambda: self._rates.dirty,
-            on_ok=lambda: self._session.set({KEY: self._rates.state}) if self._rates.dirty else None,
+            on_ok=lambda: (
+                self._session.set({KEY: self._rates.state})
+                if self._rates.dirty
+                else None
+            ),
             on_reset=lambda: self._do(lambda: self._rates.replace({}), "All at 1.0"),
             is_stale=lambda: self._session.get(KEY) != self._rates.opened,
             reset_label="Reset All to 1.0",
@@ -73,10 +77,18 @@ class BlockLearningRateWindow(Window):
             self._base = ui.label().classes("rates-base")
         with self.body():
             self._offer_left()
-            self._refusal, self._wrong = (ui.label().classes(f"rates-note {kind}") for kind in ("", "is-wrong"))
-            self._mixer = BlockMixer(self._rates, drawn=self._drawn, selected=self._show_selection)
-            self._mixer.on("undo", lambda: self._do(lambda: self._rates.step(-1), "Undone"))
-            self._mixer.on("redo", lambda: self._do(lambda: self._rates.step(1), "Redone"))
+            self._refusal, self._wrong = (
+                ui.label().classes(f"rates-note {kind}") for kind in ("", "is-wrong")
+            )
+            self._mixer = BlockMixer(
+                self._rates, drawn=self._drawn, selected=self._show_selection
+            )
+            self._mixer.on(
+                "undo", lambda: self._do(lambda: self._rates.step(-1), "Undone")
+            )
+            self._mixer.on(
+                "redo", lambda: self._do(lambda: self._rates.step(1), "Redone")
+            )
             self._mixer.on("copied", lambda event: self._copied(event.args))
             with ui.element("div").classes("rates-tools"):
                 self._build_tools()
@@ -90,13 +102,21 @@ class BlockLearningRateWindow(Window):
         super().close()
 
     def _build_tools(self) -> None:
-        self._selection = ui.input("Apply to", value="all").props(_LOOK).classes("rates-selection")
+        self._selection = (
+            ui.input("Apply to", value="all").props(_LOOK).classes("rates-selection")
+        )
         self._selection.on("change", self._select_written)
-        self._shape = ui.select(list(SHAPES), label="Shape", value="Set to").props(_LOOK).classes("rates-shape")
+        self._shape = (
+            ui.select(list(SHAPES), label="Shape", value="Set to")
+            .props(_LOOK)
+            .classes("rates-shape")
+        )
         self._shape.on_value_change(self._show_parameters)
         self._parameters = ui.element("div").classes("rates-parameters")
         self._show_parameters()
-        ui.button("Apply", on_click=lambda: self._do(self._draw_shape)).props("no-caps unelevated")
+        ui.button("Apply", on_click=lambda: self._do(self._draw_shape)).props(
+            "no-caps unelevated"
+        )
         with ui.element("div").classes("rates-more"):
             with ui.button("Templates").props("no-caps flat icon-right=expand_more"):
                 self._menu = ui.menu()
@@ -109,21 +129,36 @@ class BlockLearningRateWindow(Window):
         _, numbers, switches = SHAPES[str(self._shape.value)]
         self._parameters.clear()
         with self._parameters:
-            self._numbers = {key: ui.number(key, value=first, step=0.05).props(_LOOK) for key, first in numbers.items()}
-            self._switches = {name: ui.checkbox(name.replace("_", " ").capitalize()) for name in switches}
+            self._numbers = {
+                key: ui.number(key, value=first, step=0.05).props(_LOOK)
+                for key, first in numbers.items()
+            }
+            self._switches = {
+                name: ui.checkbox(name.replace("_", " ").capitalize())
+                for name in switches
+            }
 
     def _fill_menu(self) -> None:
         """The templates, those of the user at the end."""
         entries: list[tuple[str, str, Callable[[], object]]]
-        entries = [(title, text, partial(self._use_template, title)) for title, (text, *_) in TEMPLATES.items()]
+        entries = [
+            (title, text, partial(self._use_template, title))
+            for title, (text, *_) in TEMPLATES.items()
+        ]
         for name, rates in self._page.preferences.templates.items():
             use = partial(self._rates.commit, complete(rates, self._rates.layout))
             entries.append((name, "Your own", partial(self._do, use, f"{name} drawn")))
-        entries.append(("Save as template", "Keep these rates under a name", self._save_template))
+        entries.append(
+            ("Save as template", "Keep these rates under a name", self._save_template)
+        )
         entries.append(("Delete a template", "One of your own", self._delete_template))
         self._menu.clear()
         for title, text, action in entries:
-            with self._menu, ui.menu_item(on_click=action).props("role=menuitem"), ui.item_section():
+            with (
+                self._menu,
+                ui.menu_item(on_click=action).props("role=menuitem"),
+                ui.item_section(),
+            ):
                 ui.item_label(title)
                 ui.item_label(text).props("caption")
 
@@ -146,11 +181,19 @@ class BlockLearningRateWindow(Window):
     def _draw_shape(self) -> str:
         chosen = self._rates.select(self._selection.value)
         switches = {name: bool(box.value) for name, box in self._switches.items()}
-        self._rates.draw(str(self._shape.value), chosen, [box.value for box in self._numbers.values()], **switches)
+        self._rates.draw(
+            str(self._shape.value),
+            chosen,
+            [box.value for box in self._numbers.values()],
+            **switches,
+        )
         return f"{len(chosen)} blocks set" if len(chosen) > 1 else "1 block set"
 
     def _use_template(self, title: str) -> None:
-        self._do(lambda: self._rates.use_template(title, self._selection.value), f"{title} drawn")
+        self._do(
+            lambda: self._rates.use_template(title, self._selection.value),
+            f"{title} drawn",
+        )
 
     def _drawn(self) -> None:
         """Keep what is drawn in case the page vanishes, and show what it comes to."""
@@ -162,9 +205,12 @@ class BlockLearningRateWindow(Window):
         optimizer = self._config.optimizer
         wrong = self._rates.problem
         refusal = differing_rates_refusal(optimizer)
-        self._wrong.text = wrong and f"Kept as it is, and Start waits until it is right: {wrong}"
+        self._wrong.text = (
+            wrong and f"Kept as it is, and Start waits until it is right: {wrong}"
+        )
+        title = OPTIMIZERS[optimizer.optimizer].title
         refused = (
-            f"{OPTIMIZERS[optimizer.optimizer].title} cannot give blocks different rates: {refusal}. Use 0 and 1 only."
+            f"{title} cannot give blocks different rates: {refusal}. Use 0 and 1 only."
         )
         self._refusal.text = refused if refusal else ""
         try:
@@ -208,15 +254,27 @@ class BlockLearningRateWindow(Window):
         def save(name: str) -> None:
             if not 0 < len(name.strip()) <= _LONGEST_NAME:
                 raise ConfigError("name", f"A name has 1 to {_LONGEST_NAME} letters")
-            rates = {block: value for block, value in self._rates.values.items() if value != 1.0}
-            self._keep_templates({**self._page.preferences.templates, name.strip(): rates})
+            rates = {
+                block: value
+                for block, value in self._rates.values.items()
+                if value != 1.0
+            }
+            self._keep_templates(
+                {**self._page.preferences.templates, name.strip(): rates}
+            )
 
         _ask_text("Save as template", "Name", "Save", save)
 
     async def _delete_template(self) -> None:
         saved = self._page.preferences.templates
-        gone = await ask("Delete which template?", "It is deleted for all configs.", [*saved, "Cancel"])
-        self._keep_templates({name: rates for name, rates in saved.items() if name != gone})
+        gone = await ask(
+            "Delete which template?",
+            "It is deleted for all configs.",
+            [*saved, "Cancel"],
+        )
+        self._keep_templates(
+            {name: rates for name, rates in saved.items() if name != gone}
+        )
 
     def _keep_templates(self, templates: dict[str, dict[str, float]]) -> None:
         self._page.preferences.templates = templates
@@ -232,7 +290,9 @@ class BlockLearningRateWindow(Window):
     def _copied(self, text: object) -> None:
         """Say so; browsers keep the clipboard from pages without https, which send the text back instead."""
         if text:
-            _ask_text("Copy as JSON", "Press Ctrl+C", "Close", lambda _: None, str(text))
+            _ask_text(
+                "Copy as JSON", "Press Ctrl+C", "Close", lambda _: None, str(text)
+            )
         else:
             self._page.tell("Copied")
 
@@ -249,12 +309,21 @@ class BlockLearningRateWindow(Window):
         if state != self._rates.state:
             with ui.element("div").classes("rates-note") as offer:
                 ui.label("There are changes that were not taken over with OK.")
-                for name, rates in {"Restore": state, "Discard": self._rates.state}.items():
-                    action = partial(self._do, partial(self._rates.replace, rates), f"{name}d")
-                    ui.button(name, on_click=action).on_click(offer.delete).props("no-caps flat dense")
+                for name, rates in {
+                    "Restore": state,
+                    "Discard": self._rates.state,
+                }.items():
+                    action = partial(
+                        self._do, partial(self._rates.replace, rates), f"{name}d"
+                    )
+                    ui.button(name, on_click=action).on_click(offer.delete).props(
+                        "no-caps flat dense"
+                    )
 
 
-def _ask_text(title: str, label: str, choice: str, take: Callable[[str], None], text: str = "") -> None:
+def _ask_text(
+    title: str, label: str, choice: str, take: Callable[[str], None], text: str = ""
+) -> None:
     """A dialog with a text box; it stays open while ``take`` raises ``ConfigError``. A given text is marked."""
 
     def use() -> None:
@@ -266,7 +335,9 @@ def _ask_text(title: str, label: str, choice: str, take: Callable[[str], None], 
             dialog.close()
 
     with small_dialog(title) as dialog:
-        box = ui.textarea(label, value=text).props("outlined autofocus hide-bottom-space input-class=mono")
+        box = ui.textarea(label, value=text).props(
+            "outlined autofocus hide-bottom-space input-class=mono"
+        )
         if text:
             box.on("focus", lambda: box.run_method("select"))
         choice_buttons({"Cancel": dialog.close, choice: use})
@@ -275,7 +346,10 @@ def _ask_text(title: str, label: str, choice: str, take: Callable[[str], None], 
 
 def cost_text(plan: Plan) -> str:
     """Say where training starts, and what that saves in time and memory, as ``blockrate plan`` counts it."""
-    now, ones = (sum(vars(memory).values()) for memory in (plan.memory_bytes, plan.memory_bytes_all_ones))
+    now, ones = (
+        sum(vars(memory).values())
+        for memory in (plan.memory_bytes, plan.memory_bytes_all_ones)
+    )
     start = f"Training starts at {(plan.first_trained_block or 'the other weights').replace('_block_', ' ')}"
     time = round(100 * (1 - plan.step_cost))
     (size, unit) = (2**30, "GiB") if ones >= 2**30 else (2**20, "MiB")
@@ -294,9 +368,19 @@ def sparkline(page: Page) -> Element:
         else:
             open_block_learning_rate_window(page, button)
 
-    with ui.element("button").props("type=button").classes("sparkline").on("click", pressed, []) as button:
-        with ui.element("svg").props("preserveAspectRatio=none aria-hidden=true") as picture:
-            paths = [ui.element("path").classes(f"is-{kind}") for kind in ("double", "single", "frozen")]
+    with (
+        ui.element("button")
+        .props("type=button")
+        .classes("sparkline")
+        .on("click", pressed, []) as button
+    ):
+        with ui.element("svg").props(
+            "preserveAspectRatio=none aria-hidden=true"
+        ) as picture:
+            paths = [
+                ui.element("path").classes(f"is-{kind}")
+                for kind in ("double", "single", "frozen")
+            ]
         words = ui.label()
     button.props["aria-label"] = "Block learning rates"
     button.props["aria-describedby"] = words.html_id
@@ -304,7 +388,11 @@ def sparkline(page: Page) -> Element:
     def refresh() -> None:
         reason = why_not_block_rates(page.session)
         config = page.session.usable
-        layout = FAMILIES["flux1-dev"].spec.layout if reason == _NO_MODEL else model_spec(config).layout
+        layout = (
+            FAMILIES["flux1-dev"].spec.layout
+            if reason == _NO_MODEL
+            else model_spec(config).layout
+        )
         draft = RatesDraft(layout, page.session.get(KEY))
         picture.props["viewBox"] = f"0 0 {10 * len(layout.names) - 3} 24"
         for path, bars in zip(paths, _bars(draft), strict=True):
@@ -320,6 +408,11 @@ def _bars(draft: RatesDraft) -> tuple[str, str, str]:
     """The outlines of the bars of double blocks, of single blocks, and of the marks of frozen ones."""
     values = list(draft.values.values())[:-1]
     double = draft.layout.double
-    bars = [f"M{10 * place} 24v{-24 * value:.2f}h7v{24 * value:.2f}z" for place, value in enumerate(values)]
-    frozen = [f"M{10 * place} 24v-2h7v2z" for place, value in enumerate(values) if not value]
+    bars = [
+        f"M{10 * place} 24v{-24 * value:.2f}h7v{24 * value:.2f}z"
+        for place, value in enumerate(values)
+    ]
+    frozen = [
+        f"M{10 * place} 24v-2h7v2z" for place, value in enumerate(values) if not value
+    ]
     return "".join(bars[:double]), "".join(bars[double:]), "".join(frozen)

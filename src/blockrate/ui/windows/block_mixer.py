@@ -12,13 +12,26 @@ from blockrate.ui.windows.rates import RatesDraft
 class BlockMixer(Element, component="../static/block_mixer.js"):
     """The faders of a draft. ``drawn`` is called after each gesture, ``selected`` with the names that are selected."""
 
-    def __init__(self, draft: RatesDraft, *, drawn: Callable[[], None], selected: Callable[[list[str]], None]) -> None:
+    def __init__(
+        self,
+        draft: RatesDraft,
+        *,
+        drawn: Callable[[], None],
+        selected: Callable[[list[str]], None],
+    ) -> None:
         super().__init__()
         self._draft = draft
         self._drawn = drawn
         self._selected = selected
         off = "" if draft.drawable == draft.names else "The layer filter leaves none"
-        self._take(names=[*draft.names], off=off, selected=[], said=[0, ""], base=0.0, version=0)
+        self._take(
+            names=[*draft.names],
+            off=off,
+            selected=[],
+            said=[0, ""],
+            base=0.0,
+            version=0,
+        )
         self.on("commit", self._commit)
         self.on("select", self._select)
 

@@ -19,7 +19,12 @@ def open_optimizer_window(page: Page, opener: Element) -> None:
     def make(draft: Draft, path: str) -> None:
         usual = row.parameters[path.rpartition(".")[2]]
         text = option_label(usual) if isinstance(usual, bool) else as_text(usual)
-        field(draft, path, label=f"{label_of(path)} (usual {text})" if text else "", classes="half")
+        field(
+            draft,
+            path,
+            label=f"{label_of(path)} (usual {text})" if text else "",
+            classes="half",
+        )
 
     paths = [f"optimizer.{name}" for name in row.parameters]
     window = DraftWindow(page, "Optimizer", opener, "optimizer.optimizer", paths, make)
@@ -29,17 +34,24 @@ def open_optimizer_window(page: Page, opener: Element) -> None:
         banner.move(target_index=0)
     window.watch(lambda: tell(banner, why_not_differing_rates(window.draft)))
     with window.footer():
-        ui.label(f"{row.package} · {row.state_bytes:g} bytes of memory per trained parameter")
+        ui.label(
+            f"{row.package} · {row.state_bytes:g} bytes of memory per trained parameter"
+        )
     window.open()
 
 
 def why_not_differing_rates(source: Source) -> str:
     """Why blocks cannot have rates of their own with the chosen optimizer; nothing if they can."""
     row = _row(source)
-    ignores = row.ignores_rates_with and source.get(f"optimizer.{row.ignores_rates_with}") is True
+    ignores = (
+        row.ignores_rates_with
+        and source.get(f"optimizer.{row.ignores_rates_with}") is True
+    )
     if row.per_block_rates and not ignores:
         return ""
-    return f"{row.title} cannot give blocks rates of their own, only 0 and 1: {row.why}."
+    return (
+        f"{row.title} cannot give blocks rates of their own, only 0 and 1: {row.why}."
+    )
 
 
 def tell(banner: ui.label, text: str) -> None:

@@ -24,21 +24,53 @@ class Shape(NamedTuple):
 SHAPES: Mapping[str, Shape] = {
     "Set to": Shape(multipliers.constant, {"Value": 0.5}),
     "Ramp": Shape(multipliers.ramp, {"From": 0.2, "To": 1.0}, ("each_bank",)),
-    "Layer-wise decay": Shape(multipliers.layer_wise_decay, {"Factor": 0.9}, ("reverse", "each_bank")),
+    "Layer-wise decay": Shape(
+        multipliers.layer_wise_decay, {"Factor": 0.9}, ("reverse", "each_bank")
+    ),
     "Bell": Shape(multipliers.bell, {"Edge": 0.2, "Middle": 1.0}, ("each_bank",)),
     "Scale by": Shape(multipliers.scale_by, {"Factor": 0.5}),
     "Only these blocks": Shape(multipliers.only),
 }
 # Title: text, and the shape, selection ("" is the user's own) and numbers that draw it on all ones. Classic uses first.
 TEMPLATES: Mapping[str, tuple[str, str, str, Sequence[float]]] = {
-    "Layer-wise decay": ("Each block 0.95 of the one after it", "Layer-wise decay", "all", (0.95,)),
-    "Only chosen blocks": ("The selected blocks at 1.0, all others frozen", "Only these blocks", "", ()),
-    "Preserve early blocks": ("First half of the double blocks frozen", "Set to", "double 0-{half}", (0.0,)),
+    "Layer-wise decay": (
+        "Each block 0.95 of the one after it",
+        "Layer-wise decay",
+        "all",
+        (0.95,),
+    ),
+    "Only chosen blocks": (
+        "The selected blocks at 1.0, all others frozen",
+        "Only these blocks",
+        "",
+        (),
+    ),
+    "Preserve early blocks": (
+        "First half of the double blocks frozen",
+        "Set to",
+        "double 0-{half}",
+        (0.0,),
+    ),
     "Single only": ("Double blocks frozen", "Only these blocks", "single", ()),
     "Double only": ("Single blocks frozen", "Only these blocks", "double", ()),
-    "Single 7/12/16/20 only": ("Four blocks can be enough for a subject", "Only these blocks", "single 7,12,16,20", ()),
-    "Gentle start": ("Double blocks rise from 0.2 to 1.0", "Ramp", "double", (0.2, 1.0)),
-    "Middle strongest": ("From 0.2 up to 1.0 and down again", "Bell", "all", (0.2, 1.0)),
+    "Single 7/12/16/20 only": (
+        "Four blocks can be enough for a subject",
+        "Only these blocks",
+        "single 7,12,16,20",
+        (),
+    ),
+    "Gentle start": (
+        "Double blocks rise from 0.2 to 1.0",
+        "Ramp",
+        "double",
+        (0.2, 1.0),
+    ),
+    "Middle strongest": (
+        "From 0.2 up to 1.0 and down again",
+        "Bell",
+        "all",
+        (0.2, 1.0),
+    ),
 }
 
 
@@ -49,7 +81,9 @@ class RatesDraft:
     config. ``drawable``: the faders that have something to train. Equal to four decimals counts as untouched.
     """
 
-    def __init__(self, layout: BlockLayout, original: Any, *, other_trains: bool = True) -> None:
+    def __init__(
+        self, layout: BlockLayout, original: Any, *, other_trains: bool = True
+    ) -> None:
         self.layout = layout
         self.names = (*layout.names, OTHER)
         self.drawable = self.names if other_trains else layout.names
@@ -71,7 +105,10 @@ class RatesDraft:
     def values(self) -> dict[str, float]:
         """What every fader shows, in model order; a missing or wrong value is 1.0."""
         raw = {name: self._sparse().get(name, 1.0) for name in self.names}
-        return {name: float(value) if _is_rate(value) else 1.0 for name, value in raw.items()}
+        return {
+            name: float(value) if _is_rate(value) else 1.0
+            for name, value in raw.items()
+        }
 
     @property
     def dirty(self) -> bool:
@@ -97,7 +134,11 @@ class RatesDraft:
         values = list(self.values.values())[:-1]
         adjusted = sum(value != 1.0 for value in values)
         frozen = values.count(0.0)
-        text = f"{adjusted} of {len(values)} blocks adjusted" if adjusted else "All blocks at the base learning rate"
+        text = (
+            f"{adjusted} of {len(values)} blocks adjusted"
+            if adjusted
+            else "All blocks at the base learning rate"
+        )
         return f"{text} · {frozen} frozen" if frozen else text
 
     def commit(self, changes: Mapping[str, float], merge: str = "") -> bool:
@@ -106,15 +147,29 @@ class RatesDraft:
         Passes over faders that are not drawable and what is no number from 0 to 1. False if nothing changed.
         """
         old = self._sparse()
-        new = {name: _rounded(value) for name, value in changes.items() if name in self.drawable and _is_rate(value)}
-        touched = {name: value for name, value in new.items() if not _same(old.get(name, 1.0), value)}
-        kept = {name: value for name, value in {**old, **touched}.items() if name not in touched or value != 1.0}
+        new = {
+            name: _rounded(value)
+            for name, value in changes.items()
+            if name in self.drawable and _is_rate(value)
+        }
+        touched = {
+            name: value
+            for name, value in new.items()
+            if not _same(old.get(name, 1.0), value)
+        }
+        kept = {
+            name: value
+            for name, value in {**old, **touched}.items()
+            if name not in touched or value != 1.0
+        }
         return bool(touched) and self.replace(kept, merge)
 
     def replace(self, state: Any, merge: str = "") -> bool:
         """Go on from another state, ``{}`` for all at 1.0, as one undo step. False if it is no other."""
         if isinstance(state, dict):  # in model order, what is unknown at the end
-            state = {name: state[name] for name in (*self.names, *state) if name in state}
+            state = {
+                name: state[name] for name in (*self.names, *state) if name in state
+            }
         if _text(state) == _text(self.state):
             return False
         kept = self._steps[: self._at + (not merge or merge != self._merging)]
@@ -134,10 +189,20 @@ class RatesDraft:
         """Return the blocks that a text selects. Raises ``ConfigError``, for a fader without use too."""
         chosen = parse_selection(text, self.layout)
         if not set(chosen) <= set(self.drawable):
-            raise ConfigError(OTHER, "other has nothing to train: the layer filter leaves none", "Choose blocks.")
+            raise ConfigError(
+                OTHER,
+                "other has nothing to train: the layer filter leaves none",
+                "Choose blocks.",
+            )
         return chosen
 
-    def draw(self, shape: str, chosen: Sequence[str], numbers: Sequence[object], **switches: bool) -> None:
+    def draw(
+        self,
+        shape: str,
+        chosen: Sequence[str],
+        numbers: Sequence[object],
+        **switches: bool,
+    ) -> None:
         """Draw one of ``SHAPES`` over the chosen blocks. Raises ``ConfigError`` for a number that does not fit."""
         most = 1000.0 if shape == "Scale by" else 1.0
         for label, number in zip(SHAPES[shape].numbers, numbers, strict=True):
@@ -152,7 +217,9 @@ class RatesDraft:
         blocks = self.select(selection.format(half=self.layout.double // 2 - 1) or own)
         if not selection and set(blocks) >= set(self.layout.names):
             raise ConfigError("selection", "Choose some of the blocks first")
-        self.commit(SHAPES[shape].draw(dict.fromkeys(self.drawable, 1.0), blocks, *numbers))
+        self.commit(
+            SHAPES[shape].draw(dict.fromkeys(self.drawable, 1.0), blocks, *numbers)
+        )
 
     def paste(self, text: str) -> None:
         """Replace all rates by a JSON object, also a whole config, or by numbers between commas, one for each block.
@@ -160,18 +227,32 @@ class RatesDraft:
         Raises ``ConfigError``, and then changes nothing.
         """
         try:
-            found = json.loads(text) if text.lstrip().startswith("{") else self._numbered(text)
+            found = (
+                json.loads(text)
+                if text.lstrip().startswith("{")
+                else self._numbered(text)
+            )
         except (ValueError, RecursionError) as error:
-            problem = error.problem if isinstance(error, ConfigError) else "This is neither JSON nor numbers"
-            raise ConfigError(KEY, problem, 'Paste {"double_block_0": 0.5, ...} or 0.5, 0.6, ...') from error
+            problem = (
+                error.problem
+                if isinstance(error, ConfigError)
+                else "This is neither JSON nor numbers"
+            )
+            raise ConfigError(
+                KEY, problem, 'Paste {"double_block_0": 0.5, ...} or 0.5, 0.6, ...'
+            ) from error
         found = found.get(KEY, found)
         check_multipliers(found, self.layout)
         self.replace({name: value for name, value in found.items() if value != 1.0})
 
     def _numbered(self, text: str) -> dict[str, Any]:
-        numbers = [float(part) for part in re.split(r"[\s,;]+", text.strip("[] \t\r\n,;"))]
+        numbers = [
+            float(part) for part in re.split(r"[\s,;]+", text.strip("[] \t\r\n,;"))
+        ]
         if len(numbers) not in (len(self.names) - 1, len(self.names)):
-            raise ConfigError(KEY, f"{len(numbers)} numbers for {len(self.names) - 1} blocks")
+            raise ConfigError(
+                KEY, f"{len(numbers)} numbers for {len(self.names) - 1} blocks"
+            )
         return dict(zip(self.names, numbers, strict=False))
 
     def _sparse(self) -> dict[str, Any]:
@@ -179,7 +260,11 @@ class RatesDraft:
 
 
 def _is_rate(value: object, most: float = 1.0) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= most
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0.0 <= value <= most
+    )
 
 
 def _same(old: Any, new: float) -> bool:

@@ -22,16 +22,29 @@ def open_scheduler_window(page: Page, opener: Element) -> None:
     """Open the window for the chosen scheduler."""
     paths = ("learning_rate_warmup_steps", *PATHS)
     steps = [0]
-    window = DraftWindow(page, "Learning Rate Scheduler", opener, "learning_rate_scheduler", paths, _make)
+    window = DraftWindow(
+        page, "Learning Rate Scheduler", opener, "learning_rate_scheduler", paths, _make
+    )
 
     def draw() -> None:
         config = window.config
         number = steps[0] or _STEPS
         window.chosen.set_text(option_label(config.learning_rate_scheduler))
         curve = factors(config, number)
-        rates = [factor * config.base_learning_rate() for factor in (curve[0], max(curve), curve[-1])]
-        words = "The rate starts at {:.2e}, is {:.2e} at most and ends at {:.2e}.".format(*rates)
-        drawing.show(curve, words, f"step {number:,}" if steps[0] else f"step {number:,}, for example")
+        rates = [
+            factor * config.base_learning_rate()
+            for factor in (curve[0], max(curve), curve[-1])
+        ]
+        words = (
+            "The rate starts at {:.2e}, is {:.2e} at most and ends at {:.2e}.".format(
+                *rates
+            )
+        )
+        drawing.show(
+            curve,
+            words,
+            f"step {number:,}" if steps[0] else f"step {number:,}, for example",
+        )
 
     def know(now: Survey) -> None:
         if now.steps:
@@ -67,6 +80,10 @@ def _make(draft: Draft, path: str) -> None:
             return ""  # it is to be put right
         if path == "learning_rate_min_factor" and name == "CONSTANT":
             return "Not for a constant rate"
-        return "Only with restarts" if path == "learning_rate_cycles" and "RESTARTS" not in name else ""
+        return (
+            "Only with restarts"
+            if path == "learning_rate_cycles" and "RESTARTS" not in name
+            else ""
+        )
 
     field(draft, path, classes="half", why_not=why_not)

@@ -22,7 +22,9 @@ _BINS = 50
 
 def open_timestep_window(page: Page, opener: Element) -> None:
     """Open the window for the chosen distribution."""
-    window = DraftWindow(page, "Timestep Distribution", opener, "timestep_distribution", PATHS, _make)
+    window = DraftWindow(
+        page, "Timestep Distribution", opener, "timestep_distribution", PATHS, _make
+    )
     with window.fields:
         drawing = Drawing("no noise", "only noise")
 
@@ -41,7 +43,9 @@ def histogram(config: TrainConfig) -> list[int]:
     """Return how often noise levels of 0..1 are trained, in 50 bins, at the first resolution."""
     counts = [0] * _BINS
     for place in range(_DRAWN):
-        counts[min(int(_timestep(config, (place + 0.5) / _DRAWN) * _BINS), _BINS - 1)] += 1
+        counts[
+            min(int(_timestep(config, (place + 0.5) / _DRAWN) * _BINS), _BINS - 1)
+        ] += 1
     return counts
 
 
@@ -54,7 +58,9 @@ def _timestep(config: TrainConfig, share: float) -> float:
         bias=config.noising_bias,
         low=config.min_noising_strength,
         high=config.max_noising_strength,
-        shift=dynamic_shift(buckets(config.resolution)[0][0].tokens) if dynamic else config.timestep_shift,
+        shift=dynamic_shift(buckets(config.resolution)[0][0].tokens)
+        if dynamic
+        else config.timestep_shift,
     )
 
 
@@ -64,7 +70,9 @@ def _make(draft: Draft, path: str) -> None:
             return ""  # it is to be put right
         if path in _LOGIT_NORMAL and draft.get("timestep_distribution") == "UNIFORM":
             return "Only for Logit-normal"
-        dynamic = path == "timestep_shift" and draft.get("dynamic_timestep_shifting") is True
+        dynamic = (
+            path == "timestep_shift" and draft.get("dynamic_timestep_shifting") is True
+        )
         return "Dynamic shifting sets it" if dynamic else ""
 
     field(draft, path, classes="half", why_not=why_not)

@@ -45,7 +45,10 @@ class Window:
         # so that it outlives the row of a list that opened it
         with ui.context.client.layout:
             self._place = ui.element("div").classes("hidden")
-        with self._place, ui.dialog().props("persistent no-esc-dismiss no-shake") as self._dialog:
+        with (
+            self._place,
+            ui.dialog().props("persistent no-esc-dismiss no-shake") as self._dialog,
+        ):
             self._dialog.props["aria-label"] = title
             self._dialog.on("hide", self._gone)
             with ui.element("div").classes("window is-wide" if wide else "window"):
@@ -54,12 +57,16 @@ class Window:
                 with ui.element("header").props("role=presentation"):
                     heading(title)
                     self._header = ui.element("div").classes("window-words")
-                    reset = ui.button(reset_label, icon="restart_alt", on_click=on_reset, color=None)
+                    reset = ui.button(
+                        reset_label, icon="restart_alt", on_click=on_reset, color=None
+                    )
                     reset.props("flat no-caps dense").classes("window-reset")
                 self._body = ui.element("div").classes("window-body")
                 with ui.element("footer").props("role=presentation"):
                     self._footer = ui.element("div").classes("window-words")
-                    ui.button("Cancel", on_click=self.cancel, color=None).props("flat no-caps")
+                    ui.button("Cancel", on_click=self.cancel, color=None).props(
+                        "flat no-caps"
+                    )
                     ui.button("OK", on_click=self.ok).props("unelevated no-caps")
 
     def header(self) -> Element:
@@ -84,16 +91,26 @@ class Window:
 
     async def cancel(self) -> None:
         """Close it, after a question if something was changed."""
-        if not self._is_dirty() or await self._ask("Discard the changes?", "", "Keep editing", "Discard") == "Discard":
+        if (
+            not self._is_dirty()
+            or await self._ask("Discard the changes?", "", "Keep editing", "Discard")
+            == "Discard"
+        ):
             self.close()
 
     async def ok(self) -> None:
         """Take over what was set, after a question if another browser tab has changed the same meanwhile."""
         another = self._opened != self._page.session.opened
         if self._is_dirty() and (another or self._is_stale()):
-            what = "Another config was opened" if another else "The same settings were changed"
+            what = (
+                "Another config was opened"
+                if another
+                else "The same settings were changed"
+            )
             text = f"{what} in another browser tab meanwhile."
-            answer = await self._ask("Changed in another tab", text, "Cancel", "Take theirs", "Overwrite")
+            answer = await self._ask(
+                "Changed in another tab", text, "Cancel", "Take theirs", "Overwrite"
+            )
             if answer == "Take theirs":
                 self.close()
             if answer != "Overwrite":
@@ -154,8 +171,14 @@ class DraftWindow(Window):
     @property
     def config(self) -> TrainConfig:
         """What OK would make of the config; while that is wrong, what is usable of it, with what is shown."""
-        right = {path: self.draft.get(path) for path in self._shown if not self.draft.problem(path)}
-        return self.draft.checked.config or self._page.session.usable.model_copy(update=right)
+        right = {
+            path: self.draft.get(path)
+            for path in self._shown
+            if not self.draft.problem(path)
+        }
+        return self.draft.checked.config or self._page.session.usable.model_copy(
+            update=right
+        )
 
     def watch(self, refresh: Callable[[], object]) -> None:
         """Call ``refresh`` now, and whenever ``config`` changes."""
