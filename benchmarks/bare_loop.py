@@ -6,7 +6,7 @@ import torch
 
 from blockrate.engine.data.cache import Batch
 from blockrate.engine.models.flux1 import pack
-from blockrate.engine.trainee import Trainee
+from blockrate.engine.state import Trainee
 
 
 def bare_loop(

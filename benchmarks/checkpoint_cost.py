@@ -13,13 +13,13 @@ from common import Times, arguments, scratch, spread, table
 from torch import nn
 
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.families import FAMILIES
 from blockrate.engine.checkpoint import save_checkpoint
 from blockrate.engine.export import export, file_metadata
 from blockrate.engine.intervals import SECONDS
 from blockrate.engine.models import flux1
 from blockrate.engine.models.tiny import random_transformer
-from blockrate.engine.trainee import Trainee, make_trainee
+from blockrate.engine.state import Trainee, make_trainee
+from blockrate.models.families import FAMILIES
 
 
 def main() -> None:

@@ -26,9 +26,9 @@ from PIL import Image
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
-from blockrate.core.families import TransformerSpec
 from blockrate.engine.models.tiny import make_tiny_flux
 from blockrate.engine.preparation import Data, prepare_data
+from blockrate.models.families import TransformerSpec
 from blockrate.run.events import EventLog
 from blockrate.run.folder import StopFlag
 

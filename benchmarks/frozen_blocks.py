@@ -24,12 +24,12 @@ from common import (
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER, block_of
-from blockrate.core.module_table import modules
-from blockrate.core.savings import Work, step_flops
 from blockrate.engine.preparation import Data
 from blockrate.engine.schedules import set_rates
+from blockrate.engine.state import make_trainee
 from blockrate.engine.steps import take_step
-from blockrate.engine.trainee import make_trainee
+from blockrate.models.module_table import modules
+from blockrate.models.savings import Work, step_flops
 
 SPEC = replace(TOY, heads=6, joint_attention_dim=512)
 IMAGE_TOKENS = 256

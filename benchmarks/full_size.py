@@ -20,12 +20,12 @@ from torch import nn
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
-from blockrate.core.families import FAMILIES, TransformerSpec
 from blockrate.engine.data.cache import Batch
 from blockrate.engine.models.flux1 import ModelFiles
 from blockrate.engine.models.tiny import random_transformer
+from blockrate.engine.state import Trainee, make_trainee
 from blockrate.engine.steps import take_step
-from blockrate.engine.trainee import Trainee, make_trainee
+from blockrate.models.families import FAMILIES, TransformerSpec
 
 # bytes free on a card where the whole model can be made in bfloat16
 GIB = 2**30

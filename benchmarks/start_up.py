@@ -28,9 +28,9 @@ from peft import LoraConfig
 
 from blockrate import parameter_groups
 from blockrate.config.files import config_json
-from blockrate.core.families import FAMILIES
-from blockrate.core.module_table import modules
 from blockrate.engine.models.tiny import random_transformer
+from blockrate.models.families import FAMILIES
+from blockrate.models.module_table import modules
 from blockrate.run.events import read_events
 
 SPEC = FAMILIES["flux1-dev"].spec

@@ -29,15 +29,15 @@ from common import (
 from peer import peer_times
 from work import Work, watch_work
 
-from blockrate.core.families import FAMILIES
 from blockrate.engine import schedules, train
 from blockrate.engine.board import Board
 from blockrate.engine.optimizers import make_optimizer
 from blockrate.engine.outputs import Outputs
 from blockrate.engine.parameter_groups import parameter_groups
+from blockrate.engine.state import make_trainee
 from blockrate.engine.steps import StepResult, take_step
 from blockrate.engine.telemetry import BlockTelemetry
-from blockrate.engine.trainee import make_trainee
+from blockrate.models.families import FAMILIES
 from blockrate.run.events import EventLog
 from blockrate.run.folder import RunFolder, StopFlag
 

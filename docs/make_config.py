@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 from typer.models import ArgumentInfo, OptionInfo
 
 import blockrate.config
-from blockrate.cli import app
+from blockrate.cli.commands import app
 from blockrate.config.optimizers import OPTIMIZERS, OptimizerRow
 from blockrate.config.train_config import TrainConfig
 from blockrate.run.process import SENTENCES

@@ -175,7 +175,7 @@ def import_heavy() -> None:
     import uvicorn.protocols.http.auto
     import uvicorn.protocols.websockets.auto
 
-    import blockrate.cli
+    import blockrate.cli.commands
     import blockrate.config.plan
     import blockrate.ui
 
@@ -186,7 +186,7 @@ def import_heavy() -> None:
             uvicorn.protocols.websockets.auto,
         ]
     )
-    assert all([blockrate.cli, blockrate.config.plan])
+    assert all([blockrate.cli.commands, blockrate.config.plan])
     for module in pkgutil.walk_packages(blockrate.ui.__path__, "blockrate.ui."):
         with suppress(Exception):  # an app that needs a broken module tells of it
             importlib.import_module(module.name)
@@ -211,8 +211,8 @@ def become_app(request: Mapping[str, Any]) -> None:
                 ),
                 number,
             )
-        from blockrate.cli import main
-        from blockrate.ui import watch
+        from blockrate.cli.commands import main
+        from blockrate.ui.live import watch
 
         watch.PATIENCE = int(os.environ.pop("PATIENCE_OF_TEST", watch.PATIENCE))
         sys.argv = ["blockrate", *request["arguments"]]

@@ -8,7 +8,7 @@ from typing import Any
 from blockrate.config.files import config_json, parse_config
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
-from blockrate.core.families import FAMILIES
+from blockrate.models.families import FAMILIES
 from blockrate.run.events import EventLog, read_events
 from blockrate.run.folder import RunFolder, StopFlag
 

@@ -5,7 +5,7 @@ from typing import get_origin
 from pydantic import BaseModel
 
 from blockrate.config.train_config import TrainConfig
-from blockrate.ui.field_types import models_in
+from blockrate.ui.parts.field_types import models_in
 
 
 def all_paths(model: type[BaseModel] = TrainConfig, before: str = "") -> list[str]:

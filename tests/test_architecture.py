@@ -25,14 +25,19 @@ SERVER = {"starlette", "fastapi", "uvicorn"}
 # Which of our layers, and which packages of others, a layer may import. `engine` may import what it likes of others.
 LAYERS = {
     "core": ({"core"}, set()),
-    "config": ({"config", "core"}, {"pydantic"}),
-    "run": ({"run", "config", "core"}, {"filelock", "psutil", "numpy"}),
-    "engine": ({"engine", "run", "config", "core"}, None),
+    "models": ({"models", "core"}, {"numpy"}),
+    "config": ({"config", "models", "core"}, {"pydantic"}),
+    "dataset": ({"dataset", "config", "core"}, {"PIL"}),
+    "run": ({"run", "config", "core"}, {"filelock", "psutil"}),
+    "engine": ({"engine", "run", "dataset", "config", "models", "core"}, None),
     "ui": (
-        {"ui", "run", "config", "core"},
+        {"ui", "run", "dataset", "config", "models", "core"},
         {*SERVER, "nicegui", "itsdangerous", "pydantic", "PIL", "psutil"},
     ),
-    "cli": ({"cli", "ui", "run", "config", "core"}, {"typer", "rich", "click"}),
+    "cli": (
+        {"cli", "ui", "run", "dataset", "config", "models", "core"},
+        {"typer", "rich", "click"},
+    ),
 }
 # What lies in a run folder, not who starts, watches and stops the engine.
 ENGINE_SEES_OF_RUN = {
@@ -177,7 +182,7 @@ import blockrate
 facts = [loaded()]
 blockrate.BlockLayout, blockrate.check_multipliers, blockrate.ConfigError
 facts.append(loaded())
-from blockrate.cli import main
+from blockrate.cli.commands import main
 with contextlib.suppress(SystemExit):
     main()
 print(json.dumps([*facts, loaded()]), file=sys.stderr)

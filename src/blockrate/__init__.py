@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from blockrate.core.blocks import BlockLayout, block_of
     from blockrate.core.errors import ConfigError
-    from blockrate.core.multipliers import check_multipliers
+    from blockrate.core.profile import check_multipliers
     from blockrate.engine.parameter_groups import (
         block_layout,
         freeze_blocks,
@@ -30,7 +30,7 @@ _HOMES = {
     "ConfigError": "blockrate.core.errors",
     "block_layout": "blockrate.engine.parameter_groups",
     "block_of": "blockrate.core.blocks",
-    "check_multipliers": "blockrate.core.multipliers",
+    "check_multipliers": "blockrate.core.profile",
     "freeze_blocks": "blockrate.engine.parameter_groups",
     "parameter_groups": "blockrate.engine.parameter_groups",
 }

@@ -1,5 +1,5 @@
 """``python -m blockrate``: the command line without its console script."""
 
-from blockrate.cli import main
+from blockrate.cli.commands import main
 
 main()

@@ -14,8 +14,8 @@ from blockrate.config.plan import Plan, make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import ConfigError, FileError
-from blockrate.core.families import FAMILIES
-from blockrate.core.multipliers import only, parse_selection
+from blockrate.core.profile import only, parse_selection
+from blockrate.models.families import FAMILIES
 
 FLUX1 = BlockLayout(19, 38)
 GIB = 2**30

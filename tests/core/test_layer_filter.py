@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockrate.core.errors import ConfigError
-from blockrate.core.families import FAMILIES
 from blockrate.core.layer_filter import PRESETS, LayerFilter, split_patterns
-from blockrate.core.module_table import modules
+from blockrate.models.families import FAMILIES
+from blockrate.models.module_table import modules
 
 LINEARS = [
     module.name for module in modules(FAMILIES["flux1-dev"].spec) if module.linear

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from blockrate.core.errors import NotANumberError, WriteError
 from blockrate.engine import outputs, steps, train
 from blockrate.engine.data.cache import Cache
-from blockrate.engine.trainee import Trainee
+from blockrate.engine.state import Trainee
 from blockrate.run.checkpoints import checkpoints, newest_valid, step_of
 from blockrate.run.events import EventLog, Phase
 from blockrate.run.folder import RunFolder, StopFlag, StopRequested

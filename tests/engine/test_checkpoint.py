@@ -30,7 +30,7 @@ from blockrate.engine.checkpoint import (
 )
 from blockrate.engine.ema import Ema
 from blockrate.engine.optimizers import make_optimizer
-from blockrate.engine.trainee import Trainee
+from blockrate.engine.state import Trainee
 from blockrate.run.checkpoints import (
     checkpoint_name,
     checkpoints,

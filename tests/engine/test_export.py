@@ -15,16 +15,16 @@ from blockrate.config.files import config_hash
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError, WriteError
 from blockrate.engine import export as export_module
+from blockrate.engine.adapters.file import read_lora
 from blockrate.engine.export import (
     check_destination,
     export,
     export_name,
     file_metadata,
 )
-from blockrate.engine.lora_file import read_lora
+from blockrate.models.lora_norms import inspect_lora
 from blockrate.run import durable
 from blockrate.run.durable import verify_folder
-from blockrate.run.lora_norms import inspect_lora
 
 LORA = TrainConfig(
     block_learning_rate_multiplier={"double_block_1": 0.3}, base_model_name="some/flux"

@@ -12,7 +12,7 @@ from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.plan import make_plan
 from blockrate.engine import steps, train
 from blockrate.engine.memory import dtype_of
-from blockrate.engine.trainee import Trainee
+from blockrate.engine.state import Trainee
 from blockrate.run.checkpoints import checkpoints
 
 pytestmark = pytest.mark.usefixtures("no_sync")

@@ -9,8 +9,8 @@ from diffusers import FluxTransformer2DModel
 from torch import nn
 
 from blockrate.core.blocks import BlockLayout, block_of
-from blockrate.core.families import FAMILIES, TransformerSpec, spec_from_config
-from blockrate.core.module_table import modules
+from blockrate.models.families import FAMILIES, TransformerSpec, spec_from_config
+from blockrate.models.module_table import modules
 
 SPECS = {name: family.spec for name, family in FAMILIES.items()}
 SPECS["pruned"] = replace(

@@ -20,9 +20,9 @@ from blockrate import (
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER, block_of
 from blockrate.core.layer_filter import PRESETS
-from blockrate.core.multipliers import complete
-from blockrate.engine.setup.fine_tune import choose_weights
-from blockrate.engine.setup.lora import add_adapters
+from blockrate.core.profile import complete
+from blockrate.engine.adapters.lora import add_adapters
+from blockrate.engine.fine_tune import choose_weights
 
 LAYOUT = BlockLayout(2, 3)
 PROFILE = {"double_block_0": 0.3, "single_block_1": 0.5, "single_block_2": 0.0}

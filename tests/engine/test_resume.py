@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from blockrate import block_of
 from blockrate.core.errors import ConfigError, NoCheckpointError
 from blockrate.engine.resume import Resume
-from blockrate.engine.trainee import Trainee
+from blockrate.engine.state import Trainee
 from blockrate.run.checkpoints import checkpoint_name, checkpoints
 from blockrate.run.events import EventLog
 from blockrate.run.folder import RunFolder

@@ -15,9 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from blockrate.core.blocks import BlockLayout, block_of
-from blockrate.core.families import TransformerSpec
-from blockrate.core.module_table import modules
-from blockrate.core.savings import Work, step_flops
+from blockrate.models.families import TransformerSpec
+from blockrate.models.module_table import modules
+from blockrate.models.savings import Work, step_flops
 
 IMAGE = 256
 TEXT = 64

@@ -12,7 +12,7 @@ from torch import nn
 from blockrate import BlockLayout, parameter_groups
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER, block_of
-from blockrate.engine.setup.lora import add_adapters
+from blockrate.engine.adapters.lora import add_adapters
 from blockrate.engine.telemetry import SAMPLE, BlockTelemetry, _stride
 
 PROFILE = {"double_block_0": 0.5, "single_block_2": 0.0}

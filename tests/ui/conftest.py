@@ -27,11 +27,11 @@ from playwright.sync_api import Error as PlaywrightError
 
 from blockrate.run.folder import RunFolder, is_alive, read_json
 from blockrate.ui import shell
+from blockrate.ui.live.watch import Watch
 from blockrate.ui.media import Media
 from blockrate.ui.page import Page as PageOfApp
 from blockrate.ui.preferences import Preferences
 from blockrate.ui.session import Session
-from blockrate.ui.watch import Watch
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = [

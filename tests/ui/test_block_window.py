@@ -13,7 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 from screens import faint, nameless, sideways, small_targets
 
 from blockrate.core.blocks import BlockLayout
-from blockrate.core.multipliers import complete, layer_wise_decay
+from blockrate.core.profile import complete, layer_wise_decay
 from blockrate.ui.page import Page as PageOfApp
 from blockrate.ui.windows.block_learning_rate_window import (
     open_block_learning_rate_window,

@@ -38,7 +38,7 @@ from blockrate.run.events import (
 )
 from blockrate.run.folder import RunFolder, is_alive, read_json, set_aside
 from blockrate.run.process import SENTENCES
-from blockrate.ui.labels import advice
+from blockrate.ui.parts.labels import advice
 
 StartApp = Callable[..., App]
 OpenPage = Callable[..., Page]

@@ -286,7 +286,7 @@ def run(server, sockets):
 
 uvicorn.Server.run = run
 sys.argv = ["blockrate", "ui", "--no-browser"]
-from blockrate.cli import main
+from blockrate.cli.commands import main
 main()
 """
 

@@ -7,7 +7,7 @@ from nicegui import ui
 from settings import all_paths
 
 from blockrate.config.optimizers import OPTIMIZERS
-from blockrate.core.multipliers import KEY
+from blockrate.core.profile import KEY
 from blockrate.ui import shell
 from blockrate.ui.page import Page
 from blockrate.ui.starting import tab_of

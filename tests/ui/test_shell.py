@@ -18,8 +18,8 @@ from playwright.sync_api import Error as PlaywrightError
 from screens import faint, nameless, sideways, small_targets
 from traversal import corpus
 
-from blockrate.core.families import FAMILIES
-from blockrate.core.multipliers import KEY
+from blockrate.core.profile import KEY
+from blockrate.models.families import FAMILIES
 from blockrate.ui import shell
 from blockrate.ui.page import Page as PageOfApp
 

@@ -14,11 +14,12 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from screens import faint, nameless, sideways, small_targets
 
-from blockrate.config.model_files import PARTS
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import FileError
-from blockrate.core.savings import Memory
+from blockrate.dataset.survey import Survey, image_size, survey
+from blockrate.models.files import PARTS
+from blockrate.models.savings import Memory
 from blockrate.ui.tabs import model_check
 from blockrate.ui.tabs.captions import read_text, save_text
 from blockrate.ui.tabs.model_check import (
@@ -29,7 +30,6 @@ from blockrate.ui.tabs.model_check import (
     memory_finding,
     method_change,
 )
-from blockrate.ui.tabs.survey import Survey, image_size, survey
 
 GIB = 2**30
 Tab = Callable[..., Page]
@@ -77,7 +77,7 @@ def test_images_are_counted_first_and_measured_after(tmp_path: Path) -> None:
 def test_a_large_folder_is_measured_in_portions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blockrate.ui.tabs.survey._AT_ONCE", 2)
+    monkeypatch.setattr("blockrate.dataset.survey._AT_ONCE", 2)
     for number in range(5):
         picture(tmp_path / f"{number}.png")
     assert [stage.done for stage in surveyed({"path": str(tmp_path)})] == [

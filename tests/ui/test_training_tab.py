@@ -12,9 +12,9 @@ from playwright.sync_api import Locator, Page, expect
 from screens import faint, nameless, sideways, small_targets
 
 from blockrate.config.files import parse_config
-from blockrate.core.families import FAMILIES
 from blockrate.core.layer_filter import PRESETS
-from blockrate.core.module_table import modules
+from blockrate.models.families import FAMILIES
+from blockrate.models.module_table import modules
 from blockrate.ui.preferences import Preferences
 from blockrate.ui.session import Session
 from blockrate.ui.tabs.training import LayerChoice

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
-from blockrate.core.multipliers import KEY
+from blockrate.core.profile import KEY
 
 Reset = Literal["new", "all"] | None
 

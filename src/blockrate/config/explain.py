@@ -17,7 +17,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import buckets
 from blockrate.core.errors import ConfigError
 from blockrate.core.layer_filter import PRESETS
-from blockrate.core.multipliers import KEY
+from blockrate.core.profile import KEY
 
 # other programs choose how to read a file by its ending
 _PICKLES = (".ckpt", ".pt", ".bin", ".pth")

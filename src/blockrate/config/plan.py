@@ -5,22 +5,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from blockrate.config.model_files import model_spec
+from blockrate.config.base_model import model_spec
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER
 from blockrate.core.buckets import buckets
 from blockrate.core.errors import ConfigError
-from blockrate.core.families import TransformerSpec, family_of
-from blockrate.core.module_table import Module, modules
-from blockrate.core.multipliers import (
+from blockrate.core.profile import (
     KEY,
     check_multipliers,
     complete,
     is_used,
     selection_text,
 )
-from blockrate.core.savings import Memory, Work, memory, step_flops
+from blockrate.models.families import TransformerSpec, family_of
+from blockrate.models.module_table import Module, modules
+from blockrate.models.savings import Memory, Work, memory, step_flops
 
 Status = Literal["trained", "frozen", "filtered"]
 _Modules = dict[str, Module]  # by diffusers name, in model order

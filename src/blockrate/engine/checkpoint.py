@@ -18,9 +18,9 @@ import blockrate
 from blockrate.config.optimizers import OPTIMIZERS, OptimizerRow
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, NotANumberError
-from blockrate.core.multipliers import KEY
+from blockrate.core.profile import KEY
 from blockrate.engine.parameter_groups import WHOLE
-from blockrate.engine.trainee import Trainee
+from blockrate.engine.state import Trainee
 from blockrate.run.checkpoints import STATE, checkpoint_name
 from blockrate.run.durable import (
     atomic_write,

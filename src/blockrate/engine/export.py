@@ -14,7 +14,7 @@ from blockrate.config.files import config_hash
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import plain_name
 from blockrate.core.errors import WriteError
-from blockrate.engine.lora_file import finite, lora_weights, save_lora
+from blockrate.engine.adapters.file import finite, lora_weights, save_lora
 from blockrate.engine.memory import dtype_of
 from blockrate.run.durable import (
     MANIFEST,

@@ -10,10 +10,10 @@ from blockrate.engine.checkpoint import checkpoint_bytes, save_checkpoint
 from blockrate.engine.export import export, export_name, file_metadata
 from blockrate.engine.intervals import Due
 from blockrate.engine.models import flux1
+from blockrate.engine.models.sample import sample_images
 from blockrate.engine.preparation import Data
-from blockrate.engine.sampling import sample_images
+from blockrate.engine.state import Trainee
 from blockrate.engine.steps import StepResult, validation_loss
-from blockrate.engine.trainee import Trainee
 from blockrate.run.checkpoints import checkpoints, prune
 from blockrate.run.durable import check_space
 from blockrate.run.events import EventLog, Phase, Sampled, Saved, Validated, Warned

@@ -7,8 +7,8 @@ from torch import nn
 
 from blockrate.core.blocks import OTHER, BlockLayout, block_of, split_block
 from blockrate.core.errors import ConfigError
-from blockrate.core.families import FAMILIES
-from blockrate.core.multipliers import KEY, check_multipliers, complete, is_used
+from blockrate.core.profile import KEY, check_multipliers, complete, is_used
+from blockrate.models.families import FAMILIES
 
 Trained = nn.Module | Mapping[str, nn.Module]
 WHOLE = "transformer"  # the single group of a run whose multipliers are all 1.0

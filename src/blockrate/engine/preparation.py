@@ -13,7 +13,7 @@ from blockrate.engine.data.batches import Sample, Schedule, validation_batches
 from blockrate.engine.data.cache import Batch, Cache, ImageEncoder, PromptEncoder
 from blockrate.engine.data.concepts import Item, find_items
 from blockrate.engine.models import flux1
-from blockrate.engine.sampling import EncodedPrompt
+from blockrate.engine.models.sample import EncodedPrompt
 from blockrate.run.events import EventLog, Phase, Warned
 from blockrate.run.folder import StopFlag
 

@@ -20,7 +20,7 @@ from blockrate.engine.checkpoint import (
     restore_optimizer,
     settle,
 )
-from blockrate.engine.trainee import Trainee
+from blockrate.engine.state import Trainee
 from blockrate.run.checkpoints import newest_valid, read_state, set_damaged_aside
 from blockrate.run.durable import make_folder, sweep_leftovers
 from blockrate.run.events import EventLog, Resumed, Warned, read_events

@@ -16,8 +16,8 @@ from blockrate.engine import flow_matching
 from blockrate.engine.data.cache import Batch
 from blockrate.engine.models import flux1
 from blockrate.engine.seeds import generator
+from blockrate.engine.state import Trainee
 from blockrate.engine.telemetry import BlockTelemetry
-from blockrate.engine.trainee import Trainee
 from blockrate.run.events import Blocks, Skipped
 
 # stands for the step in the draws of validation noise: the same every time

@@ -19,9 +19,9 @@ from blockrate.engine.outputs import Outputs
 from blockrate.engine.preparation import Data, prepare_data
 from blockrate.engine.resume import find_resume
 from blockrate.engine.schedules import set_rates
+from blockrate.engine.state import Trainee, lora_to_start_from, make_trainee
 from blockrate.engine.steps import BadSteps, take_step
 from blockrate.engine.telemetry import BlockTelemetry
-from blockrate.engine.trainee import Trainee, lora_to_start_from, make_trainee
 from blockrate.run.events import EventLog, Phase, Started, Step, read_events
 from blockrate.run.folder import RunFolder, StopFlag
 

@@ -26,12 +26,12 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 
 from blockrate.core.errors import ConfigError
 from blockrate.ui.guard import Guard, all_names, read_key
+from blockrate.ui.live.watch import Watch
 from blockrate.ui.media import Media
 from blockrate.ui.page import Page
 from blockrate.ui.preferences import Preferences, load_preferences, state_folder
 from blockrate.ui.session import Session
 from blockrate.ui.shell import TABS, build
-from blockrate.ui.watch import Watch
 
 PAGES = {"/": TABS[0], **{f"/{tab.lower()}": tab for tab in TABS}}
 _STATIC = Path(__file__).parent / "static"

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from blockrate.config.concepts import concept_problems
 from blockrate.config.explain import default
 from blockrate.config.files import FINE_TUNE_DEFAULTS, LISTS, drop, find, find_problems
 from blockrate.config.onetrainer import Json
 from blockrate.config.plan import Plan, make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, FileError
-from blockrate.core.multipliers import KEY
+from blockrate.core.profile import KEY
+from blockrate.dataset.folders import concept_problems
 
 _UNKNOWN = object()
 

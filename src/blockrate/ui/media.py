@@ -17,11 +17,9 @@ from threading import BoundedSemaphore
 
 from PIL import Image, ImageOps
 
-from blockrate.config.concepts import open_file
 from blockrate.core.errors import ConfigError, FileError
+from blockrate.dataset.folders import FORMATS, open_file
 
-# Never every format Pillow knows: EPS starts Ghostscript, PSD had a write out of bounds (CVE-2026-25990).
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 # ids that are known at one time; the one given out longest ago goes first
 _FILES = 8192
 _WHOLE = -1  # instead of a size: the file as it is

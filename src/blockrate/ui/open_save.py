@@ -6,9 +6,15 @@ from pathlib import Path
 from nicegui import ui
 
 from blockrate.core.errors import BlockrateError, ConfigError
-from blockrate.ui.dialogs import ask, choice_buttons, heading, icon_button, small_dialog
 from blockrate.ui.page import Page
-from blockrate.ui.picker import pick
+from blockrate.ui.parts.dialogs import (
+    ask,
+    choice_buttons,
+    heading,
+    icon_button,
+    small_dialog,
+)
+from blockrate.ui.parts.picker import pick
 from blockrate.ui.session import FileChanged
 
 

@@ -8,10 +8,10 @@ from weakref import WeakKeyDictionary
 from nicegui import Client, Event, ui
 from nicegui.element import Element
 
+from blockrate.ui.live.watch import Watch
 from blockrate.ui.media import Media
 from blockrate.ui.preferences import Preferences
 from blockrate.ui.session import Session
-from blockrate.ui.watch import Watch
 
 
 @dataclass(eq=False)

@@ -9,14 +9,15 @@ from nicegui.element import Element
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError
-from blockrate.ui.components import heading, set_props, watched
-from blockrate.ui.labels import duration, sentence
+from blockrate.dataset.survey import Survey, survey
+from blockrate.ui.live.watch import ALIVE, Watch
 from blockrate.ui.open_save import open_config, save, save_as
 from blockrate.ui.page import Page
+from blockrate.ui.parts.components import heading, set_props, watched
+from blockrate.ui.parts.follow import read_aside
+from blockrate.ui.parts.labels import duration, sentence
 from blockrate.ui.starting import start, tab_of
-from blockrate.ui.tabs import data, model, read_aside, run, sampling, training
-from blockrate.ui.tabs.survey import Survey, survey
-from blockrate.ui.watch import ALIVE, Watch
+from blockrate.ui.tabs import data, model, run, sampling, training
 
 _MODULES = {
     "Model": model,

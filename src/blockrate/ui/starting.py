@@ -9,11 +9,11 @@ from nicegui import ui
 from blockrate.core.errors import BlockrateError
 from blockrate.run.folder import RunFolder, is_alive
 from blockrate.ui.checked import Problem
-from blockrate.ui.components import watched
-from blockrate.ui.dialogs import ask, choice_buttons, small_dialog
-from blockrate.ui.labels import label_of, sentence
+from blockrate.ui.live.watch import AT_WORK
 from blockrate.ui.page import Page
-from blockrate.ui.watch import AT_WORK
+from blockrate.ui.parts.components import watched
+from blockrate.ui.parts.dialogs import ask, choice_buttons, small_dialog
+from blockrate.ui.parts.labels import label_of, sentence
 
 # Where a setting is, by the longest beginning of its path. Whatever is not here is in Training.
 _TAB_OF = {

@@ -11,8 +11,8 @@ from torch import nn
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import ConfigError
-from blockrate.core.families import TransformerSpec
 from blockrate.engine.models import flux1, tiny
+from blockrate.models.families import TransformerSpec
 
 CPU = torch.device("cpu")
 SPEC = TransformerSpec(

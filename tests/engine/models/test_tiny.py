@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from blockrate.core.blocks import BlockLayout
-from blockrate.core.families import FAMILIES
 from blockrate.engine.models.tiny import NAME, make_tiny_flux
+from blockrate.models.families import FAMILIES
 
 _SMALL = replace(FAMILIES[NAME].spec, layout=BlockLayout(1, 1), guidance_embeds=False)
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TypeVar
 
-from blockrate.config.concepts import image_buckets, images_an_epoch
 from blockrate.config.parts import ConceptImage, ConceptText
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import Bucket
 from blockrate.core.errors import ConfigError
+from blockrate.dataset.folders import image_buckets, images_an_epoch
 from blockrate.engine.data.concepts import Item
 from blockrate.engine.data.images import Crop
 

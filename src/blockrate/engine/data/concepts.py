@@ -10,15 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from blockrate.config.concepts import (
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import FileError
+from blockrate.dataset.folders import (
     Read,
     captions_of,
     concept_images,
     read_captions,
     used_concepts,
 )
-from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import FileError
 from blockrate.engine.data.images import Facts, Known, check_image, quiet_pillow
 from blockrate.run.durable import atomic_write, make_folder
 

@@ -16,11 +16,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from blockrate.config.concepts import open_file
 from blockrate.core.errors import FileError
+from blockrate.dataset.folders import FORMATS, open_file
 
-# Never every format Pillow knows: EPS starts Ghostscript, PSD had a write out of bounds (CVE-2026-25990).
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 # pixels; such images are decoded one at a time, so that they cannot fill the memory together
 _BIG = 32_000_000
 _one_big_image = Lock()
@@ -96,7 +94,7 @@ def _decode(
         raise ValueError("it is empty (0 bytes)")
     file.seek(0)
     try:
-        image: Image.Image = Image.open(file, formats=_FORMATS)
+        image: Image.Image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
         raise FileError(
             str(file.name), "is not a PNG, JPEG, WebP, BMP, TIFF, GIF or AVIF image"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.engine.memory import dtype_of, release
-from blockrate.engine.models.flux1_files import (
+from blockrate.engine.models.common import (
     ModelFiles,
     image_identity,
     locate,

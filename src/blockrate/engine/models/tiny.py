@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from blockrate.core.families import FAMILIES, TransformerSpec
+from blockrate.models.families import FAMILIES, TransformerSpec
 from blockrate.run.durable import commit_folder, make_folder, temporary_beside
 
 NAME = "tiny-flux1"

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from nicegui import run, ui
 
-from blockrate.config.concepts import read_captions
 from blockrate.core.errors import BlockrateError
+from blockrate.dataset.folders import read_captions
 from blockrate.run.durable import atomic_write
-from blockrate.ui.components import LONGEST_TEXT
-from blockrate.ui.dialogs import ask, choice_buttons, small_dialog
 from blockrate.ui.page import Page
+from blockrate.ui.parts.components import LONGEST_TEXT
+from blockrate.ui.parts.dialogs import ask, choice_buttons, small_dialog
 
 
 async def edit_caption(page: Page, image: Path, url: str) -> bool:

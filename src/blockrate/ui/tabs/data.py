@@ -8,18 +8,18 @@ from typing import Any
 from nicegui import Event, ui
 from pydantic import ValidationError
 
-from blockrate.config.concepts import captions_of, read_captions
 from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, FileError
-from blockrate.ui.components import field, section, watched
-from blockrate.ui.dialogs import ask, icon_button
+from blockrate.dataset.folders import captions_of, read_captions
+from blockrate.dataset.survey import Folder, Survey, survey
 from blockrate.ui.media import Media
 from blockrate.ui.page import Page
-from blockrate.ui.picker import pick
-from blockrate.ui.tabs import entries, fields, pager, read_aside, rebuilt
+from blockrate.ui.parts.components import field, section, watched
+from blockrate.ui.parts.dialogs import ask, icon_button
+from blockrate.ui.parts.follow import entries, fields, pager, read_aside, rebuilt
+from blockrate.ui.parts.picker import pick
 from blockrate.ui.tabs.captions import edit_caption
-from blockrate.ui.tabs.survey import Folder, Survey, survey
 
 _FIRST = "enabled type name path"
 _THEN = "balancing balancing_strategy text.prompt_source include_subdirectories"

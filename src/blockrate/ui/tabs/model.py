@@ -11,13 +11,13 @@ from nicegui.element import Element
 
 from blockrate.config.plan import Plan
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.families import FAMILIES
-from blockrate.ui.components import field, section, watched
-from blockrate.ui.dialogs import heading
+from blockrate.models.families import FAMILIES
 from blockrate.ui.open_save import open_config
 from blockrate.ui.page import Page
+from blockrate.ui.parts.components import field, section, watched
+from blockrate.ui.parts.dialogs import heading
+from blockrate.ui.parts.follow import fields, read_aside
 from blockrate.ui.session import Session
-from blockrate.ui.tabs import fields, read_aside
 from blockrate.ui.tabs.model_check import (
     Checked,
     Finding,

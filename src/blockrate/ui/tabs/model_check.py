@@ -12,19 +12,14 @@ from typing import Literal, NamedTuple
 
 import psutil
 
-from blockrate.config.model_files import (
-    PARTS,
-    lack_of,
-    model_spec,
-    part_paths,
-    weight_files,
-)
+from blockrate.config.base_model import model_paths, model_spec
 from blockrate.config.plan import Plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError
-from blockrate.core.families import FAMILIES
-from blockrate.core.module_table import modules
-from blockrate.core.savings import Memory
+from blockrate.models.families import FAMILIES
+from blockrate.models.files import PARTS, lack_of, weight_files
+from blockrate.models.module_table import modules
+from blockrate.models.savings import Memory
 
 TOY = "tiny-flux1"
 _GATED = FAMILIES["flux1-dev"].repo
@@ -157,7 +152,7 @@ def _where(config: TrainConfig) -> Iterator[Finding]:
 
     paths = {
         part: path
-        for part, path in part_paths(config, folder_of).items()
+        for part, path in model_paths(config, folder_of).items()
         if not path.is_relative_to(toy)
     }
     if len(paths) < len(PARTS):

@@ -13,17 +13,17 @@ from nicegui.elements.mixins.text_element import TextElement
 from blockrate.config.files import read_object
 from blockrate.core.blocks import OTHER, BlockLayout
 from blockrate.core.errors import BlockrateError, ConfigError
-from blockrate.core.multipliers import selection_text
+from blockrate.core.profile import selection_text
 from blockrate.run.folder import RunFolder
-from blockrate.ui.components import section, set_props, watched
-from blockrate.ui.dialogs import ask, heading, icon_button
-from blockrate.ui.history import History, Json
-from blockrate.ui.labels import advice, duration, sentence
+from blockrate.ui.live.charts import gallery, heat_card, loss_card
+from blockrate.ui.live.history import History, Json
+from blockrate.ui.live.watch import ALIVE, PastRun, Watch
 from blockrate.ui.open_save import may_replace
 from blockrate.ui.page import Page
-from blockrate.ui.run_charts import gallery, heat_card, loss_card
-from blockrate.ui.tabs import read_aside, rebuilt
-from blockrate.ui.watch import ALIVE, PastRun, Watch
+from blockrate.ui.parts.components import section, set_props, watched
+from blockrate.ui.parts.dialogs import ask, heading, icon_button
+from blockrate.ui.parts.follow import read_aside, rebuilt
+from blockrate.ui.parts.labels import advice, duration, sentence
 
 _END = 30  # lines of the log that a run which failed shows at once
 _COPY = """() => (navigator.clipboard?.writeText(document.getElementById("{}").textContent) ?? Promise.reject())

@@ -5,10 +5,10 @@ from typing import Any
 
 from nicegui import ui
 
-from blockrate.ui.components import field, section
-from blockrate.ui.dialogs import icon_button
 from blockrate.ui.page import Page
-from blockrate.ui.tabs import entries, fields, pager, rebuilt
+from blockrate.ui.parts.components import field, section
+from blockrate.ui.parts.dialogs import icon_button
+from blockrate.ui.parts.follow import entries, fields, pager, rebuilt
 
 _A_PAGE = 10
 _COLUMNS = (

@@ -11,9 +11,9 @@ from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.plan import matching_layers
 from blockrate.core.errors import ConfigError, FileError
 from blockrate.core.layer_filter import PRESETS, split_patterns
-from blockrate.core.multipliers import KEY, is_used
-from blockrate.ui.components import field, options_adv, section, watched
+from blockrate.core.profile import KEY, is_used
 from blockrate.ui.page import Page
+from blockrate.ui.parts.components import field, options_adv, section, watched
 from blockrate.ui.session import Session
 from blockrate.ui.windows import (
     block_learning_rate_window,

@@ -7,17 +7,17 @@ from functools import partial
 from nicegui import ui
 from nicegui.element import Element
 
-from blockrate.config.model_files import model_spec
+from blockrate.config.base_model import model_spec
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
 from blockrate.config.plan import Plan, make_plan, matching_layers
 from blockrate.core.blocks import block_of
 from blockrate.core.errors import BlockrateError, ConfigError, WriteError
-from blockrate.core.families import FAMILIES
 from blockrate.core.layer_filter import PRESETS, split_patterns
-from blockrate.core.multipliers import KEY, complete, selection_text
-from blockrate.ui.components import watched
-from blockrate.ui.dialogs import ask, choice_buttons, small_dialog
+from blockrate.core.profile import KEY, complete, selection_text
+from blockrate.models.families import FAMILIES
 from blockrate.ui.page import Page
+from blockrate.ui.parts.components import watched
+from blockrate.ui.parts.dialogs import ask, choice_buttons, small_dialog
 from blockrate.ui.session import Session
 from blockrate.ui.windows.block_mixer import BlockMixer
 from blockrate.ui.windows.rates import SHAPES, TEMPLATES, RatesDraft

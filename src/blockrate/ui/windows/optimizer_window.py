@@ -4,10 +4,10 @@ from nicegui import ui
 from nicegui.element import Element
 
 from blockrate.config.optimizers import OPTIMIZERS, OptimizerRow
-from blockrate.ui.components import Source, field
-from blockrate.ui.field_types import as_text
-from blockrate.ui.labels import label_of, option_label
 from blockrate.ui.page import Page
+from blockrate.ui.parts.components import Source, field
+from blockrate.ui.parts.field_types import as_text
+from blockrate.ui.parts.labels import label_of, option_label
 from blockrate.ui.session import Draft
 from blockrate.ui.windows.window import DraftWindow
 

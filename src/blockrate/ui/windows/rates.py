@@ -5,10 +5,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from blockrate.core import multipliers
+from blockrate.core import profile as multipliers
 from blockrate.core.blocks import OTHER, BlockLayout
 from blockrate.core.errors import ConfigError
-from blockrate.core.multipliers import KEY, check_multipliers, parse_selection
+from blockrate.core.profile import KEY, check_multipliers, parse_selection
 
 UNDO_STEPS = 200
 

@@ -4,13 +4,13 @@ from nicegui.element import Element
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.schedules import rate_factor
-from blockrate.ui.charts import Drawing
-from blockrate.ui.components import field
-from blockrate.ui.labels import option_label
+from blockrate.dataset.survey import Survey, survey
 from blockrate.ui.page import Page
+from blockrate.ui.parts.components import field
+from blockrate.ui.parts.drawing import Drawing
+from blockrate.ui.parts.follow import read_aside
+from blockrate.ui.parts.labels import option_label
 from blockrate.ui.session import Draft
-from blockrate.ui.tabs import read_aside
-from blockrate.ui.tabs.survey import Survey, survey
 from blockrate.ui.windows.window import DraftWindow
 
 # warm-up is in the tab too

@@ -5,10 +5,10 @@ from nicegui.element import Element
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import buckets
 from blockrate.core.timesteps import dynamic_shift, timestep_at
-from blockrate.ui.charts import Drawing
-from blockrate.ui.components import field
-from blockrate.ui.labels import option_label
 from blockrate.ui.page import Page
+from blockrate.ui.parts.components import field
+from blockrate.ui.parts.drawing import Drawing
+from blockrate.ui.parts.labels import option_label
 from blockrate.ui.session import Draft
 from blockrate.ui.windows.window import DraftWindow
 

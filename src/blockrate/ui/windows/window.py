@@ -6,9 +6,9 @@ from nicegui import ui
 from nicegui.element import Element
 
 from blockrate.config.train_config import TrainConfig
-from blockrate.ui.components import watched
-from blockrate.ui.dialogs import ask, heading
 from blockrate.ui.page import Page
+from blockrate.ui.parts.components import watched
+from blockrate.ui.parts.dialogs import ask, heading
 from blockrate.ui.session import Draft
 
 

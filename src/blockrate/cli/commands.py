@@ -1,0 +1,374 @@
+"""The command line: results on stdout, everything else on stderr.
+
+Heavy imports stand inside the commands, so that ``--help`` answers at once; torch is the engine's alone.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from blockrate.core.errors import BlockrateError, ConfigError, FileError
+
+if TYPE_CHECKING:
+    from blockrate.config.files import LoadedConfig
+    from blockrate.run.folder import RunFolder
+
+TITLE = "Train Flux image models with a learning rate of its own for every transformer block."
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help=TITLE,
+)
+ConfigName = Annotated[
+    str,
+    typer.Argument(metavar="CONFIG", help="A config file, or the name of a preset."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Set a field of the config."),
+]
+Unsupported = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-unsupported",
+        help="Go on although the config asks for what blockrate cannot do.",
+    ),
+]
+Fresh = Annotated[
+    bool,
+    typer.Option(
+        "--fresh", help="Set an earlier run in this folder aside and start anew."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+# click's own, which typer has moved and not named
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+Run = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="A run folder: the config's workspace_dir."),
+]
+
+
+@app.command()
+def train(
+    config: ConfigName,
+    settings: Settings = None,
+    fresh: Fresh = False,
+    reset_optimizer: Annotated[
+        Literal["new", "all"] | None,
+        typer.Option(
+            help="Begin anew the moments of weights that are new to the run, or all; the weights stay."
+        ),
+    ] = None,
+    extend: Annotated[
+        bool,
+        typer.Option("--extend", help="Stretch the rate's schedule to the new epochs."),
+    ] = False,
+    ignore_unsupported: Unsupported = False,
+) -> None:
+    """Train, and print the files it made. The same command again goes on where a run was, or shows it at work."""
+    loaded = _load(config, settings, ignore_unsupported)
+    code, outputs = _train(
+        loaded, fresh=fresh, reset_optimizer=reset_optimizer, extend=extend
+    )
+    _print(*outputs)
+    raise typer.Exit(code)
+
+
+@app.command()
+def plan(
+    config: ConfigName,
+    settings: Settings = None,
+    ignore_unsupported: Unsupported = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print what would train at which rate, and what it costs. Loads no weights."""
+    from blockrate.config.plan import make_plan
+
+    facts = asdict(make_plan(_load(config, settings, ignore_unsupported).config))
+    _warn(facts["warnings"])
+    if as_json:
+        return _print(json.dumps(facts))
+    from blockrate.cli.show import plan_table
+
+    _print(*plan_table(facts))
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A LoRA file.")], as_json: AsJson = False
+) -> None:
+    """Print how much a LoRA file changes each block, and the rates it was trained with if it knows them."""
+    from blockrate.models.lora_norms import inspect_lora
+
+    report = asdict(inspect_lora(file))
+    if as_json:
+        return _print(json.dumps(report))
+    from blockrate.cli.show import inspect_table
+
+    _print(*inspect_table(report))
+
+
+@app.command()
+def status(folder: Run, as_json: AsJson = False) -> None:
+    """Print what a run is doing."""
+    from blockrate.run.process import run_state
+
+    facts = asdict(run_state(_folder(folder, must_exist=True)))
+    name = facts.pop("name")
+    _print(
+        json.dumps({"state": name, **facts})
+        if as_json
+        else f"{name}: {facts['sentence']}"
+    )
+
+
+@app.command()
+def stop(folder: Run) -> None:
+    """Ask a run to finish its step and stop."""
+    from blockrate.run.folder import is_alive, send_command
+
+    run = _folder(folder, must_exist=True)
+    if not is_alive(run):
+        return typer.echo(f"Nothing is running in {folder}.", err=True)
+    send_command(run, "stop")
+    typer.echo("Asked to stop after the step it is in.", err=True)
+
+
+@app.command()
+def demo(fresh: Fresh = False) -> None:
+    """Train a toy Flux on a few photographs, offline, in minutes; once done, show its result again."""
+    from blockrate.run.process import run_state
+
+    root = Path(__file__).parents[3]
+    if not (root / "examples" / "demo.json").exists():
+        raise FileError(
+            "examples/demo.json",
+            "is not part of the package",
+            "Run the demo in a clone of blockrate.",
+        )
+    os.chdir(root)  # the paths of the example are relative to it
+    loaded = _load("examples/demo.json")
+    run = _folder(Path(loaded.config.workspace_dir))
+    state = run_state(run)
+    code = 0
+    if fresh or state.name != "Finished":
+        code, _ = _train(loaded, fresh=fresh)
+    if code == 0:
+        _print(*_demo_result(run, loaded))
+    raise typer.Exit(code)
+
+
+@app.command()
+def ui(
+    config: Annotated[
+        str,
+        typer.Argument(
+            metavar="[CONFIG]", help="A config file, or the name of a preset."
+        ),
+    ] = "",
+    host: Annotated[
+        str, typer.Option(help="The address to serve; 0.0.0.0 for all networks.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="0: the port of last time, else any free one."
+        ),
+    ] = 0,
+    no_browser: Annotated[
+        bool,
+        typer.Option("--no-browser", help="Open no browser, print the address alone."),
+    ] = False,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A further name of this server, with a port or not."
+        ),
+    ] = None,
+    native: Annotated[
+        bool, typer.Option("--native", help="Show a window of its own, with pywebview.")
+    ] = False,
+    root: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="A folder that the app may show; repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Open the app in a browser. The address it prints lets in whoever has it; Ctrl-C ends it, and training goes on."""
+    from blockrate.ui.app import serve
+
+    names = allowed_host or ()
+    roots = root or ()
+    code = serve(
+        config,
+        host=host,
+        port=port,
+        browser=not no_browser,
+        native=native,
+        names=names,
+        roots=roots,
+    )
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """The console script: a user's mistake is one line on stderr and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]  # Windows consoles
+    try:
+        sys.exit(app(standalone_mode=False))
+    except BlockrateError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except _USAGE_ERROR as error:
+        _tell_usage(error)
+        sys.exit(2)
+    except typer.Abort:
+        sys.exit(130)
+
+
+def _tell_usage(error: Any) -> None:
+    """Say what is wrong with the words of a command line; for none at all, the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    command = error.ctx.command_path if error.ctx else "blockrate"
+    problem = " ".join(error.format_message().split())
+    end = "" if problem.endswith((".", "?")) else "."
+    typer.echo(f"error: {problem}{end} See `{command} --help`.", err=True)
+
+
+def _train(
+    loaded: "LoadedConfig", *, fresh: bool, **options: Any
+) -> tuple[int, list[str]]:
+    """Check everything that needs no model, start the engine, show it to its end; (exit code, outputs)."""
+    from blockrate.cli.show import watch
+    from blockrate.config.plan import make_plan
+    from blockrate.run.events import last_event
+    from blockrate.run.folder import is_alive
+    from blockrate.run.launch import prepare
+
+    run = _folder(Path(loaded.config.workspace_dir))
+    say = partial(typer.echo, err=True)
+    start = fresh or not is_alive(run)
+    code = 0
+    if not start:
+        say(
+            f"A run is at work in {run.path}: showing it. Nothing new was started; Ctrl-C stops that run."
+        )
+    else:
+        _warn(make_plan(loaded.config).warnings)
+    if not start or prepare(loaded.config, run, say, fresh=fresh, **options):
+        code = watch(run, start=start)
+    return code, last_event(run.events_file).get("outputs", [])
+
+
+def _load(
+    name: str, settings: list[str] | None = None, ignore_unsupported: bool = False
+) -> "LoadedConfig":
+    """The config in a file or a preset; its warnings go to stderr."""
+    from blockrate.config.files import load_config
+
+    presets = {
+        path.stem: path
+        for path in sorted(Path(__file__).parents[1].glob("config/presets/*.json"))
+    }
+    path = Path(name) if Path(name).exists() else presets.get(name)
+    if not path:
+        cure = f"The presets are {', '.join(presets)}."
+        raise ConfigError(name, "there is no such file and no such preset", cure)
+    loaded = load_config(
+        path, overrides=settings or (), ignore_unsupported=ignore_unsupported
+    )
+    _warn(loaded.warnings)
+    return loaded
+
+
+def _demo_result(run: "RunFolder", loaded: "LoadedConfig") -> Iterator[Any]:
+    """What the demo shows: rates and changes block by block, the fall of the loss, the files, what to try next."""
+    from blockrate.cli.show import demo_table
+    from blockrate.config.plan import make_plan
+    from blockrate.models.lora_norms import inspect_lora
+    from blockrate.run.events import read_events
+
+    events, _ = read_events(run.events_file)
+    outputs = [
+        Path(path)
+        for event in events
+        if event["type"] == "finished"
+        for path in event["outputs"]
+    ]
+    rates: dict[str, float] = next(
+        (
+            event["learning_rates"]
+            for event in reversed(events)
+            if event["type"] == "blocks"
+        ),
+        {},
+    )
+    losses = [
+        event["loss"]
+        for event in events
+        if event["type"] == "validated" and event["loss"] is not None
+    ]
+    report = inspect_lora(outputs[0])
+    yield demo_table(
+        asdict(make_plan(loaded.config)),
+        rates,
+        {**report.blocks, "other": report.other},
+    )
+    if losses:
+        fall = 100 * (1 - losses[-1] / losses[0])
+        yield f"loss on fixed noise and timesteps: {losses[0]:.4f} -> {losses[-1]:.4f} ({fall:.0f} % lower)\n"
+    yield from (f"LoRA file   {path.absolute()}" for path in outputs)
+    yield f"samples     {run.samples.absolute()} (patterns, no pictures: the toy never learned to decode)"
+    yield f"run folder  {run.path.absolute()}\n\nTo try next, in {Path.cwd()}:"
+    program = (
+        "blockrate"
+        if shutil.which("blockrate")
+        else os.path.relpath(Path(sys.executable).with_name("blockrate"))
+    )
+    mine = "--set workspace_dir=workspace/mine --set output_model_destination=models/mine.safetensors"
+    yield f"  {program} inspect {outputs[0]}"
+    yield f"  {program} train examples/demo.json {mine} --set block_learning_rate_multiplier.single_block_37=0"
+    yield f"  {program} plan flux_lora --set block_learning_rate_multiplier.double_block_0=0.3"
+
+
+def _folder(path: Path, *, must_exist: bool = False) -> "RunFolder":
+    from blockrate.run.folder import RunFolder
+
+    if must_exist and not path.is_dir():
+        raise ConfigError(
+            str(path),
+            "there is no such run folder",
+            "Give the workspace_dir of a config.",
+        )
+    return RunFolder(path)
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def _print(*results: Any) -> None:
+    """Print tables and lines to stdout; a line is never wrapped, so that a path stays whole."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for result in results:
+        console.print(result, markup=False, soft_wrap=isinstance(result, str))

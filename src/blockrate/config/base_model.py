@@ -1,0 +1,31 @@
+"""The base model that a config names: its sizes, and where its parts lie."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from blockrate.config.train_config import TrainConfig
+from blockrate.models.families import TransformerSpec
+from blockrate.models.files import part_paths, spec_of
+
+# the parts that may have a name of their own
+_NAMED_PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
+
+
+def model_spec(config: TrainConfig) -> TransformerSpec:
+    """Return the sizes of the transformer to train.
+
+    Raises ``FileError`` for what is missing, damaged, unsafe to read or not a FLUX.1.
+    """
+    name = config.transformer.model_name or config.base_model_name
+    return spec_of(name, config.model_type)
+
+
+def model_paths(
+    config: TrainConfig, folder_of: Callable[[str, list[str]], Path]
+) -> dict[str, Path]:
+    """Return where each part lies: a folder; the transformer may be a file.
+
+    ``folder_of`` gives the folder of a model, by a name that is not a file's; it is to hold these parts.
+    """
+    names = {part: getattr(config, part).model_name for part in _NAMED_PARTS}
+    return part_paths(config.base_model_name, names, config.model_type, folder_of)

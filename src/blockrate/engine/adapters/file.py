@@ -1,0 +1,334 @@
+"""A trained LoRA as a safetensors file: written in the diffusers or the kohya form, read in any that is plain LoRA."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from blockrate.core.blocks import BlockLayout, block_of, plain_name
+from blockrate.core.errors import FileError, NotANumberError
+from blockrate.models.lora_keys import (
+    adapter_config,
+    adapter_scale,
+    is_text_encoder,
+    method_of,
+    split_key,
+)
+from blockrate.models.lora_names import (
+    SWAPPED_HALVES,
+    bfl_modules,
+    file_names,
+    kohya_name,
+)
+from blockrate.run.durable import atomic_write, make_folder
+
+ADAPTER = "default"
+_NO_PLAIN_LORA = (
+    "Start from a plain LoRA of the transformer, or leave lora_model_name empty."
+)
+
+
+@dataclass(frozen=True)
+class LoraWeights:
+    """What a LoRA adds to one Linear: ``scale * up @ down``, down (rank, in), up (out, rank)."""
+
+    down: Tensor
+    up: Tensor
+    scale: float
+
+    @property
+    def rank(self) -> int:
+        """The inner size."""
+        return self.down.shape[0]
+
+
+def lora_weights(transformer: nn.Module) -> dict[str, LoraWeights]:
+    """Return the adapters of a transformer by diffusers module name, in model order. They share memory with it."""
+    return {
+        plain_name(name): LoraWeights(
+            module.lora_A[ADAPTER].weight.detach(),
+            module.lora_B[ADAPTER].weight.detach(),
+            module.scaling[ADAPTER],
+        )
+        for name, module in transformer.named_modules()
+        if isinstance(module, LoraLayer) and ADAPTER in module.lora_A
+    }
+
+
+def save_lora(
+    path: Path,
+    weights: Mapping[str, LoraWeights],
+    *,
+    file_format: str,
+    dtype: torch.dtype,
+    metadata: Mapping[str, str],
+) -> None:
+    """Write ``weights`` so that every reader applies them as they were trained; an older file is replaced atomically.
+
+    ``file_format``: DIFFUSERS_LORA (scale folded into ``lora_B``, because only diffusers reads a scale from the header)
+    or KOHYA_LORA (modules of blocks only, alpha per module). Raises NotANumberError, WriteError.
+    """
+    assert weights, "nothing was trained"
+    kohya = file_format == "KOHYA_LORA"
+    tensors = _kohya_tensors(weights) if kohya else _diffusers_tensors(weights)
+    header = (
+        {"format": "pt"}
+        | dict(metadata)
+        | (_kohya_header(path, weights, metadata) if kohya else {})
+    )
+    # alpha stays fp32: rounded to bf16 it would change the strength of a whole module
+    cast = {
+        key: value if value.ndim == 0 else finite(path, key, value, dtype)
+        for key, value in tensors.items()
+    }
+    make_folder(path.parent)
+    atomic_write(path, _steady(save(cast, metadata=header)))
+
+
+def _steady(file: bytes) -> bytes:
+    """Return a safetensors file with its metadata in order, which the library writes anew mixed in every process."""
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + file[end:]
+
+
+def read_lora(path: Path) -> dict[str, LoraWeights]:
+    """Return a LoRA file's weights (fp32) by diffusers module name; fused modules come apart exactly.
+
+    Reads diffusers, kohya, ComfyUI, BFL, DiffSynth, LyCORIS and OneTrainer's legacy names. Scale: ``.alpha``, else the
+    header's ``lora_adapter_metadata``, else 1. FileError for anything that would not be applied as it was trained.
+    """
+    header, tensors = _read(path)
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        module, role = _checked_key(path, key)
+        parts.setdefault(module, {})[role] = tensor.float()
+    names = file_names(_layout(parts))
+    config = adapter_config(path, header)
+    weights: dict[str, LoraWeights] = {}
+    for module, roles in parts.items():
+        members = names.get(module)
+        if not members:
+            raise FileError(
+                str(path), f"no module of FLUX.1 is called {module}", _NO_PLAIN_LORA
+            )
+        fused = _weights_of(path, module, roles, members, config)
+        if members == (SWAPPED_HALVES,) and "adaLN" in module:
+            fused = replace(fused, up=torch.cat(fused.up.chunk(2)[::-1]))
+        weights |= _unfused(members, fused)
+    if not weights:
+        raise FileError(str(path), "is empty", _NO_PLAIN_LORA)
+    return weights
+
+
+def finite(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return ``tensor`` on the CPU in ``dtype``. Raises NotANumberError when it is not finite, or not in ``dtype``."""
+    cast = tensor.detach().to("cpu", dtype).contiguous()
+    if cast.isfinite().all():
+        return cast
+    if tensor.isfinite().all():
+        raise NotANumberError(
+            str(path),
+            f"{name} is too large for {dtype}",
+            "Set output_dtype to BFLOAT_16.",
+        )
+    problem = f"not written: {name} is not a number any more"
+    raise NotANumberError(
+        str(path), problem, "Lower the learning rate and go on from a backup."
+    )
+
+
+# --- the diffusers form ---
+
+
+def _diffusers_tensors(weights: Mapping[str, LoraWeights]) -> dict[str, Tensor]:
+    tensors = {}
+    for name, module in weights.items():
+        tensors[f"transformer.{name}.lora_A.weight"] = module.down
+        tensors[f"transformer.{name}.lora_B.weight"] = module.up.float() * module.scale
+    return tensors
+
+
+# --- the kohya form ---
+
+
+def _kohya_tensors(weights: Mapping[str, LoraWeights]) -> dict[str, Tensor]:
+    tensors = {}
+    left = dict(weights)
+    for bfl, members in bfl_modules(_layout(weights), other=False).items():
+        present = {name: left.pop(name) for name in members if name in left}
+        if present:
+            fused = _fused(members, present)
+            tensors[f"{kohya_name(bfl)}.lora_down.weight"] = fused.down
+            tensors[f"{kohya_name(bfl)}.lora_up.weight"] = fused.up
+            # alpha of the whole rank: readers divide by the rows of lora_down, sd-scripts' split_qkv forgets it
+            tensors[f"{kohya_name(bfl)}.alpha"] = torch.tensor(fused.scale * fused.rank)
+    assert not left, (
+        f"the kohya form has no names for {list(left)[:3]}: plan and check_start refuse them"
+    )
+    return tensors
+
+
+def _fused(members: Sequence[str], present: Mapping[str, LoraWeights]) -> LoraWeights:
+    """Return one LoRA for stacked ``members``: downs stacked, ups on a block diagonal, zero rows for the missing."""
+    if len(members) == 1:
+        return present[members[0]]
+    scales = {weights.scale for weights in present.values()}
+    scale = scales.pop() if len(scales) == 1 else 1.0
+    hidden = next(iter(present.values())).down.shape[1]
+    ups = [
+        present[name].up.float() * (present[name].scale / scale)
+        if name in present
+        else torch.zeros(hidden * _rows(name), 0)
+        for name in members
+    ]
+    down = torch.cat(
+        [present[name].down.float() for name in members if name in present]
+    )
+    up = torch.block_diag(*(up.to(down.device) for up in ups))  # type: ignore[no-untyped-call]
+    return LoraWeights(down, up, scale)
+
+
+def _unfused(members: Sequence[str], fused: LoraWeights) -> dict[str, LoraWeights]:
+    """Return what ``_fused`` was given; of a file that is not block diagonal, the same down for every member."""
+    unit = fused.up.shape[0] // sum(map(_rows, members))
+    rows = fused.up.split([unit * _rows(name) for name in members])  # type: ignore[no-untyped-call]
+    ups = dict(zip(members, rows, strict=True))
+    learned = [name for name in members if ups[name].any()]
+    # all of them, or some were never trained and have zero rows
+    for owners in (list(members), learned):
+        if parts := _diagonal(owners, ups, fused):
+            return parts
+    return {name: replace(fused, up=ups[name].clone()) for name in learned or members}
+
+
+def _diagonal(
+    owners: Sequence[str], ups: Mapping[str, Tensor], fused: LoraWeights
+) -> dict[str, LoraWeights]:
+    """Return each owner's share of the rank, empty when the ups are not on a block diagonal of equal ranks."""
+    if not owners or fused.rank % len(owners):
+        return {}
+    rank = fused.rank // len(owners)
+    shares = {
+        name: slice(index * rank, (index + 1) * rank)
+        for index, name in enumerate(owners)
+    }
+    if any(
+        ups[name].count_nonzero() != ups[name][:, share].count_nonzero()
+        for name, share in shares.items()
+    ):
+        return {}
+    return {
+        name: LoraWeights(
+            fused.down[share].clone(), ups[name][:, share].clone(), fused.scale
+        )
+        for name, share in shares.items()
+    }
+
+
+def _rows(member: str) -> int:
+    return 4 if member.endswith("proj_mlp") else 1  # in units of the hidden size
+
+
+def _kohya_header(
+    path: Path, weights: Mapping[str, LoraWeights], metadata: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what sd-scripts and model browsers show: rank and alpha as trained, before fusing adds up ranks."""
+    ranks = {str(module.rank) for module in weights.values()}
+    alphas = {f"{module.rank * module.scale:g}" for module in weights.values()}
+    variant = (
+        "schnell"
+        if "schnell" in metadata.get("blockrate.base_model", "").lower()
+        else "dev"
+    )
+    return {
+        "ss_network_module": "networks.lora_flux",
+        "ss_network_dim": ranks.pop() if len(ranks) == 1 else "Dynamic",
+        "ss_network_alpha": alphas.pop() if len(alphas) == 1 else "Dynamic",
+        "ss_base_model_version": "flux1",
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"flux-1-{variant}/lora",
+        "modelspec.implementation": "https://github.com/black-forest-labs/flux",
+        "modelspec.title": path.stem,
+    }
+
+
+# --- reading ---
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys = list(file.keys())
+            tensors = {key: file.get_tensor(key) for key in keys}
+            return file.metadata() or {}, tensors
+    except OSError as error:
+        raise FileError(
+            str(path),
+            f"cannot be read ({error.strerror or error})",
+            "Check lora_model_name.",
+        ) from error
+    except SafetensorError as error:
+        raise FileError(
+            str(path), f"is no whole safetensors file ({error})", _NO_PLAIN_LORA
+        ) from error
+
+
+def _checked_key(path: Path, key: str) -> tuple[str, str]:
+    split = split_key(key)
+    if is_text_encoder(key):
+        problem = f"trains a text encoder too ({key}), which blockrate does not"
+    elif not split:
+        problem = f"holds {key}, which is no part of a LoRA"
+    elif split[1] not in ("down", "up", "alpha"):
+        problem = f"holds {method_of(split[1]) or 'more than a LoRA'} ({key})"
+    else:
+        return split
+    raise FileError(str(path), problem, _NO_PLAIN_LORA)
+
+
+def _weights_of(
+    path: Path,
+    module: str,
+    roles: Mapping[str, Tensor],
+    members: Sequence[str],
+    config: Mapping[str, Any],
+) -> LoraWeights:
+    """Return one module as the file has it, its scale by ``.alpha`` or the header's ``config``."""
+    down = roles.get("down", torch.zeros(0))
+    up = roles.get("up", torch.zeros(0))
+    whole = (
+        down.ndim == up.ndim == 2
+        and down.shape[0] == up.shape[1] > 0
+        and not up.shape[0] % sum(map(_rows, members))
+    )
+    if not whole:
+        problem = f"{module} is not whole: down {list(down.shape)}, up {list(up.shape)}"
+        raise FileError(str(path), problem, "Export the LoRA again.")
+    if not (down.isfinite().all() and up.isfinite().all()):
+        raise FileError(
+            str(path),
+            f"{module} holds values that are not numbers",
+            "Use an earlier save.",
+        )
+    rank = down.shape[0]
+    scale = (
+        roles["alpha"].item() / rank
+        if "alpha" in roles
+        else adapter_scale(config, members[0], rank)
+    )
+    return LoraWeights(down, up, scale)
+
+
+def _layout(names: Iterable[str]) -> BlockLayout:
+    return BlockLayout.of(block for block in map(block_of, names) if block)

@@ -1,0 +1,154 @@
+"""What a LoRA run trains: adapters in the chosen modules of the chosen blocks."""
+
+import math
+import re
+from collections.abc import Mapping
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.blocks import OTHER, block_of
+from blockrate.core.errors import ConfigError
+from blockrate.core.profile import check_multipliers, complete
+from blockrate.engine.adapters.file import ADAPTER, LoraWeights
+from blockrate.engine.memory import dtype_of
+from blockrate.engine.parameter_groups import block_layout
+from blockrate.engine.seeds import generator
+
+
+def add_adapters(
+    transformer: nn.Module,
+    config: TrainConfig,
+    *,
+    start: Mapping[str, LoraWeights] | None = None,
+) -> list[str]:
+    """Put LoRA adapters into the transformer, freeze everything else, and return the adapted modules in model order.
+
+    Trained: every Linear whose full name passes the layer filter and whose block is not at 0.0. ``start`` (a LoRA file
+    or an earlier part of the run) gives them their first values; what it has for other modules is kept: applied, but
+    frozen. Adapters have ``lora_weight_dtype`` whatever the base has: bf16, bitsandbytes' 4 bits, or fp8 by
+    diffusers' layerwise casting, which has to be on by now (switched on later it makes PEFT pass bf16 to adapters).
+
+    Raises ``ConfigError`` when nothing is chosen and when ``start`` does not fit the model or ``lora_rank``.
+    """
+    start = start or {}
+    linears = {
+        name: module
+        for name, module in transformer.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    check_start(
+        start,
+        {name: (base.out_features, base.in_features) for name, base in linears.items()},
+        config,
+    )
+    trained = _chosen(transformer, list(linears), config)
+    if not trained:
+        cure = (
+            "Check transformer.train, layer_filter and block_learning_rate_multiplier."
+        )
+        raise ConfigError("layer_filter", "no module is left to train", cure)
+    names = [name for name in linears if name in trained or name in start]
+    _inject(transformer, names, config)
+    dtype = dtype_of(config.lora_weight_dtype)
+    for name in names:
+        base = linears[name]
+        down, up = _first_values(base, name, config, start.get(name))
+        for adapter, values in (("lora_A", down), ("lora_B", up)):
+            weight = nn.Parameter(
+                values.to(base.weight.device, dtype), requires_grad=name in trained
+            )
+            transformer.get_submodule(f"{name}.{adapter}.{ADAPTER}").weight = weight
+    transformer.train()  # LoRA dropout
+    return names
+
+
+def _chosen(
+    transformer: nn.Module, linears: list[str], config: TrainConfig
+) -> set[str]:
+    """Return the modules that pass ``transformer.train``, the layer filter and the multipliers."""
+    layout = block_layout(transformer)
+    check_multipliers(config.block_learning_rate_multiplier, layout)
+    multipliers = complete(config.block_learning_rate_multiplier, layout)
+    layer_filter = config.layer_filter_in_effect()
+    passed = (
+        name
+        for name in linears
+        if config.transformer.train and layer_filter.matches(name)
+    )
+    return {name for name in passed if multipliers[block_of(name) or OTHER] > 0.0}
+
+
+def _inject(transformer: nn.Module, names: list[str], config: TrainConfig) -> None:
+    transformer.requires_grad_(False)
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.dropout_probability,
+        # every value is ours; PEFT would draw them one after the other
+        init_lora_weights=False,
+        # A pattern is matched against the full name. A list would be matched as suffixes: `proj_out` is the last layer
+        # of the model and of every single block.
+        target_modules="|".join(map(re.escape, names)),
+    )
+    transformer.add_adapter(lora, ADAPTER)  # type: ignore[operator]
+    injected = {
+        name
+        for name, module in transformer.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    assert injected == set(names), (
+        f"PEFT adapted other modules: {sorted(injected ^ set(names))[:3]}"
+    )
+
+
+def _first_values(
+    linear: nn.Linear, name: str, config: TrainConfig, start: LoraWeights | None
+) -> tuple[Tensor, Tensor]:
+    """Return down (rank, in) and up (out, rank), fp32 on the CPU: PEFT's own start, or the LoRA's continued.
+
+    Drawn from (seed, module name), so a block starts the same whichever others have adapters. A start of lower rank
+    fills the first rows; zero columns in ``up`` keep its output. Its scale goes into ``up``.
+    """
+    rank = config.lora_rank
+    down = torch.empty(rank, linear.in_features)
+    up = torch.zeros(linear.out_features, rank)
+    nn.init.kaiming_uniform_(
+        down, a=math.sqrt(5), generator=generator(config.seed, name)
+    )
+    if start:
+        down[: start.rank] = start.down
+        # The quotient is exactly 1 for this run's own weights, so that they come back bit for bit.
+        up[:, : start.rank] = start.up * (start.scale / (config.lora_alpha / rank))
+    return down, up
+
+
+def check_start(
+    start: Mapping[str, LoraWeights],
+    shapes: Mapping[str, tuple[int, ...]],
+    config: TrainConfig,
+) -> None:
+    """Raise ConfigError if ``start`` does not fit the model, the rank or the format of the output.
+
+    ``shapes``: (out, in) of the model's Linears by full name.
+    """
+    for name, weights in start.items():
+        shape = (weights.up.shape[0], weights.down.shape[1])
+        if shapes.get(name) != shape:
+            problem = f"has weights of shape {shape} for {name}, which this model " + (
+                f"has as {shapes[name]}" if name in shapes else "has not"
+            )
+            raise ConfigError(
+                "lora_model_name", problem, "Start from a LoRA of the same model."
+            )
+    most = max((weights.rank for weights in start.values()), default=0)
+    if most > config.lora_rank:
+        problem = f"{config.lora_rank} is too small for the LoRA to start from, which has rank {most}"
+        raise ConfigError("lora_rank", problem, f"Set lora_rank to {most} or more.")
+    outside = next((name for name in start if not block_of(name)), None)
+    if outside and config.output_model_format == "KOHYA_LORA":
+        problem = f"KOHYA_LORA holds modules of blocks only, but {outside} has learned and would be lost"
+        raise ConfigError("output_model_format", problem, "Use DIFFUSERS_LORA.")

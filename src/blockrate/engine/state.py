@@ -1,0 +1,175 @@
+"""What trains: the transformer, its chosen parameters, their optimizer and average."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blockrate.config.base_model import model_spec
+from blockrate.config.train_config import TrainConfig
+from blockrate.engine import optimizers
+from blockrate.engine.adapters.file import ADAPTER, LoraWeights, read_lora
+from blockrate.engine.adapters.lora import add_adapters, check_start
+from blockrate.engine.ema import Ema
+from blockrate.engine.fine_tune import choose_weights
+from blockrate.engine.models import flux1
+from blockrate.engine.parameter_groups import parameter_groups, parameters_by_block
+from blockrate.models.module_table import modules
+
+_LORA = ".lora_"  # in PEFT's names of an adapter's parameters
+
+
+@dataclass
+class Trainee:
+    """A transformer in training. ``trained``: its parameters that train, by full name, in model order."""
+
+    transformer: Any  # diffusers' FluxTransformer2DModel
+    device: torch.device
+    optimizer: torch.optim.Optimizer
+    trained: dict[str, nn.Parameter]
+    blocks: dict[str, str]  # block, or other, of each trained parameter by its name
+    # learned earlier and frozen now: applied, and in every checkpoint and export
+    kept: dict[str, nn.Parameter]
+    ema: Ema | None
+
+    def learned(self) -> dict[str, nn.Parameter]:
+        """Return every parameter that was ever trained, by name."""
+        return {**self.trained, **self.kept}
+
+    def parameters_with_gradient(self) -> list[nn.Parameter]:
+        """Return the trained parameters that the last backward pass reached."""
+        return [
+            parameter
+            for parameter in self.trained.values()
+            if parameter.grad is not None
+        ]
+
+    def blocks_of(self, group: dict[str, Any]) -> list[str]:
+        """Return the blocks, and ``other``, that an optimizer group holds, in model order."""
+        return list(dict.fromkeys(self.blocks[name] for name in group["param_names"]))
+
+    def bad_block(self) -> str | None:
+        """Return the first block, in model order, with a gradient that is not finite."""
+        for name, parameter in self.trained.items():
+            if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+                return self.blocks[name]
+        return None
+
+    @contextmanager
+    def evaluation(self, *, averaged: bool = True) -> Iterator[None]:
+        """Put the weights that samples and exports use into the model: the average, if there is one.
+
+        At the end every bit is as it was, so that a run does not depend on when it saves and samples.
+        """
+        training = self.transformer.training
+        exact = {}
+        # schedule-free ones compute their way there and back, and round
+        if hasattr(self.optimizer, "eval"):
+            exact = {
+                name: parameter.detach().to("cpu", copy=True)
+                for name, parameter in self.trained.items()
+            }
+        optimizers.evaluation_mode(self.optimizer)
+        self.transformer.eval()
+        try:
+            with self.ema.swapped() if self.ema and averaged else nullcontext():
+                yield
+        finally:
+            self.transformer.train(training)
+            optimizers.training_mode(self.optimizer)
+            for name, values in exact.items():
+                self.trained[name].data.copy_(values)
+
+
+def make_trainee(
+    files: flux1.ModelFiles,
+    config: TrainConfig,
+    device: torch.device,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+) -> Trainee:
+    """Load the transformer, choose what trains in it, and build the groups, the optimizer and the average.
+
+    ``weights``: what an earlier life of the run has learned, by parameter name.
+    """
+    transformer = flux1.load_transformer(files, config, device)
+    kept = _prepare(transformer, config, weights or {})
+    groups = parameter_groups(
+        transformer,
+        learning_rate=config.base_learning_rate(),
+        multipliers=config.block_learning_rate_multiplier,
+    )
+    optimizer = optimizers.make_optimizer(groups, config.optimizer, seed=config.seed)
+    rows = [row for row in parameters_by_block(transformer) if row[1].requires_grad]
+    trained = {name: parameter for name, parameter, _ in rows}
+    blocks = {name: block for name, _, block in rows}
+    ema = None
+    if config.ema != "OFF":
+        place = "cpu" if config.ema == "CPU" else device
+        ema = Ema(
+            {**trained, **kept},
+            decay=config.ema_decay,
+            interval=config.ema_update_step_interval,
+            device=place,
+        )
+    return Trainee(transformer, device, optimizer, trained, blocks, kept, ema)
+
+
+def _prepare(
+    transformer: Any, config: TrainConfig, weights: Mapping[str, Tensor]
+) -> dict[str, nn.Parameter]:
+    """Choose what trains, bring in what was learned, and return the parameters that keep it without training on."""
+    if config.training_method == "LORA":
+        start = lora_of(weights, config.lora_alpha / config.lora_rank)
+        add_adapters(transformer, config, start=start or lora_to_start_from(config))
+        learned = {
+            name: parameter
+            for name, parameter in transformer.named_parameters()
+            if _LORA in name
+        }
+    else:
+        choose_weights(transformer, config)
+        parameters = dict(transformer.named_parameters())
+        learned = {name: parameters[name] for name in weights}
+        with torch.no_grad():
+            for name, parameter in learned.items():
+                parameter.copy_(weights[name])
+    return {
+        name: parameter
+        for name, parameter in learned.items()
+        if not parameter.requires_grad
+    }
+
+
+def lora_to_start_from(config: TrainConfig) -> dict[str, LoraWeights]:
+    """Return what ``lora_model_name`` holds, proven to fit: its file and the model's headers are all that is read."""
+    if config.training_method != "LORA" or not config.lora_model_name:
+        return {}
+    start = read_lora(Path(config.lora_model_name))
+    check_start(
+        start,
+        {
+            module.name: module.shape
+            for module in modules(model_spec(config))
+            if module.linear
+        },
+        config,
+    )
+    return start
+
+
+def lora_of(weights: Mapping[str, Tensor], scale: float) -> dict[str, LoraWeights]:
+    """Return adapters by module name from their parameters' names, ``<module>.lora_A.default.weight``."""
+    modules = dict.fromkeys(name.partition(_LORA)[0] for name in weights)
+
+    def part(module: str, name: str) -> Tensor:
+        return weights[f"{module}{_LORA}{name}.{ADAPTER}.weight"]
+
+    return {
+        module: LoraWeights(part(module, "A"), part(module, "B"), scale)
+        for module in modules
+    }

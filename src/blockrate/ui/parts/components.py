@@ -1,0 +1,274 @@
+"""What every tab is made of: a field for a setting, a dropdown with a three-dot button, cards and questions."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from nicegui import Event, ui
+from nicegui.element import Element
+
+from blockrate.core.errors import BlockrateError
+from blockrate.ui.page import current_page
+from blockrate.ui.parts.dialogs import ask as ask
+from blockrate.ui.parts.dialogs import heading as heading
+from blockrate.ui.parts.dialogs import icon_button
+from blockrate.ui.parts.field_types import FieldType, as_text, field_type, parse
+from blockrate.ui.parts.labels import label_of, option_label
+from blockrate.ui.parts.picker import pick
+from blockrate.ui.session import Draft
+
+LONGEST_TEXT = 20_000
+_LOOK = "outlined dense hide-bottom-space no-error-icon"
+
+
+class Source(Protocol):
+    """What a field edits: the session, or a window's draft."""
+
+    changed: Event[[]]
+
+    def get(self, path: str) -> Any:
+        """Return the user's value, which may be wrong, else the default. A copy."""
+
+    def set(self, values: Mapping[str, Any]) -> None:
+        """Take values by path, as one change."""
+
+    def problem(self, path: str) -> str:
+        """Return what is wrong with a field or inside it, or nothing."""
+
+
+def never() -> str:
+    """No reason against it."""
+    return ""
+
+
+def watched(event: Event[[]], refresh: Callable[[], object]) -> None:
+    """Call ``refresh`` now and at every event, as long as the element that is being built lives."""
+    owner = ui.context.slot.parent
+
+    def update() -> None:
+        if owner.is_deleted:
+            event.unsubscribe(update)
+        else:
+            refresh()
+
+    # which would keep every closed window until the page ends
+    event.subscribe(update, unsubscribe_on_delete=False)
+    refresh()
+
+
+@contextmanager
+def section(title: str) -> Iterator[Element]:
+    """A card with a heading, and place for what belongs together."""
+    with ui.element("section").classes("card") as card:
+        card.props["aria-labelledby"] = heading(title).html_id
+        with ui.element("div").classes("card-body"):
+            yield card
+
+
+def field(
+    source: Source,
+    path: str,
+    *,
+    label: str = "",
+    why_not: Callable[[], str] = never,
+    classes: str = "",
+) -> Element:
+    """A control for the setting at ``path``, of the kind its type asks for, with its problem below.
+
+    ``why_not``: a reason that disables it. ``Page.go`` finds the control, if it is in no window.
+    """
+    kind = field_type(path)
+    page = current_page()
+    with ui.element("div").classes(f"field field-{kind.kind} {classes}") as frame:
+        control = _CONTROLS.get(kind.kind, _text_control)(
+            source, path, kind, label or label_of(path)
+        )
+        with control:
+            ui.tooltip(kind.description).props("delay=500 max-width=22rem")
+        note = ui.label().classes("field-note")
+    frame.props["data-setting"] = path
+    control.props["aria-description"] = kind.description
+    if not isinstance(source, Draft):
+        page.controls[path] = control
+
+    def tell_problem() -> None:
+        problem = source.problem(path)
+        reason = why_not()
+        note.set_text(problem or reason)
+        note.set_visibility(bool(problem or reason))
+        _set_class(frame, "is-wrong", problem)
+        described = note.html_id if problem or reason else None
+        aria = {
+            "aria-invalid": "true" if problem else None,
+            "aria-describedby": described,
+        }
+        set_props(control, {"error": bool(problem), "disable": bool(reason), **aria})
+
+    watched(source.changed, tell_problem)
+    return frame
+
+
+def options_adv(
+    source: Source,
+    path: str,
+    *,
+    label: str,
+    open: Callable[[Element], object],
+    why_not: Callable[[], str] = never,
+    holds: Sequence[str] = (),
+) -> Element:
+    """A dropdown with a three-dot button that opens a window; a reason against it is told instead.
+
+    ``holds``: the paths that the window edits. What is wrong with them is told at the button, which ``Page.go`` finds.
+    """
+    page = current_page()
+
+    async def pressed() -> None:
+        if reason := why_not():
+            page.tell(reason)
+        elif hasattr(opening := open(button), "__await__"):
+            await opening
+
+    with ui.element("div").classes("options-adv") as row:
+        field(source, path, label=label)
+        with ui.button(icon="more_horiz", color=None, on_click=pressed).classes(
+            "three-dots"
+        ) as button:
+            tip = ui.tooltip()
+        words = ui.label().classes("sr-only")
+    button.props("flat").props["aria-label"] = f"{label} settings"
+    page.controls.update(dict.fromkeys(holds, button))
+
+    def refresh() -> None:
+        reason = why_not()
+        wrong = " ".join(filter(None, map(source.problem, holds)))
+        tip.set_text(reason or wrong or f"{label} settings")
+        words.set_text(reason or wrong)
+        _set_class(button, "is-off", reason)
+        _set_class(button, "is-wrong", wrong)
+        described = words.html_id if reason or wrong else None
+        set_props(
+            button,
+            {
+                "aria-disabled": "true" if reason else None,
+                "aria-describedby": described,
+            },
+        )
+
+    watched(source.changed, refresh)
+    return row
+
+
+def _text_control(source: Source, path: str, kind: FieldType, name: str) -> Element:
+    value = source.get(path)
+    # The value is there from the beginning: one that is set later is sent once the page is open, over what was typed.
+    control = ui.input(name, value=as_text(value)).props(
+        f"{_LOOK} spellcheck=false autocomplete=off"
+    )
+    control.props["maxlength"] = LONGEST_TEXT
+    shown = [_key(value)]
+
+    def show() -> None:
+        value = source.get(path)
+        # else the user's own spelling stays, and so does what is being typed
+        if shown != [_key(value)]:
+            shown[:] = [_key(value)]
+            control.set_value(as_text(value))
+
+    def take(text: object) -> None:
+        if (
+            isinstance(text, str)
+            and len(text) <= LONGEST_TEXT
+            and shown != [_key(value := parse(text, kind))]
+        ):
+            shown[:] = [_key(value)]
+            _write(source, path, value)
+
+    # "change" comes when the field is left or Enter is pressed, so that nothing half-typed is judged.
+    control.on("change", lambda event: take(event.args))
+    if kind.kind == "place":
+        with control.add_slot("append"):
+            _picker_button(source, path, kind, name)
+    watched(source.changed, show)
+    return control
+
+
+def _picker_button(source: Source, path: str, kind: FieldType, name: str) -> None:
+    page = current_page()
+
+    async def choose() -> None:
+        now = str(source.get(path) or "")
+        wanted = "folder" if kind.place == "new" else kind.place
+        if chosen := await pick(page, kind=wanted, suffixes=kind.suffixes, start=now):
+            _write(
+                source,
+                path,
+                str(Path(chosen, Path(now).name)) if kind.place == "new" else chosen,
+            )
+
+    icon_button("folder_open", f"Choose {name}", choose)
+
+
+def _select_control(source: Source, path: str, kind: FieldType, name: str) -> Element:
+    known = {_key(value): option_label(value) for value in kind.options}
+    control = ui.select({**known}, label=name).props(
+        f"{_LOOK} options-dense popup-content-class=options"
+    )
+
+    def show() -> None:
+        value = source.get(path)
+        if control.value != (key := _key(value)):
+            stranger = (
+                {} if key in known else {key: f"{as_text(value)} (not an option)"}
+            )
+            control.set_options(known | stranger, value=key)
+
+    def take() -> None:
+        if control.value in known:
+            _write(source, path, json.loads(control.value))
+
+    control.on("update:model-value", take)
+    watched(source.changed, show)
+    return control
+
+
+def _switch_control(source: Source, path: str, kind: FieldType, name: str) -> Element:
+    control = ui.switch(name)
+    control.on(
+        "update:model-value", lambda: _write(source, path, control.value is True)
+    )
+    watched(source.changed, lambda: control.set_value(source.get(path) is True))
+    return control
+
+
+def _write(source: Source, path: str, value: object) -> None:
+    try:
+        source.set({path: value})
+    except BlockrateError as error:  # the entry of the list was removed in another tab
+        current_page().tell(str(error), kind="error")
+
+
+def _key(value: object) -> str:
+    """A value as JSON, which tells 1, 1.0, true and "1" apart."""
+    return json.dumps(value, default=str)
+
+
+def _set_class(element: Element, name: str, wanted: object) -> None:
+    element.classes(name) if wanted else element.classes(remove=name)
+
+
+def set_props(element: Element, props: Mapping[str, Any]) -> None:
+    """Set props as values, never as text that is parsed; None removes one. Sends nothing when nothing changed."""
+    if any(element.props.get(name) != value for name, value in props.items()):
+        with element.props.suspend_updates():
+            for name, value in props.items():
+                element.props.set_optional(name, value)
+        element.update()
+
+
+_CONTROLS: Mapping[str, Callable[[Source, str, FieldType, str], Element]] = {
+    "choice": _select_control,
+    "flag": _switch_control,
+}

@@ -1,0 +1,88 @@
+"""The five screens; each module has ``build(page)``. What a screen reads from disk is read in threads."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar
+
+from nicegui import Event, background_tasks, ui
+from nicegui.element import Element
+from nicegui.run import io_bound  # not `run`: the tab of that name takes its place here
+
+from blockrate.ui.parts.components import field, section, watched
+from blockrate.ui.session import Session
+
+_WIDE = ("_dir", "_destination", "_file_name", ".path", ".name")
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+
+def read_aside(
+    changed: Event[[]],
+    ask: Callable[[], Question],
+    read: Callable[[Question], Iterator[Answer]],
+    show: Callable[[Answer], None],
+) -> None:
+    """Show one answer after the other as a thread finds them, anew whenever ``ask`` gives another question.
+
+    For the element that is being built, as long as it lives; an answer that was overtaken is dropped.
+    """
+    owner = ui.context.slot.parent
+    asked = list[Question]()
+
+    async def follow(question: Question) -> None:
+        answers = read(question)
+        while (answer := await io_bound(next, answers, None)) is not None:
+            if asked != [question] or owner.is_deleted:
+                return
+            with owner:
+                show(answer)
+
+    def refresh() -> None:
+        if asked != [question := ask()]:
+            asked[:] = [question]
+            background_tasks.create(follow(question))
+
+    watched(changed, refresh)
+
+
+def rebuilt(
+    changed: Event[[]], key: Callable[[], Question], build: Callable[[Question], object]
+) -> None:
+    """Fill the element that is being built anew whenever ``key`` gives something else."""
+    place = ui.context.slot.parent
+    shown = list[Question]()
+
+    def refresh() -> None:
+        if shown != [now := key()]:
+            shown[:] = [now]
+            place.clear()
+            with place:
+                build(now)
+
+    watched(changed, refresh)
+
+
+def entries(value: Any) -> list[Any]:
+    """Return the entries of a list that a user may have written wrong."""
+    return value if isinstance(value, list) else []
+
+
+def fields(session: Session, title: str, *paths: str) -> Element:
+    """A card with a control for each setting; what it returns has place for more."""
+    with section(title):
+        for path in paths:
+            field(session, path, classes="" if path.endswith(_WIDE) else "half")
+        return ui.context.slot.parent
+
+
+def pager(
+    what: str, first: int, count: int, size: int, turn: Callable[[int], object]
+) -> None:
+    """Buttons to the other pages of a list, where there is more than one page."""
+    if count > size:
+        for word, start in (("Earlier", first - size), ("Later", first + size)):
+            button = ui.button(
+                f"{word} {what}", on_click=partial(turn, start), color=None
+            )
+            button.props("flat no-caps dense").set_enabled(0 <= start < count)
+        ui.label(f"{first + 1:,} to {min(first + size, count):,} of {count:,}")

@@ -1,0 +1,110 @@
+"""Choose a folder or a file of the server, inside its roots; the server lists, no path goes into a URL."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from nicegui import ui
+
+from blockrate.core.errors import ConfigError
+from blockrate.ui.page import Page
+from blockrate.ui.parts.dialogs import choice_buttons, small_dialog
+
+Kind = Literal["folder", "file", "either"]
+_WORDS: dict[Kind, str] = {
+    "folder": "folder",
+    "file": "file",
+    "either": "folder or file",
+}
+
+
+async def pick(
+    page: Page, *, kind: Kind, suffixes: Sequence[str] = (), start: str = ""
+) -> str | None:
+    """Ask for a folder or a file and return its path, or None. ``suffixes``: of the files to show, all without any."""
+    with small_dialog(f"Choose a {_WORDS[kind]}", "picker") as dialog:
+        listing = Listing(page, dialog, kind, tuple(suffixes))
+    folders = (Path(start), Path(start).parent) if start else ()
+    any(map(listing.show, [*folders, *page.media.roots]))
+    answer = await dialog
+    return None if answer is None else str(answer)
+
+
+class Listing:
+    """What the dialog shows: one folder at a time."""
+
+    def __init__(
+        self, page: Page, dialog: ui.dialog, kind: Kind, suffixes: tuple[str, ...]
+    ) -> None:
+        self.media = page.media
+        self.dialog = dialog
+        self.kind = kind
+        self.suffixes = suffixes
+        with ui.element("div").classes("picker-roots"):
+            for root in self.media.roots:
+                self._button(str(root), "folder", root)
+        self.typed = ui.input("Place").props(
+            "outlined dense hide-bottom-space spellcheck=false"
+        )
+        self.typed.on("keydown.enter", lambda: self.take())
+        self.wrong = ui.label().classes("field-note is-wrong").props("role=alert")
+        self.entries = (
+            ui.element("div")
+            .classes("picker-entries")
+            .props("role=group aria-label=Entries")
+        )
+        choice_buttons(
+            {"Cancel": dialog.close, "Choose": lambda: self.take(final=True)}
+        )
+
+    def show(self, folder: Path) -> bool:
+        """List a folder; say why if it cannot be listed."""
+        try:
+            entries = self.media.listing(folder)
+        except ConfigError as error:
+            self._tell(str(error))
+            return False
+        folder = self.media.resolve_inside(folder)
+        self.typed.set_value(str(folder))
+        self._tell("")
+        self.entries.clear()
+        with self.entries:
+            if folder not in self.media.roots:
+                self._button("..", "arrow_upward", folder.parent)
+            for entry in entries:
+                if entry.is_dir():
+                    self._button(entry.name, "folder", entry)
+                elif self.kind != "folder" and (
+                    not self.suffixes or entry.suffix.lower() in self.suffixes
+                ):
+                    self._button(entry.name, "description", entry)
+        return True
+
+    def take(self, *, final: bool = False) -> None:
+        """Go into the typed folder, or end with the typed place. ``final``: a folder can be what is asked for."""
+        try:
+            place = self.media.resolve_inside(str(self.typed.value or ""))
+            is_folder = place.is_dir()
+            is_file = place.is_file()
+        except (ConfigError, OSError) as error:
+            return self._tell(str(error))
+        if is_folder and not (final and self.kind != "file"):
+            self.show(place)
+        elif is_folder or (is_file and self.kind != "folder"):
+            self.dialog.submit(str(place))
+        else:
+            self._tell(f"{place} is not a {_WORDS[self.kind]}.")
+        return None
+
+    def _tell(self, text: str) -> None:
+        self.wrong.set_text(text)
+        self.wrong.set_visibility(bool(text))
+
+    def _button(self, name: str, icon: str, place: Path) -> None:
+        def pressed() -> None:
+            self.typed.set_value(str(place))
+            self.take()
+
+        ui.button(name, icon=icon, on_click=pressed, color=None).props(
+            "flat no-caps align=left"
+        ).classes("entry")

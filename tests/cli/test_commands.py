@@ -1,0 +1,486 @@
+"""The command line: results on stdout, the rest on stderr, one line and a code for a mistake."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from blockrate.cli import commands as cli
+from blockrate.cli.show import View
+from blockrate.run.events import Blocks, EventLog, Finished, Validated, read_events
+from blockrate.run.folder import RunFolder, is_alive, read_json
+from blockrate.run.process import run_state
+
+REPOSITORY = Path(__file__).parents[2]
+SMALL_ENGINE = shlex.join(
+    [sys.executable, str(REPOSITORY / "tests" / "run" / "small_engine.py")]
+)
+CONFIG = {
+    "base_model_name": "tiny-flux1",
+    "workspace_dir": "run",
+    "layer_filter_preset": "blocks",
+    "concepts": [{"path": "photos"}],
+    "block_learning_rate_multiplier": {
+        "double_block_0": 0.0,
+        "double_block_1": 0.0,
+        "single_block_37": 0.5,
+    },
+}
+posix = pytest.mark.skipif(os.name == "nt", reason="signals")
+Blockrate = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a config, and an engine that needs no torch."""
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BLOCKRATE_ENGINE", SMALL_ENGINE)
+    return tmp_path
+
+
+@pytest.fixture
+def blockrate(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Blockrate:
+    """Run the console script in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments: str, trainer: str = "steps") -> tuple[int, str, str]:
+        monkeypatch.setenv("SMALL_TRAINER", trainer)
+        monkeypatch.setattr(sys, "argv", ["blockrate", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        code = ended.value.code
+        assert code is None or isinstance(code, int)
+        return code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def started(
+    folder: Path, request: pytest.FixtureRequest
+) -> "Iterator[subprocess.Popen[str]]":
+    """``blockrate train`` with slow steps as a process of its own, alone in its process group, once it is training."""
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "from blockrate.cli.commands import main; main()",
+            "train",
+            "config.json",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "SMALL_TRAINER": getattr(request, "param", "slow")},
+    ) as process:
+        try:
+            wait_for(
+                lambda: (
+                    process.poll() is not None
+                    or run_state(RunFolder(folder / "run")).name == "Running"
+                )
+            )
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def kinds(folder: Path) -> list[str]:
+    return [event["type"] for event in read_events(folder / "run" / "events.jsonl")[0]]
+
+
+def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
+    script = """
+import atexit, sys
+atexit.register(lambda: print("LOADED", *{name.partition(".")[0] for name in sys.modules}))
+sys.argv[1:] = ["--help"]
+from blockrate.cli.commands import main
+main()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    text, _, loaded = ended.stdout.partition("LOADED")
+    assert all(
+        command in text
+        for command in ("demo", "train", "plan", "inspect", "status", "stop")
+    )
+    heavy = {
+        "torch",
+        "nicegui",
+        "diffusers",
+        "transformers",
+        "peft",
+        "pydantic",
+        "numpy",
+        "psutil",
+    }
+    assert not heavy & set(loaded.split())
+
+
+def test_train_prints_the_files_it_made_and_nothing_else(
+    blockrate: Blockrate, folder: Path
+) -> None:
+    code, out, err = blockrate("train", "config.json")
+    assert (code, out) == (0, f"{folder / 'run' / 'out.safetensors'}\n")
+    assert "training 20/20" in err
+    assert "loss 0.0500" in err
+    config = json.loads((folder / "run" / "config.json").read_text())
+    assert (
+        config["block_learning_rate_multiplier"]
+        == CONFIG["block_learning_rate_multiplier"]
+    )
+
+
+def test_a_setting_on_the_command_line_reaches_the_run(
+    blockrate: Blockrate, folder: Path
+) -> None:
+    assert (
+        blockrate(
+            "train",
+            "config.json",
+            "--set",
+            "lora_rank=3",
+            "--set",
+            "workspace_dir=other",
+        )[0]
+        == 0
+    )
+    assert json.loads((folder / "other" / "config.json").read_text())["lora_rank"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (
+            ["train", "nowhere"],
+            2,
+            "error: nowhere: there is no such file and no such preset",
+        ),
+        (["train", "config.json", "--set", "lora_rnk=3"], 2, "lora_rank"),
+        (
+            [
+                "train",
+                "config.json",
+                "--set",
+                "block_learning_rate_multiplier.double_block_19=1",
+            ],
+            2,
+            "double_block_19",
+        ),
+        (
+            [
+                "plan",
+                "config.json",
+                "--set",
+                "block_learning_rate_multiplier.other=high",
+            ],
+            2,
+            "other",
+        ),
+        (["inspect", "nowhere.safetensors"], 65, "nowhere.safetensors"),
+        (["inspect", "config.json"], 65, "config.json"),
+        (["inspect", "photos"], 65, "photos: is a folder. Give inspect the LoRA file"),
+        (["status", "nowhere"], 2, "there is no such run folder"),
+        (["stop", "nowhere"], 2, "there is no such run folder"),
+        (["train"], 2, "error: Missing argument 'CONFIG'. See `"),
+        (["train", "config.json", "--frsh"], 2, "--frsh"),
+        (["trian"], 2, "trian"),
+        (["train", "config.json", "--reset-optimizer", "some"], 2, "'new', 'all'"),
+    ],
+)
+def test_a_mistake_is_one_message_and_a_code_before_anything_starts(
+    blockrate: Blockrate, folder: Path, arguments: list[str], code: int, message: str
+) -> None:
+    ended, out, err = blockrate(*arguments)
+    assert (ended, out) == (code, "")
+    assert message in err
+    assert err.count("error:") == len(err.splitlines()) == 1
+    assert "Traceback" not in err
+    assert not (folder / "run").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_code_73(
+    blockrate: Blockrate, folder: Path
+) -> None:
+    (folder / "run").write_text("a file")
+    code, _, err = blockrate("train", "config.json")
+    assert code == 73
+    assert "cannot be written" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["--help"], 0), (["train", "--help"], 0), ([], 2)]
+)
+def test_help_is_shown_where_it_is_asked_for(
+    blockrate: Blockrate, arguments: list[str], code: int
+) -> None:
+    ended, out, err = blockrate(*arguments)
+    assert ended == code
+    assert "Usage" in out + err
+    assert "error:" not in err
+
+
+def test_without_a_terminal_a_line_is_not_said_again_after_a_save(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    view = View()
+    training, sampling = (
+        {"type": "phase", "name": name, "done": 0, "total": 0}
+        for name in ("training", "sampling")
+    )
+    training |= {"done": 1, "total": 10}
+    for event in [training, sampling, training, sampling, {**training, "done": 2}]:
+        view.show(event)
+    assert capsys.readouterr().err.splitlines() == [
+        "training 1/10",
+        "sampling",
+        "training 2/10",
+    ]
+
+
+def test_dir_shows_the_public_names_without_torch() -> None:
+    script = "import blockrate, sys; print('torch' in sys.modules, {*blockrate.__all__} <= {*dir(blockrate)})"
+    assert subprocess.check_output(
+        [sys.executable, "-c", script], text=True
+    ).split() == ["False", "True"]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "code"), [("nan", 76), ("full", 73), ("fault", 1), ("config", 2)]
+)
+def test_a_failed_run_ends_with_its_code_and_one_error(
+    blockrate: Blockrate, trainer: str, code: int
+) -> None:
+    ended, out, err = blockrate("train", "config.json", trainer=trainer)
+    assert (ended, out) == (code, "")
+    assert err.count("error:") == 1
+    assert "Traceback" not in err
+
+
+def test_an_earlier_run_is_never_mixed_with_a_new_one(
+    blockrate: Blockrate, folder: Path
+) -> None:
+    blockrate("train", "config.json")
+    before = (folder / "run" / "events.jsonl").read_bytes()
+    code, out, err = blockrate("train", "config.json")
+    assert (code, out) == (2, "")
+    assert "--fresh" in err
+    assert (folder / "run" / "events.jsonl").read_bytes() == before
+    assert blockrate("train", "config.json", "--fresh")[0] == 0
+    (aside,) = (folder / "run" / "earlier").iterdir()
+    assert (aside / "events.jsonl").read_bytes() == before
+
+
+@posix
+def test_ctrl_c_is_handed_on_once_and_the_run_stops_after_its_step(
+    folder: Path, started: "subprocess.Popen[str]"
+) -> None:
+    os.killpg(started.pid, signal.SIGINT)
+    out, err = started.communicate()
+    assert (started.returncode, out) == (75, "")
+    assert err.count("Stopping after this step") == 1
+    assert "The same command goes on where it was." in err
+    assert "Traceback" not in err
+    assert kinds(folder)[-2:] == ["step", "stopped"]
+
+
+@posix
+@pytest.mark.parametrize("started", ["stuck"], indirect=True)
+def test_a_second_ctrl_c_leaves_at_once(
+    folder: Path, started: "subprocess.Popen[str]"
+) -> None:
+    os.killpg(started.pid, signal.SIGINT)
+    wait_for(lambda: run_state(RunFolder(folder / "run")).name == "Stopping")
+    os.killpg(started.pid, signal.SIGTERM)
+    _, err = started.communicate()
+    assert started.returncode == 130
+    assert "Traceback" not in err
+    assert "stopped" not in kinds(folder)
+
+
+@posix
+def test_a_killed_terminal_leaves_the_run_and_train_shows_it_again(
+    blockrate: Blockrate, folder: Path, started: "subprocess.Popen[str]"
+) -> None:
+    started.kill()
+    started.communicate()
+    run = RunFolder(folder / "run")
+    assert is_alive(run)
+    code, out, _ = blockrate("status", "run", "--json")
+    assert (code, json.loads(out)["state"]) == (0, "Running")
+    code, out, err = blockrate("train", "config.json")
+    assert (code, out) == (0, f"{run.path / 'out.safetensors'}\n")
+    assert "A run is at work" in err
+    assert "Ctrl-C stops that run" in err
+    assert kinds(folder).count("started") == 1
+
+
+def test_stop_asks_a_living_run_and_leaves_a_dead_one(
+    blockrate: Blockrate, folder: Path, started: "subprocess.Popen[str]"
+) -> None:
+    assert blockrate("stop", "run") == (
+        0,
+        "",
+        "Asked to stop after the step it is in.\n",
+    )
+    started.communicate()
+    assert started.returncode == 75
+    assert blockrate("stop", "run") == (0, "", "Nothing is running in run.\n")
+    assert list((folder / "run" / "commands").iterdir()) == []
+    assert blockrate("status", "run")[1].startswith("No run: Stopped at step ")
+
+
+@posix
+def test_an_engine_that_is_killed_is_told(
+    folder: Path, started: "subprocess.Popen[str]"
+) -> None:
+    os.kill(read_json(RunFolder(folder / "run").who_file)["pid"], signal.SIGKILL)
+    _, err = started.communicate()
+    assert started.returncode == 137
+    assert "killed by signal 9" in err
+    assert "log.txt" in err
+
+
+def test_plan_prints_the_object_of_the_interface(blockrate: Blockrate) -> None:
+    code, out, _ = blockrate("plan", "config.json", "--json")
+    plan = json.loads(out)
+    assert code == 0
+    assert set(plan) == {
+        "model_type", "training_method", "base_learning_rate", "groups", "first_trained_block",
+        "memory_bytes", "memory_bytes_all_ones", "step_cost", "warnings",
+    }  # fmt: skip
+    assert plan["first_trained_block"] == "double_block_2"
+
+
+def test_plan_shows_equal_neighbours_as_one_row(blockrate: Blockrate) -> None:
+    lines = [line.split() for line in blockrate("plan", "config.json")[1].splitlines()]
+    rows = {
+        line[0]: line[1:] for line in lines if len(line) == 5 and "block" in line[0]
+    }
+    assert list(rows) == [
+        "double_block_0-1",
+        "double_block_2-18",
+        "single_block_0-36",
+        "single_block_37",
+    ]
+    assert rows["double_block_0-1"] == ["0", "0", "-", "frozen"]
+    assert rows["single_block_37"][1:] == ["0.5", "1.50e-04", "trained"]
+
+
+def lora_file(path: Path) -> dict[str, float]:
+    """A LoRA of two blocks in diffusers' form with a profile; gives the norm that each block must show."""
+    tensors: dict[str, Any] = {}
+    norms = {"double_block_2": 3.0, "single_block_37": 1.5}
+    for module, norm in (
+        ("transformer_blocks.2", 3.0),
+        ("single_transformer_blocks.37", 1.5),
+    ):
+        name = f"transformer.{module}.attn.to_q"
+        tensors[f"{name}.lora_A.weight"] = np.eye(1, 4, dtype=np.float32)
+        tensors[f"{name}.lora_B.weight"] = norm * np.eye(4, 1, dtype=np.float32)
+    save_file(
+        tensors,
+        path,
+        {"blockrate.multipliers": json.dumps({"single_block_37": 0.5}), "format": "pt"},
+    )
+    return norms
+
+
+def test_inspect_shows_bars_and_the_profile(blockrate: Blockrate, folder: Path) -> None:
+    norms = lora_file(folder / "lora.safetensors")
+    report = json.loads(blockrate("inspect", "lora.safetensors", "--json")[1])
+    assert set(report) == {
+        "format",
+        "rank",
+        "blocks",
+        "other",
+        "multipliers",
+        "base_model",
+        "config_hash",
+    }
+    assert report["blocks"] == pytest.approx(norms)
+    rows = [
+        line.split()
+        for line in blockrate("inspect", "lora.safetensors")[1].splitlines()
+        if "_block_" in line
+    ]
+    assert rows == [
+        ["double_block_2", "3", "1", "█" * 32],
+        ["single_block_37", "1.5", "0.5", "█" * 16],
+    ]
+
+
+def test_the_demo_shows_rates_changes_loss_files_and_what_to_try(
+    blockrate: Blockrate, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its result is shown from the run folder alone: a second demo does not train."""
+    (folder / "examples").mkdir()
+    (folder / "examples" / "demo.json").write_text(
+        json.dumps({**CONFIG, "workspace_dir": "workspace/demo"})
+    )
+    monkeypatch.setattr(
+        cli, "__file__", str(folder / "src" / "blockrate" / "cli" / "commands.py")
+    )
+    run = RunFolder(folder / "workspace" / "demo")
+    run.create("{}")
+    lora_file(run.path / "lora.safetensors")
+    log = EventLog(run.events_file)
+    log.write(Validated(2.0), step=0)
+    log.write(Blocks({"double_block_2": 3e-4, "single_block_37": 1.5e-4}), step=10)
+    log.write(Validated(1.5), step=10)
+    log.write(Finished([run.path / "lora.safetensors"]), step=10)
+    code, out, _ = blockrate("demo")
+    rows = [line.split() for line in out.splitlines()]
+    assert code == 0
+    assert ["double_block_0-1", "0", "-", "0"] in rows
+    assert ["double_block_2", "3.00e-04", "3.00e-04", "3.0000"] in rows
+    assert ["single_block_37", "1.50e-04", "1.50e-04", "1.5000"] in rows
+    assert "2.0000 -> 1.5000 (25 % lower)" in out
+    assert f"LoRA file   {run.path / 'lora.safetensors'}" in out
+    assert "inspect" in out
+
+
+def test_the_shipped_demo_loads_and_plans(
+    blockrate: Blockrate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    code, out, _ = blockrate("plan", "examples/demo.json", "--json")
+    plan = json.loads(out)
+    frozen = [group["name"] for group in plan["groups"] if group["status"] == "frozen"]
+    assert code == 0
+    assert frozen == [f"double_block_{number}" for number in range(6)]
+    assert plan["first_trained_block"] == "double_block_6"
+
+
+def test_the_demo_of_a_wheel_says_where_to_get_it(
+    blockrate: Blockrate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        cli, "__file__", "/somewhere/lib/site-packages/blockrate/cli/commands.py"
+    )
+    code, _, err = blockrate("demo")
+    assert code == 65
+    assert "clone" in err

@@ -1,0 +1,362 @@
+import errno
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import httpx2
+import huggingface_hub as hub
+import pytest
+from huggingface_hub import errors
+from huggingface_hub.utils import filter_repo_objects
+
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.blocks import BlockLayout
+from blockrate.core.errors import BlockrateError, FileError, WriteError
+from blockrate.engine.models import common as flux1_files
+from blockrate.engine.models import tiny
+from blockrate.models.families import FAMILIES
+
+REPO = "black-forest-labs/FLUX.1-dev"
+SPEC = replace(FAMILIES[tiny.NAME].spec, layout=BlockLayout(1, 1))
+PATCHED = ("snapshot_download", "hf_hub_download")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return tiny.make_tiny_flux(tmp_path_factory.mktemp("models") / "small", spec=SPEC)
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    """A copy that a test may break."""
+    return Path(shutil.copytree(original, tmp_path / "model"))
+
+
+def config(folder: Path | str, tmp_path: Path, **changes: object) -> TrainConfig:
+    return TrainConfig.model_validate(
+        {
+            "base_model_name": str(folder),
+            "cache_dir": str(tmp_path / "cache"),
+            **changes,
+        }
+    )
+
+
+def error_of(kind: type[Exception], status: int) -> Exception:
+    """One of huggingface_hub's own errors, with a secret in it as in real ones."""
+    request = httpx2.Request(
+        "GET",
+        f"https://huggingface.co/api/models/{REPO}",
+        headers={"authorization": "hf_SECRET"},
+    )
+    return kind(
+        "401 Client Error: hf_SECRET", response=httpx2.Response(status, request=request)
+    )
+
+
+def test_a_local_folder_gives_all_parts_and_the_sizes(folder, tmp_path):
+    files = flux1_files.locate(config(folder, tmp_path))
+    assert (files.folder, files.spec) == (folder, SPEC)
+    assert files.transformer == folder / "transformer"
+    assert files.text_encoder_2 == folder / "text_encoder_2"
+
+
+def test_the_toy_is_made_on_the_spot_and_only_once(tmp_path):
+    chosen = config(tiny.NAME, tmp_path)
+    files = flux1_files.locate(chosen)
+    assert files.spec == FAMILIES[tiny.NAME].spec
+    made = (files.folder / "model_index.json").stat().st_mtime_ns
+    assert flux1_files.locate(chosen) == files
+    assert (files.folder / "model_index.json").stat().st_mtime_ns == made
+
+
+def test_parts_may_come_from_elsewhere(original, folder, tmp_path):
+    part = {"model_name": str(original / "vae")}
+    whole = {"model_name": str(original)}
+    files = flux1_files.locate(
+        config(folder, tmp_path, vae=part, text_encoder_2=whole, transformer=whole)
+    )
+    assert files.vae == original / "vae"
+    assert files.text_encoder_2 == original / "text_encoder_2"
+    assert files.transformer == original / "transformer"
+    assert files.text_encoder == folder / "text_encoder"
+
+
+def test_every_missing_part_is_named_at_once(folder, tmp_path):
+    shutil.rmtree(folder / "vae")
+    (folder / "tokenizer_2/tokenizer_config.json").unlink()
+    (folder / "text_encoder/model.safetensors").unlink()
+    with pytest.raises(
+        FileError, match=r"lacks vae, text_encoder \(model.safetensors\), tokenizer_2"
+    ) as found:
+        flux1_files.locate(config(folder, tmp_path))
+    assert found.value.exit_code == 65
+
+
+def test_a_missing_shard_is_named(folder, tmp_path):
+    weights = folder / "text_encoder_2"
+    index = {
+        "weight_map": {
+            "a": "model-00001-of-00002.safetensors",
+            "b": "model-00002-of-00002.safetensors",
+        }
+    }
+    (weights / "model.safetensors.index.json").write_text(json.dumps(index))
+    (weights / "model.safetensors").rename(weights / "model-00001-of-00002.safetensors")
+    with pytest.raises(
+        FileError, match=r"text_encoder_2 \(model-00002-of-00002.safetensors\)"
+    ):
+        flux1_files.locate(config(folder, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["vae/diffusion_pytorch_model", "text_encoder/model", "text_encoder_2/model"],
+)
+def test_cut_off_weights_are_named(folder, tmp_path, part):
+    file = folder / f"{part}.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(FileError, match=file.name):
+        flux1_files.locate(config(folder, tmp_path))
+
+
+@pytest.mark.parametrize("field", ["vae", "text_encoder"])
+def test_a_file_where_a_folder_is_needed_is_refused(folder, tmp_path, field):
+    file = folder / "vae/diffusion_pytorch_model.safetensors"
+    with pytest.raises(FileError, match="must be in a folder"):
+        flux1_files.locate(
+            config(folder, tmp_path, **{field: {"model_name": str(file)}})
+        )
+
+
+def test_a_single_file_alone_takes_the_rest_from_the_published_model(
+    folder, tmp_path, monkeypatch
+):
+    asked = []
+
+    def download(repo: str, **wishes: object) -> str:
+        asked.append((repo, wishes["allow_patterns"]))
+        return str(folder)
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    file = folder / "transformer/diffusion_pytorch_model.safetensors"
+    files = flux1_files.locate(config(file, tmp_path))
+    assert (files.transformer, files.folder) == (file, folder)
+    [(repo, patterns)] = asked
+    assert repo == REPO
+    assert not any(pattern.startswith("transformer/") for pattern in patterns)
+
+
+def test_identities_change_with_weights_and_settings_and_with_nothing_else(
+    folder, tmp_path
+):
+    def identities(**changes: object) -> tuple[str, str]:
+        chosen = config(folder, tmp_path, **changes)
+        files = flux1_files.locate(chosen)
+        return flux1_files.image_identity(files, chosen), flux1_files.prompt_identity(
+            files, chosen
+        )
+
+    image, prompt = identities()
+    assert identities(
+        learning_rate=1.0, seed=3, resolution="512", train_dtype="FLOAT_32"
+    ) == (image, prompt)
+    for changes in (
+        {"text_encoder_2": {"weight_dtype": "FLOAT_8"}},
+        {"text_encoder": {"weight_dtype": "FLOAT_32"}},
+        {"text_encoder_2_sequence_length": 512},
+    ):
+        assert identities(**changes)[0] == image
+        assert identities(**changes)[1] != prompt
+    in_eight = {"text_encoder_2": {"weight_dtype": "FLOAT_8"}}
+    assert (
+        identities(**in_eight, train_dtype="FLOAT_32")[1] != identities(**in_eight)[1]
+    )
+    other = identities(vae={"weight_dtype": "BFLOAT_16"})
+    assert (other[0] != image, other[1]) == (True, prompt)
+    weights = folder / "vae/diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert identities()[0] != image
+    tokens = folder / "tokenizer/tokenizer.json"
+    tokens.write_text(tokens.read_text() + " ")
+    assert identities()[1] != prompt
+
+
+def test_a_moved_model_keeps_its_identity(original, folder, tmp_path):
+    one, other = (config(place, tmp_path) for place in (original, folder))
+    files = flux1_files.locate(one)
+    moved = flux1_files.locate(other)
+    assert flux1_files.prompt_identity(files, one) == flux1_files.prompt_identity(
+        moved, other
+    )
+    assert flux1_files.image_identity(files, one) == flux1_files.image_identity(
+        moved, other
+    )
+
+
+def test_big_files_are_hashed_once(folder, tmp_path, monkeypatch):
+    chosen = config(folder, tmp_path)
+    files = flux1_files.locate(chosen)
+    first = flux1_files.prompt_identity(files, chosen)
+    monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("read again"))
+    assert flux1_files.prompt_identity(files, chosen) == first
+    monkeypatch.undo()
+    (tmp_path / "cache/file-hashes.json").write_text("{torn")
+    assert flux1_files.prompt_identity(files, chosen) == first
+
+
+def test_the_hubs_own_hash_is_taken_from_the_name_of_its_blob(tmp_path):
+    name = "a" * 64
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / name).write_text("weights")
+    link = tmp_path / "model.safetensors"
+    try:
+        link.symlink_to(tmp_path / "blobs" / name)
+    except OSError:
+        pytest.skip("this system makes no links")
+    assert flux1_files._sha256(link, {}) == name
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            error_of(errors.GatedRepoError, 403),
+            [f"https://huggingface.co/{REPO}", "hf auth login"],
+        ),
+        (
+            error_of(errors.GatedRepoError, 401),
+            [f"https://huggingface.co/{REPO}", "HF_TOKEN"],
+        ),
+        (
+            error_of(errors.RepositoryNotFoundError, 404),
+            ["no such model", "Check the name"],
+        ),
+        (errors.HFValidationError("hf_SECRET"), ["no such model"]),
+        (error_of(errors.HfHubHTTPError, 401), ["401", "hf auth login"]),
+        (error_of(errors.HfHubHTTPError, 503), ["503", "Try again later"]),
+        (
+            errors.LocalEntryNotFoundError("hf_SECRET"),
+            ["cannot be reached", "Go online"],
+        ),
+        (errors.OfflineModeIsEnabled("hf_SECRET"), ["HF_HUB_OFFLINE"]),
+        (httpx2.ConnectError("hf_SECRET"), ["cannot be reached"]),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            ["disk is full", "Free some space"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_each_fault_of_the_hub_is_one_sentence_with_its_cure(
+    tmp_path, monkeypatch, error, words, wrapped
+):
+    def refuse(_repo: str, *, local_files_only: bool = False, **_: object) -> str:
+        if local_files_only:
+            raise errors.LocalEntryNotFoundError("not here")
+        if wrapped and not isinstance(error, OSError | errors.HFValidationError):
+            raise errors.DryRunError("hf_SECRET") from error
+        raise error
+
+    monkeypatch.setattr(hub, "snapshot_download", refuse)
+    with pytest.raises(BlockrateError) as found:
+        flux1_files.locate(config(REPO, tmp_path))
+    message = str(found.value)
+    assert all(word in message for word in words), message
+    assert "SECRET" not in message
+    assert found.value.__cause__ is None or not isinstance(
+        found.value.__cause__, errors.HfHubHTTPError
+    )
+    assert found.value.exit_code == (73 if "disk" in message else 65)
+
+
+class FakeHub:
+    """Stands for the network: lists the files of a folder and copies each on request."""
+
+    def __init__(self, source: Path, cache: Path) -> None:
+        self.source = source
+        self.cache = cache
+        self.fetched = []
+
+    def snapshot_download(
+        self, _repo, *, allow_patterns, local_files_only=False, dry_run=False
+    ):
+        names = [
+            file.relative_to(self.source).as_posix()
+            for file in self.source.rglob("*")
+            if file.is_file()
+        ]
+        wanted = list(filter_repo_objects(names, allow_patterns=allow_patterns))
+        if local_files_only and not self.cache.exists():
+            raise errors.LocalEntryNotFoundError("not here")
+        if not dry_run:
+            return str(self.cache)
+        return [
+            hub.DryRunFileInfo(
+                "c0ffee",
+                (self.source / n).stat().st_size,
+                n,
+                str(self.cache / n),
+                here,
+                not here,
+            )
+            for n in wanted
+            for here in [(self.cache / n).exists()]
+        ]
+
+    def hf_hub_download(self, _repo, name, *, revision):
+        assert revision == "c0ffee"
+        (self.cache / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.source / name, self.cache / name)
+        self.fetched.append(name)
+
+
+@pytest.fixture
+def fake_hub(folder, tmp_path, monkeypatch):
+    (folder / "flux1-dev.safetensors").write_bytes(b"not needed")
+    (folder / "vae/diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not needed")
+    (folder / "vae/diffusion_pytorch_model.bin").write_bytes(b"not safe")
+    fake = FakeHub(folder, tmp_path / "snapshot")
+    for name in PATCHED:
+        monkeypatch.setattr(hub, name, getattr(fake, name))
+    return fake
+
+
+def test_only_what_is_needed_and_safe_is_downloaded_and_once(fake_hub, tmp_path):
+    told = []
+    files = flux1_files.locate(
+        config(REPO, tmp_path), lambda done, total: told.append((done, total))
+    )
+    assert files.spec == SPEC  # from the files, not from the row of FLUX.1-dev
+    assert files.folder == fake_hub.cache
+    assert "transformer/diffusion_pytorch_model.safetensors" in fake_hub.fetched
+    assert not any(
+        name.endswith((".bin", ".fp16.safetensors", "flux1-dev.safetensors"))
+        for name in fake_hub.fetched
+    )
+    assert told[0][0] == 0 < told[-1][0] < told[-1][1]
+    count = len(fake_hub.fetched)
+    flux1_files.locate(config(REPO, tmp_path))
+    assert len(fake_hub.fetched) == count
+
+
+def test_an_interrupted_download_goes_on(fake_hub, tmp_path):
+    flux1_files.locate(config(REPO, tmp_path))
+    (fake_hub.cache / "text_encoder_2/model.safetensors").unlink()
+    fake_hub.fetched.clear()
+    flux1_files.locate(config(REPO, tmp_path))
+    assert fake_hub.fetched == ["text_encoder_2/model.safetensors"]
+
+
+def test_too_little_disk_space_is_told_before_the_download(
+    fake_hub, tmp_path, monkeypatch
+):
+    usage = type(shutil.disk_usage(os.curdir))(total=100, used=99, free=1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(WriteError, match=r"GB more, and 0\.0 GB are free.*HF_HOME"):
+        flux1_files.locate(config(REPO, tmp_path))
+    assert fake_hub.fetched == []

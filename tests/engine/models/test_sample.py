@@ -1,0 +1,168 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from blockrate.config.parts import Sample
+from blockrate.core.blocks import BlockLayout
+from blockrate.engine.models import tiny
+from blockrate.engine.models.sample import EncodedPrompt, sample_images
+from blockrate.models.families import FAMILIES
+
+SPEC = replace(FAMILIES[tiny.NAME].spec, layout=BlockLayout(1, 1))
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    from diffusers import FluxPipeline
+
+    folder = tiny.make_tiny_flux(tmp_path_factory.mktemp("models") / "small", spec=SPEC)
+    pipeline = FluxPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def encoded(pipeline, **changes) -> EncodedPrompt:
+    facts = {
+        "prompt": "A cat, on: a sofa!",
+        "width": 48,
+        "height": 32,
+        "diffusion_steps": 2,
+        "seed": 7,
+        **changes,
+    }
+    sample = Sample.model_validate(facts)
+    with torch.no_grad():
+        embeds, pooled, _ = pipeline.encode_prompt(sample.prompt, max_sequence_length=8)
+    return EncodedPrompt(sample, embeds[0], pooled[0])
+
+
+def draw(pipeline, folder, *prompts, step=100):
+    return sample_images(
+        pipeline.transformer,
+        lambda: pipeline.vae,
+        prompts,
+        folder=folder / "samples",
+        step=step,
+        scheduler_folder=Path(pipeline.config._name_or_path) / "scheduler",
+    )
+
+
+def pixels(file) -> np.ndarray:
+    with Image.open(file) as image:
+        return np.asarray(image).astype(int)
+
+
+def test_images_equal_those_of_the_pipeline(pipeline, tmp_path):
+    [file] = draw(pipeline, tmp_path, encoded(pipeline, cfg_scale=2.5))
+    expected = pipeline(
+        "A cat, on: a sofa!",
+        width=48,
+        height=32,
+        num_inference_steps=2,
+        guidance_scale=2.5,
+        max_sequence_length=8,
+        generator=torch.Generator().manual_seed(7),
+    ).images[0]
+    assert np.abs(pixels(file) - np.asarray(expected).astype(int)).max() <= 1
+
+
+def test_the_seed_decides_the_image(pipeline, tmp_path):
+    one, same, other = draw(
+        pipeline,
+        tmp_path,
+        encoded(pipeline),
+        encoded(pipeline),
+        encoded(pipeline, seed=8),
+    )
+    assert one.read_bytes() == same.read_bytes()
+    assert (pixels(one) != pixels(other)).any()
+
+
+def test_names_tell_step_number_and_prompt_and_the_file_tells_the_rest(
+    pipeline, tmp_path
+):
+    words = ("日本の猫", "?!", "x" * 300)
+    prompts = [
+        encoded(pipeline),
+        *(encoded(pipeline, prompt=prompt) for prompt in words),
+    ]
+    files = draw(pipeline, tmp_path, *prompts)
+    assert [file.name for file in files] == [
+        "step-00000100-0-a-cat-on-a-sofa.png",
+        "step-00000100-1-日本の猫.png",
+        "step-00000100-2-sample.png",
+        f"step-00000100-3-{'x' * 40}.png",
+    ]
+    with Image.open(files[1]) as image:
+        text = image.text
+    assert (text["prompt"], text["seed"], text["training_step"]) == (
+        "日本の猫",
+        "7",
+        "100",
+    )
+    assert pixels(files[0]).shape == (32, 48, 3)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_transformer_keeps_its_mode_and_has_no_gradients(
+    pipeline, tmp_path, training
+):
+    transformer = pipeline.transformer.train(training)
+    transformer.enable_gradient_checkpointing()
+    draw(pipeline, tmp_path, encoded(pipeline))
+    assert transformer.training is training
+    assert transformer.is_gradient_checkpointing
+    assert all(parameter.grad is None for parameter in transformer.parameters())
+
+
+def test_the_mode_comes_back_after_a_failure(pipeline, tmp_path, monkeypatch):
+    pipeline.transformer.train()
+    monkeypatch.setattr("blockrate.engine.models.sample._denoise", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        draw(pipeline, tmp_path, encoded(pipeline))
+    assert pipeline.transformer.training
+
+
+def test_without_prompts_no_vae_is_loaded(pipeline, tmp_path):
+    assert (
+        sample_images(
+            pipeline.transformer,
+            lambda: pytest.fail("loaded"),
+            [],
+            folder=tmp_path,
+            step=1,
+            scheduler_folder=tmp_path,
+        )
+        == []
+    )
+
+
+def test_embeddings_of_another_precision_are_taken_as_the_transformers(
+    pipeline, tmp_path
+):
+    prompt = encoded(pipeline)
+    half = replace(
+        prompt,
+        prompt_embeds=prompt.prompt_embeds.bfloat16(),
+        pooled_prompt_embeds=prompt.pooled_prompt_embeds.bfloat16(),
+    )
+    assert len(draw(pipeline, tmp_path, half)) == 1
+
+
+def test_a_stop_ends_the_drawing_before_any_image(pipeline, tmp_path):
+    asked = []
+    files = sample_images(
+        pipeline.transformer,
+        lambda: pytest.fail("loaded"),
+        [encoded(pipeline, diffusion_steps=50)],
+        folder=tmp_path / "samples",
+        step=1,
+        scheduler_folder=Path(pipeline.config._name_or_path) / "scheduler",
+        should_stop=lambda: asked.append(1) is None,
+    )
+    assert files == []
+    assert len(asked) <= 51

@@ -1,0 +1,187 @@
+"""Before an engine starts: what is in the folder goes on, is finished, or is in the way; and stays as it is."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blockrate.config.files import config_json
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import ConfigError, NoCheckpointError
+from blockrate.run.checkpoints import checkpoint_name
+from blockrate.run.durable import commit_folder
+from blockrate.run.events import EventLog, Finished, Step
+from blockrate.run.folder import RunFolder, lock
+from blockrate.run.launch import prepare
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "run")
+
+
+def config(run: RunFolder, **settings: Any) -> TrainConfig:
+    return TrainConfig.model_validate(
+        {
+            "workspace_dir": str(run.path),
+            "output_model_destination": str(run.path / "out"),
+            **settings,
+        }
+    )
+
+
+def ready(run: RunFolder, now: TrainConfig, **options: Any) -> tuple[bool, list[str]]:
+    """Whether there is something to do, and what was said."""
+    said: list[str] = []
+    return prepare(now, run, said.append, **options), said
+
+
+def stopped(run: RunFolder, at: TrainConfig, step: int = 5) -> None:
+    """A run that has saved a checkpoint, without weights."""
+    ready(run, at)
+    (temporary := run.checkpoints / ".tmp-1").mkdir()
+    (temporary / "state.json").write_text(
+        json.dumps({"step": step, "config": at.model_dump(mode="json")})
+    )
+    commit_folder(temporary, run.checkpoints / checkpoint_name(step))
+    EventLog(run.events_file).write(Step(1.0, 1e-3, 1.0, 0.1), step=step)
+
+
+def finished(run: RunFolder, of: TrainConfig) -> None:
+    stopped(run, of)
+    Path(of.output_model_destination).write_text("weights")
+    EventLog(run.events_file).write(Finished([of.output_model_destination]), step=5)
+
+
+def everything(run: RunFolder) -> dict[Path, Any]:
+    return {
+        path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
+        for path in run.path.rglob("*")
+        if path != run.lock_file
+    }
+
+
+def test_a_new_folder_gets_config_and_options(run: RunFolder) -> None:
+    assert ready(run, config(run), reset_optimizer="new", extend=True) == (True, [])
+    assert run.config_file.read_text() == config_json(config(run))
+    assert run.options() == {"reset_optimizer": "new", "extend": True}
+    assert ready(run, config(run)) == (True, [])
+    assert run.options() == {"reset_optimizer": None, "extend": False}
+    assert not run.who_file.exists()
+
+
+def test_a_stopped_run_goes_on_with_the_new_config(run: RunFolder) -> None:
+    stopped(run, config(run))
+    now = config(run, block_learning_rate_multiplier={"double_block_0": 0.5})
+    assert ready(run, now)[0]
+    assert run.config_file.read_text() == config_json(now)
+
+
+def test_another_run_is_refused_and_the_folder_left_as_it_is(run: RunFolder) -> None:
+    stopped(run, config(run))
+    before = everything(run)
+    with pytest.raises(
+        ConfigError,
+        match=r"lora_rank: the run was trained with 16, the config says 8.*--fresh",
+    ):
+        ready(run, config(run, lora_rank=8))
+    with pytest.raises(ConfigError, match="--reset-optimizer all"):
+        ready(run, config(run, optimizer={"optimizer": "LION"}))
+    assert everything(run) == before
+    assert ready(
+        run, config(run, optimizer={"optimizer": "LION"}), reset_optimizer="all"
+    )[0]
+
+
+def test_a_finished_run_is_told_and_not_touched(run: RunFolder) -> None:
+    finished(run, config(run))
+    before = everything(run)
+    for now in (config(run), config(run, learning_rate=1e-4)):
+        todo, said = ready(run, now)
+        assert not todo
+        assert said == [
+            "This run is finished, after 5 steps: raise epochs to go on, --fresh starts anew."
+        ]
+    with pytest.raises(ConfigError, match="lora_rank"):
+        ready(run, config(run, lora_rank=8))
+    assert everything(run) == before
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"epochs": 200},
+        {"output_model_destination": "elsewhere.safetensors"},
+        {"output_dtype": "BFLOAT_16"},
+        {
+            "transformer": {
+                "stop_training_after": 7,
+                "stop_training_after_unit": "EPOCH",
+            }
+        },
+    ],
+)
+def test_a_finished_run_goes_on_when_more_is_asked_for(
+    run: RunFolder, more: dict[str, Any]
+) -> None:
+    finished(run, config(run))
+    assert ready(run, config(run, **more)) == (True, [])
+
+
+def test_a_finished_run_whose_file_is_gone_makes_it_again(run: RunFolder) -> None:
+    finished(run, config(run))
+    (run.path / "out").unlink()
+    assert ready(run, config(run)) == (True, [])
+
+
+def test_a_finished_run_without_a_checkpoint_is_not_begun_anew_in_silence(
+    run: RunFolder,
+) -> None:
+    finished(run, config(run))
+    os.rename(run.checkpoints, run.path / "moved")
+    with pytest.raises(
+        ConfigError, match=r"holds a finished run without a checkpoint.*--fresh"
+    ):
+        ready(run, config(run, epochs=200))
+    EventLog(run.events_file).write(Finished([]), step=0)  # only_cache
+    assert ready(run, config(run, epochs=200))[0]
+
+
+def test_fresh_sets_the_earlier_run_aside_whole(run: RunFolder) -> None:
+    finished(run, config(run))
+    todo, said = ready(run, config(run, lora_rank=8), fresh=True)
+    assert todo
+    assert "The earlier run is now in" in said[0]
+    (aside,) = (run.path / "earlier").iterdir()
+    names = {path.name for path in aside.iterdir()}
+    assert {
+        "config.json",
+        "options.json",
+        "events.jsonl",
+        "checkpoints",
+        "out",
+    } <= names
+    assert list(run.checkpoints.iterdir()) == []
+
+
+def test_damage_is_told_and_all_damaged_refused(run: RunFolder) -> None:
+    stopped(run, config(run), step=5)
+    stopped(run, config(run), step=6)
+    (run.checkpoints / checkpoint_name(6) / "state.json").unlink()
+    todo, said = ready(run, config(run))
+    assert todo
+    assert "step-00000006 is damaged" in said[0]
+    (run.checkpoints / checkpoint_name(5) / "manifest.json").unlink()
+    with pytest.raises(NoCheckpointError):
+        ready(run, config(run))
+
+
+def test_a_folder_at_work_is_refused(run: RunFolder) -> None:
+    stopped(run, config(run))
+    with (
+        lock(run),
+        pytest.raises(ConfigError, match=f"is in use by process {os.getpid()}"),
+    ):
+        ready(run, config(run))
