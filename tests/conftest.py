@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from lives import Small, make_small
+from support.lives import Small, make_small
 
 # Toy tensors gain nothing from threads, and threads of busy cores wait for each other: up to 200 times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,7 +36,7 @@ def warm_engine() -> Iterator[Mapping[str, str]]:
     if os.name == "nt":
         yield {}
         return
-    from warm_engine import warm_server
+    from support.warm_engine import warm_server
 
     with warm_server() as command:
         yield {"BLOCKRATE_ENGINE": command}

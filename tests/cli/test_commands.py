@@ -23,7 +23,7 @@ from blockrate.run.process import run_state
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL_ENGINE = shlex.join(
-    [sys.executable, str(REPOSITORY / "tests" / "run" / "small_engine.py")]
+    [sys.executable, str(REPOSITORY / "tests" / "support" / "small_engine.py")]
 )
 CONFIG = {
     "base_model_name": "tiny-flux1",

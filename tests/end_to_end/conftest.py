@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from end_to_end.commands import EXAMPLES, Command, Result, command
+from support.commands import EXAMPLES, Command, Result, command
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from end_to_end.commands import EXAMPLES, Command
 from PIL import Image
+from support.commands import EXAMPLES, Command
 
 RATES = "block_learning_rate_multiplier"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.commands import command
-from lives import Small, events, saved_bytes
+from support.commands import command
+from support.lives import Small, events, saved_bytes
 
 from blockrate.config.files import config_json
 from blockrate.config.train_config import TrainConfig

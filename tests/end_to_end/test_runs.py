@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from end_to_end.commands import EXAMPLES, Command, Result
 from safetensors import safe_open
 from safetensors.torch import load_file
+from support.commands import EXAMPLES, Command, Result
 
 RATES = {
     "double_block_0": 0.3,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from lives import Small, events
 from safetensors.torch import load_file
+from support.lives import Small, events
 
 from blockrate.core.errors import NotANumberError, WriteError
 from blockrate.engine import outputs, steps, train

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from faults import BOUNDARIES, Fault, dies_at, disk_full
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
+from support.faults import BOUNDARIES, Fault, dies_at, disk_full
 from torch import nn
 
 from blockrate.config.parts import OptimizerSettings

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from engine import toy_models as toy
+from support import toy_models as toy
 
 from blockrate import ConfigError, block_of, parameter_groups
 from blockrate.config.train_config import TrainConfig

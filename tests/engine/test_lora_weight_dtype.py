@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from lives import Small
 from safetensors.torch import load_file
+from support.lives import Small
 
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.plan import make_plan

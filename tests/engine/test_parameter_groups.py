@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from engine import toy_models as toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
+from support import toy_models as toy
 from torch import nn
 
 from blockrate import (

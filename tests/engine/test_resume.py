@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from lives import KEY, Small, events, saved_bytes
 from safetensors.torch import load_file
+from support.lives import KEY, Small, events, saved_bytes
 
 from blockrate import block_of
 from blockrate.core.errors import ConfigError, NoCheckpointError

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from engine import toy_models as toy
 from hypothesis import given
 from hypothesis import strategies as st
+from support import toy_models as toy
 from torch import nn
 
 from blockrate import BlockLayout, parameter_groups

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults import Fault, dies_at, disk_full
+from support.faults import Fault, dies_at, disk_full
 
 from blockrate.core.errors import WriteError
 from blockrate.run import durable

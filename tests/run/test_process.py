@@ -23,7 +23,7 @@ from blockrate.run.process import (
     stop_engine,
 )
 
-SMALL_ENGINE = Path(__file__).with_name("small_engine.py")
+SMALL_ENGINE = Path(__file__).parents[1] / "support" / "small_engine.py"
 CONFIG = '{"concepts": [{"path": "photos"}]}'
 posix = pytest.mark.skipif(os.name == "nt", reason="signals")
 Start = Callable[[str], "subprocess.Popen[Any]"]

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from lives import Small
+from support.lives import Small
 
 from blockrate.core.errors import BlockrateError
 from blockrate.run.checkpoints import newest_valid, step_of

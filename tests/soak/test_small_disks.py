@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from lives import Small
+from support.lives import Small
 
 SCRIPT = Path(__file__).with_name("small_disks.py")
 NAMESPACE = ["unshare", "-m", "-r"]

@@ -11,8 +11,6 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from apps import App, Server, warm_apps
-from apps import start_app as run_app
 from nicegui import Client, core, ui
 from playwright.sync_api import (
     Browser,
@@ -24,6 +22,8 @@ from playwright.sync_api import (
     sync_playwright,
 )
 from playwright.sync_api import Error as PlaywrightError
+from support.apps import App, Server, warm_apps
+from support.apps import start_app as run_app
 
 from blockrate.run.folder import RunFolder, is_alive, read_json
 from blockrate.ui import shell

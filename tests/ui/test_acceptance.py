@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from apps import PHOTOS, App
 from playwright.sync_api import Locator, Page, expect
 from safetensors.numpy import save_file
-from screens import faint, nameless, sideways, small_targets
+from support.apps import PHOTOS, App
+from support.screens import faint, nameless, sideways, small_targets
 
 StartApp = Callable[..., App]
 OpenPage = Callable[..., Page]

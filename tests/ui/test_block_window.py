@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from apps import App
 from nicegui import ui
 from playwright.sync_api import Locator, Page, expect
-from screens import faint, nameless, sideways, small_targets
+from support.apps import App
+from support.screens import faint, nameless, sideways, small_targets
 
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.profile import complete, layer_wise_decay

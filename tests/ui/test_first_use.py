@@ -7,8 +7,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from apps import App, copy_photos
 from playwright.sync_api import Locator, Page, expect
+from support.apps import App, copy_photos
 
 from blockrate.core.blocks import BlockLayout
 from blockrate.run.events import read_events

@@ -14,10 +14,10 @@ from typing import Any
 
 import psutil
 import pytest
-from apps import PHOTOS, App
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
-from screens import faint, nameless, sideways, small_targets
+from support.apps import PHOTOS, App
+from support.screens import faint, nameless, sideways, small_targets
 
 from blockrate.core.blocks import BlockLayout
 from blockrate.run.events import (

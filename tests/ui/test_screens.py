@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page
-from screens import faint, nameless, sideways, small_targets
+from support.screens import faint, nameless, sideways, small_targets
 
 STYLE = """<style>
 body { margin: 0; background: white; color: #333; font: 16px sans-serif }

@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import psutil
 import pytest
-from apps import App
-from traversal import corpus
+from support.apps import App
+from support.traversal import corpus
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 

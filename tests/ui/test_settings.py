@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from nicegui import ui
-from settings import all_paths
+from support.settings import all_paths
 
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.core.profile import KEY

@@ -11,12 +11,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from apps import App, copy_photos
 from nicegui import Client, ui
 from playwright.sync_api import Dialog, Page, expect
 from playwright.sync_api import Error as PlaywrightError
-from screens import faint, nameless, sideways, small_targets
-from traversal import corpus
+from support.apps import App, copy_photos
+from support.screens import faint, nameless, sideways, small_targets
+from support.traversal import corpus
 
 from blockrate.core.profile import KEY
 from blockrate.models.families import FAMILIES

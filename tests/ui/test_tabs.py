@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apps import PHOTOS, App
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
-from screens import faint, nameless, sideways, small_targets
+from support.apps import PHOTOS, App
+from support.screens import faint, nameless, sideways, small_targets
 
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig

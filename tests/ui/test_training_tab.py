@@ -7,9 +7,9 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from apps import App
 from playwright.sync_api import Locator, Page, expect
-from screens import faint, nameless, sideways, small_targets
+from support.apps import App
+from support.screens import faint, nameless, sideways, small_targets
 
 from blockrate.config.files import parse_config
 from blockrate.core.layer_filter import PRESETS

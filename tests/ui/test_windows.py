@@ -6,10 +6,10 @@ from collections.abc import Callable
 from itertools import product
 
 import pytest
-from apps import App
 from nicegui import ui
 from playwright.sync_api import Locator, Page, expect
-from screens import faint, nameless, sideways, small_targets
+from support.apps import App
+from support.screens import faint, nameless, sideways, small_targets
 
 from blockrate.config.files import parse_config
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal

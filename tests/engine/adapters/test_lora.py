@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from engine import toy_models as toy
 from peft.tuners.lora import LoraLayer
+from support import toy_models as toy
 from torch import nn
 
 from blockrate import ConfigError, block_of, parameter_groups

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from engine.data.image_zoo import encoded
 from PIL import Image
 from safetensors.torch import load, save_file
+from support.image_zoo import encoded
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import FileError, WriteError

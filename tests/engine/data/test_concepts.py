@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine.data.image_zoo import GRADIENT, encoded, put_bad_things, with_orientation
 from PIL import Image
+from support.image_zoo import GRADIENT, encoded, put_bad_things, with_orientation
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, FileError, WriteError

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from engine.data.image_zoo import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+from support.image_zoo import (
     GRADIENT,
     bad_files,
     encoded,
     put_bad_things,
     with_orientation,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image, ImageOps
 
 from blockrate.core.errors import FileError
 from blockrate.engine.data.images import Crop, check_image, image_tensor, quiet_pillow

@@ -27,7 +27,7 @@ from blockrate.ui.live.watch import Watch
 from blockrate.ui.preferences import Preferences
 from blockrate.ui.session import Session
 
-SMALL_ENGINE = Path(__file__).parents[2] / "run" / "small_engine.py"
+SMALL_ENGINE = Path(__file__).parents[2] / "support" / "small_engine.py"
 RATES = {"double_block_0": 0.0, "single_block_3": 0.5}
 Result = TypeVar("Result")
 Trainer = Callable[[str], None]

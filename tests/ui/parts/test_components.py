@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nicegui import Client, Event, ui
 from nicegui.element import Element
-from settings import all_paths
+from support.settings import all_paths
 
 from blockrate.core.errors import ConfigError
 from blockrate.run.process import RunState

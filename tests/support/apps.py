@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 Server = subprocess.Popen[str]
 
 

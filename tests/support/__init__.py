@@ -1,0 +1,1 @@
+"""What several tests share: real apps, runs, models, pictures and faults."""
