@@ -2,6 +2,9 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -201,6 +204,45 @@ def test_full_disk_is_told_and_keeps_the_old_fine_tune(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert_equal_weights(tmp_path / "flower", toy_flux(), torch.float32)
     assert list(tmp_path.iterdir()) == [tmp_path / "flower"]
+
+
+# --- the same bytes every time ---
+
+
+def export_all(folder):
+    """A LoRA of each format and a fine-tune in shards, by everything that could be in another order."""
+    export_module._SHARD_SIZE = "100KB"
+    metadata = {"format": "pt", "blockrate.base_model": 'a/b "\u00e9" \\ \n\x01'}
+    metadata |= {f"blockrate.{number}": str(number) for number in range(20)}
+    for file_format in ("DIFFUSERS_LORA", "KOHYA_LORA"):
+        config = LORA.model_copy(update={"output_model_format": file_format})
+        path = folder / f"{file_format}.safetensors"
+        export(path, with_adapters(toy_flux()), config, metadata=metadata)
+    export(folder / "fine-tune", toy_flux(), FINE_TUNE, metadata=metadata)
+
+
+def test_another_process_exports_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(export_module, "_SHARD_SIZE", "100KB")  # and put back after it
+    export_all(tmp_path / "here")
+    code = (
+        "from test_export import Path, export_all, sys; export_all(Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "there")]
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    changed = {"PYTHONPATH": path, "PYTHONHASHSEED": "1"}
+    subprocess.run(command, check=True, env=os.environ | changed)
+    here, there = (
+        {
+            file.relative_to(tmp_path / side): file.read_bytes()
+            for file in (tmp_path / side).rglob("*.*")
+        }
+        for side in ("here", "there")
+    )
+    assert len(here) > 5, "the shards were not written"
+    assert here == there
+    with safe_open(tmp_path / "there" / "KOHYA_LORA.safetensors", "pt") as lora:
+        assert lora.metadata()["blockrate.base_model"] == 'a/b "\u00e9" \\ \n\x01'
+    assert_equal_weights(tmp_path / "there" / "fine-tune", toy_flux(), torch.float32)
 
 
 # --- where to ---

@@ -15,6 +15,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import plain_name
 from blockrate.core.errors import WriteError
 from blockrate.engine.adapters.file import finite, lora_weights, save_lora
+from blockrate.engine.file_header import sorted_header
 from blockrate.engine.memory import dtype_of
 from blockrate.run.durable import (
     MANIFEST,
@@ -22,6 +23,7 @@ from blockrate.run.durable import (
     commit_folder,
     disk_errors,
     make_folder,
+    overwrite_start,
     temporary_beside,
 )
 
@@ -143,11 +145,13 @@ def _write_shards(
         max_shard_size=_SHARD_SIZE,
     )
     for file, names in shards.filename_to_tensors.items():
+        shard = folder / file
         save_file(
             {name: finite(path, name, weights[name], dtype) for name in names},
-            folder / file,
+            shard,
             metadata=header,
         )
+        overwrite_start(shard, sorted_header(shard))
     if shards.is_sharded:
         size = sum(tensor.numel() * dtype.itemsize for tensor in weights.values())
         index = {

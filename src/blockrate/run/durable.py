@@ -20,6 +20,7 @@ from blockrate.core.errors import WriteError
 
 MANIFEST = "manifest.json"
 _WINDOWS = os.name == "nt"
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows changes the ends of lines without it
 # The calls that change the disk: a test fails or dies at each of them.
 _open = os.open
 _write = os.write
@@ -42,6 +43,14 @@ def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:
         _sync(temporary)
         _rename(temporary, path)
         _sync_folder(path.parent)
+
+
+def overwrite_start(path: Path, data: bytes) -> None:
+    """Replace the first bytes of a file that a library wrote in a temporary folder.
+
+    Only there: a kill half way leaves a file that is neither the old one nor the new one.
+    """
+    _write_all(_open(path, os.O_WRONLY | _BINARY), data)
 
 
 def commit_folder(
@@ -271,9 +280,11 @@ def _rename(source: Path, target: Path) -> None:
 
 
 def _write_file(path: Path, content: bytes, mode: int = 0o666) -> None:
-    descriptor = _open(
-        path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), mode
-    )
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY
+    _write_all(_open(path, flags, mode), content)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
     try:
         rest = memoryview(content)
         while rest:  # one call may write less than asked, and never more than 2 GiB

@@ -1,6 +1,5 @@
 """A trained LoRA as a safetensors file: written in the diffusers or the kohya form, read in any that is plain LoRA."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from blockrate.core.blocks import BlockLayout, block_of, plain_name
 from blockrate.core.errors import FileError, NotANumberError
+from blockrate.engine.file_header import sort_metadata
 from blockrate.models.lora_keys import (
     adapter_config,
     adapter_scale,
@@ -89,17 +89,7 @@ def save_lora(
         for key, value in tensors.items()
     }
     make_folder(path.parent)
-    atomic_write(path, _steady(save(cast, metadata=header)))
-
-
-def _steady(file: bytes) -> bytes:
-    """Return a safetensors file with its metadata in order, which the library writes anew mixed in every process."""
-    end = 8 + int.from_bytes(file[:8], "little")
-    header = json.loads(file[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + file[end:]
+    atomic_write(path, sort_metadata(save(cast, metadata=header)))
 
 
 def read_lora(path: Path) -> dict[str, LoraWeights]:
