@@ -43,7 +43,12 @@ STAMP = VENV / "blockrate-setup.json"
 CONSTRAINTS = ROOT / "constraints.txt"
 # commands of the package
 BLOCKRATE = ("demo", "train", "plan", "inspect", "status", "stop", "ui")
-CHECKS = ("ruff check", "ruff format --check", "mypy")
+CHECKS = (
+    "ruff check",
+    "ruff format --check",
+    "oxfmt --check src/blockrate/ui/static tests/support/screens.js",
+    "mypy",
+)
 # what the tests can drive: names on PATH, then places below the folders that hold programs
 BROWSERS = {
     "PATH": [
@@ -107,11 +112,13 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def check() -> int:
-    """Lint, formatting and types, each by name; 0 when all three pass."""
+    """Lint, formatting and types, each by name; 0 when all pass."""
     failed = []
     for name in CHECKS:
         say(f"== {name}")
-        if subprocess.call([PYTHON, "-m", *name.split()], env=ENVIRONMENT):
+        program, *words = name.split()
+        command = [str(Path(PYTHON).with_name(program)), *words]
+        if subprocess.call(command, env=ENVIRONMENT):
             failed.append(name)
     say(f"== failed: {', '.join(failed)}" if failed else "== all checks passed")
     return 1 if failed else 0

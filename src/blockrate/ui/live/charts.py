@@ -23,11 +23,11 @@ _SMOOTHING = 90  # of 99
 _PIXELS = 640  # of a sample in the grid
 
 
-class LossChart(Element, component="static/loss_chart.js"):
+class LossChart(Element, component="../static/loss_chart.js"):
     """Losses by step; the browser smooths them."""
 
 
-class HeatMap(Element, component="static/heat_map.js"):
+class HeatMap(Element, component="../static/heat_map.js"):
     """A value of every block by steps."""
 
 

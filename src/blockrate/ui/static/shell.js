@@ -1,4 +1,5 @@
-// What only the browser can do for the shell: keys, addresses, focus, and the question before unsaved work is left.
+// What only the browser can do for the shell: keys, addresses, focus, and the
+// question before unsaved work is left.
 const KEYS = { s: "save", o: "open", Enter: "start" };
 const DESCRIBED = ["aria-invalid", "aria-describedby", "aria-description"];
 
@@ -12,65 +13,95 @@ export default {
       this.stop.push(() => target.removeEventListener(name, handler, true));
     };
     listen(window, "keydown", this.onKey);
-    listen(window, "popstate", () => this.$emit("route", location.pathname.slice(window.path_prefix.length)));
-    listen(window, "beforeunload", (event) => this.dirty && !this.lost && event.preventDefault());
+    listen(window, "popstate", () =>
+      this.$emit("route", location.pathname.slice(window.path_prefix.length)),
+    );
+    listen(
+      window,
+      "beforeunload",
+      (event) => this.dirty && !this.lost && event.preventDefault(),
+    );
     listen(document, "focusin", ({ target }) => this.describe(target));
     const observer = new MutationObserver((changes) => {
-      for (const { target } of changes) this.describe(target.querySelector("[role=combobox]"));
+      for (const { target } of changes)
+        this.describe(target.querySelector("[role=combobox]"));
     });
     observer.observe(document.body, { subtree: true, attributeFilter: DESCRIBED });
-    // A page that finds its server started anew loads itself again, and nobody is to be asked: the draft is kept there.
-    const popup = document.getElementById("popup"), server = new MutationObserver(() => popup.ariaHidden === "false" && this.lose());
+    // A page that finds its server started anew loads itself again, and nobody is to be
+    // asked: the draft is kept there.
+    const popup = document.getElementById("popup");
+    const server = new MutationObserver(() => {
+      if (popup.ariaHidden === "false") this.lose();
+    });
     if (popup) server.observe(popup, { attributeFilter: ["aria-hidden"] });
-    this.stop.push(() => observer.disconnect(), () => server.disconnect());
+    this.stop.push(
+      () => observer.disconnect(),
+      () => server.disconnect(),
+    );
     window.blockrateFocus = this.focusOn;
   },
   beforeUnmount() {
     this.stop.forEach((stop) => stop());
   },
   created() {
-    Object.assign(this, { stop: [], lost: false, found: () => (this.lost = false) }); // lost: the server does not answer
+    this.stop = [];
+    // the server does not answer
+    this.lost = false;
+    this.found = () => (this.lost = false);
   },
   methods: {
     lose() {
       this.lost = true;
-      window.socket.offAny(this.found).onAny(this.found); // whatever comes shows that it knows this page
+      // whatever comes shows that it knows this page
+      window.socket.offAny(this.found).onAny(this.found);
     },
     onKey(event) {
       const action = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-      if (!action || !(event.ctrlKey || event.metaKey) || event.altKey || event.shiftKey) return;
+      const ctrl = event.ctrlKey || event.metaKey;
+      if (!action || !ctrl || event.altKey || event.shiftKey) return;
       event.preventDefault();
       if (event.repeat || document.querySelector(".q-dialog")) return;
-      document.activeElement?.dispatchEvent(new Event("change", { bubbles: true })); // what is being typed counts too
+      // what is being typed counts too
+      document.activeElement?.dispatchEvent(new Event("change", { bubbles: true }));
       this.$emit(action);
     },
     visit(path) {
       const address = window.path_prefix + path;
       if (location.pathname === address) return;
-      const first = location.pathname === window.path_prefix + "/"; // going back to it would lead here again
+      // going back to it would lead here again
+      const first = location.pathname === window.path_prefix + "/";
       history[first ? "replaceState" : "pushState"](null, "", address);
     },
     // Quasar gives a select's attributes to the frame around what has the focus.
     describe(target) {
-      const frame = target?.matches?.("[role=combobox]") && target.closest(".q-field__native");
+      const frame =
+        target?.matches?.("[role=combobox]") && target.closest(".q-field__native");
       for (const name of frame ? DESCRIBED : []) {
-        if (frame.hasAttribute(name)) target.setAttribute(name, frame.getAttribute(name));
+        if (frame.hasAttribute(name))
+          target.setAttribute(name, frame.getAttribute(name));
         else target.removeAttribute(name);
       }
     },
     // A dialog that is closing gives the focus back first; a field in a closed part is opened.
     focusOn(id, tries = 20) {
-      if (document.querySelector(".q-dialog") && tries) return setTimeout(() => this.focusOn(id, tries - 1), 50);
+      if (document.querySelector(".q-dialog") && tries)
+        return setTimeout(() => this.focusOn(id, tries - 1), 50);
       const element = document.getElementById(`c${id}`);
       if (!element) return;
       const part = element.offsetParent ? null : element.closest(".q-expansion-item");
       part?.querySelector(".q-item").click();
-      const focusable = "input, textarea, button, [role=switch], [role=combobox], [tabindex='0']";
-      const target = element.matches(focusable) ? element : element.querySelector(focusable);
-      setTimeout(() => {
-        target?.scrollIntoView({ block: "center" });
-        target?.focus();
-      }, part ? 350 : 0);
+      const focusable =
+        "input, textarea, button, [role=switch], [role=combobox], [tabindex='0']";
+      const target = element.matches(focusable)
+        ? element
+        : element.querySelector(focusable);
+      setTimeout(
+        () => {
+          target?.scrollIntoView({ block: "center" });
+          target?.focus();
+        },
+        part ? 350 : 0,
+      );
     },
   },
 };

@@ -1,6 +1,7 @@
-// What Esc and the browser's Back mean in a window. One handler decides, in the browser, so that two quick presses
-// are never taken for one: an open list is Quasar's to close, a selection is cleared, and only then the window asks
-// to be closed.
+// What Esc and the browser's Back mean in a window. One handler decides, in the
+// browser, so that two quick presses are never taken for one: an open list is
+// Quasar's to close, a selection is cleared, and only then the window asks to be
+// closed.
 export default {
   template: `<span hidden></span>`,
   mounted() {
@@ -17,7 +18,8 @@ export default {
   methods: {
     onKey(event) {
       const front = [...document.querySelectorAll(".q-dialog")].at(-1);
-      if (event.key !== "Escape" || front !== this.root || document.querySelector(".q-menu")) return;
+      const ours = event.key === "Escape" && front === this.root;
+      if (!ours || document.querySelector(".q-menu")) return;
       event.preventDefault();
       event.stopPropagation();
       const chosen = this.root.querySelector("[data-selection]");
@@ -29,7 +31,8 @@ export default {
       this.leave();
     },
     leave() {
-      document.activeElement?.dispatchEvent(new Event("change", { bubbles: true })); // what is being typed counts too
+      // what is being typed counts too
+      document.activeElement?.dispatchEvent(new Event("change", { bubbles: true }));
       this.$emit("close");
     },
   },

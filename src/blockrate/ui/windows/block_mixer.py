@@ -9,7 +9,11 @@ from nicegui.events import GenericEventArguments
 from blockrate.ui.windows.rates import RatesDraft
 
 
-class BlockMixer(Element, component="../static/block_mixer.js"):
+class BlockMixer(
+    Element,
+    component="../static/block_mixer.js",
+    esm={"blockrate-mixer": "../static/mixer"},
+):
     """The faders of a draft. ``drawn`` is called after each gesture, ``selected`` with the names that are selected."""
 
     def __init__(

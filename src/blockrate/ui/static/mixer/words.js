@@ -1,0 +1,68 @@
+// What the faders look like and say: methods of block_mixer.js.
+import { tidy } from "blockrate-mixer/numbers.js";
+
+// as text, not as a coloured picture
+export const ICE = "❄\uFE0E";
+
+export default {
+  text(value) {
+    if (value && value < 0.1) return value.toPrecision(2);
+    // 0.9999 must not read like 1
+    if (value > 0.99 && value < 1) return `${tidy(value)}`;
+    return value.toFixed(2);
+  },
+  // Exponents with two digits, as the plan prints them.
+  rate(i) {
+    const rate = this.base * this.vals[i];
+    return rate.toExponential(2).replace(/e([+-])(\d)$/, "e$10$2");
+  },
+  spoken(i) {
+    if (this.isOff(i)) return this.off;
+    if (!this.vals[i]) return "frozen";
+    return `${this.text(this.vals[i])}, learning rate ${this.rate(i)}`;
+  },
+  label(i) {
+    if (this.names[i] === "other") return "other weights";
+    return this.names[i].replace("_block_", " ");
+  },
+  look(i) {
+    return {
+      "is-hot": i === this.shown,
+      "is-chosen": this.chosen.includes(i),
+      "is-frozen": !this.vals[i],
+      "is-off": this.isOff(i),
+    };
+  },
+  frozen({ places }) {
+    return places.filter((i) => !this.vals[i]).length;
+  },
+  count(bank, of, word) {
+    const cold = this.frozen(bank);
+    if (cold) return `${ICE} ${cold}${of} frozen`;
+    return `${bank.places.length}${of} ${word}`;
+  },
+  // The line over a row of faders and the area below it; a frozen block breaks both.
+  curve(row) {
+    const heights = row.map((i) => 100 - 100 * this.vals[i]);
+    heights.push(100);
+    let area = "";
+    let line = "";
+    let open = false;
+    heights.forEach((y, k) => {
+      const trains = y < 100;
+      if (trains) {
+        line += `${open ? "L" : "M"}${k + 0.5} ${y}`;
+        area += `${open ? "" : `M${k} 100V${y}`}L${k + 0.5} ${y}`;
+      } else if (open) {
+        area += `H${k}V100Z`;
+      }
+      open = trains;
+    });
+    return { area, line };
+  },
+  // The same words twice are news twice.
+  tell(news) {
+    this.news = "";
+    this.$nextTick(() => (this.news = news));
+  },
+};
