@@ -1,55 +1,63 @@
 """When something that happens every so often is due."""
 
-import time
-from collections.abc import Callable
+from dataclasses import dataclass
 
 SECONDS = {"SECOND": 1.0, "MINUTE": 60.0, "HOUR": 3600.0}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A point between two steps: all that decides what is due, looked at once.
+
+    ``step``, ``epoch``: how many are finished. ``seconds``: of a clock that only goes forwards. ``commands``: what the
+    run was asked for since the last look.
+    """
+
+    step: int
+    epoch: int
+    seconds: float
+    commands: tuple[str, ...] = ()
 
 
 class Due:
     """Answers after each step whether ``every`` units have passed since the last time; the first ``skip`` are left out.
 
-    ``unit``: NEVER, ALWAYS, STEP, EPOCH, SECOND, MINUTE or HOUR. ``step`` and ``epoch`` count what is finished, so a
-    run that goes on at step 100 asks the same questions as one that never stopped. An ``every`` of 0 is never.
+    ``unit``: NEVER, ALWAYS, STEP, EPOCH, SECOND, MINUTE or HOUR. Steps and epochs count from the begin of the run, so a
+    run that goes on at step 100 (``start``) asks the same questions as one that never stopped. An ``every`` of 0 is
+    never. It reads no clock: the same moments give the same answers.
     """
 
     def __init__(
-        self,
-        every: float,
-        unit: str,
-        *,
-        step: int = 0,
-        epoch: int = 0,
-        skip: int = 0,
-        clock: Callable[[], float] = time.monotonic,
+        self, every: float, unit: str, start: Moment, *, skip: int = 0
     ) -> None:
         self.every = every
         self.unit = unit
-        self.epoch = epoch
-        self.clock = clock
-        past = {"STEP": step, "EPOCH": epoch}.get(unit, 0) / every if every > 0 else 0
-        self.skip = max(0, skip - int(past))  # those of an earlier life count
-        self.last = clock()
+        self.last = start  # the moment that time and epochs are counted from
+        passed = {"STEP": start.step, "EPOCH": start.epoch}.get(unit, 0)
+        times = int(passed / every) if every > 0 else 0
+        self.skip = max(0, skip - times)  # those of an earlier life count
 
-    def __call__(self, step: int, epoch: int) -> bool:
-        """Whether it is due now that ``step`` steps and ``epoch`` epochs are finished."""
-        due = self._passed(step, epoch)
-        skipped = due and self.skip > 0
-        self.skip -= skipped
-        return due and not skipped
+    def __call__(self, now: Moment) -> bool:
+        """Whether it is due now; to be asked once after each step, because it counts."""
+        if not self._passed(now):
+            return False
+        if self.skip > 0:
+            self.skip -= 1
+            return False
+        return True
 
-    def _passed(self, step: int, epoch: int) -> bool:
+    def _passed(self, now: Moment) -> bool:
         if self.unit == "ALWAYS":
             return True
         if self.unit == "NEVER" or self.every <= 0:
             return False
         if self.unit == "STEP":
-            return step % max(1, round(self.every)) == 0
+            return now.step % max(1, round(self.every)) == 0
+        before = self.last
         if self.unit == "EPOCH":
-            before = self.epoch
-            self.epoch = epoch
-            return int(epoch / self.every) > int(before / self.every)
-        if self.clock() - self.last < self.every * SECONDS[self.unit]:
+            self.last = now
+            return int(now.epoch / self.every) > int(before.epoch / self.every)
+        if now.seconds - before.seconds < self.every * SECONDS[self.unit]:
             return False
-        self.last = self.clock()
+        self.last = now
         return True

@@ -23,7 +23,7 @@ from blockrate.engine.state import Trainee, lora_to_start_from, make_trainee
 from blockrate.engine.steps import BadSteps, take_step
 from blockrate.engine.telemetry import BlockTelemetry
 from blockrate.run.events import EventLog, Phase, Started, Step, read_events
-from blockrate.run.folder import RunFolder, StopFlag
+from blockrate.run.folder import RunFolder, RunSession, StopFlag
 
 
 def train(
@@ -59,18 +59,16 @@ def train(
         resume.restore(trainee, log)
         outputs = Outputs(
             config,
-            run,
-            log,
+            RunSession(run, log, stop),
             trainee,
             data,
-            stop,
-            step=resume.step,
+            first=resume.step,
             total_steps=total_steps,
         )
         bad = BadSteps(trained=_has_trained(run, resume.step))
-        _steps(config, trainee, data, outputs, log, bad, first=resume.step)
+        last = _steps(config, trainee, data, outputs, log, bad, first=resume.step)
         bad.end()
-        return outputs.finish()
+        return outputs.finish(last)
 
 
 def _steps(
@@ -82,8 +80,8 @@ def _steps(
     bad: BadSteps,
     *,
     first: int,
-) -> None:
-    """Take the optimizer steps from ``first`` on, and whatever is due after each."""
+) -> int:
+    """Take the optimizer steps from ``first`` on, do what is due after each, and return how many are finished."""
     telemetry = BlockTelemetry(trainee.transformer, trainee.optimizer)
     last = data.schedule.number_of_steps
     outputs.before_first_step(first)
@@ -91,7 +89,7 @@ def _steps(
     with closing(prefetch(data.step_batches, range(first, last))) as steps:
         for step, batches in enumerate(steps, start=first):
             if outputs.ended(step):
-                return
+                return step
             begun = time.perf_counter()
             factor = rate_factor(config, step, outputs.total_steps)
             set_rates(trainee.optimizer, factor)
@@ -111,6 +109,7 @@ def _steps(
                 log.write(result.blocks, step=step + 1)
             bad.count(result.skipped)
             outputs.after_step(step + 1, result, rate)
+    return max(first, last)  # a run made shorter has taken more than its last
 
 
 def _has_trained(run: RunFolder, step: int) -> bool:

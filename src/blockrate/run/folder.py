@@ -21,7 +21,7 @@ from blockrate.run.durable import (
     temporary_beside,
     write_error,
 )
-from blockrate.run.events import last_event
+from blockrate.run.events import EventLog, last_event
 
 # What a run writes into its folder, beside its outputs. The user may keep other things there.
 _FILES = (
@@ -78,6 +78,15 @@ class RunFolder:
     def options(self) -> dict[str, Any]:
         """Return what the command line asked of this start alone: reset_optimizer, extend."""
         return read_json(self.options_file)
+
+
+@dataclass(frozen=True)
+class RunSession:
+    """One session of a run, from a start to its end or stop: its folder, what it tells, what it is asked."""
+
+    folder: RunFolder
+    log: EventLog
+    stop: StopFlag
 
 
 @contextmanager
