@@ -5,6 +5,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,13 @@ _rows, _columns = np.mgrid[0:48, 0:64]
 GRADIENT = Image.fromarray(
     np.stack([_columns * 4, _rows * 5, 255 - _columns * 4], axis=2).astype(np.uint8)
 )
+
+
+def picture(path: Path, width: int = 64, height: int = 64, **saved: Any) -> Path:
+    """Save a picture of one colour, its folder too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, height), "teal").save(path, **saved)
+    return path
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:

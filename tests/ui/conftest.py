@@ -1,6 +1,7 @@
 """A real browser, a fresh app for each test, and pages that must not complain. POSIX forks the app, others start it."""
 
 import asyncio
+import json
 import os
 import re
 import runpy
@@ -24,6 +25,7 @@ from playwright.sync_api import (
 from playwright.sync_api import Error as PlaywrightError
 from support.apps import App, Server, warm_apps
 from support.apps import start_app as run_app
+from support.pages import OpenConfig, OpenPage, StartApp
 
 from blockrate.run.folder import RunFolder, is_alive, read_json
 from blockrate.ui import shell
@@ -38,8 +40,6 @@ FLAGS = [
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-dev-shm-usage",
     "--disable-background-networking --disable-component-update --disable-sync",
 ]
-StartApp = Callable[..., App]
-OpenPage = Callable[..., Page]
 
 
 # -- the browser -------------------------------------------------------------------------------------------------------
@@ -128,6 +128,18 @@ def start_app(
 def app(start_app: StartApp) -> App:
     """A fresh app: no config, no memory of an earlier one."""
     return start_app()
+
+
+@pytest.fixture
+def open_config(start_app: StartApp, tmp_path: Path) -> OpenConfig:
+    """Start the app with a config."""
+
+    def open_config(config: object) -> App:
+        (tmp_path / "work").mkdir()
+        (tmp_path / "work" / "mine.json").write_text(json.dumps(config))
+        return start_app("mine.json")
+
+    return open_config
 
 
 # -- its pages ---------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,9 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 from safetensors.numpy import save_file
 from support.apps import PHOTOS, App
+from support.pages import OpenPage, StartApp
 from support.screens import faint, nameless, sideways, small_targets
 
-StartApp = Callable[..., App]
-OpenPage = Callable[..., Page]
 KEY = "block_learning_rate_multiplier"
 TABS = ["Model", "Data", "Training", "Sampling", "Run"]
 WINDOWS = [

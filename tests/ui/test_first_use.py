@@ -1,7 +1,6 @@
 """The six steps of a first use, in a real browser, up to the rates that the running optimizer holds."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -9,12 +8,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Locator, Page, expect
 from support.apps import App, copy_photos
+from support.pages import OpenPage, StartApp
 
 from blockrate.core.blocks import BlockLayout
 from blockrate.run.events import read_events
 
-StartApp = Callable[..., App]
-OpenPage = Callable[..., Page]
 FLUX = BlockLayout(19, 38)
 KEY = "block_learning_rate_multiplier"
 RATE = 2e-3

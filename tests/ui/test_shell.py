@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 import time
 from collections.abc import Callable
 from itertools import product
@@ -15,32 +14,17 @@ from nicegui import Client, ui
 from playwright.sync_api import Dialog, Page, expect
 from playwright.sync_api import Error as PlaywrightError
 from support.apps import App, copy_photos
+from support.pages import OpenConfig, OpenPage, StartApp
 from support.screens import faint, nameless, sideways, small_targets
-from support.traversal import corpus
 
 from blockrate.core.profile import KEY
 from blockrate.models.families import FAMILIES
 from blockrate.ui import shell
 from blockrate.ui.page import Page as PageOfApp
 
-StartApp = Callable[..., App]
-OpenPage = Callable[..., Page]
-OpenConfig = Callable[[object], App]
 TABS = ["Model", "Data", "Training", "Sampling", "Run"]
 ZEROS = dict.fromkeys(FAMILIES["flux1-dev"].spec.layout.names, 0.0)
 WRONG = {"learning_rate": "fast", "lora_rank": 0, "no_such_thing": 1, "nor_this": 2}
-
-
-@pytest.fixture
-def open_config(start_app: StartApp, tmp_path: Path) -> Callable[[object], App]:
-    """Start the app with a config."""
-
-    def open_config(config: object) -> App:
-        (tmp_path / "work").mkdir()
-        (tmp_path / "work" / "mine.json").write_text(json.dumps(config))
-        return start_app("mine.json")
-
-    return open_config
 
 
 @pytest.fixture
@@ -288,136 +272,6 @@ def test_a_preset_is_opened_by_name_and_unsaved_changes_are_asked_about(
     expect(field).to_have_value("3")
 
 
-def test_a_file_is_picked_inside_the_roots_only(app: App, open_page: OpenPage) -> None:
-    (app.folder / "configs").mkdir()
-    (app.folder / "configs" / "mine.json").write_text('{"epochs": 7}')
-    (app.folder / "configs" / ".hidden.json").write_text("{}")
-    (app.folder / "configs" / "photo.png").write_bytes(b"")
-    page = open_page(app, "/training")
-    page.keyboard.press("Control+o")
-    page.get_by_role("button", name="Choose a file").click()
-    picker = page.get_by_role("dialog", name="Choose a file")
-    picker.get_by_role("textbox", name="Place").fill("/etc")
-    picker.get_by_role("textbox", name="Place").press("Enter")
-    expect(picker.get_by_role("alert")).to_contain_text("outside the folders")
-    entries = picker.get_by_role("group", name="Entries")
-    entries.get_by_role("button", name="configs").click()
-    expect(entries.get_by_role("button")).to_have_text(
-        [re.compile(r"\.\."), re.compile("mine.json")]
-    )
-    entries.get_by_role("button", name="mine.json").click()
-    expect(page.get_by_role("textbox", name="Epochs")).to_have_value("7")
-
-
-# Types each path into a field and presses Enter in the first field around it.
-ENTER_EACH = """async (field, paths) => {
-  const first = field.closest("[role=dialog]").querySelector("input");
-  for (const path of paths) {
-    field.value = path;
-    field.dispatchEvent(new Event("input", { bubbles: true }));
-    await new Promise((done) => setTimeout(done));
-    first.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true }));
-  }
-}"""
-
-
-def test_no_path_that_is_typed_leads_out_of_the_roots(
-    app: App, open_page: OpenPage
-) -> None:
-    outside = app.folder.parent / "outside"
-    outside.mkdir()
-    (outside / "canary.json").write_text('{"save_filename_prefix": "canary-4711"}')
-    (app.folder / "link").symlink_to(outside)
-    (app.folder / "end").mkdir()
-    (app.folder / "end" / "last.json").write_text("{}")
-    page = open_page(app, "/training")
-    page.keyboard.press("Control+o")
-    page.get_by_role("button", name="Choose a file").click()
-    picker = page.get_by_role("dialog", name="Choose a file")
-    place = picker.get_by_role("textbox", name="Place")
-    picker.locator(".picker-entries").evaluate(
-        """list => { window.seen = "";
-        new MutationObserver(() => (seen += list.innerText)).observe(list, { childList: true, subtree: true }) }"""
-    )
-    links = (
-        "link",
-        "link/canary.json",
-        "link/../link",
-        "\0",
-        f"{outside}\0",
-        f"{outside}/canary.json\0.png",
-    )
-    paths = dict.fromkeys(
-        [
-            *corpus(outside / "canary.json"),
-            *corpus(outside),
-            *links,
-            str(app.folder / "end"),
-        ]
-    )
-    place.evaluate(ENTER_EACH, [*paths])
-    # so the server has heard of all of them
-    expect(picker.get_by_role("button", name="last.json")).to_be_visible()
-    expect(picker.get_by_role("alert")).to_be_hidden()
-    seen = page.evaluate("seen")
-    assert "last.json" in seen
-    assert "canary" not in seen
-    assert "canary-4711" not in page.content()
-    picker.get_by_role("button", name="Cancel").click()
-    expect(page.get_by_role("banner")).to_contain_text("New config")
-
-
-def test_nothing_is_saved_outside_the_roots(app: App, open_page: OpenPage) -> None:
-    outside = app.folder.parent / "outside"
-    outside.mkdir()
-    (app.folder / "link").symlink_to(outside)
-    around = sorted(app.folder.parent.iterdir())
-    page = open_page(app, "/training")
-    page.get_by_role("button", name="Save as", exact=True).click()
-    box = page.get_by_role("dialog", name="Save as")
-    name = box.get_by_role("textbox", name="Name")
-    place = box.get_by_role("textbox", name="Folder")
-    why_not = box.get_by_role("alert")
-    name.fill("mine")
-    place.evaluate(ENTER_EACH, outside_or_hidden(outside))
-    for folder in (
-        "../outside",
-        "photos/../../outside",
-        "link",
-        "~root",
-        "/etc",
-        "/proc/self/cwd/../outside",
-    ):
-        place.fill(folder)
-        box.get_by_role("button", name="Save", exact=True).click()
-        expect(why_not).to_contain_text(
-            f"{folder}/mine.json' is hidden or outside the folders"
-        )
-    for wrong in ("../outside/mine", "/etc/mine.json", ".", ""):
-        name.fill(wrong)
-        box.get_by_role("button", name="Save", exact=True).click()
-        expect(why_not).to_contain_text("is not a file name")
-    name.fill("mine\0")
-    box.get_by_role("button", name="Save", exact=True).click()
-    expect(why_not).to_contain_text("is not a path")
-    name.fill("mine")
-    place.fill(f"%2e%2e/{outside.name}")  # the name of a folder like any other
-    box.get_by_role("button", name="Save", exact=True).click()
-    expect(box).to_have_count(0)
-    assert list(outside.iterdir()) == []
-    assert sorted(app.folder.parent.iterdir()) == around
-    assert not Path("/etc/mine.json").exists()
-
-
-def outside_or_hidden(outside: Path) -> list[str]:
-    """The ways to ask for a folder outside that are none to ask for one inside by an odd name."""
-    return [
-        path
-        for path in dict.fromkeys(corpus(outside))
-        if path[0] in "./" and path not in (".", "./.")
-    ]
-
-
 def test_leaving_with_unsaved_changes_asks(app: App, open_page: OpenPage) -> None:
     page = open_page(app, "/training")
     asked: list[str] = []
@@ -503,79 +357,3 @@ def test_the_frame_fits_and_can_be_read(
         if place:
             page.keyboard.press("Escape")
             expect(page.get_by_role("dialog")).to_have_count(0)
-
-
-@pytest.fixture
-def run_there(open_config: OpenConfig, tmp_path: Path) -> Callable[[object], App]:
-    """Start the app with a config whose run folder holds the finished run of the config CONFIG."""
-
-    def run_there(change: object) -> App:
-        photos = copy_photos(tmp_path / "photos")
-        config = {
-            "base_model_name": "tiny-flux1",
-            "concepts": [{"path": str(photos)}],
-            "workspace_dir": "runs/mine",
-        }
-        app = open_config({**config, **change})
-        app.kill()
-        folder = app.folder / "runs" / "mine"
-        folder.mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps({**config, "lora_rank": 16}))
-        finished = {"type": "finished", "step": 0, "time": 0, "outputs": []}
-        (folder / "events.jsonl").write_text(json.dumps(finished) + "\n")
-        return app
-
-    return run_there
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({}, "This run is finished"),
-        ({"lora_rank": 4}, "lora_rank"),
-        ({"optimizer": {"optimizer": "LION"}}, "Go on with fresh moments"),
-        ({"layer_filter": "attn"}, "Go on, new layers with fresh moments"),
-    ],
-)
-def test_an_earlier_run_in_the_folder_is_asked_about(
-    change: dict[str, object],
-    words: str,
-    run_there: Callable[[object], App],
-    start_app: StartApp,
-    open_page: OpenPage,
-) -> None:
-    app = run_there(change)
-    page = open_page(
-        start_app("mine.json", BLOCKRATE_ENGINE=f"{sys.executable} -c pass"), "/model"
-    )
-    question = page.get_by_role("dialog", name="There is an earlier run")
-    page.get_by_role("button", name="Start", exact=True).click()
-    expect(question).to_contain_text(words)
-    expect(question).not_to_contain_text("--")
-    question.get_by_role("button", name="Cancel").click()
-    expect(question).to_have_count(0)
-    assert (app.folder / "runs" / "mine" / "events.jsonl").exists()
-    page.get_by_role("button", name="Start", exact=True).click()
-    question.get_by_role("button", name="Start anew").click()
-    expect(page).to_have_url(re.compile("/run$"))
-    assert (
-        len(list((app.folder / "runs" / "mine" / "earlier").glob("*/events.jsonl")))
-        == 1
-    )
-
-
-def test_start_sees_a_folder_that_has_gone_since_the_last_change(
-    open_config: OpenConfig, open_page: OpenPage, tmp_path: Path
-) -> None:
-    photos = copy_photos(tmp_path / "photos")
-    page = open_page(
-        open_config(
-            {"base_model_name": "tiny-flux1", "concepts": [{"path": str(photos)}]}
-        )
-    )
-    expect(page.get_by_text("10 images")).to_be_visible()
-    photos.rename(tmp_path / "elsewhere")
-    page.get_by_role("button", name="Start", exact=True).click()
-    expect(page.get_by_role("dialog", name="What to put right")).to_contain_text(
-        "is not a folder"
-    )

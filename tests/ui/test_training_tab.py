@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 from support.apps import App
+from support.pages import OpenPage, StartApp
 from support.screens import faint, nameless, sideways, small_targets
 
 from blockrate.config.files import parse_config
@@ -19,8 +20,6 @@ from blockrate.ui.preferences import Preferences
 from blockrate.ui.session import Session
 from blockrate.ui.tabs.training import LayerChoice
 
-StartApp = Callable[..., App]
-OpenPage = Callable[..., Page]
 Training = Callable[..., tuple[App, Page]]
 TINY = {"base_model_name": "tiny-flux1"}
 RATES = {"block_learning_rate_multiplier": {"single_block_3": 0.5}}

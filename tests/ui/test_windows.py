@@ -9,6 +9,7 @@ import pytest
 from nicegui import ui
 from playwright.sync_api import Locator, Page, expect
 from support.apps import App
+from support.pages import OpenPage, StartApp
 from support.screens import faint, nameless, sideways, small_targets
 
 from blockrate.config.files import parse_config
@@ -25,8 +26,6 @@ from blockrate.ui.windows.optimizer_window import (
 from blockrate.ui.windows.scheduler_window import factors, open_scheduler_window
 from blockrate.ui.windows.timestep_window import histogram, open_timestep_window
 
-StartApp = Callable[..., App]
-OpenPage = Callable[..., Page]
 Opened = Callable[..., tuple[App, Page, Locator]]
 WINDOWS = (
     open_optimizer_window,

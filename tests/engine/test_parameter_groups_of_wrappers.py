@@ -1,0 +1,268 @@
+"""Parameter groups of models that others wrapped, renamed or gave adapters: the same as of the plain model."""
+
+import copy
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from support import toy_models as toy
+from torch import nn
+
+from blockrate import (
+    BlockLayout,
+    ConfigError,
+    block_layout,
+    freeze_blocks,
+    parameter_groups,
+)
+from blockrate.core.blocks import OTHER
+
+LAYOUT = BlockLayout(2, 3)
+PROFILE = {"double_block_0": 0.3, "single_block_1": 0.5, "single_block_2": 0.0}
+
+
+@pytest.fixture
+def model():
+    return toy.flux1()
+
+
+def blocks_of_groups(groups):
+    return {group["name"]: [id(p) for p in group["params"]] for group in groups}
+
+
+def compiled(model):
+    # importing the default backend warns and takes seconds
+    return torch.compile(model, backend="eager")
+
+
+def compiled_blocks(model):
+    for blocks in (model.transformer_blocks, model.single_transformer_blocks):
+        for index, block in enumerate(blocks):
+            blocks[index] = compiled(block)
+    return model
+
+
+def checkpointed_blocks(model):
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+        checkpoint_wrapper,
+    )
+
+    for index, block in enumerate(model.single_transformer_blocks):
+        model.single_transformer_blocks[index] = checkpoint_wrapper(block)
+    return model
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        compiled,
+        compiled_blocks,
+        checkpointed_blocks,
+        lambda model: nn.ModuleDict({"inner": compiled(model)}),
+    ],
+)
+def test_wrappers_do_not_change_the_groups(model, wrap):
+    expected = blocks_of_groups(
+        parameter_groups(model, learning_rate=1.0, multipliers=PROFILE)
+    )
+    wrapped = wrap(model)
+    assert block_layout(wrapped) == LAYOUT
+    assert (
+        blocks_of_groups(
+            parameter_groups(wrapped, learning_rate=1.0, multipliers=PROFILE)
+        )
+        == expected
+    )
+
+
+def test_adapters_of_get_peft_model_fall_into_their_blocks(model):
+    wrapped = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
+    groups = parameter_groups(compiled(wrapped), learning_rate=1.0, multipliers=PROFILE)
+    assert [group["name"] for group in groups] == [*LAYOUT.names[:-1], OTHER]
+    assert all("lora_" in name for group in groups for name in group["param_names"])
+
+
+@pytest.fixture
+def process_group():
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_a_ddp_model_must_be_frozen_before_it_is_wrapped(model, process_group):
+    late = nn.parallel.DistributedDataParallel(copy.deepcopy(model))
+    for call in (
+        lambda: parameter_groups(late, learning_rate=1.0, multipliers=PROFILE),
+        lambda: freeze_blocks(late, PROFILE),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"single_block_2.*DistributedDataParallel.*freeze_blocks"
+        ):
+            call()
+    assert all(p.requires_grad for p in late.parameters())
+    assert freeze_blocks(model, PROFILE) == ["single_block_2"]
+    expected = blocks_of_groups(
+        parameter_groups(model, learning_rate=1.0, multipliers=PROFILE)
+    )
+    wrapped = compiled(nn.parallel.DistributedDataParallel(model))
+    assert (
+        blocks_of_groups(
+            parameter_groups(wrapped, learning_rate=1.0, multipliers=PROFILE)
+        )
+        == expected
+    )
+
+
+def test_an_fsdp2_model_must_be_frozen_before_it_is_wrapped(model, process_group):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh("cpu", (1,))
+    freeze_blocks(model, {"double_block_1": 0.0})
+    for block in [*model.transformer_blocks, *model.single_transformer_blocks, model]:
+        fully_shard(block, mesh=mesh)
+    groups = parameter_groups(
+        model,
+        learning_rate=1.0,
+        multipliers={"double_block_1": 0.0, "single_block_0": 0.5},
+    )
+    assert [group["name"] for group in groups] == [
+        "double_block_0",
+        *LAYOUT.names[2:],
+        OTHER,
+    ]
+    with pytest.raises(ConfigError, match="FSDPModule"):
+        parameter_groups(model, learning_rate=1.0, multipliers=PROFILE)
+
+
+def test_a_model_with_bfl_names_is_grouped_by_its_lists_or_its_names():
+    def linears(count):
+        return nn.ModuleList(nn.Linear(4, 4) for _ in range(count))
+
+    listed = nn.Module()
+    listed.img_in = nn.Linear(4, 4)
+    listed.double_blocks = linears(12)
+    listed.single_blocks = linears(2)
+    flat = nn.ModuleDict(
+        {
+            name.replace(".", "$$"): module
+            for name, module in listed.named_modules()
+            if name
+        }
+    )
+    del flat["double_blocks"], flat["single_blocks"]
+    for model in (listed, flat):
+        assert block_layout(model) == BlockLayout(12, 2)
+        groups = {
+            g["name"]: g["params"]
+            for g in parameter_groups(
+                model, learning_rate=1.0, multipliers={"other": 0.1}
+            )
+        }
+        assert groups["double_block_1"] == [*listed.double_blocks[1].parameters()]
+        assert groups["double_block_10"] == [*listed.double_blocks[10].parameters()]
+        assert groups[OTHER] == [*listed.img_in.parameters()]
+
+
+class LoraModule(nn.Module):
+    """What OneTrainer and kohya keep for one Linear: two small Linears, and a base out of reach."""
+
+    def __init__(self, base=None):
+        super().__init__()
+        self.lora_down = nn.Linear(4, 2, bias=False)
+        self.lora_up = nn.Linear(2, 4, bias=False)
+        self._base = [base or nn.Linear(4, 4)]
+        self.register_buffer("alpha", torch.tensor(1.0))
+
+
+NAMINGS = {
+    "onetrainer": [
+        "transformer_blocks.{}.attn.to_q",
+        "single_transformer_blocks.{}.proj_mlp",
+        "norm_out.linear",
+    ],
+    "onetrainer legacy": [
+        "lora_transformer_transformer_blocks_{}_attn_to_q",
+        "lora_transformer_single_transformer_blocks_{}_proj_mlp",
+        "lora_transformer_norm_out_linear",
+    ],
+    "kohya": [
+        "lora_unet_double_blocks_{}_img_attn_qkv",
+        "lora_unet_single_blocks_{}_linear1",
+        "lora_unet_final_layer_linear",
+    ],
+}
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize("network", [dict, nn.ModuleDict])
+def test_a_mapping_from_name_to_lora_module_is_grouped_by_names(naming, network):
+    double, single, other = NAMINGS[naming]
+    names = [
+        other,
+        *(double.format(i) for i in (10, 1, 0)),
+        *(single.format(i) for i in (37, 1)),
+    ]
+    modules = {name: LoraModule() for name in names}
+    for parameter in modules[double.format(0)].parameters():
+        parameter.requires_grad_(False)
+    model = (
+        network(modules)
+        if network is dict or "." not in double
+        else network({n.replace(".", "$$"): m for n, m in modules.items()})
+    )
+    multipliers = {
+        "double_block_1": 0.5,
+        "double_block_18": 0.1,
+        "single_block_37": 0.0,
+        "other": 0.2,
+    }
+    groups = {
+        group["name"]: group
+        for group in parameter_groups(model, learning_rate=1.0, multipliers=multipliers)
+    }
+    assert list(groups) == [
+        "double_block_1",
+        "double_block_10",
+        "single_block_1",
+        OTHER,
+    ]
+    assert groups["double_block_10"]["params"] == [
+        *modules[double.format(10)].parameters()
+    ]
+    assert groups[OTHER]["lr"] == 0.2
+    assert not any(p.requires_grad for p in modules[single.format(37)].parameters())
+    with pytest.raises(ConfigError, match="single_block_38"):
+        parameter_groups(model, learning_rate=1.0, multipliers={"single_block_38": 0.5})
+
+
+def test_a_mapping_that_holds_every_block_gives_the_layout():
+    names = [f"lora_unet_double_blocks_{i}_img_attn_qkv" for i in range(4)] + [
+        f"lora_unet_single_blocks_{i}_linear1" for i in range(8)
+    ]
+    assert block_layout({name: LoraModule() for name in names}) == BlockLayout(4, 8)
+    assert block_layout({name: LoraModule() for name in names[5:]}) == BlockLayout(
+        19, 38
+    )
+
+
+def test_a_shared_parameter_is_grouped_once(model):
+    first, second = model.transformer_blocks
+    second.norm1.linear.weight = first.norm1.linear.weight
+    modules = {
+        "transformer_blocks.0.a": first.norm1,
+        "transformer_blocks.1.a": first.norm1,
+        "x": first.norm1.linear,
+    }
+    for shared in (model, modules):
+        groups = parameter_groups(
+            shared, learning_rate=1.0, multipliers={"double_block_0": 0.5}
+        )
+        owners = [
+            group["name"]
+            for group in groups
+            for p in group["params"]
+            if p is first.norm1.linear.weight
+        ]
+        assert owners == ["double_block_0"]

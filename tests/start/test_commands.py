@@ -1,0 +1,84 @@
+"""start.py: its commands."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.start_module import ROOT, start
+
+
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        (["demo", "--fresh"], ["-m", "blockrate", "demo", "--fresh"]),
+        (
+            ["train", "x.json", "--set", "seed=1"],
+            ["-m", "blockrate", "train", "x.json", "--set", "seed=1"],
+        ),
+        (["ui"], ["-m", "blockrate", "ui"]),
+        (["test", "-x"], ["-m", "pytest", "-x"]),
+        (["soak"], ["-m", "pytest", "-m", "soak"]),
+    ],
+)
+def test_each_command_runs_its_module_in_the_venv(
+    command: list[str],
+    module: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(start, "set_up", lambda again: None)
+    monkeypatch.setattr(start, "browser", lambda: "/usr/bin/chromium")
+    monkeypatch.setattr(start, "ENVIRONMENT", {})
+    monkeypatch.setattr(
+        start, "run", lambda arguments: started.append(list(arguments)) or 7
+    )
+    started: list[list[str]] = []
+    assert start.main(command) == 7
+    assert started == [module]
+    told = start.ENVIRONMENT.get("BLOCKRATE_BROWSER")
+    assert told == ("/usr/bin/chromium" if command[0] == "test" else None)
+    # a config's relative paths are from where the user is; the tests run where they lie
+    assert Path.cwd() == (tmp_path if module[1] == "blockrate" else ROOT)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot replace a process")
+def test_the_command_takes_over_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[object] = []
+    monkeypatch.setattr(os, "execve", lambda *call: taken.extend(call) or sys.exit(0))
+    with pytest.raises(SystemExit):
+        start.run(["-m", "blockrate"])
+    assert taken[:2] == [start.PYTHON, [start.PYTHON, "-m", "blockrate"]]
+    assert taken[2]["PYTHONUTF8"] == "1"  # type: ignore[index]
+
+
+def test_check_names_what_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(start, "set_up", lambda again: None)
+    monkeypatch.setattr(
+        subprocess, "call", lambda command, env: int("format" in command)
+    )
+    assert start.main(["check"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "== ruff check",
+        "== ruff format --check",
+        "== mypy",
+        "== failed: ruff format --check",
+    ]
+    monkeypatch.setattr(subprocess, "call", lambda command, env: 0)
+    assert start.main(["check"]) == 0
+
+
+def test_an_unknown_command_is_one_sentence_and_installs_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "start.py", "tran"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "error: start.py has no command 'tran'. `python start.py --help` lists them.\n"
+    )

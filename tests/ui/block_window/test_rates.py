@@ -1,0 +1,232 @@
+"""The Block Learning Rate window in a real browser: what the rates come to, and traps of editing them."""
+
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+from nicegui import ui
+from playwright.sync_api import Page, expect
+from support.faders import FLUX, Faders
+from support.screens import faint
+
+from blockrate.core.profile import complete, layer_wise_decay
+from blockrate.ui.page import Page as PageOfApp
+from blockrate.ui.windows.block_learning_rate_window import (
+    open_block_learning_rate_window,
+)
+from blockrate.ui.windows.block_mixer import BlockMixer
+
+
+def test_what_cannot_be_applied_is_told_at_its_field(faders: Faders) -> None:
+    faders.apply("single 99")
+    expect(faders.window).to_contain_text("single 99 does not exist (0-37)")
+    faders.apply("")
+    expect(faders.window).to_contain_text("no block is selected")
+    faders.apply("single", Value="")
+    expect(faders.window).to_contain_text("Value needs a number from 0 to 1")
+    faders.template("Only chosen blocks")
+    faders.says("Only chosen blocks drawn")
+    assert set(faders.values().values()) == {0.0, 1.0}
+
+
+def test_templates_can_be_used_saved_and_deleted(faders: Faders) -> None:
+    faders.template("Layer-wise decay")
+    faders.says("Layer-wise decay drawn")
+    decayed = faders.values()
+    assert decayed == layer_wise_decay(complete({}, FLUX), FLUX.names, 0.95)
+    faders.template("Save as template")
+    faders.page.get_by_role("textbox", name="Name").fill("<b>mine</b>")
+    faders.page.get_by_role("button", name="Save", exact=True).last.click()
+    faders.button("Reset All to 1.0").click()
+    faders.says("All at 1.0")
+    faders.template("<b>mine</b>")
+    faders.says("<b>mine</b> drawn")
+    assert faders.values() == decayed
+    faders.template("Delete a template")
+    faders.page.get_by_role("button", name="<b>mine</b>").click()
+    faders.button("Templates").click()
+    expect(faders.page.get_by_role("menuitem")).to_have_count(10)
+
+
+def test_reset_writes_nothing(training: Callable[..., Faders]) -> None:
+    faders = training({"double_block_0": 0.5, "single_block_7": 0.0}).open()
+    faders.button("Reset All to 1.0").click()
+    faders.says("All at 1.0")
+    assert faders.ok() == {}
+
+
+def test_what_is_wrong_is_told_and_kept_and_untouched_values_stay_exact(
+    training: Callable[..., Faders],
+) -> None:
+    rates = {
+        "double_block_0": 0.123456789,
+        "double_block_1": "abc",
+        "prior": 0.5,
+        "single_block_2": 1.0,
+    }
+    faders = training(rates).open()
+    expect(faders.window).to_contain_text(
+        "double_block_1: 'abc' is not a number from 0.0 to 1.0"
+    )
+    expect(faders.window).to_contain_text("prior: no such block")
+    faders.press("single_block_0", "ArrowDown")
+    assert faders.ok() == {**rates, "single_block_0": 0.95}
+
+
+def test_everything_frozen_is_told_and_ok_still_works(faders: Faders) -> None:
+    faders.apply("all", Value="0")
+    expect(faders.window).to_contain_text(
+        "Everything is frozen, so nothing would train"
+    )
+    expect(faders.window).to_contain_text("57 of 57 frozen")
+    assert faint(faders.page) == []
+    assert len(faders.ok()) == 57
+
+
+def test_the_footer_tells_where_training_starts_and_what_that_saves(
+    faders: Faders,
+) -> None:
+    expect(faders.window).to_contain_text("Training starts at double 0")
+    faders.apply("double; single 0-6", Value="0")
+    expect(faders.window).to_contain_text(
+        re.compile(
+            r"Training starts at single 7: about \d+ % less time a step, [\d.]+ MiB less memory"
+        )
+    )
+    line = faders.window.locator(".is-single .line").get_attribute("d") or ""
+    assert line.startswith("M7.5 0"), "the curve begins after the frozen blocks"
+    faders.press("single_block_20", "Delete")
+    line = faders.window.locator(".is-single .line").get_attribute("d") or ""
+    assert line.count("M") == 2, "and it breaks at one"
+
+
+@pytest.mark.parametrize(
+    ("preset", "off", "value"),
+    [("full", "", 0.5), ("blocks", "The layer filter leaves none", 1.0)],
+)
+def test_the_other_weights_have_a_fader_of_use_where_the_filter_leaves_some(
+    preset: str,
+    off: str,
+    value: float,
+    on_a_page: Callable[[Callable[[PageOfApp], None]], None],
+) -> None:
+    def look(page: PageOfApp) -> None:
+        page.session.set(
+            {"base_model_name": "tiny-flux1", "layer_filter_preset": preset}
+        )
+        page.show_tab("Training")
+        elements = ui.context.client.elements
+        opener = page.controls["epochs"]
+        with opener:
+            open_block_learning_rate_window(page, opener)
+        (mixer,) = (
+            element for element in elements.values() if isinstance(element, BlockMixer)
+        )
+        (commit,) = (
+            listener
+            for listener in mixer._event_listeners.values()
+            if listener.type == "commit"
+        )
+        told = {
+            "changes": {"other": 0.5},
+            "merge": "press 1",
+            "cleared": False,
+            "version": mixer.props["version"],
+        }
+        mixer._handle_event({"listener_id": commit.id, "args": told})
+        assert (mixer.props["names"][-1], mixer.props["values"][-1]) == ("other", value)
+        assert mixer.props["off"] == off
+
+    on_a_page(look)
+
+
+def test_an_optimizer_with_one_rate_for_everything_says_so(
+    training: Callable[..., Faders],
+) -> None:
+    faders = training(optimizer={"optimizer": "PRODIGY"}).open()
+    expect(faders.window).to_contain_text("Prodigy cannot give blocks different rates")
+
+
+def test_a_base_rate_of_another_tab_counts_at_once_and_rates_of_another_tab_ask(
+    training: Callable[..., Faders], open_page: Callable[..., Page]
+) -> None:
+    faders = training().open()
+    other = Faders(open_page(faders.app, "/training"), faders.app)
+    other.page.get_by_label("Learning rate", exact=True).fill("2e-4")
+    other.page.keyboard.press("Tab")
+    expect(faders.window).to_contain_text("base 2.00e-04")
+    expect(faders.slider("double_block_0")).to_have_attribute(
+        "aria-valuetext", "1.00, learning rate 2.00e-04"
+    )
+    other.open().press("double_block_0", "Delete")
+    other.button("OK").click()
+    expect(faders.slider("double_block_0")).to_have_attribute("aria-valuenow", "0")
+    faders.press("double_block_1", "ArrowDown")
+    other.open().press("double_block_0", "Backspace")
+    other.button("OK").click()
+    expect(other.window).to_have_count(0)
+    faders.button("OK").click()
+    faders.page.get_by_role("button", name="Overwrite").click()
+    expect(faders.window).to_have_count(0)
+    assert faders.saved() == {"double_block_0": 0.0, "double_block_1": 0.95}
+
+
+@pytest.mark.parametrize("answer", ["Restore", "Discard"])
+def test_what_was_drawn_when_the_page_vanished_is_offered_again(
+    faders: Faders, answer: str
+) -> None:
+    faders.press("double_block_0", *"0.35")
+    faders.page.reload()
+    faders.page.wait_for_function("window.did_handshake")
+    faders.open()
+    assert faders.values()["double_block_0"] == 1.0
+    expect(faders.window).to_contain_text(
+        "There are changes that were not taken over with OK"
+    )
+    faders.button(answer).click()
+    expect(faders.button(answer)).to_have_count(0)
+    expect(faders.slider("double_block_0")).to_have_attribute(
+        "aria-valuenow", "0.35" if answer == "Restore" else "1"
+    )
+    faders.button("Cancel").click()
+    if answer == "Restore":
+        faders.page.get_by_role("button", name="Discard", exact=True).click()
+    expect(faders.window).to_have_count(0)
+    faders.open()
+    expect(faders.window).not_to_contain_text("not taken over")
+
+
+def test_rates_are_copied_and_pasted(faders: Faders) -> None:
+    faders.press("double_block_0", *"0.35")
+    faders.button("Copy as JSON").click()
+    expect(faders.page.get_by_text("Copied")).to_be_visible()
+    assert json.loads(faders.page.evaluate("navigator.clipboard.readText()")) == {
+        "double_block_0": 0.35
+    }
+    paste = faders.page.get_by_role("dialog", name="Paste rates")
+    faders.button("Paste").click()
+    paste.get_by_role("textbox").fill("0.5, 0.6")
+    paste.get_by_role("button", name="Use").click()
+    expect(paste).to_contain_text("2 numbers for 57 blocks")
+    paste.get_by_role("textbox").fill(", ".join(["0.25"] * 57))
+    paste.get_by_role("button", name="Use").click()
+    expect(paste).to_have_count(0)
+    assert {faders.values()[name] for name in FLUX.names} == {0.25}
+    faders.page.evaluate("delete Navigator.prototype.clipboard")
+    faders.button("Copy as JSON").click()
+    box = faders.page.get_by_role("dialog", name="Copy as JSON").get_by_role("textbox")
+    expect(box).to_have_value(json.dumps(dict.fromkeys(FLUX.names, 0.25), indent=2))
+    expect(box).to_be_focused()
+    faders.page.wait_for_function(
+        "getSelection().toString().length > 100 || document.activeElement.selectionEnd > 100"
+    )
+
+
+def test_the_focus_goes_back_to_the_button(faders: Faders) -> None:
+    faders.press("single_block_0")
+    faders.page.keyboard.press("Escape")
+    expect(faders.window).to_have_count(0)
+    expect(
+        faders.page.get_by_role("button", name="Layer Filter settings")
+    ).to_be_focused()

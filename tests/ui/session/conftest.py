@@ -1,0 +1,40 @@
+"""A session in a state folder and a working directory of its own."""
+
+import pytest
+
+from blockrate.ui import session as session_module
+from blockrate.ui.session import Session
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path, monkeypatch, no_sync):
+    """A state folder and a working directory of its own; drafts are written by `keep`, not by the clock."""
+    monkeypatch.setenv("BLOCKRATE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(session_module, "_PAUSE", 1000)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.png").touch()
+
+
+@pytest.fixture
+def session():
+    session = Session()
+    yield session
+    session._timer.cancel()
+
+
+@pytest.fixture
+def restart(session):
+    """End the session as a crash would, and start the next one."""
+    sessions = []
+
+    def start(config=None):
+        for old in (session, *sessions):
+            old._timer.cancel()
+        sessions.append(Session())
+        sessions[-1].restore(config)
+        return sessions[-1]
+
+    yield start
+    for other in sessions:
+        other._timer.cancel()

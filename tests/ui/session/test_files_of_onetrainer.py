@@ -1,0 +1,122 @@
+"""The open config: files of OneTrainer and of older versions open and come back."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.sessions import fields, right, written
+
+from blockrate.config.files import load_config
+
+FACTS = json.loads(
+    (Path(__file__).parents[2] / "config" / "onetrainer_defaults.json").read_text()
+)
+
+
+# -- OneTrainer's files and older names --------------------------------------------------------------------------------
+
+
+def test_older_names_become_todays_in_memory_and_the_file_is_copied_before_it_is_written(
+    session,
+):
+    old = right(
+        prior={"learning_rate": 2e-4},
+        lora_layers="attn",
+        optimizer="ADAMW",
+        foo=1,
+        __version=3,
+    )
+    session.open(path := written("a.json", old))
+    assert session.get("transformer.learning_rate") == 2e-4
+    assert session.get("layer_filter") == "attn"
+    assert any("prior, lora_layers" in warning for warning in session.warnings)
+    assert fields(session) == ["foo"]
+    assert not session.dirty
+    assert json.loads(path.read_text()) == old
+    session.set({"epochs": 3})
+    session.save()
+    assert json.loads(Path("a.before.json").read_text()) == old
+    assert (
+        json.loads(path.read_text())
+        .keys()
+        .isdisjoint({"prior", "lora_layers", "__version"})
+    )
+    session.remove("foo")
+    session.save()
+    assert load_config(path).config == session.config
+    assert sorted(entry.name for entry in Path().glob("a.*")) == [
+        "a.before.json",
+        "a.json",
+    ]
+
+
+def test_a_copy_never_replaces_an_earlier_one(session):
+    for epochs in (1, 2):
+        session.open(written("a.json", right(lora_layers="attn", epochs=epochs)))
+        session.save()
+    copies = [
+        json.loads(Path(name).read_text())["epochs"]
+        for name in ("a.before.json", "a.before-2.json")
+    ]
+    assert copies == [1, 2]
+
+
+@pytest.mark.parametrize("version", [0, 3, 8, 9, 11])
+def test_a_saved_config_of_onetrainer_opens_and_comes_back_with_all_it_holds(
+    session, version
+):
+    data = (
+        FACTS["config"]
+        | {name: FACTS["part"] | part for name, part in FACTS["parts"].items()}
+        | FACTS["preset"]
+    )
+    data |= {
+        "optimizer": FACTS["optimizer"],
+        "__version": version,
+        "layer_filter_preset": "full",
+    }
+    session.open(path := written("a.json", data))
+    session.set({"epochs": 77})
+    session.save()
+    saved = json.loads(path.read_text())
+    lost = {name for name in data if name != "epochs" and saved.get(name) != data[name]}
+    assert lost == (set() if version >= 9 else {"__version", "prior", "transformer"})
+    assert json.loads(Path("a.before.json").read_text()) == data
+
+
+def test_todays_file_of_onetrainer_keeps_its_version_and_order_and_is_copied(session):
+    data = right(
+        __version=10,
+        debug_mode=False,
+        epochs=5,
+        transformer={"train": True},
+        prior={"train": False},
+    )
+    session.open(path := written("a.json", data))
+    assert session.problems == ()
+    session.set({"epochs": 6})
+    session.save()
+    assert json.dumps(json.loads(path.read_text())) == json.dumps({**data, "epochs": 6})
+    assert json.loads(Path("a.before.json").read_text()) == data
+
+
+def test_a_file_of_blockrate_is_not_copied(session):
+    session.open(written("a.json", right()))
+    session.set({"epochs": 6})
+    session.save()
+    assert not Path("a.before.json").exists()
+
+
+def test_presets_and_examples_open_by_name_as_copies(session):
+    assert {
+        "flux_lora",
+        "flux_fine_tune",
+        "demo",
+        "layer_wise_decay",
+    } <= session.named().keys()
+    for name, path in session.named().items():
+        before = path.read_bytes()
+        session.open_named(name)
+        assert (session.title, session.path, session.dirty) == (name, None, False)
+        assert session.config == load_config(path).config
+        assert path.read_bytes() == before

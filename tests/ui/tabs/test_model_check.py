@@ -1,0 +1,190 @@
+"""The check of the model: what is found, what is missing, and whether it fits the card."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blockrate.config.plan import make_plan
+from blockrate.config.train_config import TrainConfig
+from blockrate.models.files import PARTS
+from blockrate.models.savings import Memory
+from blockrate.ui.tabs import model_check
+from blockrate.ui.tabs.model_check import (
+    Card,
+    Finding,
+    card_of,
+    check,
+    memory_finding,
+    method_change,
+)
+
+GIB = 2**30
+
+
+def findings(**settings: Any) -> list[Finding]:
+    ((found, _, _),) = check((TrainConfig(**settings), None))
+    return found
+
+
+def test_a_whole_model_is_found_and_weighed(tiny_flux: Path) -> None:
+    blocks, weights = findings(base_model_name=str(tiny_flux))
+    assert blocks == Finding(
+        "Fine",
+        "FLUX.1 with guidance: 19 double and 38 single blocks, 5.3 million parameters.",
+    )
+    assert weights.kind == "Fine"
+    assert re.fullmatch(r"0\.\d GB of weights are on this computer\.", weights.text)
+
+
+def test_what_is_missing_is_named_file_by_file(tiny_flux: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_flux, tmp_path / "copy")
+    (copy / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    shutil.rmtree(copy / "tokenizer_2")
+    missing = [
+        finding.text
+        for finding in findings(base_model_name=str(copy))
+        if finding.kind == "Problem"
+    ]
+    assert len(missing) == 1
+    assert f"{copy}: vae (diffusion_pytorch_model.safetensors)" in missing[0]
+    assert f"{copy}: tokenizer_2" in missing[0]
+
+
+def test_a_hub_model_is_told_apart_by_what_is_in_its_cache(
+    tiny_flux: Path, hub: Path
+) -> None:
+    absent = findings()
+    assert [finding.kind for finding in absent] == ["Fine", "Note", "Problem"]
+    assert (
+        "The first start downloads it from black-forest-labs/FLUX.1-dev"
+        in absent[1].text
+    )
+    assert (
+        "https://huggingface.co/black-forest-labs/FLUX.1-dev. No login was found"
+        in absent[2].text
+    )
+    model = hub / "models--black-forest-labs--FLUX.1-dev"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text("abc")
+    shutil.copytree(tiny_flux, model / "snapshots" / "abc")
+    assert [finding.kind for finding in findings()] == ["Fine", "Fine"]
+    shutil.rmtree(model / "snapshots" / "abc" / "text_encoder_2")
+    assert "Not on this computer yet: text_encoder_2." in findings()[2].text
+
+
+def test_a_login_is_told_and_its_token_is_not(hub: Path) -> None:
+    hub.parent.mkdir()
+    (hub.parent / "token").write_text("hf_secret")
+    told = findings()
+    assert told[-1].kind == "Note"
+    assert told[-1].text.endswith("You are logged in.")
+    assert not any("hf_secret" in finding.text for finding in told)
+
+
+def test_the_toy_needs_no_files_and_a_folder_of_its_name_does(
+    tiny_flux: Path, tmp_path: Path
+) -> None:
+    assert [finding.kind for finding in findings(base_model_name="tiny-flux1")] == [
+        "Fine",
+        "Fine",
+    ]
+    copy = tmp_path / "tiny-flux1"
+    shutil.copytree(tiny_flux / "transformer", copy / "transformer")
+    absent = findings(base_model_name=str(copy))[-1]
+    assert all(part in absent.text for part in PARTS if part != "transformer")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"base_model_name": "no/such/folder/at/all"},
+        {"base_model_name": "x" * 5000},
+        {"base_model_name": "tiny-flux1", "vae": {"model_name": __file__}},
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence(settings: dict[str, Any]) -> None:
+    (finding,) = findings(**settings)
+    assert finding.kind == "Problem"
+
+
+def test_the_memory_is_compared_with_the_card() -> None:
+    card = Card("GPU", 24 * GIB)
+    kinds = [
+        memory_finding(Memory(size * GIB, 0, 0, GIB), card).kind
+        for size in (12, 21, 25)
+    ]
+    assert kinds == ["Fine", "Note", "Problem"]
+    assert memory_finding(Memory(12 * GIB, 0, 0, GIB), card).text.startswith(
+        "Needs 13.0 of 24.0 GiB"
+    )
+
+
+def test_the_device_of_the_config_decides_the_card(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    two = (Card("first", 1), Card("second", 2))
+    texts = [
+        card_of(device, two).text
+        for device in (None, "cuda", "cuda:1", "cuda:7", "cpu")
+    ]
+    assert texts[:3] == ["first", "first", "second"]
+    assert texts[3:] == [
+        "No NVIDIA card found: training on the CPU",
+        "Training on the CPU",
+    ]
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    assert card_of(None, ()).text.startswith("Apple's GPU")
+
+
+@pytest.mark.parametrize(
+    ("said", "cards"),
+    [
+        (
+            "RTX, 4090, 24564\nOther, 8192\n",
+            (Card("RTX, 4090", 24564 * 2**20), Card("Other", 8 * GIB)),
+        ),
+        ("NVIDIA-SMI has failed\n", ()),
+        ("", ()),
+    ],
+)
+def test_nvidia_smi_is_read_or_not_believed(
+    said: str,
+    cards: tuple[Card, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    monkeypatch.undo()
+    done = subprocess.CompletedProcess([], 0, stdout=said)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: done)
+    model_check.nvidia_cards.cache_clear()
+    request.addfinalizer(model_check.nvidia_cards.cache_clear)
+    assert model_check.nvidia_cards() == cards
+
+
+def test_the_check_carries_the_plan_s_memory() -> None:
+    config = TrainConfig(base_model_name="tiny-flux1")
+    plan = make_plan(config)
+    ((_, memory, card),) = check((config, plan))
+    assert memory == plan.memory_bytes
+    assert card.total > 0
+
+
+@pytest.mark.parametrize("destination", ["models/my.lora", "models/model"])
+def test_a_method_and_back_again_is_the_same_destination(destination: str) -> None:
+    file = f"{destination}.safetensors"
+    folder = method_change("FINE_TUNE", file)
+    assert (folder["output_model_format"], folder["output_model_destination"]) == (
+        "DIFFUSERS",
+        destination,
+    )
+    back = method_change("LORA", destination)
+    assert (back["output_model_format"], back["output_model_destination"]) == (
+        "DIFFUSERS_LORA",
+        file,
+    )

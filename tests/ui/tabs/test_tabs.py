@@ -1,0 +1,281 @@
+"""The Model, Data and Sampling tabs in a real browser."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+from support.apps import PHOTOS, App
+from support.image_zoo import picture
+from support.screens import faint, nameless, sideways, small_targets
+
+Tab = Callable[..., Page]
+
+
+# -- in a browser ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def opened(
+    start_app: Callable[..., App], open_page: Callable[..., Page], tmp_path: Path
+) -> Tab:
+    """Open a tab on a config; in the app's folder lies `photos`: three images, one without a caption."""
+
+    def opened(path: str, config: dict[str, Any], *arguments: str, **view: Any) -> Page:
+        work = tmp_path / "work"
+        (work / "photos").mkdir(parents=True)
+        for name in ("cat.jpg", "cat.txt", "coffee.jpg", "coffee.txt", "rocket.jpg"):
+            shutil.copy(PHOTOS / name, work / "photos")
+        (work / "mine.json").write_text(
+            json.dumps({"base_model_name": "tiny-flux1", **config})
+        )
+        return open_page(start_app("mine.json", *arguments), path, **view)
+
+    return opened
+
+
+def card(page: Page, title: str) -> Locator:
+    return page.get_by_role("region", name=title, exact=True)
+
+
+def choose(page: Page, name: str, option: str) -> None:
+    page.get_by_role("combobox", name=name).click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def test_the_model_tab_tells_what_it_found(opened: Tab) -> None:
+    page = opened("/model", {})
+    check = card(page, "Check")
+    expect(check).to_contain_text("19 double and 38 single blocks")
+    expect(check).to_contain_text(re.compile(r"Weights 0\.\d\d GiB"))
+    page.get_by_role("button", name="FLUX.1-schnell").click()
+    expect(page.get_by_role("textbox", name="Base model")).to_have_value(
+        "black-forest-labs/FLUX.1-schnell"
+    )
+    expect(check).to_contain_text(
+        "FLUX.1-schnell: 19 double and 38 single blocks, 11.9 billion parameters."
+    )
+    page.get_by_role("textbox", name="Base model").fill("nowhere.safetensors")
+    page.get_by_role("textbox", name="Base model").press("Enter")
+    expect(check).to_contain_text(
+        "nowhere.safetensors: there is no such file or folder"
+    )
+
+
+def test_the_model_is_looked_at_again_when_one_comes_back(
+    opened: Tab, tmp_path: Path
+) -> None:
+    page = opened(
+        "/model", {"base_model_name": "black-forest-labs/FLUX.1-dev", "epochs": 0}
+    )
+    check = card(page, "Check")
+    # told although the epochs are wrong
+    expect(check).to_contain_text("No login was found")
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "token").write_text("hf_x")
+    page.get_by_role("tab", name="Data").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Data")
+    page.get_by_role("tab", name="Model").click()
+    expect(check).to_contain_text("You are logged in")
+
+
+def test_a_training_method_brings_its_form_of_output(opened: Tab) -> None:
+    page = opened("/model", {"output_model_destination": "out/dog.safetensors"})
+    choose(page, "Training method", "Fine-tune")
+    expect(page.get_by_role("textbox", name="Output file")).to_have_value("out/dog")
+    expect(page.get_by_role("combobox", name="Output format")).to_have_value(
+        "Diffusers folder"
+    )
+    choose(page, "Training method", "LoRA")
+    expect(page.get_by_role("textbox", name="Output file")).to_have_value(
+        "out/dog.safetensors"
+    )
+
+
+def test_a_folder_is_added_counted_and_removed(opened: Tab) -> None:
+    page = opened("/data", {})
+    expect(card(page, "What training sees")).to_contain_text("No images yet")
+    page.get_by_role("button", name="Add a folder of images").click()
+    picker = page.get_by_role("dialog", name="Choose a folder")
+    picker.get_by_role("button", name="photos").click()
+    picker.get_by_role("button", name="Choose", exact=True).click()
+    concept = card(page, "Concept 1")
+    expect(concept).to_contain_text("3 images, 1 without a caption")
+    expect(concept.get_by_role("textbox", name="Name")).to_have_value("photos")
+    expect(card(page, "What training sees")).to_contain_text(
+        "3 images, about 300 steps"
+    )
+    expect(
+        page.get_by_role("list", name="Images by bucket").get_by_role("listitem")
+    ).not_to_have_count(0)
+    concept.get_by_role("button", name="Remove concept 1").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(concept).to_have_count(0)
+
+
+@pytest.fixture
+def photos(opened: Tab) -> Page:
+    """The Data tab with the thumbnails of `photos` unfolded."""
+    page = opened("/data", {"concepts": [{"path": "photos"}]})
+    page.get_by_role("button", name="Images and captions").click()
+    expect(page.locator(".thumbnail")).to_have_count(3)
+    return page
+
+
+def test_a_caption_is_edited_beside_its_image(photos: Page, tmp_path: Path) -> None:
+    expect(photos.locator(".thumbnail", has_text="No caption")).to_have_count(1)
+    assert photos.locator(".thumbnail img").first.evaluate(
+        "image => image.decode().then(() => image.naturalWidth)"
+    )
+    photos.get_by_role("button", name="Edit the caption of rocket.jpg").click()
+    editor = photos.get_by_role("dialog", name="Caption of rocket.jpg")
+    expect(editor.get_by_role("textbox", name="Caption")).to_be_focused()
+    editor.get_by_role("textbox", name="Caption").fill("a <b>rocket</b>")
+    editor.get_by_role("button", name="Save caption").click()
+    expect(photos.locator(".thumbnail", has_text="a <b>rocket</b>")).to_have_count(1)
+    expect(card(photos, "Concept 1")).to_contain_text("3 images, all with a caption")
+    assert (
+        tmp_path / "work" / "photos" / "rocket.txt"
+    ).read_text() == "a <b>rocket</b>\n"
+
+
+def test_a_caption_that_another_program_wrote_is_not_lost(
+    photos: Page, tmp_path: Path
+) -> None:
+    file = tmp_path / "work" / "photos" / "cat.txt"
+    photos.get_by_role("button", name="Edit the caption of cat.jpg").click()
+    box = photos.get_by_role("textbox", name="Caption", exact=True)
+    box.fill("mine")
+    file.write_text("theirs")
+    photos.get_by_role("button", name="Save caption").click()
+    photos.get_by_role("button", name="Keep editing").click()
+    assert file.read_text() == "theirs"
+    expect(box).to_have_value("mine")
+    photos.get_by_role("button", name="Save caption").click()
+    expect(photos.locator(".thumbnail", has_text="mine")).to_have_count(1)
+    assert file.read_text() == "mine\n"
+
+
+def test_of_a_folder_outside_the_roots_only_counts_are_told(
+    opened: Tab, tmp_path: Path
+) -> None:
+    picture(tmp_path / "private" / "a.png")
+    page = opened(
+        "/data",
+        {
+            "concepts": [
+                {"path": "../private"},
+                {"path": "photos", "text": {"prompt_source": "filename"}},
+            ]
+        },
+    )
+    expect(card(page, "Concept 1")).to_contain_text("1 image, 1 without a caption")
+    for name in ("Concept 1", "Concept 2"):
+        card(page, name).get_by_role("button", name="Images and captions").click()
+    expect(card(page, "Concept 1")).to_contain_text("--root")
+    expect(card(page, "Concept 2").locator(".thumbnail")).to_have_count(3)
+    # captions from file names are not edited
+    expect(page.locator("button.thumbnail")).to_have_count(0)
+
+
+def test_a_caption_file_outside_the_roots_is_not_shown(
+    opened: Tab, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("canary-4711")
+    text = {"prompt_source": "concept", "prompt_path": str(secret)}
+    page = opened(
+        "/data", {"concepts": [{"path": "photos", "text": text}, {"path": "photos"}]}
+    )
+    (tmp_path / "work" / "photos" / "rocket.txt").symlink_to(secret)
+    for name in ("Concept 1", "Concept 2"):
+        card(page, name).get_by_role("button", name="Images and captions").click()
+    expect(
+        card(page, "Concept 1").locator(".thumbnail", has_text="outside the folders")
+    ).to_have_count(3)
+    expect(card(page, "Concept 2").locator(".thumbnail")).to_have_count(3)
+    assert "canary" not in page.content()
+
+
+def test_images_come_a_page_at_a_time(opened: Tab, tmp_path: Path) -> None:
+    for number in range(30):
+        picture(tmp_path / "work" / "many" / f"{number:02}.png")
+    page = opened("/data", {"concepts": [{"path": "many"}]})
+    page.get_by_role("button", name="Images and captions").click()
+    expect(page.locator(".thumbnail")).to_have_count(24)
+    page.get_by_role("button", name="Later images").click()
+    expect(page.locator(".thumbnail")).to_have_count(6)
+    expect(
+        page.get_by_role("button", name="Edit the caption of 29.png")
+    ).to_be_visible()
+    expect(page.get_by_role("button", name="Later images")).to_be_disabled()
+
+
+def test_prompts_are_added_copied_paged_and_deleted(opened: Tab) -> None:
+    page = opened(
+        "/sampling",
+        {
+            "samples": [
+                {"prompt": f"dog {number}", "seed": number} for number in range(9)
+            ]
+        },
+    )
+    page.get_by_role("button", name="Duplicate prompt 9").click()
+    expect(page.get_by_role("textbox", name="Prompt 10")).to_have_value("dog 8")
+    page.get_by_role("button", name="Add a prompt").click()
+    last = page.get_by_role("textbox", name="Prompt 11")
+    expect(last).to_have_value("")
+    expect(page.get_by_role("textbox", name="Seed 11")).to_have_value("8")
+    expect(page.get_by_text("11 to 11 of 11")).to_be_visible()
+    last.fill("a new one")
+    last.press("Enter")
+    page.get_by_role("button", name="Earlier prompts").click()
+    page.get_by_role("button", name="Delete prompt 1", exact=True).click()
+    expect(page.get_by_role("textbox", name="Prompt 10")).to_have_value("a new one")
+    expect(page.get_by_role("textbox", name="Prompt 1", exact=True)).to_have_value(
+        "dog 1"
+    )
+
+
+def test_no_prompt_means_no_samples(opened: Tab) -> None:
+    page = opened("/sampling", {"samples": [{"prompt": "a dog"}]})
+    page.get_by_role("button", name="Delete prompt 1").click()
+    expect(page.get_by_text("No samples will be made.")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("width", "dark"), [(390, False), (390, True), (1280, True), (1920, False)]
+)
+def test_the_tabs_are_legible_at_every_width(
+    opened: Tab, width: int, dark: bool
+) -> None:
+    config = {
+        "concepts": [{"path": "photos"}, {"path": "gone"}],
+        "samples": [{"prompt": "a dog"}],
+    }
+    page = opened("/model", config, width=width, dark=dark, touch=width < 500)
+    expect(card(page, "Check")).to_contain_text("GiB")
+    offences = {"Model": judged(page, width)}
+    page.get_by_role("tab", name="Data").click()
+    for name in ("Images and captions", "More settings"):
+        card(page, "Concept 1").get_by_role("button", name=name).click()
+    expect(page.locator(".thumbnail")).to_have_count(3)
+    expect(card(page, "What training sees")).to_contain_text("3 images")
+    offences["Data"] = judged(page, width)
+    page.get_by_role("tab", name="Sampling").click()
+    expect(page.get_by_role("textbox", name="Prompt 1")).to_be_visible()
+    offences["Sampling"] = judged(page, width)
+    assert offences == {"Model": [], "Data": [], "Sampling": []}
+
+
+def judged(page: Page, width: int) -> list[str]:
+    return [
+        *nameless(page),
+        *faint(page),
+        *sideways(page),
+        *(small_targets(page) if width < 500 else []),
+    ]

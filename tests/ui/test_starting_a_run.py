@@ -1,0 +1,88 @@
+"""Start, pressed where there is an earlier run or a folder has gone, in a real browser."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+from support.apps import App, copy_photos
+from support.pages import OpenConfig, OpenPage, StartApp
+
+
+@pytest.fixture
+def run_there(open_config: OpenConfig, tmp_path: Path) -> Callable[[object], App]:
+    """Start the app with a config whose run folder holds the finished run of the config CONFIG."""
+
+    def run_there(change: object) -> App:
+        photos = copy_photos(tmp_path / "photos")
+        config = {
+            "base_model_name": "tiny-flux1",
+            "concepts": [{"path": str(photos)}],
+            "workspace_dir": "runs/mine",
+        }
+        app = open_config({**config, **change})
+        app.kill()
+        folder = app.folder / "runs" / "mine"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({**config, "lora_rank": 16}))
+        finished = {"type": "finished", "step": 0, "time": 0, "outputs": []}
+        (folder / "events.jsonl").write_text(json.dumps(finished) + "\n")
+        return app
+
+    return run_there
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, "This run is finished"),
+        ({"lora_rank": 4}, "lora_rank"),
+        ({"optimizer": {"optimizer": "LION"}}, "Go on with fresh moments"),
+        ({"layer_filter": "attn"}, "Go on, new layers with fresh moments"),
+    ],
+)
+def test_an_earlier_run_in_the_folder_is_asked_about(
+    change: dict[str, object],
+    words: str,
+    run_there: Callable[[object], App],
+    start_app: StartApp,
+    open_page: OpenPage,
+) -> None:
+    app = run_there(change)
+    page = open_page(
+        start_app("mine.json", BLOCKRATE_ENGINE=f"{sys.executable} -c pass"), "/model"
+    )
+    question = page.get_by_role("dialog", name="There is an earlier run")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(question).to_contain_text(words)
+    expect(question).not_to_contain_text("--")
+    question.get_by_role("button", name="Cancel").click()
+    expect(question).to_have_count(0)
+    assert (app.folder / "runs" / "mine" / "events.jsonl").exists()
+    page.get_by_role("button", name="Start", exact=True).click()
+    question.get_by_role("button", name="Start anew").click()
+    expect(page).to_have_url(re.compile("/run$"))
+    assert (
+        len(list((app.folder / "runs" / "mine" / "earlier").glob("*/events.jsonl")))
+        == 1
+    )
+
+
+def test_start_sees_a_folder_that_has_gone_since_the_last_change(
+    open_config: OpenConfig, open_page: OpenPage, tmp_path: Path
+) -> None:
+    photos = copy_photos(tmp_path / "photos")
+    page = open_page(
+        open_config(
+            {"base_model_name": "tiny-flux1", "concepts": [{"path": str(photos)}]}
+        )
+    )
+    expect(page.get_by_text("10 images")).to_be_visible()
+    photos.rename(tmp_path / "elsewhere")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_role("dialog", name="What to put right")).to_contain_text(
+        "is not a folder"
+    )
