@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from blockrate.config.onetrainer import known_names
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
 from blockrate.config.parts import Concept, Sample
+from blockrate.config.paths import any_entry
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import buckets
 from blockrate.core.errors import ConfigError
@@ -211,7 +212,7 @@ def _did_you_mean(path: str) -> str:
 
 def default(path: str, unknown: Any = None) -> Any:
     """Return the default of a setting, shared: do not change it; ``unknown`` if there is no such setting."""
-    return _defaults().get(re.sub(r"\.\d+(?=\.|$)", ".N", path), unknown)
+    return _defaults().get(any_entry(path), unknown)
 
 
 @cache

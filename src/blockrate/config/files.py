@@ -19,6 +19,7 @@ from blockrate.config.onetrainer import (
     migrate_concepts,
     take_unsupported,
 )
+from blockrate.config.paths import put
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 
@@ -196,67 +197,6 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> Json:
             f"{next(name for name in names if names.count(name) > 1)!r} is given twice in one object"
         )
     return data
-
-
-def put(
-    data: Json, path: str, value: object, *, where: str = "", replace: bool = False
-) -> None:
-    """Put a value into ``data`` at ``a.0.b``; the index after the last one of a list adds to it.
-
-    ``replace``: put an object where the path leads through something that has nothing inside; else that is an error.
-    """
-    where = where or path
-    names = path.split(".")
-    node: Any = data
-    for name, following in zip(names, [*names[1:], None], strict=True):
-        key: Any = name
-        if isinstance(node, list):
-            if not name.isdecimal() or int(name) > len(node):
-                cure = f"Use a number from 0 to {len(node)}; {len(node)} adds one."
-                raise ConfigError(
-                    where,
-                    f"the list has {len(node)} entries and none is {name!r}",
-                    cure,
-                )
-            key = int(name)
-            node += [None] * (key == len(node))
-        elif not isinstance(node, dict):
-            raise ConfigError(
-                where, f"{node!r} has nothing inside", "Shorten the path."
-            )
-        inner = node[key] if isinstance(node, list) else node.get(key)
-        if following is None:
-            node[key] = value
-        elif inner is None or (replace and not isinstance(inner, dict | list)):
-            node[key] = [] if following.isdecimal() else {}
-        node = node[key]
-
-
-def find(node: Any, path: str) -> tuple[Any, Any] | None:
-    """Return the object or list in which a path ends, and its key there; ``None`` where nothing is."""
-    key, rest = _step(node, path)
-    return None if key is None else find(node[key], rest) if rest else (node, key)
-
-
-def drop(node: Any, path: str) -> None:
-    """Remove what stands at a path, and the objects and lists that it leaves empty, but no entry of a list."""
-    key, rest = _step(node, path)
-    if rest and find(node, path):
-        drop(node[key], rest)
-        if isinstance(node, dict) and not node[key]:
-            del node[key]
-    elif key is not None and not rest:
-        del node[key]
-
-
-def _step(node: Any, path: str) -> tuple[Any, str]:
-    """Return the first key of a path that is there, or ``None``, and what follows it. Unknown keys may hold dots."""
-    name, _, rest = path.partition(".")
-    if isinstance(node, list):
-        return (int(name) if name.isdecimal() and int(name) < len(node) else None), rest
-    if not isinstance(node, dict) or path in node:
-        return (path if isinstance(node, dict) else None), ""
-    return (name if name in node else None), rest
 
 
 def _override(data: Json, text: str) -> None:

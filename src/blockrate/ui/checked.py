@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from blockrate.config.explain import default
-from blockrate.config.files import FINE_TUNE_DEFAULTS, LISTS, drop, find, find_problems
+from blockrate.config.files import FINE_TUNE_DEFAULTS, LISTS, find_problems
 from blockrate.config.onetrainer import Json
+from blockrate.config.paths import drop, find
 from blockrate.config.plan import Plan, make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, FileError

@@ -12,7 +12,7 @@ from typing import Any
 
 from nicegui import Event
 
-from blockrate.config.files import LISTS, drop, put, read_object
+from blockrate.config.files import LISTS, read_object
 from blockrate.config.onetrainer import (
     LAST_CHANGE,
     Json,
@@ -20,6 +20,7 @@ from blockrate.config.onetrainer import (
     migrate,
     migrate_concepts,
 )
+from blockrate.config.paths import drop, put
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.run.durable import atomic_write, disk_errors, make_folder
