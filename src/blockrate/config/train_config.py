@@ -26,6 +26,7 @@ from blockrate.config.parts import (
     setting,
 )
 from blockrate.core.layer_filter import PRESETS, LayerFilter, split_patterns
+from blockrate.core.schedules import rate_factor
 
 
 class TrainConfig(Settings):
@@ -265,6 +266,17 @@ class TrainConfig(Settings):
             if self.learning_rate_scaler in (name, "BOTH")
         )
         return (self.transformer.learning_rate or self.learning_rate) * math.sqrt(scale)
+
+    def rate_factor(self, step: int, total_steps: int) -> float:
+        """What every rate is multiplied with in ``step`` (0 is the first) of ``total_steps``, 0 to 1."""
+        return rate_factor(
+            step,
+            scheduler=self.learning_rate_scheduler,
+            total_steps=total_steps,
+            warmup_steps=self.learning_rate_warmup_steps,
+            cycles=self.learning_rate_cycles,
+            min_factor=self.learning_rate_min_factor,
+        )
 
     def trained_dtype(self) -> str:
         """The data type of what trains: of adapters, or in a fine-tune of the weights themselves."""

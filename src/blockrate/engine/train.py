@@ -11,7 +11,6 @@ import torch
 from blockrate.config.files import config_hash
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
-from blockrate.core import schedules
 from blockrate.engine.data.cache import prefetch
 from blockrate.engine.export import check_destination
 from blockrate.engine.memory import pick_device
@@ -91,7 +90,7 @@ def _steps(
             if outputs.ended(step):
                 return step
             begun = time.perf_counter()
-            factor = rate_factor(config, step, outputs.total_steps)
+            factor = config.rate_factor(step, outputs.total_steps)
             set_rates(trainee.optimizer, factor)
             watched = (
                 telemetry
@@ -120,18 +119,6 @@ def _has_trained(run: RunFolder, step: int) -> bool:
         if event.get("step", 0) <= step
     ]
     return step > 0 and ("step" in before or "skipped" not in before)
-
-
-def rate_factor(config: TrainConfig, step: int, total_steps: int) -> float:
-    """Return what every group's rate is multiplied with in ``step`` (0 is the first) of ``total_steps``."""
-    return schedules.rate_factor(
-        step,
-        scheduler=config.learning_rate_scheduler,
-        total_steps=total_steps,
-        warmup_steps=config.learning_rate_warmup_steps,
-        cycles=config.learning_rate_cycles,
-        min_factor=config.learning_rate_min_factor,
-    )
 
 
 def _started(

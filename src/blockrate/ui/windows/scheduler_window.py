@@ -3,7 +3,6 @@
 from nicegui.element import Element
 
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.schedules import rate_factor
 from blockrate.dataset.survey import Survey, survey
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import field
@@ -60,15 +59,9 @@ def open_scheduler_window(page: Page, opener: Element) -> None:
 
 def factors(config: TrainConfig, steps: int) -> list[float]:
     """Return what the rate is multiplied with at 200 places of a run of so many steps."""
+    last = _POINTS - 1
     return [
-        rate_factor(
-            round(place * (steps - 1) / (_POINTS - 1)),
-            scheduler=config.learning_rate_scheduler,
-            total_steps=steps,
-            warmup_steps=config.learning_rate_warmup_steps,
-            cycles=config.learning_rate_cycles,
-            min_factor=config.learning_rate_min_factor,
-        )
+        config.rate_factor(round(place * (steps - 1) / last), steps)
         for place in range(_POINTS)
     ]
 
