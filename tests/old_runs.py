@@ -1,0 +1,137 @@
+"""Runs that the code before the move has left (tests/fixtures/before_the_move): unpacked, gone on with, compared.
+
+Only what a user has: the command line and the files. Nothing of ``blockrate`` is imported here.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FIXTURES = Path(__file__).parent / "fixtures" / "before_the_move"
+EXPECTED: dict[str, Any] = json.loads((FIXTURES / "expected.json").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+def unpack(folder: Path, *names: str) -> Path:
+    """Unpack archives of the fixtures, the data always among them, into a folder, and return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("data", *names):
+        with tarfile.open(FIXTURES / f"{name}.tar.xz") as archive:
+            archive.extractall(folder, filter="data")
+    return folder
+
+
+def blockrate(*words: str | Path, folder: Path) -> Done:
+    """Run ``blockrate`` with these words in ``folder``, where the relative paths of the old configs hold."""
+    done = subprocess.run(
+        [sys.executable, "-m", "blockrate", *map(str, words)],
+        cwd=folder,
+        env={**os.environ, "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=240,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
+    """The events of these kinds that stand in a run folder."""
+    lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    return [event for line in lines if (event := json.loads(line))["type"] in kinds]
+
+
+def steps(run: Path) -> dict[int, tuple[float, ...]]:
+    """Loss, rate and length of the gradient of every step, as the last life of the run took it."""
+    names = ("loss", "learning_rate", "grad_norm")
+    return {event["step"]: tuple(event[name] for name in names) for event in events(run, "step")}
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """The checkpoint of the latest step."""
+    return max((run / "checkpoints").glob("step-*"))
+
+
+def damages(folder: Path) -> list[str]:
+    """The files of a committed folder that are not what its manifest says."""
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    return [
+        name
+        for name, facts in manifest["files"].items()
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != facts["sha256"]
+    ]
+
+
+def same_arithmetic() -> bool:
+    """Whether this computer's torch rounds as the one did that made the fixtures."""
+    return bool(probe() == EXPECTED["made_with"]["probe"])
+
+
+def probe() -> str:
+    """A hash of what a few operations give here: other processors and versions of torch differ in the last bits."""
+    import torch
+
+    maker = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 16, 24, 24, generator=maker)
+    kernel = torch.randn(16, 16, 3, 3, generator=maker)
+    tokens = torch.randn(2, 52, 64, generator=maker)
+    weight = torch.randn(192, 64, generator=maker)
+    query, key, value = (tokens @ weight.T).view(2, 52, 3, 4, 16).permute(2, 0, 3, 1, 4)
+    results = [
+        torch.nn.functional.conv2d(image, kernel, padding=1),
+        torch.nn.functional.scaled_dot_product_attention(query, key, value),
+        torch.nn.functional.gelu(tokens, approximate="tanh"),
+        torch.nn.functional.layer_norm(tokens, (64,)),
+        torch.stack([tokens.norm(), tokens.exp().sum(), tokens.square().mean().sqrt()]),
+    ]
+    digest = hashlib.sha256(torch.__version__.encode())
+    for result in results:
+        digest.update(result.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def tensor_differences(expected: Path, found: Path) -> Iterator[str]:
+    """Say of every tensor in two safetensors files where they differ: in no bit, or on another computer by little."""
+    from safetensors.torch import load_file
+
+    before, after = load_file(expected), load_file(found)
+    yield from (f"{name} is in one file only" for name in before.keys() ^ after.keys())
+    for name in before.keys() & after.keys():
+        old, new = before[name], after[name]
+        if (old.shape, old.dtype) != (new.shape, new.dtype):
+            yield f"{name} was {old.dtype} {list(old.shape)} and is {new.dtype} {list(new.shape)}"
+        elif same_arithmetic():
+            if old.numpy().tobytes() != new.numpy().tobytes():
+                yield f"{name} has other bits"
+        elif (distance := (old.double() - new.double()).norm()) > 1e-3 * old.double().norm():
+            yield f"{name} is {distance:.3g} away"
+
+
+def number_differences(before: Any, now: Any, where: str = "") -> Iterator[str]:
+    """Say where ``now`` lacks or changes what ``before`` holds; more may be there, and floats may differ a little."""
+    match before, now:
+        case dict(), dict():
+            for key, value in before.items():
+                yield from number_differences(value, now.get(key), f"{where}.{key}")
+        case list(), list() if len(before) == len(now):
+            for index, (one, other) in enumerate(zip(before, now, strict=True)):
+                yield from number_differences(one, other, f"{where}[{index}]")
+        case float(), float() if abs(before - now) <= 1e-4 * abs(before):
+            return
+        case _ if before != now:
+            yield f"{where} was {before!r} and is {now!r}"
