@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from old_runs import (
+from support.old_runs import (
     EXPECTED,
     FIXTURES,
     blockrate,
@@ -32,7 +32,11 @@ def assert_same_end(whole: Path, gone_on: Path) -> None:
     assert not damages(other)
     for file in FILES:
         assert not list(tensor_differences(one / file, other / file))
-    results = {path.relative_to(whole) for path in whole.rglob("*.safetensors") if "result" in str(path)}
+    results = {
+        path.relative_to(whole)
+        for path in whole.rglob("*.safetensors")
+        if "result" in str(path)
+    }
     assert results
     for result in results:
         assert not list(tensor_differences(whole / result, gone_on / result))
@@ -47,27 +51,39 @@ def assert_same_end(whole: Path, gone_on: Path) -> None:
 def made_anew_in_silence(run: Path) -> bool:
     """Whether cached tensors were made once more without a word that says why."""
     last_life = events(run, "phase", "warned", "stopped")
-    stop = max(place for place, event in enumerate(last_life) if event["type"] == "stopped")
+    stop = max(
+        place for place, event in enumerate(last_life) if event["type"] == "stopped"
+    )
     since = last_life[stop:]
-    made = any(event["type"] == "phase" and event["name"] == "caching" for event in since)
-    told = any(event["type"] == "warned" and "cache" in event["message"] for event in since)
+    made = any(
+        event["type"] == "phase" and event["name"] == "caching" for event in since
+    )
+    told = any(
+        event["type"] == "warned" and "cache" in event["message"] for event in since
+    )
     return made and not told
 
 
 @pytest.mark.parametrize("kind", ["lora", "fine-tune"])
-def test_a_stopped_run_goes_on_and_ends_where_an_unbroken_one_did(kind: str, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_and_ends_where_an_unbroken_one_did(
+    kind: str, tmp_path: Path
+) -> None:
     root = unpack(tmp_path, f"{kind}-stopped", f"{kind}-finished")
     run = root / f"{kind}-stopped"
     done = blockrate("train", f"{kind}-stopped.json", folder=root)
     assert done.code == 0, done.err
-    assert [event["from_step"] for event in events(run, "resumed")] == [STOPPED_AT[run.name]]
+    assert [event["from_step"] for event in events(run, "resumed")] == [
+        STOPPED_AT[run.name]
+    ]
     assert done.out.strip().startswith(f"{kind}-stopped/result")
     assert_same_end(root / f"{kind}-finished", run)
     if kind == "fine-tune":  # its model, and so its cache, are part of the fixtures
         assert not made_anew_in_silence(run)
 
 
-def test_a_damaged_old_checkpoint_is_seen_and_the_one_before_leads_to_the_same_end(tmp_path: Path) -> None:
+def test_a_damaged_old_checkpoint_is_seen_and_the_one_before_leads_to_the_same_end(
+    tmp_path: Path,
+) -> None:
     root = unpack(tmp_path, "fine-tune-stopped", "fine-tune-finished")
     run = root / "fine-tune-stopped"
     file = newest_checkpoint(run) / "weights.safetensors"
@@ -82,7 +98,9 @@ def test_a_damaged_old_checkpoint_is_seen_and_the_one_before_leads_to_the_same_e
 
 
 @pytest.mark.parametrize("name", FINISHED_AT)
-def test_a_finished_run_says_so_and_is_left_as_it_was(name: str, tmp_path: Path) -> None:
+def test_a_finished_run_says_so_and_is_left_as_it_was(
+    name: str, tmp_path: Path
+) -> None:
     root = unpack(tmp_path, name)
     before = (root / name / "events.jsonl").read_bytes()
     done = blockrate("train", f"{name}.json", folder=root)
@@ -95,7 +113,9 @@ def test_a_finished_run_says_so_and_is_left_as_it_was(name: str, tmp_path: Path)
 def test_a_finished_run_goes_on_when_epochs_are_raised(tmp_path: Path) -> None:
     root = unpack(tmp_path, "fine-tune-finished")
     run = root / "fine-tune-finished"
-    done = blockrate("train", "fine-tune-finished.json", "--set", "epochs=42", folder=root)
+    done = blockrate(
+        "train", "fine-tune-finished.json", "--set", "epochs=42", folder=root
+    )
     assert done.code == 0, done.err
     assert [event["from_step"] for event in events(run, "resumed")] == [40]
     assert newest_checkpoint(run).name == "step-00000042"
@@ -105,7 +125,10 @@ def test_a_finished_run_goes_on_when_epochs_are_raised(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", RUNS)
 def test_status_and_plan_say_what_they_said(name: str, tmp_path: Path) -> None:
     root = unpack(tmp_path, name)
-    assert all(not damages(checkpoint) for checkpoint in (root / name / "checkpoints").glob("step-*"))
+    assert all(
+        not damages(checkpoint)
+        for checkpoint in (root / name / "checkpoints").glob("step-*")
+    )
     status = json.loads(blockrate("status", name, "--json", folder=root).out)
     finished = name in FINISHED_AT
     assert status["state"] == ("Finished" if finished else "No run")

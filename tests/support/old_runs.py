@@ -15,8 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-FIXTURES = Path(__file__).parent / "fixtures" / "before_the_move"
-EXPECTED: dict[str, Any] = json.loads((FIXTURES / "expected.json").read_text(encoding="utf-8"))
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "before_the_move"
+EXPECTED: dict[str, Any] = json.loads(
+    (FIXTURES / "expected.json").read_text(encoding="utf-8")
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,10 @@ def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
 def steps(run: Path) -> dict[int, tuple[float, ...]]:
     """Loss, rate and length of the gradient of every step, as the last life of the run took it."""
     names = ("loss", "learning_rate", "grad_norm")
-    return {event["step"]: tuple(event[name] for name in names) for event in events(run, "step")}
+    return {
+        event["step"]: tuple(event[name] for name in names)
+        for event in events(run, "step")
+    }
 
 
 def newest_checkpoint(run: Path) -> Path:
@@ -89,23 +94,40 @@ def probe() -> str:
     import torch
 
     maker = torch.Generator().manual_seed(0)
-    image, tokens = torch.randn(1, 16, 24, 24, generator=maker), torch.randn(2, 52, 64, generator=maker)
+    image, tokens = (
+        torch.randn(1, 16, 24, 24, generator=maker),
+        torch.randn(2, 52, 64, generator=maker),
+    )
     kernel = torch.randn(16, 16, 3, 3, generator=maker)
     weight = torch.nn.Parameter(torch.randn(192, 64, generator=maker))
     optimizer = torch.optim.AdamW([weight], lr=0.01)
     losses = []
     for _ in range(3):
-        query, key, value = (tokens @ weight.T).view(2, 52, 3, 4, 16).permute(2, 0, 3, 1, 4)
-        seen = torch.nn.functional.scaled_dot_product_attention(query.cos(), key.exp().log1p(), value)
-        active = torch.nn.functional.gelu(torch.nn.functional.layer_norm(seen, (16,)), approximate="tanh")
+        query, key, value = (
+            (tokens @ weight.T).view(2, 52, 3, 4, 16).permute(2, 0, 3, 1, 4)
+        )
+        seen = torch.nn.functional.scaled_dot_product_attention(
+            query.cos(), key.exp().log1p(), value
+        )
+        active = torch.nn.functional.gelu(
+            torch.nn.functional.layer_norm(seen, (16,)), approximate="tanh"
+        )
         loss = (active * torch.nn.functional.silu(value)).square().mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.detach())
-    drawn = torch.nn.functional.group_norm(torch.nn.functional.conv2d(image, kernel, padding=1), 4)
-    digest = hashlib.sha256(f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}".encode())
-    for result in (weight.detach(), drawn, torch.stack([*losses, tokens.norm(), image.sum()])):
+    drawn = torch.nn.functional.group_norm(
+        torch.nn.functional.conv2d(image, kernel, padding=1), 4
+    )
+    digest = hashlib.sha256(
+        f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}".encode()
+    )
+    for result in (
+        weight.detach(),
+        drawn,
+        torch.stack([*losses, tokens.norm(), image.sum()]),
+    ):
         digest.update(result.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
@@ -123,7 +145,9 @@ def tensor_differences(expected: Path, found: Path) -> Iterator[str]:
         elif same_arithmetic():
             if old.numpy().tobytes() != new.numpy().tobytes():
                 yield f"{name} has other bits"
-        elif (distance := (old.double() - new.double()).norm()) > 1e-3 * old.double().norm():
+        elif (
+            distance := (old.double() - new.double()).norm()
+        ) > 1e-3 * old.double().norm():
             yield f"{name} is {distance:.3g} away"
 
 
