@@ -8,8 +8,16 @@ from urllib.parse import urlsplit
 
 import pytest
 from support.apps import App
+from support.http_answers import (
+    SOCKET,
+    ask,
+    host_of,
+    origin_of,
+    place,
+    sign_in,
+    upgrade,
+)
 from support.pages import StartApp
-from support.requests import SOCKET, ask, host_of, origin_of, place, sign_in, upgrade
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 

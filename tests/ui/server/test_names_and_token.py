@@ -3,8 +3,7 @@
 import json
 
 from support.apps import App
-from support.pages import StartApp
-from support.requests import (
+from support.http_answers import (
     SOCKET,
     ask,
     host_of,
@@ -15,6 +14,7 @@ from support.requests import (
     token_of,
     upgrade,
 )
+from support.pages import StartApp
 
 EDGES = [
     "/",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.apps import App
-from support.requests import ask, asked, place, run_python, sign_in, upgrade
+from support.http_answers import ask, asked, place, run_python, sign_in, upgrade
 from support.traversal import corpus
 
 ROUTES = """

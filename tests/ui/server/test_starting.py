@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from support.apps import App
-from support.pages import StartApp
-from support.requests import (
+from support.http_answers import (
     SOCKET,
     ask,
     environment_in,
@@ -25,6 +24,7 @@ from support.requests import (
     token_of,
     upgrade,
 )
+from support.pages import StartApp
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
