@@ -4,10 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from pydantic import BaseModel
 from typer.models import ArgumentInfo, OptionInfo
 
 import blockrate.config
 from blockrate.cli.commands import app
+from blockrate.config.fields import Field, everything, field_at
 from blockrate.config.optimizers import OPTIMIZERS, OptimizerRow
 from blockrate.config.train_config import TrainConfig
 from blockrate.run.process import SENTENCES
@@ -17,34 +19,6 @@ PRESETS = sorted(
     file.stem for file in Path(blockrate.config.__file__).parent.glob("presets/*.json")
 )
 
-# The heading above a row of settings, by the first of them.
-HEADINGS = {
-    "training_method": "The run",
-    "base_model_name": "The model",
-    "output_model_destination": "What comes out",
-    "learning_rate": "Learning",
-    "layer_filter": "Which layers, and how fast",
-    "lora_model_name": "LoRA",
-    "mse_strength": "Loss",
-    "timestep_distribution": "Noise",
-    "concepts": "Data",
-    "samples": "Samples",
-    "backup_after": "Saving",
-}
-# The settings inside a setting: its definition in the schema, and the heading.
-PARTS = {
-    "transformer": ("TransformerPart", "The transformer: `transformer.…`"),
-    "text_encoder": (
-        "TextEncoderPart",
-        "The text encoders: `text_encoder.…` (CLIP), `text_encoder_2.…` (T5)",
-    ),
-    "vae": ("VaePart", "The VAE: `vae.…`"),
-    "optimizer": ("OptimizerSettings", "The optimizer: `optimizer.…`"),
-    "concepts": ("Concept", "A concept: `concepts.0.…`"),
-    "image": ("ConceptImage", "A concept's images: `concepts.0.image.…`"),
-    "text": ("ConceptText", "A concept's captions: `concepts.0.text.…`"),
-    "samples": ("Sample", "A sample: `samples.0.…`"),
-}
 TYPES = {
     "boolean": "true or false",
     "integer": "whole number",
@@ -95,12 +69,9 @@ def document() -> str:
     lines = [INTRODUCTION]
     for heading, rows in _sections(schema["properties"]):
         lines += [f"## {heading}", "", *_settings(rows)]
-    for definition, heading in PARTS.values():
-        lines += [
-            f"## {heading}",
-            "",
-            *_settings(schema["$defs"][definition]["properties"].items()),
-        ]
+    for name, heading in _parts().items():
+        rows = schema["$defs"][name]["properties"]
+        lines += [f"## {heading}", "", *_settings(rows)]
     lines += [
         "## Optimizers",
         "",
@@ -115,55 +86,68 @@ def document() -> str:
     return "\n".join([*lines, *_table(("code", "meaning"), codes)]).rstrip() + "\n"
 
 
-def _sections(
-    properties: Mapping[str, Any],
-) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
-    names = list(properties)
-    starts = [names.index(first) for first in HEADINGS]
-    for heading, start, end in zip(
-        HEADINGS.values(), starts, [*starts[1:], len(names)], strict=True
-    ):
-        yield heading, [(name, properties[name]) for name in names[start:end]]
+def _sections(properties: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the sections of the config: heading, and what the schema says of each of its settings."""
+    heading = ""
+    rows: dict[str, Any] = {}
+    for name, facts in properties.items():
+        field = field_at(name)
+        if field and field.heading:
+            if rows:
+                yield heading, rows
+            heading = field.heading
+            rows = {}
+        rows[name] = facts
+    yield heading, rows
 
 
-def _settings(properties: Iterable[tuple[str, Any]]) -> Iterator[str]:
+def _parts() -> dict[str, str]:
+    """Return the heading of each kind of object with settings inside, by its name in the schema."""
+    places: dict[type[BaseModel], list[Field]] = {}
+    for field in everything().values():
+        if field.model:
+            places.setdefault(field.model, []).append(field)
+    return {model.__name__: _heading(model, held) for model, held in places.items()}
+
+
+def _heading(model: type[BaseModel], held: Sequence[Field]) -> str:
+    """Return the title of an object with where it stands; where that is twice, with what each is."""
+    paths = [f"`{field.inside.replace('.N.', '.0.')}…`" for field in held]
+    if len(held) > 1:
+        names = [field.info.description for field in held]
+        paths = [f"{path} ({name})" for path, name in zip(paths, names, strict=True)]
+    return f"{model.model_config['title']}: {', '.join(paths)}"
+
+
+def _settings(properties: Mapping[str, Any]) -> Iterator[str]:
     rows = []
-    for name, facts in properties:
-        kind = next(
-            kind for kind in facts.get("anyOf", [facts]) if kind.get("type") != "null"
-        )
-        rows.append(
-            (
-                f"`{name}`",
-                _type(name, kind),
-                _default(facts),
-                _limits(kind),
-                facts["description"],
-            )
-        )
+    for name, facts in properties.items():
+        kinds = facts.get("anyOf", [facts])
+        kind = next(kind for kind in kinds if kind.get("type") != "null")
+        about = facts["description"]
+        rows.append((f"`{name}`", _type(kind), _default(facts), _limits(kind), about))
     yield from _table(("setting", "type", "default", "limits", "what it is"), rows)
 
 
-def _type(name: str, facts: Mapping[str, Any]) -> str:
+def _type(facts: Mapping[str, Any]) -> str:
     if choices := facts.get("enum", [facts["const"]] if "const" in facts else []):
-        return (
-            "unit"
-            if "MINUTE" in choices
-            else ", ".join(f"`{choice}`" for choice in choices)
-        )
-    if "$ref" in facts or "items" in facts:
-        heading = PARTS.get(name, PARTS["text_encoder"])[1]
-        anchor = "".join(
-            sign
-            for sign in heading.lower().replace(" ", "-")
-            if sign.isalnum() or sign in "-_"
-        )
-        return f"[{'list' if 'items' in facts else 'object'}](#{anchor})"
-    return (
-        "object: block name to number"
-        if "additionalProperties" in facts
-        else TYPES[facts["type"]]
-    )
+        if "MINUTE" in choices:
+            return "unit"
+        return ", ".join(f"`{choice}`" for choice in choices)
+    if "items" in facts:
+        return f"[list](#{_anchor(facts['items'])})"
+    if "$ref" in facts:
+        return f"[object](#{_anchor(facts)})"
+    if "additionalProperties" in facts:
+        return "object: block name to number"
+    return TYPES[facts["type"]]
+
+
+def _anchor(facts: Mapping[str, Any]) -> str:
+    """Return where on the page the settings inside an object are."""
+    heading = _parts()[facts["$ref"].rpartition("/")[2]]
+    dashed = heading.lower().replace(" ", "-")
+    return "".join(sign for sign in dashed if sign.isalnum() or sign in "-_")
 
 
 def _default(facts: Mapping[str, Any]) -> str:

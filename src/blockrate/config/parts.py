@@ -1,21 +1,28 @@
 """The nested parts of a config: model parts, optimizer, concepts, samples. OneTrainer's names throughout."""
 
-from os.path import expanduser
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
+from blockrate.config.setting import (
+    ANOTHER_RUN,
+    FREE,
+    LENGTH,
+    RESULT,
+    STATE,
+    Flag,
+    Folder,
+    Fraction,
+    Model,
+    Pixels,
+    Precision,
+    Real,
+    Settings,
+    TextFile,
+    TimeUnit,
+    WeightDtype,
+    Whole,
+    setting,
+)
 
-# Strict, because pydantic would otherwise read true as 1 and "0.5" as 0.5.
-Flag = Annotated[bool, Strict()]
-Whole = Annotated[int, Strict()]
-Real = Annotated[float, Strict()]
-Fraction = Annotated[float, Strict(), Field(ge=0.0, le=1.0)]
-# no shell reads a config, so ~ would be a folder of that name
-Place = Annotated[str, AfterValidator(expanduser)]
-Pixels = Annotated[int, Strict(), Field(ge=16, le=8192, multiple_of=16)]
-TimeUnit = Literal["NEVER", "EPOCH", "STEP", "SECOND", "MINUTE", "HOUR", "ALWAYS"]
-Precision = Literal["FLOAT_32", "BFLOAT_16", "FLOAT_16"]
-WeightDtype = Literal["FLOAT_32", "BFLOAT_16", "FLOAT_16", "FLOAT_8", "NFLOAT_4"]
 OptimizerName = Literal[
     "ADAMW",
     "ADAMW_8BIT",
@@ -27,85 +34,99 @@ OptimizerName = Literal[
     "SCHEDULE_FREE_ADAMW",
     "SGD",
 ]
-
-
-class Settings(BaseModel):
-    """Settings that refuse unknown names and not-a-number, at loading and at every assignment."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        validate_assignment=True,
-        allow_inf_nan=False,
-        coerce_numbers_to_str=True,
-    )
-
-
-def setting(default: Any, description: str, **limits: Any) -> Any:
-    """Return a field whose description is tooltip, docs and help at once; a class as default is made anew each time."""
-    if isinstance(default, type):
-        return Field(default_factory=default, description=description, **limits)
-    return Field(default=default, description=description, **limits)
+Scheduler = Literal[
+    "CONSTANT",
+    "LINEAR",
+    "COSINE",
+    "COSINE_WITH_RESTARTS",
+    "COSINE_WITH_HARD_RESTARTS",
+]
 
 
 class Part(Settings):
     """One component of the model."""
 
-    model_name: Place = setting(
-        "", "Load this part from here instead of from the base model: a folder or file"
+    model_name: Model = setting(
+        "",
+        "Load this part from here instead of from the base model: a folder or file",
+        ANOTHER_RUN,
     )
 
 
-class TransformerPart(Part):
+class TransformerPart(Part, title="The transformer"):
     """The part that trains."""
 
     weight_dtype: WeightDtype = setting(
-        "BFLOAT_16", "Form of the weights in memory; the last two only if frozen"
+        "BFLOAT_16", "Form of the weights in memory; the last two only if frozen", STATE
     )
     train: Flag = setting(
-        True, "Train the transformer. Off: nothing of it trains, whatever the rates say"
+        True,
+        "Train the transformer. Off: nothing of it trains, whatever the rates say",
+        RESULT,
+        tab="Training",
     )
     stop_training_after: Whole | None = setting(
-        None, "Freeze it after this many units; empty = never", ge=0
+        None,
+        "Freeze it after this many units; empty = never",
+        LENGTH,
+        tab="Training",
+        ge=0,
     )
     stop_training_after_unit: TimeUnit = setting(
-        "NEVER", "Unit of the setting before; NEVER trains to the end"
+        "NEVER",
+        "Unit of the setting before; NEVER trains to the end",
+        LENGTH,
+        tab="Training",
     )
     learning_rate: Real | None = setting(
-        None, "Base learning rate of the transformer; empty = the general one", gt=0
+        None,
+        "Base learning rate of the transformer; empty = the general one",
+        RESULT,
+        tab="Training",
+        gt=0,
     )
     guidance_scale: Real = setting(
-        1.0, "Guidance told to FLUX.1-dev in training; nearly everybody uses 1.0", ge=0
+        1.0,
+        "Guidance told to FLUX.1-dev in training; nearly everybody uses 1.0",
+        RESULT,
+        tab="Training",
+        ge=0,
     )
     gradient_checkpointing: Flag = setting(
-        True, "Much less memory, about a third slower"
+        True, "Much less memory, about a third slower", FREE, tab="Training"
     )
 
 
-class TextEncoderPart(Part):
+class TextEncoderPart(Part, title="The text encoders"):
     """CLIP or T5: frozen, its outputs are cached."""
 
-    weight_dtype: WeightDtype = setting("BFLOAT_16", "Form of the weights in memory")
+    weight_dtype: WeightDtype = setting(
+        "BFLOAT_16", "Form of the weights in memory", RESULT
+    )
     dropout_probability: Fraction = setting(
-        0.0, "Chance of an empty caption for this encoder"
+        0.0, "Chance of an empty caption for this encoder", RESULT
     )
 
 
-class VaePart(Part):
+class VaePart(Part, title="The VAE"):
     """Turns images into latents and back: frozen."""
 
     weight_dtype: Precision = setting(
-        "FLOAT_32", "Precision of the VAE. FLOAT_32 keeps the finest detail"
+        "FLOAT_32", "Precision of the VAE. FLOAT_32 keeps the finest detail", RESULT
     )
 
 
-class OptimizerSettings(Settings):
+class OptimizerSettings(Settings, title="The optimizer"):
     """The optimizer and its parameters; an empty one takes the optimizer's default (config/optimizers.py)."""
 
     optimizer: OptimizerName = setting(
-        "ADAMW", "Which optimizer turns gradients into changes of the weights"
+        "ADAMW",
+        "Which optimizer turns gradients into changes of the weights",
+        STATE,
+        window="",
     )
     beta1: Real | None = setting(
-        None, "Decay of the running mean of gradients", ge=0, lt=1
+        None, "Decay of the running mean of gradients", STATE, ge=0, lt=1
     )
     beta2: Real | None = setting(
         None, "Decay of the running mean of squared gradients", ge=0, lt=1
@@ -128,10 +149,12 @@ class OptimizerSettings(Settings):
         None, "Pull of the weights towards zero, times the learning rate", ge=0
     )
     fused: Flag | None = setting(
-        None, "One kernel for all weights; empty = wherever it works (3-6 times faster)"
+        None,
+        "One kernel for all weights; empty = wherever it works (3-6 times faster)",
+        STATE,
     )
     stochastic_rounding: Flag | None = setting(
-        None, "Round trained bf16 weights by chance: keeps small changes"
+        None, "Round trained bf16 weights by chance: keeps small changes", STATE
     )
     clip_threshold: Real | None = setting(
         None, "Largest root mean square of an update", gt=0
@@ -140,7 +163,7 @@ class OptimizerSettings(Settings):
         None, "Adafactor: how the decay of squared gradients grows by step", le=0
     )
     relative_step: Flag | None = setting(
-        None, "Adafactor finds its own rate and ignores all others"
+        None, "Adafactor finds its own rate and ignores all others", STATE
     )
     scale_parameter: Flag | None = setting(
         None, "Adafactor: multiply the rate by the size of the weights"
@@ -149,10 +172,12 @@ class OptimizerSettings(Settings):
         None, "Adafactor with relative_step: begin with tiny steps"
     )
     min_8bit_size: Whole | None = setting(
-        None, "Tensors with fewer elements keep 32-bit state", ge=0
+        None, "Tensors with fewer elements keep 32-bit state", STATE, ge=0
     )
     is_paged: Flag | None = setting(
-        None, "Let optimizer state move to the computer's memory when the GPU is full"
+        None,
+        "Let optimizer state move to the computer's memory when the GPU is full",
+        FREE,
     )
     momentum: Real | None = setting(
         None, "SGD: how much of the last step is kept", ge=0, lt=1
@@ -176,7 +201,10 @@ class OptimizerSettings(Settings):
         None, "Prodigy: most that its step size may grow in a step; empty = any", ge=1
     )
     slice_p: Whole | None = setting(
-        None, "Prodigy: use every n-th value for its estimate, to save memory", ge=1
+        None,
+        "Prodigy: use every n-th value for its estimate, to save memory",
+        STATE,
+        ge=1,
     )
     r: Real | None = setting(
         None, "Schedule-free: power of the step number in the averaging weights", ge=0
@@ -186,7 +214,7 @@ class OptimizerSettings(Settings):
     )
 
 
-class ConceptImage(Settings):
+class ConceptImage(Settings, title="A concept's images"):
     """What is done to a concept's images."""
 
     enable_crop_jitter: Flag = setting(
@@ -202,13 +230,13 @@ class ConceptImage(Settings):
     )
 
 
-class ConceptText(Settings):
+class ConceptText(Settings, title="A concept's captions"):
     """Where a concept's captions come from and what is done to them."""
 
     prompt_source: Literal["sample", "concept", "filename"] = setting(
         "sample", "A .txt per image, one file, or names"
     )
-    prompt_path: Place = setting(
+    prompt_path: TextFile = setting(
         "", "The text file for the source 'concept'; each line is one caption"
     )
     enable_tag_shuffling: Flag = setting(
@@ -220,11 +248,11 @@ class ConceptText(Settings):
     )
 
 
-class Concept(Settings):
+class Concept(Settings, title="A concept"):
     """A folder of images to learn from."""
 
-    name: str = setting("", "Your name for the concept")
-    path: Place = setting("", "Folder of the images")
+    name: str = setting("", "Your name for the concept", FREE)
+    path: Folder = setting("", "Folder of the images")
     seed: Whole = setting(0, "Changes the random choices made for this concept")
     enabled: Flag = setting(True, "Use this concept")
     type: Literal["STANDARD", "VALIDATION"] = setting(
@@ -248,7 +276,7 @@ class Concept(Settings):
     text: ConceptText = setting(ConceptText, "Where captions come from")
 
 
-class Sample(Settings):
+class Sample(Settings, title="A sample"):
     """A prompt that is turned into an image while training."""
 
     enabled: Flag = setting(True, "Make this sample")

@@ -10,18 +10,35 @@ from typing import Literal
 
 from blockrate.config.parts import (
     Concept,
-    Flag,
-    Fraction,
     OptimizerSettings,
-    Place,
-    Precision,
-    Real,
     Sample,
-    Settings,
+    Scheduler,
     TextEncoderPart,
-    TimeUnit,
     TransformerPart,
     VaePart,
+)
+from blockrate.config.setting import (
+    ANOTHER_RUN,
+    DATA,
+    FREE,
+    LENGTH,
+    MODULES,
+    OUTPUT,
+    RESULT,
+    SILENT,
+    STATE,
+    Flag,
+    Folder,
+    Fraction,
+    JsonFile,
+    LoraFile,
+    Model,
+    NewPlace,
+    Precision,
+    Real,
+    Section,
+    Settings,
+    TimeUnit,
     Whole,
     setting,
 )
@@ -32,240 +49,329 @@ from blockrate.core.schedules import rate_factor
 class TrainConfig(Settings):
     """All settings of a run."""
 
-    # The run.
     training_method: Literal["LORA", "FINE_TUNE"] = setting(
-        "LORA", "Train small adapters, or the weights themselves"
+        "LORA",
+        "Train small adapters, or the weights themselves",
+        ANOTHER_RUN,
+        section=Section("The run", "Model"),
     )
     model_type: Literal["FLUX_DEV_1", "FLUX_SCHNELL_1"] = setting(
-        "FLUX_DEV_1", "FLUX.1-dev takes a guidance value, FLUX.1-schnell does not"
+        "FLUX_DEV_1",
+        "FLUX.1-dev takes a guidance value, FLUX.1-schnell does not",
+        ANOTHER_RUN,
     )
-    workspace_dir: Place = setting(
+    workspace_dir: Folder = setting(
         "workspace/run",
         "The run folder: config, events, checkpoints, samples",
+        SILENT,
         min_length=1,
     )
-    cache_dir: Place = setting(
+    cache_dir: Folder = setting(
         "workspace-cache/run",
         "Cached latents and embeddings; runs may share it",
+        SILENT,
         min_length=1,
     )
-    only_cache: Flag = setting(False, "Fill the cache, then stop without training")
-    seed: Whole = setting(
-        42, "Fixes noise, timesteps, order and first values of a run", ge=0, lt=2**63
+    only_cache: Flag = setting(
+        False, "Fill the cache, then stop without training", LENGTH
     )
-    deterministic: Flag = setting(False, "Bit-exact repeats on a GPU, a little slower")
+    seed: Whole = setting(
+        42,
+        "Fixes noise, timesteps, order and first values of a run",
+        ANOTHER_RUN,
+        ge=0,
+        lt=2**63,
+    )
+    deterministic: Flag = setting(
+        False, "Bit-exact repeats on a GPU, a little slower", RESULT
+    )
     tensorboard: Flag = setting(
-        True, "Write TensorBoard scalars, when tensorboard is installed"
+        True, "Write TensorBoard scalars, when tensorboard is installed", FREE
     )
     validation: Flag = setting(
-        False, "Measure the loss on VALIDATION concepts, on fixed noise and timesteps"
+        False,
+        "Measure the loss on VALIDATION concepts, on fixed noise and timesteps",
+        FREE,
+        tab="Data",
     )
     validate_after: Whole = setting(
-        1, "Measure the validation loss every so many units", ge=0
+        1, "Measure the validation loss every so many units", FREE, tab="Data", ge=0
     )
-    validate_after_unit: TimeUnit = setting("EPOCH", "Unit of the setting before")
+    validate_after_unit: TimeUnit = setting(
+        "EPOCH", "Unit of the setting before", FREE, tab="Data"
+    )
     train_device: str | None = setting(
-        None, "Device: cuda, cuda:1, mps or cpu; empty = the best one there is"
+        None, "Device: cuda, cuda:1, mps or cpu; empty = the best one there is", FREE
     )
 
-    # The model.
-    base_model_name: Place = setting(
-        "black-forest-labs/FLUX.1-dev", "Hub id, folder or file", min_length=1
+    base_model_name: Model = setting(
+        "black-forest-labs/FLUX.1-dev",
+        "Hub id, folder or file",
+        ANOTHER_RUN,
+        section=Section("The model", "Model"),
+        min_length=1,
     )
     transformer: TransformerPart = setting(TransformerPart, "The part that trains")
     text_encoder: TextEncoderPart = setting(TextEncoderPart, "CLIP")
     text_encoder_2: TextEncoderPart = setting(TextEncoderPart, "T5")
     text_encoder_2_sequence_length: Whole = setting(
-        77, "Tokens of a caption for T5; the rest is cut", ge=1, le=512
+        77, "Tokens of a caption for T5; the rest is cut", RESULT, ge=1, le=512
     )
     vae: VaePart = setting(VaePart, "Turns images into latents and back")
     compile: Flag = setting(
         False,
         "Compile the transformer block by block: slow start, faster steps on a GPU",
+        FREE,
     )
 
-    # What comes out.
-    output_model_destination: Place = setting(
+    output_model_destination: NewPlace = setting(
         "models/model.safetensors",
         "The finished file; of a fine-tune a folder",
+        OUTPUT,
+        section=Section("What comes out", "Model"),
         min_length=1,
     )
     output_model_format: Literal["DIFFUSERS_LORA", "KOHYA_LORA", "DIFFUSERS"] = setting(
-        "DIFFUSERS_LORA", "Form of a LoRA file; DIFFUSERS is a fine-tune's folder"
+        "DIFFUSERS_LORA",
+        "Form of a LoRA file; DIFFUSERS is a fine-tune's folder",
+        OUTPUT,
     )
     output_dtype: Precision = setting(
-        "FLOAT_32", "Precision of the weights in the result: LoRA file or model"
+        "FLOAT_32", "Precision of the weights in the result: LoRA file or model", OUTPUT
     )
 
-    # Learning.
     learning_rate: Real = setting(
-        3e-4, "Base learning rate; a block's rate is this times its multiplier", gt=0
+        3e-4,
+        "Base learning rate; a block's rate is this times its multiplier",
+        RESULT,
+        section=Section("Learning", "Training"),
+        gt=0,
     )
-    learning_rate_scheduler: Literal[
-        "CONSTANT",
-        "LINEAR",
-        "COSINE",
-        "COSINE_WITH_RESTARTS",
-        "COSINE_WITH_HARD_RESTARTS",
-    ] = setting(
+    learning_rate_scheduler: Scheduler = setting(
         "CONSTANT",
         "How the rate falls over the run; the ratio between blocks never changes",
+        RESULT,
     )
     learning_rate_warmup_steps: Real = setting(
-        200.0, "Steps in which the rate rises; up to 1: a fraction of all", ge=0
-    )
-    learning_rate_cycles: Real = setting(
-        1.0, "How often a schedule with restarts begins anew", gt=0
-    )
-    learning_rate_min_factor: Fraction = setting(
-        0.0, "Floor of the schedule, as a factor of the rate"
+        200.0, "Steps in which the rate rises; up to 1: a fraction of all", RESULT, ge=0
     )
     learning_rate_scaler: Literal["NONE", "BATCH", "GRADIENT_ACCUMULATION", "BOTH"] = (
         setting(
             "NONE",
             "Multiply the rate by the square root of batch size, accumulation steps, or both",
+            RESULT,
+            window="Learning Rate Scheduler",
         )
     )
-    epochs: Whole = setting(100, "How often every image is seen", ge=1)
-    batch_size: Whole = setting(1, "Images in one forward pass", ge=1)
+    learning_rate_min_factor: Fraction = setting(
+        0.0,
+        "Floor of the schedule, as a factor of the rate",
+        RESULT,
+        window="Learning Rate Scheduler",
+    )
+    learning_rate_cycles: Real = setting(
+        1.0,
+        "How often a schedule with restarts begins anew",
+        RESULT,
+        window="Learning Rate Scheduler",
+        gt=0,
+    )
+    epochs: Whole = setting(100, "How often every image is seen", LENGTH, ge=1)
+    batch_size: Whole = setting(1, "Images in one forward pass", ANOTHER_RUN, ge=1)
     gradient_accumulation_steps: Whole = setting(
-        1, "Forward passes for one change of the weights", ge=1
+        1, "Forward passes for one change of the weights", ANOTHER_RUN, ge=1
     )
     clip_grad_norm: Real | None = setting(
-        1.0, "Longest gradient, over all trained weights; empty = not limited", gt=0
+        1.0,
+        "Longest gradient, over all trained weights; empty = not limited",
+        RESULT,
+        gt=0,
     )
-    optimizer: OptimizerSettings = setting(OptimizerSettings, "The optimizer")
+    optimizer: OptimizerSettings = setting(
+        OptimizerSettings, "The optimizer", RESULT, window="Optimizer"
+    )
     ema: Literal["OFF", "GPU", "CPU"] = setting(
-        "OFF", "Keep a moving average of the weights, and where"
+        "OFF", "Keep a moving average of the weights, and where", RESULT
     )
-    ema_decay: Fraction = setting(0.999, "How slowly the average follows")
+    ema_decay: Fraction = setting(0.999, "How slowly the average follows", RESULT)
     ema_update_step_interval: Whole = setting(
-        5, "Update the average every so many steps", ge=1
+        5, "Update the average every so many steps", RESULT, ge=1
     )
     train_dtype: Literal["BFLOAT_16", "FLOAT_32"] = setting(
-        "BFLOAT_16", "Precision of the computation"
+        "BFLOAT_16", "Precision of the computation", RESULT
     )
 
-    # Which layers, and how fast.
     layer_filter: str = setting(
-        "", "Train modules whose name contains one of these, between commas"
+        "",
+        "Train modules whose name contains one of these, between commas",
+        MODULES,
+        section=Section("Which layers, and how fast", "Training"),
     )
     layer_filter_preset: Literal[
         "full", "blocks", "attn-mlp", "attn-only", "custom"
-    ] = setting("full", "Ready-made layer filter, used when the text is empty")
+    ] = setting("full", "Ready-made layer filter, used when the text is empty", MODULES)
     layer_filter_regex: Flag = setting(
-        False, "The layer filter is a list of regular expressions"
+        False, "The layer filter is a list of regular expressions", MODULES
     )
     block_learning_rate_multiplier: dict[str, Fraction] = setting(
-        dict, "Rate of a block: 0.0 (frozen) to 1.0 (usual)"
+        dict,
+        "Rate of a block: 0.0 (frozen) to 1.0 (usual)",
+        RESULT,
+        window="Block Learning Rate",
     )
 
-    # LoRA.
-    lora_model_name: Place = setting("", "Go on from this LoRA file")
-    lora_rank: Whole = setting(16, "Size of the adapters", ge=1, le=3072)
-    lora_alpha: Real = setting(1.0, "Strength of the adapters: alpha / rank", gt=0)
+    lora_model_name: LoraFile = setting(
+        "",
+        "Go on from this LoRA file",
+        ANOTHER_RUN,
+        section=Section("LoRA", "Training"),
+    )
+    lora_rank: Whole = setting(16, "Size of the adapters", ANOTHER_RUN, ge=1, le=3072)
+    lora_alpha: Real = setting(
+        1.0, "Strength of the adapters: alpha / rank", ANOTHER_RUN, gt=0
+    )
     dropout_probability: Real = setting(
         0.0,
         "Chance that an element of a LoRA layer's input is dropped in a step",
+        RESULT,
         ge=0,
         lt=1,
     )
     lora_weight_dtype: Literal["FLOAT_32", "BFLOAT_16"] = setting(
         "FLOAT_32",
         "Form of adapters and gradients in training; BFLOAT_16: half the memory, less exact",
+        STATE,
     )
 
-    # Loss.
-    mse_strength: Real = setting(1.0, "Weight of the mean squared error", ge=0)
-    mae_strength: Real = setting(0.0, "Weight of the mean absolute error", ge=0)
-    log_cosh_strength: Real = setting(0.0, "Weight of the log-cosh error", ge=0)
-    huber_strength: Real = setting(0.0, "Weight of the Huber error", ge=0)
+    mse_strength: Real = setting(
+        1.0,
+        "Weight of the mean squared error",
+        RESULT,
+        section=Section("Loss", "Training"),
+        ge=0,
+    )
+    mae_strength: Real = setting(0.0, "Weight of the mean absolute error", RESULT, ge=0)
+    log_cosh_strength: Real = setting(0.0, "Weight of the log-cosh error", RESULT, ge=0)
+    huber_strength: Real = setting(0.0, "Weight of the Huber error", RESULT, ge=0)
     huber_delta: Real = setting(
-        1.0, "Where the Huber error turns from square to straight", gt=0
+        1.0, "Where the Huber error turns from square to straight", RESULT, gt=0
     )
     loss_weight_fn: Literal["CONSTANT", "SIGMA"] = setting(
-        "CONSTANT", "Weight by noise level; SIGMA: times sigma"
+        "CONSTANT", "Weight by noise level; SIGMA: times sigma", RESULT
     )
 
-    # Noise.
     timestep_distribution: Literal["LOGIT_NORMAL", "UNIFORM"] = setting(
-        "LOGIT_NORMAL", "How noise levels are drawn; LOGIT_NORMAL prefers the middle"
+        "LOGIT_NORMAL",
+        "How noise levels are drawn; LOGIT_NORMAL prefers the middle",
+        RESULT,
+        section=Section("Noise", "Training"),
     )
     noising_weight: Real = setting(
-        0.0, "LOGIT_NORMAL: the spread is this plus 1", gt=-1
+        0.0,
+        "LOGIT_NORMAL: the spread is this plus 1",
+        RESULT,
+        window="Timestep Distribution",
+        gt=-1,
     )
     noising_bias: Real = setting(
-        0.0, "LOGIT_NORMAL: above 0 draws more noise, below 0 less"
+        0.0,
+        "LOGIT_NORMAL: above 0 draws more noise, below 0 less",
+        RESULT,
+        window="Timestep Distribution",
     )
     min_noising_strength: Fraction = setting(
-        0.0, "Least noise in training: 0 is a clean image, 1 pure noise"
+        0.0,
+        "Least noise in training: 0 is a clean image, 1 pure noise",
+        RESULT,
+        window="Timestep Distribution",
     )
     max_noising_strength: Fraction = setting(
-        1.0, "Most noise in training: 0 is a clean image, 1 pure noise"
-    )
-    timestep_shift: Real = setting(
-        1.0, "Shift towards noise; 1.0 = none. Not used with dynamic shifting", gt=0
+        1.0,
+        "Most noise in training: 0 is a clean image, 1 pure noise",
+        RESULT,
+        window="Timestep Distribution",
     )
     dynamic_timestep_shifting: Flag = setting(
-        True, "Shift by image size, as FLUX.1 samples"
+        True,
+        "Shift by image size, as FLUX.1 samples",
+        RESULT,
+        window="Timestep Distribution",
+    )
+    timestep_shift: Real = setting(
+        1.0,
+        "Shift towards noise; 1.0 = none. Not used with dynamic shifting",
+        RESULT,
+        window="Timestep Distribution",
+        gt=0,
     )
 
-    # Data.
-    concepts: list[Concept] = setting(list, "Folders of images to learn from")
-    concept_file_name: Place = setting(
-        "", "A JSON file with the concepts, used when there are none here"
+    concepts: list[Concept] = setting(
+        list, "Folders of images to learn from", DATA, section=Section("Data", "Data")
+    )
+    concept_file_name: JsonFile = setting(
+        "", "A JSON file with the concepts, used when there are none here", FREE
     )
     resolution: str = setting(
         "768",
         "Pixels: 768, several (512,768), or one exact size (832x1216)",
+        ANOTHER_RUN,
+        tab="Training",
         min_length=1,
     )
     aspect_ratio_bucketing: Flag = setting(
-        True, "Keep the shapes of images; off: squares only"
+        True, "Keep the shapes of images; off: squares only", ANOTHER_RUN
     )
 
-    # Samples.
     samples: list[Sample] = setting(
-        list, "Prompts that are turned into images while training"
+        list,
+        "Prompts that are turned into images while training",
+        FREE,
+        section=Section("Samples", "Sampling"),
     )
-    sample_definition_file_name: Place = setting(
-        "", "A JSON file with the samples, used when there are none here"
+    sample_definition_file_name: JsonFile = setting(
+        "", "A JSON file with the samples, used when there are none here", FREE
     )
-    sample_after: Whole = setting(10, "Make samples every so many units", ge=0)
-    sample_after_unit: TimeUnit = setting("MINUTE", "Unit of the setting before")
-    sample_skip_first: Whole = setting(0, "Leave out the first so many times", ge=0)
-    samples_to_tensorboard: Flag = setting(True, "Show samples in TensorBoard")
+    sample_after: Whole = setting(10, "Make samples every so many units", FREE, ge=0)
+    sample_after_unit: TimeUnit = setting("MINUTE", "Unit of the setting before", FREE)
+    sample_skip_first: Whole = setting(
+        0, "Leave out the first so many times", FREE, ge=0
+    )
+    samples_to_tensorboard: Flag = setting(True, "Show samples in TensorBoard", FREE)
     non_ema_sampling: Flag = setting(
-        True, "With EMA: sample the trained weights too, not the average only"
+        True, "With EMA: sample the trained weights too, not the average only", FREE
     )
 
-    # Saving.
-    backup_after: Whole = setting(30, "Save a checkpoint every so many units", ge=0)
-    backup_after_unit: TimeUnit = setting("MINUTE", "Unit of the setting before")
-    rolling_backup: Flag = setting(
-        False, "Whether older checkpoints are deleted after a new one"
+    backup_after: Whole = setting(
+        30,
+        "Save a checkpoint every so many units",
+        FREE,
+        section=Section("Saving", "Training"),
+        ge=0,
     )
-    rolling_backup_count: Whole = setting(3, "How many checkpoints stay", ge=1)
-    save_every: Whole = setting(0, "Export the model every so many units", ge=0)
-    save_every_unit: TimeUnit = setting("NEVER", "Unit of the setting before")
-    save_skip_first: Whole = setting(0, "Leave out the first so many exports", ge=0)
-    save_filename_prefix: str = setting("", "Beginning of the names of exports")
+    backup_after_unit: TimeUnit = setting("MINUTE", "Unit of the setting before", FREE)
+    rolling_backup: Flag = setting(
+        False, "Whether older checkpoints are deleted after a new one", FREE
+    )
+    rolling_backup_count: Whole = setting(3, "How many checkpoints stay", FREE, ge=1)
+    save_every: Whole = setting(0, "Export the model every so many units", FREE, ge=0)
+    save_every_unit: TimeUnit = setting("NEVER", "Unit of the setting before", FREE)
+    save_skip_first: Whole = setting(
+        0, "Leave out the first so many exports", FREE, ge=0
+    )
+    save_filename_prefix: str = setting("", "Beginning of the names of exports", FREE)
     telemetry_every: Whole = setting(
-        10, "Report gradients and changes by block every so many steps", ge=1
+        10, "Report gradients and changes by block every so many steps", FREE, ge=1
     )
 
     def base_learning_rate(self) -> float:
         """The rate that multipliers multiply: the transformer's own or the general one, times the scaler."""
-        counts = {
-            "BATCH": self.batch_size,
-            "GRADIENT_ACCUMULATION": self.gradient_accumulation_steps,
-        }
-        scale = math.prod(
-            count
-            for name, count in counts.items()
-            if self.learning_rate_scaler in (name, "BOTH")
-        )
-        return (self.transformer.learning_rate or self.learning_rate) * math.sqrt(scale)
+        images = 1
+        if self.learning_rate_scaler in ("BATCH", "BOTH"):
+            images *= self.batch_size
+        if self.learning_rate_scaler in ("GRADIENT_ACCUMULATION", "BOTH"):
+            images *= self.gradient_accumulation_steps
+        rate = self.transformer.learning_rate or self.learning_rate
+        return rate * math.sqrt(images)
 
     def rate_factor(self, step: int, total_steps: int) -> float:
         """What every rate is multiplied with in ``step`` (0 is the first) of ``total_steps``, 0 to 1."""
@@ -280,16 +386,13 @@ class TrainConfig(Settings):
 
     def trained_dtype(self) -> str:
         """The data type of what trains: of adapters, or in a fine-tune of the weights themselves."""
-        return (
-            self.transformer.weight_dtype
-            if self.training_method == "FINE_TUNE"
-            else self.lora_weight_dtype
-        )
+        if self.training_method == "FINE_TUNE":
+            return self.transformer.weight_dtype
+        return self.lora_weight_dtype
 
     def layer_filter_in_effect(self) -> LayerFilter:
         """The filter that chooses modules: the text when there is one, else the preset's patterns."""
         if self.layer_filter.strip():
-            return LayerFilter(
-                split_patterns(self.layer_filter), regex=self.layer_filter_regex
-            )
+            patterns = split_patterns(self.layer_filter)
+            return LayerFilter(patterns, regex=self.layer_filter_regex)
         return LayerFilter(PRESETS.get(self.layer_filter_preset, ()))

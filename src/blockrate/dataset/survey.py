@@ -88,6 +88,18 @@ def survey(config: TrainConfig) -> Iterator[Survey]:
     yield replace(now, buckets=shown, unreadable=sizes.count(None), steps=steps)
 
 
+def counted(config: TrainConfig) -> TrainConfig:
+    """Return all that a survey reads of a config: all else may change or be wrong."""
+    return TrainConfig.model_construct(
+        concepts=config.concepts,
+        resolution=config.resolution,
+        aspect_ratio_bucketing=config.aspect_ratio_bucketing,
+        batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        epochs=config.epochs,
+    )
+
+
 def look(concept: Concept) -> Folder:
     """Count the images of a concept, and which of them lack a caption."""
     notes: list[str] = []

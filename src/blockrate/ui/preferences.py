@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from blockrate.config.parts import Fraction
+from blockrate.config.setting import Fraction
 from blockrate.core.errors import WriteError
 from blockrate.run.durable import atomic_write, make_folder
 

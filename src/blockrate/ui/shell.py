@@ -7,16 +7,16 @@ from typing import Literal
 from nicegui import ui
 from nicegui.element import Element
 
-from blockrate.config.train_config import TrainConfig
+from blockrate.config.fields import tab_of
 from blockrate.core.errors import BlockrateError
-from blockrate.dataset.survey import Survey, survey
+from blockrate.dataset.survey import Survey, counted, survey
 from blockrate.ui.live.watch import ALIVE, Watch
 from blockrate.ui.open_save import open_config, save, save_as
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import heading, set_props, watched
 from blockrate.ui.parts.follow import read_aside
 from blockrate.ui.parts.labels import duration, sentence
-from blockrate.ui.starting import start, tab_of
+from blockrate.ui.starting import start
 from blockrate.ui.tabs import data, model, run, sampling, training
 
 _MODULES = {
@@ -37,7 +37,6 @@ _THEMES = {
     "light": (False, "light_mode"),
     "dark": (True, "dark_mode"),
 }
-_COUNTED = "concepts resolution aspect_ratio_bucketing batch_size epochs gradient_accumulation_steps"
 _FILE_BUTTONS = (
     ("Open", "folder_open", open_config),
     ("Save", "save", save),
@@ -126,17 +125,19 @@ def _tabs(page: Page) -> ui.tabs:
 
 
 def _problem_count(page: Page, tab: str) -> None:
-    number = ui.label().classes("count")
+    count = ui.label().classes("count")
     word = ui.label().classes("sr-only")
 
     def refresh() -> None:
-        wrong = [
-            problem.field for problem in page.session.problems if not problem.removable
+        found = [
+            problem
+            for problem in page.session.problems
+            if problem.field and not problem.removable and tab_of(problem.field) == tab
         ]
-        found = [tab_of(path) for path in wrong if path].count(tab)
-        number.set_text(str(found))
-        number.set_visibility(found > 0)
-        word.set_text("problem" if found == 1 else "problems" if found else "")
+        number = len(found)
+        count.set_text(str(number))
+        count.set_visibility(number > 0)
+        word.set_text({0: "", 1: "problem"}.get(number, "problems"))
 
     watched(page.session.changed, refresh)
 
@@ -241,7 +242,9 @@ def _bottom_bar(page: Page) -> None:
 
     watched(page.watch.changed, refresh)
     watched(page.session.changed, refresh)
-    read_aside(page.session.changed, lambda: _counted(page), survey, count)
+    read_aside(
+        page.session.changed, lambda: counted(page.session.usable), survey, count
+    )
 
 
 def _blocked(page: Page) -> str:
@@ -262,12 +265,4 @@ def _doing(watch: Watch) -> str:
         run.headline(watch)
         if left is None
         else f"{run.headline(watch)} · {duration(left)} left"
-    )
-
-
-def _counted(page: Page) -> TrainConfig:
-    """What the numbers of images and steps depend on."""
-    config = page.session.usable
-    return TrainConfig.model_construct(
-        **{name: getattr(config, name) for name in _COUNTED.split()}
     )

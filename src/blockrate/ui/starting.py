@@ -6,6 +6,7 @@ from typing import Any
 
 from nicegui import ui
 
+from blockrate.config.fields import tab_of
 from blockrate.core.errors import BlockrateError
 from blockrate.run.folder import RunFolder, is_alive
 from blockrate.ui.checked import Problem
@@ -15,17 +16,6 @@ from blockrate.ui.parts.components import watched
 from blockrate.ui.parts.dialogs import ask, choice_buttons, small_dialog
 from blockrate.ui.parts.labels import label_of, sentence
 
-# Where a setting is, by the longest beginning of its path. Whatever is not here is in Training.
-_TAB_OF = {
-    "Model": """training_method model_type base_model_name transformer.model_name transformer.weight_dtype text_encoder
-        text_encoder_2 text_encoder_2_sequence_length vae compile train_device output_model_destination
-        output_model_format output_dtype workspace_dir cache_dir only_cache seed deterministic tensorboard""",
-    "Data": "concepts concept_file_name aspect_ratio_bucketing validation validate_after validate_after_unit",
-    "Sampling": """samples sample_definition_file_name sample_after sample_after_unit sample_skip_first
-        samples_to_tensorboard non_ema_sampling""",
-}
-_TABS = {path: tab for tab, paths in _TAB_OF.items() for path in paths.split()}
-
 # What the command line would be told, and how the app asks for it.
 _WAYS_ON: dict[str, tuple[str, dict[str, Any]]] = {
     "--reset-optimizer all": ("Go on with fresh moments", {"reset_optimizer": "all"}),
@@ -34,13 +24,6 @@ _WAYS_ON: dict[str, tuple[str, dict[str, Any]]] = {
         {"reset_optimizer": "new"},
     ),
 }
-
-
-def tab_of(path: str) -> str:
-    """The tab that shows a setting."""
-    while path and path not in _TABS:
-        path = path.rpartition(".")[0]
-    return _TABS.get(path, "Training")
 
 
 async def start(page: Page) -> None:

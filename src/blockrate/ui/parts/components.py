@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from nicegui import Event, ui
 from nicegui.element import Element
 
+from blockrate.config.setting import Place
 from blockrate.core.errors import BlockrateError
 from blockrate.ui.page import current_page
 from blockrate.ui.parts.dialogs import ask as ask
@@ -188,25 +189,24 @@ def _text_control(source: Source, path: str, kind: FieldType, name: str) -> Elem
 
     # "change" comes when the field is left or Enter is pressed, so that nothing half-typed is judged.
     control.on("change", lambda event: take(event.args))
-    if kind.kind == "place":
+    if kind.place:
         with control.add_slot("append"):
-            _picker_button(source, path, kind, name)
+            _picker_button(source, path, kind.place, name)
     watched(source.changed, show)
     return control
 
 
-def _picker_button(source: Source, path: str, kind: FieldType, name: str) -> None:
+def _picker_button(source: Source, path: str, place: Place, name: str) -> None:
     page = current_page()
 
     async def choose() -> None:
         now = str(source.get(path) or "")
-        wanted = "folder" if kind.place == "new" else kind.place
-        if chosen := await pick(page, kind=wanted, suffixes=kind.suffixes, start=now):
-            _write(
-                source,
-                path,
-                str(Path(chosen, Path(now).name)) if kind.place == "new" else chosen,
-            )
+        wanted = "folder" if place.kind == "new" else place.kind
+        chosen = await pick(page, kind=wanted, suffixes=place.suffixes, start=now)
+        if chosen and place.kind == "new":
+            chosen = str(Path(chosen, Path(now).name))
+        if chosen:
+            _write(source, path, chosen)
 
     icon_button("folder_open", f"Choose {name}", choose)
 

@@ -1,30 +1,16 @@
 """What TrainConfig says of a setting, as a form needs it: kind, options, description; text to value and back."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from os.path import expanduser
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel
-from pydantic.fields import FieldInfo
-
-from blockrate.config.train_config import TrainConfig
+from blockrate.config.fields import fields
+from blockrate.config.paths import any_entry
+from blockrate.config.setting import Place
 
 Kind = Literal["text", "number", "place", "choice", "flag"]
-Place = Literal["folder", "file", "either", "new"]
-# Places that are not just folders, by the last name of their path; "new": a folder is chosen, the file's name stays.
-_PLACES: Mapping[str, tuple[Place, tuple[str, ...]]] = {
-    "lora_model_name": ("file", (".safetensors",)),
-    "concept_file_name": ("file", (".json",)),
-    "sample_definition_file_name": ("file", (".json",)),
-    "prompt_path": ("file", (".txt",)),
-    "base_model_name": ("either", (".safetensors",)),
-    "model_name": ("either", (".safetensors",)),
-    "output_model_destination": ("new", ()),
-}
 
 
 @dataclass(frozen=True)
@@ -35,52 +21,27 @@ class FieldType:
     description: str
     options: tuple[Any, ...] = ()
     optional: bool = False
-    place: Place = "folder"
-    suffixes: tuple[str, ...] = ()
+    place: Place | None = None
 
 
 @cache
 def field_type(path: str) -> FieldType:
     """What TrainConfig says of the setting at a path like ``concepts.0.image.enable_crop_jitter``."""
-    model: type[BaseModel] = TrainConfig
-    info = None
-    for name in path.split("."):
-        if name.isdecimal():
-            continue
-        info = model.model_fields[name]
-        model = next(iter(models_in(info.annotation)), TrainConfig)
-    assert info is not None
-    return _field_type(path.rpartition(".")[2], info)
-
-
-def models_in(annotation: object) -> list[type[BaseModel]]:
-    """The models that an annotation names: ``list[Concept]`` names Concept."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in models_in(argument)]
-
-
-def _field_type(name: str, info: FieldInfo) -> FieldType:
-    types = [_bare(kind) for kind in _alternatives(info.annotation)]
+    field = fields()[any_entry(path)]
+    types = [_bare(kind) for kind in _alternatives(field.info.annotation)]
     optional = NoneType in types
     main = next(kind for kind in types if kind is not NoneType)
-    text = info.description or ""
+    text = field.info.description or ""
     if get_origin(main) is Literal:
         return FieldType("choice", text, options=get_args(main), optional=optional)
+    if main is bool and optional:
+        return FieldType("choice", text, (None, True, False), optional=True)
     if main is bool:
-        return (
-            FieldType("choice", text, (None, True, False), optional=True)
-            if optional
-            else FieldType("flag", text)
-        )
+        return FieldType("flag", text)
     if main in (int, float):
         return FieldType("number", text, optional=optional)
-    if any(
-        isinstance(rule, AfterValidator) and rule.func is expanduser
-        for rule in info.metadata
-    ):
-        place, suffixes = _PLACES.get(name) or ("folder", ())
-        return FieldType("place", text, place=place, suffixes=suffixes)
+    if field.place:
+        return FieldType("place", text, place=field.place)
     return FieldType("text", text, optional=optional)
 
 

@@ -1,0 +1,123 @@
+"""How a setting is written: its type and limits, and what else is to be known of it."""
+
+from dataclasses import dataclass
+from os.path import expanduser
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
+
+# What another value means for a run that goes on, or that has finished.
+ANOTHER_RUN: Final = "another run"  # refused: weights, data order or noise hang on it
+DATA: Final = "data"  # refused if the engine finds other images or captions
+STATE: Final = "state"  # refused where the optimizer's state does not fit any more
+MODULES: Final = "modules"  # refused if other modules train by it
+RESULT: Final = "result"  # goes on, and from then on learns something else
+LENGTH: Final = "length"  # how far it goes: a finished run may go on
+OUTPUT: Final = "output"  # what it hands over: a finished run writes that anew
+FREE: Final = "free"  # nothing of the result hangs on it
+SILENT: Final = "silent"  # likewise, and not worth a word
+Change = Literal[
+    "another run",
+    "data",
+    "state",
+    "modules",
+    "result",
+    "length",
+    "output",
+    "free",
+    "silent",
+]
+
+# Where it is shown: in a tab, or in a window behind three dots of that tab.
+Tab = Literal["Model", "Data", "Training", "Sampling"]
+Window = Literal[
+    "Block Learning Rate",
+    "Learning Rate Scheduler",
+    "Optimizer",
+    "Timestep Distribution",
+    "",
+]
+
+
+class Section(NamedTuple):
+    """The settings from one to the next that begins a section, and where they are."""
+
+    heading: str
+    tab: Tab
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is written beside a setting; what is None holds as for those around it.
+
+    ``tab``: unless the section's. ``window``: shown there instead, "": in the tab.
+    """
+
+    change: Change | None = None
+    section: Section | None = None
+    tab: Tab | None = None
+    window: Window | None = None
+
+
+def setting(
+    default: Any,
+    description: str,
+    change: Change | None = None,
+    *,
+    section: Section | None = None,
+    tab: Tab | None = None,
+    window: Window | None = None,
+    **limits: Any,
+) -> Any:
+    """Return a field whose description is tooltip, docs and help at once.
+
+    A class as default is made anew each time. What is neither limit nor default is
+    kept as ``Facts``; ``config/fields.py`` reads them.
+    """
+    own = "default_factory" if isinstance(default, type) else "default"
+    field: Any = Field(**{own: default}, description=description, **limits)
+    field.metadata.append(Facts(change, section, tab, window))
+    return field
+
+
+class Settings(BaseModel):
+    """Settings that refuse unknown names and not-a-number, at loading and later."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_assignment=True,
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,
+    )
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the text of a setting leads to, for the button that chooses it.
+
+    ``either``: a folder or a file. ``new``: a folder is chosen, the last name stays.
+    """
+
+    kind: Literal["folder", "file", "either", "new"]
+    suffixes: tuple[str, ...] = ()  # of files
+
+
+# Strict, because pydantic would otherwise read true as 1 and "0.5" as 0.5.
+Flag = Annotated[bool, Strict()]
+Whole = Annotated[int, Strict()]
+Real = Annotated[float, Strict()]
+Fraction = Annotated[float, Strict(), Field(ge=0.0, le=1.0)]
+Pixels = Annotated[int, Strict(), Field(ge=16, le=8192, multiple_of=16)]
+
+# no shell reads a config, so ~ would be a folder of that name
+_HOME = AfterValidator(expanduser)
+Folder = Annotated[str, _HOME, Place("folder")]
+JsonFile = Annotated[str, _HOME, Place("file", (".json",))]
+LoraFile = Annotated[str, _HOME, Place("file", (".safetensors",))]
+TextFile = Annotated[str, _HOME, Place("file", (".txt",))]
+Model = Annotated[str, _HOME, Place("either", (".safetensors",))]
+NewPlace = Annotated[str, _HOME, Place("new")]
+
+TimeUnit = Literal["NEVER", "EPOCH", "STEP", "SECOND", "MINUTE", "HOUR", "ALWAYS"]
+Precision = Literal["FLOAT_32", "BFLOAT_16", "FLOAT_16"]
+WeightDtype = Literal["FLOAT_32", "BFLOAT_16", "FLOAT_16", "FLOAT_8", "NFLOAT_4"]
