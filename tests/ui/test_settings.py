@@ -1,46 +1,76 @@
-"""Every setting that a config can hold is shown in a tab or a window, and a problem with it leads there."""
+"""Every setting is shown where its facts say, and nowhere else; a problem with it leads there."""
 
 import re
 from collections.abc import Callable
 
 from nicegui import ui
-from support.settings import all_paths
 
+from blockrate.config.fields import fields, in_window, tab_of
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.core.profile import KEY
 from blockrate.ui import shell
 from blockrate.ui.page import Page
-from blockrate.ui.starting import tab_of
 from blockrate.ui.windows.optimizer_window import open_optimizer_window
 from blockrate.ui.windows.scheduler_window import open_scheduler_window
 from blockrate.ui.windows.timestep_window import open_timestep_window
 
 OnAPage = Callable[[Callable[[Page], None]], None]
+# it stands in the tab and in the window of the scheduler
+IN_BOTH = "learning_rate_warmup_steps"
 
 
-def shown(page: Page) -> set[str]:
+def shown() -> list[str]:
+    """The paths of all controls, twice where there are two."""
     frames = ui.context.client.elements.values()
-    paths = {
+    paths = [
         str(frame.props["data-setting"])
         for frame in frames
         if "data-setting" in frame.props
-    }
-    return {re.sub(r"\.\d+\.", ".N.", path) for path in paths}
+    ]
+    return [re.sub(r"\.0\.", ".N.", path) for path in paths if ".1." not in path]
 
 
-def test_every_setting_is_shown(on_a_page: OnAPage) -> None:
+def test_every_setting_is_in_the_tab_that_it_names_once_and_nowhere_else(
+    on_a_page: OnAPage,
+) -> None:
     def look(page: Page) -> None:
+        before: list[str] = []
         for tab in shell.TABS:
             page.show_tab(tab)
+            now = shown()
+            expected = [
+                path
+                for path, field in fields().items()
+                if field.tab == tab and not field.window
+            ]
+            assert sorted(now[len(before) :]) == sorted(expected), tab
+            before = now
+        assert len(before) > 100
+
+    on_a_page(look)
+
+
+def test_every_setting_behind_three_dots_is_in_the_window_that_it_names(
+    on_a_page: OnAPage,
+) -> None:
+    def look(page: Page) -> None:
+        page.show_tab("Training")
+        in_tab = set(shown())
         opener = page.controls["epochs"]
         open_scheduler_window(page, opener)
+        scheduler = shown()
+        assert set(scheduler) - in_tab == {*in_window("Learning Rate Scheduler")}
+        assert scheduler.count(IN_BOTH) == 2
         open_timestep_window(page, opener)
+        timesteps = set(shown()) - set(scheduler)
+        assert timesteps == {*in_window("Timestep Distribution")}
         for name in OPTIMIZERS:
             page.session.set({"optimizer.optimizer": name})
             open_optimizer_window(page, opener)
-        assert shown(page) | {KEY} == set(all_paths()), (
-            "the window of block rates has a test of its own"
-        )
+        optimizer = set(shown()) - set(scheduler) - timesteps
+        assert optimizer == {*in_window("Optimizer")}
+        # the window of block rates has tests of its own
+        assert in_window("Block Learning Rate") == (KEY,)
         assert KEY in page.controls
 
     on_a_page(look)

@@ -112,8 +112,10 @@ def _denoise(
 def _png(image: Tensor, sample: Sample, step: int) -> bytes:
     """PNG of an image (3, H, W) in -1..1, with what drew it as text."""
     text = PngImagePlugin.PngInfo()
-    for key in ("prompt", "seed", "diffusion_steps", "cfg_scale"):
-        text.add_text(key, str(getattr(sample, key)))
+    text.add_text("prompt", sample.prompt)
+    text.add_text("seed", str(sample.seed))
+    text.add_text("diffusion_steps", str(sample.diffusion_steps))
+    text.add_text("cfg_scale", str(sample.cfg_scale))
     text.add_text("training_step", str(step))
     pixels = ((image + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0)
     Image.fromarray(pixels.cpu().numpy()).save(

@@ -12,7 +12,7 @@ from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, FileError
 from blockrate.dataset.folders import captions_of, read_captions
-from blockrate.dataset.survey import Folder, Survey, survey
+from blockrate.dataset.survey import Folder, Survey, counted, survey
 from blockrate.ui.media import Media
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import field, section, watched
@@ -21,14 +21,40 @@ from blockrate.ui.parts.follow import entries, fields, pager, read_aside, rebuil
 from blockrate.ui.parts.picker import pick
 from blockrate.ui.tabs.captions import edit_caption
 
-_FIRST = "enabled type name path"
-_THEN = "balancing balancing_strategy text.prompt_source include_subdirectories"
-_RARE = """image.enable_crop_jitter image.enable_random_flip image.enable_fixed_flip text.enable_tag_shuffling
-    text.tag_delimiter text.keep_tags_count image.enable_resolution_override image.resolution_override
-    image_variations text_variations loss_weight seed"""
-_ALL = "aspect_ratio_bucketing validation validate_after validate_after_unit concept_file_name"
-_SEEN = (
-    "resolution aspect_ratio_bucketing batch_size epochs gradient_accumulation_steps"
+# What stands in the card of a concept: at its head, below that, and behind More settings.
+_FIRST = (
+    "enabled",
+    "type",
+    "name",
+    "path",
+)
+_THEN = (
+    "balancing",
+    "balancing_strategy",
+    "text.prompt_source",
+    "include_subdirectories",
+)
+_RARE = (
+    "image.enable_crop_jitter",
+    "image.enable_random_flip",
+    "image.enable_fixed_flip",
+    "text.enable_tag_shuffling",
+    "text.tag_delimiter",
+    "text.keep_tags_count",
+    "image.enable_resolution_override",
+    "image.resolution_override",
+    "image_variations",
+    "text_variations",
+    "loss_weight",
+    "seed",
+)
+# What stands in the card for all images.
+_ALL = (
+    "aspect_ratio_bucketing",
+    "validation",
+    "validate_after",
+    "validate_after_unit",
+    "concept_file_name",
 )
 _A_PAGE = 24
 _PIXELS = 320  # of a thumbnail: sharp at 160 on a fine screen
@@ -51,10 +77,8 @@ class Data:
 
     def asked(self) -> tuple[int, TrainConfig]:
         """What a survey depends on: all else may change or be wrong."""
-        values = {name: getattr(self.session.usable, name) for name in _SEEN.split()}
-        return self.looks, TrainConfig.model_construct(
-            concepts=self.concepts(), **values
-        )
+        config = self.session.usable.model_copy(update={"concepts": self.concepts()})
+        return self.looks, counted(config)
 
     def concepts(self) -> list[Concept]:
         """The concepts as they stand; a wrong one is there, and off."""
@@ -99,7 +123,7 @@ def build(page: Page) -> None:
     with ui.element("div").classes("stack"):
         with section("What training sees"), ui.element("div"):
             rebuilt(data.changed, lambda: data.now, partial(_totals, data))
-        fields(page.session, "All images", *_ALL.split())
+        fields(page.session, "All images", *_ALL)
 
 
 def _cards(data: Data, count: int) -> None:
@@ -141,14 +165,12 @@ def _card(data: Data, index: int) -> None:
         ):
             session.remove(at)
 
-    with fields(
-        session, f"Concept {index + 1}", *(f"{at}.{name}" for name in _FIRST.split())
-    ):
+    with fields(session, f"Concept {index + 1}", *(f"{at}.{name}" for name in _FIRST)):
         icon_button("delete_outline", f"Remove concept {index + 1}", remove).classes(
             "corner"
         )
         facts = ui.label().classes("facts")
-        for name in _THEN.split():
+        for name in _THEN:
             field(session, f"{at}.{name}", classes="half")
         file = field(session, f"{at}.text.prompt_path")
         with ui.expansion("Images and captions", icon="photo_library").classes(
@@ -159,7 +181,7 @@ def _card(data: Data, index: int) -> None:
             ui.expansion("More settings", icon="tune").classes("fold"),
             ui.element("div").classes("card-body"),
         ):
-            for name in _RARE.split():
+            for name in _RARE:
                 field(session, f"{at}.{name}", classes="half")
 
     def refresh() -> None:

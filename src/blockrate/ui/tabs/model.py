@@ -26,22 +26,22 @@ from blockrate.ui.tabs.model_check import (
     method_change,
 )
 
-_SAYING_WHICH = {
-    "model_type",
-    "base_model_name",
-    "transformer",
-    "text_encoder",
-    "text_encoder_2",
-    "vae",
-    "cache_dir",
-}
-_PARTS = ("transformer", "text_encoder", "text_encoder_2", "vae")
-_TEXT = (
-    "text_encoder.dropout_probability",
-    "text_encoder_2.dropout_probability",
-    "text_encoder_2_sequence_length",
+# What stands in each card, in its order.
+_OUTPUT = (
+    "output_model_destination",
+    "output_model_format",
+    "output_dtype",
 )
-_OUTPUT = ("output_model_destination", "output_model_format", "output_dtype")
+_PARTS = (
+    "transformer.weight_dtype",
+    "transformer.model_name",
+    "text_encoder.weight_dtype",
+    "text_encoder.model_name",
+    "text_encoder_2.weight_dtype",
+    "text_encoder_2.model_name",
+    "vae.weight_dtype",
+    "vae.model_name",
+)
 _RUN = (
     "workspace_dir",
     "cache_dir",
@@ -51,6 +51,21 @@ _RUN = (
     "deterministic",
     "tensorboard",
     "only_cache",
+)
+_TEXT = (
+    "text_encoder.dropout_probability",
+    "text_encoder_2.dropout_probability",
+    "text_encoder_2_sequence_length",
+)
+# What the check hangs on: while any of it is wrong, there is nothing to check.
+_SAYING_WHICH = (
+    "model_type",
+    "base_model_name",
+    "transformer",
+    "text_encoder",
+    "text_encoder_2",
+    "vae",
+    "cache_dir",
 )
 # its photographs are found from the folder of the clone
 _DEMO = Path("examples/demo.json")
@@ -92,15 +107,7 @@ def build(page: Page) -> None:
                     )
                     button.props("outline no-caps dense")
         fields(session, "Output", *_OUTPUT)
-        fields(
-            session,
-            "Parts",
-            *(
-                f"{part}.{name}"
-                for part in _PARTS
-                for name in ("weight_dtype", "model_name")
-            ),
-        )
+        fields(session, "Parts", *_PARTS)
     with ui.element("div").classes("stack"):
         with section("Check"), ui.element("div").classes("check") as found:
             found.props["aria-live"] = "polite"
@@ -132,7 +139,9 @@ def _follow_check(page: Page, found: Element) -> None:
 def _to_check(session: Session) -> TrainConfig | None:
     """The config, if what says which model it is is right."""
     wrong = {problem.field.partition(".")[0] for problem in session.problems}
-    return session.config or (None if wrong & _SAYING_WHICH else session.usable)
+    return session.config or (
+        None if wrong.intersection(_SAYING_WHICH) else session.usable
+    )
 
 
 def _welcome(page: Page) -> None:

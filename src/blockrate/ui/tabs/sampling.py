@@ -11,6 +11,7 @@ from blockrate.ui.parts.dialogs import icon_button
 from blockrate.ui.parts.follow import entries, fields, pager, rebuilt
 
 _A_PAGE = 10
+# Of a prompt, from left to right.
 _COLUMNS = (
     "enabled",
     "prompt",
@@ -20,14 +21,14 @@ _COLUMNS = (
     "diffusion_steps",
     "cfg_scale",
 )
+# What stands in the card below the prompts.
 _WHEN = (
-    *(
-        "sample_after",
-        "sample_after_unit",
-        "sample_skip_first",
-        "samples_to_tensorboard",
-    ),
-    *("non_ema_sampling", "sample_definition_file_name"),
+    "sample_after",
+    "sample_after_unit",
+    "sample_skip_first",
+    "samples_to_tensorboard",
+    "non_ema_sampling",
+    "sample_definition_file_name",
 )
 
 

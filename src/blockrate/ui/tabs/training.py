@@ -1,13 +1,13 @@
 """The Training tab: how it learns, and which layers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from nicegui import ui
 from nicegui.element import Element
 
-from blockrate.config.optimizers import OPTIMIZERS
+from blockrate.config.fields import in_window
 from blockrate.config.plan import matching_layers
 from blockrate.core.errors import ConfigError, FileError
 from blockrate.core.layer_filter import PRESETS, split_patterns
@@ -22,20 +22,62 @@ from blockrate.ui.windows import (
     timestep_window,
 )
 
-_OPTIMISATION = "learning_rate learning_rate_warmup_steps epochs batch_size gradient_accumulation_steps clip_grad_norm"
-_IMAGES = "resolution train_dtype transformer.guidance_scale transformer.gradient_checkpointing"
-_EMA = "ema ema_decay ema_update_step_interval"
+# What stands in each card, in its order, two in a row.
+_OPTIMISATION = (
+    "learning_rate",
+    "learning_rate_warmup_steps",
+    "epochs",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "clip_grad_norm",
+)
+_IMAGES = (
+    "resolution",
+    "train_dtype",
+    "transformer.guidance_scale",
+    "transformer.gradient_checkpointing",
+)
+_EMA = (
+    "ema",
+    "ema_decay",
+    "ema_update_step_interval",
+)
+_LOSS = (
+    "mse_strength",
+    "mae_strength",
+    "log_cosh_strength",
+    "loss_weight_fn",
+    "huber_strength",
+    "huber_delta",
+)
 _TRANSFORMER = (
-    "transformer.train transformer.learning_rate "
-    "transformer.stop_training_after transformer.stop_training_after_unit"
+    "transformer.train",
+    "transformer.learning_rate",
+    "transformer.stop_training_after",
+    "transformer.stop_training_after_unit",
 )
-_LORA = "lora_rank lora_alpha dropout_probability lora_weight_dtype"
-_LOSS = "mse_strength mae_strength log_cosh_strength loss_weight_fn huber_strength huber_delta"
+_LORA = (
+    "lora_rank",
+    "lora_alpha",
+    "dropout_probability",
+    "lora_weight_dtype",
+)
 _SAVING = (
-    "save_filename_prefix backup_after backup_after_unit rolling_backup rolling_backup_count "
-    "save_every save_every_unit save_skip_first telemetry_every"
+    "save_filename_prefix",
+    "backup_after",
+    "backup_after_unit",
+    "rolling_backup",
+    "rolling_backup_count",
+    "save_every",
+    "save_every_unit",
+    "save_skip_first",
+    "telemetry_every",
 )
-_FILTER = ("layer_filter_preset", "layer_filter", "layer_filter_regex")
+_FILTER = (
+    "layer_filter_preset",
+    "layer_filter",
+    "layer_filter_regex",
+)
 _OWN = "own layer filter"  # what is remembered of it while a preset is chosen
 
 
@@ -57,12 +99,12 @@ def build(page: Page) -> None:
             _rows(session, _TRANSFORMER)
         with section("LoRA") as lora:
             _rows(session, _LORA)
-            _rows(session, "lora_model_name")
+            field(session, "lora_model_name")
         _shown_if(session, lora, lambda: session.get("training_method") != "FINE_TUNE")
         _fold(session, "Saving and reports", _SAVING)
 
 
-def _fold(session: Session, title: str, paths: str) -> None:
+def _fold(session: Session, title: str, paths: Sequence[str]) -> None:
     with (
         ui.expansion(title).classes("card fold"),
         ui.element("div").classes("card-body"),
@@ -70,11 +112,10 @@ def _fold(session: Session, title: str, paths: str) -> None:
         _rows(session, paths)
 
 
-def _rows(session: Session, paths: str) -> None:
+def _rows(session: Session, paths: Sequence[str]) -> None:
     """Two fields in a row; of an odd number the first has a row of its own."""
-    names = paths.split()
-    alone = names[: len(names) % 2]
-    for path in names:
+    alone = paths[: len(paths) % 2]
+    for path in paths:
         field(session, path, classes="" if path in alone else "half")
 
 
@@ -90,16 +131,14 @@ def _rates_are_used(session: Session) -> bool:
 
 def _optimisation(page: Page) -> None:
     session = page.session
-    parameters = {name for row in OPTIMIZERS.values() for name in row.parameters}
     with section("Optimisation"):
-        of_optimizer = [f"optimizer.{name}" for name in parameters]
         opened = partial(optimizer_window.open_optimizer_window, page)
         options_adv(
             session,
             "optimizer.optimizer",
             label="Optimizer",
             open=opened,
-            holds=of_optimizer,
+            holds=in_window("Optimizer"),
         )
         banner = ui.label().classes("banner")
         opened = partial(scheduler_window.open_scheduler_window, page)

@@ -2,6 +2,7 @@
 
 from nicegui.element import Element
 
+from blockrate.config.fields import in_window
 from blockrate.config.train_config import TrainConfig
 from blockrate.dataset.survey import Survey, survey
 from blockrate.ui.page import Page
@@ -12,13 +13,13 @@ from blockrate.ui.parts.labels import option_label
 from blockrate.ui.session import Draft
 from blockrate.ui.windows.window import DraftWindow
 
-# warm-up is in the tab too
-PATHS = ("learning_rate_scaler", "learning_rate_min_factor", "learning_rate_cycles")
+PATHS = in_window("Learning Rate Scheduler")
 _POINTS, _STEPS = 200, 1000  # of the picture; of a run of which nothing is known yet
 
 
 def open_scheduler_window(page: Page, opener: Element) -> None:
     """Open the window for the chosen scheduler."""
+    # warm-up stands in the tab, too
     paths = ("learning_rate_warmup_steps", *PATHS)
     steps = [0]
     window = DraftWindow(

@@ -2,6 +2,7 @@
 
 from nicegui.element import Element
 
+from blockrate.config.fields import in_window
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import buckets
 from blockrate.core.timesteps import dynamic_shift, timestep_at
@@ -13,9 +14,7 @@ from blockrate.ui.session import Draft
 from blockrate.ui.windows.window import DraftWindow
 
 _LOGIT_NORMAL = ("noising_weight", "noising_bias")
-_RANGE = ("min_noising_strength", "max_noising_strength")
-_SHIFT = ("dynamic_timestep_shifting", "timestep_shift")
-PATHS = (*_LOGIT_NORMAL, *_RANGE, *_SHIFT)
+PATHS = in_window("Timestep Distribution")
 _DRAWN = 4000
 _BINS = 50
 
