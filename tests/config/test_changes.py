@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from blockrate.config.changes import check_changes
+from blockrate.config.changes import check_changes, left_to_do
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 
@@ -176,3 +176,128 @@ def test_the_same_filter_in_other_words_is_the_same() -> None:
         "layer_filter: '' -> 'attn'",
         "layer_filter_preset: 'attn-only' -> 'full'",
     ]
+
+
+# -- a finished run ----------------------------------------------------------------------------------------------------
+
+
+def left(
+    now: dict[str, Any], before: dict[str, Any] | None = None, *, trained: bool = True
+) -> bool:
+    old, new = (
+        TrainConfig.model_validate(BEFORE | values) for values in (before or {}, now)
+    )
+    return left_to_do(old, new, trained=trained)
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        (
+            {"learning_rate": 0.01},
+            "learning_rate: the finished run was trained with 0.0003, the config says 0.01",
+        ),
+        (
+            {"block_learning_rate_multiplier": {"double_block_0": 0.0}},
+            r"block_learning_rate_multiplier.double_block_0: .*with 1.0, the config says 0.0",
+        ),
+        (
+            {"optimizer": {"weight_decay": 0.5}},
+            "optimizer.weight_decay: .*with 0.01, the config says 0.5",
+        ),
+        (
+            {"optimizer": {"optimizer": "LION"}},
+            "optimizer.optimizer: .*with 'ADAMW', the config says 'LION' .*",
+        ),
+        ({"layer_filter": "ff"}, "layer_filter: .*with 'attn', the config says 'ff'"),
+        ({"epochs": 50}, "epochs: .*with 100, the config says 50"),
+    ],
+)
+def test_a_finished_run_does_not_answer_for_another_result(
+    now: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=f"^{told}. Set it back, raise epochs to go on with it, .*workspace_dir.*--fresh",
+    ):
+        left(now)
+
+
+@pytest.mark.parametrize(
+    ("concept", "told"),
+    [
+        (
+            {"path": "others"},
+            "concepts.0.path: .*with 'photos', the config says 'others'",
+        ),
+        (
+            {"path": "photos", "balancing": 2.0},
+            "concepts.0.balancing: .*with 1.0, the config says 2.0",
+        ),
+        (
+            {"path": "photos", "image": {"enable_random_flip": True}},
+            "concepts.0.image.enable_random_flip: .*with False, the config says True",
+        ),
+    ],
+)
+def test_nor_for_other_images(concept: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{told}. Set it back, choose another work"):
+        left({"concepts": [concept]})
+
+
+def test_nor_for_more_images() -> None:
+    two = [{"path": "photos"}, {"path": "more"}]
+    with pytest.raises(ConfigError, match=r"^concepts: .*with 1, the config says 2\."):
+        left({"concepts": two})
+
+
+def test_all_that_differs_is_named() -> None:
+    now = {"learning_rate": 0.01, "ema": "CPU", "huber_strength": 1.0}
+    with pytest.raises(
+        ConfigError, match=r"^learning_rate: .*0\.01 \(huber_strength differs, too\)\."
+    ):
+        left({key: now[key] for key in ("learning_rate", "huber_strength")})
+    now |= {"mae_strength": 1.0, "train_dtype": "FLOAT_32"}
+    with pytest.raises(ConfigError, match=r"\(ema, .*, .* and 1 more differ, too\)"):
+        left(now)
+
+
+def test_with_more_epochs_it_goes_on_whatever_else_is_changed() -> None:
+    assert left({"epochs": 200})
+    assert left({"epochs": 200, "learning_rate": 0.01, "layer_filter": "ff"})
+    assert left({"only_cache": True})
+    assert left({"transformer": {"stop_training_after": 3}, "learning_rate": 0.01})
+
+
+def test_another_form_of_the_file_is_written_from_the_same_weights_alone() -> None:
+    assert left({"output_dtype": "BFLOAT_16"})
+    with pytest.raises(ConfigError, match=r"^learning_rate: "):
+        left({"output_dtype": "BFLOAT_16", "learning_rate": 0.01})
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({}, {}),
+        ({}, {"samples": [{"prompt": "a dog"}]}),
+        ({}, {"backup_after": 1, "telemetry_every": 1, "tensorboard": False}),
+        ({}, {"concepts": [{"path": "photos", "name": "mine"}]}),
+        ({}, {"workspace_dir": "elsewhere", "cache_dir": "elsewhere"}),
+        ({}, {"optimizer": {"beta1": 0.9, "weight_decay": 0.01}}),
+        ({}, {"block_learning_rate_multiplier": {"double_block_0": 1.0}}),
+        (
+            {"layer_filter": "", "layer_filter_preset": "attn-only"},
+            {"layer_filter": "attn", "layer_filter_preset": "custom"},
+        ),
+    ],
+)
+def test_what_has_no_effect_on_the_result_leaves_it_finished(
+    before: dict[str, Any], now: dict[str, Any]
+) -> None:
+    assert not left(now, before)
+
+
+def test_a_run_that_only_filled_the_cache_fills_it_again() -> None:
+    only = {"only_cache": True}
+    assert not left(only, only, trained=False)
+    assert left({**only, "concepts": [{"path": "others"}]}, only, trained=False)

@@ -6,8 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.settings import two_values
 
+from blockrate.config.fields import fields
 from blockrate.config.files import config_json
+from blockrate.config.setting import (
+    ANOTHER_RUN,
+    DATA,
+    FREE,
+    LENGTH,
+    MODULES,
+    OUTPUT,
+    RESULT,
+    SILENT,
+    STATE,
+)
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, NoCheckpointError
 from blockrate.run.checkpoints import checkpoint_name
@@ -98,7 +111,7 @@ def test_another_run_is_refused_and_the_folder_left_as_it_is(run: RunFolder) -> 
 def test_a_finished_run_is_told_and_not_touched(run: RunFolder) -> None:
     finished(run, config(run))
     before = everything(run)
-    for now in (config(run), config(run, learning_rate=1e-4)):
+    for now in (config(run), config(run, telemetry_every=1)):
         todo, said = ready(run, now)
         assert not todo
         assert said == [
@@ -107,6 +120,54 @@ def test_a_finished_run_is_told_and_not_touched(run: RunFolder) -> None:
     with pytest.raises(ConfigError, match="lora_rank"):
         ready(run, config(run, lora_rank=8))
     assert everything(run) == before
+
+
+def test_a_finished_run_is_no_answer_to_another_config(run: RunFolder) -> None:
+    finished(run, config(run))
+    before = everything(run)
+    with pytest.raises(
+        ConfigError,
+        match=r"learning_rate: the finished run was trained with 0.0003, .* 0.0001\..*--fresh",
+    ):
+        ready(run, config(run, learning_rate=1e-4))
+    with pytest.raises(ConfigError, match=r"optimizer\.optimizer"):
+        ready(run, config(run, optimizer={"optimizer": "LION"}), reset_optimizer="all")
+    (run.path / "out").unlink()  # nor is it made again by another config
+    with pytest.raises(ConfigError, match="learning_rate"):
+        ready(run, config(run, learning_rate=1e-4))
+    Path(config(run).output_model_destination).write_text("weights")
+    assert everything(run).keys() == before.keys()
+    assert ready(run, config(run, learning_rate=1e-4, epochs=200)) == (True, [])
+
+
+ANSWERS = {
+    **dict.fromkeys((ANOTHER_RUN, DATA, STATE, MODULES, RESULT), "refused"),
+    **dict.fromkeys((LENGTH, OUTPUT), "goes on"),
+    **dict.fromkeys((FREE, SILENT), "finished"),
+}
+
+
+@pytest.mark.parametrize("path", [path for path in fields() if path != "workspace_dir"])
+def test_every_setting_has_its_answer_from_a_finished_run(
+    run: RunFolder, path: str
+) -> None:
+    expected = ANSWERS[fields()[path].change]
+    path = path.replace(".N.", ".0.")
+    both = two_values(path)
+    for data in both:
+        data["workspace_dir"] = str(run.path)
+        name = Path(data["output_model_destination"]).name
+        data["output_model_destination"] = str(run.path / name)
+    both = sorted(both, key=lambda data: data["epochs"])
+    before, now = (config(run, **data) for data in both)
+    finished(run, before)
+    if expected == "refused":
+        with pytest.raises(ConfigError, match=r"--fresh") as caught:
+            ready(run, now)
+        where = "layer_filter" if path.startswith("layer_filter") else path
+        assert caught.value.where.startswith(where)
+    else:
+        assert ready(run, now)[0] == (expected == "goes on")
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def run_there(open_config: OpenConfig, tmp_path: Path) -> Callable[[object], App
         folder = app.folder / "runs" / "mine"
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(json.dumps({**config, "lora_rank": 16}))
-        finished = {"type": "finished", "step": 0, "time": 0, "outputs": []}
+        finished = {"type": "finished", "step": 6, "time": 0, "outputs": []}
         (folder / "events.jsonl").write_text(json.dumps(finished) + "\n")
         return app
 
@@ -40,6 +40,7 @@ def run_there(open_config: OpenConfig, tmp_path: Path) -> Callable[[object], App
     [
         ({}, "This run is finished"),
         ({"lora_rank": 4}, "lora_rank"),
+        ({"learning_rate": 0.01}, "the finished run was trained with 0.0003"),
         ({"optimizer": {"optimizer": "LION"}}, "Go on with fresh moments"),
         ({"layer_filter": "attn"}, "Go on, new layers with fresh moments"),
     ],

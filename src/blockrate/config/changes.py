@@ -1,6 +1,6 @@
-"""What may change between two lives of a run, and what would make it another run."""
+"""What may change between two lives of a run, and whether a finished one has anything left to do."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from blockrate.config.fields import field_at, with_change
@@ -8,6 +8,10 @@ from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.setting import (
     ANOTHER_RUN,
     DATA,
+    LENGTH,
+    MODULES,
+    OUTPUT,
+    RESULT,
     SILENT,
     STATE,
     Change,
@@ -18,9 +22,12 @@ from blockrate.core.profile import KEY
 
 Reset = Literal["new", "all"] | None
 
+# what the learned weights hang on
+_LEARNED_BY = (ANOTHER_RUN, DATA, STATE, MODULES, RESULT)
 # the engine alone can tell whether images and captions are the same
 _NOT_TOLD = (DATA, SILENT)
 _FRESH = "or start anew with --fresh: the earlier run is kept aside."
+_MOST_NAMES = 3
 
 
 def check_changes(
@@ -49,8 +56,32 @@ def check_changes(
     ]
 
 
+def left_to_do(before: TrainConfig, now: TrainConfig, *, trained: bool) -> bool:
+    """Return whether a finished run has steps to take, or a file to write anew, for the config that is asked for now.
+
+    ``trained``: it took steps, and did not only fill the cache. Raises ConfigError if it was trained with other
+    settings than these and has no steps left to take: what it made is not what is asked for.
+    """
+    differences = list(_one_by_one(_differences(_in_effect(before), _in_effect(now))))
+    other = [
+        difference
+        for difference in differences
+        if _change(difference.path) in _LEARNED_BY or _is_fewer_epochs(difference)
+    ]
+    rest = {
+        _change(difference.path)
+        for difference in differences
+        if difference not in other
+    }
+    if LENGTH in rest:
+        return True
+    if other and trained:
+        raise _made_otherwise(other)
+    return bool(other) or OUTPUT in rest
+
+
 class Difference(NamedTuple):
-    """A setting, and its values in two configs."""
+    """A setting, and its values in two configs; of lists of different length the lengths."""
 
     path: str
     was: Any
@@ -70,6 +101,21 @@ def _differences(
             yield from _differences(was, is_now, f"{path}.")
         elif was != is_now:
             yield Difference(path, was, is_now)
+
+
+def _one_by_one(differences: Iterable[Difference]) -> Iterator[Difference]:
+    """Yield the settings that differ inside lists, not the lists."""
+    for path, was, now in differences:
+        if not isinstance(was, list):
+            yield Difference(path, was, now)
+        elif len(was) != len(now):
+            yield Difference(path, len(was), len(now))
+        else:
+            yield from _differences(_by_index(was), _by_index(now), f"{path}.")
+
+
+def _by_index(entries: Sequence[Any]) -> dict[str, Any]:
+    return {str(index): entry for index, entry in enumerate(entries)}
 
 
 def _change(path: str) -> Change | None:
@@ -124,5 +170,37 @@ def _state(config: TrainConfig) -> dict[str, object]:
     return own | {path: value for path, value in form.items() if path not in own}
 
 
+def _in_effect(config: TrainConfig) -> dict[str, Any]:
+    """Return a config with what an empty setting stands for, and without what stands for nothing."""
+    row = OPTIMIZERS[config.optimizer.optimizer]
+    optimizer = {"optimizer": row.name, **row.values(config.optimizer)}
+    values = config.model_dump(
+        mode="json", exclude={"layer_filter_preset", "layer_filter_regex"}
+    )
+    chosen = config.layer_filter_in_effect()
+    words = f"{_words(config)} (regex)" if chosen.regex else _words(config)
+    return {**values, "optimizer": optimizer, "layer_filter": words}
+
+
 def _words(config: TrainConfig) -> str:
     return ", ".join(config.layer_filter_in_effect().patterns) or "all layers"
+
+
+def _is_fewer_epochs(difference: Difference) -> bool:
+    return difference.path == "epochs" and difference.now < difference.was
+
+
+def _made_otherwise(differences: Sequence[Difference]) -> ConfigError:
+    """Return the refusal to hand over what a finished run made with other settings."""
+    path, was, now = differences[0]
+    problem = f"the finished run was trained with {was!r}, the config says {now!r}"
+    others = [difference.path for difference in differences[1:]]
+    if others:
+        names = ", ".join(others[:_MOST_NAMES])
+        if len(others) > _MOST_NAMES:
+            names += f" and {len(others) - _MOST_NAMES} more"
+        problem += f" ({names} {'differs' if len(others) == 1 else 'differ'}, too)"
+    # the order of other images would not hold
+    more = "" if _change(path) == DATA else "raise epochs to go on with it, "
+    cure = f"Set it back, {more}choose another workspace_dir, {_FRESH}"
+    return ConfigError(path, problem, cure)

@@ -3,9 +3,8 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from blockrate.config.changes import Reset, check_changes
+from blockrate.config.changes import Reset, check_changes, left_to_do
 from blockrate.config.files import config_json, load_config, parse_config
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
@@ -13,14 +12,6 @@ from blockrate.run.checkpoints import newest_valid, read_state
 from blockrate.run.durable import atomic_write, make_folder
 from blockrate.run.events import last_event
 from blockrate.run.folder import RunFolder, lock, set_aside
-
-# How far a run goes and what it hands over.
-_PART = {"stop_training_after", "stop_training_after_unit"}
-_OUTPUT = {"output_model_destination", "output_model_format", "output_dtype"}
-_AIMS: dict[str, Any] = {
-    **dict.fromkeys(("epochs", "only_cache", *_OUTPUT), True),
-    "transformer": _PART,
-}
 
 
 def prepare(
@@ -35,7 +26,8 @@ def prepare(
     """Make the run folder ready for an engine, and return whether there is anything left to do.
 
     ``say``: is told what became of an earlier run. Raises ConfigError, with the folder untouched, for a config that
-    belongs to another run and while an engine is at work there; NoCheckpointError; WriteError.
+    belongs to another run, or asks a finished one for another result, and while an engine is at work there;
+    NoCheckpointError; WriteError.
     """
     if fresh and (aside := set_aside(run)):
         say(f"The earlier run is now in {aside}.")
@@ -47,10 +39,10 @@ def prepare(
         if finished.get("type") == "finished":
             before = load_config(run.config_file, ignore_unsupported=True).config
             check_changes(before, config, reset=reset_optimizer)
+            trained = finished["step"] > 0
+            todo = left_to_do(before, config, trained=trained)
             kept = all(Path(output).exists() for output in finished["outputs"])
-            if kept and before.model_dump(include=_AIMS) == config.model_dump(
-                include=_AIMS
-            ):
+            if kept and not todo:
                 say(
                     f"This run is finished, after {finished['step']} steps: raise epochs to go on, --fresh starts anew."
                 )
