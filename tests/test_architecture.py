@@ -78,7 +78,6 @@ STILL_TOO_LARGE = {
     "run/launch.py: prepare",
     "ui/app.py: serve",
     "ui/live/charts.py: gallery",
-    "ui/session.py",
     "ui/shell.py: build",
     "ui/tabs/model_check.py: _where",
     "ui/tabs/run.py",

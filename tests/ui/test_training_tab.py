@@ -124,7 +124,7 @@ def test_a_custom_filter_survives_save_as_while_a_preset_is_chosen(
 def test_a_custom_filter_is_not_taken_into_another_config(session: Session) -> None:
     session.set({"layer_filter_preset": "custom", "layer_filter": "proj_out"})
     LayerChoice(session).set({"layer_filter_preset": "blocks"})
-    session.replace({"layer_filter_preset": "attn-only"}, path=None, title="another")
+    session.open_data({"layer_filter_preset": "attn-only"}, path=None, title="another")
     LayerChoice(session).set({"layer_filter_preset": "custom"})
     assert session.get("layer_filter") == "attn"
 

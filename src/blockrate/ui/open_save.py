@@ -6,6 +6,7 @@ from pathlib import Path
 from nicegui import ui
 
 from blockrate.core.errors import BlockrateError, ConfigError
+from blockrate.ui.document import FileChanged
 from blockrate.ui.page import Page
 from blockrate.ui.parts.dialogs import (
     ask,
@@ -15,7 +16,6 @@ from blockrate.ui.parts.dialogs import (
     small_dialog,
 )
 from blockrate.ui.parts.picker import pick
-from blockrate.ui.session import FileChanged
 
 
 async def open_config(page: Page) -> bool:

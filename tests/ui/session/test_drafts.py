@@ -8,7 +8,7 @@ from support.sessions import fields, right, written
 
 from blockrate.core.errors import ConfigError
 from blockrate.ui import session as session_module
-from blockrate.ui.session import FileChanged
+from blockrate.ui.document import FileChanged
 
 
 def test_a_change_is_there_after_a_crash(session, restart):
@@ -166,6 +166,32 @@ def test_a_start_with_nothing_to_go_on_with_is_a_new_config(session, restart):
     assert restart().data == {}
     with pytest.raises(ConfigError, match=r"gone\.json"):
         restart(Path("gone.json"))
+
+
+def test_a_draft_keeps_the_form_that_every_version_reads(session, restart):
+    draft = {
+        "data": right(epochs=5),
+        "title": "a.json",
+        "path": str(Path("a.json").absolute()),
+        "saved": json.dumps(right(), sort_keys=True),
+        "digest": "0123",
+        "foreign": True,
+        "notes": ["a note"],
+        "aside": {"a": 1},
+    }
+    Path("home/drafts").mkdir(parents=True)
+    file = written("home/drafts/04f5.json", json.dumps(draft))
+    session = restart()
+    assert (session.title, session.get("epochs"), session.dirty) == ("a.json", 5, True)
+    assert session.path == Path("a.json").absolute()
+    assert session.remembered("a") == 1
+    assert "a note" in session.warnings
+    file.unlink()
+    session.keep()
+    (file,) = Path("home/drafts").iterdir()
+    again = json.loads(file.read_text())
+    assert again.pop("notes")[0] == draft.pop("notes")[0]
+    assert again == draft
 
 
 @pytest.mark.parametrize(

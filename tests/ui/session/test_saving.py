@@ -9,8 +9,8 @@ from support.sessions import KEY, right, written
 
 from blockrate.config.files import load_config
 from blockrate.core.errors import ConfigError, WriteError
+from blockrate.ui.document import FileChanged
 from blockrate.ui.preferences import load_preferences
-from blockrate.ui.session import FileChanged
 
 
 def test_what_nobody_touched_is_written_back_exactly(session):

@@ -2,13 +2,13 @@
 
 from support.sessions import KEY, right, written
 
-from blockrate.ui.session import Draft
+from blockrate.ui.window_draft import WindowDraft
 
 
 def test_a_window_writes_nothing_until_ok(session):
     session.open(written("a.json", right(optimizer={"beta1": 0.9})))
     before = session.revision
-    draft = Draft(session, ["optimizer.beta1", "optimizer.optimizer"])
+    draft = WindowDraft(session, ["optimizer.beta1", "optimizer.optimizer"])
     assert not draft.dirty
     assert draft.get("epochs") == 100
     draft.set({"optimizer.beta1": 7, "optimizer.optimizer": "LION"})
@@ -27,7 +27,7 @@ def test_a_window_writes_nothing_until_ok(session):
 
 def test_a_window_sees_what_contradicts_the_rest_of_the_config(session):
     session.open(written("a.json", right(optimizer={"optimizer": "PRODIGY"})))
-    draft = Draft(session, [KEY])
+    draft = WindowDraft(session, [KEY])
     draft.set({KEY: {"double_block_0": 0.5}})
     assert "Prodigy cannot give double_block_0 a rate of its own" in draft.problem(
         "optimizer.optimizer"
@@ -44,7 +44,7 @@ def test_reset_brings_the_defaults_and_ok_takes_the_keys_out(session):
             right(optimizer={"beta1": 0.5, "eps": 1e-7}, **{KEY: {"other": 0.5}}),
         )
     )
-    draft = Draft(session, [KEY, "optimizer.beta1"])
+    draft = WindowDraft(session, [KEY, "optimizer.beta1"])
     draft.set({"optimizer.beta1": 0.7})
     draft.reset()
     assert draft.changes() == {KEY: {}, "optimizer.beta1": None}
@@ -56,7 +56,7 @@ def test_reset_brings_the_defaults_and_ok_takes_the_keys_out(session):
 
 def test_a_window_put_back_as_it_was_changes_nothing(session):
     session.open(written("a.json", right(epochs=3)))
-    draft = Draft(session, ["epochs", "seed"])
+    draft = WindowDraft(session, ["epochs", "seed"])
     before = session.revision
     heard = []
     draft.changed.subscribe(lambda: heard.append(draft.dirty))
@@ -68,7 +68,7 @@ def test_a_window_put_back_as_it_was_changes_nothing(session):
 
 
 def test_a_window_knows_that_its_values_were_changed_elsewhere(session):
-    draft = Draft(session, ["epochs"])
+    draft = WindowDraft(session, ["epochs"])
     session.set({"seed": 1})
     assert not draft.stale
     draft.set({"epochs": 5})

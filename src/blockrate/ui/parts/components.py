@@ -18,7 +18,7 @@ from blockrate.ui.parts.dialogs import icon_button
 from blockrate.ui.parts.field_types import FieldType, as_text, field_type, parse
 from blockrate.ui.parts.labels import label_of, option_label
 from blockrate.ui.parts.picker import pick
-from blockrate.ui.session import Draft
+from blockrate.ui.window_draft import WindowDraft
 
 LONGEST_TEXT = 20_000
 _LOOK = "outlined dense hide-bottom-space no-error-icon"
@@ -91,7 +91,7 @@ def field(
         note = ui.label().classes("field-note")
     frame.props["data-setting"] = path
     control.props["aria-description"] = kind.description
-    if not isinstance(source, Draft):
+    if not isinstance(source, WindowDraft):
         page.controls[path] = control
 
     def tell_problem() -> None:

@@ -368,7 +368,7 @@ def _past_run(page: Page, run: PastRun) -> None:
         try:
             data = read_object(RunFolder(run.path).config_file)
             if await may_replace(page):
-                page.session.replace(data, path=None, title=f"{run.name} again")
+                page.session.open_data(data, path=None, title=f"{run.name} again")
                 page.go("Training")
         except BlockrateError as error:
             page.tell(str(error), kind="error")

@@ -8,7 +8,7 @@ from blockrate.ui.page import Page
 from blockrate.ui.parts.components import Source, field
 from blockrate.ui.parts.field_types import as_text
 from blockrate.ui.parts.labels import label_of, option_label
-from blockrate.ui.session import Draft
+from blockrate.ui.window_draft import WindowDraft
 from blockrate.ui.windows.window import DraftWindow
 
 
@@ -16,7 +16,7 @@ def open_optimizer_window(page: Page, opener: Element) -> None:
     """Open the window for the chosen optimizer."""
     row = _row(page.session)
 
-    def make(draft: Draft, path: str) -> None:
+    def make(draft: WindowDraft, path: str) -> None:
         usual = row.parameters[path.rpartition(".")[2]]
         text = option_label(usual) if isinstance(usual, bool) else as_text(usual)
         field(

@@ -10,7 +10,7 @@ from blockrate.ui.parts.components import field
 from blockrate.ui.parts.drawing import Drawing
 from blockrate.ui.parts.follow import read_aside
 from blockrate.ui.parts.labels import option_label
-from blockrate.ui.session import Draft
+from blockrate.ui.window_draft import WindowDraft
 from blockrate.ui.windows.window import DraftWindow
 
 PATHS = in_window("Learning Rate Scheduler")
@@ -67,7 +67,7 @@ def factors(config: TrainConfig, steps: int) -> list[float]:
     ]
 
 
-def _make(draft: Draft, path: str) -> None:
+def _make(draft: WindowDraft, path: str) -> None:
     def why_not() -> str:
         name = str(draft.get("learning_rate_scheduler"))
         if draft.problem(path):

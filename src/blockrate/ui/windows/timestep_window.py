@@ -10,7 +10,7 @@ from blockrate.ui.page import Page
 from blockrate.ui.parts.components import field
 from blockrate.ui.parts.drawing import Drawing
 from blockrate.ui.parts.labels import option_label
-from blockrate.ui.session import Draft
+from blockrate.ui.window_draft import WindowDraft
 from blockrate.ui.windows.window import DraftWindow
 
 _LOGIT_NORMAL = ("noising_weight", "noising_bias")
@@ -63,7 +63,7 @@ def _timestep(config: TrainConfig, share: float) -> float:
     )
 
 
-def _make(draft: Draft, path: str) -> None:
+def _make(draft: WindowDraft, path: str) -> None:
     def why_not() -> str:
         if draft.problem(path):
             return ""  # it is to be put right

@@ -9,7 +9,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import watched
 from blockrate.ui.parts.dialogs import ask, heading
-from blockrate.ui.session import Draft
+from blockrate.ui.window_draft import WindowDraft
 
 
 class WindowKeys(Element, component="../static/window_keys.js"):
@@ -149,9 +149,9 @@ class DraftWindow(Window):
         opener: Element,
         dropdown: str,
         paths: Sequence[str],
-        make: Callable[[Draft, str], object],
+        make: Callable[[WindowDraft, str], object],
     ) -> None:
-        self.draft = draft = Draft(page.session, paths)
+        self.draft = draft = WindowDraft(page.session, paths)
         self._shown = (dropdown, *paths)
         super().__init__(
             page,
