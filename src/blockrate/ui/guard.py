@@ -39,11 +39,19 @@ _BODY = 2**20  # bytes of a request; engine.io itself takes no more
 _PATH = 1000  # characters
 _SIGN_IN = (Path(__file__).parent / "static" / "sign_in.html").read_text("utf-8")
 # Vue compiles its templates in the browser, and NiceGUI's page starts with a script in the page.
-_CONTENT = """default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline';
- img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws://{host} wss://{host};
- object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'""".replace(
-    "\n", ""
+_CONTENT = (
+    "default-src 'self'; "
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; "
+    "font-src 'self' data:; "
+    "connect-src 'self' ws://{host} wss://{host}; "
+    "object-src 'none'; "
+    "base-uri 'none'; "
+    "form-action 'self'; "
+    "frame-ancestors 'none'"
 )
+_HOST_NAME = re.compile(r"([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:]+\])(:\d{1,5})?")
 
 
 class Names(NamedTuple):
@@ -81,7 +89,8 @@ class Guard:
 
     def ticket(self) -> str:
         """A token for one use, for where it can be seen: the command line of the browser that is opened."""
-        self._tickets.add(ticket := secrets.token_urlsafe(32))
+        ticket = secrets.token_urlsafe(32)
+        self._tickets.add(ticket)
         return ticket
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,14 +104,12 @@ class Guard:
                 self._add_headers(message, request)
             await send(message)
 
-        answer = (
-            self._refusal(request)
-            or await self._sign_in(request)
-            or self._unknown(request)
-        )
-        read = None if answer else await _read(request, receive)
-        if not read:
-            answer = answer or PlainTextResponse("This is too large.", 413)
+        answer = await self._own_answer(request)
+        if answer:
+            return await answer(scope, receive, send_safely)
+        receive_body = await _read_body(request, receive)
+        if not receive_body:
+            answer = PlainTextResponse("This is too large.", 413)
             return await answer(scope, receive, send_safely)
         # nobody in front of us is trusted to say who asks, and from where
         headers = [
@@ -111,59 +118,51 @@ class Guard:
             if b"forwarded" not in name.lower()
         ]
         try:
-            await self.app({**scope, "headers": headers}, read, send_safely)
+            await self.app({**scope, "headers": headers}, receive_body, send_safely)
         except RuntimeError as error:
             # Starlette's word for a browser that has gone on meanwhile
             if str(error) != "No response returned.":
                 raise
 
+    async def _own_answer(self, request: HTTPConnection) -> Response | None:
+        """What the guard answers itself; None for who may come in."""
+        return (
+            self._refusal(request)
+            or await self._sign_in(request)
+            or self._without_session(request)
+        )
+
     def _refusal(self, request: HTTPConnection) -> Response | None:
         """403 for what comes under another name or from another site's page, 404 for paths nobody means well with."""
         path = request.scope["path"]
         hosts = request.headers.getlist("host")
-        origins = request.headers.getlist("origin")
-        if (
-            len(hosts) != 1
-            or hosts[0].lower() not in self._names.hosts
-            or not path.startswith("/")
-        ):
+        has_our_name = len(hosts) == 1 and hosts[0].lower() in self._names.hosts
+        # an absolute address may name another host
+        if not has_our_name or not path.startswith("/"):
             return PlainTextResponse(
                 "blockrate does not answer to this name. Start it with --allowed-host NAME.",
                 403,
             )
-        strange = len(origins) > 1 or not self._names.origins.issuperset(origins)
-        if strange or (_is_foreign(request) and not _is_navigation(request)):
+        origins = request.headers.getlist("origin")
+        has_our_origin = len(origins) <= 1 and self._names.origins.issuperset(origins)
+        is_embedded = _is_foreign(request) and not _is_navigation(request)
+        if not has_our_origin or is_embedded:
             return PlainTextResponse(
                 "Requests from the pages of other sites are refused.", 403
             )
-        odd = (
-            "//" in path
-            or "\\" in path
-            or not path.isprintable()
-            or {".", ".."} & set(path.split("/"))
-        )
-        return (
-            PlainTextResponse("There is no such page.", 404)
-            if odd or len(path) > _PATH
-            else None
-        )
+        if _is_odd(path):
+            return PlainTextResponse("There is no such page.", 404)
+        return None
 
     async def _sign_in(self, request: HTTPConnection) -> Response | None:
         """Trade a token for a cookie and an address without it; None if there is no token."""
         given = parse_qs(request.scope["query_string"].decode("latin-1")).get("token")
         if not given or request.scope.get("method") != "GET":
             return None
-        clean = RedirectResponse(quote(request.scope["path"]), 303)
-        tokens = (self._token, *self._tickets)
-        found = {
-            token
-            for token in tokens
-            if secrets.compare_digest(token.encode(), given[0].encode())
-        }
-        self._tickets -= found
-        if found:
+        without_token = RedirectResponse(quote(request.scope["path"]), 303)
+        if self._takes(given[0]):
             session = self._signer.sign(secrets.token_urlsafe(16)).decode()
-            clean.set_cookie(
+            without_token.set_cookie(
                 self._cookie,
                 session,
                 max_age=_SECONDS,
@@ -175,31 +174,40 @@ class Guard:
             return _sign_in_page(
                 "This token is wrong. Every start of blockrate ui has a new one."
             )
-        return clean
+        return without_token
+
+    def _takes(self, given: str) -> bool:
+        """Whether this is the token, or a ticket, which is used up then."""
+        tokens = {self._token, *self._tickets}
+        right = {
+            token
+            for token in tokens
+            if secrets.compare_digest(token.encode(), given.encode())
+        }
+        self._tickets -= right
+        return bool(right)
 
     async def _slow_down(self) -> None:
         """Make guessing cost time: after ten wrong tokens in a minute, each answer waits longer, up to 2 seconds."""
         now = time.monotonic()
-        self._wrong = [
-            moment for moment in self._wrong[-1000:] if now - moment < 60
-        ] + [now]
+        last_minute = [moment for moment in self._wrong[-1000:] if now - moment < 60]
+        self._wrong = [*last_minute, now]
         await asyncio.sleep(min(0.01 * max(len(self._wrong) - 10, 0), 2.0))
 
-    def _unknown(self, request: HTTPConnection) -> Response | None:
+    def _without_session(self, request: HTTPConnection) -> Response | None:
         """401 for who has no session. Who follows a link from another site sees the sign-in page, which looks again."""
         path = request.scope["path"]
         if _is_foreign(request):
             return _sign_in_page(again=quote(path))
         open_to_all = request.scope["type"] == "http" and path in OPEN
-        return None if open_to_all or self._has_session(request) else _sign_in_page()
+        if open_to_all or self._has_session(request):
+            return None
+        return _sign_in_page()
 
     def _has_session(self, request: HTTPConnection) -> bool:
+        cookie = request.cookies.get(self._cookie, "")
         with suppress(BadSignature):
-            return bool(
-                self._signer.unsign(
-                    request.cookies.get(self._cookie, ""), max_age=_SECONDS
-                )
-            )
+            return bool(self._signer.unsign(cookie, max_age=_SECONDS))
         return False
 
     def _add_headers(self, message: Message, request: HTTPConnection) -> None:
@@ -209,30 +217,29 @@ class Guard:
         headers["X-Frame-Options"] = "DENY"
         headers["Referrer-Policy"] = "no-referrer"
         headers["Cross-Origin-Resource-Policy"] = "same-origin"
-        headers["Content-Security-Policy"] = _CONTENT.format(
-            host=host if host in self._names.hosts else ""
-        )
+        known_host = host if host in self._names.hosts else ""
+        headers["Content-Security-Policy"] = _CONTENT.format(host=known_host)
         # parts of pages may be kept
-        if message["status"] != 200 or not request.scope["path"].startswith(
-            "/_nicegui/"
-        ):
+        is_part = request.scope["path"].startswith("/_nicegui/")
+        if message["status"] != 200 or not is_part:
             headers["Cache-Control"] = "no-store"
 
 
 def all_names(host: str, address: str, port: int, extra: Iterable[str]) -> Names:
     """What a server is called that was asked to serve ``host`` and is bound to ``address``.
 
-    ``extra``: names from ``--allowed-host``, with a port or without. Raises ConfigError for one that is no name.
+    ``extra``: names from ``--allowed-host``, with a port or without. Raises ConfigError for one that is not a name.
     """
-    called = {host.lower(), *_own_names(address)} - {"0.0.0.0", "::"}
-    own = {f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name in called}
+    own: set[str] = set()
+    for name in {host.lower(), *_own_names(address)} - {"0.0.0.0", "::"}:
+        own.add(f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
     own |= {name.removesuffix(":80") for name in own}  # as browsers write it
-    others = set(map(_checked, extra))
+    others = {_host_name(name) for name in extra}
     others |= {f"{name}:{port}" for name in others if not re.search(r":\d+$", name)}
-    origins = {f"http://{name}" for name in own | others} | {
-        f"https://{name}" for name in others
-    }
-    return Names(frozenset(own | others), frozenset(origins))
+    hosts = own | others
+    origins = {f"http://{name}" for name in hosts}
+    origins |= {f"https://{name}" for name in others}
+    return Names(frozenset(hosts), frozenset(origins))
 
 
 def read_key(file: Path) -> bytes:
@@ -251,21 +258,30 @@ def _own_names(address: str) -> Iterator[str]:
         yield "localhost"
     if not bound.is_loopback:
         yield socket.gethostname().lower()
-    cards = psutil.net_if_addrs().values() if bound.is_unspecified else ()
-    for found in (address, *(item.address for items in cards for item in items)):
+    addresses = [address]
+    if bound.is_unspecified:
+        for cards in psutil.net_if_addrs().values():
+            addresses += [card.address for card in cards]
+    for name in addresses:
         with suppress(ValueError):  # a hardware address
-            own = ipaddress.ip_address(found.partition("%")[0])
+            own = ipaddress.ip_address(name.partition("%")[0])
             if own.version <= bound.version:  # a socket of IPv6 may take IPv4 too
                 yield str(own)
 
 
-def _checked(name: str) -> str:
-    if not re.fullmatch(
-        r"([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:]+\])(:\d{1,5})?", name.lower()
-    ):
+def _host_name(name: str) -> str:
+    """The name in small letters. Raises ConfigError."""
+    if not _HOST_NAME.fullmatch(name.lower()):
         cure = "Give the name alone, like gpu.example.org or gpu.example.org:8443."
         raise ConfigError("--allowed-host", f"{name!r} is not the name of a host", cure)
     return name.lower()
+
+
+def _is_odd(path: str) -> bool:
+    """Whether nobody means well with a path."""
+    is_climbing = not {".", ".."}.isdisjoint(path.split("/"))
+    is_strange = "//" in path or "\\" in path or not path.isprintable()
+    return is_climbing or is_strange or len(path) > _PATH
 
 
 def _is_foreign(request: HTTPConnection) -> bool:
@@ -274,22 +290,24 @@ def _is_foreign(request: HTTPConnection) -> bool:
 
 def _is_navigation(request: HTTPConnection) -> bool:
     """Whether somebody follows a link: the address bar will show our page, and no other page sees the answer."""
-    asked = [request.headers.get(f"sec-fetch-{what}") for what in ("mode", "dest")]
-    return request.scope.get("method") == "GET" and asked == ["navigate", "document"]
+    mode = request.headers.get("sec-fetch-mode")
+    target = request.headers.get("sec-fetch-dest")
+    is_get = request.scope.get("method") == "GET"
+    return is_get and mode == "navigate" and target == "document"
 
 
-async def _read(request: HTTPConnection, receive: Receive) -> Receive | None:
+async def _read_body(request: HTTPConnection, receive: Receive) -> Receive | None:
     """What hands on the body of a request, read already; None if it is too large. uvicorn limits websockets."""
     length = request.headers.get("content-length", "0")
-    body = b""
-    more = request.scope["type"] == "http"
     if not length.isdecimal() or int(length) > _BODY:
         return None
+    body = b""
+    has_more = request.scope["type"] == "http"
     waiting: list[Message] = []
-    while more and len(body) <= _BODY:
+    while has_more and len(body) <= _BODY:
         message = await receive()
-        body = body + message.get("body", b"")
-        more = message.get("more_body", False)
+        body += message.get("body", b"")
+        has_more = message.get("more_body", False)
         waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:
@@ -300,14 +318,9 @@ async def _read(request: HTTPConnection, receive: Receive) -> Receive | None:
 
 def _sign_in_page(problem: str = "", *, again: str = "") -> Response:
     """The page for who has no session. ``again``: an address on this site to look at next."""
-    refresh = (
-        f'<meta http-equiv="refresh" content="0; url={html.escape(again)}">'
-        if again
-        else ""
-    )
-    return HTMLResponse(
-        _SIGN_IN.replace("{refresh}", refresh).replace(
-            "{problem}", html.escape(problem)
-        ),
-        401,
-    )
+    refresh = ""
+    if again:
+        address = html.escape(again)
+        refresh = f'<meta http-equiv="refresh" content="0; url={address}">'
+    page = _SIGN_IN.replace("{refresh}", refresh)
+    return HTMLResponse(page.replace("{problem}", html.escape(problem)), 401)
