@@ -261,7 +261,7 @@ def test_the_table_of_ids_is_bounded(
         for address in addresses
     ]
     assert known == [False] * 20 + [True] * 10
-    assert len(media._files) == len(media._ids) == 10
+    assert len(media._given_out) == len(media._ids) == 10
 
 
 def test_a_folder_that_becomes_a_link_out_is_not_followed(

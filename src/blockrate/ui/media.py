@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import BoundedSemaphore
+from typing import NamedTuple
 
 from PIL import Image, ImageOps
 
@@ -22,22 +23,34 @@ from blockrate.dataset.folders import FORMATS, open_file
 
 # ids that are known at one time; the one given out longest ago goes first
 _FILES = 8192
-_WHOLE = -1  # instead of a size: the file as it is
 _ENTRIES = 5000  # of one folder
-Picture = tuple[bytes, str]  # as it is sent, and its media type
 # a large picture fills a few hundred megabytes while it is made small
 _decoders = BoundedSemaphore(2)
+
+
+class Picture(NamedTuple):
+    """A picture as it is sent."""
+
+    content: bytes
+    media_type: str
+
+
+class GivenOut(NamedTuple):
+    """What an id stands for. ``size``: the longest side in pixels at most; None: as large as it is."""
+
+    path: Path
+    size: int | None
+    whole: bool = False  # the file as it lies there, not a picture
 
 
 class Media:
     """The folders that the browser may see into, and the addresses of pictures that were given out."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
-        self.roots = tuple(
-            dict.fromkeys(Path(os.path.realpath(root)) for root in roots)
-        )
-        self._files: OrderedDict[str, tuple[Path, int | None]] = OrderedDict()  # by id
-        self._ids: dict[tuple[Path, int | None], str] = {}
+        real = [Path(os.path.realpath(root)) for root in roots]
+        self.roots = tuple(dict.fromkeys(real))
+        self._given_out: OrderedDict[str, GivenOut] = OrderedDict()  # by id
+        self._ids: dict[GivenOut, str] = {}
 
     def resolve_inside(self, path: Path | str, *, where: str = "path") -> Path:
         """The real path, links followed, if it lies in a root and nothing on the way there from the root is hidden.
@@ -47,27 +60,24 @@ class Media:
         try:
             real = Path(os.path.realpath(os.path.expanduser(path)))
         except (OSError, ValueError):  # NUL, or a circle of links on Windows
-            raise ConfigError(
-                where, f"{str(path)!r} is not a path", "Choose another."
-            ) from None
+            problem = f"{str(path)!r} is not a path"
+            raise ConfigError(where, problem, "Choose another.") from None
         for root in self.roots:
-            if real.is_relative_to(root) and not any(
-                map(_is_hidden, real.relative_to(root).parts)
-            ):
-                return real
-        cure = f"Choose one in {' or '.join(map(str, self.roots))}, or start blockrate ui with --root."
-        raise ConfigError(
-            where,
-            f"{str(path)!r} is hidden or outside the folders that may be seen",
-            cure,
-        )
+            if real.is_relative_to(root):
+                on_the_way = real.relative_to(root).parts
+                if not any(map(_is_hidden, on_the_way)):
+                    return real
+        problem = f"{str(path)!r} is hidden or outside the folders that may be seen"
+        roots = " or ".join(map(str, self.roots))
+        cure = f"Choose one in {roots}, or start blockrate ui with --root."
+        raise ConfigError(where, problem, cure)
 
     def file_url(self, path: Path | str, *, size: int | None = None) -> str:
         """An address for a picture, for as long as the server runs. ``size``: its longest side at most, in pixels.
 
         Raises ConfigError for a path outside the roots.
         """
-        return self._address(self.resolve_inside(path), size)
+        return self._address(GivenOut(self.resolve_inside(path), size))
 
     def whole_file_url(self, path: Path) -> str:
         """An address that brings a safetensors file to the browser's machine, as it lies there.
@@ -81,63 +91,63 @@ class Media:
                 f"{str(path)!r} is no safetensors file",
                 "Copy it by other means.",
             )
-        return self._address(real, _WHOLE)
+        return self._address(GivenOut(real, None, whole=True))
 
-    def _address(self, real: Path, size: int | None) -> str:
-        key = real, size
-        name = self._ids.get(key) or secrets.token_urlsafe(16)
-        self._ids[key] = name
-        self._files[name] = key
-        self._files.move_to_end(name)
-        if len(self._files) > _FILES:
-            del self._ids[self._files.popitem(last=False)[1]]
+    def _address(self, file: GivenOut) -> str:
+        name = self._ids.get(file) or secrets.token_urlsafe(16)
+        self._ids[file] = name
+        self._given_out[name] = file
+        self._given_out.move_to_end(name)
+        if len(self._given_out) > _FILES:
+            _, oldest = self._given_out.popitem(last=False)
+            del self._ids[oldest]
         return f"/files/{name}"
 
     def picture(self, name: str) -> Picture | None:
         """The picture with this id; None if there is none (any more), or it cannot be read. Slow: use a thread."""
-        path, size = self._known(name)
+        file = self._file(name)
         with suppress(OSError, FileError):
-            if path and size != _WHOLE:
-                return _picture(path, size, path.stat().st_mtime_ns)
+            if file and not file.whole:
+                return _picture(file.path, file.size, file.path.stat().st_mtime_ns)
         return None
 
     def whole_file(self, name: str) -> Path | None:
         """The file with this id that may be taken whole; None if there is none (any more)."""
-        path, size = self._known(name)
+        file = self._file(name)
         with suppress(OSError):  # a drive that has gone
-            return path if path and size == _WHOLE and path.is_file() else None
+            if file and file.whole and file.path.is_file():
+                return file.path
         return None
 
-    def _known(self, name: str) -> tuple[Path | None, int | None]:
-        path, size = self._files.get(name, (None, None))
+    def _file(self, name: str) -> GivenOut | None:
+        """What was given out under an id, if it may still be seen."""
+        file = self._given_out.get(name)
         with suppress(ConfigError):
             # else a folder on the way is a link now
-            if path and self.resolve_inside(path) == path:
-                return path, size
-        return None, None
+            if file and self.resolve_inside(file.path) == file.path:
+                return file
+        return None
 
     def listing(self, folder: Path | str) -> list[Path]:
         """What a folder holds that may be seen, folders first, at most 5,000. Raises ConfigError."""
         real = self.resolve_inside(folder)
         try:
-            found = [entry for entry in real.iterdir() if self._may_be_seen(entry)]
+            entries = [entry for entry in real.iterdir() if self._may_be_seen(entry)]
         except OSError as error:
             raise ConfigError(
                 str(folder),
                 f"cannot be read: {error.strerror}",
                 "Choose another folder.",
             ) from error
-        return sorted(
-            found, key=lambda entry: (not entry.is_dir(), entry.name.lower())
-        )[:_ENTRIES]
+        entries.sort(key=lambda entry: (not entry.is_dir(), entry.name.lower()))
+        return entries[:_ENTRIES]
 
     def _may_be_seen(self, entry: Path) -> bool:
+        if _is_hidden(entry.name) or not _is_text(entry.name):
+            return False
         with suppress(ConfigError):  # a link that leads out
-            return (
-                not _is_hidden(entry.name)
-                and _is_text(entry.name)
-                and bool(self.resolve_inside(entry))
-            )
+            self.resolve_inside(entry)
+            return True
         return False
 
 
@@ -151,14 +161,14 @@ def _picture(path: Path, size: int | None, modified: int) -> Picture:
         # 16 bits; convert would make most of them white
         if upright.mode.startswith("I"):
             upright = upright.point(lambda value: value * (1 / 257))
-        upright.thumbnail(
-            (size or upright.width, size or upright.height), reducing_gap=2.0
-        )
-        kind = "PNG" if upright.has_transparency_data or not size else "JPEG"
-        bare = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+        box = (size or upright.width, size or upright.height)
+        upright.thumbnail(box, reducing_gap=2.0)
+        is_transparent = upright.has_transparency_data
+        file_format = "PNG" if is_transparent or not size else "JPEG"
+        bare = upright.convert("RGBA" if is_transparent else "RGB")
         bare.info.clear()
-        bare.save(content, kind, quality=85, compress_level=3)
-    return content.getvalue(), f"image/{kind.lower()}"
+        bare.save(content, file_format, quality=85, compress_level=3)
+    return Picture(content.getvalue(), f"image/{file_format.lower()}")
 
 
 def _is_text(name: str) -> bool:
