@@ -1,7 +1,8 @@
 """Open, Save and Save as: config files by name, by place, and with a question before anything is lost."""
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from nicegui import ui
 
@@ -20,25 +21,37 @@ from blockrate.ui.parts.picker import pick
 
 async def open_config(page: Page) -> bool:
     """Let the user choose a recent file, a preset, an example or any file, and open it."""
-    return await _told(page, _open(page))
+    return await _done_or_told_why_not(page, _open(page))
 
 
 async def save(page: Page) -> bool:
     """Save into the file it came from, or ask for one. True if it is saved."""
-    return (
-        await _told(page, _save(page, page.session.path))
-        if page.session.path
-        else await save_as(page)
-    )
+    path = page.session.path
+    if path is None:
+        return await save_as(page)
+    return await _done_or_told_why_not(page, _save(page, path))
 
 
 async def save_as(page: Page) -> bool:
     """Ask for a folder and a name, and save there. True if it is saved."""
-    path = await _ask_place(page)
-    return path is not None and await _told(page, _save(page, path))
+    path = await _ask_for_path(page)
+    if path is None:
+        return False
+    return await _done_or_told_why_not(page, _save(page, path))
 
 
-async def _told(page: Page, action: Awaitable[bool]) -> bool:
+async def may_replace(page: Page) -> bool:
+    """Ask what is to become of changes that are not saved. True if something else may be opened."""
+    if not page.session.dirty:
+        return True
+    question = f"{page.session.title} has changes that are not saved."
+    answer = await ask("Save the changes?", question, ["Cancel", "Discard", "Save"])
+    if answer == "Save":
+        return await save(page)
+    return answer == "Discard"
+
+
+async def _done_or_told_why_not(page: Page, action: Awaitable[bool]) -> bool:
     try:
         return await action
     except BlockrateError as error:
@@ -46,26 +59,58 @@ async def _told(page: Page, action: Awaitable[bool]) -> bool:
         return False
 
 
+class Choice(NamedTuple):
+    """What is to be opened. ``name``: of a preset or an example; a file's path, "" if it is still to be chosen."""
+
+    kind: Literal["new", "file", "named"]
+    name: str = ""
+
+
 async def _open(page: Page) -> bool:
-    session = page.session
-    (kind, name) = await _choose(page)
-    if kind == "file" and not name:
-        name = (
-            await pick(
-                page, kind="file", suffixes=(".json",), start=str(session.path or "")
-            )
-            or ""
-        )
-    if not (name or kind == "new") or not await may_replace(page):
+    choice = await _choose(page)
+    if choice and choice.kind == "file" and not choice.name:
+        choice = await _choose_file(page)
+    if choice is None or not await may_replace(page):
         return False
-    match kind:
+    session = page.session
+    match choice.kind:
         case "new":
             session.new()
         case "named":
-            session.open_named(name)
-        case _:
-            session.open(Path(name))
+            session.open_named(choice.name)
+        case "file":
+            session.open(Path(choice.name))
     return True
+
+
+async def _choose(page: Page) -> Choice | None:
+    """What to open; None for Esc."""
+    files = [path for path in page.preferences.recent if Path(path).exists()]
+    with small_dialog("Open a config") as dialog:
+        _entry(dialog, "add", "New config", Choice("new"))
+        _entry(dialog, "folder_open", "Choose a file", Choice("file"))
+        if files:
+            heading("Recent", 3)
+        for path in files:
+            _entry(dialog, "history", path, Choice("file", path))
+        heading("Presets and examples", 3)
+        for name in page.session.named():
+            _entry(dialog, "auto_awesome", name, Choice("named", name))
+    answer = await dialog
+    return answer if isinstance(answer, Choice) else None
+
+
+def _entry(dialog: ui.dialog, icon: str, words: str, choice: Choice) -> None:
+    button = ui.button(
+        words, icon=icon, color=None, on_click=lambda: dialog.submit(choice)
+    )
+    button.props("flat no-caps align=left").classes("entry")
+
+
+async def _choose_file(page: Page) -> Choice | None:
+    start = str(page.session.path or "")
+    file = await pick(page, kind="file", suffixes=(".json",), start=start)
+    return Choice("file", file) if file else None
 
 
 async def _save(page: Page, path: Path) -> bool:
@@ -73,7 +118,9 @@ async def _save(page: Page, path: Path) -> bool:
     try:
         session.save(path)
     except FileChanged as error:
-        choices = ["Overwrite", *["Reload"] * (path == session.path), "Cancel"]
+        choices = ["Overwrite", "Cancel"]
+        if path == session.path:
+            choices.insert(1, "Reload")
         answer = await ask("Overwrite the file?", str(error), choices)
         if answer == "Reload":
             session.open(path)
@@ -84,85 +131,42 @@ async def _save(page: Page, path: Path) -> bool:
     return True
 
 
-async def may_replace(page: Page) -> bool:
-    """Ask what is to become of changes that are not saved. True if something else may be opened."""
-    if not page.session.dirty:
-        return True
-    question = f"{page.session.title} has changes that are not saved."
-    answer = await ask("Save the changes?", question, ["Cancel", "Discard", "Save"])
-    return answer == "Discard" or (answer == "Save" and await save(page))
-
-
-async def _choose(page: Page) -> tuple[str, str]:
-    """What to open: its kind (new, file, named, or nothing at all) and its name or path."""
-    with small_dialog("Open a config") as dialog:
-
-        def entries(icon: str, kind: str, names: Iterable[tuple[str, str]]) -> None:
-            for name, words in names:
-                button = ui.button(
-                    words,
-                    icon=icon,
-                    color=None,
-                    on_click=lambda name=name: dialog.submit((kind, name)),
-                )
-                button.props("flat no-caps align=left").classes("entry")
-
-        entries("add", "new", [("", "New config")])
-        entries("folder_open", "file", [("", "Choose a file")])
-        if recent := [path for path in page.preferences.recent if Path(path).exists()]:
-            heading("Recent", 3)
-            entries("history", "file", [(path, path) for path in recent])
-        heading("Presets and examples", 3)
-        entries(
-            "auto_awesome", "named", [(name, name) for name in page.session.named()]
-        )
-    return await dialog or ("", "")
-
-
-async def _ask_place(page: Page) -> Path | None:
-    session = page.session
-    folder, name = (
-        (session.path.parent, session.path.name)
-        if session.path
-        else (Path.cwd(), f"{session.title}.json")
-    )
+async def _ask_for_path(page: Page) -> Path | None:
+    """Where to save; None for Esc."""
+    now = page.session.path or Path.cwd() / f"{page.session.title}.json"
     with small_dialog("Save as") as dialog:
-        named = ui.input("Name", value=name).props(
-            "outlined dense autofocus hide-bottom-space"
-        )
-        place = ui.input("Folder", value=str(folder)).props(
-            "outlined dense hide-bottom-space"
-        )
+        name = ui.input("Name", value=now.name)
+        name.props("outlined dense autofocus hide-bottom-space")
+        folder = ui.input("Folder", value=str(now.parent))
+        folder.props("outlined dense hide-bottom-space")
         wrong = ui.label().classes("field-note is-wrong").props("role=alert")
 
-        async def choose() -> None:
-            if chosen := await pick(page, kind="folder", start=str(place.value or "")):
-                place.set_value(chosen)
+        async def choose_folder() -> None:
+            start = str(folder.value or "")
+            if chosen := await pick(page, kind="folder", start=start):
+                folder.set_value(chosen)
 
-        def done() -> None:
+        def submit() -> None:
             try:
-                dialog.submit(
-                    _place_of(
-                        page, str(place.value or ""), str(named.value or "").strip()
-                    )
-                )
+                path = _path_of(page, str(folder.value or ""), str(name.value or ""))
+                dialog.submit(path)
             except ConfigError as error:
                 wrong.set_text(str(error))
 
-        with place.add_slot("append"):
-            icon_button("folder_open", "Choose a folder", choose)
-        named.on("keydown.enter", done)
-        choice_buttons({"Cancel": dialog.close, "Save": done})
+        with folder.add_slot("append"):
+            icon_button("folder_open", "Choose a folder", choose_folder)
+        name.on("keydown.enter", submit)
+        choice_buttons({"Cancel": dialog.close, "Save": submit})
     answer = await dialog
     return answer if isinstance(answer, Path) else None
 
 
-def _place_of(page: Page, folder: str, name: str) -> Path:
-    """Where a file is to be. Raises ConfigError for a name that is none, and for a place outside the roots."""
+def _path_of(page: Page, folder: str, name: str) -> Path:
+    """The path that is meant. Raises ConfigError for what is not a file name, and for a path outside the roots."""
+    name = name.strip()
     if not name or Path(name).name != name:
-        raise ConfigError(
-            "Name", f"{name!r} is not a file name", "Write one like portrait.json."
-        )
-    return page.media.resolve_inside(
-        Path(folder, name if name.endswith(".json") else f"{name}.json")
-    )
+        problem = f"{name!r} is not a file name"
+        raise ConfigError("Name", problem, "Write one like portrait.json.")
+    if not name.endswith(".json"):
+        name += ".json"
+    return page.media.resolve_inside(Path(folder, name))
