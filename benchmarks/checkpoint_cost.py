@@ -16,6 +16,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.engine.checkpoint import save_checkpoint
 from blockrate.engine.export import export, file_metadata
 from blockrate.engine.intervals import SECONDS
+from blockrate.engine.memory import dtype_of
 from blockrate.engine.models import flux1
 from blockrate.engine.models.tiny import random_transformer
 from blockrate.engine.state import Trainee, make_trainee
@@ -63,7 +64,8 @@ def costs(config: TrainConfig, folder: Path, rounds: int) -> list[str]:
             export(
                 folder / "lora.safetensors",
                 trainee.transformer,
-                config,
+                file_format=config.output_model_format,
+                dtype=dtype_of(config.output_dtype),
                 metadata=file_metadata(config),
             )
         size = sum(file.stat().st_size for file in path.iterdir())

@@ -11,16 +11,12 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from support.faults import BOUNDARIES, Fault, dies_at, disk_full
-from support.trainees import CONFIG, PATHS, equal, save, step, trainee
+from support.trainees import CONFIG, PATHS, equal, save, size_of, step, trainee
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NoCheckpointError, WriteError
 from blockrate.engine import checkpoint
-from blockrate.engine.checkpoint import (
-    checkpoint_bytes,
-    read_tensors,
-    save_checkpoint,
-)
+from blockrate.engine.checkpoint import read_tensors, save_checkpoint
 from blockrate.engine.state import Trainee
 from blockrate.run.checkpoints import (
     checkpoint_name,
@@ -174,7 +170,7 @@ def test_too_little_space_is_told_before_anything_is_written(
 ) -> None:
     of = trainee()
     step(of, 0)
-    need = checkpoint_bytes(of, CONFIG)
+    need = size_of(of, CONFIG)
     monkeypatch.setattr(
         shutil, "disk_usage", lambda path: SimpleNamespace(free=need - 1)
     )
@@ -206,7 +202,7 @@ def test_the_size_of_a_checkpoint_is_known_before_the_first_step(
         for part in "AB"
     }
     of = trainee({"other": 0.0}, weights=many, optimizer=optimizer)
-    expected = checkpoint_bytes(of, config)
+    expected = size_of(of, config)
     step(of, 0)
     real = sum(
         file.stat().st_size for file in save(tmp_path, of, config=config).iterdir()

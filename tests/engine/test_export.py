@@ -19,12 +19,8 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError, WriteError
 from blockrate.engine import export as export_module
 from blockrate.engine.adapters.file import read_lora
-from blockrate.engine.export import (
-    check_destination,
-    export,
-    export_name,
-    file_metadata,
-)
+from blockrate.engine.export import check_destination, export_name, file_metadata
+from blockrate.engine.memory import dtype_of
 from blockrate.models.lora_norms import inspect_lora
 from blockrate.run import durable
 from blockrate.run.durable import verify_folder
@@ -64,6 +60,17 @@ def with_adapters(
         )
     )
     return model
+
+
+def export(path, model, config, *, metadata):
+    """What a run with this config hands over."""
+    export_module.export(
+        path,
+        model,
+        file_format=config.output_model_format,
+        dtype=dtype_of(config.output_dtype),
+        metadata=metadata,
+    )
 
 
 def assert_equal_weights(folder, model, dtype):

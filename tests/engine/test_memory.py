@@ -33,13 +33,13 @@ def no_cards(monkeypatch):
 
 
 def test_the_best_device_is_taken_when_none_is_named(cards):
-    device, reason = memory.pick_device(TrainConfig())
+    device, reason = memory.pick_device(None)
     assert device == torch.device("cuda")
     assert "A card with 24.0 GiB" in reason
 
 
 def test_without_a_gpu_it_is_the_processor(no_cards):
-    assert memory.pick_device(TrainConfig()) == (
+    assert memory.pick_device(None) == (
         torch.device("cpu"),
         "the best there is: the processor",
     )
@@ -47,12 +47,12 @@ def test_without_a_gpu_it_is_the_processor(no_cards):
 
 def test_apples_gpu_comes_second(no_cards, monkeypatch):
     monkeypatch.setattr(torch.mps, "is_available", lambda: True)
-    assert memory.pick_device(TrainConfig())[0] == torch.device("mps")
+    assert memory.pick_device(None)[0] == torch.device("mps")
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda", "cuda:1"])
 def test_the_named_device_is_taken(cards, name):
-    device, reason = memory.pick_device(TrainConfig(train_device=name))
+    device, reason = memory.pick_device(name)
     assert device == torch.device(name)
     assert "as train_device says" in reason
 
@@ -62,12 +62,12 @@ def test_the_named_device_is_taken(cards, name):
 )
 def test_a_device_that_is_not_there_is_refused_with_the_cure(no_cards, name):
     with pytest.raises(ConfigError, match=r"train_device: .*empty"):
-        memory.pick_device(TrainConfig(train_device=name))
+        memory.pick_device(name)
 
 
 def test_a_third_card_of_two_is_refused(cards):
     with pytest.raises(ConfigError, match="cuda:2 is not there"):
-        memory.pick_device(TrainConfig(train_device="cuda:2"))
+        memory.pick_device("cuda:2")
 
 
 @given(

@@ -10,9 +10,7 @@ from torch import nn
 
 from blockrate.config.parts import OptimizerSettings
 from blockrate.config.train_config import TrainConfig
-from blockrate.engine.checkpoint import (
-    save_checkpoint,
-)
+from blockrate.engine.checkpoint import checkpoint_bytes, save_checkpoint
 from blockrate.engine.ema import Ema
 from blockrate.engine.optimizers import make_optimizer
 from blockrate.engine.state import Trainee
@@ -93,6 +91,11 @@ def save(
 ) -> Path:
     folder.mkdir(exist_ok=True)
     return save_checkpoint(folder, of, config, step=number, total_steps=9, data="data")
+
+
+def size_of(of: Trainee, config: TrainConfig) -> int:
+    """How large a checkpoint is said to become."""
+    return checkpoint_bytes(of, config.optimizer, trained_dtype=config.trained_dtype())
 
 
 def state_of(of: Trainee, name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import blockrate
 from blockrate.config.optimizers import OPTIMIZERS, OptimizerRow
+from blockrate.config.parts import OptimizerSettings
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, NotANumberError
 from blockrate.core.profile import KEY
@@ -79,10 +80,12 @@ def save_checkpoint(
     return final
 
 
-def checkpoint_bytes(trainee: Trainee, config: TrainConfig) -> int:
+def checkpoint_bytes(
+    trainee: Trainee, optimizer: OptimizerSettings, *, trained_dtype: str
+) -> int:
     """Return about how many bytes a checkpoint will have, before there is optimizer state."""
-    row = OPTIMIZERS[config.optimizer.optimizer]
-    state = row.state_bytes_for(config.optimizer, config.trained_dtype())
+    row = OPTIMIZERS[optimizer.optimizer]
+    state = row.state_bytes_for(optimizer, trained_dtype)
     average = 4 if trainee.ema else 0
     learned = sum(
         parameter.numel() * (parameter.itemsize + average)

@@ -16,7 +16,6 @@ from blockrate.core.blocks import plain_name
 from blockrate.core.errors import WriteError
 from blockrate.engine.adapters.file import finite, lora_weights, save_lora
 from blockrate.engine.file_header import sorted_header
-from blockrate.engine.memory import dtype_of
 from blockrate.run.durable import (
     MANIFEST,
     atomic_write,
@@ -34,23 +33,24 @@ _SHARD_SIZE = "5GB"  # of training precision: one shard at a time is copied to t
 def export(
     path: Path,
     transformer: ModelMixin,
-    config: TrainConfig,
     *,
+    file_format: str,
+    dtype: torch.dtype,
     metadata: Mapping[str, str],
 ) -> None:
-    """Write what was trained to ``path`` in the config's format and precision; an older export is replaced safely.
+    """Write what was trained to ``path``; an older export is replaced safely.
 
-    Raises NotANumberError and leaves the older one, WriteError.
+    ``file_format``: DIFFUSERS is the whole transformer, the others are LoRA files. Raises NotANumberError and leaves
+    the older one, WriteError.
     """
-    dtype = dtype_of(config.output_dtype)
-    if config.output_model_format == "DIFFUSERS":
+    if file_format == "DIFFUSERS":
         save_transformer(path, transformer, dtype=dtype, metadata=metadata)
     else:
         weights = lora_weights(transformer)
         save_lora(
             path,
             weights,
-            file_format=config.output_model_format,
+            file_format=file_format,
             dtype=dtype,
             metadata=metadata,
         )

@@ -10,12 +10,12 @@ from blockrate.core.errors import ConfigError, OutOfMemoryError
 from blockrate.run.folder import RunFolder
 
 
-def pick_device(config: TrainConfig) -> tuple[torch.device, str]:
-    """Return the device that ``train_device`` names, else the best there is, and a reason for the log.
+def pick_device(train_device: str | None) -> tuple[torch.device, str]:
+    """Return the device of that name, without one the best there is, and a reason for the log.
 
     Raises ConfigError when it is not there.
     """
-    if config.train_device is None:
+    if train_device is None:
         device = torch.device(
             "cuda"
             if torch.cuda.is_available()
@@ -25,9 +25,9 @@ def pick_device(config: TrainConfig) -> tuple[torch.device, str]:
         )
         return device, f"the best there is: {_described(device)}"
     try:
-        device = torch.device(config.train_device)
+        device = torch.device(train_device)
     except RuntimeError as error:
-        problem = f"{config.train_device!r} is no device"
+        problem = f"{train_device!r} is no device"
         raise ConfigError(
             "train_device", problem, "Use cuda, cuda:1, mps, cpu, or leave it empty."
         ) from error
@@ -40,7 +40,7 @@ def pick_device(config: TrainConfig) -> tuple[torch.device, str]:
         cure = "Run `python start.py setup` to install torch for your card, or leave train_device empty."
         raise ConfigError(
             "train_device",
-            f"{config.train_device} is not there, says torch {torch.__version__}",
+            f"{train_device} is not there, says torch {torch.__version__}",
             cure,
         )
     return device, f"{_described(device)}, as train_device says"

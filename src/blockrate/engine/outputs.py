@@ -11,6 +11,7 @@ from blockrate.engine.board import Board
 from blockrate.engine.checkpoint import checkpoint_bytes, save_checkpoint
 from blockrate.engine.export import export, export_name, file_metadata
 from blockrate.engine.intervals import Moment
+from blockrate.engine.memory import dtype_of
 from blockrate.engine.models import flux1
 from blockrate.engine.models.sample import sample_images
 from blockrate.engine.preparation import Data
@@ -152,7 +153,8 @@ class Outputs:
                 export(
                     path,
                     self.trainee.transformer,
-                    self.config,
+                    file_format=self.config.output_model_format,
+                    dtype=dtype_of(self.config.output_dtype),
                     metadata=file_metadata(self.config),
                 )
             self.log.write(Saved(path, "export"), step=step)
@@ -190,7 +192,11 @@ class Outputs:
         rolling = self.config.rolling_backup_count if self.config.rolling_backup else 1
         # one more than stays, because the oldest is deleted after the newest is whole
         missing = max(1, rolling + 1 - len(checkpoints(self.run.checkpoints)))
-        size = missing * checkpoint_bytes(self.trainee, self.config)
+        size = missing * checkpoint_bytes(
+            self.trainee,
+            self.config.optimizer,
+            trained_dtype=self.config.trained_dtype(),
+        )
         check_space(self.run.checkpoints, size, "what is saved")
 
     def _check_export_space(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
 from blockrate.engine.data.batches import Sample, Schedule, validation_batches
 from blockrate.engine.data.cache import Batch, Cache, ImageEncoder, PromptEncoder
@@ -64,7 +65,7 @@ def prepare_data(
         lambda message: log.write(Warned("data", message), step=log.step),
         loading,
     )
-    fingerprint = _fingerprint(items, config)
+    fingerprint = _fingerprint(items, config.concepts)
     check(fingerprint)
     schedule = Schedule(config, items)
     validation = validation_batches(config, items) if config.validation else []
@@ -124,10 +125,8 @@ def _prompt_encoder(
     return encode
 
 
-def _fingerprint(items: Sequence[Item], config: TrainConfig) -> str:
+def _fingerprint(items: Sequence[Item], concepts: Sequence[Concept]) -> str:
     """Return a hash of every image, caption and setting of concepts that order or content of the steps hang on."""
-    concepts = [
-        concept.model_dump(exclude={"path", "name"}) for concept in config.concepts
-    ]
+    settings = [concept.model_dump(exclude={"path", "name"}) for concept in concepts]
     rows = [(item.name, item.sha256, item.concept, item.captions) for item in items]
-    return hashlib.sha256(json.dumps([rows, concepts]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([rows, settings]).encode()).hexdigest()

@@ -38,7 +38,7 @@ def train(
         folder=config.training_method == "FINE_TUNE",
     )
     with _reproducible(config.deterministic):
-        device, why = pick_device(config)
+        device, why = pick_device(config.train_device)
         print(f"training on {device}: {why}")
         resume = find_resume(config, run, log)
         log.step = resume.step

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import FileError
 from blockrate.dataset.folders import (
@@ -53,19 +54,17 @@ def find_items(
 
     Raises ``ConfigError`` for a concept without images and one ``FileError`` that lists every bad image and caption.
     """
-    found = [
-        (index, *image)
-        for index in _used_concepts(config, warn)
-        for image in concept_images(config.concepts[index], f"concepts[{index}]", warn)
-    ]
+    found = []
+    for index in _used_concepts(config, warn):
+        concept = config.concepts[index]
+        for name, path in concept_images(concept, f"concepts[{index}]", warn):
+            found.append((concept, index, name, path))
     record = Path(config.cache_dir) / _CHECKED
     known: dict[str, Facts] = {}
     # absent or damaged: everything is checked again
     with suppress(OSError, ValueError, TypeError, LookupError):
         known = {row[0]: tuple(row) for row in json.loads(record.read_bytes())}
-    examine = functools.partial(
-        _item, config, known=known, read=functools.cache(read_captions)
-    )
+    examine = functools.partial(_item, known=known, read=functools.cache(read_captions))
     results = []
     # Pillow lets other threads run
     with quiet_pillow(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -97,9 +96,8 @@ def find_items(
 
 
 def _item(
-    config: TrainConfig, index: int, name: str, path: Path, known: Known, read: Read
+    concept: Concept, index: int, name: str, path: Path, known: Known, read: Read
 ) -> Item | list[FileError]:
-    concept = config.concepts[index]
     errors = []
     try:
         sha256, width, height, note = check_image(path, known)
