@@ -30,13 +30,13 @@ from peer import peer_times
 from work import Work, watch_work
 
 from blockrate.engine import schedules, train
-from blockrate.engine.board import Board
 from blockrate.engine.optimizers import make_optimizer
 from blockrate.engine.outputs import Outputs
 from blockrate.engine.parameter_groups import parameter_groups
 from blockrate.engine.state import make_trainee
 from blockrate.engine.steps import StepResult, take_step
 from blockrate.engine.telemetry import BlockTelemetry
+from blockrate.engine.tensorboard_writer import TensorBoardWriter
 from blockrate.models.families import FAMILIES
 from blockrate.run.events import EventLog
 from blockrate.run.folder import RunFolder, StopFlag
@@ -162,7 +162,7 @@ def rates_and_telemetry(folder: Path, rounds: int) -> None:
         watched = (
             BlockTelemetry(mine.transformer, mine.optimizer) if telemetry else None
         )
-        board = Board(folder / "board", log)
+        board = TensorBoardWriter(folder / "board", log)
         part = Work()
         times = parts.setdefault(name, [])
         for owner, names in (

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import WriteError
-from blockrate.engine.board import Board
 from blockrate.engine.checkpoint import checkpoint_bytes, save_checkpoint
 from blockrate.engine.export import export, export_name, file_metadata
 from blockrate.engine.intervals import Moment
@@ -17,6 +16,7 @@ from blockrate.engine.models.sample import sample_images
 from blockrate.engine.preparation import Data
 from blockrate.engine.state import Trainee
 from blockrate.engine.steps import StepResult, validation_loss
+from blockrate.engine.tensorboard_writer import TensorBoardWriter
 from blockrate.engine.timetable import Action, Timetable
 from blockrate.run.checkpoints import checkpoints, prune
 from blockrate.run.durable import check_space
@@ -54,9 +54,11 @@ class Outputs:
             validates=bool(data.validation),
             samples=bool(data.prompts),
         )
-        self._board = None
+        self._tensorboard = None
         if config.tensorboard:
-            self._board = Board(self.run.path / "tensorboard", self.log)
+            self._tensorboard = TensorBoardWriter(
+                self.run.path / "tensorboard", self.log
+            )
 
     def before_first_step(self, step: int) -> None:
         """Look whether there is room for what will be saved, and measure what the untrained model does."""
@@ -66,8 +68,8 @@ class Outputs:
 
     def after_step(self, step: int, result: StepResult, rate: float) -> None:
         """Do whatever is due now that ``step`` steps are finished, and what was asked for meanwhile."""
-        if self._board:
-            self._board.step(step, result, rate)
+        if self._tensorboard:
+            self._tensorboard.step(step, result, rate)
         now = self._moment(step, commands=_taken(self.stop.commands))
         self._perform_all(self._timetable.due_after(now), step)
         # one look, or a stop that comes during the save would end the run without it
@@ -81,8 +83,8 @@ class Outputs:
     def finish(self, step: int) -> list[Path]:
         """Measure, sample and export the finished model; return the files to hand over. A stop shortens it only."""
         self._perform_all(self._timetable.due_at_end(step), step)
-        if self._board:
-            self._board.close()
+        if self._tensorboard:
+            self._tensorboard.close()
         return [self.destination]
 
     def _moment(self, step: int, *, commands: tuple[str, ...] = ()) -> Moment:
@@ -115,8 +117,8 @@ class Outputs:
         with self.trainee.evaluation():
             loss = validation_loss(self.trainee, batches, self.config)
         self.log.write(Validated(loss), step=step)
-        if self._board:
-            self._board.scalars({"loss/validation": loss}, step)
+        if self._tensorboard:
+            self._tensorboard.scalars({"loss/validation": loss}, step)
 
     def _sample(self, step: int) -> None:
         if self.stop.requested:
@@ -129,8 +131,8 @@ class Outputs:
             if files:  # none if a stop came
                 names = [file.relative_to(self.run.path).as_posix() for file in files]
                 self.log.write(Sampled(names), step=step)
-            if self._board and self.config.samples_to_tensorboard:
-                self._board.images(files, step)
+            if self._tensorboard and self.config.samples_to_tensorboard:
+                self._tensorboard.images(files, step)
 
     def _images(self, folder: Path, step: int, *, averaged: bool) -> list[Path]:
         with self.trainee.evaluation(averaged=averaged):

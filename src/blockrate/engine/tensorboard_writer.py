@@ -9,7 +9,7 @@ from blockrate.engine.steps import StepResult
 from blockrate.run.events import EventLog, Warned
 
 
-class Board:
+class TensorBoardWriter:
     """Writes a run's curves below ``folder``. Without the package it says so once and does nothing.
 
     The package is imported with the first curve, after the first step, because the import takes seconds.
