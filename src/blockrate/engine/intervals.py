@@ -19,8 +19,8 @@ class Moment:
     commands: tuple[str, ...] = ()
 
 
-class Due:
-    """Answers after each step whether ``every`` units have passed since the last time; the first ``skip`` are left out.
+class Interval:
+    """So many units between one time and the next; the first ``skip`` times are left out.
 
     ``unit``: NEVER, ALWAYS, STEP, EPOCH, SECOND, MINUTE or HOUR. Steps and epochs count from the begin of the run, so a
     run that goes on at step 100 (``start``) asks the same questions as one that never stopped. An ``every`` of 0 is
@@ -35,9 +35,9 @@ class Due:
         self.last = start  # the moment that time and epochs are counted from
         passed = {"STEP": start.step, "EPOCH": start.epoch}.get(unit, 0)
         times = int(passed / every) if every > 0 else 0
-        self.skip = max(0, skip - times)  # those of an earlier life count
+        self.skip = max(0, skip - times)  # those of an earlier session count
 
-    def __call__(self, now: Moment) -> bool:
+    def is_due(self, now: Moment) -> bool:
         """Whether it is due now; to be asked once after each step, because it counts."""
         if not self._passed(now):
             return False

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from enum import Enum, auto
 
 from blockrate.config.train_config import TrainConfig
-from blockrate.engine.intervals import Due, Moment
+from blockrate.engine.intervals import Interval, Moment
 
 
 class Action(Enum):
@@ -34,25 +34,27 @@ class Timetable:
         part = config.transformer
         self._config = config
         self._possible = {Action.VALIDATE: validates, Action.SAMPLE: samples}
-        self._validations = Due(
+        self._validations = Interval(
             config.validate_after, config.validate_after_unit, start
         )
-        self._samples = Due(
+        self._samples = Interval(
             config.sample_after,
             config.sample_after_unit,
             start,
             skip=config.sample_skip_first,
         )
-        self._exports = Due(
+        self._exports = Interval(
             config.save_every,
             config.save_every_unit,
             start,
             skip=config.save_skip_first,
         )
-        self._checkpoints = Due(config.backup_after, config.backup_after_unit, start)
+        self._checkpoints = Interval(
+            config.backup_after, config.backup_after_unit, start
+        )
         self._end_after = part.stop_training_after or 0
         self._end_unit = part.stop_training_after_unit
-        self._end = Due(self._end_after, self._end_unit, start)
+        self._end = Interval(self._end_after, self._end_unit, start)
         # What was last due at which step, so that the end repeats nothing.
         self._done = {Action.CHECKPOINT: start.step}
 
@@ -63,11 +65,11 @@ class Timetable:
     def due_after(self, now: Moment) -> list[Action]:
         """Return what is measured, drawn and exported after a step."""
         due = []
-        if self._validations(now):
+        if self._validations.is_due(now):
             due.append(Action.VALIDATE)
-        if self._samples(now) or "sample" in now.commands:
+        if self._samples.is_due(now) or "sample" in now.commands:
             due.append(Action.SAMPLE)
-        if self._exports(now) or "save" in now.commands:
+        if self._exports.is_due(now) or "save" in now.commands:
             due.append(Action.EXPORT)
         return self._once(due, now.step)
 
@@ -78,7 +80,7 @@ class Timetable:
         minutes.
         """
         due = []
-        if self._checkpoints(now) or "save" in now.commands or stopping:
+        if self._checkpoints.is_due(now) or "save" in now.commands or stopping:
             due.append(Action.CHECKPOINT)
         if stopping:
             due.append(Action.STOP)
@@ -90,7 +92,7 @@ class Timetable:
             return now.step >= self._end_after
         if self._end_unit == "EPOCH":
             return now.epoch >= self._end_after
-        return self._end(now)
+        return self._end.is_due(now)
 
     def due_at_end(self, step: int) -> list[Action]:
         """Return what is due when training has ended, but for what was done after the last ``step`` already."""
