@@ -138,7 +138,7 @@ def restore_average(trainee: Trainee, average: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def settle(
+def move_to_average(
     trainee: Trainee,
     moments: Mapping[str, Tensor],
     names: Iterable[str],

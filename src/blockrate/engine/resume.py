@@ -15,10 +15,10 @@ from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, NoCheckpointError
 from blockrate.engine.checkpoint import (
+    move_to_average,
     read_tensors,
     restore_average,
     restore_optimizer,
-    settle,
 )
 from blockrate.engine.state import Trainee
 from blockrate.run.checkpoints import newest_valid, read_state, set_damaged_aside
@@ -74,7 +74,9 @@ class Resume:
             all_fresh = list(trainee.trained) if self.fresh_optimizer else []
             fresh = all_fresh or restore_optimizer(trainee, moments, facts)
             if OPTIMIZERS[facts["name"]].schedule_free:
-                settle(trainee, moments, [*fresh, *trainee.kept], beta=facts["beta"])
+                move_to_average(
+                    trainee, moments, [*fresh, *trainee.kept], beta=facts["beta"]
+                )
             blocks = [
                 block for block, _ in groupby(trainee.blocks[name] for name in fresh)
             ]
