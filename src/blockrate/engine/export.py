@@ -14,8 +14,9 @@ from blockrate.config.files import config_hash
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import plain_name
 from blockrate.core.errors import WriteError
-from blockrate.engine.adapters.file import finite, lora_weights, save_lora
+from blockrate.engine.adapters.file import lora_weights, save_lora
 from blockrate.engine.file_header import sorted_header
+from blockrate.engine.memory import checked_cast
 from blockrate.run.durable import (
     MANIFEST,
     atomic_write,
@@ -147,7 +148,7 @@ def _write_shards(
     for file, names in shards.filename_to_tensors.items():
         shard = folder / file
         save_file(
-            {name: finite(path, name, weights[name], dtype) for name in names},
+            {name: checked_cast(path, name, weights[name], dtype) for name in names},
             shard,
             metadata=header,
         )

@@ -1,12 +1,14 @@
 """The device, its memory, and what to do when that is full."""
 
 import gc
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from blockrate.config.files import load_config
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import ConfigError, OutOfMemoryError
+from blockrate.core.errors import ConfigError, NotANumberError, OutOfMemoryError
 from blockrate.run.folder import RunFolder
 
 
@@ -60,6 +62,22 @@ def dtype_of(name: str) -> torch.dtype:
         "BFLOAT_16": torch.bfloat16,
         "FLOAT_16": torch.float16,
     }[name]
+
+
+def checked_cast(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return ``tensor`` on the CPU in ``dtype``, for the file ``path``.
+
+    Raises NotANumberError when it is not finite, or not in ``dtype``.
+    """
+    cast = tensor.detach().to("cpu", dtype).contiguous()
+    if cast.isfinite().all():
+        return cast
+    if tensor.isfinite().all():
+        problem = f"{name} is too large for {dtype}"
+        raise NotANumberError(str(path), problem, "Set output_dtype to BFLOAT_16.")
+    problem = f"not written: {name} is not a number any more"
+    cure = "Lower the learning rate and go on from a backup."
+    raise NotANumberError(str(path), problem, cure)
 
 
 def release() -> None:

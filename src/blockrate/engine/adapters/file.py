@@ -12,8 +12,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from blockrate.core.blocks import BlockLayout, block_of, plain_name
-from blockrate.core.errors import FileError, NotANumberError
+from blockrate.core.errors import FileError
 from blockrate.engine.file_header import sort_metadata
+from blockrate.engine.memory import checked_cast
 from blockrate.models.lora_keys import (
     adapter_config,
     adapter_scale,
@@ -85,7 +86,7 @@ def save_lora(
     )
     # alpha stays fp32: rounded to bf16 it would change the strength of a whole module
     cast = {
-        key: value if value.ndim == 0 else finite(path, key, value, dtype)
+        key: value if value.ndim == 0 else checked_cast(path, key, value, dtype)
         for key, value in tensors.items()
     }
     make_folder(path.parent)
@@ -119,23 +120,6 @@ def read_lora(path: Path) -> dict[str, LoraWeights]:
     if not weights:
         raise FileError(str(path), "is empty", _NO_PLAIN_LORA)
     return weights
-
-
-def finite(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return ``tensor`` on the CPU in ``dtype``. Raises NotANumberError when it is not finite, or not in ``dtype``."""
-    cast = tensor.detach().to("cpu", dtype).contiguous()
-    if cast.isfinite().all():
-        return cast
-    if tensor.isfinite().all():
-        raise NotANumberError(
-            str(path),
-            f"{name} is too large for {dtype}",
-            "Set output_dtype to BFLOAT_16.",
-        )
-    problem = f"not written: {name} is not a number any more"
-    raise NotANumberError(
-        str(path), problem, "Lower the learning rate and go on from a backup."
-    )
 
 
 # --- the diffusers form ---
