@@ -18,50 +18,59 @@ def pick_device(train_device: str | None) -> tuple[torch.device, str]:
     Raises ConfigError when it is not there.
     """
     if train_device is None:
-        device = torch.device(
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.mps.is_available()
-            else "cpu"
-        )
+        device = _best_device()
         return device, f"the best there is: {_described(device)}"
     try:
         device = torch.device(train_device)
     except RuntimeError as error:
         problem = f"{train_device!r} is no device"
-        raise ConfigError(
-            "train_device", problem, "Use cuda, cuda:1, mps, cpu, or leave it empty."
-        ) from error
-    counts = {
-        "cpu": 1,
-        "mps": torch.mps.device_count(),
-        "cuda": torch.cuda.device_count(),
-    }
-    if (device.index or 0) >= counts.get(device.type, 0):
+        cure = "Use cuda, cuda:1, mps, cpu, or leave it empty."
+        raise ConfigError("train_device", problem, cure) from error
+    number = device.index or 0
+    if number >= _device_count(device.type):
+        problem = f"{train_device} is not there, says torch {torch.__version__}"
         cure = "Run `python start.py setup` to install torch for your card, or leave train_device empty."
-        raise ConfigError(
-            "train_device",
-            f"{train_device} is not there, says torch {torch.__version__}",
-            cure,
-        )
+        raise ConfigError("train_device", problem, cure)
     return device, f"{_described(device)}, as train_device says"
 
 
+def _best_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def _device_count(kind: str) -> int:
+    match kind:
+        case "cuda":
+            return torch.cuda.device_count()
+        case "mps":
+            return torch.mps.device_count()
+        case "cpu":
+            return 1
+        case _:  # a kind that torch knows and blockrate was never run on
+            return 0
+
+
 def _described(device: torch.device) -> str:
+    if device.type == "mps":
+        return "Apple's GPU"
     if device.type != "cuda":
-        return "Apple's GPU" if device.type == "mps" else "the processor"
+        return "the processor"
     card = torch.cuda.get_device_properties(device)
     return f"{card.name} with {card.total_memory / 2**30:.1f} GiB"
 
 
 def dtype_of(name: str) -> torch.dtype:
     """Return torch's dtype of a config's FLOAT_32, BFLOAT_16 or FLOAT_16."""
-    return {
+    dtypes = {
         "FLOAT_32": torch.float32,
         "BFLOAT_16": torch.bfloat16,
         "FLOAT_16": torch.float16,
-    }[name]
+    }
+    return dtypes[name]
 
 
 def checked_cast(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -92,35 +101,42 @@ def release() -> None:
 def out_of_memory(error: BaseException, run: RunFolder) -> OutOfMemoryError:
     """Return the sentence for a full memory: what was tried, and three settings that need less, the mildest first."""
     config = load_config(run.config_file).config
-    used = (
-        f" after {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
-        if torch.cuda.is_available()
-        else ""
-    )
-    problem = f"is full{used}, at batch_size {config.batch_size} and resolution {config.resolution}"
-    place = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
-    return OutOfMemoryError(
-        place, problem, f"Set {'; or '.join(remedies(config)[:3])}."
-    )
+    used = ""
+    if torch.cuda.is_available():
+        used = f" after {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+    tried = f"batch_size {config.batch_size} and resolution {config.resolution}"
+    memory = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
+    cure = f"Set {'; or '.join(remedies(config)[:3])}."
+    return OutOfMemoryError(memory, f"is full{used}, at {tried}", cure)
 
 
 def remedies(config: TrainConfig) -> list[str]:
     """Return the settings of this config that could need less memory, at least three, the mildest first."""
-    lora = config.training_method == "LORA"
-    form = config.transformer.weight_dtype
-    choices = {
-        "transformer.gradient_checkpointing to true": not config.transformer.gradient_checkpointing,
-        "transformer.weight_dtype to FLOAT_8, or NFLOAT_4 for less": lora
-        and form not in ("FLOAT_8", "NFLOAT_4"),
-        "transformer.weight_dtype to NFLOAT_4": lora and form == "FLOAT_8",
-        "transformer.weight_dtype to BFLOAT_16": not lora and form == "FLOAT_32",
-        f"batch_size to {config.batch_size // 2} and gradient_accumulation_steps higher": config.batch_size
-        > 1,
-        "ema to CPU": config.ema == "GPU",
-        "optimizer.optimizer to ADAMW_8BIT": not lora
-        and config.optimizer.optimizer == "ADAMW",
-        "resolution lower": True,
-        "more of block_learning_rate_multiplier to 0.0, the first blocks best": True,
-        "lora_rank lower" if lora else "training_method to LORA": True,
-    }
-    return [text for text, applies in choices.items() if applies]
+    fine_tune = config.training_method == "FINE_TUNE"
+    found = []
+    if not config.transformer.gradient_checkpointing:
+        found.append("transformer.gradient_checkpointing to true")
+    found += _smaller_weights(config.transformer.weight_dtype, fine_tune=fine_tune)
+    if config.batch_size > 1:
+        half = config.batch_size // 2
+        found.append(f"batch_size to {half} and gradient_accumulation_steps higher")
+    if config.ema == "GPU":
+        found.append("ema to CPU")
+    if fine_tune and config.optimizer.optimizer == "ADAMW":
+        found.append("optimizer.optimizer to ADAMW_8BIT")
+    found.append("resolution lower")
+    found.append("more of block_learning_rate_multiplier to 0.0, the first blocks best")
+    found.append("training_method to LORA" if fine_tune else "lora_rank lower")
+    return found
+
+
+def _smaller_weights(weight_dtype: str, *, fine_tune: bool) -> list[str]:
+    """Return the next smaller form of the weights. What trains cannot be in fewer bits than 16."""
+    if fine_tune:
+        is_largest = weight_dtype == "FLOAT_32"
+        return ["transformer.weight_dtype to BFLOAT_16"] if is_largest else []
+    if weight_dtype == "NFLOAT_4":
+        return []
+    if weight_dtype == "FLOAT_8":
+        return ["transformer.weight_dtype to NFLOAT_4"]
+    return ["transformer.weight_dtype to FLOAT_8, or NFLOAT_4 for less"]
