@@ -66,7 +66,7 @@ def test_a_device_that_is_not_there_is_refused_with_the_cure(no_cards, name):
 
 
 def test_a_third_card_of_two_is_refused(cards):
-    with pytest.raises(ConfigError, match="cuda:2 is not there"):
+    with pytest.raises(ConfigError, match="cuda:2 is not available"):
         memory.pick_device("cuda:2")
 
 

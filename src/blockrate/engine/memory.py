@@ -15,7 +15,7 @@ from blockrate.run.folder import RunFolder
 def pick_device(train_device: str | None) -> tuple[torch.device, str]:
     """Return the device of that name, without one the best there is, and a reason for the log.
 
-    Raises ConfigError when it is not there.
+    Raises ConfigError when it is not available.
     """
     if train_device is None:
         device = _best_device()
@@ -23,12 +23,12 @@ def pick_device(train_device: str | None) -> tuple[torch.device, str]:
     try:
         device = torch.device(train_device)
     except RuntimeError as error:
-        problem = f"{train_device!r} is no device"
+        problem = f"{train_device!r} is not a device"
         cure = "Use cuda, cuda:1, mps, cpu, or leave it empty."
         raise ConfigError("train_device", problem, cure) from error
     number = device.index or 0
     if number >= _device_count(device.type):
-        problem = f"{train_device} is not there, says torch {torch.__version__}"
+        problem = f"{train_device} is not available to torch {torch.__version__}"
         cure = "Run `python start.py setup` to install torch for your card, or leave train_device empty."
         raise ConfigError("train_device", problem, cure)
     return device, f"{_described(device)}, as train_device says"
