@@ -71,7 +71,6 @@ STILL_TOO_LARGE = {
     "cli/commands.py: ui",
     "dataset/survey.py: survey",
     "engine/data/cache.py: fill",
-    "engine/data/concepts.py: find_items",
     "engine/preparation.py: prepare_data",
     "models/files.py: _spec_of_file",
     "models/lora_norms.py: inspect_lora",

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,13 +23,20 @@ from blockrate.dataset.folders import FORMATS, open_file
 # pixels; such images are decoded one at a time, so that they cannot fill the memory together
 _BIG = 32_000_000
 _one_big_image = Lock()
-# sha256, upright width and height, how its pixels are not used as they are
-Facts = tuple[str, int, int, str]
-Known = Mapping[str, Facts]  # by sha256
-_ANIMATED, _TRANSPARENT = (
-    "animated or with several pages; the first is used",
-    "transparent; put on white",
-)
+_ANIMATED = "animated or with several pages; the first is used"
+_TRANSPARENT = "transparent; put on white"
+
+
+class ImageFacts(NamedTuple):
+    """What decoding an image tells. Width and height are those of the upright image.
+
+    ``note``: how its pixels are not used as they are, or "".
+    """
+
+    sha256: str
+    width: int
+    height: int
+    note: str
 
 
 @dataclass(frozen=True)
@@ -40,42 +48,54 @@ class Crop:
     flip: bool
 
 
-def check_image(path: Path, known: Known) -> Facts:
-    """Return a file's facts after decoding every pixel, unless its bytes are ``known`` by sha256; or ``FileError``."""
+def check_image(path: Path, checked: Mapping[str, ImageFacts]) -> ImageFacts:
+    """Return a file's facts after decoding every pixel. Raises ``FileError``.
+
+    ``checked``: the facts of images that were decoded before, by sha256; those are only read.
+    """
     with open_file(path) as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if sha256 in known:
-            return known[sha256]
+        if sha256 in checked:
+            return checked[sha256]
         image, note = _decode(file)
-        return sha256, image.width, image.height, note
+        return ImageFacts(sha256, image.width, image.height, note)
 
 
 def image_tensor(path: Path, sha256: str, crop: Crop) -> torch.Tensor:
     """Return the cropped image, (3, H, W), -1..1. Raises ``FileError`` if the file is no longer that of ``sha256``."""
     with open_file(path) as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise FileError(
-                str(path), "changed while the run was starting", "Start it again."
-            )
+            problem = "changed while the run was starting"
+            raise FileError(str(path), problem, "Start it again.")
         image, _ = _decode(file, smallest=2 * max(crop.scaled))
-    # One resize of the wanted box only: a 1 x 5000 image scaled as a whole would fill the memory.
+    image = _cut(image, crop)
+    if crop.flip:
+        image = ImageOps.mirror(image)
+    pixels = torch.from_numpy(np.array(image))
+    return pixels.permute(2, 0, 1).float() / 127.5 - 1
+
+
+def _cut(image: Image.Image, crop: Crop) -> Image.Image:
+    """Return the box of the image at its final size.
+
+    One resize of the wanted box only: a 1 x 5000 image scaled as a whole would fill the memory.
+    """
     across = image.width / crop.scaled[0]
     down = image.height / crop.scaled[1]
     left, top, right, bottom = crop.box
+    # what is a whole number of pixels in the scaled image may end a hair outside of this one
     box = (
         left * across,
         top * down,
         min(right * across, image.width),
         min(bottom * down, image.height),
     )
-    image = image.resize(
+    return image.resize(
         (right - left, bottom - top),
         Image.Resampling.LANCZOS,
         box=box,
         reducing_gap=3.0,
     )
-    pixels = torch.from_numpy(np.array(ImageOps.mirror(image) if crop.flip else image))
-    return pixels.permute(2, 0, 1).float() / 127.5 - 1
 
 
 @contextmanager
@@ -101,16 +121,15 @@ def _decode(
         ) from None
     # MPO: phones add a preview
     animated = image.format != "MPO" and getattr(image, "is_animated", False)
-    with _one_big_image if image.width * image.height > _BIG else nullcontext():
+    is_big = image.width * image.height > _BIG
+    with _one_big_image if is_big else nullcontext():
         image.draft(None, (smallest, smallest))
         image.load()
-        note = (
-            _ANIMATED
-            if animated
-            else _TRANSPARENT
-            if image.has_transparency_data
-            else ""
-        )
+        note = ""
+        if animated:
+            note = _ANIMATED
+        elif image.has_transparency_data:
+            note = _TRANSPARENT
         # EXIF that cannot be read says nothing about orientation
         with suppress(Exception):
             image = ImageOps.exif_transpose(image)
@@ -118,17 +137,22 @@ def _decode(
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    # convert("RGB") would clip them at 255 and say nothing
+    """Return an image of any mode in 8-bit RGB. Raises ValueError where that would lose more than precision."""
     if image.mode.startswith(("I", "F")):
-        values = np.asarray(image)
-        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise ValueError("its pixels have 32 bits; save it with 8 or 16")
-        return Image.fromarray(
-            (values / np.float32(257)).round().astype(np.uint8)
-        ).convert("RGB")
+        return _from_16_bits(image)
     if image.has_transparency_data:
         colours = image.convert("RGBA")
-        return Image.alpha_composite(
-            Image.new("RGBA", colours.size, "white"), colours
-        ).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+        white = Image.new("RGBA", colours.size, "white")
+        return Image.alpha_composite(white, colours).convert("RGB")
+    if image.mode == "RGB":
+        return image
+    return image.convert("RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """Return grey of 16 bits scaled to 8: Pillow's own conversion clips at 255 and says nothing."""
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise ValueError("its pixels have 32 bits; save it with 8 or 16")
+    scaled = (values / np.float32(257)).round().astype(np.uint8)
+    return Image.fromarray(scaled).convert("RGB")
