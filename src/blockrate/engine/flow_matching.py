@@ -4,7 +4,7 @@ Noise strength ``sigma`` and model time ``timestep`` are one continuous number i
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -69,7 +69,8 @@ def add_noise(latents: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
 
     ``latents``, ``noise``: (B, ...); ``sigmas``: (B,). Source: Liu et al. 2022, "Flow Straight and Fast".
     """
-    sigmas = sigmas.view(-1, *(1,) * (latents.ndim - 1))
+    # one sigma for all that a sample consists of
+    sigmas = sigmas.view(-1, *[1] * (latents.ndim - 1))
     return (1.0 - sigmas) * latents + sigmas * noise
 
 
@@ -97,27 +98,25 @@ def loss(
     prediction = prediction.float()
     target = target.float()
     error = prediction - target
-    # |e| + softplus(-2 |e|) - log 2 is log(cosh(e)) without its overflow.
-    terms: list[tuple[float, Callable[[], Tensor]]] = [
-        (mse, lambda: error.square()),
-        (mae, lambda: error.abs()),
-        (
-            log_cosh,
-            lambda: (
-                error.abs() + functional.softplus(-2.0 * error.abs()) - math.log(2.0)
-            ),
-        ),
-        (
-            huber,
-            lambda: functional.huber_loss(
-                prediction, target, reduction="none", delta=huber_delta
-            ),
-        ),
-    ]
     per_sample = torch.zeros(len(error), device=error.device)
-    for strength, term in terms:
-        if strength:
-            per_sample = per_sample + strength * term().flatten(1).mean(1)
-    return (
-        per_sample if sample_weights is None else per_sample * sample_weights
-    ).mean()
+    if mse:
+        per_sample = per_sample + mse * _mean_by_sample(error.square())
+    if mae:
+        per_sample = per_sample + mae * _mean_by_sample(error.abs())
+    if log_cosh:
+        # |e| + softplus(-2 |e|) - log 2 is log(cosh(e)) without its overflow
+        tail = functional.softplus(-2.0 * error.abs())
+        log_cosh_error = error.abs() + tail - math.log(2.0)
+        per_sample = per_sample + log_cosh * _mean_by_sample(log_cosh_error)
+    if huber:
+        huber_error = functional.huber_loss(
+            prediction, target, reduction="none", delta=huber_delta
+        )
+        per_sample = per_sample + huber * _mean_by_sample(huber_error)
+    if sample_weights is not None:
+        per_sample = per_sample * sample_weights
+    return per_sample.mean()
+
+
+def _mean_by_sample(error: Tensor) -> Tensor:
+    return error.flatten(1).mean(1)
