@@ -27,35 +27,35 @@ def make_optimizer(
     the optimizer refuses.
     """
     row = OPTIMIZERS[settings.optimizer]
-    # torch writes its defaults into them
+    # copies, because torch writes its defaults into the groups it is given
     copies = [{**group, "initial_lr": group["lr"]} for group in groups]
     try:
         optimizer = _MAKERS[row.name](copies, row.values(settings), seed)
     except ImportError as error:
+        problem = f"{row.title} needs {row.package}: {error}"
         cure = f"Install it with `pip install {row.package}`, or choose ADAMW."
-        raise ConfigError(
-            "optimizer.optimizer", f"{row.title} needs {row.package}: {error}", cure
-        ) from error
+        raise ConfigError("optimizer.optimizer", problem, cure) from error
     except ValueError as error:
+        problem = f"{row.title} refuses these settings: {error}"
         cure = (
             "Leave its parameters empty for the defaults, or choose another optimizer."
         )
-        raise ConfigError(
-            "optimizer", f"{row.title} refuses these settings: {error}", cure
-        ) from error
+        raise ConfigError("optimizer", problem, cure) from error
     training_mode(optimizer)
     return optimizer
 
 
 def training_mode(optimizer: torch.optim.Optimizer) -> None:
     """Put the weights where the gradient is taken; only schedule-free optimizers know a difference."""
-    if switch := getattr(optimizer, "train", None):
+    switch = getattr(optimizer, "train", None)
+    if switch:
         switch()
 
 
 def evaluation_mode(optimizer: torch.optim.Optimizer) -> None:
     """Put the averaged weights into the model, for samples and exports; ``training_mode`` undoes it."""
-    if switch := getattr(optimizer, "eval", None):
+    switch = getattr(optimizer, "eval", None)
+    if switch:
         switch()
 
 
@@ -86,68 +86,67 @@ class StochasticRoundingAdamW(torch.optim.Optimizer):
         """Change every parameter that has a gradient. A ``closure`` is not supported."""
         assert closure is None
         for group in self.param_groups:
+            # a library user's groups need not have names
             names = group.get("param_names") or range(len(group["params"]))
             for name, parameter in zip(names, group["params"], strict=True):
                 if parameter.grad is not None:
                     weight = self._updated(parameter, group)
-                    if parameter.dtype == torch.bfloat16:
-                        key = (self.seed, str(name), int(self.state[parameter]["step"]))
-                        weight = _stochastically_rounded(
-                            weight, generator(*key, device=parameter.device)
-                        )
-                    parameter.copy_(weight)
+                    parameter.copy_(self._rounded(weight, parameter, str(name)))
 
     def _updated(self, parameter: Tensor, group: Values) -> Tensor:
         """Return the new weight in fp32. Source: Loshchilov and Hutter 2019, algorithm 2."""
         assert parameter.grad is not None
         state = self.state[parameter]
         if not state:
-            zeros = torch.zeros_like(parameter, dtype=torch.float32)
-            state.update(
-                step=torch.tensor(0.0), exp_avg=zeros, exp_avg_sq=zeros.clone()
-            )
+            state["step"] = torch.tensor(0.0)
+            state["exp_avg"] = torch.zeros_like(parameter, dtype=torch.float32)
+            state["exp_avg_sq"] = torch.zeros_like(parameter, dtype=torch.float32)
         state["step"] += 1
         beta1, beta2 = group["betas"]
         step = float(state["step"])
         gradient = parameter.grad.float()
         state["exp_avg"].lerp_(gradient, 1 - beta1)
         state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        scale = (state["exp_avg_sq"].sqrt() / (1 - beta2**step) ** 0.5).add_(
-            group["eps"]
-        )
+        # both averages begin at zero, which the powers of the betas make good
+        scale = state["exp_avg_sq"].sqrt() / (1 - beta2**step) ** 0.5
+        scale.add_(group["eps"])
+        rate = group["lr"] / (1 - beta1**step)
         decayed: Tensor = parameter.float() * (1 - group["lr"] * group["weight_decay"])
-        return decayed.addcdiv_(
-            state["exp_avg"], scale, value=-group["lr"] / (1 - beta1**step)
-        )
+        return decayed.addcdiv_(state["exp_avg"], scale, value=-rate)
+
+    def _rounded(self, weight: Tensor, parameter: Tensor, name: str) -> Tensor:
+        """Return the new weight as it goes into the parameter: fp32 as it is, bf16 rounded by chance."""
+        if parameter.dtype != torch.bfloat16:
+            return weight
+        step = int(self.state[parameter]["step"])
+        stream = generator(self.seed, name, step, device=parameter.device)
+        return _stochastically_rounded(weight, stream)
 
 
 def _stochastically_rounded(weight: Tensor, stream: torch.Generator) -> Tensor:
-    """Return fp32 ``weight`` rounded to bf16, up with the probability of what lies below the last kept bit."""
+    """Return fp32 ``weight`` rounded to bf16, up with the probability of what lies below the last kept bit.
+
+    bf16 is the upper half of fp32's bits. What is added to the lower half carries over into the upper one as often as
+    the lower half is large.
+    """
     noise = torch.randint(
         1 << 16, weight.shape, dtype=torch.int32, device=weight.device, generator=stream
     )
-    return (
-        ((weight.view(torch.int32) + noise) & -(1 << 16)).view(torch.float32).bfloat16()
-    )
+    upper_half = (weight.view(torch.int32) + noise) & -(1 << 16)
+    return upper_half.view(torch.float32).bfloat16()
 
 
 def _adamw(groups: Groups, values: Values, seed: int) -> torch.optim.Optimizer:
-    options = _plain(
-        {
-            name: value
-            for name, value in values.items()
-            if name not in ("fused", "stochastic_rounding")
-        }
-    )
+    options = _plain(_without(values, "fused", "stochastic_rounding"))
     dtypes = {parameter.dtype for group in groups for parameter in group["params"]}
     if values["stochastic_rounding"] and torch.bfloat16 in dtypes:
         return StochasticRoundingAdamW(groups, seed=seed, **options)
     fused = values["fused"]
     try:
+        # copies, because the attempt that fails has written into them
         copies = [dict(group) for group in groups]
-        return torch.optim.AdamW(
-            copies, fused=True if fused is None else fused, **options
-        )
+        wanted = True if fused is None else fused
+        return torch.optim.AdamW(copies, fused=wanted, **options)
     except RuntimeError as error:  # a device without fused kernels
         if fused:
             raise ValueError(str(error)) from error
@@ -158,12 +157,12 @@ def _library(
     path: str, options: Callable[[Values], dict[str, Any]] | None = None
 ) -> Maker:
     """Return a maker for a library's class, imported when it is needed; ``options`` turns our names into its names."""
+    module, _, name = path.rpartition(".")
 
     def make(groups: Groups, values: Values, seed: int) -> torch.optim.Optimizer:
-        module, _, name = path.rpartition(".")
-        optimizer: torch.optim.Optimizer = getattr(import_module(module), name)(
-            groups, **(options or _plain)(values)
-        )
+        kind = getattr(import_module(module), name)
+        its_values = (options or _plain)(values)
+        optimizer: torch.optim.Optimizer = kind(groups, **its_values)
         return optimizer
 
     return make
@@ -171,30 +170,41 @@ def _library(
 
 def _plain(values: Values) -> dict[str, Any]:
     """Return the values by their own names, beta1, beta2, ... together as ``betas``."""
-    betas = tuple(value for name, value in values.items() if name.startswith("beta"))
-    rest = {
-        name: value for name, value in values.items() if not name.startswith("beta")
-    }
-    return {**rest, "betas": betas} if betas else rest
+    options = {}
+    betas = []
+    for name, value in values.items():
+        if name.startswith("beta"):
+            betas.append(value)
+        else:
+            options[name] = value
+    if betas:
+        options["betas"] = tuple(betas)
+    return options
+
+
+def _without(values: Values, *names: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def _adafactor_options(values: Values) -> dict[str, Any]:
-    rest = {
-        name: value for name, value in values.items() if name not in ("eps", "eps2")
-    }
-    # a rate here forbids relative_step
-    return {**rest, "eps": (values["eps"], values["eps2"]), "lr": None}
+    options = _without(values, "eps", "eps2")
+    options["eps"] = (values["eps"], values["eps2"])
+    options["lr"] = None  # a rate here forbids relative_step
+    return options
 
 
 def _came_options(values: Values) -> dict[str, Any]:
     options = _plain(values)
-    return {**options, "eps1": options.pop("eps")}
+    options["eps1"] = options.pop("eps")
+    return options
 
 
 def _prodigy_options(values: Values) -> dict[str, Any]:
-    options = _plain({name: value for name, value in values.items() if name != "beta3"})
-    unlimited = {"growth_rate": math.inf} if values["growth_rate"] is None else {}
-    return {**options, **unlimited, "beta3": values["beta3"]}
+    options = _plain(_without(values, "beta3"))
+    options["beta3"] = values["beta3"]
+    if values["growth_rate"] is None:
+        options["growth_rate"] = math.inf
+    return options
 
 
 _MAKERS: dict[str, Maker] = {
