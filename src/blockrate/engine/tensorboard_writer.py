@@ -19,40 +19,23 @@ class TensorBoardWriter:
         self.folder = folder
         self.log = log
         self._writer: Any = None
-        self._missing = False
+        self._ended = False
 
     def step(self, step: int, result: StepResult, rate: float) -> None:
         """Write loss, base rate and gradient norm, and by block what the step's telemetry measured."""
-        self.scalars(
-            {
-                "loss/train": result.loss,
-                "rate/base": rate,
-                "gradient/norm": result.grad_norm,
-            },
-            step,
-        )
+        values: dict[str, float | None] = {
+            "loss/train": result.loss,
+            "rate/base": rate,
+            "gradient/norm": result.grad_norm,
+        }
         if result.blocks:
-            self.scalars(
-                {
-                    f"rate/{name}": value
-                    for name, value in result.blocks.learning_rates.items()
-                },
-                step,
-            )
-            self.scalars(
-                {
-                    f"gradient/{name}": value
-                    for name, value in result.blocks.grad_norms.items()
-                },
-                step,
-            )
-            self.scalars(
-                {
-                    f"update/{name}": value
-                    for name, value in result.blocks.update_ratios.items()
-                },
-                step,
-            )
+            for name, value in result.blocks.learning_rates.items():
+                values[f"rate/{name}"] = value
+            for name, value in result.blocks.grad_norms.items():
+                values[f"gradient/{name}"] = value
+            for name, value in result.blocks.update_ratios.items():
+                values[f"update/{name}"] = value
+        self.scalars(values, step)
 
     def scalars(self, values: Mapping[str, float | None], step: int) -> None:
         """Add one point to each curve that has a value."""
@@ -63,18 +46,12 @@ class TensorBoardWriter:
 
     def images(self, files: Sequence[Path], step: int) -> None:
         """Show samples under their number, so that a slider goes through the steps."""
-        import numpy as np
-        from PIL import Image
-
         with self._writing() as writer:
-            for number, file in enumerate(files if writer else ()):
-                with Image.open(file) as image:
-                    writer.add_image(
-                        f"samples/{number}",
-                        np.asarray(image.convert("RGB")),
-                        step,
-                        dataformats="HWC",
-                    )
+            for number, file in enumerate(files):
+                if writer:
+                    pixels = _pixels(file)
+                    name = f"samples/{number}"
+                    writer.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
         """Write what is still in memory."""
@@ -88,22 +65,33 @@ class TensorBoardWriter:
         try:
             yield self._open()
         except OSError as error:
-            self._missing = True
+            self._ended = True
             self._writer = None
-            self.log.write(
-                Warned("tensorboard", f"no more curves for TensorBoard: {error}"),
-                step=self.log.step,
-            )
+            self._warn(f"no more curves for TensorBoard: {error}")
 
     def _open(self) -> Any:
-        if self._writer is None and not self._missing:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                self._missing = True
-                cure = "install it with `pip install tensorboard`, or set tensorboard to false"
-                warning = f"tensorboard is not installed: no curves; {cure}"
-                self.log.write(Warned("tensorboard", warning), step=self.log.step)
-            else:
-                self._writer = SummaryWriter(str(self.folder))
+        if self._writer is not None or self._ended:
+            return self._writer
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self._ended = True
+            cure = (
+                "install it with `pip install tensorboard`, or set tensorboard to false"
+            )
+            self._warn(f"tensorboard is not installed: no curves; {cure}")
+            return None
+        self._writer = SummaryWriter(str(self.folder))
         return self._writer
+
+    def _warn(self, message: str) -> None:
+        self.log.write(Warned("tensorboard", message), step=self.log.step)
+
+
+def _pixels(file: Path) -> Any:
+    """Return an image file as an array (H, W, 3)."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB"))
