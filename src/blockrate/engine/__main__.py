@@ -97,23 +97,18 @@ def _train(run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
 
 
 def _explained(error: Exception, run: RunFolder) -> tuple[int, str]:
-    """Exit code and sentence for whatever ended the run."""
+    """Return exit code and sentence for whatever ended the run."""
     if isinstance(error, BlockrateError):
         return error.exit_code, str(error)
-    cpu_full = "DefaultCPUAllocator" in str(error)  # torch raises a plain RuntimeError
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or cpu_full
-    ):
+    if _is_full_memory(error):
         from blockrate.engine.memory import out_of_memory
 
-        told = out_of_memory(error, run)
-        return told.exit_code, str(told)
+        full_memory = out_of_memory(error, run)
+        return full_memory.exit_code, str(full_memory)
     cause = disk_error(error)
     if cause and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
-        full = write_error(Path(cause.filename or run.path), cause)
-        return full.exit_code, str(full)
+        full_disk = write_error(Path(cause.filename or run.path), cause)
+        return full_disk.exit_code, str(full_disk)
     first_line = (str(error).splitlines() or [""])[0]
     return (
         FAULT,
@@ -121,19 +116,29 @@ def _explained(error: Exception, run: RunFolder) -> tuple[int, str]:
     )
 
 
+def _is_full_memory(error: Exception) -> bool:
+    """Whether there was too little memory, by names: torch may not have been imported yet."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    # on the CPU torch raises a plain RuntimeError
+    return "DefaultCPUAllocator" in str(error)
+
+
 def _pulse(
     run: RunFolder, log: EventLog, stop: StopFlag, done: threading.Event
 ) -> None:
     """Write the heartbeat every second and look for commands, whatever the main thread is busy with."""
-    due = 0.0
+    next_heartbeat = 0.0
     while not done.is_set():
-        commands = pending_commands(run)
-        stop.requested |= "stop" in commands
-        stop.commands += [command for command in commands if command != "stop"]
-        if time.monotonic() >= due or stop.requested:
+        for command in pending_commands(run):
+            if command == "stop":
+                stop.requested = True
+            else:
+                stop.commands.append(command)
+        if time.monotonic() >= next_heartbeat or stop.requested:
             write_heartbeat(run, log.phase, log.step, stopping=stop.requested)
             _rotate(run.log_file)
-            due = time.monotonic() + 1
+            next_heartbeat = time.monotonic() + 1
         done.wait(0.2)
 
 
