@@ -59,11 +59,10 @@ def export(
 
 def export_name(destination: Path, step: int, *, prefix: str = "") -> Path:
     """Return the path of the export at ``step``: ``models/<prefix>flower-step-00000100.safetensors``."""
+    # a folder's name may hold a dot that begins no suffix: flux-v1.5
     suffix = ".safetensors" if destination.suffix == ".safetensors" else ""
-    return (
-        destination.parent
-        / f"{prefix}{destination.name.removesuffix(suffix)}-step-{step:08}{suffix}"
-    )
+    stem = destination.name.removesuffix(suffix)
+    return destination.parent / f"{prefix}{stem}-step-{step:08}{suffix}"
 
 
 def file_metadata(config: TrainConfig) -> dict[str, str]:
@@ -86,28 +85,25 @@ def check_destination(path: Path, *, folder: bool) -> None:
         raise WriteError(str(path), error.problem, error.cure) from error
     probe.unlink()
     if folder and path.is_file():
-        raise WriteError(
-            str(path),
-            "is a file, and a fine-tune writes a folder",
-            "Change output_model_destination.",
-        )
-    if path.is_dir() and not folder:
-        raise WriteError(
-            str(path),
-            "is a folder",
-            "Set output_model_destination to a name that ends in .safetensors.",
-        )
-    known = ("config.json", MANIFEST, _WEIGHTS)
-    foreign = (
-        [entry.name for entry in path.iterdir() if not entry.name.startswith(known)]
-        if path.is_dir()
-        else []
-    )
+        problem = "is a file, and a fine-tune writes a folder"
+        raise WriteError(str(path), problem, "Change output_model_destination.")
+    if not path.is_dir():
+        return
+    if not folder:
+        cure = "Set output_model_destination to a name that ends in .safetensors."
+        raise WriteError(str(path), "is a folder", cure)
+    foreign = _foreign_entries(path)
     if foreign:
+        problem = f"holds more than a transformer ({foreign[0]})"
         cure = "Set output_model_destination to a new folder: an export replaces the whole one."
-        raise WriteError(
-            str(path), f"holds more than a transformer ({sorted(foreign)[0]})", cure
-        )
+        raise WriteError(str(path), problem, cure)
+
+
+def _foreign_entries(folder: Path) -> list[str]:
+    """Return the names of what no export wrote into ``folder``."""
+    ours = ("config.json", MANIFEST, _WEIGHTS)
+    names = sorted(entry.name for entry in folder.iterdir())
+    return [name for name in names if not name.startswith(ours)]
 
 
 def save_transformer(
@@ -137,28 +133,30 @@ def _write_shards(
     dtype: torch.dtype,
     header: dict[str, str],
 ) -> None:
-    weights = {
-        plain_name(name): tensor for name, tensor in transformer.state_dict().items()
-    }
+    weights = {}
+    for name, tensor in transformer.state_dict().items():
+        weights[plain_name(name)] = tensor
     shards = split_torch_state_dict_into_shards(
         weights,
         filename_pattern=_WEIGHTS + "{suffix}.safetensors",
         max_shard_size=_SHARD_SIZE,
     )
-    for file, names in shards.filename_to_tensors.items():
-        shard = folder / file
+    for name, members in shards.filename_to_tensors.items():
+        # nothing keeps a shard that is written: the next one takes as much memory
         save_file(
-            {name: checked_cast(path, name, weights[name], dtype) for name in names},
-            shard,
+            {
+                member: checked_cast(path, member, weights[member], dtype)
+                for member in members
+            },
+            folder / name,
             metadata=header,
         )
-        overwrite_start(shard, sorted_header(shard))
+        overwrite_start(folder / name, sorted_header(folder / name))
     if shards.is_sharded:
         size = sum(tensor.numel() * dtype.itemsize for tensor in weights.values())
         index = {
             "metadata": {"total_size": size},
             "weight_map": shards.tensor_to_filename,
         }
-        atomic_write(
-            folder / f"{_WEIGHTS}.safetensors.index.json", json.dumps(index, indent=2)
-        )
+        name = f"{_WEIGHTS}.safetensors.index.json"
+        atomic_write(folder / name, json.dumps(index, indent=2))
