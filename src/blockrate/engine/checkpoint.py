@@ -50,10 +50,9 @@ def save_checkpoint(
     finite; either leaves nothing behind.
     """
     final = folder / checkpoint_name(step)
+    learned = trainee.learned()
     parts = {
-        "weights": {
-            name: parameter.detach() for name, parameter in trainee.learned().items()
-        },
+        "weights": {name: learned[name].detach() for name in learned},
         "optimizer": _moments(trainee),
         "average": trainee.ema.average if trainee.ema else {},
     }
@@ -65,11 +64,8 @@ def save_checkpoint(
         "optimizer": _optimizer_facts(trainee, OPTIMIZERS[config.optimizer.optimizer]),
         "config": config.model_dump(mode="json"),
     }
-    check_space(
-        folder,
-        sum(tensor.nbytes for part in parts.values() for tensor in part.values()),
-        "a checkpoint",
-    )
+    need = sum(tensor.nbytes for part in parts.values() for tensor in part.values())
+    check_space(folder, need, "a checkpoint")
     temporary = temporary_beside(final)
     with disk_errors(final, temporary):
         temporary.mkdir()
@@ -86,14 +82,13 @@ def checkpoint_bytes(
     """Return about how many bytes a checkpoint will have, before there is optimizer state."""
     row = OPTIMIZERS[optimizer.optimizer]
     state = row.state_bytes_for(optimizer, trained_dtype)
-    average = 4 if trainee.ema else 0
+    average = 4 if trainee.ema else 0  # fp32 for each weight
     learned = sum(
         parameter.numel() * (parameter.itemsize + average)
         for parameter in trainee.learned().values()
     )
-    return learned + int(
-        state * sum(parameter.numel() for parameter in trainee.trained.values())
-    )
+    trained = sum(parameter.numel() for parameter in trainee.trained.values())
+    return learned + int(state * trained)
 
 
 def read_tensors(
@@ -111,9 +106,7 @@ def restore_optimizer(
     ``facts``: what the checkpoint says of its optimizer. Returns the parameters that start with fresh moments, in model
     order: those of blocks raised from 0.0. Raises ConfigError where the optimizer cannot have both in one group.
     """
-    states: dict[str, dict[str, Any]] = {
-        name: dict(scalars) for name, scalars in facts["scalars"].items()
-    }
+    states = {name: dict(scalars) for name, scalars in facts["scalars"].items()}
     for key, tensor in moments.items():
         name, _, state = key.partition(_SEPARATOR)
         parameter = trainee.trained.get(name)
@@ -123,8 +116,9 @@ def restore_optimizer(
     for name, parameter in trainee.trained.items():
         if name in states:
             trainee.optimizer.state[parameter] = states[name]
-    # SGD has no state at all
-    fresh = [name for name in trainee.trained if name not in states and states]
+    fresh = []
+    if states:  # SGD has none at all
+        fresh = [name for name in trainee.trained if name not in states]
     for group in trainee.optimizer.param_groups:
         group.update(_group_values(trainee, group, facts, fresh))
     return fresh
@@ -132,9 +126,10 @@ def restore_optimizer(
 
 def restore_average(trainee: Trainee, average: Mapping[str, Tensor]) -> None:
     """Give the moving average its saved values; a parameter it has none of starts from its weight of now."""
-    for name, value in trainee.ema.average.items() if trainee.ema else ():
-        if name in average:
-            value.copy_(average[name])
+    if trainee.ema:
+        for name, value in trainee.ema.average.items():
+            if name in average:
+                value.copy_(average[name])
 
 
 @torch.no_grad()
@@ -150,57 +145,60 @@ def move_to_average(
     ``beta``: the optimizer's beta1. Source: ``eval`` of schedulefree's AdamW.
     """
     for name in names:
-        if (ahead := moments.get(f"{name}{_SEPARATOR}z")) is not None:
+        ahead = moments.get(f"{name}{_SEPARATOR}z")
+        if ahead is not None:
             parameter = trainee.learned()[name]
             # whose type may have changed with the moments
             parameter.lerp_(ahead.to(parameter), 1 - 1 / beta)
 
 
 def _moments(trainee: Trainee) -> dict[str, Tensor]:
-    return {
-        f"{name}{_SEPARATOR}{state}": value
-        for name, parameter in trainee.trained.items()
-        for state, value in trainee.optimizer.state.get(parameter, {}).items()
-        if isinstance(value, Tensor)
-    }
+    """Return every tensor of the optimizer's state, by the names of parameter and state."""
+    moments = {}
+    for name, parameter in trainee.trained.items():
+        for state, value in trainee.optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                moments[f"{name}{_SEPARATOR}{state}"] = value
+    return moments
 
 
 def _optimizer_facts(trainee: Trainee, row: OptimizerRow) -> dict[str, Any]:
     """Return what is no tensor: numbers by parameter, numbers by group, and which tensors stay on the CPU."""
-    states = {
-        name: trainee.optimizer.state.get(parameter, {})
-        for name, parameter in trainee.trained.items()
-    }
-    scalars = {
-        name: {
-            key: value for key, value in state.items() if not isinstance(value, Tensor)
+    scalars = _scalars(trainee)
+    groups = {}
+    for group in trainee.optimizer.param_groups:
+        groups[group["name"]] = {
+            key: group[key] for key in row.group_state if key in group
         }
-        for name, state in states.items()
-        if state
-    }
-    on_cpu = [
-        key
-        for key, value in _moments(trainee).items()
-        if value.device.type == "cpu" != trainee.device.type
-    ]
-    groups = {
-        group["name"]: {key: group[key] for key in row.group_state if key in group}
-        for group in trainee.optimizer.param_groups
-    }
     for name, values in (scalars | groups).items():
-        _require_finite(
-            name,
-            "optimizer",
-            torch.tensor([value for value in values.values() if value is not None]),
-        )
-    beta = trainee.optimizer.param_groups[0].get("betas", [None])[0]
+        numbers = [value for value in values.values() if value is not None]
+        _require_finite(name, "optimizer", torch.tensor(numbers))
+    on_cpu = []
+    if trainee.device.type != "cpu":
+        for key, value in _moments(trainee).items():
+            if value.device.type == "cpu":
+                on_cpu.append(key)
     return {
         "name": row.name,
-        "beta": beta,
+        "beta": trainee.optimizer.param_groups[0].get("betas", [None])[0],
         "scalars": scalars,
         "on_cpu": on_cpu,
         "groups": groups,
     }
+
+
+def _scalars(trainee: Trainee) -> dict[str, dict[str, Any]]:
+    """Return, by parameter, what of the optimizer's state is no tensor; also where that is nothing."""
+    scalars = {}
+    for name, parameter in trainee.trained.items():
+        state = trainee.optimizer.state.get(parameter, {})
+        if state:
+            scalars[name] = {
+                key: value
+                for key, value in state.items()
+                if not isinstance(value, Tensor)
+            }
+    return scalars
 
 
 def _group_values(
@@ -210,39 +208,37 @@ def _group_values(
     fresh: list[str],
 ) -> dict[str, Any]:
     """Return what the optimizer had found out for the group or groups that these parameters were in."""
-    saved: dict[str, dict[str, Any]] = facts["groups"]
-    names = group["param_names"]
-    found = [
-        saved.get(trainee.blocks[name]) or saved.get(WHOLE, {})
-        for name in names
-        if name not in fresh
-    ]
     row = OPTIMIZERS[facts["name"]]
-    if not row.schedule_free:  # what one group knows holds for all: Prodigy's step size
-        return next(iter([*found, *saved.values()]), {})
-    if found and (
-        len(found) < len(names) or any(values != found[0] for values in found)
-    ):
+    saved: dict[str, dict[str, Any]] = facts["groups"]
+    # by parameter: of its block, or of the one group that held everything
+    before = []
+    for name in group["param_names"]:
+        if name not in fresh:
+            before.append(saved.get(trainee.blocks[name]) or saved.get(WHOLE, {}))
+    if not row.schedule_free:
+        # what one group has found out holds for all: Prodigy's step size
+        found_out = [*before, *saved.values()]
+        return found_out[0] if found_out else {}
+    if not before:
+        return {}
+    some_are_fresh = len(before) < len(group["param_names"])
+    if some_are_fresh or any(values != before[0] for values in before):
         problem = f"{row.title} counts by group, and {group['name']} would hold weights of different ages"
         cure = "Give the blocks rates of their own again, if only 0.9999, or add --reset-optimizer all."
         raise ConfigError(KEY, problem, cure)
-    return found[0] if found else {}
+    return before[0]
 
 
 def _finite_copies(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors on the CPU, each in memory of its own: 8-bit optimizers share one table between all."""
+    copies = {}
     for name, tensor in tensors.items():
         _require_finite(name, part, tensor)
-    return {
-        name: tensor.detach().to("cpu", copy=True).contiguous()
-        for name, tensor in tensors.items()
-    }
+        copies[name] = tensor.detach().to("cpu", copy=True).contiguous()
+    return copies
 
 
 def _require_finite(name: str, part: str, tensor: Tensor) -> None:
     if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-        raise NotANumberError(
-            name,
-            f"holds values that are not finite ({part})",
-            "Go back to an earlier checkpoint.",
-        )
+        problem = f"holds values that are not finite ({part})"
+        raise NotANumberError(name, problem, "Go back to an earlier checkpoint.")
