@@ -1,5 +1,6 @@
 """Going on where a run was: which checkpoint, what may differ, what starts afresh."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -22,7 +23,7 @@ from blockrate.engine.checkpoint import (
 )
 from blockrate.engine.state import Trainee
 from blockrate.run.checkpoints import newest_valid, read_state, set_damaged_aside
-from blockrate.run.durable import make_folder, sweep_leftovers
+from blockrate.run.durable import sweep_leftovers
 from blockrate.run.events import EventLog, Resumed, Warned, read_events
 from blockrate.run.folder import RunFolder
 
@@ -45,7 +46,7 @@ class Resume:
         return int(self.facts.get("step", 0))
 
     def schedule_length(self, steps: int, *, scheduler: str) -> int:
-        """Return how many steps the learning rate's schedule spans: those of the first life, unless extended."""
+        """Return how many steps the learning rate's schedule spans: those it was planned with, unless extended."""
         stored = int(self.facts.get("total_steps", steps))
         if stored != steps and not self.extend and scheduler != "CONSTANT":
             self.changes.append(
@@ -69,76 +70,89 @@ class Resume:
         """Give the optimizer and the average their state back, and tell what goes on and what begins."""
         if self.checkpoint:
             restore_average(trainee, read_tensors(self.checkpoint, "average"))
-            moments = read_tensors(self.checkpoint, "optimizer")
-            facts = self.facts["optimizer"]
-            all_fresh = list(trainee.trained) if self.fresh_optimizer else []
-            fresh = all_fresh or restore_optimizer(trainee, moments, facts)
-            if OPTIMIZERS[facts["name"]].schedule_free:
-                move_to_average(
-                    trainee, moments, [*fresh, *trainee.kept], beta=facts["beta"]
-                )
+            fresh = self._restore_moments(
+                trainee, read_tensors(self.checkpoint, "optimizer")
+            )
             blocks = [
                 block for block, _ in groupby(trainee.blocks[name] for name in fresh)
             ]
-            self.changes += [f"fresh moments: {', '.join(blocks)}"] if blocks else []
+            if blocks:
+                self.changes.append(f"fresh moments: {', '.join(blocks)}")
         if self.checkpoint or self.changes:
             log.write(Resumed(self.step, self.changes), step=self.step)
+
+    def _restore_moments(
+        self, trainee: Trainee, moments: Mapping[str, Tensor]
+    ) -> list[str]:
+        """Give the optimizer its state back, and return the parameters that begin without one."""
+        facts = self.facts["optimizer"]
+        fresh = (
+            list(trainee.trained)
+            if self.fresh_optimizer
+            else restore_optimizer(trainee, moments, facts)
+        )
+        if OPTIMIZERS[facts["name"]].schedule_free:
+            without_state = [*fresh, *trainee.kept]
+            move_to_average(trainee, moments, without_state, beta=facts["beta"])
+        return fresh
 
 
 def find_resume(config: TrainConfig, run: RunFolder, log: EventLog) -> Resume:
     """Return where the run goes on. Raises ConfigError for a config of another run, NoCheckpointError."""
-    make_folder(run.checkpoints)
-    sweep_leftovers(run.path)
-    cache = Path(config.cache_dir)
-    for shared in (
-        Path(config.output_model_destination).parent,
-        cache,
-        *cache.glob("*"),
-        *cache.glob("*/*"),
-    ):
-        sweep_leftovers(shared, older_than=_DAY)
-    for leftover in sweep_leftovers(run.checkpoints):
-        log.write(
-            Warned(
-                "leftover", f"removed {leftover.name}, which an interrupted save left"
-            ),
-            step=0,
-        )
-    newest = newest_valid(
-        run.checkpoints, lambda text: log.write(Warned("checkpoint", text), step=0)
-    )
+
+    def warn(text: str) -> None:
+        log.write(Warned("checkpoint", text), step=0)
+
+    newest = newest_valid(run.checkpoints, warn)
     if newest is None:
-        return Resume(changes=_lost_life(run))
+        return Resume(changes=_lost_session(run))
     set_damaged_aside(run.checkpoints, newest)
     facts = read_state(newest)
     options = run.options()
     reset = options.get("reset_optimizer")
+    changes = _changed_versions(facts["versions"])
     before = parse_config(
         dict(facts["config"]), ignore_unsupported=True, where=str(newest)
     ).config
-    old = facts["versions"]
-    new = {"blockrate": blockrate.__version__, "torch": torch.__version__}
-    changes = [
-        f"{name}: {old[name]} -> {new[name]}" for name in new if old[name] != new[name]
-    ]
     changes += check_changes(before, config, reset=reset)
     return Resume(newest, facts, changes, reset == "all", bool(options.get("extend")))
 
 
-def _lost_life(run: RunFolder) -> list[str]:
+def sweep_interrupted_saves(
+    run: RunFolder, log: EventLog, *, output: Path, cache_dir: Path
+) -> None:
+    """Remove what interrupted saves left in the run's folder, beside its output and in the cache.
+
+    The last two are shared with other runs, which may be at work: there only what is older than a day goes.
+    """
+    sweep_leftovers(run.path)
+    shared = [output.parent, cache_dir, *cache_dir.glob("*"), *cache_dir.glob("*/*")]
+    for folder in shared:
+        sweep_leftovers(folder, older_than=_DAY)
+    for leftover in sweep_leftovers(run.checkpoints):
+        message = f"removed {leftover.name}, which an interrupted save left"
+        log.write(Warned("leftover", message), step=0)
+
+
+def _changed_versions(old: Mapping[str, str]) -> list[str]:
+    new = {"blockrate": blockrate.__version__, "torch": torch.__version__}
+    changes = []
+    for name, version in new.items():
+        if version != old[name]:
+            changes.append(f"{name}: {old[name]} -> {version}")
+    return changes
+
+
+def _lost_session(run: RunFolder) -> list[str]:
     """Return what to say when a run that had begun has no checkpoint, which is never passed over in silence."""
-    events, _ = read_events(run.events_file)
-    if any(
-        event["type"] == "saved" and event.get("kind") == "checkpoint"
-        for event in events
-    ):
-        cure = "Put them back, or start anew with --fresh."
-        raise NoCheckpointError(
-            str(run.checkpoints), "the checkpoints of this run are gone", cure
-        )
-    steps = [event["step"] for event in events if event["type"] == "step"]
-    return (
-        [f"it ended after step {steps[-1]} without a save, so it begins again"]
-        if steps
-        else []
-    )
+    last_step = None
+    for event in read_events(run.events_file)[0]:
+        if event["type"] == "saved" and event.get("kind") == "checkpoint":
+            problem = "the checkpoints of this run are gone"
+            cure = "Put them back, or start anew with --fresh."
+            raise NoCheckpointError(str(run.checkpoints), problem, cure)
+        if event["type"] == "step":
+            last_step = event["step"]
+    if last_step is None:
+        return []
+    return [f"it ended after step {last_step} without a save, so it begins again"]

@@ -16,11 +16,12 @@ from blockrate.engine.export import check_destination
 from blockrate.engine.memory import pick_device
 from blockrate.engine.outputs import Outputs
 from blockrate.engine.preparation import Data, prepare_data
-from blockrate.engine.resume import find_resume
+from blockrate.engine.resume import Resume, find_resume, sweep_interrupted_saves
 from blockrate.engine.schedules import set_rates
 from blockrate.engine.state import Trainee, lora_to_start_from, make_trainee
-from blockrate.engine.steps import BadSteps, take_step
+from blockrate.engine.steps import BadSteps, StepResult, take_step
 from blockrate.engine.telemetry import BlockTelemetry
+from blockrate.run.durable import make_folder
 from blockrate.run.events import EventLog, Phase, Started, Step, read_events
 from blockrate.run.folder import RunFolder, RunSession, StopFlag
 
@@ -40,11 +41,7 @@ def train(
     with _reproducible(config.deterministic):
         device, why = pick_device(config.train_device)
         print(f"training on {device}: {why}")
-        resume = find_resume(config, run, log)
-        log.step = resume.step
-        if not resume.checkpoint:
-            # what is wrong with it is said now, not after the encoding
-            lora_to_start_from(config)
+        resume = _resume(config, run, log)
         data = prepare_data(config, device, log, stop, check=resume.check_data)
         if config.only_cache:
             return []
@@ -52,13 +49,14 @@ def train(
         trainee = make_trainee(data.files, config, device, weights=resume.weights())
         stop.obey()
         log.write(_started(config, trainee, plan.first_trained_block), step=resume.step)
-        scheduler = config.learning_rate_scheduler
-        steps = data.schedule.number_of_steps
-        total_steps = resume.schedule_length(steps, scheduler=scheduler)
+        total_steps = resume.schedule_length(
+            data.schedule.number_of_steps, scheduler=config.learning_rate_scheduler
+        )
         resume.restore(trainee, log)
+        session = RunSession(run, log, stop)
         outputs = Outputs(
             config,
-            RunSession(run, log, stop),
+            session,
             trainee,
             data,
             first=resume.step,
@@ -68,6 +66,23 @@ def train(
         last = _steps(config, trainee, data, outputs, log, bad, first=resume.step)
         bad.end()
         return outputs.finish(last)
+
+
+def _resume(config: TrainConfig, run: RunFolder, log: EventLog) -> Resume:
+    """Clean up after interrupted saves, and return where the run goes on."""
+    make_folder(run.checkpoints)
+    sweep_interrupted_saves(
+        run,
+        log,
+        output=Path(config.output_model_destination),
+        cache_dir=Path(config.cache_dir),
+    )
+    resume = find_resume(config, run, log)
+    log.step = resume.step
+    if not resume.checkpoint:
+        # what is wrong with it is said now, not after the encoding
+        lora_to_start_from(config)
+    return resume
 
 
 def _steps(
@@ -92,23 +107,30 @@ def _steps(
             begun = time.perf_counter()
             factor = config.rate_factor(step, outputs.total_steps)
             set_rates(trainee.optimizer, factor)
-            watched = (
-                telemetry
-                if step == first or (step + 1) % config.telemetry_every == 0
-                else None
+            is_watched = step == first or (step + 1) % config.telemetry_every == 0
+            result = take_step(
+                trainee,
+                batches,
+                config,
+                step=step,
+                telemetry=telemetry if is_watched else None,
             )
-            result = take_step(trainee, batches, config, step=step, telemetry=watched)
             rate = config.base_learning_rate() * factor
-            seconds = time.perf_counter() - begun
-            log.write(
-                result.skipped or Step(result.loss, rate, result.grad_norm, seconds),
-                step=step + 1,
-            )
-            if result.blocks:
-                log.write(result.blocks, step=step + 1)
+            _write_step(log, result, rate, time.perf_counter() - begun, step=step + 1)
             bad.count(result.skipped)
             outputs.after_step(step + 1, result, rate)
     return max(first, last)  # a run made shorter has taken more than its last
+
+
+def _write_step(
+    log: EventLog, result: StepResult, rate: float, seconds: float, *, step: int
+) -> None:
+    if result.skipped:
+        log.write(result.skipped, step=step)
+    else:
+        log.write(Step(result.loss, rate, result.grad_norm, seconds), step=step)
+    if result.blocks:
+        log.write(result.blocks, step=step)
 
 
 def _has_trained(run: RunFolder, step: int) -> bool:
