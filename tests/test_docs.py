@@ -16,7 +16,8 @@ from blockrate.config.files import load_config, parse_config
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
-from blockrate.core.profile import complete, parse_selection
+from blockrate.core.profile import complete
+from blockrate.core.selection import parse_selection
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [

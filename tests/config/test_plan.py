@@ -14,7 +14,8 @@ from blockrate.config.plan import Plan, make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import ConfigError, FileError
-from blockrate.core.profile import only, parse_selection
+from blockrate.core.selection import parse_selection
+from blockrate.core.shapes import only
 from blockrate.models.families import FAMILIES
 
 FLUX1 = BlockLayout(19, 38)

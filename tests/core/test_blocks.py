@@ -8,6 +8,7 @@ from blockrate.core.blocks import (
     BlockLayout,
     block_of,
     block_path,
+    model_order,
     plain_name,
     split_block,
 )
@@ -137,6 +138,11 @@ def test_a_layout_of_blocks_has_room_for_the_last_of_each_kind() -> None:
     ) == BlockLayout(12, 4)
     assert BlockLayout.of(BlockLayout(19, 38).names) == BlockLayout(19, 38)
     assert BlockLayout.of([]) == BlockLayout(0, 0)
+
+
+@given(st.permutations((*BlockLayout(19, 38).names, "other")))
+def test_names_are_sorted_as_the_model_runs(names: list[str]) -> None:
+    assert sorted(names, key=model_order) == [*BlockLayout(19, 38).names, "other"]
 
 
 def test_names_of_compiled_and_wrapped_modules_are_plain() -> None:

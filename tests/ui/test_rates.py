@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from blockrate.core.blocks import OTHER, BlockLayout
 from blockrate.core.errors import ConfigError
-from blockrate.core.profile import complete, layer_wise_decay
+from blockrate.core.profile import complete
+from blockrate.core.shapes import layer_wise_decay
 from blockrate.ui.windows.rates import SHAPES, TEMPLATES, UNDO_STEPS, RatesDraft
 
 FLUX = BlockLayout(19, 38)

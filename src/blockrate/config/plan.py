@@ -16,8 +16,8 @@ from blockrate.core.profile import (
     check_multipliers,
     complete,
     is_used,
-    selection_text,
 )
+from blockrate.core.selection import selection_text
 from blockrate.models.families import TransformerSpec, family_of
 from blockrate.models.module_table import Module, modules
 from blockrate.models.savings import Memory, Work, memory, step_flops

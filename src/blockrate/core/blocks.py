@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 # the group of everything that lies in no block: embedders, final norm, output projection
 OTHER = "other"
+# of blocks, in model order
+KINDS = ("double", "single")
 
 _WRAPPERS = {
     "_orig_mod",
@@ -53,6 +55,10 @@ class BlockLayout:
         doubles = tuple(f"double_block_{index}" for index in range(self.double))
         return doubles + tuple(f"single_block_{index}" for index in range(self.single))
 
+    def count(self, kind: str) -> int:
+        """Return how many blocks of a kind, ``double`` or ``single``, there are."""
+        return {"double": self.double, "single": self.single}[kind]
+
 
 def block_of(name: str) -> str | None:
     """Return the block that a module, parameter or file key belongs to, or ``None`` when it lies in no block.
@@ -78,6 +84,12 @@ def block_path(block: str) -> str:
     """Return where diffusers keeps a block: ``double_block_3`` gives ``transformer_blocks.3``."""
     kind, index = split_block(block)
     return f"{_PATHS[kind]}.{index}"
+
+
+def model_order(name: str) -> tuple[int, int]:
+    """Return a key that sorts block names as the model runs, and ``other`` last."""
+    kind, index = (OTHER, 0) if name == OTHER else split_block(name)
+    return (*KINDS, OTHER).index(kind), index
 
 
 def split_block(block: str) -> tuple[str, int]:

@@ -7,7 +7,8 @@ from playwright.sync_api import expect
 from support.faders import FLUX, Faders
 from support.screens import faint, nameless, sideways, small_targets
 
-from blockrate.core.profile import complete, layer_wise_decay
+from blockrate.core.profile import complete
+from blockrate.core.shapes import layer_wise_decay
 
 
 def test_every_block_has_a_fader_that_tells_its_name_its_value_and_the_rate_it_comes_to(

@@ -10,7 +10,8 @@ from playwright.sync_api import Page, expect
 from support.faders import FLUX, Faders
 from support.screens import faint
 
-from blockrate.core.profile import complete, layer_wise_decay
+from blockrate.core.profile import complete
+from blockrate.core.shapes import layer_wise_decay
 from blockrate.ui.page import Page as PageOfApp
 from blockrate.ui.windows.block_learning_rate_window import (
     open_block_learning_rate_window,

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from blockrate.core.blocks import OTHER
-from blockrate.core.profile import model_order
+from blockrate.core.blocks import OTHER, model_order
 
 MOST_POINTS = 1000
 MOST_COLUMNS = 200

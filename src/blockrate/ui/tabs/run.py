@@ -13,7 +13,7 @@ from nicegui.elements.mixins.text_element import TextElement
 from blockrate.config.files import read_object
 from blockrate.core.blocks import OTHER, BlockLayout
 from blockrate.core.errors import BlockrateError, ConfigError
-from blockrate.core.profile import selection_text
+from blockrate.core.selection import selection_text
 from blockrate.run.folder import RunFolder
 from blockrate.ui.live.charts import gallery, heat_card, loss_card
 from blockrate.ui.live.history import History, Json

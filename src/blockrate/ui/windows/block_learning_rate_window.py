@@ -13,7 +13,8 @@ from blockrate.config.plan import Plan, make_plan, matching_layers
 from blockrate.core.blocks import block_of
 from blockrate.core.errors import BlockrateError, ConfigError, WriteError
 from blockrate.core.layer_filter import PRESETS, split_patterns
-from blockrate.core.profile import KEY, complete, selection_text
+from blockrate.core.profile import KEY, complete
+from blockrate.core.selection import selection_text
 from blockrate.models.families import FAMILIES
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import watched

@@ -5,10 +5,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from blockrate.core import profile as multipliers
+from blockrate.core import shapes
 from blockrate.core.blocks import OTHER, BlockLayout
 from blockrate.core.errors import ConfigError
-from blockrate.core.profile import KEY, check_multipliers, parse_selection
+from blockrate.core.profile import KEY, check_multipliers, is_multiplier
+from blockrate.core.selection import parse_selection
+from blockrate.core.shapes import rounded
 
 UNDO_STEPS = 200
 
@@ -22,14 +24,14 @@ class Shape(NamedTuple):
 
 
 SHAPES: Mapping[str, Shape] = {
-    "Set to": Shape(multipliers.constant, {"Value": 0.5}),
-    "Ramp": Shape(multipliers.ramp, {"From": 0.2, "To": 1.0}, ("each_bank",)),
+    "Set to": Shape(shapes.constant, {"Value": 0.5}),
+    "Ramp": Shape(shapes.ramp, {"From": 0.2, "To": 1.0}, ("each_bank",)),
     "Layer-wise decay": Shape(
-        multipliers.layer_wise_decay, {"Factor": 0.9}, ("reverse", "each_bank")
+        shapes.layer_wise_decay, {"Factor": 0.9}, ("reverse", "each_bank")
     ),
-    "Bell": Shape(multipliers.bell, {"Edge": 0.2, "Middle": 1.0}, ("each_bank",)),
-    "Scale by": Shape(multipliers.scale_by, {"Factor": 0.5}),
-    "Only these blocks": Shape(multipliers.only),
+    "Bell": Shape(shapes.bell, {"Edge": 0.2, "Middle": 1.0}, ("each_bank",)),
+    "Scale by": Shape(shapes.scale_by, {"Factor": 0.5}),
+    "Only these blocks": Shape(shapes.only),
 }
 # Title: text, and the shape, selection ("" is the user's own) and numbers that draw it on all ones. Classic uses first.
 TEMPLATES: Mapping[str, tuple[str, str, str, Sequence[float]]] = {
@@ -106,7 +108,7 @@ class RatesDraft:
         """What every fader shows, in model order; a missing or wrong value is 1.0."""
         raw = {name: self._sparse().get(name, 1.0) for name in self.names}
         return {
-            name: float(value) if _is_rate(value) else 1.0
+            name: float(value) if is_multiplier(value) else 1.0
             for name, value in raw.items()
         }
 
@@ -148,9 +150,9 @@ class RatesDraft:
         """
         old = self._sparse()
         new = {
-            name: _rounded(value)
+            name: rounded(value)
             for name, value in changes.items()
-            if name in self.drawable and _is_rate(value)
+            if name in self.drawable and is_multiplier(value)
         }
         touched = {
             name: value
@@ -206,7 +208,7 @@ class RatesDraft:
         """Draw one of ``SHAPES`` over the chosen blocks. Raises ``ConfigError`` for a number that does not fit."""
         most = 1000.0 if shape == "Scale by" else 1.0
         for label, number in zip(SHAPES[shape].numbers, numbers, strict=True):
-            if not _is_rate(number, most):
+            if not is_multiplier(number, most):
                 raise ConfigError(label, f"{label} needs a number from 0 to {most:g}")
         values = {name: self.values[name] for name in self.drawable}
         self.commit(SHAPES[shape].draw(values, chosen, *numbers, **switches))
@@ -259,21 +261,11 @@ class RatesDraft:
         return self.state if isinstance(self.state, dict) else {}
 
 
-def _is_rate(value: object, most: float = 1.0) -> bool:
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and 0.0 <= value <= most
-    )
-
-
 def _same(old: Any, new: float) -> bool:
-    return _is_rate(old) and (old == new or _rounded(old) == new < 1.0)
-
-
-def _rounded(value: float) -> float:
-    """Four decimals, and only zero itself becomes zero: the shapes' own rule."""
-    return multipliers.constant({}, (OTHER,), value)[OTHER]
+    """Whether a value as written shows as the new one; a 1.0 must be one exactly."""
+    if not is_multiplier(old):
+        return False
+    return bool(old == new) or rounded(old) == new < 1.0
 
 
 def _text(state: Any) -> str:
