@@ -236,6 +236,7 @@ loaded = lambda: [name for name in heavy if name in sys.modules]
 import blockrate
 facts = [loaded()]
 blockrate.BlockLayout, blockrate.check_multipliers, blockrate.ConfigError
+blockrate.complete, blockrate.layer_wise_decay, blockrate.only, blockrate.parse_selection
 facts.append(loaded())
 from blockrate.cli.commands import main
 with contextlib.suppress(SystemExit):

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from blockrate.core.blocks import BlockLayout, block_of
     from blockrate.core.errors import ConfigError
-    from blockrate.core.profile import check_multipliers
+    from blockrate.core.profile import check_multipliers, complete
+    from blockrate.core.selection import parse_selection
+    from blockrate.core.shapes import layer_wise_decay, only
     from blockrate.engine.parameter_groups import (
         block_layout,
         freeze_blocks,
@@ -20,8 +22,12 @@ __all__ = [
     "block_layout",
     "block_of",
     "check_multipliers",
+    "complete",
     "freeze_blocks",
+    "layer_wise_decay",
+    "only",
     "parameter_groups",
+    "parse_selection",
 ]
 
 # Looked up on first use, so that `import blockrate` stays free of torch (three seconds) and pydantic.
@@ -31,8 +37,12 @@ _HOMES = {
     "block_layout": "blockrate.engine.parameter_groups",
     "block_of": "blockrate.core.blocks",
     "check_multipliers": "blockrate.core.profile",
+    "complete": "blockrate.core.profile",
     "freeze_blocks": "blockrate.engine.parameter_groups",
+    "layer_wise_decay": "blockrate.core.shapes",
+    "only": "blockrate.core.shapes",
     "parameter_groups": "blockrate.engine.parameter_groups",
+    "parse_selection": "blockrate.core.selection",
 }
 
 

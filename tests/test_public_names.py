@@ -1,0 +1,25 @@
+"""The names that scripts may import, and the place from which they once had to take some."""
+
+import importlib
+
+import pytest
+
+import blockrate
+
+ONCE_IN_MULTIPLIERS = ["complete", "layer_wise_decay", "only", "parse_selection"]
+
+
+@pytest.mark.parametrize("name", blockrate.__all__)
+def test_every_public_name_is_there_under_its_own_name(name: str) -> None:
+    assert getattr(blockrate, name).__name__ == name
+
+
+@pytest.mark.parametrize("name", ONCE_IN_MULTIPLIERS)
+def test_what_the_documents_took_from_elsewhere_is_still_there(name: str) -> None:
+    old_home = importlib.import_module("blockrate.core.multipliers")
+    assert getattr(old_home, name) is getattr(blockrate, name)
+
+
+def test_a_name_that_does_not_exist_is_said_to_be_missing() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'layer_wise'"):
+        _ = blockrate.layer_wise
