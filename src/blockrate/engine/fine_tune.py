@@ -16,12 +16,11 @@ def choose_weights(transformer: nn.Module, config: TrainConfig) -> None:
     check_multipliers(config.block_learning_rate_multiplier, layout)
     multipliers = complete(config.block_learning_rate_multiplier, layout)
     layer_filter = config.layer_filter_in_effect()
-    for name, parameter, block in parameters_by_block(transformer):
-        module_name = name.rpartition(".")[0]
+    for row in parameters_by_block(transformer):
         chosen = (
             config.transformer.train
-            and multipliers[block] > 0.0
-            and layer_filter.matches(module_name)
+            and multipliers[row.block] > 0.0
+            and layer_filter.matches(row.module)
         )
-        parameter.requires_grad_(chosen)
+        row.parameter.requires_grad_(chosen)
     transformer.train(config.transformer.train)

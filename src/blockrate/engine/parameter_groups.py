@@ -1,7 +1,7 @@
 """One named optimizer group per transformer block, and blocks that are frozen for real."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -27,6 +27,19 @@ _DISTRIBUTED = {
 }
 
 
+class Row(NamedTuple):
+    """A parameter, its full name, and the block it lies in, or ``other``."""
+
+    name: str
+    parameter: nn.Parameter
+    block: str
+
+    @property
+    def module(self) -> str:
+        """The full name of the module that has the parameter."""
+        return self.name.rpartition(".")[0]
+
+
 def parameter_groups(
     model_or_mapping: Trained, *, learning_rate: float, multipliers: Mapping[str, float]
 ) -> list[dict[str, Any]]:
@@ -41,7 +54,9 @@ def parameter_groups(
     """
     freeze_blocks(model_or_mapping, multipliers)
     rows = [
-        row for row in parameters_by_block(model_or_mapping) if row[1].requires_grad
+        row
+        for row in parameters_by_block(model_or_mapping)
+        if row.parameter.requires_grad
     ]
     if not rows:
         cure = "Raise a multiplier above 0.0, or give the model parameters that require gradients."
@@ -58,13 +73,13 @@ def parameter_groups(
         }
         for name, rate in rates.items()
     }
-    for name, parameter, block in rows:
-        group = groups.get(WHOLE) or groups[block]
-        group["params"].append(parameter)
-        group["param_names"].append(name)
+    for row in rows:
+        group = groups.get(WHOLE) or groups[row.block]
+        group["params"].append(row.parameter)
+        group["param_names"].append(row.name)
     filled = [group for group in groups.values() if group["params"]]
     grouped = [id(parameter) for group in filled for parameter in group["params"]]
-    assert sorted(grouped) == sorted({id(row[1]) for row in rows}), (
+    assert sorted(grouped) == sorted({id(row.parameter) for row in rows}), (
         "a parameter is in no group or in two"
     )
     return filled
@@ -87,19 +102,19 @@ def freeze_blocks(model: Trained, multipliers: Mapping[str, float]) -> list[str]
     rows = [
         row
         for row in parameters_by_block(model)
-        if row[2] in chosen and row[1].requires_grad
+        if row.block in chosen and row.parameter.requires_grad
     ]
     wrapper = _distributed_wrapper(model) if rows else None
     if wrapper:
-        problem = f"{rows[0][2]} has multiplier 0.0 but still trains in a model that {wrapper} has already wrapped"
+        problem = f"{rows[0].block} has multiplier 0.0 but still trains in a model that {wrapper} has already wrapped"
         raise ConfigError(
             KEY,
             problem,
             "Call blockrate.freeze_blocks(model, multipliers) before wrapping it.",
         )
-    for _, parameter, _ in rows:
-        parameter.requires_grad_(False)
-        parameter.grad = None  # a left-over gradient would still count in clipping
+    for row in rows:
+        row.parameter.requires_grad_(False)
+        row.parameter.grad = None  # a left-over gradient would still count in clipping
     return frozen
 
 
@@ -137,14 +152,14 @@ def block_layout(model: Trained) -> BlockLayout:
     )
 
 
-def parameters_by_block(model: Trained) -> list[tuple[str, nn.Parameter, str]]:
+def parameters_by_block(model: Trained) -> list[Row]:
     """Return every parameter once with its full name and its block, or ``other``, in model order.
 
     The block is where the parameter lies in the running model, whatever wrappers did to its name; only a model without
     block lists, or a mapping, is read by names. A parameter that two blocks share belongs to the first.
     """
     blocks = {id(module): block for block, module in _block_modules(model).items()}
-    rows: list[tuple[str, nn.Parameter, str]] = []
+    rows: list[Row] = []
     seen: set[int] = set()
 
     # One walk for names and blocks: with PEFT a Flux has 7,000 modules, and named_parameters() would be a second one.
@@ -155,9 +170,8 @@ def parameters_by_block(model: Trained) -> list[tuple[str, nn.Parameter, str]]:
             if parameter is not None and id(parameter) not in seen:
                 seen.add(id(parameter))
                 full = prefix + name
-                rows.append(
-                    (full, parameter, block if blocks else block_of(full) or OTHER)
-                )
+                own = block if blocks else block_of(full) or OTHER
+                rows.append(Row(full, parameter, own))
         for name, child in module._modules.items():
             if child is not None and id(child) not in seen:
                 walk(child, f"{prefix}{name}.", block)

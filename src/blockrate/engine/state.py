@@ -104,9 +104,11 @@ def make_trainee(
         multipliers=config.block_learning_rate_multiplier,
     )
     optimizer = optimizers.make_optimizer(groups, config.optimizer, seed=config.seed)
-    rows = [row for row in parameters_by_block(transformer) if row[1].requires_grad]
-    trained = {name: parameter for name, parameter, _ in rows}
-    blocks = {name: block for name, _, block in rows}
+    rows = [
+        row for row in parameters_by_block(transformer) if row.parameter.requires_grad
+    ]
+    trained = {row.name: row.parameter for row in rows}
+    blocks = {row.name: row.block for row in rows}
     ema = None
     if config.ema != "OFF":
         place = "cpu" if config.ema == "CPU" else device

@@ -26,11 +26,12 @@ class BlockTelemetry:
             for group in optimizer.param_groups
             for parameter in group["params"]
         }
-        rows = [row for row in parameters_by_block(model) if id(row[1]) in grouped]
-        self.block_of = {id(parameter): block for _, parameter, block in rows}
-        self.blocks: dict[str, list[nn.Parameter]] = {block: [] for _, _, block in rows}
-        for _, parameter, block in rows:
-            self.blocks[block].append(parameter)
+        self.block_of: dict[int, str] = {}
+        self.blocks: dict[str, list[nn.Parameter]] = {}
+        for row in parameters_by_block(model):
+            if id(row.parameter) in grouped:
+                self.block_of[id(row.parameter)] = row.block
+                self.blocks.setdefault(row.block, []).append(row.parameter)
         self._gradients: list[tuple[str, Tensor]] = []
         self._weights: list[Tensor] = []
 
