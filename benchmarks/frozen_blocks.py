@@ -25,7 +25,7 @@ from common import (
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER, block_of
 from blockrate.engine.preparation import Data
-from blockrate.engine.schedules import set_rates
+from blockrate.engine.profile_rates import set_rates
 from blockrate.engine.state import make_trainee
 from blockrate.engine.steps import take_step
 from blockrate.models.module_table import modules
@@ -100,10 +100,10 @@ def step_of(
     changed = config.model_copy(update={"block_learning_rate_multiplier": multipliers})
     trainee = make_trainee(data.files, changed, CPU)
     batches = data.step_batches(0)
-    for group in trainee.optimizer.param_groups:
-        if not for_real and group["name"] in frozen:
-            group["initial_lr"] = 0.0
-    set_rates(trainee.optimizer, 1.0)
+    rates = dict(trainee.profile.at(0))
+    if not for_real:
+        rates.update(dict.fromkeys(frozen, 0.0))
+    set_rates(trainee.optimizer, 1.0, rates)
     return lambda: take_step(trainee, batches, changed, step=0, telemetry=None)
 
 

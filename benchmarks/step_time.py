@@ -29,10 +29,11 @@ from common import (
 from peer import peer_times
 from work import Work, watch_work
 
-from blockrate.engine import schedules, train
+from blockrate.core.profile import Profile
+from blockrate.engine import profile_rates, train
 from blockrate.engine.optimizers import make_optimizer
 from blockrate.engine.outputs import Outputs
-from blockrate.engine.parameter_groups import parameter_groups
+from blockrate.engine.parameter_groups import block_layout, parameter_groups
 from blockrate.engine.state import make_trainee
 from blockrate.engine.steps import StepResult, take_step
 from blockrate.engine.telemetry import BlockTelemetry
@@ -156,9 +157,10 @@ def rates_and_telemetry(folder: Path, rounds: int) -> None:
         groups = parameter_groups(
             trainee.transformer, learning_rate=1e-4, multipliers=multipliers
         )
-        mine = replace(
-            trainee, optimizer=make_optimizer(groups, config.optimizer, seed=0)
-        )
+        profile = Profile.of(multipliers, block_layout(trainee.transformer))
+        groups = profile_rates.with_multipliers(groups, profile, base_lr=1e-4)
+        optimizer = make_optimizer(groups, config.optimizer, seed=0)
+        mine = replace(trainee, optimizer=optimizer, profile=profile)
         watched = (
             BlockTelemetry(mine.transformer, mine.optimizer) if telemetry else None
         )
@@ -175,7 +177,8 @@ def rates_and_telemetry(folder: Path, rounds: int) -> None:
 
         def step() -> None:
             before = part.wall
-            part.timed(schedules.set_rates)(mine.optimizer, 1.0)
+            rates = mine.profile.at(0)
+            part.timed(profile_rates.set_rates)(mine.optimizer, 1.0, rates)
             result = take_step(mine, batches, config, step=0, telemetry=watched)
             if result.blocks:
                 part.timed(log.write)(result.blocks, step=0)

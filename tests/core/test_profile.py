@@ -1,17 +1,23 @@
-"""Multipliers: what is refused, and how it is said."""
+"""The profile: what a user may write, how the rest is refused, and what its readers are told."""
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from blockrate.core.blocks import OTHER, BlockLayout
 from blockrate.core.errors import ConfigError
 from blockrate.core.profile import (
+    Profile,
     check_multipliers,
     complete,
+    frozen_blocks,
     is_multiplier,
-    is_used,
+    scaled_blocks,
+    sparse,
 )
 
 FLUX1 = BlockLayout(19, 38)
@@ -129,10 +135,103 @@ def test_complete_fills_in_ones_in_model_order() -> None:
     ]
 
 
-def test_multipliers_are_used_when_one_differs_from_one() -> None:
-    assert not is_used({})
-    assert not is_used(complete({}, FLUX1))
-    assert is_used({"other": 0.5})
+# The value
+
+VALUES = st.one_of(st.sampled_from([0.0, -0.0, 1.0]), st.floats(0.0, 1.0))
+LAYOUTS = st.builds(BlockLayout, st.integers(0, 21), st.integers(0, 40))
+
+
+@st.composite
+def written(draw: st.DrawFn) -> tuple[dict[str, float], BlockLayout]:
+    """What a user wrote, and the model it is for."""
+    layout = draw(LAYOUTS)
+    names = st.sampled_from((*layout.names, OTHER))
+    return draw(st.dictionaries(names, VALUES, max_size=12)), layout
+
+
+@settings(deadline=None)
+@given(written(), st.integers(0, 10**9))
+def test_every_step_has_every_block_in_model_order_with_what_was_written(
+    drawn: tuple[dict[str, float], BlockLayout], step: int
+) -> None:
+    multipliers, layout = drawn
+    oracle = {
+        name: float(multipliers.get(name, 1.0)) for name in (*layout.names, "other")
+    }
+    rates = Profile.of(multipliers, layout).at(step)
+    assert list(rates.items()) == list(oracle.items())
+    assert dict(rates) == complete(multipliers, layout)
+
+
+@settings(deadline=None)
+@given(written())
+def test_a_profile_comes_back_from_its_rates_and_from_what_differs_in_them(
+    drawn: tuple[dict[str, float], BlockLayout],
+) -> None:
+    multipliers, layout = drawn
+    profile = Profile.of(multipliers, layout)
+    assert Profile.of(profile.at(0), layout) == profile
+    assert Profile.of(sparse(profile.at(0)), layout) == profile
+    assert 1.0 not in sparse(profile.at(0)).values()
+
+
+@settings(deadline=None)
+@given(written(), st.integers(0, 10**9))
+def test_frozen_is_zero_and_nothing_else(
+    drawn: tuple[dict[str, float], BlockLayout], step: int
+) -> None:
+    multipliers, layout = drawn
+    profile = Profile.of(multipliers, layout)
+    frozen = [name for name, rate in profile.at(step).items() if rate == 0.0]
+    assert list(profile.frozen_at(step)) == frozen
+    assert list(profile.never_trained) == frozen
+    assert profile.ever_trained == set(profile.at(step)) - set(frozen)
+    assert set(frozen_blocks(multipliers)) == set(frozen)
+    own = [name for name, rate in multipliers.items() if 0.0 < rate < 1.0]
+    assert list(scaled_blocks(multipliers)) == own
+    assert profile.is_used == any(rate != 1.0 for rate in multipliers.values())
+    assert profile.changes() == ()
+
+
+@pytest.mark.parametrize(
+    "multipliers",
+    [{"double_block_19": 0.5}, {"other": "0.5"}, {"other": math.nan}, {"other": 1.5}],
+)
+def test_a_profile_is_refused_in_the_words_of_the_check(
+    multipliers: dict[str, float],
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Profile.of(multipliers, FLUX1, "FLUX.1")
+    assert str(caught.value) == str(refusal(multipliers))
+
+
+def test_a_profile_cannot_be_changed_by_who_made_it_or_reads_it() -> None:
+    multipliers = {"other": 0.5}
+    profile = Profile.of(multipliers, FLUX1)
+    multipliers["other"] = 0.0
+    assert profile.at(0)["other"] == 0.5
+    with pytest.raises(TypeError):
+        profile.at(0)["other"] = 0.0  # type: ignore[index]
+
+
+def test_all_that_is_told_follows_from_the_rates_and_where_they_change() -> None:
+    class Thawed(Profile):
+        """Frozen up to step 10, except ``other``, which is frozen from there on."""
+
+        def at(self, step: int) -> Mapping[str, float]:
+            early = {"double_block_0": 0.0, "double_block_1": 0.0, OTHER: 1.0}
+            late = {"double_block_0": 1.0, "double_block_1": 0.0, OTHER: 0.0}
+            return early if step < 10 else late
+
+        def changes(self) -> tuple[int, ...]:
+            return (10,)
+
+    profile = Thawed({})
+    assert profile.frozen_at(9) == ("double_block_0", "double_block_1")
+    assert profile.frozen_at(10) == ("double_block_1", "other")
+    assert profile.ever_trained == {"double_block_0", "other"}
+    assert profile.never_trained == ("double_block_1",)
+    assert profile.is_used
 
 
 @pytest.mark.parametrize("value", [0, 1, 0.5, -0.0, Fraction(1, 3)])

@@ -10,6 +10,8 @@ from torch import nn
 
 from blockrate.config.parts import OptimizerSettings
 from blockrate.config.train_config import TrainConfig
+from blockrate.core.blocks import BlockLayout
+from blockrate.core.profile import Profile
 from blockrate.engine.checkpoint import checkpoint_bytes, save_checkpoint
 from blockrate.engine.ema import Ema
 from blockrate.engine.optimizers import make_optimizer
@@ -73,8 +75,9 @@ def trainee(
         groups, OptimizerSettings(optimizer=optimizer, min_8bit_size=4), seed=0
     )
     ema = Ema({**trained, **kept}, decay=0.9)
+    profile = Profile.of(rates, BlockLayout(2, 2))
     return Trainee(
-        SimpleNamespace(), torch.device("cpu"), made, trained, names, kept, ema
+        SimpleNamespace(), torch.device("cpu"), made, trained, names, kept, ema, profile
     )
 
 

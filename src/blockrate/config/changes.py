@@ -18,7 +18,7 @@ from blockrate.config.setting import (
 )
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
-from blockrate.core.profile import KEY
+from blockrate.core.profile import FULL, KEY
 
 Reset = Literal["new", "all"] | None
 
@@ -92,7 +92,7 @@ def _differences(
     old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[Difference]:
     """Yield every field that differs, a list as a whole; a missing multiplier is 1.0."""
-    missing = 1.0 if prefix == f"{KEY}." else None
+    missing = FULL if prefix == f"{KEY}." else None
     for key in {**new, **old}:
         was = old.get(key, missing)
         is_now = new.get(key, missing)

@@ -18,7 +18,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import buckets
 from blockrate.core.errors import ConfigError
 from blockrate.core.layer_filter import PRESETS
-from blockrate.core.profile import KEY
+from blockrate.core.profile import KEY, scaled_blocks
 
 # other programs choose how to read a file by its ending
 _PICKLES = (".ckpt", ".pt", ".bin", ".pth")
@@ -96,20 +96,20 @@ def _of_destination(config: TrainConfig) -> Iterator[ConfigError]:
 def _of_optimizer(config: TrainConfig) -> Iterator[ConfigError]:
     why = differing_rates_refusal(config.optimizer)
     row = OPTIMIZERS[config.optimizer.optimizer]
-    for block, multiplier in config.block_learning_rate_multiplier.items():
-        if why and multiplier not in (0.0, 1.0):
-            problem = f"{row.title} cannot give {block} a rate of its own ({multiplier:g}): {why}"
-            able = ", ".join(
-                name
-                for name, other in OPTIMIZERS.items()
-                if other.per_block_rates and other is not row
-            )
-            yield ConfigError(
-                "optimizer.optimizer",
-                problem,
-                f"Use only 0.0 and 1.0 in {KEY}, or one of {able}.",
-            )
-            return
+    multipliers = config.block_learning_rate_multiplier
+    scaled = scaled_blocks(multipliers)
+    if why and scaled:
+        block = scaled[0]
+        able = ", ".join(
+            name
+            for name, other in OPTIMIZERS.items()
+            if other.per_block_rates and other is not row
+        )
+        yield ConfigError(
+            "optimizer.optimizer",
+            f"{row.title} cannot give {block} a rate of its own ({multipliers[block]:g}): {why}",
+            f"Use only 0.0 and 1.0 in {KEY}, or one of {able}.",
+        )
 
 
 def _of_values(config: TrainConfig) -> Iterator[ConfigError]:

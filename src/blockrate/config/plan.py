@@ -1,6 +1,6 @@
 """What a config would train, block by block, what it costs, and every refusal that needs neither weights nor images."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -11,12 +11,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER
 from blockrate.core.buckets import buckets
 from blockrate.core.errors import ConfigError
-from blockrate.core.profile import (
-    KEY,
-    check_multipliers,
-    complete,
-    is_used,
-)
+from blockrate.core.profile import KEY, Profile, scaled_blocks, sparse
 from blockrate.core.selection import selection_text
 from blockrate.models.families import TransformerSpec, family_of
 from blockrate.models.module_table import Module, modules
@@ -64,13 +59,15 @@ def make_plan(config: TrainConfig) -> Plan:
     spec = model_spec(config)
     work = _work(config)
     architecture = family_of(config.model_type, config.base_model_name).architecture
-    check_multipliers(config.block_learning_rate_multiplier, spec.layout, architecture)
-    multipliers = complete(config.block_learning_rate_multiplier, spec.layout)
+    profile = Profile.of(
+        config.block_learning_rate_multiplier, spec.layout, architecture
+    )
     allowed = _allowed_modules(config, spec)
+    ever_trained = profile.ever_trained
     trained = {
         name: module
         for name, module in allowed.items()
-        if multipliers[module.block or OTHER] > 0
+        if (module.block or OTHER) in ever_trained
     }
     _check_trained(config, trained)
     row = OPTIMIZERS[config.optimizer.optimizer]
@@ -88,7 +85,7 @@ def make_plan(config: TrainConfig) -> Plan:
         model_type=config.model_type,
         training_method=config.training_method,
         base_learning_rate=config.base_learning_rate(),
-        groups=tuple(_groups(config, multipliers, allowed)),
+        groups=tuple(_groups(config, profile, allowed)),
         first_trained_block=next(
             (module.block for module in trained.values() if module.block), None
         ),
@@ -96,8 +93,8 @@ def make_plan(config: TrainConfig) -> Plan:
         memory_bytes_all_ones=sizes(allowed),
         step_cost=step_flops(spec, trained, work) / step_flops(spec, allowed, work),
         warnings=(
-            *_rate_warnings(config, spec, multipliers, allowed),
-            *_cost_warnings(config, spec, multipliers, trained),
+            *_rate_warnings(config, spec, profile, allowed),
+            *_cost_warnings(config, spec, profile, trained),
         ),
     )
 
@@ -115,37 +112,44 @@ def matching_layers(config: TrainConfig) -> tuple[tuple[str, ...], int]:
 
 
 def _groups(
-    config: TrainConfig, multipliers: Mapping[str, float], allowed: _Modules
+    config: TrainConfig, profile: Profile, allowed: _Modules
 ) -> Iterator[PlannedGroup]:
     rate = config.base_learning_rate()
-    sizes = dict.fromkeys(multipliers, 0)
-    for module in allowed.values():
-        size = (
-            module.adapter_parameters(config.lora_rank)
-            if _is_lora(config)
-            else module.parameters
-        )
-        sizes[module.block or OTHER] += size
-    if not is_used(multipliers):
+    sizes = _sizes_by_block(config, profile, allowed)
+    if not profile.is_used:
         blocks = tuple(name for name, size in sizes.items() if size and name != OTHER)
         yield PlannedGroup(
             "transformer", blocks, sum(sizes.values()), 1.0, rate, "trained"
         )
         return
-    for name, multiplier in multipliers.items():
-        status: Status = (
-            "filtered" if not sizes[name] else "trained" if multiplier else "frozen"
-        )
-        trains = status == "trained"
+    ever_trained = profile.ever_trained
+    for name, multiplier in profile.at(0).items():
         blocks = () if name == OTHER else (name,)
-        yield PlannedGroup(
-            name,
-            blocks,
-            sizes[name] * trains,
-            multiplier,
-            rate * multiplier * trains,
-            status,
-        )
+        status: Status = "trained"
+        if not sizes[name]:
+            status = "filtered"
+        elif name not in ever_trained:
+            status = "frozen"
+        if status == "trained":
+            size = sizes[name]
+            yield PlannedGroup(
+                name, blocks, size, multiplier, rate * multiplier, status
+            )
+        else:
+            yield PlannedGroup(name, blocks, 0, multiplier, 0.0, status)
+
+
+def _sizes_by_block(
+    config: TrainConfig, profile: Profile, allowed: _Modules
+) -> dict[str, int]:
+    """Return how many parameters of each block, and of ``other``, could train."""
+    sizes = dict.fromkeys(profile.at(0), 0)
+    for module in allowed.values():
+        size = module.parameters
+        if _is_lora(config):
+            size = module.adapter_parameters(config.lora_rank)
+        sizes[module.block or OTHER] += size
+    return sizes
 
 
 def _allowed_modules(config: TrainConfig, spec: TransformerSpec) -> _Modules:
@@ -184,15 +188,12 @@ def _check_trained(config: TrainConfig, trained: _Modules) -> None:
 def _rate_warnings(
     config: TrainConfig,
     spec: TransformerSpec,
-    multipliers: Mapping[str, float],
+    profile: Profile,
     allowed: _Modules,
 ) -> Iterator[str]:
+    multipliers = profile.at(0)
     reached = {module.block or OTHER for module in allowed.values()}
-    idle = [
-        name
-        for name, value in multipliers.items()
-        if value != 1.0 and name not in reached
-    ]
+    idle = [name for name in sparse(multipliers) if name not in reached]
     if idle:
         yield f"The layer filter leaves nothing to train in {selection_text(idle, spec.layout)}: no rate counts there."
     left_out = {
@@ -201,9 +202,7 @@ def _rate_warnings(
         if module.name not in allowed
     }
     partial = [
-        name
-        for name in multipliers
-        if 0.0 < multipliers[name] < 1.0 and name in reached & left_out
+        name for name in scaled_blocks(multipliers) if name in reached & left_out
     ]
     if partial:
         yield f"The layer filter trains only a part of {selection_text(partial, spec.layout)}: rates count for that."
@@ -212,12 +211,12 @@ def _rate_warnings(
 def _cost_warnings(
     config: TrainConfig,
     spec: TransformerSpec,
-    multipliers: Mapping[str, float],
+    profile: Profile,
     trained: _Modules,
 ) -> Iterator[str]:
     inside = [name for name, module in trained.items() if module.block]
     work = _work(config)
-    if is_used(multipliers) and len(inside) < len(trained):
+    if profile.is_used and len(inside) < len(trained):
         ratio = step_flops(spec, trained, work) / step_flops(spec, inside, work)
         # weights outside blocks cost next to nothing themselves: the chain of gradients got longer
         if ratio > 1.03:

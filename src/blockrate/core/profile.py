@@ -1,9 +1,11 @@
-"""What multiplies the learning rate of each block: what a user writes, and its check."""
+"""What multiplies the learning rate of each block: what a user writes, checked, and the value made of it."""
 
 import difflib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from numbers import Real
+from types import MappingProxyType
 
 from blockrate.core.blocks import KINDS, OTHER, BlockLayout, block_of
 from blockrate.core.errors import ConfigError
@@ -12,6 +14,62 @@ KEY = "block_learning_rate_multiplier"
 # of a block that is not named
 FULL = 1.0
 Multipliers = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What multiplies the learning rate of every block, and of ``other``, at each step.
+
+    Made by ``Profile.of``. Readers ask this value, and none decides for itself what 0.0
+    means: all but ``at`` and ``changes`` follows from these two.
+    """
+
+    _multipliers: Multipliers
+
+    @classmethod
+    def of(
+        cls, multipliers: Multipliers, layout: BlockLayout, model: str = "this model"
+    ) -> "Profile":
+        """Return the profile that a user wrote; raises as ``check_multipliers`` does.
+
+        ``model``: how an error calls it.
+        """
+        check_multipliers(multipliers, layout, model)
+        return cls(MappingProxyType(complete(multipliers, layout)))
+
+    def at(self, step: int) -> Multipliers:
+        """Return the multiplier of every block in model order, then of ``other``.
+
+        ``step``: 0 is the first.
+        """
+        return self._multipliers
+
+    def changes(self) -> tuple[int, ...]:
+        """Return the steps whose multipliers differ from those of the step before."""
+        return ()
+
+    def frozen_at(self, step: int) -> tuple[str, ...]:
+        """Return the blocks, and ``other``, that stand still in a step, in model order."""
+        return frozen_blocks(self.at(step))
+
+    @property
+    def ever_trained(self) -> frozenset[str]:
+        """The blocks, and ``other``, that train in some step."""
+        trained: set[str] = set()
+        for step in (0, *self.changes()):
+            trained.update(set(self.at(step)).difference(self.frozen_at(step)))
+        return frozenset(trained)
+
+    @property
+    def never_trained(self) -> tuple[str, ...]:
+        """The blocks, and ``other``, that are frozen for real, in model order."""
+        trained = self.ever_trained
+        return tuple(name for name in self.at(0) if name not in trained)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether any multiplier differs from 1.0 in any step."""
+        return any(sparse(self.at(step)) for step in (0, *self.changes()))
 
 
 def check_multipliers(
@@ -52,9 +110,20 @@ def complete(multipliers: Multipliers, layout: BlockLayout) -> dict[str, float]:
     return {name: float(multipliers.get(name, FULL)) for name in names}
 
 
-def is_used(multipliers: Multipliers) -> bool:
-    """Tell whether any multiplier differs from 1.0."""
-    return any(value != FULL for value in multipliers.values())
+def sparse(multipliers: Multipliers) -> dict[str, float]:
+    """Return only the multipliers that differ from 1.0; ``complete`` undoes it."""
+    return {name: value for name, value in multipliers.items() if value != FULL}
+
+
+def frozen_blocks(multipliers: Multipliers) -> tuple[str, ...]:
+    """Return the names at 0.0, in the order given."""
+    return tuple(name for name, value in multipliers.items() if value == 0.0)
+
+
+def scaled_blocks(multipliers: Multipliers) -> tuple[str, ...]:
+    """Return the names that train at a rate of their own: neither 0.0 nor 1.0."""
+    frozen = frozen_blocks(multipliers)
+    return tuple(name for name in sparse(multipliers) if name not in frozen)
 
 
 def _name_problem(key: object, layout: BlockLayout, model: str) -> str:

@@ -3,8 +3,8 @@
 from torch import nn
 
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.profile import check_multipliers, complete
-from blockrate.engine.parameter_groups import block_layout, parameters_by_block
+from blockrate.engine.chosen import chosen_modules
+from blockrate.engine.parameter_groups import parameters_by_block
 
 
 def choose_weights(transformer: nn.Module, config: TrainConfig) -> None:
@@ -12,15 +12,9 @@ def choose_weights(transformer: nn.Module, config: TrainConfig) -> None:
 
     With ``transformer.train`` off everything is frozen.
     """
-    layout = block_layout(transformer)
-    check_multipliers(config.block_learning_rate_multiplier, layout)
-    multipliers = complete(config.block_learning_rate_multiplier, layout)
-    layer_filter = config.layer_filter_in_effect()
-    for row in parameters_by_block(transformer):
-        chosen = (
-            config.transformer.train
-            and multipliers[row.block] > 0.0
-            and layer_filter.matches(row.module)
-        )
-        row.parameter.requires_grad_(chosen)
+    rows = parameters_by_block(transformer)
+    modules = {row.module: row.block for row in rows}
+    chosen = chosen_modules(transformer, modules, config)
+    for row in rows:
+        row.parameter.requires_grad_(row.module in chosen)
     transformer.train(config.transformer.train)

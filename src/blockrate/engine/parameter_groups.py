@@ -7,7 +7,7 @@ from torch import nn
 
 from blockrate.core.blocks import OTHER, BlockLayout, block_of, split_block
 from blockrate.core.errors import ConfigError
-from blockrate.core.profile import KEY, check_multipliers, complete, is_used
+from blockrate.core.profile import FULL, KEY, Profile
 from blockrate.models.families import FAMILIES
 
 Trained = nn.Module | Mapping[str, nn.Module]
@@ -52,7 +52,8 @@ def parameter_groups(
     Freezes the blocks with multiplier 0.0 and never un-freezes anything. Raises ``ConfigError`` for a wrong multiplier,
     when nothing is left to train, and where freezing comes too late (see ``freeze_blocks``).
     """
-    freeze_blocks(model_or_mapping, multipliers)
+    profile = Profile.of(multipliers, block_layout(model_or_mapping))
+    _freeze(model_or_mapping, profile)
     rows = [
         row
         for row in parameters_by_block(model_or_mapping)
@@ -61,9 +62,9 @@ def parameter_groups(
     if not rows:
         cure = "Raise a multiplier above 0.0, or give the model parameters that require gradients."
         raise ConfigError(KEY, "nothing is left to train", cure)
-    rates = dict.fromkeys((WHOLE,), 1.0)
-    if is_used(multipliers):
-        rates = complete(multipliers, block_layout(model_or_mapping))
+    rates = profile.at(0) if profile.is_used else {WHOLE: FULL}
+    # These four keys and no more: a script's checkpoint of its optimizer may have to
+    # hold every key that its groups have (torch.distributed.checkpoint, flattened).
     groups: dict[str, dict[str, Any]] = {
         name: {
             "name": name,
@@ -74,7 +75,7 @@ def parameter_groups(
         for name, rate in rates.items()
     }
     for row in rows:
-        group = groups.get(WHOLE) or groups[row.block]
+        group = groups[WHOLE if WHOLE in groups else row.block]
         group["params"].append(row.parameter)
         group["param_names"].append(row.name)
     filled = [group for group in groups.values() if group["params"]]
@@ -91,18 +92,20 @@ def freeze_blocks(model: Trained, multipliers: Mapping[str, float]) -> list[str]
     To be called before DDP or FSDP wraps the model. A wrapped model keeps account of what it synchronises, so freezing
     it then hangs or changes nothing; when such a block still trains there, this raises ``ConfigError``.
     """
-    layout = block_layout(model)
-    check_multipliers(multipliers, layout)
-    frozen = [
-        name for name, value in complete(multipliers, layout).items() if value == 0.0
-    ]
+    profile = Profile.of(multipliers, block_layout(model))
+    _freeze(model, profile)
+    return list(profile.never_trained)
+
+
+def _freeze(model: Trained, profile: Profile) -> None:
+    """Freeze every block that never trains; see ``freeze_blocks``."""
+    frozen = set(profile.never_trained)
     if not frozen:
-        return []
-    chosen = set(frozen)
+        return
     rows = [
         row
         for row in parameters_by_block(model)
-        if row.block in chosen and row.parameter.requires_grad
+        if row.block in frozen and row.parameter.requires_grad
     ]
     wrapper = _distributed_wrapper(model) if rows else None
     if wrapper:
@@ -115,7 +118,6 @@ def freeze_blocks(model: Trained, multipliers: Mapping[str, float]) -> list[str]
     for row in rows:
         row.parameter.requires_grad_(False)
         row.parameter.grad = None  # a left-over gradient would still count in clipping
-    return frozen
 
 
 def block_layout(model: Trained) -> BlockLayout:

@@ -11,13 +11,19 @@ from torch import Tensor, nn
 
 from blockrate.config.base_model import model_spec
 from blockrate.config.train_config import TrainConfig
+from blockrate.core.profile import Profile
 from blockrate.engine import optimizers
 from blockrate.engine.adapters.file import ADAPTER, LoraWeights, read_lora
 from blockrate.engine.adapters.lora import add_adapters, check_start
 from blockrate.engine.ema import Ema
 from blockrate.engine.fine_tune import choose_weights
 from blockrate.engine.models import flux1
-from blockrate.engine.parameter_groups import parameter_groups, parameters_by_block
+from blockrate.engine.parameter_groups import (
+    block_layout,
+    parameter_groups,
+    parameters_by_block,
+)
+from blockrate.engine.profile_rates import with_multipliers
 from blockrate.models.module_table import modules
 
 _LORA = ".lora_"  # in PEFT's names of an adapter's parameters
@@ -35,6 +41,7 @@ class Trainee:
     # learned earlier and frozen now: applied, and in every checkpoint and export
     kept: dict[str, nn.Parameter]
     ema: Ema | None
+    profile: Profile  # what multiplies the rate of each block
 
     def learned(self) -> dict[str, nn.Parameter]:
         """Return every parameter that was ever trained, by name."""
@@ -98,11 +105,13 @@ def make_trainee(
     """
     transformer = flux1.load_transformer(files, config, device)
     kept = _prepare(transformer, config, weights or {})
+    multipliers = config.block_learning_rate_multiplier
+    profile = Profile.of(multipliers, block_layout(transformer))
+    base_lr = config.base_learning_rate()
     groups = parameter_groups(
-        transformer,
-        learning_rate=config.base_learning_rate(),
-        multipliers=config.block_learning_rate_multiplier,
+        transformer, learning_rate=base_lr, multipliers=multipliers
     )
+    groups = with_multipliers(groups, profile, base_lr=base_lr)
     optimizer = optimizers.make_optimizer(groups, config.optimizer, seed=config.seed)
     rows = [
         row for row in parameters_by_block(transformer) if row.parameter.requires_grad
@@ -118,7 +127,7 @@ def make_trainee(
             interval=config.ema_update_step_interval,
             device=place,
         )
-    return Trainee(transformer, device, optimizer, trained, blocks, kept, ema)
+    return Trainee(transformer, device, optimizer, trained, blocks, kept, ema, profile)
 
 
 def _prepare(

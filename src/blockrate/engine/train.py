@@ -16,8 +16,8 @@ from blockrate.engine.export import check_destination
 from blockrate.engine.memory import pick_device
 from blockrate.engine.outputs import Outputs
 from blockrate.engine.preparation import Data, prepare_data
+from blockrate.engine.profile_rates import set_rates
 from blockrate.engine.resume import Resume, find_resume, sweep_interrupted_saves
-from blockrate.engine.schedules import set_rates
 from blockrate.engine.state import Trainee, lora_to_start_from, make_trainee
 from blockrate.engine.steps import BadSteps, StepResult, take_step
 from blockrate.engine.telemetry import BlockTelemetry
@@ -106,7 +106,7 @@ def _steps(
                 return step
             begun = time.perf_counter()
             factor = config.rate_factor(step, outputs.total_steps)
-            set_rates(trainee.optimizer, factor)
+            set_rates(trainee.optimizer, factor, trainee.profile.at(step))
             is_watched = step == first or (step + 1) % config.telemetry_every == 0
             result = take_step(
                 trainee,
@@ -152,7 +152,7 @@ def _started(
             "name": group["name"],
             "blocks": trainee.blocks_of(group),
             "parameters": sum(parameter.numel() for parameter in group["params"]),
-            "multiplier": config.block_learning_rate_multiplier.get(group["name"], 1.0),
+            "multiplier": group["multiplier"],
             "learning_rate": group["initial_lr"],
         }
         for group in trainee.optimizer.param_groups

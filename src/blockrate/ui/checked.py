@@ -13,7 +13,7 @@ from blockrate.config.paths import drop, find
 from blockrate.config.plan import Plan, make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, FileError
-from blockrate.core.profile import KEY
+from blockrate.core.profile import FULL, KEY
 from blockrate.dataset.folders import concept_problems
 
 _UNKNOWN = object()
@@ -50,7 +50,7 @@ class Checked:
             and self.whole.get("training_method") == "FINE_TUNE"
         ):
             return FINE_TUNE_DEFAULTS[path]
-        return 1.0 if path.startswith(f"{KEY}.") else copied(default(path))
+        return FULL if path.startswith(f"{KEY}.") else copied(default(path))
 
     def problem(self, path: str) -> str:
         """Return what is wrong with a field or inside it, ``""`` if nothing."""

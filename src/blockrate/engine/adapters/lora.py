@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER, block_of
 from blockrate.core.errors import ConfigError
-from blockrate.core.profile import check_multipliers, complete
 from blockrate.engine.adapters.file import ADAPTER, LoraWeights
+from blockrate.engine.chosen import chosen_modules
 from blockrate.engine.memory import dtype_of
-from blockrate.engine.parameter_groups import block_layout
 from blockrate.engine.seeds import generator
 
 
@@ -45,7 +44,8 @@ def add_adapters(
         {name: (base.out_features, base.in_features) for name, base in linears.items()},
         config,
     )
-    trained = _chosen(transformer, list(linears), config)
+    modules = {name: block_of(name) or OTHER for name in linears}
+    trained = chosen_modules(transformer, modules, config)
     if not trained:
         cure = (
             "Check transformer.train, layer_filter and block_learning_rate_multiplier."
@@ -64,22 +64,6 @@ def add_adapters(
             transformer.get_submodule(f"{name}.{adapter}.{ADAPTER}").weight = weight
     transformer.train()  # LoRA dropout
     return names
-
-
-def _chosen(
-    transformer: nn.Module, linears: list[str], config: TrainConfig
-) -> set[str]:
-    """Return the modules that pass ``transformer.train``, the layer filter and the multipliers."""
-    layout = block_layout(transformer)
-    check_multipliers(config.block_learning_rate_multiplier, layout)
-    multipliers = complete(config.block_learning_rate_multiplier, layout)
-    layer_filter = config.layer_filter_in_effect()
-    passed = (
-        name
-        for name in linears
-        if config.transformer.train and layer_filter.matches(name)
-    )
-    return {name for name in passed if multipliers[block_of(name) or OTHER] > 0.0}
 
 
 def _inject(transformer: nn.Module, names: list[str], config: TrainConfig) -> None:

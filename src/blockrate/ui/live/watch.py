@@ -26,6 +26,7 @@ from blockrate.core.errors import (
     NoCheckpointError,
     WriteError,
 )
+from blockrate.core.profile import frozen_blocks
 from blockrate.run.events import read_events
 from blockrate.run.folder import RunFolder, send_command
 from blockrate.run.launch import prepare
@@ -300,14 +301,10 @@ def _look(
 def _blocks(run: RunFolder) -> _Blocks:
     """All blocks of the run's model, and those at 0.0, of which the optimizer never hears; what can be known of it."""
     names: Sequence[str] = ()
-    frozen: list[str] = []
+    frozen: Sequence[str] = ()
     with suppress(BlockrateError):
         config = load_config(run.config_file, ignore_unsupported=True).config
-        frozen = [
-            name
-            for name, value in config.block_learning_rate_multiplier.items()
-            if not value
-        ]
+        frozen = frozen_blocks(config.block_learning_rate_multiplier)
         names = BlockLayout.of(name for name in frozen if "_block_" in name).names
         names = model_spec(config).layout.names
     return names, frozen

@@ -11,7 +11,7 @@ from blockrate.config.fields import in_window
 from blockrate.config.plan import matching_layers
 from blockrate.core.errors import ConfigError, FileError
 from blockrate.core.layer_filter import PRESETS, split_patterns
-from blockrate.core.profile import KEY, is_used
+from blockrate.core.profile import KEY, sparse
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import field, options_adv, section, watched
 from blockrate.ui.session import Session
@@ -126,7 +126,7 @@ def _shown_if(session: Session, element: Element, wanted: Callable[[], bool]) ->
 
 def _rates_are_used(session: Session) -> bool:
     rates = session.get(KEY)
-    return isinstance(rates, dict) and is_used(rates)
+    return isinstance(rates, dict) and bool(sparse(rates))
 
 
 def _optimisation(page: Page) -> None:

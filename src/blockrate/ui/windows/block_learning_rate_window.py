@@ -13,7 +13,7 @@ from blockrate.config.plan import Plan, make_plan, matching_layers
 from blockrate.core.blocks import block_of
 from blockrate.core.errors import BlockrateError, ConfigError, WriteError
 from blockrate.core.layer_filter import PRESETS, split_patterns
-from blockrate.core.profile import KEY, complete
+from blockrate.core.profile import KEY, complete, sparse
 from blockrate.core.selection import selection_text
 from blockrate.models.families import FAMILIES
 from blockrate.ui.page import Page
@@ -202,27 +202,29 @@ class BlockLearningRateWindow(Window):
         self._judge()
 
     def _judge(self) -> None:
-        values = self._rates.values
-        optimizer = self._config.optimizer
+        """Say what is wrong with the rates, what the optimizer refuses, what they cost."""
         wrong = self._rates.problem
-        refusal = differing_rates_refusal(optimizer)
-        self._wrong.text = (
-            wrong and f"Kept as it is, and Start waits until it is right: {wrong}"
-        )
-        title = OPTIMIZERS[optimizer.optimizer].title
-        refused = (
-            f"{title} cannot give blocks different rates: {refusal}. Use 0 and 1 only."
-        )
-        self._refusal.text = refused if refusal else ""
+        self._wrong.text = ""
+        if wrong:
+            self._wrong.text = (
+                f"Kept as it is, and Start waits until it is right: {wrong}"
+            )
+        optimizer = self._config.optimizer
+        self._refusal.text = ""
+        if refusal := differing_rates_refusal(optimizer):
+            title = OPTIMIZERS[optimizer.optimizer].title
+            self._refusal.text = f"{title} cannot give blocks different rates: {refusal}. Use 0 and 1 only."
+        self._show_cost()
+
+    def _show_cost(self) -> None:
+        changed = self._config.model_copy(update={KEY: self._rates.values})
         try:
-            text = cost_text(make_plan(self._config.model_copy(update={KEY: values})))
-            bad = False
+            self._cost.set_text(cost_text(make_plan(changed)))
+            self._cost.classes(replace="")
         except BlockrateError as error:
-            frozen = not any(values[name] for name in self._rates.drawable)
-            text = _ALL_FROZEN if frozen else str(error)
-            bad = True
-        self._cost.set_text(text)
-        self._cost.classes(replace="is-wrong" if bad else "")
+            trains = self._rates.profile.ever_trained & set(self._rates.drawable)
+            self._cost.set_text(str(error) if trains else _ALL_FROZEN)
+            self._cost.classes(replace="is-wrong")
 
     def _follow(self) -> None:
         """Follow the config: the base rate, the optimizer, and the rates while nothing is drawn here."""
@@ -255,11 +257,7 @@ class BlockLearningRateWindow(Window):
         def save(name: str) -> None:
             if not 0 < len(name.strip()) <= _LONGEST_NAME:
                 raise ConfigError("name", f"A name has 1 to {_LONGEST_NAME} letters")
-            rates = {
-                block: value
-                for block, value in self._rates.values.items()
-                if value != 1.0
-            }
+            rates = sparse(self._rates.values)
             self._keep_templates(
                 {**self._page.preferences.templates, name.strip(): rates}
             )
@@ -407,13 +405,14 @@ def sparkline(page: Page) -> Element:
 
 def _bars(draft: RatesDraft) -> tuple[str, str, str]:
     """The outlines of the bars of double blocks, of single blocks, and of the marks of frozen ones."""
-    values = list(draft.values.values())[:-1]
+    values = draft.values
+    never_trained = draft.profile.never_trained
+    bars = []
+    frozen = []
+    for place, block in enumerate(draft.layout.names):
+        height = 24 * values[block]
+        bars.append(f"M{10 * place} 24v{-height:.2f}h7v{height:.2f}z")
+        if block in never_trained:
+            frozen.append(f"M{10 * place} 24v-2h7v2z")
     double = draft.layout.double
-    bars = [
-        f"M{10 * place} 24v{-24 * value:.2f}h7v{24 * value:.2f}z"
-        for place, value in enumerate(values)
-    ]
-    frozen = [
-        f"M{10 * place} 24v-2h7v2z" for place, value in enumerate(values) if not value
-    ]
     return "".join(bars[:double]), "".join(bars[double:]), "".join(frozen)

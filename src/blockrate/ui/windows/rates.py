@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 from blockrate.core import shapes
 from blockrate.core.blocks import OTHER, BlockLayout
 from blockrate.core.errors import ConfigError
-from blockrate.core.profile import KEY, check_multipliers, is_multiplier
+from blockrate.core.profile import (
+    FULL,
+    KEY,
+    Profile,
+    check_multipliers,
+    is_multiplier,
+    sparse,
+)
 from blockrate.core.selection import parse_selection
 from blockrate.core.shapes import rounded
 
@@ -106,11 +113,17 @@ class RatesDraft:
     @property
     def values(self) -> dict[str, float]:
         """What every fader shows, in model order; a missing or wrong value is 1.0."""
-        raw = {name: self._sparse().get(name, 1.0) for name in self.names}
-        return {
-            name: float(value) if is_multiplier(value) else 1.0
-            for name, value in raw.items()
-        }
+        written = self._sparse()
+        shown = dict.fromkeys(self.names, FULL)
+        for name in self.names:
+            if is_multiplier(written.get(name)):
+                shown[name] = float(written[name])
+        return shown
+
+    @property
+    def profile(self) -> Profile:
+        """What the faders show, as a trainer reads it."""
+        return Profile.of(self.values, self.layout)
 
     @property
     def dirty(self) -> bool:
@@ -133,14 +146,12 @@ class RatesDraft:
 
     def summary(self) -> str:
         """Say in a line what the rates are: ``12 of 57 blocks adjusted · 3 frozen``."""
-        values = list(self.values.values())[:-1]
-        adjusted = sum(value != 1.0 for value in values)
-        frozen = values.count(0.0)
-        text = (
-            f"{adjusted} of {len(values)} blocks adjusted"
-            if adjusted
-            else "All blocks at the base learning rate"
-        )
+        blocks = set(self.layout.names)
+        adjusted = len(blocks.intersection(sparse(self.values)))
+        frozen = len(blocks.intersection(self.profile.never_trained))
+        text = "All blocks at the base learning rate"
+        if adjusted:
+            text = f"{adjusted} of {len(blocks)} blocks adjusted"
         return f"{text} · {frozen} frozen" if frozen else text
 
     def commit(self, changes: Mapping[str, float], merge: str = "") -> bool:
@@ -149,20 +160,16 @@ class RatesDraft:
         Passes over faders that are not drawable and what is no number from 0 to 1. False if nothing changed.
         """
         old = self._sparse()
-        new = {
-            name: rounded(value)
-            for name, value in changes.items()
-            if name in self.drawable and is_multiplier(value)
-        }
-        touched = {
-            name: value
-            for name, value in new.items()
-            if not _same(old.get(name, 1.0), value)
-        }
+        touched = {}
+        for name, value in changes.items():
+            if name in self.drawable and is_multiplier(value):
+                new = rounded(value)
+                if not _same(old.get(name, FULL), new):
+                    touched[name] = new
         kept = {
             name: value
             for name, value in {**old, **touched}.items()
-            if name not in touched or value != 1.0
+            if name not in touched or value != FULL
         }
         return bool(touched) and self.replace(kept, merge)
 
@@ -220,7 +227,7 @@ class RatesDraft:
         if not selection and set(blocks) >= set(self.layout.names):
             raise ConfigError("selection", "Choose some of the blocks first")
         self.commit(
-            SHAPES[shape].draw(dict.fromkeys(self.drawable, 1.0), blocks, *numbers)
+            SHAPES[shape].draw(dict.fromkeys(self.drawable, FULL), blocks, *numbers)
         )
 
     def paste(self, text: str) -> None:
@@ -245,7 +252,7 @@ class RatesDraft:
             ) from error
         found = found.get(KEY, found)
         check_multipliers(found, self.layout)
-        self.replace({name: value for name, value in found.items() if value != 1.0})
+        self.replace(sparse(found))
 
     def _numbered(self, text: str) -> dict[str, Any]:
         numbers = [
@@ -265,7 +272,7 @@ def _same(old: Any, new: float) -> bool:
     """Whether a value as written shows as the new one; a 1.0 must be one exactly."""
     if not is_multiplier(old):
         return False
-    return bool(old == new) or rounded(old) == new < 1.0
+    return bool(old == new) or rounded(old) == new < FULL
 
 
 def _text(state: Any) -> str:

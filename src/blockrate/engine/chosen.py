@@ -1,0 +1,30 @@
+"""Which modules train: what ``transformer.train``, the layer filter and the blocks' rates let through."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.profile import Profile
+from blockrate.engine.parameter_groups import block_layout
+
+
+def chosen_modules(
+    transformer: nn.Module, modules: Mapping[str, str], config: TrainConfig
+) -> set[str]:
+    """Return the names of the modules that train in some step of the run.
+
+    ``modules``: the block, or ``other``, of each by its full name. Raises
+    ``ConfigError`` for a multiplier that is wrong in this transformer.
+    """
+    layout = block_layout(transformer)
+    profile = Profile.of(config.block_learning_rate_multiplier, layout)
+    ever_trained = profile.ever_trained
+    layer_filter = config.layer_filter_in_effect()
+    if not config.transformer.train:
+        return set()
+    return {
+        name
+        for name, block in modules.items()
+        if block in ever_trained and layer_filter.matches(name)
+    }
