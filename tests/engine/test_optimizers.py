@@ -21,7 +21,7 @@ RATES = (1.0, 0.5, 0.1)
 YES = [
     name
     for name in OPTIMIZERS
-    if differing_rates_refusal(OptimizerSettings(optimizer=name)) is None
+    if not differing_rates_refusal(OptimizerSettings(optimizer=name))
 ]
 NO = [name for name in OPTIMIZERS if name not in YES]
 
@@ -74,10 +74,8 @@ def test_an_update_is_proportional_to_the_multiplier(name):
 @pytest.mark.parametrize("name", NO)
 def test_an_optimizer_that_cannot_says_why_and_fails_on_different_rates(name):
     assert not OPTIMIZERS[name].per_block_rates
-    assert (
-        differing_rates_refusal(OptimizerSettings(optimizer=name))
-        == OPTIMIZERS[name].why
-    )
+    refusal = differing_rates_refusal(OptimizerSettings(optimizer=name))
+    assert refusal.endswith(OPTIMIZERS[name].why)
     with pytest.raises(RuntimeError, match="different lr"):
         changes(name, RATES)
     same = changes(name, (1.0, 1.0), learning_rate=1.0)
@@ -87,7 +85,7 @@ def test_an_optimizer_that_cannot_says_why_and_fails_on_different_rates(name):
 
 def test_adafactor_with_relative_step_ignores_rates_and_is_refused():
     settings = OptimizerSettings(optimizer="ADAFACTOR", relative_step=True)
-    assert "relative_step" in (differing_rates_refusal(settings) or "")
+    assert "relative_step" in differing_rates_refusal(settings)
     changed = changes("ADAFACTOR", (1.0, 0.1), relative_step=True)
     assert torch.equal(*changed)
 

@@ -336,7 +336,7 @@ def test_what_that_optimizer_refuses_is_told_once_at_the_dropdown(
     optimizer = page.get_by_role("combobox", name="Optimizer", exact=True)
     optimizer.focus()
     expect(optimizer).to_have_accessible_description(
-        re.compile("cannot give single_block_3 a rate of its own")
+        re.compile("cannot give blocks rates of their own.*single_block_3 has 0.5")
     )
     expect(
         page.get_by_text(re.compile("estimates one step size")).locator("visible=true")

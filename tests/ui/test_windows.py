@@ -133,8 +133,8 @@ def test_the_app_refuses_rates_exactly_where_the_trainer_does(name: str) -> None
             {"optimizer": {"optimizer": name, **chosen}}
         ).config.optimizer
         why = differing_rates_refusal(settings)
-        assert bool(why_not_differing_rates(Values(**chosen))) == bool(why)  # type: ignore[arg-type]
-        assert (why or "") in why_not_differing_rates(Values(**chosen))  # type: ignore[arg-type]
+        said = why_not_differing_rates(Values(**chosen))  # type: ignore[arg-type]
+        assert said == (f"{why}." if why else "")
 
 
 # -- the frame ---------------------------------------------------------------------------------------------------------

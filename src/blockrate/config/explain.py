@@ -94,20 +94,19 @@ def _of_destination(config: TrainConfig) -> Iterator[ConfigError]:
 
 
 def _of_optimizer(config: TrainConfig) -> Iterator[ConfigError]:
-    why = differing_rates_refusal(config.optimizer)
-    row = OPTIMIZERS[config.optimizer.optimizer]
+    refusal = differing_rates_refusal(config.optimizer)
     multipliers = config.block_learning_rate_multiplier
     scaled = scaled_blocks(multipliers)
-    if why and scaled:
+    if refusal and scaled:
         block = scaled[0]
         able = ", ".join(
             name
-            for name, other in OPTIMIZERS.items()
-            if other.per_block_rates and other is not row
+            for name, row in OPTIMIZERS.items()
+            if row.per_block_rates and name != config.optimizer.optimizer
         )
         yield ConfigError(
             "optimizer.optimizer",
-            f"{row.title} cannot give {block} a rate of its own ({multipliers[block]:g}): {why}",
+            f"{refusal}; {block} has {multipliers[block]:g}",
             f"Use only 0.0 and 1.0 in {KEY}, or one of {able}.",
         )
 

@@ -52,14 +52,16 @@ class OptimizerRow:
         }
 
 
-def differing_rates_refusal(settings: OptimizerSettings) -> str | None:
-    """Why blocks cannot have different rates with these settings; None when they can. 0.0 and 1.0 alone always work."""
+def differing_rates_refusal(settings: OptimizerSettings) -> str:
+    """Say why blocks cannot have rates of their own with these settings, ``""`` if they can.
+
+    The one wording, for the command line and the app. 0.0 and 1.0 alone always work.
+    """
     row = OPTIMIZERS[settings.optimizer]
-    return (
-        None
-        if row.per_block_rates and not row.values(settings).get(row.ignores_rates_with)
-        else row.why
-    )
+    ignores_rates = row.values(settings).get(row.ignores_rates_with) is True
+    if row.per_block_rates and not ignores_rates:
+        return ""
+    return f"{row.title} cannot give blocks rates of their own, only 0 and 1: {row.why}"
 
 
 _ROWS: dict[str, Any] = json.loads(

@@ -146,7 +146,17 @@ def test_an_optimizer_with_one_rate_for_everything_says_so(
     training: Callable[..., Faders],
 ) -> None:
     faders = training(optimizer={"optimizer": "PRODIGY"}).open()
-    expect(faders.window).to_contain_text("Prodigy cannot give blocks different rates")
+    said = "Prodigy cannot give blocks rates of their own, only 0 and 1"
+    expect(faders.window).to_contain_text(said)
+
+
+def test_an_optimizer_with_one_rate_says_so_too_where_rates_contradict_it(
+    training: Callable[..., Faders],
+) -> None:
+    rates = {"double_block_0": 0.5}
+    faders = training(rates, optimizer={"optimizer": "PRODIGY"}).open()
+    said = "Prodigy cannot give blocks rates of their own, only 0 and 1"
+    expect(faders.window).to_contain_text(said)
 
 
 def test_a_base_rate_of_another_tab_counts_at_once_and_rates_of_another_tab_ask(

@@ -8,7 +8,6 @@ from nicegui import ui
 from nicegui.element import Element
 
 from blockrate.config.base_model import model_spec
-from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
 from blockrate.config.plan import Plan, make_plan, matching_layers
 from blockrate.core.blocks import block_of
 from blockrate.core.errors import BlockrateError, ConfigError, WriteError
@@ -21,6 +20,7 @@ from blockrate.ui.parts.components import watched
 from blockrate.ui.parts.dialogs import ask, choice_buttons, small_dialog
 from blockrate.ui.session import Session
 from blockrate.ui.windows.block_mixer import BlockMixer
+from blockrate.ui.windows.optimizer_window import why_not_differing_rates
 from blockrate.ui.windows.rates import SHAPES, TEMPLATES, RatesDraft
 from blockrate.ui.windows.window import Window
 
@@ -209,11 +209,7 @@ class BlockLearningRateWindow(Window):
             self._wrong.text = (
                 f"Kept as it is, and Start waits until it is right: {wrong}"
             )
-        optimizer = self._config.optimizer
-        self._refusal.text = ""
-        if refusal := differing_rates_refusal(optimizer):
-            title = OPTIMIZERS[optimizer.optimizer].title
-            self._refusal.text = f"{title} cannot give blocks different rates: {refusal}. Use 0 and 1 only."
+        self._refusal.text = why_not_differing_rates(self._session)
         self._show_cost()
 
     def _show_cost(self) -> None:

@@ -3,7 +3,12 @@
 from nicegui import ui
 from nicegui.element import Element
 
-from blockrate.config.optimizers import OPTIMIZERS, OptimizerRow
+from blockrate.config.optimizers import (
+    OPTIMIZERS,
+    OptimizerRow,
+    differing_rates_refusal,
+)
+from blockrate.config.parts import OptimizerSettings
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import Source, field
 from blockrate.ui.parts.field_types import as_text
@@ -41,17 +46,16 @@ def open_optimizer_window(page: Page, opener: Element) -> None:
 
 
 def why_not_differing_rates(source: Source) -> str:
-    """Why blocks cannot have rates of their own with the chosen optimizer; nothing if they can."""
+    """Why blocks cannot have rates of their own with the chosen optimizer; nothing if they can.
+
+    Says so too while other settings are wrong, and the config that is left without them
+    has another optimizer.
+    """
     row = _row(source)
-    ignores = (
-        row.ignores_rates_with
-        and source.get(f"optimizer.{row.ignores_rates_with}") is True
-    )
-    if row.per_block_rates and not ignores:
-        return ""
-    return (
-        f"{row.title} cannot give blocks rates of their own, only 0 and 1: {row.why}."
-    )
+    values = {name: source.get(f"optimizer.{name}") for name in row.parameters}
+    settings = OptimizerSettings.model_construct(optimizer=row.name, **values)
+    refusal = differing_rates_refusal(settings)
+    return f"{refusal}." if refusal else ""
 
 
 def tell(banner: ui.label, text: str) -> None:
