@@ -55,44 +55,34 @@ def serve(
     ``config``: a file or the name of a preset, or "". ``port`` 0: the last one if it is free, else any. ``names``: what
     else the server is called. ``roots``: what may be seen of the disk. Raises ConfigError and WriteError.
     """
-    if native and not importlib.util.find_spec("webview"):
-        cure = 'Install it: pip install "blockrate[native]". Or leave --native out, and use a browser.'
-        raise ConfigError(
-            "--native", "pywebview, which makes the window, is not installed", cure
-        )
+    if native:
+        _check_webview()
     preferences = load_preferences()
     app = make_app(
         _open(config, preferences),
         Watch(preferences),
-        Media(roots or _usual_roots()),
+        Media(roots or _default_roots()),
         preferences,
     )
     with listen(host, port, preferences.port) as listener:
         address, preferences.port = listener.getsockname()[:2]
         preferences.save()
         token = secrets.token_urlsafe(32)
-        cookie = f"blockrate-{preferences.port}"
-        known = all_names(host, address, preferences.port, names)
         guard = Guard(
             app,
             token=token,
             key=read_key(state_folder() / "session.key"),
-            names=known,
-            cookie=cookie,
+            names=all_names(host, address, preferences.port, names),
+            cookie=f"blockrate-{preferences.port}",
         )
         url = _url(address, preferences.port)
-        print(f"blockrate ui: {url}{token}", flush=True)
-        if not ipaddress.ip_address(address).is_loopback:
-            print(
-                _ADVICE.format(port=preferences.port, machine=socket.gethostname()),
-                file=sys.stderr,
-            )
+        _print_address(address, preferences.port, url + token)
         server = _server(guard)
-        window = _open_window(url + token, server) if native else None
-        if browser and not native and _has_display():
-            Thread(
-                target=webbrowser.open, args=(url + guard.ticket(),), daemon=True
-            ).start()
+        window = None
+        if native:
+            window = _open_window(url + token, server)
+        elif browser and _has_display():
+            _open_browser(url + guard.ticket())
         # uvicorn has ended by then, and hands the signal on
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
@@ -113,16 +103,7 @@ def make_app(
 
     @app.get("/files/{name}")
     def file(name: str) -> Response:
-        if whole := media.whole_file(name):
-            return FileResponse(
-                whole, media_type="application/octet-stream", filename=whole.name
-            )
-        picture = media.picture(name)
-        return (
-            Response(picture[0], media_type=picture[1])
-            if picture
-            else PlainTextResponse("Not here.", 404)
-        )
+        return _file_response(media, name)
 
     def add_page(path: str, tab: str) -> None:
         @ui.page(path)
@@ -146,6 +127,18 @@ def make_app(
     return app
 
 
+def _file_response(media: Media, name: str) -> Response:
+    file = media.whole_file(name)
+    if file:
+        return FileResponse(
+            file, media_type="application/octet-stream", filename=file.name
+        )
+    picture = media.picture(name)
+    if picture:
+        return Response(picture.content, media_type=picture.media_type)
+    return PlainTextResponse("Not here.", 404)
+
+
 def listen(host: str, port: int, last: int = 0) -> socket.socket:
     """A socket that listens, so that nobody else can take the port; 0: ``last`` if it is free, else any.
 
@@ -153,9 +146,8 @@ def listen(host: str, port: int, last: int = 0) -> socket.socket:
     """
     number = port or last
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[
-            0
-        ]
+        addresses = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+        family, _, _, _, address = addresses[0]
         return socket.create_server((str(address[0]), number), family=family)
     except (OSError, UnicodeError) as error:
         if port and getattr(error, "errno", 0) in (errno.EADDRINUSE, errno.EACCES):
@@ -169,22 +161,16 @@ def listen(host: str, port: int, last: int = 0) -> socket.socket:
 
 
 def _busy(port: int, error: Exception) -> ConfigError:
-    problem = (
-        "needs the rights of an administrator"
-        if isinstance(error, PermissionError)
-        else "is in use"
-    )
+    problem = "is in use"
+    if isinstance(error, PermissionError):
+        problem = "needs the rights of an administrator"
     with suppress(psutil.Error, OSError):  # who may not see the processes of others
-        for found in psutil.net_connections("tcp"):
-            if (
-                found.status == psutil.CONN_LISTEN
-                and found.pid
-                and found.laddr
-                and found.laddr.port == port
-            ):
-                problem = (
-                    f"is in use by {psutil.Process(found.pid).name()} (pid {found.pid})"
-                )
+        for connection in psutil.net_connections("tcp"):
+            address = connection.laddr
+            is_listening = connection.status == psutil.CONN_LISTEN
+            if is_listening and connection.pid and address and address.port == port:
+                name = psutil.Process(connection.pid).name()
+                problem = f"is in use by {name} (pid {connection.pid})"
     return ConfigError(
         "--port",
         f"{port} {problem}",
@@ -205,11 +191,11 @@ def _open(config: str, preferences: Preferences) -> Session:
     return session
 
 
-def _usual_roots() -> list[Path]:
+def _default_roots() -> list[Path]:
     """The working directory and the home folder; never the whole disk because a container starts there."""
-    return [
-        folder for folder in (Path.cwd(), Path.home()) if folder != Path(folder.anchor)
-    ] or [Path.cwd()]
+    folders = (Path.cwd(), Path.home())
+    roots = [folder for folder in folders if folder != Path(folder.anchor)]
+    return roots or [Path.cwd()]
 
 
 def _server(guard: Guard) -> uvicorn.Server:
@@ -226,17 +212,35 @@ def _server(guard: Guard) -> uvicorn.Server:
 def _url(address: str, port: int) -> str:
     """Where a browser on this machine finds the app, up to the token."""
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
-    return (
-        f"http://[{local}]:{port}/?token="
-        if ":" in local
-        else f"http://{local}:{port}/?token="
-    )
+    if ":" in local:
+        local = f"[{local}]"
+    return f"http://{local}:{port}/?token="
+
+
+def _print_address(address: str, port: int, url: str) -> None:
+    print(f"blockrate ui: {url}", flush=True)
+    if not ipaddress.ip_address(address).is_loopback:
+        advice = _ADVICE.format(port=port, machine=socket.gethostname())
+        print(advice, file=sys.stderr)
 
 
 def _has_display() -> bool:
-    return sys.platform in ("win32", "darwin") or bool(
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    )
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _open_browser(url: str) -> None:
+    # it may take its time, or wait for the browser's end
+    Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+
+def _check_webview() -> None:
+    """Raise ConfigError if what makes the window is not there."""
+    if not importlib.util.find_spec("webview"):
+        problem = "pywebview, which makes the window, is not installed"
+        cure = 'Install it: pip install "blockrate[native]". Or leave --native out, and use a browser.'
+        raise ConfigError("--native", problem, cure)
 
 
 def _open_window(url: str, server: uvicorn.Server) -> subprocess.Popen[str]:
