@@ -7,11 +7,14 @@ from weakref import WeakKeyDictionary
 
 from nicegui import Client, Event, ui
 from nicegui.element import Element
+from nicegui.event import Callback
 
 from blockrate.ui.live.watch import Watch
 from blockrate.ui.media import Media
 from blockrate.ui.preferences import Preferences
 from blockrate.ui.session import Session
+
+_TOAST_MILLISECONDS = {"info": 4000, "warning": 8000, "error": 12000}
 
 
 @dataclass(eq=False)
@@ -31,9 +34,12 @@ class Page:
         """Make this the page of the client that is being built."""
         client = ui.context.client
         _pages[client] = self
-        client.on_delete(
-            lambda: _forget(client, self.session.changed, self.watch.changed)
-        )
+
+        def leave() -> None:
+            for event in (self.session.changed, self.watch.changed):
+                _forget(client, event)
+
+        client.on_delete(leave)
 
     def go(self, tab: str, field: str = "") -> None:
         """Show a tab, and focus the control of a field or of what holds it."""
@@ -53,41 +59,36 @@ class Page:
         self, text: str, *, kind: Literal["info", "warning", "error"] = "info"
     ) -> None:
         """Show a toast; only an error interrupts a screen reader."""
-        role = "alert" if kind == "error" else "log"
-        wait = {"info": 4000, "warning": 8000, "error": 12000}[kind]
-        close = [
-            {
-                "icon": "close",
-                "color": "white",
-                "round": True,
-                "dense": True,
-                "aria-label": "Close",
-            }
-        ]
+        close = {
+            "icon": "close",
+            "color": "white",
+            "round": True,
+            "dense": True,
+            "aria-label": "Close",
+        }
         ui.notify(
             text,
             classes=f"toast toast-{kind}",
-            attrs={"role": role},
-            timeout=wait,
-            actions=close,
+            attrs={"role": "alert" if kind == "error" else "log"},
+            timeout=_TOAST_MILLISECONDS[kind],
+            actions=[close],
         )
 
 
 _pages: WeakKeyDictionary[Client, Page] = WeakKeyDictionary()
 
 
-def _forget(client: Client, *events: Event[[]]) -> None:
+def _forget(client: Client, event: Event[[]]) -> None:
     """Call nothing of a client that leaves: else all that was ever opened is kept until something changes."""
-    for event in events:
-        slots = [
-            (callback, callback.slot and callback.slot())
-            for callback in event.callbacks
-        ]
-        event.callbacks[:] = [
-            callback
-            for callback, slot in slots
-            if not slot or slot.parent.client is not client
-        ]
+    event.callbacks[:] = [
+        callback for callback in event.callbacks if not _belongs_to(callback, client)
+    ]
+
+
+def _belongs_to(callback: Callback[[]], client: Client) -> bool:
+    """Whether a callback was subscribed while an element of this client was built."""
+    slot = callback.slot() if callback.slot else None
+    return slot is not None and slot.parent.client is client
 
 
 def current_page() -> Page:
