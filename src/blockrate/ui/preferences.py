@@ -31,10 +31,8 @@ class Preferences(BaseModel):
 
     def used(self, path: Path) -> None:
         """Put a config file at the head of the recent ones."""
-        self.recent = [
-            str(path),
-            *(other for other in self.recent if other != str(path)),
-        ][:_MOST_RECENT]
+        others = [other for other in self.recent if other != str(path)]
+        self.recent = [str(path), *others][:_MOST_RECENT]
         with suppress(WriteError):  # the list is no reason to fail
             self.save()
 
@@ -49,6 +47,5 @@ def load_preferences() -> Preferences:
 
 def state_folder() -> Path:
     """Where the app remembers things: BLOCKRATE_HOME, else .blockrate in the home folder."""
-    return Path(
-        os.environ.get("BLOCKRATE_HOME") or Path.home() / ".blockrate"
-    ).absolute()
+    folder = os.environ.get("BLOCKRATE_HOME") or Path.home() / ".blockrate"
+    return Path(folder).absolute()
