@@ -24,8 +24,12 @@ async def pick(
     """Ask for a folder or a file and return its path, or None. ``suffixes``: of the files to show, all without any."""
     with small_dialog(f"Choose a {_WORDS[kind]}", "picker") as dialog:
         listing = Listing(page, dialog, kind, tuple(suffixes))
-    folders = (Path(start), Path(start).parent) if start else ()
-    any(map(listing.show, [*folders, *page.media.roots]))
+    folders = list(page.media.roots)
+    if start:
+        folders = [Path(start), Path(start).parent, *folders]
+    for folder in folders:
+        if listing.show(folder):
+            break
     answer = await dialog
     return None if answer is None else str(answer)
 
@@ -43,30 +47,26 @@ class Listing:
         with ui.element("div").classes("picker-roots"):
             for root in self.media.roots:
                 self._button(str(root), "folder", root)
-        self.typed = ui.input("Place").props(
-            "outlined dense hide-bottom-space spellcheck=false"
-        )
+        self.typed = ui.input("Place")
+        self.typed.props("outlined dense hide-bottom-space spellcheck=false")
         self.typed.on("keydown.enter", lambda: self.take())
         self.wrong = ui.label().classes("field-note is-wrong").props("role=alert")
-        self.entries = (
-            ui.element("div")
-            .classes("picker-entries")
-            .props("role=group aria-label=Entries")
-        )
+        self.entries = ui.element("div").classes("picker-entries")
+        self.entries.props("role=group aria-label=Entries")
         choice_buttons(
             {"Cancel": dialog.close, "Choose": lambda: self.take(final=True)}
         )
 
     def show(self, folder: Path) -> bool:
-        """List a folder; say why if it cannot be listed."""
+        """List a folder, or say why it cannot be listed; tell whether it is."""
         try:
             entries = self.media.listing(folder)
         except ConfigError as error:
-            self._tell(str(error))
+            self._show_problem(str(error))
             return False
         folder = self.media.resolve_inside(folder)
         self.typed.set_value(str(folder))
-        self._tell("")
+        self._show_problem("")
         self.entries.clear()
         with self.entries:
             if folder not in self.media.roots:
@@ -74,37 +74,39 @@ class Listing:
             for entry in entries:
                 if entry.is_dir():
                     self._button(entry.name, "folder", entry)
-                elif self.kind != "folder" and (
-                    not self.suffixes or entry.suffix.lower() in self.suffixes
-                ):
+                elif self._may_be_chosen(entry):
                     self._button(entry.name, "description", entry)
         return True
 
+    def _may_be_chosen(self, file: Path) -> bool:
+        has_suffix = not self.suffixes or file.suffix.lower() in self.suffixes
+        return self.kind != "folder" and has_suffix
+
     def take(self, *, final: bool = False) -> None:
-        """Go into the typed folder, or end with the typed place. ``final``: a folder can be what is asked for."""
+        """Go into the typed folder, or end with the typed path. ``final``: a folder can be what is asked for."""
         try:
-            place = self.media.resolve_inside(str(self.typed.value or ""))
-            is_folder = place.is_dir()
-            is_file = place.is_file()
+            path = self.media.resolve_inside(str(self.typed.value or ""))
+            is_folder = path.is_dir()
+            is_file = path.is_file()
         except (ConfigError, OSError) as error:
-            return self._tell(str(error))
-        if is_folder and not (final and self.kind != "file"):
-            self.show(place)
+            return self._show_problem(str(error))
+        ends_with_folder = final and self.kind != "file"
+        if is_folder and not ends_with_folder:
+            self.show(path)
         elif is_folder or (is_file and self.kind != "folder"):
-            self.dialog.submit(str(place))
+            self.dialog.submit(str(path))
         else:
-            self._tell(f"{place} is not a {_WORDS[self.kind]}.")
+            self._show_problem(f"{path} is not a {_WORDS[self.kind]}.")
         return None
 
-    def _tell(self, text: str) -> None:
+    def _show_problem(self, text: str) -> None:
         self.wrong.set_text(text)
         self.wrong.set_visibility(bool(text))
 
-    def _button(self, name: str, icon: str, place: Path) -> None:
+    def _button(self, name: str, icon: str, path: Path) -> None:
         def pressed() -> None:
-            self.typed.set_value(str(place))
+            self.typed.set_value(str(path))
             self.take()
 
-        ui.button(name, icon=icon, on_click=pressed, color=None).props(
-            "flat no-caps align=left"
-        ).classes("entry")
+        button = ui.button(name, icon=icon, on_click=pressed, color=None)
+        button.props("flat no-caps align=left").classes("entry")
