@@ -13,7 +13,8 @@ from blockrate.dataset.survey import Survey, counted, survey
 from blockrate.ui.live.watch import ALIVE, Watch
 from blockrate.ui.open_save import open_config, save, save_as
 from blockrate.ui.page import Page
-from blockrate.ui.parts.components import heading, set_props, watched
+from blockrate.ui.parts.components import set_props, watched
+from blockrate.ui.parts.dialogs import heading
 from blockrate.ui.parts.follow import read_aside
 from blockrate.ui.parts.labels import duration, sentence
 from blockrate.ui.starting import start

@@ -1,4 +1,4 @@
-"""What every tab is made of: a field for a setting, a dropdown with a three-dot button, cards and questions."""
+"""What every tab is made of: a field for a setting, a dropdown with a three-dot button, and cards."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,9 +12,7 @@ from nicegui.element import Element
 from blockrate.config.setting import Place
 from blockrate.core.errors import BlockrateError
 from blockrate.ui.page import current_page
-from blockrate.ui.parts.dialogs import ask as ask
-from blockrate.ui.parts.dialogs import heading as heading
-from blockrate.ui.parts.dialogs import icon_button
+from blockrate.ui.parts.dialogs import heading, icon_button
 from blockrate.ui.parts.field_types import FieldType, as_text, field_type, parse
 from blockrate.ui.parts.labels import label_of, option_label
 from blockrate.ui.parts.picker import pick
@@ -61,7 +59,7 @@ def watched(event: Event[[]], refresh: Callable[[], object]) -> None:
 
 @contextmanager
 def section(title: str) -> Iterator[Element]:
-    """A card with a heading, and place for what belongs together."""
+    """A card with a heading, and room for what belongs together."""
     with ui.element("section").classes("card") as card:
         card.props["aria-labelledby"] = heading(title).html_id
         with ui.element("div").classes("card-body"):
@@ -83,9 +81,7 @@ def field(
     kind = field_type(path)
     page = current_page()
     with ui.element("div").classes(f"field field-{kind.kind} {classes}") as frame:
-        control = _CONTROLS.get(kind.kind, _text_control)(
-            source, path, kind, label or label_of(path)
-        )
+        control = _control(source, path, kind, label or label_of(path))
         with control:
             ui.tooltip(kind.description).props("delay=500 max-width=22rem")
         note = ui.label().classes("field-note")
@@ -94,20 +90,22 @@ def field(
     if not isinstance(source, WindowDraft):
         page.controls[path] = control
 
-    def tell_problem() -> None:
+    def show_problem() -> None:
         problem = source.problem(path)
         reason = why_not()
-        note.set_text(problem or reason)
-        note.set_visibility(bool(problem or reason))
+        text = problem or reason
+        note.set_text(text)
+        note.set_visibility(bool(text))
         _set_class(frame, "is-wrong", problem)
-        described = note.html_id if problem or reason else None
-        aria = {
+        props = {
+            "error": bool(problem),
+            "disable": bool(reason),
             "aria-invalid": "true" if problem else None,
-            "aria-describedby": described,
+            "aria-describedby": note.html_id if text else None,
         }
-        set_props(control, {"error": bool(problem), "disable": bool(reason), **aria})
+        set_props(control, props)
 
-    watched(source.changed, tell_problem)
+    watched(source.changed, show_problem)
     return frame
 
 
@@ -126,65 +124,75 @@ def options_adv(
     """
     page = current_page()
 
-    async def pressed() -> None:
-        if reason := why_not():
+    def pressed() -> None:
+        reason = why_not()
+        if reason:
             page.tell(reason)
-        elif hasattr(opening := open(button), "__await__"):
-            await opening
+        else:
+            open(button)
 
     with ui.element("div").classes("options-adv") as row:
         field(source, path, label=label)
-        with ui.button(icon="more_horiz", color=None, on_click=pressed).classes(
-            "three-dots"
-        ) as button:
+        button = ui.button(icon="more_horiz", color=None, on_click=pressed)
+        button.props("flat").classes("three-dots")
+        with button:
             tip = ui.tooltip()
         words = ui.label().classes("sr-only")
-    button.props("flat").props["aria-label"] = f"{label} settings"
+    button.props["aria-label"] = f"{label} settings"
     page.controls.update(dict.fromkeys(holds, button))
 
     def refresh() -> None:
         reason = why_not()
-        wrong = " ".join(filter(None, map(source.problem, holds)))
-        tip.set_text(reason or wrong or f"{label} settings")
-        words.set_text(reason or wrong)
+        problems = [source.problem(path) for path in holds]
+        problem = " ".join(filter(None, problems))
+        text = reason or problem
+        tip.set_text(text or f"{label} settings")
+        words.set_text(text)
         _set_class(button, "is-off", reason)
-        _set_class(button, "is-wrong", wrong)
-        described = words.html_id if reason or wrong else None
-        set_props(
-            button,
-            {
-                "aria-disabled": "true" if reason else None,
-                "aria-describedby": described,
-            },
-        )
+        _set_class(button, "is-wrong", problem)
+        props = {
+            "aria-disabled": "true" if reason else None,
+            "aria-describedby": words.html_id if text else None,
+        }
+        set_props(button, props)
 
     watched(source.changed, refresh)
     return row
 
 
+def _control(source: Source, path: str, kind: FieldType, name: str) -> Element:
+    match kind.kind:
+        case "choice":
+            return _select_control(source, path, kind, name)
+        case "flag":
+            return _switch_control(source, path, name)
+        case _:
+            return _text_control(source, path, kind, name)
+
+
 def _text_control(source: Source, path: str, kind: FieldType, name: str) -> Element:
     value = source.get(path)
     # The value is there from the beginning: one that is set later is sent once the page is open, over what was typed.
-    control = ui.input(name, value=as_text(value)).props(
-        f"{_LOOK} spellcheck=false autocomplete=off"
-    )
+    control = ui.input(name, value=as_text(value))
+    control.props(f"{_LOOK} spellcheck=false autocomplete=off")
     control.props["maxlength"] = LONGEST_TEXT
-    shown = [_key(value)]
+    shown = _key(value)
 
     def show() -> None:
+        nonlocal shown
         value = source.get(path)
         # else the user's own spelling stays, and so does what is being typed
-        if shown != [_key(value)]:
-            shown[:] = [_key(value)]
+        if _key(value) != shown:
+            shown = _key(value)
             control.set_value(as_text(value))
 
     def take(text: object) -> None:
-        if (
-            isinstance(text, str)
-            and len(text) <= LONGEST_TEXT
-            and shown != [_key(value := parse(text, kind))]
-        ):
-            shown[:] = [_key(value)]
+        nonlocal shown
+        if not isinstance(text, str) or len(text) > LONGEST_TEXT:
+            return
+        value = parse(text, kind)
+        if _key(value) != shown:
+            shown = _key(value)
             _write(source, path, value)
 
     # "change" comes when the field is left or Enter is pressed, so that nothing half-typed is judged.
@@ -212,21 +220,20 @@ def _picker_button(source: Source, path: str, place: Place, name: str) -> None:
 
 
 def _select_control(source: Source, path: str, kind: FieldType, name: str) -> Element:
-    known = {_key(value): option_label(value) for value in kind.options}
-    control = ui.select({**known}, label=name).props(
-        f"{_LOOK} options-dense popup-content-class=options"
-    )
+    labels = {_key(value): option_label(value) for value in kind.options}
+    control = ui.select(dict(labels), label=name)
+    control.props(f"{_LOOK} options-dense popup-content-class=options")
 
     def show() -> None:
         value = source.get(path)
-        if control.value != (key := _key(value)):
-            stranger = (
-                {} if key in known else {key: f"{as_text(value)} (not an option)"}
-            )
-            control.set_options(known | stranger, value=key)
+        key = _key(value)
+        if control.value != key:
+            options = dict(labels)
+            options.setdefault(key, f"{as_text(value)} (not an option)")
+            control.set_options(options, value=key)
 
     def take() -> None:
-        if control.value in known:
+        if control.value in labels:
             _write(source, path, json.loads(control.value))
 
     control.on("update:model-value", take)
@@ -234,11 +241,13 @@ def _select_control(source: Source, path: str, kind: FieldType, name: str) -> El
     return control
 
 
-def _switch_control(source: Source, path: str, kind: FieldType, name: str) -> Element:
+def _switch_control(source: Source, path: str, name: str) -> Element:
     control = ui.switch(name)
-    control.on(
-        "update:model-value", lambda: _write(source, path, control.value is True)
-    )
+
+    def take() -> None:
+        _write(source, path, control.value is True)
+
+    control.on("update:model-value", take)
     watched(source.changed, lambda: control.set_value(source.get(path) is True))
     return control
 
@@ -256,19 +265,17 @@ def _key(value: object) -> str:
 
 
 def _set_class(element: Element, name: str, wanted: object) -> None:
-    element.classes(name) if wanted else element.classes(remove=name)
+    if wanted:
+        element.classes(name)
+    else:
+        element.classes(remove=name)
 
 
 def set_props(element: Element, props: Mapping[str, Any]) -> None:
     """Set props as values, never as text that is parsed; None removes one. Sends nothing when nothing changed."""
-    if any(element.props.get(name) != value for name, value in props.items()):
-        with element.props.suspend_updates():
-            for name, value in props.items():
-                element.props.set_optional(name, value)
-        element.update()
-
-
-_CONTROLS: Mapping[str, Callable[[Source, str, FieldType, str], Element]] = {
-    "choice": _select_control,
-    "flag": _switch_control,
-}
+    if all(element.props.get(name) == value for name, value in props.items()):
+        return
+    with element.props.suspend_updates():
+        for name, value in props.items():
+            element.props.set_optional(name, value)
+    element.update()
