@@ -25,31 +25,33 @@ def small_dialog(title: str, classes: str = "") -> Iterator[ui.dialog]:
 
 
 async def ask(title: str, text: str | Sequence[str], choices: Sequence[str]) -> str:
-    """Ask in a small dialog; return the choice, or nothing for Esc. The last choice is the usual one."""
+    """Ask in a small dialog; return the choice, or nothing for Esc. The last choice is the default.
+
+    ``text``: a paragraph, or several.
+    """
+    paragraphs = [text] if isinstance(text, str) else text
     with small_dialog(title) as dialog:
-        for line in [text] if isinstance(text, str) else text:
-            ui.label(line)
+        for paragraph in paragraphs:
+            ui.label(paragraph)
         choice_buttons({choice: partial(dialog.submit, choice) for choice in choices})
     return str(await dialog or "")
 
 
 def choice_buttons(choices: dict[str, Callable[[], Any]]) -> dict[str, ui.button]:
-    """A row of buttons at the end of a dialog; the last one is the usual one."""
+    """A row of buttons at the end of a dialog; the last one is the default."""
+    buttons = {}
     with ui.element("div").classes("ask-choices"):
-        buttons = {
-            name: ui.button(name, on_click=action).props("no-caps flat")
-            for name, action in choices.items()
-        }
-        list(buttons.values())[-1].props("unelevated autofocus", remove="flat")
+        for name, action in choices.items():
+            button = ui.button(name, on_click=action)
+            buttons[name] = button.props("no-caps flat")
+    *_, default = buttons.values()
+    default.props("unelevated autofocus", remove="flat")
     return buttons
 
 
 def icon_button(icon: str, name: str, on_click: Callable[[], Any]) -> ui.button:
     """A small round button without a word; the name is for screen readers and the tooltip."""
-    button = (
-        ui.button(icon=icon, on_click=on_click, color=None)
-        .props("flat dense round size=sm")
-        .tooltip(name)
-    )
+    button = ui.button(icon=icon, on_click=on_click, color=None)
+    button.props("flat dense round size=sm")
     button.props["aria-label"] = name
-    return button
+    return button.tooltip(name)

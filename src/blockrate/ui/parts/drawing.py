@@ -10,14 +10,14 @@ HEIGHT = 100
 
 
 class Drawing:
-    """A shape over a base line, stretched to its place. ``show`` draws it anew."""
+    """A shape over a base line, stretched to the room it has. ``show`` draws it anew."""
 
     def __init__(self, left: str, right: str) -> None:
         with ui.element("figure").classes("drawing"):
-            box = ui.element("svg").props(
-                f'viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio=none aria-hidden=true'
-            )
-            with box:
+            picture = ui.element("svg")
+            picture.props("preserveAspectRatio=none aria-hidden=true")
+            picture.props["viewBox"] = f"0 0 {WIDTH} {HEIGHT}"
+            with picture:
                 self._area = ui.element("path").classes("area")
                 self._line = ui.element("path").classes("line")
             with ui.element("div").classes("drawing-ends"):
@@ -27,11 +27,12 @@ class Drawing:
 
     def show(self, heights: Sequence[float], words: str, right: str = "") -> None:
         """Draw heights of 0..1 from left to right; ``words`` say what is seen, ``right`` what stands at the right."""
-        wide = WIDTH / (len(heights) - 1)
-        line = "L".join(
-            f"{wide * place:.2f} {HEIGHT * (1 - height):.2f}"
-            for place, height in enumerate(heights)
-        )
+        step = WIDTH / (len(heights) - 1)
+        points = [
+            f"{step * number:.2f} {HEIGHT * (1 - height):.2f}"
+            for number, height in enumerate(heights)
+        ]
+        line = "L".join(points)
         self._line.props["d"] = f"M{line}"
         self._area.props["d"] = f"M0 {HEIGHT}L{line}L{WIDTH} {HEIGHT}Z"
         self._words.set_text(words)

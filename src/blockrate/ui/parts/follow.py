@@ -27,7 +27,7 @@ def read_aside(
     For the element that is being built, as long as it lives; an answer that was overtaken is dropped.
     """
     owner = ui.context.slot.parent
-    asked = list[Question]()
+    asked: list[Question] = []  # one, once something was asked
 
     async def follow(question: Question) -> None:
         answers = read(question)
@@ -38,7 +38,8 @@ def read_aside(
                 show(answer)
 
     def refresh() -> None:
-        if asked != [question := ask()]:
+        question = ask()
+        if asked != [question]:
             asked[:] = [question]
             background_tasks.create(follow(question))
 
@@ -49,14 +50,15 @@ def rebuilt(
     changed: Event[[]], key: Callable[[], Question], build: Callable[[Question], object]
 ) -> None:
     """Fill the element that is being built anew whenever ``key`` gives something else."""
-    place = ui.context.slot.parent
-    shown = list[Question]()
+    element = ui.context.slot.parent
+    shown: list[Question] = []  # one, once something is shown
 
     def refresh() -> None:
-        if shown != [now := key()]:
+        now = key()
+        if shown != [now]:
             shown[:] = [now]
-            place.clear()
-            with place:
+            element.clear()
+            with element:
                 build(now)
 
     watched(changed, refresh)
@@ -68,7 +70,7 @@ def entries(value: Any) -> list[Any]:
 
 
 def fields(session: Session, title: str, *paths: str) -> Element:
-    """A card with a control for each setting; what it returns has place for more."""
+    """A card with a control for each setting; what it returns has room for more."""
     with section(title):
         for path in paths:
             field(session, path, classes="" if path.endswith(_WIDE) else "half")
@@ -79,10 +81,9 @@ def pager(
     what: str, first: int, count: int, size: int, turn: Callable[[int], object]
 ) -> None:
     """Buttons to the other pages of a list, where there is more than one page."""
-    if count > size:
-        for word, start in (("Earlier", first - size), ("Later", first + size)):
-            button = ui.button(
-                f"{word} {what}", on_click=partial(turn, start), color=None
-            )
-            button.props("flat no-caps dense").set_enabled(0 <= start < count)
-        ui.label(f"{first + 1:,} to {min(first + size, count):,} of {count:,}")
+    if count <= size:
+        return
+    for word, start in (("Earlier", first - size), ("Later", first + size)):
+        button = ui.button(f"{word} {what}", on_click=partial(turn, start), color=None)
+        button.props("flat no-caps dense").set_enabled(0 <= start < count)
+    ui.label(f"{first + 1:,} to {min(first + size, count):,} of {count:,}")

@@ -20,7 +20,8 @@ def option_label(value: str | bool | None) -> str:
     """What a value of a choice is called; a value in small letters is a word of the field and stays."""
     if value is None or isinstance(value, bool):
         return _FLAGS[value]
-    return _WORDS["options"].get(value) or (_words(value) if value.isupper() else value)
+    by_rule = _words(value) if value.isupper() else value
+    return _WORDS["options"].get(value) or by_rule
 
 
 def sentence(text: str) -> str:
@@ -38,14 +39,12 @@ def duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     if minutes < 1:
         return f"{seconds:.0f} s"
-    return (
-        f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-    )
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def _words(name: str) -> str:
-    return sentence(
-        " ".join(
-            _WORDS["spellings"].get(word, word) for word in name.lower().split("_")
-        )
-    )
+    spellings = _WORDS["spellings"]
+    words = [spellings.get(word, word) for word in name.lower().split("_")]
+    return sentence(" ".join(words))
