@@ -76,7 +76,6 @@ STILL_TOO_LARGE = {
     "models/lora_norms.py: inspect_lora",
     "run/launch.py: prepare",
     "ui/live/charts.py: gallery",
-    "ui/shell.py: build",
     "ui/tabs/model_check.py: _where",
     "ui/tabs/run.py",
     "ui/tabs/run.py: _head",

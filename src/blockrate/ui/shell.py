@@ -1,8 +1,9 @@
 """The frame around every tab: header, tabs with their counts of problems, what the run does, Start and Stop."""
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from nicegui import ui
 from nicegui.element import Element
@@ -28,22 +29,27 @@ _MODULES = {
     "Run": run,
 }
 TABS = tuple(_MODULES)
-_NEXT_THEME: dict[str, Literal["auto", "light", "dark"]] = {
-    "auto": "light",
-    "light": "dark",
-    "dark": "auto",
-}
-_THEMES = {
-    "auto": (None, "brightness_auto"),
-    "light": (False, "light_mode"),
-    "dark": (True, "dark_mode"),
-}
 _FILE_BUTTONS = (
     ("Open", "folder_open", open_config),
     ("Save", "save", save),
     ("Save as", "save_as", save_as),
 )
 _STATIC = Path(__file__).parent / "static"
+
+
+class Theme(NamedTuple):
+    """How the page looks. ``dark``: None as the system does. ``following``: the theme after it."""
+
+    dark: bool | None
+    icon: str
+    following: Literal["auto", "light", "dark"]
+
+
+_THEMES = {
+    "auto": Theme(None, "brightness_auto", following="light"),
+    "light": Theme(dark=False, icon="light_mode", following="dark"),
+    "dark": Theme(dark=True, icon="dark_mode", following="auto"),
+}
 
 
 class Shell(Element, component="static/shell.js"):
@@ -53,15 +59,7 @@ class Shell(Element, component="static/shell.js"):
 def build(page: Page, tab: str = "Model") -> None:
     """Build the whole page of one browser tab, with ``tab`` in front."""
     page.enter()
-    for sheet in sorted(_STATIC.glob("*.css")):
-        ui.add_css(sheet)
-    ui.colors(
-        primary="#4c5be0",
-        negative="#b3261e",
-        positive="#0f8f80",
-        dark="#151b23",
-        dark_page="#0c1015",
-    )
+    _add_style()
     shell = Shell()
     with ui.header(fixed=True).classes("top"):
         ui.label("blockrate").classes("brand")
@@ -70,12 +68,14 @@ def build(page: Page, tab: str = "Model") -> None:
         _theme_button(page)
     with ui.element("div").classes("content") as content:
         _warnings(page)
-        panels = {name: ui.element("div").classes("panel") for name in TABS}
+        panels = {name: _panel(name) for name in TABS}
     ui.skip_link("Skip to the settings", target=content)
     with ui.footer(fixed=True).classes("bottom"):
         _bottom_bar(page)
 
     def show(name: str) -> None:
+        if name not in TABS:
+            return
         page.tab = name
         for other, panel in panels.items():
             panel.set_visibility(other == name)
@@ -87,37 +87,54 @@ def build(page: Page, tab: str = "Model") -> None:
         shell.run_method("visit", f"/{name.lower()}")
         page.turned.emit()
 
-    for name, panel in panels.items():
-        panel.props["role"] = "tabpanel"
-        panel.props["aria-label"] = name
-    page.show_tab = lambda name: show(name) if name in TABS else None
-    tabs.on_value_change(lambda event: page.show_tab(str(event.value)))
+    page.show_tab = show
+    tabs.on_value_change(lambda event: show(str(event.value)))
     _connect(page, shell)
-    page.show_tab(tab.capitalize())
+    show(tab.capitalize())
+
+
+def _add_style() -> None:
+    for sheet in sorted(_STATIC.glob("*.css")):
+        ui.add_css(sheet)
+    ui.colors(
+        primary="#4c5be0",
+        negative="#b3261e",
+        positive="#0f8f80",
+        dark="#151b23",
+        dark_page="#0c1015",
+    )
+
+
+def _panel(name: str) -> Element:
+    """The room of a tab; it is filled when it is in front for the first time."""
+    panel = ui.element("div").classes("panel")
+    panel.props["role"] = "tabpanel"
+    panel.props["aria-label"] = name
+    return panel
 
 
 def _connect(page: Page, shell: Shell) -> None:
+    def route(address: object) -> None:
+        name = str(address).strip("/").capitalize()
+        page.show_tab(name or TABS[0])
+
+    def refresh() -> None:
+        title = f"{page.session.title} · blockrate"
+        if page.session.dirty:
+            title = f"● {title}"
+        shell.props["dirty"] = page.session.dirty
+        shell.props["title"] = title
+
     shell.on("save", lambda: save(page))
     shell.on("open", lambda: open_config(page))
     shell.on("start", lambda: start(page))
-    shell.on(
-        "route",
-        lambda event: page.show_tab(str(event.args).strip("/").capitalize() or TABS[0]),
-    )
-
-    def refresh() -> None:
-        shell.props["dirty"] = page.session.dirty
-        shell.props["title"] = (
-            f"{'● ' * page.session.dirty}{page.session.title} · blockrate"
-        )
-
+    shell.on("route", lambda event: route(event.args))
     watched(page.session.changed, refresh)
 
 
 def _tabs(page: Page) -> ui.tabs:
-    with ui.tabs().props(
-        "dense no-caps inline-label shrink active-class=is-front"
-    ) as tabs:
+    with ui.tabs() as tabs:
+        tabs.props("dense no-caps inline-label shrink active-class=is-front")
         tabs.props["aria-label"] = "Screens"
         for name in TABS:
             with ui.tab(name):
@@ -157,9 +174,7 @@ def _config_buttons(page: Page) -> None:
 
     watched(page.session.changed, refresh)
     for name, icon, action in _FILE_BUTTONS:
-        button = ui.button(
-            name, icon=icon, color=None, on_click=lambda action=action: action(page)
-        )
+        button = ui.button(name, icon=icon, color=None, on_click=partial(action, page))
         button.props("flat no-caps dense").classes("header-button")
         button.props["aria-label"] = name
         button.tooltip(name if name == "Save as" else f"{name} (Ctrl+{name[0]})")
@@ -169,22 +184,20 @@ def _theme_button(page: Page) -> None:
     dark = ui.dark_mode()
 
     def show() -> None:
-        dark.value, icon = _THEMES[page.preferences.theme]
-        button.props["icon"] = icon
+        theme = _THEMES[page.preferences.theme]
+        dark.value = theme.dark
+        button.props["icon"] = theme.icon
         button.props["aria-label"] = f"Theme: {page.preferences.theme}"
         tip.set_text(f"Theme: {page.preferences.theme}")
 
-    def turn() -> None:
-        page.preferences.theme = _NEXT_THEME[page.preferences.theme]
+    def change() -> None:
+        page.preferences.theme = _THEMES[page.preferences.theme].following
         show()
         with suppress(BlockrateError):  # a wish, not worth a failure
             page.preferences.save()
 
-    button = (
-        ui.button(icon="brightness_auto", color=None, on_click=turn)
-        .props("flat dense")
-        .classes("header-button")
-    )
+    button = ui.button(icon="brightness_auto", color=None, on_click=change)
+    button.props("flat dense").classes("header-button")
     with button:
         tip = ui.tooltip()
     show()
@@ -199,9 +212,8 @@ def _warnings(page: Page) -> None:
     def refresh() -> None:
         warnings = page.session.warnings
         box.set_visibility(bool(warnings))
-        words.set_text(
-            f"{len(warnings)} {'note' if len(warnings) == 1 else 'notes'} on this config"
-        )
+        noun = "note" if len(warnings) == 1 else "notes"
+        words.set_text(f"{len(warnings)} {noun} on this config")
         lines.clear()
         with lines:
             for warning in warnings:
@@ -216,54 +228,61 @@ def _bottom_bar(page: Page) -> None:
     with ui.element("div").classes("doing"):
         words = ui.label()
         bar = ui.element("progress").props('max=1 aria-label="Progress of the run"')
-    ui.button("Stop", icon="stop", on_click=page.watch.stop, color=None).props(
-        "no-caps unelevated"
-    ).classes("stop")
-    go = ui.button("Start", icon="play_arrow", on_click=lambda: start(page), color=None)
-    go.props("no-caps unelevated").classes("start").tooltip("Start (Ctrl+Enter)")
-    counts = [""]
+    _stop_and_start_buttons(page)
+    counts = ""
 
     def refresh() -> None:
         name = page.watch.state.name
         state.set_text(name)
         state.classes(replace=f"state is-{name.lower().replace(' ', '-')}")
-        words.set_text(_doing(page.watch) or _blocked(page) or counts[0])
+        words.set_text(_doing(page.watch) or _blocked(page) or counts)
         bar.set_visibility(name in ALIVE)
         set_props(bar, {"value": run.share(page.watch)})
 
-    def count(now: Survey) -> None:
-        if now.steps is not None:
-            images = now.done - now.unreadable
-            counts[0] = (
-                f"{images:,} images · about {now.steps:,} steps"
-                if images
-                else "No images yet"
-            )
+    def show_counts(found: Survey) -> None:
+        nonlocal counts
+        if found.steps is not None:
+            counts = _counts(found)
             refresh()
 
     watched(page.watch.changed, refresh)
     watched(page.session.changed, refresh)
     read_aside(
-        page.session.changed, lambda: counted(page.session.usable), survey, count
+        page.session.changed, lambda: counted(page.session.usable), survey, show_counts
     )
+
+
+def _stop_and_start_buttons(page: Page) -> None:
+    stop = ui.button("Stop", icon="stop", color=None, on_click=page.watch.stop)
+    stop.props("no-caps unelevated").classes("stop")
+    go = ui.button("Start", icon="play_arrow", color=None, on_click=lambda: start(page))
+    go.props("no-caps unelevated").classes("start")
+    go.tooltip("Start (Ctrl+Enter)")
+
+
+def _counts(found: Survey) -> str:
+    images = found.done - found.unreadable
+    if not images:
+        return "No images yet"
+    return f"{images:,} images · about {found.steps:,} steps"
 
 
 def _blocked(page: Page) -> str:
     number = len(page.session.problems)
-    return (
-        f"{number} {'problem' if number == 1 else 'problems'} to put right"
-        if number
-        else ""
-    )
+    if not number:
+        return ""
+    noun = "problem" if number == 1 else "problems"
+    return f"{number} {noun} to put right"
 
 
 def _doing(watch: Watch) -> str:
     """What is being done and for how long still, or how it ended."""
-    if watch.state.name not in ALIVE:
-        return "" if watch.state.name == "No run" else sentence(watch.state.sentence)
-    left = watch.history.seconds_left if watch.state.name == "Running" else None
-    return (
-        run.headline(watch)
-        if left is None
-        else f"{run.headline(watch)} · {duration(left)} left"
-    )
+    state = watch.state
+    if state.name == "No run":
+        return ""
+    if state.name not in ALIVE:
+        return sentence(state.sentence)
+    seconds = watch.history.seconds_left
+    if state.name != "Running" or seconds is None:
+        return run.headline(watch)
+    return f"{run.headline(watch)} · {duration(seconds)} left"
