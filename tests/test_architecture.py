@@ -75,7 +75,6 @@ STILL_TOO_LARGE = {
     "models/files.py: _spec_of_file",
     "models/lora_norms.py: inspect_lora",
     "run/launch.py: prepare",
-    "ui/live/charts.py: gallery",
     "ui/tabs/model_check.py: _where",
     "ui/tabs/run.py",
     "ui/tabs/run.py: _head",

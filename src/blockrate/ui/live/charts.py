@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from nicegui import Event, ui
 from nicegui.element import Element
@@ -31,20 +33,26 @@ class HeatMap(Element, component="../static/heat_map.js"):
     """A value of every block by steps."""
 
 
+class Sent(NamedTuple):
+    """What the browser has of a series. ``key``: of which; None before anything was sent."""
+
+    key: tuple[object, ...] | None = None
+    rows: int = 0
+
+
 class Feed:
-    """Sends series to a chart: whole at first and when they were thinned out, else what came since."""
+    """Sends series to a chart: all of it at first and when they were thinned out, else what came since."""
 
     def __init__(
         self, chart: Element, changed: Event[[]], refresh: Callable[["Feed"], object]
     ) -> None:
         self._chart = chart
         self._ready = False
-        # by name: which series, how much of it
-        self._has: dict[str, tuple[tuple[object, ...], int]] = {}
+        self._sent: dict[str, Sent] = {}  # by name
 
         def begin() -> None:
             self._ready = True
-            self._has = {}
+            self._sent = {}
             refresh(self)
 
         chart.on("ready", begin)  # what is sent before the chart is there would be lost
@@ -54,31 +62,33 @@ class Feed:
         self, name: str, series: Series, row: Callable[[Row], object], *key: object
     ) -> None:
         """Send what the chart lacks, each row as ``row`` makes it; another ``key`` makes it another series."""
-        now = (*key, series, series.revision)
-        rows = series.rows
-        before, count = self._has.get(name, ((), 0))
-        start = count if before == now else 0
-        if self._ready and (before != now or start < len(rows)):
-            self._chart.run_method(
-                "take",
-                name,
-                start,
-                series.steps[start:],
-                [row(values) for values in rows[start:]],
-            )
-            self._has[name] = now, len(rows)
+        now = Sent((*key, series, series.revision), len(series.rows))
+        before = self._sent.get(name, Sent())
+        if not self._ready or now == before:
+            return
+        start = before.rows if before.key == now.key else 0
+        steps = series.steps[start:]
+        rows = [row(values) for values in series.rows[start:]]
+        self._chart.run_method("take", name, start, steps, rows)
+        self._sent[name] = now
 
 
 def loss_card(watch: Watch, changed: Event[[]]) -> None:
     """Show the loss: raw, smoothed, and of the validation."""
 
+    def loss(row: Row) -> float | None:
+        return _short(row.get("loss"))
+
     def refresh(feed: Feed) -> None:
         card.set_visibility(bool(watch.history.losses.steps))
-        for name, series in (
-            ("raw", watch.history.losses),
-            ("validation", watch.history.validations),
-        ):
-            feed.send(name, series, lambda row: _short(row.get("loss")))
+        feed.send("raw", watch.history.losses, loss)
+        feed.send("validation", watch.history.validations, loss)
+
+    def smooth(hundredths: int) -> None:
+        set_props(chart, {"smoothing": hundredths / 100})
+
+    def scale() -> None:
+        set_props(chart, {"log": logarithmic.value is True})
 
     with ui.element("div") as card, section("Loss"):
         choices = ui.element("div").classes("chart-choices")
@@ -87,16 +97,8 @@ def loss_card(watch: Watch, changed: Event[[]]) -> None:
         Feed(chart, changed, refresh)
     with choices:
         ui.label("Smoothing").classes("dim")
-        slider(
-            "Smoothing",
-            99,
-            _SMOOTHING,
-            lambda value: set_props(chart, {"smoothing": value / 100}),
-        )
-        ui.switch(
-            "Log scale",
-            on_change=lambda event: set_props(chart, {"log": event.value is True}),
-        )
+        slider("Smoothing", 99, _SMOOTHING, smooth)
+        logarithmic = ui.switch("Log scale", on_change=scale)
 
 
 def heat_card(watch: Watch, changed: Event[[]]) -> None:
@@ -106,107 +108,130 @@ def heat_card(watch: Watch, changed: Event[[]]) -> None:
         history = watch.history
         kind = str(choice.value)
         names = tuple(watch.history.names)
-        card.set_visibility(bool(history.blocks[kind].steps))
-        frozen = sorted(set(names) - history.trained)
-        set_props(
-            chart,
-            {
-                "names": names,
-                "frozen": frozen,
-                "log": kind != "learning_rates",
-                "what": KINDS[kind],
-            },
-        )
-        feed.send(
-            "blocks",
-            history.blocks[kind],
-            lambda row: [_short(row.get(name)) for name in names],
-            names,
-        )
+        series = history.blocks[kind]
+        card.set_visibility(bool(series.steps))
+        props = {
+            "names": names,
+            "frozen": sorted(set(names) - history.trained),
+            "log": kind != "learning_rates",
+            "what": KINDS[kind],
+        }
+        set_props(chart, props)
+
+        def column(row: Row) -> list[float | None]:
+            return [_short(row.get(name)) for name in names]
+
+        feed.send("blocks", series, column, names)
 
     with ui.element("div") as card, section("By block"):
-        choice = (
-            ui.radio(KINDS, value="grad_norms")
-            .props("inline dense")
-            .classes("chart-choices")
-        )
+        choice = ui.radio(KINDS, value="grad_norms")
+        choice.props("inline dense").classes("chart-choices")
         choice.props["aria-label"] = "What is shown by block"
         chart = HeatMap()
         feed = Feed(chart, changed, refresh)
         choice.on_value_change(lambda: refresh(feed))
 
 
-def gallery(page: Page, changed: Event[[]]) -> None:
-    """Show the samples of a step, by prompt, and beside them the first."""
-    chosen: list[int] = []  # the step that is looked at; none: the newest
+class SamplesOfStep(NamedTuple):
+    """The files that were sampled after a step."""
 
-    def steps() -> list[int]:
-        return sorted(page.watch.history.samples)
-
-    def step() -> int:
-        return (chosen if chosen and chosen[0] in steps() else steps()[-1:] or [0])[0]
-
-    def look(place: int) -> None:
-        chosen[:] = steps()[place : place + 1] if place + 1 < len(steps()) else []
-        changed.emit()
-
-    def refresh() -> None:
-        words = f"Step {step():,}"
-        most = len(steps()) - 1
-        label.set_text(words)
-        choices.set_visibility(most > 0)
-        set_props(
-            control,
-            {
-                "max": most,
-                "value": steps().index(step()) if steps() else 0,
-                "aria-valuetext": words,
-            },
-        )
-
-    def shown() -> list[tuple[int, list[str]]]:
-        found = dict.fromkeys([*steps()[: int(compare.value)], step()])
-        return [(at, page.watch.history.samples.get(at, [])) for at in found]
-
-    with ui.element("div").classes("chart-choices") as choices:
-        label = ui.label()
-        control = slider("Step of the samples", 0, 0, look)
-        compare = ui.switch("Compare with the first", on_change=changed.emit)
-        watched(changed, refresh)
-    with ui.element("ul").classes("samples"):
-        rebuilt(changed, shown, lambda found: _pictures(page, found))
+    step: int
+    files: list[str]
 
 
-def _pictures(page: Page, shown: list[tuple[int, list[str]]]) -> None:
+class Picture(NamedTuple):
+    """A sample, and after which step."""
+
+    step: int
+    path: Path
+
+
+class Gallery:
+    """The samples of a step, by prompt, and beside them the first."""
+
+    def __init__(self, page: Page, changed: Event[[]]) -> None:
+        self._page = page
+        self._changed = changed
+        self._chosen: int | None = None  # the step that is looked at, None: the newest
+        with ui.element("div").classes("chart-choices") as self._choices:
+            self._label = ui.label()
+            self._slider = slider("Step of the samples", 0, 0, self._look_at)
+            self._compare = ui.switch("Compare with the first", on_change=changed.emit)
+            watched(changed, self._refresh)
+        with ui.element("ul").classes("samples"):
+            rebuilt(changed, self._shown, partial(_pictures, page))
+
+    def _steps(self) -> list[int]:
+        return sorted(self._page.watch.history.samples)
+
+    def _step(self) -> int:
+        """The step that is shown; 0 while there are no samples."""
+        steps = self._steps()
+        if self._chosen is not None and self._chosen in steps:
+            return self._chosen
+        return steps[-1] if steps else 0
+
+    def _look_at(self, number: int) -> None:
+        """Show the samples of the step with this number in the list; of the last one, and of what follows it."""
+        steps = self._steps()
+        self._chosen = steps[number] if number + 1 < len(steps) else None
+        self._changed.emit()
+
+    def _refresh(self) -> None:
+        steps = self._steps()
+        words = f"Step {self._step():,}"
+        self._label.set_text(words)
+        self._choices.set_visibility(len(steps) > 1)
+        props = {
+            "max": len(steps) - 1,
+            "value": steps.index(self._step()) if steps else 0,
+            "aria-valuetext": words,
+        }
+        set_props(self._slider, props)
+
+    def _shown(self) -> list[SamplesOfStep]:
+        steps = [self._step()]
+        if self._compare.value and self._steps():
+            steps.insert(0, self._steps()[0])
+        samples = self._page.watch.history.samples
+        return [
+            SamplesOfStep(step, samples.get(step, [])) for step in dict.fromkeys(steps)
+        ]
+
+
+def _pictures(page: Page, shown: list[SamplesOfStep]) -> None:
     folder = page.watch.run.path if page.watch.run else Path()
-    by_prompt: dict[str, list[tuple[int, Path]]] = {}
-    for step, files in shown:
-        for file in files:  # step-00000075-0-a-photo-of-a-cat.png
-            by_prompt.setdefault(re.sub(r"^step-\d+-", "", Path(file).stem), []).append(
-                (step, folder / file)
-            )
     try:
-        for prompt, pictures in by_prompt.items():
+        for prompt, pictures in _by_prompt(shown, folder).items():
             with ui.element("li"):
                 words = ui.label(prompt.partition("-")[2].replace("-", " ")).text
-                for step, path in pictures:
-                    link = page.media.file_url(path)
-                    source = page.media.file_url(path, size=_PIXELS)
-                    with ui.element("a") as frame:
-                        picture = ui.element("img")
-                        _ = ui.label(f"Step {step:,}").classes("dim")
-                    picture.props.update(
-                        {
-                            "src": source,
-                            "alt": f"{words}, step {step:,}",
-                            "loading": "lazy",
-                        }
-                    )
-                    frame.props.update({"href": link, "target": "_blank"})
+                for picture in pictures:
+                    _picture(page, picture, words)
     except ConfigError as error:  # outside the roots
-        ui.label(f"The samples cannot be shown: {error.problem}. {error.cure}").classes(
-            "field-note"
-        )
+        text = f"The samples cannot be shown: {error.problem}. {error.cure}"
+        ui.label(text).classes("field-note")
+
+
+def _by_prompt(shown: list[SamplesOfStep], folder: Path) -> dict[str, list[Picture]]:
+    """The pictures by the number and the words of their prompt, which are in their names."""
+    pictures: dict[str, list[Picture]] = {}
+    for step, files in shown:
+        for file in files:  # step-00000075-0-a-photo-of-a-cat.png
+            prompt = re.sub(r"^step-\d+-", "", Path(file).stem)
+            pictures.setdefault(prompt, []).append(Picture(step, folder / file))
+    return pictures
+
+
+def _picture(page: Page, picture: Picture, words: str) -> None:
+    link = page.media.file_url(picture.path)
+    source = page.media.file_url(picture.path, size=_PIXELS)
+    with ui.element("a") as frame:
+        image = ui.element("img")
+        ui.label(f"Step {picture.step:,}").classes("dim")
+    image.props.update(
+        {"src": source, "alt": f"{words}, step {picture.step:,}", "loading": "lazy"}
+    )
+    frame.props.update({"href": link, "target": "_blank"})
 
 
 def slider(
@@ -219,15 +244,13 @@ def slider(
     )
 
     def take(text: object) -> None:
-        if (
-            isinstance(text, str)
-            and len(text) < 9
-            and text.isdecimal()
-            and int(text) <= control.props["max"]
-        ):
+        if not isinstance(text, str) or len(text) > 8 or not text.isdecimal():
+            return
+        value = int(text)
+        if value <= control.props["max"]:
             with control.props.suspend_updates():  # the browser has it
-                control.props["value"] = int(text)
-            on_input(int(text))
+                control.props["value"] = value
+            on_input(value)
 
     control.on(
         "input",

@@ -15,7 +15,7 @@ from blockrate.core.blocks import OTHER, BlockLayout
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.selection import selection_text
 from blockrate.run.folder import RunFolder
-from blockrate.ui.live.charts import gallery, heat_card, loss_card
+from blockrate.ui.live.charts import Gallery, heat_card, loss_card
 from blockrate.ui.live.history import History, Json
 from blockrate.ui.live.watch import ALIVE, PastRun, Watch
 from blockrate.ui.open_save import may_replace
@@ -47,7 +47,7 @@ def build(page: Page) -> None:
     loss_card(watch, changed)
     heat_card(watch, changed)
     with _card("Samples", changed, lambda: watch.history.samples, "wide"):
-        gallery(page, changed)
+        Gallery(page, changed)
     with _card("What is really trained", changed, lambda: watch.history.groups):
         _trained(watch, changed)
     with _card("Log", changed, lambda: watch.log, "log-card"):
