@@ -7,17 +7,14 @@ from typing import Any, get_args, get_type_hints
 from pydantic import BaseModel
 from typer.models import ArgumentInfo, OptionInfo
 
-import blockrate.config
 from blockrate.cli.commands import app
 from blockrate.config.fields import Field, everything, field_at
 from blockrate.config.optimizers import OPTIMIZERS, OptimizerRow
+from blockrate.config.presets import named
 from blockrate.config.train_config import TrainConfig
 from blockrate.run.process import SENTENCES
 
 FILE = Path(__file__).with_name("config.md")
-PRESETS = sorted(
-    file.stem for file in Path(blockrate.config.__file__).parent.glob("presets/*.json")
-)
 
 TYPES = {
     "boolean": "true or false",
@@ -37,8 +34,8 @@ INTRODUCTION = f"""# Every setting
 <!-- Made by docs/make_config.py from the program: change the descriptions there, in src/blockrate/config. -->
 
 A config is one JSON file. It holds what differs from the defaults; the concepts are all it needs. The names are
-OneTrainer's; [from OneTrainer](from_onetrainer.md) says what differs. A preset can be named instead of a file:
-{", ".join(f"`{name}`" for name in PRESETS)}.
+OneTrainer's; [from OneTrainer](from_onetrainer.md) says what differs. A preset or an example can be named instead of a
+file: {", ".join(f"`{name}`" for name in named())}.
 
 `--set` changes a setting on the way, by its path: `--set learning_rate=1e-4`,
 `--set transformer.weight_dtype=FLOAT_8`, `--set concepts.0.path=photos`. Relative paths start at the folder you are in.

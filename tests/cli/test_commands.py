@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from blockrate.cli import commands as cli
 from blockrate.cli.show import View
+from blockrate.config import presets
 from blockrate.run.events import Blocks, EventLog, Finished, Validated, read_events
 from blockrate.run.folder import RunFolder, is_alive, read_json
 from blockrate.run.process import run_state
@@ -177,7 +178,7 @@ def test_a_setting_on_the_command_line_reaches_the_run(
         (
             ["train", "nowhere"],
             2,
-            "error: nowhere: there is no such file and no such preset",
+            "error: nowhere: there is no such file, preset or example. Known names: ",
         ),
         (["train", "config.json", "--set", "lora_rnk=3"], 2, "lora_rank"),
         (
@@ -441,9 +442,7 @@ def test_the_demo_shows_rates_changes_loss_files_and_what_to_try(
     (folder / "examples" / "demo.json").write_text(
         json.dumps({**CONFIG, "workspace_dir": "workspace/demo"})
     )
-    monkeypatch.setattr(
-        cli, "__file__", str(folder / "src" / "blockrate" / "cli" / "commands.py")
-    )
+    monkeypatch.setattr(presets, "_REPOSITORY", folder)
     run = RunFolder(folder / "workspace" / "demo")
     run.create("{}")
     lora_file(run.path / "lora.safetensors")
@@ -475,12 +474,15 @@ def test_the_shipped_demo_loads_and_plans(
     assert plan["first_trained_block"] == "double_block_6"
 
 
-def test_the_demo_of_a_wheel_says_where_to_get_it(
-    blockrate: Blockrate, monkeypatch: pytest.MonkeyPatch
+def test_presets_and_examples_are_found_by_name_from_any_folder(
+    blockrate: Blockrate,
 ) -> None:
-    monkeypatch.setattr(
-        cli, "__file__", "/somewhere/lib/site-packages/blockrate/cli/commands.py"
-    )
-    code, _, err = blockrate("demo")
-    assert code == 65
-    assert "clone" in err
+    for name in ("flux_lora", "lora_style"):
+        code, out, err = blockrate("plan", name, "--json")
+        assert (code, err) == (0, "")
+        assert json.loads(out)["training_method"] == "LORA"
+    code, _, err = blockrate("plan", "lora_stile")
+    assert code == 2
+    assert "lora_stile: there is no such file, preset or example" in err
+    assert "flux_lora_8gb" in err
+    assert "lora_style" in err

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+from blockrate.config.presets import read
 from blockrate.core.errors import ConfigError
+from blockrate.ui.app import default_roots
 from blockrate.ui.media import Media, Picture
 
+ROOT = Path(__file__).resolve().parents[2]
 CANARY = b"canary-4711"
 
 
@@ -45,6 +48,25 @@ def picture_of(media: Media, path: Path, *, size: int | None = None) -> Picture 
 def decoded(picture: Picture | None) -> Image.Image:
     assert picture
     return Image.open(io.BytesIO(picture[0]))
+
+
+# -- which folders -----------------------------------------------------------------------------------------------------
+
+
+def test_the_photographs_of_the_examples_are_seen_wherever_the_app_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setattr(Path, "home", lambda: home)
+    for folder in (tmp_path, ROOT):
+        monkeypatch.chdir(folder)
+        photo = read("demo")["concepts"][0]["path"]
+        assert Media(default_roots()).resolve_inside(photo) == ROOT / photo
+    assert default_roots() == [ROOT, home]
+    monkeypatch.chdir(tmp_path)
+    assert default_roots() == [tmp_path, home, ROOT / "examples"]
+    monkeypatch.chdir("/")
+    assert default_roots()[0] == home
 
 
 # -- which paths -------------------------------------------------------------------------------------------------------

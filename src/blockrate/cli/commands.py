@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from blockrate.core.errors import BlockrateError, ConfigError, FileError
+from blockrate.core.errors import BlockrateError, ConfigError
 
 if TYPE_CHECKING:
     from blockrate.config.files import LoadedConfig
@@ -30,7 +30,9 @@ app = typer.Typer(
 )
 ConfigName = Annotated[
     str,
-    typer.Argument(metavar="CONFIG", help="A config file, or the name of a preset."),
+    typer.Argument(
+        metavar="CONFIG", help="A config file, or the name of a preset or an example."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -147,17 +149,13 @@ def stop(folder: Run) -> None:
 @app.command()
 def demo(fresh: Fresh = False) -> None:
     """Train a toy Flux on a few photographs, offline, in minutes; once done, show its result again."""
+    from blockrate.config import presets
     from blockrate.run.process import run_state
 
-    root = Path(__file__).parents[3]
-    if not (root / "examples" / "demo.json").exists():
-        raise FileError(
-            "examples/demo.json",
-            "is not part of the package",
-            "Run the demo in a clone of blockrate.",
-        )
-    os.chdir(root)  # the paths of the example are relative to it
-    loaded = _load("examples/demo.json")
+    root = presets.clone()
+    if root:
+        os.chdir(root)  # the paths of the example are relative to it
+    loaded = _checked(presets.read_named("demo"), "demo")
     run = _folder(Path(loaded.config.workspace_dir))
     state = run_state(run)
     code = 0
@@ -173,7 +171,8 @@ def ui(
     config: Annotated[
         str,
         typer.Argument(
-            metavar="[CONFIG]", help="A config file, or the name of a preset."
+            metavar="[CONFIG]",
+            help="A config file, or the name of a preset or an example.",
         ),
     ] = "",
     host: Annotated[
@@ -280,19 +279,25 @@ def _train(
 def _load(
     name: str, settings: list[str] | None = None, ignore_unsupported: bool = False
 ) -> "LoadedConfig":
-    """The config in a file or a preset; its warnings go to stderr."""
-    from blockrate.config.files import load_config
+    """The config in a file, a preset or an example; its warnings go to stderr."""
+    from blockrate.config.presets import read
 
-    presets = {
-        path.stem: path
-        for path in sorted(Path(__file__).parents[1].glob("config/presets/*.json"))
-    }
-    path = Path(name) if Path(name).exists() else presets.get(name)
-    if not path:
-        cure = f"The presets are {', '.join(presets)}."
-        raise ConfigError(name, "there is no such file and no such preset", cure)
-    loaded = load_config(
-        path, overrides=settings or (), ignore_unsupported=ignore_unsupported
+    return _checked(read(name), name, settings, ignore_unsupported)
+
+
+def _checked(
+    data: dict[str, Any],
+    name: str,
+    settings: list[str] | None = None,
+    ignore_unsupported: bool = False,
+) -> "LoadedConfig":
+    from blockrate.config.files import parse_config
+
+    loaded = parse_config(
+        data,
+        overrides=settings or (),
+        ignore_unsupported=ignore_unsupported,
+        where=name,
     )
     _warn(loaded.warnings)
     return loaded
@@ -344,7 +349,8 @@ def _demo_result(run: "RunFolder", loaded: "LoadedConfig") -> Iterator[Any]:
     )
     mine = "--set workspace_dir=workspace/mine --set output_model_destination=models/mine.safetensors"
     yield f"  {program} inspect {outputs[0]}"
-    yield f"  {program} train examples/demo.json {mine} --set block_learning_rate_multiplier.single_block_37=0"
+    demo = "examples/demo.json" if Path("examples/demo.json").exists() else "demo"
+    yield f"  {program} train {demo} {mine} --set block_learning_rate_multiplier.single_block_37=0"
     yield f"  {program} plan flux_lora --set block_learning_rate_multiplier.double_block_0=0.3"
 
 

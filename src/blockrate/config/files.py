@@ -61,18 +61,12 @@ def load_config(
 
     ``overrides``: ``path=value`` each, as in ``--set``. Raises one ``ConfigError`` that lists everything wrong.
     """
-    try:
-        data = read_object(Path(path))
-        return parse_config(
-            data,
-            overrides=overrides,
-            ignore_unsupported=ignore_unsupported,
-            where=str(path),
-        )
-    except RecursionError as error:
-        raise ConfigError(
-            str(path), "is nested too deeply to be a config", "Use another file."
-        ) from error
+    return parse_config(
+        read_object(Path(path)),
+        overrides=overrides,
+        ignore_unsupported=ignore_unsupported,
+        where=str(path),
+    )
 
 
 def parse_config(
@@ -83,10 +77,15 @@ def parse_config(
     where: str = "config",
 ) -> LoadedConfig:
     """Return the config in a parsed JSON object, which is used up; see ``load_config``."""
-    warnings = migrate(data)
-    for text in overrides:
-        _override(data, text)
-    found = find_problems(data, ignore_unsupported=ignore_unsupported)
+    try:
+        warnings = migrate(data)
+        for text in overrides:
+            _override(data, text)
+        found = find_problems(data, ignore_unsupported=ignore_unsupported)
+    except RecursionError as error:
+        raise ConfigError(
+            where, "is nested too deeply to be a config", "Use another file."
+        ) from error
     if not found.config:
         raise together(where, found.errors)
     return LoadedConfig(found.config, warnings + found.warnings)

@@ -24,6 +24,7 @@ from nicegui import app as nicegui_app
 from nicegui import ui
 from starlette.responses import FileResponse, PlainTextResponse, Response
 
+from blockrate.config.presets import examples
 from blockrate.core.errors import ConfigError
 from blockrate.ui.guard import Guard, all_names, read_key
 from blockrate.ui.live.watch import Watch
@@ -52,8 +53,9 @@ def serve(
 ) -> int:
     """Serve the app until Ctrl-C, or until its window is closed; the exit code.
 
-    ``config``: a file or the name of a preset, or "". ``port`` 0: the last one if it is free, else any. ``names``: what
-    else the server is called. ``roots``: what may be seen of the disk. Raises ConfigError and WriteError.
+    ``config``: a file, the name of a preset or an example, or "". ``port`` 0: the last one if it is free, else any.
+    ``names``: what else the server is called. ``roots``: what may be seen of the disk. Raises ConfigError and
+    WriteError.
     """
     if native:
         _check_webview()
@@ -61,7 +63,7 @@ def serve(
     app = make_app(
         _open(config, preferences),
         Watch(preferences),
-        Media(roots or _default_roots()),
+        Media(roots or default_roots()),
         preferences,
     )
     with listen(host, port, preferences.port) as listener:
@@ -179,23 +181,24 @@ def _busy(port: int, error: Exception) -> ConfigError:
 
 
 def _open(config: str, preferences: Preferences) -> Session:
-    """What was open last, unless ``config`` names a file or a preset. Raises ConfigError."""
+    """What was open last, unless ``config`` names a file, a preset or an example. Raises ConfigError."""
     session = Session(preferences)
     if not config or Path(config).exists():
         session.restore(Path(config) if config else None)
-    elif config in session.named():
-        session.open_named(config)
     else:
-        cure = f"Known names: {', '.join(session.named())}."
-        raise ConfigError(config, "there is no such file, preset or example", cure)
+        session.open_named(config)
     return session
 
 
-def _default_roots() -> list[Path]:
-    """The working directory and the home folder; never the whole disk because a container starts there."""
-    folders = (Path.cwd(), Path.home())
-    roots = [folder for folder in folders if folder != Path(folder.anchor)]
-    return roots or [Path.cwd()]
+def default_roots() -> list[Path]:
+    """The working directory, the home folder, the examples; never the whole disk as a container starts there."""
+    here = Path.cwd()
+    folders = (here, Path.home())
+    roots = [folder for folder in folders if folder != Path(folder.anchor)] or [here]
+    shown = examples()
+    if shown and shown.parent != here:
+        roots.append(shown)
+    return roots
 
 
 def _server(guard: Guard) -> uvicorn.Server:

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from nicegui import ui
 
+from blockrate.config.presets import named
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.ui.document import FileChanged
 from blockrate.ui.page import Page
@@ -94,7 +95,7 @@ async def _choose(page: Page) -> Choice | None:
         for path in files:
             _entry(dialog, "history", path, Choice("file", path))
         heading("Presets and examples", 3)
-        for name in page.session.named():
+        for name in named():
             _entry(dialog, "auto_awesome", name, Choice("named", name))
     answer = await dialog
     return answer if isinstance(answer, Choice) else None

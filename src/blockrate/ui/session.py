@@ -12,6 +12,7 @@ from nicegui import Event
 from blockrate.config.files import read_object
 from blockrate.config.onetrainer import Json
 from blockrate.config.plan import Plan
+from blockrate.config.presets import read_named
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.run.durable import atomic_write, disk_errors, make_folder
@@ -29,7 +30,6 @@ from blockrate.ui.document import (
 from blockrate.ui.preferences import Preferences, load_preferences, state_folder
 
 _PAUSE = 0.5  # seconds without a change before the draft is written
-_PACKAGE = Path(__file__).parents[1]
 
 
 class Session:
@@ -163,17 +163,8 @@ class Session:
         self._preferences.used(path)
 
     def open_named(self, name: str) -> None:
-        """Open a copy of a preset or an example, one of ``named``."""
-        self.open_data(read_object(self.named()[name]), path=None, title=name)
-
-    @staticmethod
-    def named() -> dict[str, Path]:
-        """Return the presets, and the examples where this is a clone."""
-        files = [
-            *_PACKAGE.glob("config/presets/*.json"),
-            *_PACKAGE.parents[1].glob("examples/*.json"),
-        ]
-        return {path.stem: path for path in sorted(files)}
+        """Open a copy of a preset or an example. Raises ConfigError if there is none of this name."""
+        self.open_data(read_named(name), path=None, title=name)
 
     def open_data(self, data: Json, *, path: Path | None, title: str) -> None:
         """Open something else; older names become today's. Raises ConfigError for what is nested too deeply."""

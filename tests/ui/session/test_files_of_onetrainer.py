@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from support.sessions import fields, right, written
 
-from blockrate.config.files import load_config
+from blockrate.config.files import load_config, parse_config
+from blockrate.config.presets import named, read_named
+from blockrate.core.errors import ConfigError
 
 FACTS = json.loads(
     (Path(__file__).parents[2] / "config" / "onetrainer_defaults.json").read_text()
@@ -108,15 +110,13 @@ def test_a_file_of_blockrate_is_not_copied(session):
 
 
 def test_presets_and_examples_open_by_name_as_copies(session):
-    assert {
-        "flux_lora",
-        "flux_fine_tune",
-        "demo",
-        "layer_wise_decay",
-    } <= session.named().keys()
-    for name, path in session.named().items():
+    for name, path in named().items():
         before = path.read_bytes()
         session.open_named(name)
         assert (session.title, session.path, session.dirty) == (name, None, False)
-        assert session.config == load_config(path).config
+        assert session.config == parse_config(read_named(name)).config
+        if session.config.concepts:  # of an example: its photographs are found
+            assert session.problems == ()
         assert path.read_bytes() == before
+    with pytest.raises(ConfigError, match="no such file, preset or example"):
+        session.open_named("nowhere")

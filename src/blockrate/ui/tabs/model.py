@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from nicegui import Event, ui
@@ -67,8 +66,6 @@ _SAYING_WHICH = (
     "vae",
     "cache_dir",
 )
-# its photographs are found from the folder of the clone
-_DEMO = Path("examples/demo.json")
 _ICONS = {"Fine": "check_circle", "Note": "info", "Problem": "error"}
 
 
@@ -148,17 +145,12 @@ def _welcome(page: Page) -> None:
     """Offer a way in while nothing is open and nothing was changed."""
     session = page.session
     with ui.element("div").classes("card wide welcome") as card:
-        if _DEMO.exists():
-            ui.label(
-                "New here? The demo trains a toy Flux on ten photographs in minutes, without a download."
-            )
-            ui.button(
-                "Open the demo", on_click=lambda: session.open_named(_DEMO.stem)
-            ).props("no-caps unelevated")
-        else:
-            ui.label(
-                "New here? Begin with the settings for your card, then choose a model and photographs."
-            )
+        ui.label(
+            "New here? The demo trains a toy Flux on ten photographs in minutes, without a download."
+        )
+        ui.button("Open the demo", on_click=lambda: session.open_named("demo")).props(
+            "no-caps unelevated"
+        )
         ui.button(
             "Open a preset for your card", on_click=lambda: open_config(page)
         ).props("no-caps flat")

@@ -1,0 +1,55 @@
+"""Configs that have a name: presets, and examples with their photographs. They are here in a clone and in a package."""
+
+from pathlib import Path
+
+from blockrate.config.files import read_object
+from blockrate.config.onetrainer import Json
+from blockrate.core.errors import ConfigError
+
+_PACKAGE = Path(__file__).parents[1]
+_REPOSITORY = _PACKAGE.parents[1]
+_DEMO = Path("examples", "demo.json")
+
+
+def named() -> dict[str, Path]:
+    """Return the files of the presets, then of the examples, by name."""
+    presets = sorted((_PACKAGE / "config" / "presets").glob("*.json"))
+    home = examples()
+    shown = sorted(home.glob("*.json")) if home else []
+    return {path.stem: path for path in [*presets, *shown]}
+
+
+def read(name: str) -> Json:
+    """Return what a config file holds, or a preset or an example. Raises ConfigError, also if there is none."""
+    return read_object(Path(name)) if Path(name).exists() else read_named(name)
+
+
+def read_named(name: str) -> Json:
+    """Return what a preset or an example holds; its photographs are found from any folder.
+
+    Raises ConfigError that lists the names, if there is none of this name.
+    """
+    files = named()
+    if name not in files:
+        cure = f"Known names: {', '.join(files)}."
+        raise ConfigError(name, "there is no such file, preset or example", cure)
+    data = read_object(files[name])
+    for concept in data.get("concepts", []):
+        # relative to the clone, which is how the examples are read and tried there
+        if not Path(concept["path"]).exists():
+            concept["path"] = str(files[name].parents[1] / concept["path"])
+    return data
+
+
+def examples() -> Path | None:
+    """Return the folder of the examples: of the package, or of the clone that this is; None where there are none."""
+    for home in (_PACKAGE, _REPOSITORY):
+        if (home / _DEMO).exists():
+            return (home / _DEMO).parent
+    return None
+
+
+def clone() -> Path | None:
+    """Return the folder of the clone that this runs from, None for a package that was installed."""
+    home = examples()
+    return home.parent if home and home.parent == _REPOSITORY else None
