@@ -31,6 +31,7 @@ from blockrate.config.setting import (
 from blockrate.config.train_config import TrainConfig
 
 RUN = Section("The run", "Model")
+BEHIND = Section("Behind dots", "Training", "Optimizer")
 
 
 def test_every_setting_is_there_once_and_in_the_order_of_the_config() -> None:
@@ -86,6 +87,8 @@ def test_what_is_said_around_a_setting_holds_inside_unless_it_says_otherwise() -
         second: int = setting(1, "One", FREE)
         inner: Inner = setting(Inner, "In", RESULT, window="Optimizer")
         many: list[Inner] = setting(list, "In", RESULT, section=Section("N", "Data"))
+        head: int = setting(1, "One", FREE, section=BEHIND, window="")
+        rest: int = setting(1, "One", FREE)
 
     found = {
         field.path: (field.change, field.tab, field.window) for field in walk(Outer)
@@ -100,8 +103,11 @@ def test_what_is_said_around_a_setting_holds_inside_unless_it_says_otherwise() -
         "many": (RESULT, "Data", ""),
         "many.N.plain": (RESULT, "Data", ""),
         "many.N.other": (FREE, "Sampling", ""),
+        "head": (FREE, "Training", ""),
+        "rest": (FREE, "Training", "Optimizer"),
     }
-    assert [field.heading for field in walk(Outer) if field.heading] == ["The run", "N"]
+    headings = [field.heading for field in walk(Outer) if field.heading]
+    assert headings == ["The run", "N", "Behind dots"]
 
 
 def test_a_path_is_read_by_whatever_index_and_led_to_what_holds_it() -> None:

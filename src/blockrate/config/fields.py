@@ -90,7 +90,8 @@ def walk(
             (fact for fact in info.metadata if isinstance(fact, Facts)), _NOTHING
         )
         if own.section:
-            section = replace(around, tab=own.section.tab)
+            _, tab, window = own.section
+            section = replace(around, tab=tab, window=window)
         facts = Facts(
             own.change or section.change,
             own.section,

@@ -44,13 +44,14 @@ class Section(NamedTuple):
 
     heading: str
     tab: Tab
+    window: Window = ""
 
 
 @dataclass(frozen=True)
 class Facts:
     """What is written beside a setting; what is None holds as for those around it.
 
-    ``tab``: unless the section's. ``window``: shown there instead, "": in the tab.
+    ``tab``, ``window``: unless the section's; the window "" is the tab itself.
     """
 
     change: Change | None = None

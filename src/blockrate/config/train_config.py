@@ -264,44 +264,28 @@ class TrainConfig(Settings):
         "LOGIT_NORMAL",
         "How noise levels are drawn; LOGIT_NORMAL prefers the middle",
         RESULT,
-        section=Section("Noise", "Training"),
+        section=Section("Noise", "Training", "Timestep Distribution"),
+        window="",
     )
     noising_weight: Real = setting(
-        0.0,
-        "LOGIT_NORMAL: the spread is this plus 1",
-        RESULT,
-        window="Timestep Distribution",
-        gt=-1,
+        0.0, "LOGIT_NORMAL: the spread is this plus 1", RESULT, gt=-1
     )
     noising_bias: Real = setting(
-        0.0,
-        "LOGIT_NORMAL: above 0 draws more noise, below 0 less",
-        RESULT,
-        window="Timestep Distribution",
+        0.0, "LOGIT_NORMAL: above 0 draws more noise, below 0 less", RESULT
     )
     min_noising_strength: Fraction = setting(
-        0.0,
-        "Least noise in training: 0 is a clean image, 1 pure noise",
-        RESULT,
-        window="Timestep Distribution",
+        0.0, "Least noise in training: 0 is a clean image, 1 pure noise", RESULT
     )
     max_noising_strength: Fraction = setting(
-        1.0,
-        "Most noise in training: 0 is a clean image, 1 pure noise",
-        RESULT,
-        window="Timestep Distribution",
+        1.0, "Most noise in training: 0 is a clean image, 1 pure noise", RESULT
     )
     dynamic_timestep_shifting: Flag = setting(
-        True,
-        "Shift by image size, as FLUX.1 samples",
-        RESULT,
-        window="Timestep Distribution",
+        True, "Shift by image size, as FLUX.1 samples", RESULT
     )
     timestep_shift: Real = setting(
         1.0,
         "Shift towards noise; 1.0 = none. Not used with dynamic shifting",
         RESULT,
-        window="Timestep Distribution",
         gt=0,
     )
 
