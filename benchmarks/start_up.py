@@ -31,7 +31,7 @@ from blockrate.config.files import config_json
 from blockrate.engine.models.tiny import random_transformer
 from blockrate.models.families import FAMILIES
 from blockrate.models.module_table import modules
-from blockrate.run.events import read_events
+from blockrate.run.events import Step, read_events
 
 SPEC = FAMILIES["flux1-dev"].spec
 STEPS = 6
@@ -131,7 +131,9 @@ def first_step(folder: Path, config: Path) -> tuple[float, float]:
 
 def _steps(events: Path) -> list[float]:
     return [
-        event["time"] for event in read_events(events)[0] if event["type"] == "step"
+        record.time
+        for record in read_events(events)[0]
+        if isinstance(record.event, Step) and record.time is not None
     ]
 
 

@@ -36,7 +36,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from websockets.asyncio.client import connect
 
 from blockrate.config.files import config_json
-from blockrate.run.events import read_events
+from blockrate.run.events import Step, read_events
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -218,12 +218,7 @@ def slowdown(app: App, events: Path, turns: int, seconds: int) -> None:
                 processor[clients].append(
                     100 * (sum(app.process.cpu_times()[:2]) - before) / seconds
                 )
-                steps = [
-                    event
-                    for event in read_events(events)[0]
-                    if event["type"] == "step" and event["time"] > begun
-                ]
-                times[clients] = statistics.median(event["seconds"] for event in steps)
+                times[clients] = statistics.median(_seconds(events, begun))
                 memory += [megabytes(app)] if clients else []
                 sent += [sum(taken) / 1000 / seconds / clients] if clients else []
         slowed.append(times[CLIENTS] / times[0])
@@ -252,6 +247,15 @@ def slowdown(app: App, events: Path, turns: int, seconds: int) -> None:
         ["what", "measured", "goal"],
         rows,
     )
+
+
+def _seconds(events: Path, begun: float) -> list[float]:
+    """How long each step took that ended after ``begun``."""
+    return [
+        record.event.seconds
+        for record in read_events(events)[0]
+        if isinstance(record.event, Step) and (record.time or 0) > begun
+    ]
 
 
 @contextmanager

@@ -14,11 +14,22 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from support.event_lines import event_lines
 
 from blockrate.cli import commands as cli
 from blockrate.cli.show import View
 from blockrate.config import presets
-from blockrate.run.events import Blocks, EventLog, Finished, Validated, read_events
+from blockrate.run.events import (
+    Blocks,
+    Event,
+    EventLog,
+    Finished,
+    Phase,
+    Record,
+    Skipped,
+    Step,
+    Validated,
+)
 from blockrate.run.folder import RunFolder, is_alive, read_json
 from blockrate.run.process import run_state
 
@@ -109,7 +120,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def kinds(folder: Path) -> list[str]:
-    return [event["type"] for event in read_events(folder / "run" / "events.jsonl")[0]]
+    return [event["type"] for event in event_lines(folder / "run" / "events.jsonl")]
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
@@ -248,18 +259,34 @@ def test_without_a_terminal_a_line_is_not_said_again_after_a_save(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     view = View()
-    training, sampling = (
-        {"type": "phase", "name": name, "done": 0, "total": 0}
-        for name in ("training", "sampling")
-    )
-    training |= {"done": 1, "total": 10}
-    for event in [training, sampling, training, sampling, {**training, "done": 2}]:
-        view.show(event)
+    training = Phase("training", 1, 10)
+    sampling = Phase("sampling")
+    later = Phase("training", 2, 10)
+    for event in [training, sampling, training, sampling, later]:
+        view.show(Record(event))
     assert capsys.readouterr().err.splitlines() == [
         "training 1/10",
         "sampling",
         "training 2/10",
     ]
+
+
+@pytest.mark.parametrize("number", [None, -1e300, 0.0, 1e-300, 1e308])
+@pytest.mark.parametrize("whole", [-(2**62), 0, 2**62])
+def test_the_oddest_numbers_of_a_file_are_shown(
+    number: float | None, whole: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A damaged file may hold them; that is no reason to leave a run that trains."""
+    view = View()
+    events: list[Event] = [
+        Phase("training", whole, 2**62),
+        Step(number, number, number, number or 0.0),
+        Validated(number),
+        Skipped("odd", ["a.png"]),
+    ]
+    for event in events:
+        view.show(Record(event, whole))
+    assert f"step {whole}: validation loss" in capsys.readouterr().err
 
 
 def test_dir_shows_the_public_names_without_torch() -> None:

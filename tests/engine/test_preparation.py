@@ -4,10 +4,11 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from support.event_lines import event_lines
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.engine.preparation import prepare_data
-from blockrate.run.events import EventLog, read_events
+from blockrate.run.events import EventLog
 from blockrate.run.folder import StopFlag
 
 FLOAT_32 = {"weight_dtype": "FLOAT_32"}
@@ -31,11 +32,8 @@ def warnings(folder: Path, model: Path, caption: str, tokens: int) -> list[str]:
     )
     log = EventLog(folder / "events.jsonl")
     prepare_data(config, torch.device("cpu"), log, StopFlag(), check=lambda _: None)
-    return [
-        event["message"]
-        for event in read_events(folder / "events.jsonl")[0]
-        if event["type"] == "warned"
-    ]
+    warned = event_lines(folder / "events.jsonl", "warned")
+    return [event["message"] for event in warned]
 
 
 def test_captions_that_are_cut_are_counted_with_the_cure(

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.event_lines import event_lines
 
-from blockrate.run.events import read_events
 from blockrate.run.folder import RunFolder, is_alive, pending_commands, send_command
 from blockrate.run.process import (
     engine_command,
@@ -63,7 +63,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def types(run: RunFolder) -> list[str]:
-    return [event["type"] for event in read_events(run.events_file)[0]]
+    return [event["type"] for event in event_lines(run.events_file)]
 
 
 def test_a_run_goes_from_preparing_to_finished(run: RunFolder, start: Start) -> None:
@@ -77,9 +77,8 @@ def test_a_run_goes_from_preparing_to_finished(run: RunFolder, start: Start) -> 
     state = run_state(run)
     assert (state.name, state.step, state.exit_code) == ("Finished", 20, 0)
     assert types(run)[0] == "phase"
-    assert read_events(run.events_file)[0][-1]["outputs"] == [
-        str(run.path / "out.safetensors")
-    ]
+    outputs = event_lines(run.events_file)[-1]["outputs"]
+    assert outputs == [str(run.path / "out.safetensors")]
 
 
 def test_the_engine_is_in_a_session_of_its_own_and_speaks_into_the_log(

@@ -1,6 +1,5 @@
 """The command line as a process of its own."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from support.event_lines import event_lines
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -22,8 +23,7 @@ class Result:
     run: Path
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        lines = (self.run / "events.jsonl").read_text(encoding="utf-8").splitlines()
-        return [event for line in lines if (event := json.loads(line))["type"] == kind]
+        return event_lines(self.run / "events.jsonl", kind)
 
 
 Command = Callable[..., Result]

@@ -9,8 +9,9 @@ from blockrate.config.files import config_json, parse_config
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
 from blockrate.models.families import FAMILIES
-from blockrate.run.events import EventLog, read_events
+from blockrate.run.events import EventLog
 from blockrate.run.folder import RunFolder, StopFlag
+from support.event_lines import event_lines
 
 SPEC = replace(FAMILIES["tiny-flux1"].spec, layout=BlockLayout(2, 2), heads=2)
 # of 3 batches: 12 steps of 2 batches, some of them across the end of an epoch
@@ -103,11 +104,7 @@ def make_small(folder: Path) -> Small:
 
 def events(run: RunFolder, *kinds: str) -> list[dict[str, Any]]:
     """The events of these kinds, or all."""
-    return [
-        event
-        for event in read_events(run.events_file)[0]
-        if not kinds or event["type"] in kinds
-    ]
+    return event_lines(run.events_file, *kinds)
 
 
 def saved_bytes(checkpoint: Path) -> dict[str, Any]:

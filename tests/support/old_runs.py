@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from support.event_lines import event_lines
+
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "before_the_move"
 EXPECTED: dict[str, Any] = json.loads(
     (FIXTURES / "expected.json").read_text(encoding="utf-8")
@@ -55,8 +57,7 @@ def blockrate(*words: str | Path, folder: Path) -> Done:
 
 def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
     """The events of these kinds that stand in a run folder."""
-    lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines()
-    return [event for line in lines if (event := json.loads(line))["type"] in kinds]
+    return event_lines(run / "events.jsonl", *kinds)
 
 
 def steps(run: Path) -> dict[int, tuple[float, ...]]:

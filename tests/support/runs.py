@@ -13,6 +13,7 @@ from blockrate.run.events import (
     Blocks,
     Event,
     EventLog,
+    Group,
     Phase,
     Sampled,
     Started,
@@ -25,13 +26,7 @@ Engine = Callable[..., None]
 NAMES = BlockLayout(19, 38).names
 FROZEN = NAMES[:6]
 GROUPS = [
-    {
-        "name": name,
-        "blocks": [name],
-        "parameters": 25_600,
-        "multiplier": round(1 - place / 100, 2),
-        "learning_rate": 1,
-    }
+    Group(name, [name], 25_600, round(1 - place / 100, 2), learning_rate=1)
     for place, name in enumerate(NAMES[6:])
 ]
 CONFIG = {

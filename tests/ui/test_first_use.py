@@ -8,10 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Locator, Page, expect
 from support.apps import App, copy_photos
+from support.event_lines import event_lines
 from support.pages import OpenPage, StartApp
 
 from blockrate.core.blocks import BlockLayout
-from blockrate.run.events import read_events
 
 FLUX = BlockLayout(19, 38)
 KEY = "block_learning_rate_multiplier"
@@ -208,10 +208,10 @@ def saved(config: Path) -> object:
 
 def in_the_optimizer(run: Path, drawn: dict[str, float], rate: float) -> None:
     """The groups the optimizer was built with, and the rates it held at every step, are what was drawn."""
-    events, _ = read_events(run / "events.jsonl")
+    events = run / "events.jsonl"
     expected = {name: rate * drawn.get(name, 1.0) for name in FLUX.names}
     trained = {name: value for name, value in expected.items() if value}
-    (started,) = [event for event in events if event["type"] == "started"]
+    (started,) = event_lines(events, "started")
     groups = {
         group["name"]: group["learning_rate"]
         for group in started["groups"]
@@ -220,7 +220,7 @@ def in_the_optimizer(run: Path, drawn: dict[str, float], rate: float) -> None:
     assert {name: value for name, value in groups.items() if value} == pytest.approx(
         trained, rel=1e-9
     )
-    held = [event["learning_rates"] for event in events if event["type"] == "blocks"]
+    held = [event["learning_rates"] for event in event_lines(events, "blocks")]
     assert held
     for rates in held:
         assert {name: value for name, value in rates.items() if value} == pytest.approx(

@@ -19,6 +19,7 @@ from blockrate.core.errors import BlockrateError, ConfigError
 
 if TYPE_CHECKING:
     from blockrate.config.files import LoadedConfig
+    from blockrate.run.events import Numbers
     from blockrate.run.folder import RunFolder
 
 TITLE = "Train Flux image models with a learning rate of its own for every transformer block."
@@ -257,7 +258,7 @@ def _train(
     """Check everything that needs no model, start the engine, show it to its end; (exit code, outputs)."""
     from blockrate.cli.show import watch
     from blockrate.config.plan import make_plan
-    from blockrate.run.events import last_event
+    from blockrate.run.events import finished_outputs
     from blockrate.run.folder import is_alive
     from blockrate.run.launch import prepare
 
@@ -273,7 +274,7 @@ def _train(
         _warn(make_plan(loaded.config).warnings)
     if not start or prepare(loaded.config, run, say, fresh=fresh, **options):
         code = watch(run, start=start)
-    return code, last_event(run.events_file).get("outputs", [])
+    return code, finished_outputs(run.events_file)
 
 
 def _load(
@@ -308,28 +309,8 @@ def _demo_result(run: "RunFolder", loaded: "LoadedConfig") -> Iterator[Any]:
     from blockrate.cli.show import demo_table
     from blockrate.config.plan import make_plan
     from blockrate.models.lora_norms import inspect_lora
-    from blockrate.run.events import read_events
 
-    events, _ = read_events(run.events_file)
-    outputs = [
-        Path(path)
-        for event in events
-        if event["type"] == "finished"
-        for path in event["outputs"]
-    ]
-    rates: dict[str, float] = next(
-        (
-            event["learning_rates"]
-            for event in reversed(events)
-            if event["type"] == "blocks"
-        ),
-        {},
-    )
-    losses = [
-        event["loss"]
-        for event in events
-        if event["type"] == "validated" and event["loss"] is not None
-    ]
+    outputs, rates, losses = _demo_facts(run)
     report = inspect_lora(outputs[0])
     yield demo_table(
         asdict(make_plan(loaded.config)),
@@ -352,6 +333,25 @@ def _demo_result(run: "RunFolder", loaded: "LoadedConfig") -> Iterator[Any]:
     demo = "examples/demo.json" if Path("examples/demo.json").exists() else "demo"
     yield f"  {program} train {demo} {mine} --set block_learning_rate_multiplier.single_block_37=0"
     yield f"  {program} plan flux_lora --set block_learning_rate_multiplier.double_block_0=0.3"
+
+
+def _demo_facts(run: "RunFolder") -> tuple[list[Path], "Numbers", list[float]]:
+    """The files of a run, its last rates by block, and its validation losses."""
+    from blockrate.run.events import Blocks, Finished, Validated, read_events
+
+    outputs: list[Path] = []
+    rates: Numbers = {}
+    losses = []
+    for record in read_events(run.events_file)[0]:
+        event = record.event
+        match event:
+            case Finished():
+                outputs += map(Path, event.outputs)
+            case Blocks():
+                rates = event.learning_rates
+            case Validated(loss=float(loss)):
+                losses.append(loss)
+    return outputs, rates, losses
 
 
 def _folder(path: Path, *, must_exist: bool = False) -> "RunFolder":

@@ -13,7 +13,21 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from blockrate.run.events import read_events
+from blockrate.run.events import (
+    Failed,
+    Files,
+    Numbers,
+    Phase,
+    Record,
+    Resumed,
+    Sampled,
+    Saved,
+    Skipped,
+    Step,
+    Validated,
+    Warned,
+    read_events,
+)
 from blockrate.run.folder import RunFolder, is_alive
 from blockrate.run.process import exit_sentence, run_state, start_engine, stop_engine
 
@@ -21,6 +35,7 @@ GIB = 2**30
 BAR = 32
 # bytes of events, some thousand steps: what is shown of a run that was at work before
 RECENT = 2**18
+_LONGEST = 10**9  # seconds left: more is a fault of the file, not a time
 STOPPED = 75
 LEFT = 130
 TEXTS = ("block", "status", "bar")  # columns; the others hold numbers
@@ -40,9 +55,9 @@ def watch(run: RunFolder, *, start: bool) -> int:
         while not ended:
             # before the last look at the events
             ended = engine.poll() is not None if engine else not is_alive(run)
-            events, offset = read_events(run.events_file, offset)
-            for event in events:
-                view.show(event)
+            records, offset = read_events(run.events_file, offset)
+            for record in records:
+                view.show(record)
             time.sleep(0 if ended else 0.1)
     state = run_state(run)
     code = (
@@ -54,7 +69,7 @@ def watch(run: RunFolder, *, start: bool) -> int:
     )
     if len(signals) > 1 and code != STOPPED:
         code = LEFT  # on Windows it was killed, and gives another code
-    if code and view.last != "failed":
+    if code and not view.failed:
         refused = f"another run is at work in {run.path}: {state.sentence}."
         reason = refused if state.exit_code is None else exit_sentence(code)
         goes_on = f"{reason} The same command goes on where it was."
@@ -116,7 +131,7 @@ def inspect_table(report: Mapping[str, Any]) -> Iterator[Table | str]:
 
 
 def demo_table(
-    plan: Mapping[str, Any], rates: Mapping[str, float], changes: Mapping[str, float]
+    plan: Mapping[str, Any], rates: Numbers, changes: Mapping[str, float]
 ) -> Table:
     """Per block: the rate asked for, the rate in the optimizer, the norm of the weight change in the file."""
     names = {
@@ -128,7 +143,9 @@ def demo_table(
         name: plan["base_learning_rate"] * multiplier
         for name, multiplier in names.items()
     }
-    used = {name: f"{rates[name]:.2e}" if name in rates else "-" for name in names}
+    used = {
+        name: "-" if rates.get(name) is None else f"{rates[name]:.2e}" for name in names
+    }
     wanted = {name: f"{rate:.2e}" if rate else "0" for name, rate in asked.items()}
     changed = {
         name: f"{changes[name]:.4f}" if changes.get(name) else "0" for name in names
@@ -144,7 +161,8 @@ class View:
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
-        self.last = ""
+        # whether the last event says so
+        self.failed = False
         self._phase = "starting"
         self._done = 0
         self._total = 0
@@ -170,60 +188,44 @@ class View:
         """Print one line, above the bar."""
         self.console.print(text, markup=False, soft_wrap=True)
 
-    def show(self, event: Mapping[str, Any]) -> None:
+    def show(self, record: Record) -> None:
         """Show what an event says; its own kind decides where."""
-        self.last = event["type"]
-        match self.last:
-            case "phase":
-                self._phase = event["name"]
-                self._done = event["done"]
-                self._total = event["total"]
-                self._text = ""
-                self._steps = (
-                    event["total"] if event["name"] == "training" else self._steps
-                )
-            case "step":
-                self._step(event)
-            case "warned" | "failed":
-                self.say(
-                    f"{'error' if self.last == 'failed' else 'warning'}: {event['message']}"
-                )
-            case "skipped":
-                files = ", ".join(map(str, event["files"]))
-                self.say(
-                    f"warning: step {event['step']} skipped, {event['reason']} (block {event['block']}; {files})"
-                )
-            case "saved":
-                self.say(f"step {event['step']}: saved {event['path']}")
-            case "sampled":
-                self.say(
-                    f"step {event['step']}: drew {', '.join(map(str, event['files']))}"
-                )
-            case "validated":
-                self.say(
-                    f"step {event['step']}: validation loss {_number(event['loss'], '.4f')}"
-                )
-            case "resumed":
-                self.say(
-                    "; ".join(
-                        [f"goes on from step {event['from_step']}", *event["changes"]]
-                    )
-                )
+        event = record.event
+        self.failed = isinstance(event, Failed)
+        match event:
+            case Phase():
+                self._phase_begins(event)
+            case Step():
+                self._step(event, record.step)
+            case Failed(message=message):
+                self.say(f"error: {message}")
+            case Warned(message=message):
+                self.say(f"warning: {message}")
+            case Resumed(from_step=step, changes=changes):
+                self.say("; ".join([f"goes on from step {step}", *changes]))
+            case Skipped() | Saved() | Sampled() | Validated():
+                self.say(_line(event, record.step))
         self._draw()
 
-    def _step(self, event: Mapping[str, Any]) -> None:
+    def _phase_begins(self, event: Phase) -> None:
+        self._phase = event.name
+        self._done = event.done
+        self._total = event.total
+        self._text = ""
+        if event.name == "training":
+            self._steps = event.total
+
+    def _step(self, event: Step, step: int) -> None:
         self._phase = "training"
-        self._done = event["step"]
+        self._done = step
         self._total = self._steps
-        self._seconds = (
-            0.9 * (self._seconds or event["seconds"]) + 0.1 * event["seconds"]
-        )
-        left = timedelta(
-            seconds=round(max(0, self._total - self._done) * self._seconds)
-        )
-        loss = _number(event["loss"], ".4f")
-        rate = _number(event["learning_rate"], ".2e")
-        self._text = f"  loss {loss}  rate {rate}  {1 / max(self._seconds, 1e-9):.2f} steps/s  {left} left"
+        self._seconds = 0.9 * (self._seconds or event.seconds) + 0.1 * event.seconds
+        seconds_left = (self._total - step) * self._seconds
+        left = timedelta(seconds=round(max(0.0, min(seconds_left, _LONGEST))))
+        loss = _number(event.loss, ".4f")
+        rate = _number(event.learning_rate, ".2e")
+        speed = 1 / max(self._seconds, 1e-9)
+        self._text = f"  loss {loss}  rate {rate}  {speed:.2f} steps/s  {left} left"
 
     def _draw(self) -> None:
         text = (
@@ -271,6 +273,24 @@ def _signals_handed_on(run: RunFolder, view: View) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _line(event: Skipped | Saved | Sampled | Validated, step: int) -> str:
+    """What happened after a step, in a line."""
+    match event:
+        case Skipped(reason=reason, block=block):
+            at = f"block {block}; {_listed(event.files)}"
+            return f"warning: step {step} skipped, {reason} ({at})"
+        case Saved(path=path):
+            return f"step {step}: saved {path}"
+        case Sampled(files=files):
+            return f"step {step}: drew {_listed(files)}"
+        case Validated(loss=loss):
+            return f"step {step}: validation loss {_number(loss, '.4f')}"
+
+
+def _listed(files: Files) -> str:
+    return ", ".join(map(str, files))
 
 
 def _rates(group: Mapping[str, Any]) -> tuple[str, str]:

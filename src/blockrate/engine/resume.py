@@ -24,7 +24,7 @@ from blockrate.engine.checkpoint import (
 from blockrate.engine.state import Trainee
 from blockrate.run.checkpoints import newest_valid, read_state, set_damaged_aside
 from blockrate.run.durable import sweep_leftovers
-from blockrate.run.events import EventLog, Resumed, Warned, read_events
+from blockrate.run.events import EventLog, Resumed, Saved, Step, Warned, read_events
 from blockrate.run.folder import RunFolder
 
 _DAY = 86400.0
@@ -146,13 +146,14 @@ def _changed_versions(old: Mapping[str, str]) -> list[str]:
 def _lost_session(run: RunFolder) -> list[str]:
     """Return what to say when a run that had begun has no checkpoint, which is never passed over in silence."""
     last_step = None
-    for event in read_events(run.events_file)[0]:
-        if event["type"] == "saved" and event.get("kind") == "checkpoint":
-            problem = "the checkpoints of this run are gone"
-            cure = "Put them back, or start anew with --fresh."
-            raise NoCheckpointError(str(run.checkpoints), problem, cure)
-        if event["type"] == "step":
-            last_step = event["step"]
+    for record in read_events(run.events_file)[0]:
+        match record.event:
+            case Saved(kind="checkpoint"):
+                problem = "the checkpoints of this run are gone"
+                cure = "Put them back, or start anew with --fresh."
+                raise NoCheckpointError(str(run.checkpoints), problem, cure)
+            case Step():
+                last_step = record.step
     if last_step is None:
         return []
     return [f"it ended after step {last_step} without a save, so it begins again"]

@@ -22,7 +22,15 @@ from blockrate.engine.state import Trainee, lora_to_start_from, make_trainee
 from blockrate.engine.steps import BadSteps, StepResult, take_step
 from blockrate.engine.telemetry import BlockTelemetry
 from blockrate.run.durable import make_folder
-from blockrate.run.events import EventLog, Phase, Started, Step, read_events
+from blockrate.run.events import (
+    EventLog,
+    Group,
+    Phase,
+    Skipped,
+    Started,
+    Step,
+    read_events,
+)
 from blockrate.run.folder import RunFolder, RunSession, StopFlag
 
 
@@ -135,12 +143,15 @@ def _write_step(
 
 def _has_trained(run: RunFolder, step: int) -> bool:
     """Whether the run learned anything in the ``step`` steps it goes on from; doubt counts for it."""
-    before = [
-        event["type"]
-        for event in read_events(run.events_file)[0]
-        if event.get("step", 0) <= step
-    ]
-    return step > 0 and ("step" in before or "skipped" not in before)
+    if step == 0:
+        return False
+    skipped = False
+    for record in read_events(run.events_file)[0]:
+        if record.step <= step:
+            if isinstance(record.event, Step):
+                return True
+            skipped = skipped or isinstance(record.event, Skipped)
+    return not skipped
 
 
 def _started(
@@ -148,13 +159,13 @@ def _started(
 ) -> Started:
     """Tell what was really built: groups and rates from the optimizer, the rest from the plan."""
     groups = [
-        {
-            "name": group["name"],
-            "blocks": trainee.blocks_of(group),
-            "parameters": sum(parameter.numel() for parameter in group["params"]),
-            "multiplier": group["multiplier"],
-            "learning_rate": group["initial_lr"],
-        }
+        Group(
+            name=group["name"],
+            blocks=trainee.blocks_of(group),
+            parameters=sum(parameter.numel() for parameter in group["params"]),
+            multiplier=group["multiplier"],
+            learning_rate=group["initial_lr"],
+        )
         for group in trainee.optimizer.param_groups
     ]
     return Started(config_hash(config), os.getpid(), groups, first_trained_block)

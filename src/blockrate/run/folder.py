@@ -21,7 +21,7 @@ from blockrate.run.durable import (
     temporary_beside,
     write_error,
 )
-from blockrate.run.events import EventLog, last_event
+from blockrate.run.events import EventLog, finished_outputs
 
 # What a run writes into its folder, beside its outputs. The user may keep other things there.
 _FILES = (
@@ -127,10 +127,7 @@ def set_aside(run: RunFolder) -> Path | None:
     with lock(run):
         try:
             aside.mkdir(parents=True)
-            outputs = [
-                Path(path).name
-                for path in last_event(run.events_file).get("outputs", [])
-            ]
+            outputs = [Path(path).name for path in finished_outputs(run.events_file)]
             for entry in [
                 entry
                 for pattern in (*_FILES, *_FOLDERS, *outputs)

@@ -10,7 +10,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.run.checkpoints import newest_valid, read_state
 from blockrate.run.durable import atomic_write, make_folder
-from blockrate.run.events import last_event
+from blockrate.run.events import Finished, last_event
 from blockrate.run.folder import RunFolder, lock, set_aside
 
 
@@ -33,21 +33,20 @@ def prepare(
         say(f"The earlier run is now in {aside}.")
     make_folder(run.path)
     with lock(run, sign=False):
-        finished = last_event(run.events_file)
+        last = last_event(run.events_file)
         # the engine reads every byte
         checkpoint = newest_valid(run.checkpoints, say, contents=False)
-        if finished.get("type") == "finished":
+        if last and isinstance(last.event, Finished):
             before = load_config(run.config_file, ignore_unsupported=True).config
             check_changes(before, config, reset=reset_optimizer)
-            trained = finished["step"] > 0
-            todo = left_to_do(before, config, trained=trained)
-            kept = all(Path(output).exists() for output in finished["outputs"])
+            todo = left_to_do(before, config, trained=last.step > 0)
+            kept = all(Path(output).exists() for output in last.event.outputs)
             if kept and not todo:
                 say(
-                    f"This run is finished, after {finished['step']} steps: raise epochs to go on, --fresh starts anew."
+                    f"This run is finished, after {last.step} steps: raise epochs to go on, --fresh starts anew."
                 )
                 return False
-            if finished["step"] and not checkpoint:
+            if last.step and not checkpoint:
                 problem = f"{run.path} holds a finished run without a checkpoint to go on from"
                 raise ConfigError(
                     "workspace_dir",

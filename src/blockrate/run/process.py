@@ -17,7 +17,7 @@ import psutil
 
 from blockrate.core.errors import WriteError
 from blockrate.run.durable import write_error
-from blockrate.run.events import last_event
+from blockrate.run.events import Failed, Finished, Record, Stopped, last_event
 from blockrate.run.folder import (
     RunFolder,
     is_alive,
@@ -138,27 +138,21 @@ def run_state(run: RunFolder) -> RunState:
     started = run.who_file.exists()
     if is_alive(run):
         return _live_state(run)
-    event = last_event(run.events_file)
-    step = event.get("step", 0)
-    match event.get("type"):
-        case "finished":
+    last = last_event(run.events_file)
+    step = last.step if last else 0
+    match last:
+        case Record(event=Finished()):
             return RunState("Finished", SENTENCES[0], step=step, exit_code=0)
-        case "failed":
-            return RunState(
-                "Failed",
-                str(event.get("message")),
-                step=step,
-                exit_code=event.get("code", 1),
-            )
-        case "stopped":
-            return RunState(
-                "No run", f"Stopped at step {step}.", step=step, exit_code=75
-            )
-        case _ if read_json(run.heartbeat_file).get("stopping"):
-            return RunState("No run", SENTENCES[130], step=step, exit_code=130)
-        case _ if started:
-            lost = f"The engine died after step {step} without a word (killed, out of memory?); see {run.log_file}"
-            return RunState("Lost", lost, step=step, exit_code=1)
+        case Record(event=Failed(code=code, message=message)):
+            return RunState("Failed", message, step=step, exit_code=code)
+        case Record(event=Stopped()):
+            stopped = f"Stopped at step {step}."
+            return RunState("No run", stopped, step=step, exit_code=75)
+    if read_json(run.heartbeat_file).get("stopping"):
+        return RunState("No run", SENTENCES[130], step=step, exit_code=130)
+    if started:
+        lost = f"The engine died after step {step} without a word (killed, out of memory?); see {run.log_file}"
+        return RunState("Lost", lost, step=step, exit_code=1)
     return RunState("No run", "Nothing was started here.")
 
 

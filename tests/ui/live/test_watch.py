@@ -14,10 +14,11 @@ from typing import Any, TypeVar, cast
 
 import psutil
 import pytest
+from support.event_lines import event_lines
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import WriteError
-from blockrate.run.events import EventLog, Finished, Step, read_events
+from blockrate.run.events import EventLog, Finished, Record, Step, read_events
 from blockrate.run.folder import RunFolder, read_json
 from blockrate.run.launch import prepare
 from blockrate.run.process import kill_engine
@@ -87,7 +88,7 @@ def look_until(watch: Watch, condition: Callable[[], object]) -> None:
 
 
 def count(run: RunFolder, kind: str) -> int:
-    return [event["type"] for event in read_events(run.events_file)[0]].count(kind)
+    return len(event_lines(run.events_file, kind))
 
 
 def write_steps(run: RunFolder, first: int, last: int, **last_event: Any) -> None:
@@ -344,9 +345,7 @@ def test_what_was_read_is_not_read_again(
     wait(watch.look())
     offsets: list[int] = []
 
-    def read(
-        path: Path, offset: int, **options: int
-    ) -> tuple[list[dict[str, Any]], int]:
+    def read(path: Path, offset: int, **options: int) -> tuple[list[Record], int]:
         offsets.append(offset)
         return read_events(path, offset, **options)
 

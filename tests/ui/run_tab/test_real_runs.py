@@ -10,12 +10,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 from support.apps import PHOTOS, App
+from support.event_lines import event_lines
 from support.pages import OpenPage, StartApp
 from support.runs import CONFIG, heat_map, title
 
-from blockrate.run.events import (
-    read_events,
-)
 from blockrate.run.folder import RunFolder, is_alive, read_json
 
 
@@ -69,7 +67,7 @@ def until_step(page: Page, least: int) -> None:
 
 
 def events(run: RunFolder, kind: str) -> list[dict[str, Any]]:
-    return [event for event in read_events(run.events_file)[0] if event["type"] == kind]
+    return event_lines(run.events_file, kind)
 
 
 def open_toy(start_app: StartApp, folder: Path, config: dict[str, Any]) -> App:
@@ -100,7 +98,7 @@ def test_start_and_stop_pressed_ten_times_in_two_browsers_are_one_run(
     for page in pages:
         expect(page.get_by_role("status")).to_have_text("No run", timeout=60_000)
         expect(title(page)).to_have_text(re.compile(r"^Stopped at step \d+$"))
-    assert [event["type"] for event in read_events(toy.events_file)[0]][-1] == "stopped"
+    assert event_lines(toy.events_file)[-1]["type"] == "stopped"
     assert list(toy.commands.iterdir()) == []
     step = events(toy, "stopped")[0]["step"]
     assert (toy.checkpoints / f"step-{step:08d}").is_dir(), "a stop saves first"

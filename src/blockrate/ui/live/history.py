@@ -1,12 +1,28 @@
 """What the events of a run tell, kept small however long it ran: losses, rates and gradients by block, samples, ETA."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
 
 from blockrate.core.blocks import OTHER, model_order
+from blockrate.run.events import (
+    Blocks,
+    Event,
+    Finished,
+    Group,
+    Numbers,
+    Phase,
+    Record,
+    Resumed,
+    Sampled,
+    Saved,
+    Skipped,
+    Started,
+    Step,
+    Validated,
+    Warned,
+)
 
 MOST_POINTS = 1000
 MOST_COLUMNS = 200
@@ -16,7 +32,6 @@ _FEWEST = 10
 _MOST_SAMPLES = 500
 _MOST_SAVED = 100
 _MOST_WARNINGS = 50
-Json = Mapping[str, Any]
 Row = dict[str, float | None]
 
 
@@ -68,7 +83,7 @@ class History:
             kind: Series(MOST_COLUMNS)
             for kind in ("grad_norms", "update_ratios", "learning_rates")
         }
-        self.groups: list[Json] = []  # of the optimizer, from the run's own start
+        self.groups: list[Group] = []  # of the optimizer, from the run's own start
         self.first_trained_block = ""
         self.names: list[str] = []  # blocks and other, model order
         self.frozen: list[str] = []
@@ -78,7 +93,7 @@ class History:
         self.outputs: list[str] = []
         self.warnings: list[str] = []
         # the newest of each group and block, read from the optimizer
-        self.rates: Json = {}
+        self.rates: Numbers = {}
         self.phase = ""
         self.done = 0
         self.total = 0
@@ -87,12 +102,11 @@ class History:
         self.loss: float | None = None
         self._seconds: deque[float] = deque(maxlen=_RECENT)
 
-    def feed(self, events: Iterable[Json]) -> None:
-        """Take events in order. What is unknown is passed over."""
-        for event in events:
-            if take := getattr(self, f"_on_{event.get('type')}", None):
-                self.step = event.get("step") or self.step
-                take(event)
+    def feed(self, records: Iterable[Record]) -> None:
+        """Take what a run tells, in order."""
+        for record in records:
+            self.step = record.step or self.step
+            self._take(record.event)
 
     def know_blocks(self, names: Iterable[str], frozen: Iterable[str]) -> None:
         """Give blocks a row that the optimizer never hears of. ``frozen``: those at 0.0; else the filter left none."""
@@ -103,9 +117,7 @@ class History:
     def trained(self) -> set[str]:
         """The blocks, and maybe ``other``, that are in a group of the optimizer."""
         return {
-            block
-            for group in self.groups
-            for block in (group.get("blocks") or [group.get("name")])
+            block for group in self.groups for block in (group.blocks or [group.name])
         }
 
     @property
@@ -123,64 +135,81 @@ class History:
             else None
         )
 
-    def _on_started(self, event: Json) -> None:
-        self.groups = list(event.get("groups") or [])
+    def _take(self, event: Event) -> None:
+        match event:
+            case Step(loss=loss, seconds=seconds):
+                self._take_step(loss, seconds)
+            case Blocks():
+                self._take_blocks(event)
+            case Phase(name, done, total):
+                self._take_phase(name, done, total)
+            case Started():
+                self._begin(event)
+            case Resumed(from_step=step):
+                self._forget_after(step)
+            case Validated(loss=loss):
+                self.validations.add(self.step, {"loss": loss})
+            case Sampled() | Saved() | Finished():
+                self._take_files(event)
+            case Skipped(reason=reason):
+                self._warn(f"Step {self.step} was skipped: {reason}.")
+            case Warned(message=message):
+                self._warn(message)
+
+    def _take_files(self, event: Sampled | Saved | Finished) -> None:
+        match event:
+            case Sampled(files=files):
+                self._take_samples(map(str, files))
+            case Saved(path=path, kind="checkpoint"):
+                self.checkpoint = str(path)
+            case Saved(path=path):
+                self.exports = [*self.exports[1 - _MOST_SAVED :], str(path)]
+            case Finished(outputs=outputs):
+                self.outputs = [str(path) for path in outputs]
+
+    def _begin(self, event: Started) -> None:
+        self.groups = list(event.groups)
         self.outputs = []
-        self.first_trained_block = event.get("first_trained_block") or ""
+        self.first_trained_block = event.first_trained_block or ""
         self._see(self.trained)
         self._seconds.clear()
 
-    def _on_resumed(self, event: Json) -> None:
-        self.step = int(event.get("from_step") or 0)
+    def _forget_after(self, step: int) -> None:
+        """Drop what an earlier life of the run did after the step it goes on from."""
+        self.step = step
         for series in (self.losses, self.validations, *self.blocks.values()):
-            series.drop_after(self.step)
+            series.drop_after(step)
         self.samples = {
-            step: files for step, files in self.samples.items() if step <= self.step
+            drawn: files for drawn, files in self.samples.items() if drawn <= step
         }
 
-    def _on_phase(self, event: Json) -> None:
-        self.phase = event.get("name", "")
-        self.done = event.get("done", 0)
-        self.total = event.get("total", 0)
-        if self.phase == "training" and self.total:
-            self.total_steps = self.total
+    def _take_phase(self, name: str, done: int, total: int) -> None:
+        self.phase = name
+        self.done = done
+        self.total = total
+        if name == "training" and total:
+            self.total_steps = total
 
-    def _on_step(self, event: Json) -> None:
-        self.loss = event.get("loss")
-        self.losses.add(self.step, {"loss": self.loss})
-        if event.get("seconds"):
-            self._seconds.append(event["seconds"])
+    def _take_step(self, loss: float | None, seconds: float) -> None:
+        self.loss = loss
+        self.losses.add(self.step, {"loss": loss})
+        if seconds:
+            self._seconds.append(seconds)
 
-    def _on_blocks(self, event: Json) -> None:
-        self.rates = event.get("learning_rates") or {}
-        for kind, series in self.blocks.items():
-            self._see(event.get(kind) or {})
-            series.add(self.step, dict(event.get(kind) or {}))
+    def _take_blocks(self, event: Blocks) -> None:
+        self.rates = event.learning_rates
+        self._see(event.grad_norms)
+        self._see(event.update_ratios)
+        self._see(event.learning_rates)
+        self.blocks["grad_norms"].add(self.step, dict(event.grad_norms))
+        self.blocks["update_ratios"].add(self.step, dict(event.update_ratios))
+        self.blocks["learning_rates"].add(self.step, dict(event.learning_rates))
 
-    def _on_validated(self, event: Json) -> None:
-        self.validations.add(self.step, {"loss": event.get("loss")})
-
-    def _on_sampled(self, event: Json) -> None:
-        self.samples[self.step] = [str(file) for file in event.get("files") or []]
+    def _take_samples(self, files: Iterable[str]) -> None:
+        self.samples[self.step] = list(files)
         if len(self.samples) > _MOST_SAMPLES:
             # the first stays, to compare with
             del self.samples[sorted(self.samples)[1]]
-
-    def _on_saved(self, event: Json) -> None:
-        path = str(event.get("path"))
-        if event.get("kind") == "checkpoint":
-            self.checkpoint = path
-        else:
-            self.exports = [*self.exports[1 - _MOST_SAVED :], path]
-
-    def _on_skipped(self, event: Json) -> None:
-        self._warn(f"Step {self.step} was skipped: {event.get('reason')}.")
-
-    def _on_warned(self, event: Json) -> None:
-        self._warn(str(event.get("message")))
-
-    def _on_finished(self, event: Json) -> None:
-        self.outputs = [str(path) for path in event.get("outputs") or []]
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:

@@ -27,7 +27,7 @@ from blockrate.core.errors import (
     WriteError,
 )
 from blockrate.core.profile import frozen_blocks
-from blockrate.run.events import read_events
+from blockrate.run.events import Record, Step, read_events
 from blockrate.run.folder import RunFolder, send_command
 from blockrate.run.launch import prepare
 from blockrate.run.process import (
@@ -56,7 +56,6 @@ _END = 2**16  # bytes of events that tell how a run ended
 _MOST_RUNS = 50
 # Colours and cursor moves of a terminal, and what else is no text.
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
-_Events = Sequence[dict[str, Any]]
 _Blocks = tuple[Sequence[str], Sequence[str]]  # all of the model, those at 0.0
 
 
@@ -274,7 +273,7 @@ class Watch:
 
 def _look(
     run: RunFolder, file: int, offset: int
-) -> tuple[RunState, str, _Blocks | None, _Events, int, int, bool]:
+) -> tuple[RunState, str, _Blocks | None, list[Record], int, int, bool]:
     """What is new in a run folder since ``offset`` of the events ``file``, never more than a portion. For threads.
 
     State, log, blocks if the events were begun anew, events, their file, where to go on, whether there is more.
@@ -330,13 +329,12 @@ def _tail(file: Path) -> str:
 
 def _past_run(file: Path) -> PastRun:
     facts = file.stat()
-    events, _ = read_events(file, max(0, facts.st_size - _END))
-    losses = [event.get("loss") for event in events if event["type"] == "step"]
-    last = (events or [{}])[-1].get("time")
-    time_of_last = float(last) if isinstance(last, int | float) else facts.st_mtime
-    return PastRun(
-        file.parent,
-        run_state(RunFolder(file.parent)),
-        time_of_last,
-        losses[-1] if losses else None,
-    )
+    records, _ = read_events(file, max(0, facts.st_size - _END))
+    loss = None
+    time_of_last = facts.st_mtime
+    for record in records:
+        if isinstance(record.event, Step):
+            loss = record.event.loss
+        if record.time is not None:
+            time_of_last = record.time
+    return PastRun(file.parent, run_state(RunFolder(file.parent)), time_of_last, loss)

@@ -14,9 +14,10 @@ from blockrate.config.files import read_object
 from blockrate.core.blocks import OTHER, BlockLayout
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.selection import selection_text
+from blockrate.run.events import Group
 from blockrate.run.folder import RunFolder
 from blockrate.ui.live.charts import Gallery, heat_card, loss_card
-from blockrate.ui.live.history import History, Json
+from blockrate.ui.live.history import History
 from blockrate.ui.live.watch import ALIVE, PastRun, Watch
 from blockrate.ui.open_save import may_replace
 from blockrate.ui.page import Page
@@ -273,27 +274,22 @@ def _trained(watch: Watch, changed: Event[[]]) -> None:
     """A row for each group of the optimizer; the rates are those it holds now."""
     rates: dict[str, TextElement] = {}
 
-    def fill(groups: list[Json]) -> None:
+    def fill(groups: list[Group]) -> None:
         rates.clear()
         for group in groups:
-            blocks = _in_words(group.get("blocks") or [group["name"]], watch.history)
-            cells = _row(
-                blocks,
-                f"{group.get('parameters', 0):,}",
-                f"{group.get('multiplier', 1.0):g}",
-                "",
-            )
-            rates[group["name"]] = cells[-1]
+            blocks = _in_words(group.blocks or [group.name], watch.history)
+            parameters = f"{group.parameters:,}"
+            multiplier = f"{group.multiplier:g}"
+            rates[group.name] = _row(blocks, parameters, multiplier, "")[-1]
 
     def refresh() -> None:
         history = watch.history
         words.set_text(_summary(history))
-        held = {
-            **{group["name"]: group.get("learning_rate") for group in history.groups},
-            **history.rates,
-        }
+        held = {group.name: group.learning_rate for group in history.groups}
+        held.update(history.rates)
         for name, cell in rates.items():
-            cell.text = "—" if held.get(name) is None else f"{held[name]:.2e}"
+            rate = held.get(name)
+            cell.text = "—" if rate is None else f"{rate:.2e}"
 
     words = ui.label().classes("dim")
     with (
@@ -329,7 +325,7 @@ def _summary(history: History) -> str:
     }
     blocks = len(trained - {OTHER})
     known = len(set(history.names) - {OTHER})
-    parameters = sum(group.get("parameters", 0) for group in history.groups)
+    parameters = sum(group.parameters for group in history.groups)
     untrained = [
         f"{sentence(_in_words(names, history))} {why}."
         for why, names in rest.items()
