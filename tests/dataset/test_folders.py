@@ -55,9 +55,9 @@ def test_every_concept_in_the_way_is_named_at_once(folder: Path) -> None:
         },
         {"path": "/not/used/either", "enabled": False},
     ) == [
-        "concepts[1].path: '/no/such/folder' is not a folder",
-        f"concepts[2].path: {str(empty)!r} has no images",
-        "concepts[3].text.prompt_path: 'gone.txt' is not a file",
+        "concepts.1.path: '/no/such/folder' is not a folder",
+        f"concepts.2.path: {str(empty)!r} has no images",
+        "concepts.3.text.prompt_path: 'gone.txt' is not a file",
     ]
 
 
@@ -74,7 +74,7 @@ def test_validation_concepts_are_looked_at_only_where_they_are_used(
     pair = ({"path": str(folder)}, {"path": "/gone", "type": "VALIDATION"})
     assert problems(*pair) == []
     assert problems(*pair, validation=True) == [
-        "concepts[1].path: '/gone' is not a folder"
+        "concepts.1.path: '/gone' is not a folder"
     ]
 
 
@@ -85,7 +85,7 @@ def test_a_folder_without_rights_is_a_problem_of_its_concept(folder: Path) -> No
     folder.chmod(0)
     try:
         assert problems({"path": str(folder)}) == [
-            f"concepts[0].path: {folder} cannot be read: Permission denied"
+            f"concepts.0.path: {folder} cannot be read: Permission denied"
         ]
     finally:
         folder.chmod(0o700)

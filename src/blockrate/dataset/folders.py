@@ -80,7 +80,7 @@ def concept_problems(config: TrainConfig) -> list[ConfigError]:
     problems = []
     for index in used:
         concept = config.concepts[index]
-        where = f"concepts[{index}]"
+        where = f"concepts.{index}"
         try:
             _folder(concept, where)
             if _is_without_images(concept):

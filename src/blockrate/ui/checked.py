@@ -1,7 +1,6 @@
 """What a config comes to while it is edited: config, plan, and everything that stands in the way of a start."""
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -131,7 +130,7 @@ def last_first(paths: Iterable[str]) -> list[str]:
 
 
 def _problem(error: ConfigError, data: Json) -> Problem:
-    field = re.sub(r"\[(\d+)\]", r".\1", error.where)
+    field = error.where
     usual = default(field, _UNKNOWN)
     there = find(data, field)
     text = str(

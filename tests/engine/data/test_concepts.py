@@ -268,15 +268,15 @@ def test_a_name_that_is_not_utf8_is_a_bad_file(folder: Path) -> None:
     [
         (
             {"path": "/no/such/folder"},
-            "concepts[0].path",
+            "concepts.0.path",
             "'/no/such/folder' is not a folder",
         ),
-        ({"path": ""}, "concepts[0].path", "'' is not a folder"),
-        ({"path": "{folder}/a.txt"}, "concepts[0].path", "is not a folder"),
-        ({"path": "{folder}/empty"}, "concepts[0].path", "has no images"),
+        ({"path": ""}, "concepts.0.path", "'' is not a folder"),
+        ({"path": "{folder}/a.txt"}, "concepts.0.path", "is not a folder"),
+        ({"path": "{folder}/empty"}, "concepts.0.path", "has no images"),
         (
             {"path": "{folder}", "text": {"prompt_source": "concept"}},
-            "concepts[0].text.prompt_path",
+            "concepts.0.text.prompt_path",
             "is not a file",
         ),
         (

@@ -87,7 +87,7 @@ def _image_files(config: TrainConfig, warn: Callable[[str], None]) -> list[_Imag
     files = []
     for index in _used_concepts(config, warn):
         concept = config.concepts[index]
-        for name, path in concept_images(concept, f"concepts[{index}]", warn):
+        for name, path in concept_images(concept, f"concepts.{index}", warn):
             files.append(_ImageFile(concept, index, name, path))
     return files
 
