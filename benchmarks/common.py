@@ -45,6 +45,7 @@ TOY = TransformerSpec(
     64,
     guidance_embeds=True,
     axes_dims_rope=(16, 24, 24),
+    architecture="FLUX.1",
 )
 
 

@@ -12,13 +12,13 @@ import torch
 from diffusers import FluxTransformer2DModel
 from peft import LoraConfig
 from safetensors import safe_open
+from support.lora_files import read_lora
 
 import blockrate
 from blockrate.config.files import config_hash
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError, WriteError
 from blockrate.engine import export as export_module
-from blockrate.engine.adapters.file import read_lora
 from blockrate.engine.export import check_destination, export_name, file_metadata
 from blockrate.engine.memory import dtype_of
 from blockrate.models.lora_norms import inspect_lora

@@ -31,6 +31,7 @@ SPEC = TransformerSpec(
     64,
     guidance_embeds=True,
     axes_dims_rope=(16, 24, 24),
+    architecture="FLUX.1",
 )
 SMALL = replace(SPEC, layout=BlockLayout(2, 3))
 # Attention of both streams, both MLPs, the MLP input of single blocks; no proj_out.

@@ -36,7 +36,7 @@ def safetensors_bytes(tensors, dtype="BF16", metadata=None):
 
 
 def flux_tensors(layout=DEV.layout, *, bfl, hidden=3072, channels=64, guidance=True):
-    modules = bfl_modules(layout)
+    modules = bfl_modules(DEV.architecture, layout)
     names = (
         modules
         if bfl

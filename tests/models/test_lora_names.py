@@ -5,15 +5,16 @@ import pytest
 from blockrate.core.blocks import BlockLayout, block_of
 from blockrate.models.families import FAMILIES
 from blockrate.models.lora_names import (
-    SWAPPED_HALVES,
     bfl_modules,
     file_names,
+    has_swapped_halves,
     kohya_name,
+    row_shares,
 )
 from blockrate.models.module_table import modules
 
 SPEC = FAMILIES["flux1-dev"].spec
-BFL = bfl_modules(SPEC.layout)
+BFL = bfl_modules(SPEC.architecture, SPEC.layout)
 LINEARS = {module.name: module for module in modules(SPEC) if module.linear}
 
 
@@ -45,11 +46,32 @@ def test_fused_rows_stand_in_this_order() -> None:
         sum(LINEARS[member].shape[0] for member in BFL["single_blocks.37.linear1"])
         == 7 * 3072
     )
-    assert BFL["final_layer.adaLN_modulation.1"] == (SWAPPED_HALVES,)
+
+
+def test_rows_of_a_fused_module_are_shared_as_its_members_are_sized() -> None:
+    for members in BFL.values():
+        shares = row_shares(SPEC.architecture, members)
+        rows = [LINEARS[member].shape[0] for member in members]
+        unit = sum(rows) // sum(shares)
+        assert [unit * share for share in shares] == rows
+
+
+def test_only_bfl_names_of_the_last_norm_mean_swapped_halves() -> None:
+    names = file_names(SPEC.architecture, BlockLayout(1, 1))
+    swapped = {name for name in names if has_swapped_halves(SPEC.architecture, name)}
+    assert {names[name] for name in swapped} == {("norm_out.linear",)}
+    assert swapped == {
+        "final_layer.adaLN_modulation.1",
+        "diffusion_model.final_layer.adaLN_modulation.1",
+        "model.diffusion_model.final_layer.adaLN_modulation.1",
+        "base_model.model.final_layer.adaLN_modulation.1",
+        "transformer.final_layer.adaLN_modulation.1",
+        "lora_unet_final_layer_adaLN_modulation_1",
+    }
 
 
 def test_without_other_only_blocks_are_left() -> None:
-    blocks = bfl_modules(SPEC.layout, other=False)
+    blocks = bfl_modules(SPEC.architecture, SPEC.layout, other=False)
     assert len(blocks) == 19 * 10 + 38 * 3
     assert all(block_of(name) for name in blocks)
 
@@ -96,9 +118,9 @@ def test_kohya_names_are_unique_and_lead_to_their_block() -> None:
 def test_every_spelling_leads_to_diffusers(
     spelling: str, members: tuple[str, ...]
 ) -> None:
-    assert file_names(BlockLayout(2, 2))[spelling] == members
+    assert file_names(SPEC.architecture, BlockLayout(2, 2))[spelling] == members
 
 
 def test_a_name_and_its_members_agree_on_the_block() -> None:
-    for spelling, members in file_names(BlockLayout(2, 11)).items():
+    for spelling, members in file_names(SPEC.architecture, BlockLayout(2, 11)).items():
         assert {block_of(member) for member in members} == {block_of(spelling)}

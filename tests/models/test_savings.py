@@ -18,6 +18,7 @@ SPEC = TransformerSpec(
     64,
     guidance_embeds=True,
     axes_dims_rope=(16, 24, 24),
+    architecture="FLUX.1",
 )
 DOUBLES = SPEC.layout.names[:4]
 SINGLES = SPEC.layout.names[4:]

@@ -1,5 +1,7 @@
 """Small models of FLUX.1 with adapters, and what their LoRA files must give back."""
 
+from functools import partial
+
 import torch
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
@@ -8,12 +10,12 @@ from diffusers import (
 )
 from peft import LoraConfig
 
-from blockrate.engine.adapters.file import (
-    LoraWeights,
-    lora_weights,
-    read_lora,
-    save_lora,
-)
+from blockrate.engine.adapters import file
+from blockrate.engine.adapters.file import LoraWeights, lora_weights
+
+ARCHITECTURE = "FLUX.1"
+read_lora = partial(file.read_lora, architecture=ARCHITECTURE)
+save_lora = partial(file.save_lora, architecture=ARCHITECTURE)
 
 HEADER = {
     "blockrate.base_model": "black-forest-labs/FLUX.1-schnell",

@@ -14,18 +14,22 @@ _NAMED_PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 def model_spec(config: TrainConfig) -> TransformerSpec:
     """Return the sizes of the transformer to train.
 
-    Raises ``FileError`` for what is missing, damaged, unsafe to read or not a FLUX.1.
+    Raises ``FileError`` for what is missing, damaged, unsafe to read or of no architecture
+    that blockrate trains.
     """
     name = config.transformer.model_name or config.base_model_name
     return spec_of(name, config.model_type)
 
 
 def model_paths(
-    config: TrainConfig, folder_of: Callable[[str, list[str]], Path]
+    config: TrainConfig, architecture: str, folder_of: Callable[[str, list[str]], Path]
 ) -> dict[str, Path]:
     """Return where each part lies: a folder; the transformer may be a file.
 
+    ``architecture``: what ``model_spec`` says, which decides what parts there are.
     ``folder_of`` gives the folder of a model, by a name that is not a file's; it is to hold these parts.
     """
     names = {part: getattr(config, part).model_name for part in _NAMED_PARTS}
-    return part_paths(config.base_model_name, names, config.model_type, folder_of)
+    return part_paths(
+        config.base_model_name, names, architecture, config.model_type, folder_of
+    )

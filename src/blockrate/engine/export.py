@@ -3,9 +3,9 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import ModelMixin
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
@@ -17,6 +17,7 @@ from blockrate.core.errors import WriteError
 from blockrate.engine.adapters.file import lora_weights, save_lora
 from blockrate.engine.file_header import sorted_header
 from blockrate.engine.memory import checked_cast
+from blockrate.models.families import architecture_of_class
 from blockrate.run.durable import (
     MANIFEST,
     atomic_write,
@@ -33,7 +34,7 @@ _SHARD_SIZE = "5GB"  # of training precision: one shard at a time is copied to t
 
 def export(
     path: Path,
-    transformer: ModelMixin,
+    transformer: Any,  # a model of diffusers
     *,
     file_format: str,
     dtype: torch.dtype,
@@ -47,10 +48,12 @@ def export(
     if file_format == "DIFFUSERS":
         save_transformer(path, transformer, dtype=dtype, metadata=metadata)
     else:
-        weights = lora_weights(transformer)
+        architecture = architecture_of_class(type(transformer).__name__)
+        assert architecture, "no model of another architecture was loaded"
         save_lora(
             path,
-            weights,
+            lora_weights(transformer),
+            architecture=architecture,
             file_format=file_format,
             dtype=dtype,
             metadata=metadata,
@@ -108,7 +111,7 @@ def _foreign_entries(folder: Path) -> list[str]:
 
 def save_transformer(
     path: Path,
-    transformer: ModelMixin,
+    transformer: Any,  # a model of diffusers
     *,
     dtype: torch.dtype,
     metadata: Mapping[str, str],
@@ -129,7 +132,7 @@ def save_transformer(
 def _write_shards(
     folder: Path,
     path: Path,
-    transformer: ModelMixin,
+    transformer: Any,  # a model of diffusers
     dtype: torch.dtype,
     header: dict[str, str],
 ) -> None:

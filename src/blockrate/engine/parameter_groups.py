@@ -8,7 +8,7 @@ from torch import nn
 from blockrate.core.blocks import OTHER, BlockLayout, block_of, split_block
 from blockrate.core.errors import ConfigError
 from blockrate.core.profile import FULL, KEY, Profile
-from blockrate.models.families import FAMILIES
+from blockrate.models.families import DEFAULT_FAMILY
 
 Trained = nn.Module | Mapping[str, nn.Module]
 WHOLE = "transformer"  # the single group of a run whose multipliers are all 1.0
@@ -124,7 +124,7 @@ def block_layout(model: Trained) -> BlockLayout:
     """Return how many double and single blocks a model has.
 
     A mapping may hold a few blocks only. Where the indices of a kind have holes or are missing, the count is that of
-    FLUX.1, or more if an index asks for it.
+    the default family (FLUX.1), or more if an index asks for it.
     """
     blocks = _block_modules(model) or {
         block for name, _ in _named_modules(model) if (block := block_of(name))
@@ -140,15 +140,15 @@ def block_layout(model: Trained) -> BlockLayout:
         indices[kind].append(index)
     if isinstance(blocks, dict):
         return BlockLayout(len(indices["double"]), len(indices["single"]))
-    flux1 = FAMILIES["flux1-dev"].spec.layout
+    usual = DEFAULT_FAMILY.spec.layout
     return BlockLayout(
         *(
             len(found)
             if found and max(found) == len(found) - 1
             else max([count - 1, *found]) + 1
             for found, count in (
-                (indices["double"], flux1.double),
-                (indices["single"], flux1.single),
+                (indices["double"], usual.double),
+                (indices["single"], usual.single),
             )
         )
     )

@@ -160,16 +160,10 @@ def lora_to_start_from(config: TrainConfig) -> dict[str, LoraWeights]:
     """Return what ``lora_model_name`` holds, proven to fit: its file and the model's headers are all that is read."""
     if config.training_method != "LORA" or not config.lora_model_name:
         return {}
-    start = read_lora(Path(config.lora_model_name))
-    check_start(
-        start,
-        {
-            module.name: module.shape
-            for module in modules(model_spec(config))
-            if module.linear
-        },
-        config,
-    )
+    spec = model_spec(config)
+    start = read_lora(Path(config.lora_model_name), spec.architecture)
+    shapes = {module.name: module.shape for module in modules(spec) if module.linear}
+    check_start(start, shapes, config)
     return start
 
 

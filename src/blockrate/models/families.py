@@ -1,24 +1,39 @@
-"""The models blockrate knows, rows of ``flux1.json``, and the sizes that make a FLUX.1 transformer."""
+"""The models blockrate knows, and the sizes that make a transformer.
+
+An architecture is one JSON file of facts; its variants are rows in there.
+"""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import ConfigError, FileError
 
-ARCHITECTURE = "FluxTransformer2DModel"
-# The variants, and the modules of each kind of block, their names in BFL's files, the steps they are used in.
-FLUX1: dict[str, Any] = json.loads(
-    Path(__file__).with_name("flux1.json").read_text("utf-8")
-)
+FACTS_FILES = ("flux1.json",)
+
+
+def _read_facts(name: str) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(
+        Path(__file__).with_name(name).read_text("utf-8")
+    )
+    return facts
+
+
+# By the architecture's name: what its file says of it. The file explains itself.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    facts["architecture"]: facts for facts in map(_read_facts, FACTS_FILES)
+}
 
 
 @dataclass(frozen=True)
 class TransformerSpec:
-    """Everything that decides the shapes of a FLUX.1 transformer. ``axes_dims_rope`` sums to ``head_dim``."""
+    """Everything that decides the shapes of a transformer.
+
+    ``axes_dims_rope`` sums to ``head_dim``. ``architecture``: a key of ``ARCHITECTURES``.
+    """
 
     layout: BlockLayout
     heads: int
@@ -28,23 +43,54 @@ class TransformerSpec:
     pooled_projection_dim: int
     guidance_embeds: bool
     axes_dims_rope: tuple[int, ...] = (16, 56, 56)
+    architecture: str = field(kw_only=True)
 
     @property
     def hidden(self) -> int:
         """Width of the transformer."""
         return self.heads * self.head_dim
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the file of its architecture says."""
+        return ARCHITECTURES[self.architecture]
+
+
+class Conditioned(NamedTuple):
+    """A tensor that a caption becomes."""
+
+    encoder: str  # the text encoder whose caption it is, by its name in a config
+    dimensions: int  # of one caption's, without the batch
+
+
+def conditioning_of(architecture: str) -> dict[str, Conditioned]:
+    """Return what the transformer is conditioned on beside time and guidance, by name."""
+    rows = ARCHITECTURES[architecture]["conditioning"]
+    return {name: Conditioned(*row) for name, row in rows.items()}
+
 
 @dataclass(frozen=True)
 class Family:
-    """One model variant. ``title`` is for people, ``architecture`` what it shares with its siblings."""
+    """One model variant.
+
+    ``title`` is for people. A toy has no ``repo``. ``called``: the word in a base model's
+    name that means this variant. ``gated``: only for those who accepted its licence.
+    ``lora_architecture``: what the header of a LoRA calls it.
+    """
 
     name: str
     title: str
     model_type: str
     repo: str
     spec: TransformerSpec
-    architecture: str = "FLUX.1"
+    lora_architecture: str
+    called: str = ""
+    gated: bool = False
+
+    @property
+    def architecture(self) -> str:
+        """What it shares with its siblings."""
+        return self.spec.architecture
 
 
 def family_of(model_type: str, base_model_name: str) -> Family:
@@ -61,11 +107,35 @@ def family_of(model_type: str, base_model_name: str) -> Family:
             f"{model_type!r} is not supported",
             f"Use one of {', '.join(published)}.",
         )
-    return (
-        FAMILIES["flux1-schnell"]
-        if "schnell" in base_model_name.lower()
-        else published[model_type]
-    )
+    architecture = published[model_type].architecture
+    return _called(architecture, base_model_name) or published[model_type]
+
+
+def variant_of(architecture: str, base_model_name: str) -> Family:
+    """Return the variant that a base model's name tells, else the first of the architecture."""
+    first = next(row for row in FAMILIES.values() if row.architecture == architecture)
+    return _called(architecture, base_model_name) or first
+
+
+def architecture_of_class(name: str) -> str | None:
+    """Return the architecture whose transformer is diffusers' class of this name, if there is one."""
+    for architecture, facts in ARCHITECTURES.items():
+        if facts["class"] == name:
+            return architecture
+    return None
+
+
+def is_toy(name: str) -> bool:
+    """Whether a model of this name is made on the spot, and not downloaded."""
+    return name in FAMILIES and not FAMILIES[name].repo
+
+
+def _called(architecture: str, name: str) -> Family | None:
+    for family in FAMILIES.values():
+        told = family.called and family.called in name.lower()
+        if told and family.architecture == architecture:
+            return family
+    return None
 
 
 def spec_from_config(
@@ -75,11 +145,9 @@ def spec_from_config(
 
     Raises ``FileError`` for another architecture, a FLUX.1 with extra input channels, and sizes that are no numbers.
     """
-    found = config.get("_class_name")
-    if found != ARCHITECTURE:
-        problem = f"holds a {found or 'model of unknown class'}, not a {ARCHITECTURE}"
-        raise FileError(where, problem, "Use a FLUX.1 model.")
-    sizes = {key: config.get(key, usual) for key, usual in FLUX1["sizes"].items()}
+    architecture = _stated_architecture(config, where)
+    facts = ARCHITECTURES[architecture]
+    sizes = {key: config.get(key, usual) for key, usual in facts["sizes"].items()}
     for key, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 0:
             raise FileError(
@@ -95,15 +163,6 @@ def spec_from_config(
         raise FileError(
             where, problem, "Use FLUX.1-dev, FLUX.1-schnell or a fine-tune of them."
         )
-    axes = config.get("axes_dims_rope", (16, 56, 56))
-    if not isinstance(axes, list | tuple) or not all(
-        isinstance(axis, int) for axis in axes
-    ):
-        raise FileError(
-            where,
-            f"axes_dims_rope is {axes!r}, not a list of integers",
-            "Use an unchanged config.json.",
-        )
     return TransformerSpec(
         layout=BlockLayout(sizes["num_layers"], sizes["num_single_layers"]),
         heads=sizes["num_attention_heads"],
@@ -112,20 +171,64 @@ def spec_from_config(
         joint_attention_dim=sizes["joint_attention_dim"],
         pooled_projection_dim=sizes["pooled_projection_dim"],
         guidance_embeds=bool(config.get("guidance_embeds", False)),
-        axes_dims_rope=tuple(axes),
+        axes_dims_rope=_axes(config, where),
+        architecture=architecture,
     )
 
 
-def _family(
-    name: str, title: str, model_type: str, repo: str, config: Mapping[str, Any]
-) -> Family:
-    return Family(
-        name,
-        title,
-        model_type,
-        repo,
-        spec_from_config({"_class_name": ARCHITECTURE, **config}),
+def config_from_spec(spec: TransformerSpec) -> dict[str, Any]:
+    """Return the sizes as diffusers' class takes them: undoes ``spec_from_config``."""
+    return {
+        "num_layers": spec.layout.double,
+        "num_single_layers": spec.layout.single,
+        "num_attention_heads": spec.heads,
+        "attention_head_dim": spec.head_dim,
+        "in_channels": spec.in_channels,
+        "joint_attention_dim": spec.joint_attention_dim,
+        "pooled_projection_dim": spec.pooled_projection_dim,
+        "guidance_embeds": spec.guidance_embeds,
+        "axes_dims_rope": spec.axes_dims_rope,
+    }
+
+
+def _stated_architecture(config: Mapping[str, Any], where: str) -> str:
+    """Return the architecture that a config.json states by diffusers' class."""
+    stated = config.get("_class_name")
+    architecture = architecture_of_class(stated) if stated else None
+    if architecture is None:
+        wanted = " or ".join(facts["class"] for facts in ARCHITECTURES.values())
+        problem = f"holds a {stated or 'model of unknown class'}, not a {wanted}"
+        raise FileError(where, problem, f"Use a {' or '.join(ARCHITECTURES)} model.")
+    return architecture
+
+
+def _axes(config: Mapping[str, Any], where: str) -> tuple[int, ...]:
+    """Return the widths of the rotary embedding's axes."""
+    axes = config.get("axes_dims_rope", (16, 56, 56))
+    whole = isinstance(axes, list | tuple) and all(
+        isinstance(axis, int) for axis in axes
     )
+    if not whole:
+        raise FileError(
+            where,
+            f"axes_dims_rope is {axes!r}, not a list of integers",
+            "Use an unchanged config.json.",
+        )
+    return tuple(axes)
 
 
-FAMILIES: dict[str, Family] = {row["name"]: _family(**row) for row in FLUX1["families"]}
+def _families() -> dict[str, Family]:
+    families = {}
+    for facts in ARCHITECTURES.values():
+        for row in facts["families"]:
+            values = dict(row)
+            config = {"_class_name": facts["class"], **values.pop("config")}
+            family = Family(**values, spec=spec_from_config(config))
+            families[family.name] = family
+    return families
+
+
+FAMILIES = _families()
+# What a config trains that says nothing of its model, and whose sizes stand in where no
+# model can be asked.
+DEFAULT_FAMILY = next(iter(FAMILIES.values()))

@@ -14,6 +14,7 @@ from typing import Any
 from blockrate.core.blocks import BlockLayout, block_of
 from blockrate.core.errors import FileError
 from blockrate.models.families import (
+    ARCHITECTURES,
     FAMILIES,
     TransformerSpec,
     family_of,
@@ -24,13 +25,12 @@ from blockrate.models.lora_names import bfl_modules
 
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
-# The parts of black-forest-labs/FLUX.1-dev on the hub, and what their weights are called.
-PARTS = {
+# What the weights of a part of a diffusers folder are called; the other parts have none.
+WEIGHTS = {
     "transformer": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
     "text_encoder_2": "model",
-    **dict.fromkeys(("tokenizer", "tokenizer_2", "scheduler"), ""),
 }
 _LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 _BFL_WIDTH = 3072  # diffusers' converter of BFL names is fixed to it
@@ -40,10 +40,11 @@ _PROGRAMS = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _SCALES = re.compile(
     r"(scale_weight|weight_scale(_2)?|scaled_fp8|comfy_quant|scale_input|input_scale)$"
 )
+_FLUX1 = "FLUX.1"
 _NORM = "transformer_blocks.0.attn.norm_q"  # as long as a head
 _BFL = {
     members[0]: f"{name}.weight"
-    for name, members in bfl_modules(BlockLayout(0, 0)).items()
+    for name, members in bfl_modules(_FLUX1, BlockLayout(0, 0)).items()
 }
 _BFL[_NORM] = "double_blocks.0.img_attn.norm.query_norm.scale"
 
@@ -106,17 +107,24 @@ def read_header(path: Path) -> tuple[dict[str, str], Tensors]:
         ) from error
 
 
+def parts_of(architecture: str) -> list[str]:
+    """Return the parts of a diffusers folder of this architecture, the transformer first."""
+    return list(ARCHITECTURES[architecture]["parts"])
+
+
 def part_paths(
     base: str,
     own_names: Mapping[str, str],
+    architecture: str,
     model_type: str,
     folder_of: Callable[[str, list[str]], Path],
 ) -> dict[str, Path]:
-    """Return where each part lies: a folder; the transformer may be a file.
+    """Return where each part of a model of ``architecture`` lies: a folder; the transformer may be a file.
 
     ``base``: the model that brings what has no name of its own in ``own_names``.
     ``folder_of`` gives the folder of a model, by a name that is not a file's; it is to hold these parts.
     """
+    parts = parts_of(architecture)
 
     def folder(name: str, parts: list[str]) -> Path:
         if Path(name).is_file():
@@ -132,15 +140,21 @@ def part_paths(
         # a transformer alone: the rest is the published model's
         names["transformer"] = names["transformer"] or base
         base = family_of(model_type, base).repo
-    whole = folder(base, [part for part in PARTS if not names.get(part)])
-    paths = {part: whole / part for part in PARTS}
-    for part, name in names.items():
+    whole = folder(base, [part for part in parts if not names.get(part)])
+    paths = {part: whole / part for part in parts}
+    for part in parts:
+        name = names.get(part, "")
         if part == "transformer" and Path(name).is_file():
             paths[part] = Path(name)
         elif name:
             own = folder(name, [part])
             paths[part] = own / part if (own / part).is_dir() else own
     return paths
+
+
+def toy_folder(cache_dir: str, name: str) -> Path:
+    """Return where the toy model of this name lies, once it is made."""
+    return Path(cache_dir) / "models" / name
 
 
 def lack_of(part: str, path: Path) -> str:
@@ -153,9 +167,9 @@ def lack_of(part: str, path: Path) -> str:
 
 def weight_files(part: str, path: Path) -> list[Path]:
     """Return the files that a loader will read: one, or the shards that an index names; none of a tokenizer."""
-    if path.is_file() or not PARTS[part]:
+    if path.is_file() or part not in WEIGHTS:
         return []
-    index = path / f"{PARTS[part]}.safetensors.index.json"
+    index = path / f"{WEIGHTS[part]}.safetensors.index.json"
     if index.is_file():
         return sorted(
             {
@@ -163,7 +177,7 @@ def weight_files(part: str, path: Path) -> list[Path]:
                 for shard in _read_config(index).get("weight_map", {}).values()
             }
         )
-    return [path / f"{PARTS[part]}.safetensors"]
+    return [path / f"{WEIGHTS[part]}.safetensors"]
 
 
 def _tensor(facts: Any, size: int) -> tuple[str, tuple[int, ...]]:
@@ -262,7 +276,9 @@ def _spec_of_file(path: Path) -> TransformerSpec:
         problem = f"has BFL's names and is {hidden} wide; diffusers reads those names at {_BFL_WIDTH} only"
         raise FileError(str(path), problem, "Use a diffusers folder.")
     rope = {
-        family.spec.head_dim: family.spec.axes_dims_rope for family in FAMILIES.values()
+        family.spec.head_dim: family.spec.axes_dims_rope
+        for family in FAMILIES.values()
+        if family.architecture == _FLUX1
     }
     if in_channels != 64 or head_dim not in rope:
         problem = f"takes {in_channels} input channels (Fill, Depth and Canny take more) in heads {head_dim} wide"
@@ -278,7 +294,15 @@ def _spec_of_file(path: Path) -> TransformerSpec:
     guided = bool(shape_of("time_text_embed.guidance_embedder.linear_1"))
     heads = hidden // head_dim
     return TransformerSpec(
-        layout, heads, head_dim, in_channels, joint, pooled, guided, rope[head_dim]
+        layout,
+        heads,
+        head_dim,
+        in_channels,
+        joint,
+        pooled,
+        guided,
+        rope[head_dim],
+        architecture=_FLUX1,
     )
 
 

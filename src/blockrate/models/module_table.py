@@ -1,16 +1,17 @@
-"""Every module of a FLUX.1 transformer that owns parameters, so that plan and window need neither torch nor weights."""
+"""Every module of a transformer that owns parameters.
+
+So plan and window need neither torch nor weights.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from blockrate.core.blocks import block_of, block_path, split_block
-from blockrate.models.families import FLUX1, TransformerSpec
+from blockrate.models.families import TransformerSpec
 
 Tokens = Literal["image", "text", "joint", "one"]
-
-_SINUSOIDAL = 256  # channels of the timestep and guidance embedding
 
 
 @dataclass(frozen=True)
@@ -46,32 +47,40 @@ class Module:
 
 @cache
 def modules(spec: TransformerSpec) -> tuple[Module, ...]:
-    """Return every module that owns parameters, in the order of diffusers' ``FluxTransformer2DModel``."""
-    return tuple(_modules(spec))
-
-
-def _modules(spec: TransformerSpec) -> Iterator[Module]:
-    width = spec.hidden
-    embedders = [
-        ("timestep_embedder", _SINUSOIDAL),
-        ("guidance_embedder", _SINUSOIDAL),
-    ][: 1 + spec.guidance_embeds]
-    for name, inputs in [*embedders, ("text_embedder", spec.pooled_projection_dim)]:
-        yield Module(
-            f"time_text_embed.{name}.linear_1", (width, inputs), True, "one", True
-        )
-        yield Module(
-            f"time_text_embed.{name}.linear_2", (width, width), True, "one", True
-        )
-    yield Module(
-        "context_embedder", (width, spec.joint_attention_dim), True, "text", True
+    """Return every module that owns parameters, in the order of diffusers' own class."""
+    outside = spec.facts["other"]
+    return (
+        *_outside_modules(spec, outside["before"]["modules"]),
+        *_block_modules(spec),
+        *_outside_modules(spec, outside["after"]["modules"]),
     )
-    yield Module("x_embedder", (width, spec.in_channels), True, "image", True)
+
+
+def _block_modules(spec: TransformerSpec) -> Iterator[Module]:
+    width = spec.hidden
+    bias = spec.facts["bias"]
     for block in spec.layout.names:
-        for name, out, inputs, tokens in FLUX1[split_block(block)[0]]["modules"]:
-            shape = (out * width, inputs * width) if inputs else (spec.head_dim,)
-            yield Module(
-                f"{block_path(block)}.{name}", shape, bool(inputs), tokens, bool(inputs)
-            )
-    yield Module("norm_out.linear", (2 * width, width), True, "one", True)
-    yield Module("proj_out", (spec.in_channels, width), True, "image", True)
+        kind = split_block(block)[0]
+        for name, out, inputs, tokens in spec.facts[kind]["modules"]:
+            whole_name = f"{block_path(block)}.{name}"
+            if inputs:
+                shape = (out * width, inputs * width)
+                yield Module(whole_name, shape, bias, tokens, linear=True)
+            else:
+                yield Module(whole_name, (spec.head_dim,), False, tokens, linear=False)
+
+
+def _outside_modules(spec: TransformerSpec, rows: list[Any]) -> Iterator[Module]:
+    """Yield the modules in no block; a row may ask for something that the model has."""
+    for name, out, inputs, tokens, *needed in rows:
+        if all(getattr(spec, need) for need in needed):
+            shape = (_size(spec, out), _size(spec, inputs))
+            yield Module(name, shape, spec.facts["bias"], tokens, linear=True)
+
+
+def _size(spec: TransformerSpec, size: int | tuple[int, str]) -> int:
+    """Return a size outside the blocks: a number, or so many times one of the model's."""
+    if isinstance(size, int):
+        return size
+    times, name = size
+    return times * int(getattr(spec, name))

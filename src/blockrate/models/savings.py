@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from blockrate.core.blocks import block_path, split_block
-from blockrate.models.families import FLUX1, TransformerSpec
+from blockrate.models.families import TransformerSpec
 from blockrate.models.module_table import Module, Tokens, modules
 
-_ATTENTION = "attention"  # stands in flux1.json for what has no weights
+_ATTENTION = "attention"  # stands in the facts for what has no weights
 WEIGHT_BYTES = {
     "FLOAT_32": 4.0,
     "BFLOAT_16": 2.0,
@@ -20,9 +20,6 @@ WEIGHT_BYTES = {
     "FLOAT_8": 1.0,
     "NFLOAT_4": 0.53,
 }
-# Saved activations of a block, in token vectors of the width: in the chain of gradients, plus when the block trains its
-# weights, plus when it trains a LoRA. From the growth of memory measured on 4 + 8 blocks of width 384, within 10 %.
-_SAVED_VECTORS = {"double": (17.0, 8.0, 2.0), "single": (10.5, 10.5, 1.5)}
 
 
 @dataclass(frozen=True)
@@ -105,15 +102,17 @@ def _saved_vectors(
 ) -> float:
     """Return how many vectors of the width a token keeps for the backward, at the peak."""
     with_trained = {module.block for module in modules(spec) if module.name in trained}
-    saved = []
+    saved: list[float] = []
     for block, needs_gradient, _ in _walk(spec, trained, work):
         if block and needs_gradient:
-            chain, weights, adapters = _SAVED_VECTORS[split_block(block)[0]]
-            saved.append(
-                chain
-                + (block in with_trained) * (weights if work.rank is None else adapters)
-            )
-    return len(saved) + max(saved, default=0.0) if work.checkpointing else sum(saved)
+            kind = split_block(block)[0]
+            vectors, weights, adapters = spec.facts[kind]["saved_vectors"]
+            if block in with_trained:
+                vectors += weights if work.rank is None else adapters
+            saved.append(vectors)
+    if work.checkpointing:
+        return len(saved) + max(saved, default=0.0)
+    return sum(saved)
 
 
 def _walk(
@@ -122,13 +121,14 @@ def _walk(
     """Yield each part of the model: its block or ``""``, whether its output needs a gradient, its FLOPs in a step."""
     table = {module.name: module for module in modules(spec)}
     needs: dict[str, bool] = {}
+    facts = spec.facts
     blocks = [
-        (block, FLUX1[split_block(block)[0]]["steps"]) for block in spec.layout.names
+        (block, facts[split_block(block)[0]]["steps"]) for block in spec.layout.names
     ]
     for block, steps in [
-        ("", FLUX1["other"]["before"]),
+        ("", facts["other"]["before"]["steps"]),
         *blocks,
-        ("", FLUX1["other"]["after"]),
+        ("", facts["other"]["after"]["steps"]),
     ]:
         prefix = f"{block_path(block)}." if block else ""
         forward = backward = 0

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from support.lora_files import (
+    ARCHITECTURE,
     FORMATS,
     HEADER,
     LINEAR1,
@@ -18,13 +19,13 @@ from support.lora_files import (
     block_linears,
     make_flux,
     random_weights,
+    read_lora,
+    save_lora,
 )
 
 from blockrate.core.blocks import BlockLayout
 from blockrate.engine.adapters.file import (
     LoraWeights,
-    read_lora,
-    save_lora,
 )
 from blockrate.models.lora_names import bfl_modules
 
@@ -84,7 +85,9 @@ def test_kohya_form_gives_the_output_of_the_trained_model(
 def test_what_is_saved_is_what_is_read(tmp_path, file_format, scale):
     names = [
         name
-        for members in bfl_modules(BlockLayout(2, 3), other=False).values()
+        for members in bfl_modules(
+            ARCHITECTURE, BlockLayout(2, 3), other=False
+        ).values()
         for name in members
     ]
     weights = random_weights(names, scale=scale)

@@ -16,12 +16,12 @@ from support.lora_files import (
     assert_same_update,
     make_flux,
     random_weights,
+    read_lora,
+    save_lora,
 )
 
 from blockrate.engine.adapters.file import (
     lora_weights,
-    read_lora,
-    save_lora,
 )
 from blockrate.models.lora_names import kohya_name
 

@@ -6,13 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.lora_files import FORMATS, QKV, random_weights
+from support.lora_files import FORMATS, QKV, random_weights, read_lora, save_lora
 
 from blockrate.core.errors import FileError, NotANumberError, WriteError
-from blockrate.engine.adapters.file import (
-    read_lora,
-    save_lora,
-)
 
 
 def test_kohya_form_never_drops_a_module_in_silence(tmp_path):

@@ -16,7 +16,15 @@ from blockrate.models.families import TransformerSpec
 
 CPU = torch.device("cpu")
 SPEC = TransformerSpec(
-    BlockLayout(1, 2), 2, 16, 64, 32, 32, guidance_embeds=True, axes_dims_rope=(4, 6, 6)
+    BlockLayout(1, 2),
+    2,
+    16,
+    64,
+    32,
+    32,
+    guidance_embeds=True,
+    axes_dims_rope=(4, 6, 6),
+    architecture="FLUX.1",
 )
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
-from blockrate.models.files import PARTS
+from blockrate.models.families import DEFAULT_FAMILY
+from blockrate.models.files import parts_of
 from blockrate.models.savings import Memory
 from blockrate.ui.tabs import model_check
 from blockrate.ui.tabs.model_check import (
@@ -95,7 +96,8 @@ def test_the_toy_needs_no_files_and_a_folder_of_its_name_does(
     copy = tmp_path / "tiny-flux1"
     shutil.copytree(tiny_flux / "transformer", copy / "transformer")
     absent = findings(base_model_name=str(copy))[-1]
-    assert all(part in absent.text for part in PARTS if part != "transformer")
+    others = parts_of(DEFAULT_FAMILY.architecture)[1:]
+    assert all(part in absent.text for part in others)
 
 
 @pytest.mark.parametrize(

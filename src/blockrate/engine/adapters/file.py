@@ -15,6 +15,7 @@ from blockrate.core.blocks import BlockLayout, block_of, plain_name
 from blockrate.core.errors import FileError
 from blockrate.engine.file_header import sort_metadata
 from blockrate.engine.memory import checked_cast
+from blockrate.models.families import ARCHITECTURES, variant_of
 from blockrate.models.lora_keys import (
     adapter_config,
     adapter_scale,
@@ -23,10 +24,11 @@ from blockrate.models.lora_keys import (
     split_key,
 )
 from blockrate.models.lora_names import (
-    SWAPPED_HALVES,
     bfl_modules,
     file_names,
+    has_swapped_halves,
     kohya_name,
+    row_shares,
 )
 from blockrate.run.durable import atomic_write, make_folder
 
@@ -67,6 +69,7 @@ def save_lora(
     path: Path,
     weights: Mapping[str, LoraWeights],
     *,
+    architecture: str,
     file_format: str,
     dtype: torch.dtype,
     metadata: Mapping[str, str],
@@ -78,12 +81,13 @@ def save_lora(
     """
     assert weights, "nothing was trained"
     kohya = file_format == "KOHYA_LORA"
-    tensors = _kohya_tensors(weights) if kohya else _diffusers_tensors(weights)
-    header = (
-        {"format": "pt"}
-        | dict(metadata)
-        | (_kohya_header(path, weights, metadata) if kohya else {})
-    )
+    header = {"format": "pt", **metadata}
+    if kohya:
+        tensors = _kohya_tensors(weights, architecture)
+        base_model = metadata.get("blockrate.base_model", "")
+        header |= _kohya_header(path, weights, architecture, base_model)
+    else:
+        tensors = _diffusers_tensors(weights)
     # alpha stays fp32: rounded to bf16 it would change the strength of a whole module
     cast = {
         key: value if value.ndim == 0 else checked_cast(path, key, value, dtype)
@@ -93,7 +97,7 @@ def save_lora(
     atomic_write(path, sort_metadata(save(cast, metadata=header)))
 
 
-def read_lora(path: Path) -> dict[str, LoraWeights]:
+def read_lora(path: Path, architecture: str) -> dict[str, LoraWeights]:
     """Return a LoRA file's weights (fp32) by diffusers module name; fused modules come apart exactly.
 
     Reads diffusers, kohya, ComfyUI, BFL, DiffSynth, LyCORIS and OneTrainer's legacy names. Scale: ``.alpha``, else the
@@ -104,19 +108,19 @@ def read_lora(path: Path) -> dict[str, LoraWeights]:
     for key, tensor in tensors.items():
         module, role = _checked_key(path, key)
         parts.setdefault(module, {})[role] = tensor.float()
-    names = file_names(_layout(parts))
+    names = file_names(architecture, _layout(parts))
     config = adapter_config(path, header)
     weights: dict[str, LoraWeights] = {}
     for module, roles in parts.items():
         members = names.get(module)
         if not members:
-            raise FileError(
-                str(path), f"no module of FLUX.1 is called {module}", _NO_PLAIN_LORA
-            )
-        fused = _weights_of(path, module, roles, members, config)
-        if members == (SWAPPED_HALVES,) and "adaLN" in module:
+            problem = f"no module of {architecture} is called {module}"
+            raise FileError(str(path), problem, _NO_PLAIN_LORA)
+        shares = row_shares(architecture, members)
+        fused = _weights_of(path, module, roles, members, shares, config)
+        if has_swapped_halves(architecture, module):
             fused = replace(fused, up=torch.cat(fused.up.chunk(2)[::-1]))
-        weights |= _unfused(members, fused)
+        weights |= _unfused(members, shares, fused)
     if not weights:
         raise FileError(str(path), "is empty", _NO_PLAIN_LORA)
     return weights
@@ -136,13 +140,16 @@ def _diffusers_tensors(weights: Mapping[str, LoraWeights]) -> dict[str, Tensor]:
 # --- the kohya form ---
 
 
-def _kohya_tensors(weights: Mapping[str, LoraWeights]) -> dict[str, Tensor]:
+def _kohya_tensors(
+    weights: Mapping[str, LoraWeights], architecture: str
+) -> dict[str, Tensor]:
     tensors = {}
     left = dict(weights)
-    for bfl, members in bfl_modules(_layout(weights), other=False).items():
+    modules = bfl_modules(architecture, _layout(weights), other=False)
+    for bfl, members in modules.items():
         present = {name: left.pop(name) for name in members if name in left}
         if present:
-            fused = _fused(members, present)
+            fused = _fused(members, row_shares(architecture, members), present)
             tensors[f"{kohya_name(bfl)}.lora_down.weight"] = fused.down
             tensors[f"{kohya_name(bfl)}.lora_up.weight"] = fused.up
             # alpha of the whole rank: readers divide by the rows of lora_down, sd-scripts' split_qkv forgets it
@@ -153,19 +160,24 @@ def _kohya_tensors(weights: Mapping[str, LoraWeights]) -> dict[str, Tensor]:
     return tensors
 
 
-def _fused(members: Sequence[str], present: Mapping[str, LoraWeights]) -> LoraWeights:
-    """Return one LoRA for stacked ``members``: downs stacked, ups on a block diagonal, zero rows for the missing."""
+def _fused(
+    members: Sequence[str], shares: Sequence[int], present: Mapping[str, LoraWeights]
+) -> LoraWeights:
+    """Return one LoRA for stacked ``members``: downs stacked, ups on a block diagonal, zero rows for the missing.
+
+    ``shares``: the rows of each member in multiples of the width.
+    """
     if len(members) == 1:
         return present[members[0]]
     scales = {weights.scale for weights in present.values()}
     scale = scales.pop() if len(scales) == 1 else 1.0
     hidden = next(iter(present.values())).down.shape[1]
-    ups = [
-        present[name].up.float() * (present[name].scale / scale)
-        if name in present
-        else torch.zeros(hidden * _rows(name), 0)
-        for name in members
-    ]
+    ups = []
+    for name, share in zip(members, shares, strict=True):
+        if name in present:
+            ups.append(present[name].up.float() * (present[name].scale / scale))
+        else:
+            ups.append(torch.zeros(hidden * share, 0))
     down = torch.cat(
         [present[name].down.float() for name in members if name in present]
     )
@@ -173,10 +185,12 @@ def _fused(members: Sequence[str], present: Mapping[str, LoraWeights]) -> LoraWe
     return LoraWeights(down, up, scale)
 
 
-def _unfused(members: Sequence[str], fused: LoraWeights) -> dict[str, LoraWeights]:
+def _unfused(
+    members: Sequence[str], shares: Sequence[int], fused: LoraWeights
+) -> dict[str, LoraWeights]:
     """Return what ``_fused`` was given; of a file that is not block diagonal, the same down for every member."""
-    unit = fused.up.shape[0] // sum(map(_rows, members))
-    rows = fused.up.split([unit * _rows(name) for name in members])  # type: ignore[no-untyped-call]
+    unit = fused.up.shape[0] // sum(shares)
+    rows = fused.up.split([unit * share for share in shares])  # type: ignore[no-untyped-call]
     ups = dict(zip(members, rows, strict=True))
     learned = [name for name in members if ups[name].any()]
     # all of them, or some were never trained and have zero rows
@@ -210,29 +224,23 @@ def _diagonal(
     }
 
 
-def _rows(member: str) -> int:
-    return 4 if member.endswith("proj_mlp") else 1  # in units of the hidden size
-
-
 def _kohya_header(
-    path: Path, weights: Mapping[str, LoraWeights], metadata: Mapping[str, str]
+    path: Path,
+    weights: Mapping[str, LoraWeights],
+    architecture: str,
+    base_model: str,
 ) -> dict[str, str]:
     """Return what sd-scripts and model browsers show: rank and alpha as trained, before fusing adds up ranks."""
     ranks = {str(module.rank) for module in weights.values()}
     alphas = {f"{module.rank * module.scale:g}" for module in weights.values()}
-    variant = (
-        "schnell"
-        if "schnell" in metadata.get("blockrate.base_model", "").lower()
-        else "dev"
-    )
     return {
-        "ss_network_module": "networks.lora_flux",
+        **ARCHITECTURES[architecture]["lora_header"],
         "ss_network_dim": ranks.pop() if len(ranks) == 1 else "Dynamic",
         "ss_network_alpha": alphas.pop() if len(alphas) == 1 else "Dynamic",
-        "ss_base_model_version": "flux1",
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"flux-1-{variant}/lora",
-        "modelspec.implementation": "https://github.com/black-forest-labs/flux",
+        "modelspec.architecture": variant_of(
+            architecture, base_model
+        ).lora_architecture,
         "modelspec.title": path.stem,
     }
 
@@ -276,6 +284,7 @@ def _weights_of(
     module: str,
     roles: Mapping[str, Tensor],
     members: Sequence[str],
+    shares: Sequence[int],
     config: Mapping[str, Any],
 ) -> LoraWeights:
     """Return one module as the file has it, its scale by ``.alpha`` or the header's ``config``."""
@@ -284,7 +293,7 @@ def _weights_of(
     whole = (
         down.ndim == up.ndim == 2
         and down.shape[0] == up.shape[1] > 0
-        and not up.shape[0] % sum(map(_rows, members))
+        and not up.shape[0] % sum(shares)
     )
     if not whole:
         problem = f"{module} is not whole: down {list(down.shape)}, up {list(up.shape)}"

@@ -15,7 +15,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, FileError, WriteError
 from blockrate.engine.models import tiny
 from blockrate.models.families import FAMILIES, TransformerSpec
-from blockrate.models.files import PARTS, lack_of, read_header, weight_files
+from blockrate.models.files import WEIGHTS, lack_of, read_header, weight_files
 from blockrate.run.durable import atomic_write, make_folder, write_error
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -42,7 +42,9 @@ def locate(
     """
     spec = model_spec(config)
     paths = model_paths(
-        config, lambda name, parts: _folder(name, parts, config, progress)
+        config,
+        spec.architecture,
+        lambda name, parts: _folder(name, parts, config, progress),
     )
     _check(paths)
     if paths["transformer"].is_dir():  # a hub id says less than the files that came
@@ -53,7 +55,7 @@ def locate(
     return ModelFiles(
         paths["scheduler"].parent,
         spec,
-        **{part: paths[part] for part in list(PARTS)[:4]},
+        **{part: paths[part] for part in WEIGHTS},
     )
 
 
@@ -153,7 +155,10 @@ def _from_hub(repo: str, parts: list[str], progress: Progress) -> Path:
         f"{part}/*.{kind}" for part in parts for kind in ("json", "txt", "model")
     ]
     patterns += [
-        f"{part}/{PARTS[part]}{end}.safetensors" for part in parts for end in ("", "-*")
+        f"{part}/{WEIGHTS[part]}{end}.safetensors"
+        for part in parts
+        if part in WEIGHTS
+        for end in ("", "-*")
     ]
     try:
         # what was used once stays: a run resumes on the same model

@@ -1,10 +1,8 @@
 """What the Model tab says of a model before anything is loaded: parts, sizes, licence, memory."""
 
-import os
 import platform
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import astuple
 from functools import cache
 from pathlib import Path
@@ -16,13 +14,17 @@ from blockrate.config.base_model import model_paths, model_spec
 from blockrate.config.plan import Plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError
-from blockrate.models.families import FAMILIES
-from blockrate.models.files import PARTS, lack_of, weight_files
+from blockrate.models.families import FAMILIES, TransformerSpec, is_toy
+from blockrate.models.files import lack_of, toy_folder, weight_files
+from blockrate.models.hub import (
+    downloads_folder,
+    is_gated,
+    is_logged_in,
+    repo_of,
+    snapshot_folder,
+)
 from blockrate.models.module_table import modules
 from blockrate.models.savings import Memory
-
-TOY = "tiny-flux1"
-_GATED = FAMILIES["flux1-dev"].repo
 
 
 class Finding(NamedTuple):
@@ -110,7 +112,10 @@ def memory_finding(memory: Memory, card: Card) -> Finding:
 def _findings(config: TrainConfig | None) -> list[Finding]:
     try:
         unknown = [Finding("Note", "Checked when the settings of the model are right.")]
-        return [_what(config), *_where(config)] if config else unknown
+        if config is None:
+            return unknown
+        spec = model_spec(config)
+        return [_what(config, spec), *_where(config, spec)]
     except BlockrateError as error:
         return [Finding("Problem", str(error))]
     except (OSError, ValueError, AttributeError, TypeError) as error:
@@ -123,104 +128,80 @@ def _findings(config: TrainConfig | None) -> list[Finding]:
         ]
 
 
-def _what(config: TrainConfig) -> Finding:
-    spec = model_spec(config)
+def _what(config: TrainConfig, spec: TransformerSpec) -> Finding:
     titles = {
         name: family.title
         for family in FAMILIES.values()
         for name in (family.name, family.repo)
     }
-    usual = f"FLUX.1 {'with' if spec.guidance_embeds else 'without'} guidance"
-    name = titles.get(config.transformer.model_name or config.base_model_name, usual)
+    guidance = "with" if spec.guidance_embeds else "without"
+    plain = f"{spec.architecture} {guidance} guidance"
+    name = titles.get(config.transformer.model_name or config.base_model_name, plain)
     size = sum(module.parameters for module in modules(spec))
     number = f"{size / 1e9:.1f} billion" if size > 1e9 else f"{size / 1e6:.1f} million"
     blocks = f"{spec.layout.double} double and {spec.layout.single} single blocks"
     return Finding("Fine", f"{name}: {blocks}, {number} parameters.")
 
 
-def _where(config: TrainConfig) -> Iterator[Finding]:
+def _where(config: TrainConfig, spec: TransformerSpec) -> Iterator[Finding]:
     """Tell where the parts lie, how large they are, and which are missing."""
-    hub, token = _hub()
-    toy = Path(config.cache_dir) / "models" / TOY
     repos: list[str] = []
 
-    def folder_of(name: str, parts: list[str]) -> Path:
-        if name == TOY or Path(name).is_dir():
-            return toy if name == TOY else Path(name)
-        repos.append(FAMILIES[name].repo if name in FAMILIES else name)
-        return _snapshot(hub, repos[-1])
+    def folder_of(name: str, _parts: list[str]) -> Path:
+        if is_toy(name):
+            return toy_folder(config.cache_dir, name)
+        if Path(name).is_dir():
+            return Path(name)
+        repos.append(repo_of(name))
+        return snapshot_folder(repos[-1])
 
-    paths = {
-        part: path
-        for part, path in model_paths(config, folder_of).items()
-        if not path.is_relative_to(toy)
-    }
-    if len(paths) < len(PARTS):
-        yield Finding(
-            "Fine",
-            "A toy, made on the spot in seconds. It learns, but its images show nothing.",
-        )
-    lacks = {
-        part: lack for part, path in paths.items() if (lack := lack_of(part, path))
-    }
-    coming = [part for part in lacks if paths[part].is_relative_to(hub)]
-    missing = [
-        f"{paths[part].parent}: {lack}"
-        for part, lack in lacks.items()
-        if part not in coming
-    ]
-    files = [
-        file
-        for part, path in paths.items()
-        if part not in lacks
-        for file in weight_files(part, path) or [path]
-    ]
-    if size := sum(file.stat().st_size for file in files if file.is_file()):
-        yield Finding("Fine", f"{size / 1e9:,.1f} GB of weights are on this computer.")
+    every = model_paths(config, spec.architecture, folder_of)
+    paths = {part: path for part, path in every.items() if not _of_toy(path, config)}
+    if len(paths) < len(every):
+        toy = "A toy, made on the spot in seconds."
+        yield Finding("Fine", f"{toy} It learns, but its images show nothing.")
+    lacks = {part: lack_of(part, path) for part, path in paths.items()}
+    yield from _size([(part, paths[part]) for part in paths if not lacks[part]])
+    coming = []
+    missing = []
+    for part, lack in lacks.items():
+        if lack and paths[part].is_relative_to(downloads_folder()):
+            coming.append(part)
+        elif lack:
+            missing.append(f"{paths[part].parent}: {lack}")
     if missing:
-        yield Finding(
-            "Problem",
-            f"Missing: {'; '.join(missing)}. Copy or download the model again, as a whole.",
-        )
+        cure = "Copy or download the model again, as a whole."
+        yield Finding("Problem", f"Missing: {'; '.join(missing)}. {cure}")
     if coming:
-        names = ", ".join(dict.fromkeys(repos))
-        what = "all of it" if len(coming) == len(PARTS) else ", ".join(coming)
-        yield Finding(
-            "Note",
-            f"Not on this computer yet: {what}. The first start downloads it from {names}.",
-        )
-    if coming and _GATED in repos:
-        yield _licence(token)
+        what = "all of it" if len(coming) == len(every) else ", ".join(coming)
+        yield from _coming(what, list(dict.fromkeys(repos)))
 
 
-def _licence(token: Path) -> Finding:
-    known = "HF_TOKEN" in os.environ or token.is_file()
-    login = (
-        "You are logged in."
-        if known
-        else "No login was found here: log in by `hf auth login`, or set HF_TOKEN."
-    )
-    text = f"{_GATED} needs its licence accepted, once, at https://huggingface.co/{_GATED}. {login}"
-    return Finding("Note" if known else "Problem", text)
+def _of_toy(path: Path, config: TrainConfig) -> bool:
+    toys = [toy_folder(config.cache_dir, name) for name in FAMILIES if is_toy(name)]
+    return any(path.is_relative_to(toy) for toy in toys)
 
 
-def _hub() -> tuple[Path, Path]:
-    """Return where the hub's client keeps models and the login, by its own rules."""
-    seen = os.environ.get
-    home = seen("HF_HOME") or os.path.join(
-        seen("XDG_CACHE_HOME") or "~/.cache", "huggingface"
-    )
-    places = (
-        seen("HF_HUB_CACHE") or os.path.join(home, "hub"),
-        seen("HF_TOKEN_PATH") or os.path.join(home, "token"),
-    )
-    return Path(os.path.expanduser(places[0])), Path(os.path.expanduser(places[1]))
+def _size(there: Sequence[tuple[str, Path]]) -> Iterator[Finding]:
+    """Tell how large the parts are that are there, if any has a size."""
+    size = 0
+    for part, path in there:
+        for file in weight_files(part, path) or [path]:
+            if file.is_file():
+                size += file.stat().st_size
+    if size:
+        text = f"{size / 1e9:,.1f} GB of weights are on this computer."
+        yield Finding("Fine", text)
 
 
-def _snapshot(hub: Path, repo: str) -> Path:
-    """Return the folder of the newest snapshot of a hub model, which need not be there."""
-    place = hub / f"models--{repo.replace('/', '--')}"
-    revision = "none"
-    with suppress(OSError, ValueError):
-        revision = (place / "refs" / "main").read_text("utf-8").strip()
-    return place / "snapshots" / revision
+def _coming(what: str, repos: Sequence[str]) -> Iterator[Finding]:
+    """Tell what the first start downloads, and whose licence that asks for."""
+    text = f"Not on this computer yet: {what}. The first start downloads it from "
+    yield Finding("Note", f"{text}{', '.join(repos)}.")
+    known = is_logged_in()
+    login = "No login was found here: log in by `hf auth login`, or set HF_TOKEN."
+    if known:
+        login = "You are logged in."
+    for repo in filter(is_gated, repos):
+        licence = f"{repo} needs its licence accepted, once, at https://huggingface.co/{repo}."
+        yield Finding("Note" if known else "Problem", f"{licence} {login}")

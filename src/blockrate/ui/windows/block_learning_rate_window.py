@@ -14,7 +14,7 @@ from blockrate.core.errors import BlockrateError, ConfigError, WriteError
 from blockrate.core.layer_filter import PRESETS, split_patterns
 from blockrate.core.profile import KEY, complete, sparse
 from blockrate.core.selection import selection_text
-from blockrate.models.families import FAMILIES
+from blockrate.models.families import DEFAULT_FAMILY
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import watched
 from blockrate.ui.parts.dialogs import ask, choice_buttons, small_dialog
@@ -384,7 +384,7 @@ def sparkline(page: Page) -> Element:
         reason = why_not_block_rates(page.session)
         config = page.session.usable
         layout = (
-            FAMILIES["flux1-dev"].spec.layout
+            DEFAULT_FAMILY.spec.layout
             if reason == _NO_MODEL
             else model_spec(config).layout
         )
