@@ -18,8 +18,8 @@ def bare_loop(
     parameters = list(trainee.trained.values())
     latents = pack(batch.latents).to(device)
     guidance = torch.ones(1, device=device)
-    embeds = batch.prompt_embeds.to(device, dtype)
-    pooled = batch.pooled_prompt_embeds.to(device, dtype)
+    embeds = batch.conditioning["prompt_embeds"].to(device, dtype)
+    pooled = batch.conditioning["pooled_prompt_embeds"].to(device, dtype)
     rows = batch.latents.shape[-2] // 2
     columns = batch.latents.shape[-1] // 2
     image_ids = torch.cartesian_prod(

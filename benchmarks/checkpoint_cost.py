@@ -18,7 +18,8 @@ from blockrate.engine.export import export, file_metadata
 from blockrate.engine.intervals import SECONDS
 from blockrate.engine.memory import dtype_of
 from blockrate.engine.models import flux1
-from blockrate.engine.models.tiny import random_transformer
+from blockrate.engine.models.common import ModelFiles
+from blockrate.engine.models.flux1 import random_transformer
 from blockrate.engine.state import Trainee, make_trainee
 from blockrate.models.families import FAMILIES
 
@@ -80,7 +81,8 @@ def costs(config: TrainConfig, folder: Path, rounds: int) -> list[str]:
 def full_size_lora(config: TrainConfig) -> Trainee:
     """Return adapters of full FLUX.1 size after one optimizer step, on a base that is one zero seen many times."""
     with patch.object(flux1, "load_transformer", weightless_transformer):
-        trainee = make_trainee(None, config, torch.device("cpu"))  # type: ignore[arg-type]
+        files = ModelFiles(flux1, FAMILIES["flux1-dev"].spec, {})
+        trainee = make_trainee(files, config, torch.device("cpu"))
     for parameter in trainee.trained.values():
         parameter.grad = torch.randn_like(parameter)
     trainee.optimizer.step()

@@ -26,7 +26,7 @@ from PIL import Image
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
-from blockrate.engine.models.tiny import make_tiny_flux
+from blockrate.engine.models.flux1 import make_tiny
 from blockrate.engine.preparation import Data, prepare_data
 from blockrate.models.families import TransformerSpec
 from blockrate.run.events import EventLog
@@ -151,7 +151,7 @@ def scratch() -> Iterator[Path]:
 
 def make_toy(folder: Path, *, spec: TransformerSpec = TOY, images: int = 6) -> Path:
     """Write a FLUX.1 of toy width and a few images into ``folder``; give it back."""
-    make_tiny_flux(folder / "model", spec=spec)
+    make_tiny(folder / "model", spec=spec)
     (folder / "images").mkdir()
     for number in range(images):
         pixels = torch.rand(96, 96, 3, generator=torch.Generator().manual_seed(number))

@@ -21,8 +21,9 @@ from torch import nn
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.engine.data.cache import Batch
-from blockrate.engine.models.flux1 import ModelFiles
-from blockrate.engine.models.tiny import random_transformer
+from blockrate.engine.models import flux1
+from blockrate.engine.models.common import ModelFiles
+from blockrate.engine.models.flux1 import random_transformer
 from blockrate.engine.state import Trainee, make_trainee
 from blockrate.engine.steps import take_step
 from blockrate.models.families import FAMILIES, TransformerSpec
@@ -166,8 +167,12 @@ def _batch(scale: Scale, size: int) -> Batch:
     spec = scale.spec
     return Batch(
         latents=torch.randn(1, spec.in_channels // 4, size // 8, size // 8),
-        prompt_embeds=torch.randn(1, scale.text_tokens, spec.joint_attention_dim),
-        pooled_prompt_embeds=torch.randn(1, spec.pooled_projection_dim),
+        conditioning={
+            "prompt_embeds": torch.randn(
+                1, scale.text_tokens, spec.joint_attention_dim
+            ),
+            "pooled_prompt_embeds": torch.randn(1, spec.pooled_projection_dim),
+        },
         loss_weights=torch.ones(1),
         files=("random",),
     )
@@ -199,7 +204,9 @@ def random_weights(scale: Scale) -> Iterator[None]:
 
 
 # never opened
-_FILES: Any = ModelFiles(*[Path("random weights")] * 5, FAMILIES["flux1-dev"].spec)
+_FILES = ModelFiles(
+    flux1, FAMILIES["flux1-dev"].spec, {"transformer": Path("random weights")}
+)
 
 
 def _scale() -> Scale:

@@ -28,7 +28,7 @@ from peft import LoraConfig
 
 from blockrate import parameter_groups
 from blockrate.config.files import config_json
-from blockrate.engine.models.tiny import random_transformer
+from blockrate.engine.models.flux1 import random_transformer
 from blockrate.models.families import FAMILIES
 from blockrate.models.module_table import modules
 from blockrate.run.events import Step, read_events

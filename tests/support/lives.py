@@ -86,9 +86,9 @@ def make_small(folder: Path) -> Small:
     import torch
     from PIL import Image
 
-    from blockrate.engine.models.tiny import make_tiny_flux
+    from blockrate.engine.models.flux1 import make_tiny
 
-    make_tiny_flux(folder / "model", spec=SPEC)
+    make_tiny(folder / "model", spec=SPEC)
     (folder / "photos").mkdir()
     for number, size in enumerate([(64, 64)] * 3 + [(64, 96)] * 2):
         values = torch.randint(

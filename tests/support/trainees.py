@@ -14,6 +14,7 @@ from blockrate.core.blocks import BlockLayout
 from blockrate.core.profile import Profile
 from blockrate.engine.checkpoint import checkpoint_bytes, save_checkpoint
 from blockrate.engine.ema import Ema
+from blockrate.engine.models import flux1
 from blockrate.engine.optimizers import make_optimizer
 from blockrate.engine.state import Trainee
 
@@ -77,7 +78,15 @@ def trainee(
     ema = Ema({**trained, **kept}, decay=0.9)
     profile = Profile.of(rates, BlockLayout(2, 2))
     return Trainee(
-        SimpleNamespace(), torch.device("cpu"), made, trained, names, kept, ema, profile
+        transformer=SimpleNamespace(),
+        family=flux1,
+        device=torch.device("cpu"),
+        optimizer=made,
+        trained=trained,
+        blocks=names,
+        kept=kept,
+        ema=ema,
+        profile=profile,
     )
 
 

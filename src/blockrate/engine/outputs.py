@@ -11,7 +11,6 @@ from blockrate.engine.checkpoint import checkpoint_bytes, save_checkpoint
 from blockrate.engine.export import export, export_name, file_metadata
 from blockrate.engine.intervals import Moment
 from blockrate.engine.memory import dtype_of
-from blockrate.engine.models import flux1
 from blockrate.engine.models.sample import sample_images
 from blockrate.engine.preparation import Data
 from blockrate.engine.state import Trainee
@@ -136,15 +135,18 @@ class Outputs:
 
     def _images(self, folder: Path, step: int, *, averaged: bool) -> list[Path]:
         with self.trainee.evaluation(averaged=averaged):
+            files = self.data.files
             return sample_images(
+                files,
                 self.trainee.transformer,
-                lambda: flux1.load_vae(
-                    self.data.files, self.config, self.trainee.device
+                lambda: files.family.load_vae(
+                    files.parts["vae"],
+                    weight_dtype=self.config.vae.weight_dtype,
+                    device=self.trainee.device,
                 ),
                 self.data.prompts,
                 folder=folder,
                 step=step,
-                scheduler_folder=self.data.files.folder / "scheduler",
                 should_stop=lambda: self.stop.requested,
             )
 

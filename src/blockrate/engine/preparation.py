@@ -13,8 +13,10 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.engine.data.batches import Sample, Schedule, validation_batches
 from blockrate.engine.data.cache import Batch, Cache, ImageEncoder, PromptEncoder
 from blockrate.engine.data.concepts import Item, find_items
-from blockrate.engine.models import flux1
+from blockrate.engine.models.common import ModelFiles
+from blockrate.engine.models.locate import image_identity, locate, prompt_identity
 from blockrate.engine.models.sample import EncodedPrompt
+from blockrate.models.families import conditioning_of
 from blockrate.run.events import EventLog, Phase, Warned
 from blockrate.run.folder import StopFlag
 
@@ -23,7 +25,7 @@ from blockrate.run.folder import StopFlag
 class Data:
     """What a run learns from and is measured on, all of it on disk."""
 
-    files: flux1.ModelFiles
+    files: ModelFiles
     schedule: Schedule
     cache: Cache
     validation: list[list[Sample]]
@@ -69,12 +71,13 @@ def prepare_data(
     check(fingerprint)
     schedule = Schedule(config, items)
     validation = validation_batches(config, items) if config.validation else []
-    files = flux1.locate(config, loading)
+    files = locate(config, loading)
     stop.obey()
     cache = Cache(
         Path(config.cache_dir),
-        image_identity=flux1.image_identity(files, config),
-        prompt_identity=flux1.prompt_identity(files, config),
+        image_identity=image_identity(files, config),
+        prompt_identity=prompt_identity(files, config),
+        conditioning=conditioning_of(files.spec.architecture),
     )
     samples = [sample for sample in config.samples if sample.enabled]
     lengths: list[int] = []
@@ -96,31 +99,32 @@ def prepare_data(
         cure = f"{max(cut)}: raise text_encoder_2_sequence_length, up to 512"
         log.write(Warned("data", message + cure), step=log.step)
     stop.obey()
-    prompts = [
-        EncodedPrompt(sample, *cache.prompt(sample.prompt)) for sample in samples
-    ]
+    prompts = [EncodedPrompt(sample, cache.prompt(sample.prompt)) for sample in samples]
     return Data(files, schedule, cache, validation, prompts, fingerprint)
 
 
 def _image_encoder(
-    files: flux1.ModelFiles, config: TrainConfig, device: torch.device
+    files: ModelFiles, config: TrainConfig, device: torch.device
 ) -> ImageEncoder:
-    vae = flux1.load_vae(files, config, device)
-    return lambda images: flux1.encode_images(vae, images)
+    vae = files.family.load_vae(
+        files.parts["vae"], weight_dtype=config.vae.weight_dtype, device=device
+    )
+    return lambda images: files.family.encode_images(vae, images)
 
 
 def _prompt_encoder(
-    files: flux1.ModelFiles,
+    files: ModelFiles,
     config: TrainConfig,
     device: torch.device,
     lengths: list[int],
 ) -> PromptEncoder:
     """``lengths`` gets the tokens of every prompt that is encoded."""
-    encoders = flux1.load_text_encoders(files, config, device)
+    family = files.family
+    encoders = family.load_text_encoders(files, config, device)
 
-    def encode(prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        lengths.extend(flux1.prompt_lengths(encoders, prompts))
-        return flux1.encode_prompts(encoders, prompts)
+    def encode(prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+        lengths.extend(family.prompt_lengths(encoders, prompts))
+        return family.encode_prompts(encoders, prompts)
 
     return encode
 

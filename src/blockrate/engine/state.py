@@ -17,7 +17,7 @@ from blockrate.engine.adapters.file import ADAPTER, LoraWeights, read_lora
 from blockrate.engine.adapters.lora import add_adapters, check_start
 from blockrate.engine.ema import Ema
 from blockrate.engine.fine_tune import choose_weights
-from blockrate.engine.models import flux1
+from blockrate.engine.models.common import FamilyModule, ModelFiles
 from blockrate.engine.parameter_groups import (
     block_layout,
     parameter_groups,
@@ -33,7 +33,8 @@ _LORA = ".lora_"  # in PEFT's names of an adapter's parameters
 class Trainee:
     """A transformer in training. ``trained``: its parameters that train, by full name, in model order."""
 
-    transformer: Any  # diffusers' FluxTransformer2DModel
+    transformer: Any  # a model of diffusers
+    family: FamilyModule  # the functions of the transformer's family
     device: torch.device
     optimizer: torch.optim.Optimizer
     trained: dict[str, nn.Parameter]
@@ -93,7 +94,7 @@ class Trainee:
 
 
 def make_trainee(
-    files: flux1.ModelFiles,
+    files: ModelFiles,
     config: TrainConfig,
     device: torch.device,
     *,
@@ -103,7 +104,7 @@ def make_trainee(
 
     ``weights``: what an earlier life of the run has learned, by parameter name.
     """
-    transformer = flux1.load_transformer(files, config, device)
+    transformer = files.family.load_transformer(files, config, device)
     kept = _prepare(transformer, config, weights or {})
     multipliers = config.block_learning_rate_multiplier
     profile = Profile.of(multipliers, block_layout(transformer))
@@ -127,7 +128,17 @@ def make_trainee(
             interval=config.ema_update_step_interval,
             device=place,
         )
-    return Trainee(transformer, device, optimizer, trained, blocks, kept, ema, profile)
+    return Trainee(
+        transformer=transformer,
+        family=files.family,
+        device=device,
+        optimizer=optimizer,
+        trained=trained,
+        blocks=blocks,
+        kept=kept,
+        ema=ema,
+        profile=profile,
+    )
 
 
 def _prepare(

@@ -14,7 +14,6 @@ from blockrate.core.errors import NotANumberError
 from blockrate.core.timesteps import dynamic_shift
 from blockrate.engine import flow_matching
 from blockrate.engine.data.cache import Batch
-from blockrate.engine.models import flux1
 from blockrate.engine.seeds import generator
 from blockrate.engine.state import Trainee
 from blockrate.engine.telemetry import BlockTelemetry
@@ -101,18 +100,18 @@ def flow_loss(
     device = trainee.device
     latents = batch.latents.to(device, torch.float32, non_blocking=True)
     noise = noise.to(device, non_blocking=True)
-    timesteps = _timesteps(
-        config, uniform, tokens=latents.shape[-2] * latents.shape[-1] // 4
-    ).to(device)
+    tokens = trainee.family.image_tokens(latents)
+    timesteps = _timesteps(config, uniform, tokens=tokens).to(device)
+    conditioning = {
+        name: tensor.to(device, non_blocking=True)
+        for name, tensor in batch.conditioning.items()
+    }
     with _autocast(config, device):
-        prediction = flux1.predict(
+        prediction = trainee.family.predict(
             trainee.transformer,
             flow_matching.add_noise(latents, noise, timesteps),
             timesteps,
-            prompt_embeds=batch.prompt_embeds.to(device, non_blocking=True),
-            pooled_prompt_embeds=batch.pooled_prompt_embeds.to(
-                device, non_blocking=True
-            ),
+            conditioning,
             guidance=config.transformer.guidance_scale,
         )
     weights = batch.loss_weights.to(device)

@@ -1,7 +1,7 @@
 """Where the models of the hub lie on this computer, which are there, and who is logged in.
 
-Nothing is downloaded here. The hub's client is imported where it is used: that takes up to
-0.15 s, and most commands need none of it.
+Nothing is downloaded here. The hub's client is imported where it is used, because most
+commands need none of it.
 """
 
 import os

@@ -317,7 +317,7 @@ def test_without_variations_an_image_is_always_the_same() -> None:
         {"image": {"enable_random_flip": True}, "text": {"enable_tag_shuffling": True}}
     )
     seen = {
-        (sample.item.name, sample.crop, sample.prompt)
+        (sample.item.name, sample.crop, sample.captions["text_encoder_2"])
         for sample in flat(all_steps(Schedule(run, items(10))))
     }
     assert len(seen) == 10
@@ -338,7 +338,7 @@ def captions_of(
 ) -> list[str]:
     run = config({"text": text, "text_variations": variations}, epochs=variations)
     return [
-        epoch[0].prompt
+        epoch[0].captions["text_encoder_2"]
         for epoch in by_epoch(Schedule(run, [item("a", captions=lines)]))
     ]
 
@@ -379,17 +379,18 @@ def test_captions_are_dropped_for_each_encoder_by_itself() -> None:
         text_encoder_2={"dropout_probability": 0.25},
     )
     samples = flat(all_steps(Schedule(run, items(20))))
-    assert sum(not sample.pooled_prompt for sample in samples) / len(
+    assert sum(not sample.captions["text_encoder"] for sample in samples) / len(
         samples
     ) == pytest.approx(0.5, abs=0.07)
-    assert sum(not sample.prompt for sample in samples) / len(samples) == pytest.approx(
-        0.25, abs=0.07
-    )
-    both = sum(
-        not sample.prompt and not sample.pooled_prompt for sample in samples
-    ) / len(samples)
+    assert sum(not sample.captions["text_encoder_2"] for sample in samples) / len(
+        samples
+    ) == pytest.approx(0.25, abs=0.07)
+    both = sum(not any(sample.captions.values()) for sample in samples) / len(samples)
     assert both == pytest.approx(0.125, abs=0.06)
-    assert {sample.prompt for sample in samples} == {"", "a, b, c, d, e"}
+    assert {sample.captions["text_encoder_2"] for sample in samples} == {
+        "",
+        "a, b, c, d, e",
+    }
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
@@ -398,10 +399,12 @@ def test_dropout_of_none_and_of_all(probability: float) -> None:
     samples = flat(
         all_steps(Schedule(config(text_encoder=part, text_encoder_2=part), items(10)))
     )
-    assert {bool(sample.prompt) for sample in samples} == {
-        bool(sample.pooled_prompt) for sample in samples
+    assert {bool(sample.captions["text_encoder_2"]) for sample in samples} == {
+        bool(sample.captions["text_encoder"]) for sample in samples
     }
-    assert {bool(sample.prompt) for sample in samples} == {probability == 0}
+    assert {bool(sample.captions["text_encoder_2"]) for sample in samples} == {
+        probability == 0
+    }
 
 
 @settings(max_examples=40, deadline=None)
@@ -440,9 +443,9 @@ def test_every_sample_a_step_asks_for_is_among_those_made_before(
     assert {(sample.item, sample.bucket, sample.crop) for sample in asked} <= {
         (sample.item, sample.bucket, sample.crop) for sample in made
     }
-    assert {
-        text for sample in asked for text in (sample.prompt, sample.pooled_prompt)
-    } <= {text for sample in made for text in (sample.prompt, sample.pooled_prompt)}
+    assert {text for sample in asked for text in sample.captions.values()} <= {
+        text for sample in made for text in sample.captions.values()
+    }
     assert len(made) <= 6 * (image_variations * 2 + text_variations)
 
 
@@ -452,11 +455,11 @@ def test_a_new_image_changes_no_choice_for_the_others() -> None:
         resolution="256,512",
     )
     before = {
-        (sample.item.name, sample.crop, sample.prompt)
+        (sample.item.name, sample.crop, sample.captions["text_encoder_2"])
         for sample in Schedule(run, items(10)).every_sample()
     }
     after = {
-        (sample.item.name, sample.crop, sample.prompt)
+        (sample.item.name, sample.crop, sample.captions["text_encoder_2"])
         for sample in Schedule(run, [item("0 new.png"), *items(10)]).every_sample()
     }
     assert before < after
@@ -483,9 +486,7 @@ def test_validation_items_are_never_trained_and_always_measured_alike() -> None:
         len(batch) <= 2 and len({sample.bucket for sample in batch}) == 1
         for batch in batches
     )
-    assert all(
-        sample.prompt == sample.pooled_prompt == "a, b, c, d, e" for sample in samples
-    )
+    assert all(set(sample.captions.values()) == {"a, b, c, d, e"} for sample in samples)
     assert not any(sample.crop.flip for sample in samples)
     assert {sample.bucket for sample in samples} <= set(buckets("512")[0])
     assert batches == validation_batches(run, held)

@@ -21,6 +21,7 @@ from blockrate.engine.data.batches import Sample, Schedule, validation_batches
 from blockrate.engine.data.cache import Cache, prefetch
 from blockrate.engine.data.concepts import find_items
 from blockrate.engine.data.images import image_tensor
+from blockrate.models.families import DEFAULT_FAMILY, conditioning_of
 
 
 class ImageEncoder:
@@ -43,13 +44,14 @@ class PromptEncoder:
     def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def __call__(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, texts: list[str]) -> dict[str, torch.Tensor]:
         assert len(texts) == 1
         self.texts += texts
         generator = torch.Generator().manual_seed(int.from_bytes(texts[0].encode()[:7]))
-        return torch.randn(1, 4, 6, generator=generator).bfloat16(), torch.randn(
-            1, 5, generator=generator
-        ).bfloat16()
+        return {
+            "prompt_embeds": torch.randn(1, 4, 6, generator=generator).bfloat16(),
+            "pooled_prompt_embeds": torch.randn(1, 5, generator=generator).bfloat16(),
+        }
 
 
 class Setup:
@@ -83,6 +85,7 @@ class Setup:
             self.folder / "cache",
             image_identity=self.image_identity,
             prompt_identity=self.prompt_identity,
+            conditioning=conditioning_of(DEFAULT_FAMILY.architecture),
         )
 
     def schedule(self) -> Schedule:
@@ -211,10 +214,8 @@ def test_a_batch_holds_what_encoding_its_samples_gives(setup: Setup) -> None:
         for step in range(schedule.number_of_steps)
         for sample in schedule.step_batches(step)[0]
     ]
-    assert (
-        len({(sample.prompt == "", sample.pooled_prompt == "") for sample in samples})
-        > 1
-    )
+    dropped = {tuple(not text for text in s.captions.values()) for s in samples}
+    assert len(dropped) > 1
     for sample in samples:
         batch = cache.batch([sample])
         image = image_tensor(sample.item.path, sample.item.sha256, sample.crop)
@@ -225,11 +226,13 @@ def test_a_batch_holds_what_encoding_its_samples_gives(setup: Setup) -> None:
             sample.bucket.height // 8,
             sample.bucket.width // 8,
         )
-        assert torch.equal(batch.prompt_embeds, PromptEncoder()([sample.prompt])[0])
-        assert torch.equal(
-            batch.pooled_prompt_embeds, PromptEncoder()([sample.pooled_prompt])[1]
-        )
-        assert batch.prompt_embeds.dtype == torch.bfloat16
+        for name, encoder in (
+            ("prompt_embeds", "text_encoder_2"),
+            ("pooled_prompt_embeds", "text_encoder"),
+        ):
+            expected = PromptEncoder()([sample.captions[encoder]])[name]
+            assert torch.equal(batch.conditioning[name], expected)
+            assert batch.conditioning[name].dtype == torch.bfloat16
         assert batch.loss_weights.tolist() == [0.25]
         assert batch.files == (str(sample.item.path),)
 
@@ -241,18 +244,24 @@ def test_a_batch_stacks_samples_of_one_bucket_in_order(setup: Setup) -> None:
     cache = setup.cache
     batch = cache.batch([first, second])
     parts = [cache.batch([first]), cache.batch([second])]
-    for field in ("latents", "prompt_embeds", "pooled_prompt_embeds", "loss_weights"):
+    for field in ("latents", "loss_weights"):
         assert torch.equal(
             getattr(batch, field), torch.cat([getattr(part, field) for part in parts])
         )
+    for name in ("prompt_embeds", "pooled_prompt_embeds"):
+        alone = [part.conditioning[name] for part in parts]
+        assert torch.equal(batch.conditioning[name], torch.cat(alone))
     assert batch.files == (str(first.item.path), str(second.item.path))
 
 
 def test_further_prompts_and_validation_images_are_filled_too(setup: Setup) -> None:
     prompts = ["a sample to show", "number 0, a, b, c"]
     assert setup.fill(prompts=prompts)[1] == [*prompts, *CAPTIONS[1:]]
-    embeds, pooled = setup.cache.prompt("a sample to show")
-    assert (embeds.shape, pooled.shape) == ((4, 6), (5,))
+    found = setup.cache.prompt("a sample to show")
+    assert {name: tuple(tensor.shape) for name, tensor in found.items()} == {
+        "prompt_embeds": (4, 6),
+        "pooled_prompt_embeds": (5,),
+    }
     held = [replace(item, validation=True) for item in setup.schedule().items]
     batches = validation_batches(setup.schedule().config, held)
     images = ImageEncoder()
@@ -398,9 +407,9 @@ def test_what_is_not_finite_is_never_kept_and_names_its_source(setup: Setup) -> 
     assert setup.entries("latents") == []
 
     class Overflow(PromptEncoder):
-        def __call__(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-            embeds, pooled = super().__call__(texts)
-            return embeds * float("inf"), pooled
+        def __call__(self, texts: list[str]) -> dict[str, torch.Tensor]:
+            made = super().__call__(texts)
+            return {**made, "prompt_embeds": made["prompt_embeds"] * float("inf")}
 
     with pytest.raises(FileError, match="'number 0, a, b, c': its prompt_embeds"):
         setup.fill(load_prompt_encoder=Overflow)

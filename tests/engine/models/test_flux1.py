@@ -11,7 +11,8 @@ from torch import nn
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import ConfigError
-from blockrate.engine.models import flux1, tiny
+from blockrate.engine.models import flux1
+from blockrate.engine.models.locate import locate
 from blockrate.models.families import TransformerSpec
 
 CPU = torch.device("cpu")
@@ -31,7 +32,7 @@ SPEC = TransformerSpec(
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model of 1 + 2 blocks."""
-    return tiny.make_tiny_flux(
+    return flux1.make_tiny(
         tmp_path_factory.mktemp("models") / "small", seed=1, spec=SPEC
     )
 
@@ -52,7 +53,12 @@ def config(folder: Path, **changes: object) -> TrainConfig:
 
 def loaded(folder: Path, *, weight_dtype: str = "FLOAT_32", **changes: object):
     chosen = config(folder, transformer={"weight_dtype": weight_dtype}, **changes)
-    return flux1.load_transformer(flux1.locate(chosen), chosen, CPU)
+    return flux1.load_transformer(locate(chosen), chosen, CPU)
+
+
+def loaded_vae(chosen: TrainConfig):
+    folder = locate(chosen).parts["vae"]
+    return flux1.load_vae(folder, weight_dtype=chosen.vae.weight_dtype, device=CPU)
 
 
 def inputs(batch: int = 2, height: int = 6, width: int = 8):
@@ -60,9 +66,23 @@ def inputs(batch: int = 2, height: int = 6, width: int = 8):
     return {
         "noisy_latents": torch.randn(batch, 16, height, width, generator=draw),
         "timesteps": torch.tensor([0.25, 0.75])[:batch],
-        "prompt_embeds": torch.randn(batch, 5, 32, generator=draw),
-        "pooled_prompt_embeds": torch.randn(batch, 32, generator=draw),
+        "conditioning": {
+            "prompt_embeds": torch.randn(batch, 5, 32, generator=draw),
+            "pooled_prompt_embeds": torch.randn(batch, 32, generator=draw),
+        },
         "guidance": 3.5,
+    }
+
+
+def item(given, index: int):
+    """One item of inputs, as a batch of its own."""
+    one = slice(index, index + 1)
+    embeds = given["conditioning"]
+    return {
+        "noisy_latents": given["noisy_latents"][one],
+        "timesteps": given["timesteps"][one],
+        "conditioning": {name: tensor[one] for name, tensor in embeds.items()},
+        "guidance": given["guidance"],
     }
 
 
@@ -97,8 +117,8 @@ def test_prediction_equals_a_call_by_the_pipelines_own_packing(folder, pipeline)
         hidden_states=packed,
         timestep=given["timesteps"],
         guidance=torch.tensor([3.5]),
-        encoder_hidden_states=given["prompt_embeds"],
-        pooled_projections=given["pooled_prompt_embeds"],
+        encoder_hidden_states=given["conditioning"]["prompt_embeds"],
+        pooled_projections=given["conditioning"]["pooled_prompt_embeds"],
         img_ids=pipeline._prepare_latent_image_ids(1, 3, 4, CPU, torch.float32),
         txt_ids=torch.zeros(5, 3),
     ).sample
@@ -112,13 +132,7 @@ def test_each_item_of_a_batch_is_predicted_alone(folder):
     both = inputs()
     with torch.no_grad():
         together = flux1.predict(transformer, **both)
-        alone = [
-            flux1.predict(
-                transformer,
-                **{k: v if k == "guidance" else v[i : i + 1] for k, v in both.items()},
-            )
-            for i in (0, 1)
-        ]
+        alone = [flux1.predict(transformer, **item(both, i)) for i in (0, 1)]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 
@@ -129,7 +143,7 @@ def test_packing_comes_undone():
 
 
 def test_schnell_gets_no_guidance_and_dev_hears_it(folder, tmp_path):
-    schnell = tiny.make_tiny_flux(
+    schnell = flux1.make_tiny(
         tmp_path / "schnell", spec=replace(SPEC, guidance_embeds=False)
     )
     with torch.no_grad():
@@ -148,20 +162,21 @@ def test_prompts_are_encoded_as_the_pipeline_does(folder, pipeline):
         text_encoder_2={"weight_dtype": "FLOAT_32"},
         text_encoder_2_sequence_length=16,
     )
-    encoders = flux1.load_text_encoders(flux1.locate(chosen), chosen, CPU)
+    encoders = flux1.load_text_encoders(locate(chosen), chosen, CPU)
     prompts = ["a cat on a sofa", "", "a rocket " * 60]
-    embeds, pooled = flux1.encode_prompts(encoders, prompts)
+    found = flux1.encode_prompts(encoders, prompts)
     expected_embeds, expected_pooled, _ = pipeline.encode_prompt(
         prompts, max_sequence_length=16
     )
-    assert embeds.shape == (3, 16, 32)
-    torch.testing.assert_close(embeds, expected_embeds)
-    torch.testing.assert_close(pooled, expected_pooled)
+    assert list(found) == ["prompt_embeds", "pooled_prompt_embeds"]
+    assert found["prompt_embeds"].shape == (3, 16, 32)
+    torch.testing.assert_close(found["prompt_embeds"], expected_embeds)
+    torch.testing.assert_close(found["pooled_prompt_embeds"], expected_pooled)
 
 
 def test_images_are_encoded_and_decoded_as_the_pipeline_does(folder, pipeline):
     chosen = config(folder)
-    vae = flux1.load_vae(flux1.locate(chosen), chosen, CPU)
+    vae = loaded_vae(chosen)
     images = torch.rand(2, 3, 32, 48) * 2 - 1
     latents = flux1.encode_images(vae, images)
     mode = pipeline.vae.encode(images).latent_dist.mode()
@@ -176,7 +191,7 @@ def test_images_are_encoded_and_decoded_as_the_pipeline_does(folder, pipeline):
 
 def test_decoding_falls_back_to_tiles_when_memory_is_full(folder, monkeypatch):
     chosen = config(folder)
-    vae = flux1.load_vae(flux1.locate(chosen), chosen, CPU)
+    vae = loaded_vae(chosen)
     decode = vae.decode
     calls = []
 
@@ -271,8 +286,8 @@ def test_text_encoders_in_fewer_bits_stay_near_the_full_ones(folder, form):
     for chosen in (form, "FLOAT_32"):
         part = {"weight_dtype": chosen}
         settings = config(folder, text_encoder=part, text_encoder_2=part)
-        encoders = flux1.load_text_encoders(flux1.locate(settings), settings, CPU)
-        found.append(flux1.encode_prompts(encoders, ["a cat on a sofa"]))
+        encoders = flux1.load_text_encoders(locate(settings), settings, CPU)
+        found.append(flux1.encode_prompts(encoders, ["a cat on a sofa"]).values())
     for small, full in zip(*found, strict=True):
         difference = (small - full).norm() / full.norm()
         assert 0 < difference < 0.4
@@ -288,8 +303,8 @@ def test_a_single_file_with_diffusers_names_loads_bit_for_bit(folder, tmp_path):
         chosen = config(
             folder, transformer={"model_name": str(file), "weight_dtype": "FLOAT_32"}
         )
-        files = flux1.locate(chosen)
-        assert (files.transformer, files.spec) == (file, SPEC)
+        files = locate(chosen)
+        assert (files.parts["transformer"], files.spec) == (file, SPEC)
         transformer = flux1.load_transformer(files, chosen, CPU)
         assert all(
             torch.equal(tensor, tensors[name])
@@ -349,9 +364,10 @@ def test_a_bfl_file_loads_as_the_same_model(folder, tmp_path, monkeypatch):
         SPEC, layout=BlockLayout(1, 1), heads=24, head_dim=128, guidance_embeds=False
     )
     chosen = config(folder)
+    files = locate(chosen)
     files = replace(
-        flux1.locate(chosen),
-        transformer=file,
+        files,
+        parts={**files.parts, "transformer": file},
         spec=replace(spec, axes_dims_rope=(16, 56, 56)),
     )
     state = flux1.load_transformer(files, chosen, CPU).state_dict()
@@ -386,13 +402,13 @@ def test_nfloat_4_without_bitsandbytes_names_the_cure(folder, monkeypatch):
 def test_float_8_on_apples_gpu_is_refused_before_loading(folder):
     chosen = config(folder, transformer={"weight_dtype": "FLOAT_8"})
     with pytest.raises(ConfigError, match="Use BFLOAT_16"):
-        flux1.load_transformer(flux1.locate(chosen), chosen, torch.device("mps"))
+        flux1.load_transformer(locate(chosen), chosen, torch.device("mps"))
 
 
 def test_the_single_files_own_config_is_what_diffusers_would_save(folder):
     saved = json.loads((folder / "transformer/config.json").read_bytes())
     with torch.device("meta"):
-        made = dict(tiny.random_transformer(SPEC).config)
+        made = dict(flux1.random_transformer(SPEC).config)
     assert {key: value for key, value in saved.items() if key[0] != "_"} == {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in made.items()

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from blockrate.core.blocks import BlockLayout
-from blockrate.engine.models.tiny import NAME, make_tiny_flux
+from blockrate.engine.models.flux1 import make_tiny
 from blockrate.models.families import FAMILIES
 
-_SMALL = replace(FAMILIES[NAME].spec, layout=BlockLayout(1, 1), guidance_embeds=False)
+_SMALL = replace(
+    FAMILIES["tiny-flux1"].spec, layout=BlockLayout(1, 1), guidance_embeds=False
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def test_the_real_pipeline_opens_it_and_makes_an_image(pipeline):
 
 def test_it_has_the_blocks_of_the_real_model_and_the_sizes_of_its_row(pipeline):
     config = pipeline.transformer.config
-    spec = FAMILIES[NAME].spec
+    spec = FAMILIES["tiny-flux1"].spec
     assert (
         len(pipeline.transformer.transformer_blocks),
         len(pipeline.transformer.single_transformer_blocks),
@@ -48,7 +50,7 @@ def test_it_has_the_blocks_of_the_real_model_and_the_sizes_of_its_row(pipeline):
 
 def test_the_same_seed_makes_the_same_folder_and_another_seed_other_weights(tmp_path):
     one, same, other = (
-        make_tiny_flux(tmp_path / str(i), seed=seed, spec=_SMALL)
+        make_tiny(tmp_path / str(i), seed=seed, spec=_SMALL)
         for i, seed in enumerate((7, 7, 8))
     )
     files = [str(file.relative_to(one)) for file in one.rglob("*") if file.is_file()]
@@ -62,7 +64,7 @@ def test_making_it_leaves_the_global_random_stream_alone(tmp_path):
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    make_tiny_flux(tmp_path / "model", spec=_SMALL)
+    make_tiny(tmp_path / "model", spec=_SMALL)
     assert torch.equal(torch.rand(2), expected)
 
 
@@ -117,5 +119,5 @@ def test_a_failed_write_leaves_no_folder(
 
     monkeypatch.setattr("blockrate.run.durable._fsync", fail)
     with pytest.raises(ValueError, match="disk is full"):
-        make_tiny_flux(tmp_path / "model", spec=_SMALL)
+        make_tiny(tmp_path / "model", spec=_SMALL)
     assert list(tmp_path.iterdir()) == []

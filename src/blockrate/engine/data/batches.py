@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TypeVar
@@ -25,17 +25,22 @@ Key = tuple[int | str, ...]  # what an item's choices are drawn from
 # (place of the item in the list, how many turns it had before, in all epochs)
 Turn = tuple[int, int]
 Member = TypeVar("Member")
+# The text encoders, and what their dropout is drawn from beside the item.
+_DROPS = {"text_encoder_2": "drop", "text_encoder": "drop pooled"}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image as one step sees it. A caption that was dropped is ``""``, for each encoder by itself."""
+    """One image as one step sees it.
+
+    ``captions``: what each text encoder gets, by its name in the config. One that was dropped is ``""``, for each
+    encoder by itself.
+    """
 
     item: Item
     bucket: Bucket
     crop: Crop
-    prompt: str  # for prompt_embeds (T5)
-    pooled_prompt: str  # for pooled_prompt_embeds (CLIP)
+    captions: Mapping[str, str]
 
 
 class Schedule:
@@ -98,11 +103,8 @@ class Schedule:
                 variant(self.config, item, *crops[0], text)
                 for text in range(1, concept.text_variations)
             ]
-        if (
-            self.config.text_encoder.dropout_probability
-            or self.config.text_encoder_2.dropout_probability
-        ):
-            samples.append(replace(samples[0], prompt="", pooled_prompt=""))
+        if any(_dropout(self.config).values()):
+            samples.append(replace(samples[0], captions=dict.fromkeys(_DROPS, "")))
         return samples
 
     def _sample(self, turn: Turn) -> Sample:
@@ -113,14 +115,11 @@ class Schedule:
         text = times % concept.text_variations
         sample = variant(self.config, item, self._bucket(turn), crop, text)
         key = item_key(self.config, item)
-        prompt = sample.prompt * (
-            draw(*key, "drop", times) >= self.config.text_encoder_2.dropout_probability
-        )
-        pooled = sample.prompt * (
-            draw(*key, "drop pooled", times)
-            >= self.config.text_encoder.dropout_probability
-        )
-        return replace(sample, prompt=prompt, pooled_prompt=pooled)
+        captions = dict(sample.captions)
+        for encoder, probability in _dropout(self.config).items():
+            if draw(*key, _DROPS[encoder], times) < probability:
+                captions[encoder] = ""
+        return replace(sample, captions=captions)
 
     def _bucket(self, turn: Turn) -> Bucket:
         choices = self._buckets[turn[0]]
@@ -189,13 +188,16 @@ def variant(
     key = item_key(config, item)
     image = ConceptImage(enable_crop_jitter=False) if item.validation else concept.image
     caption = caption_of(item, concept.text, key, text_variation)
-    return Sample(
-        item,
-        bucket,
-        crop_of(item, bucket, image, key, crop_variation),
-        caption,
-        caption,
-    )
+    crop = crop_of(item, bucket, image, key, crop_variation)
+    return Sample(item, bucket, crop, dict.fromkeys(_DROPS, caption))
+
+
+def _dropout(config: TrainConfig) -> dict[str, float]:
+    """Return how often each text encoder gets an empty caption."""
+    return {
+        "text_encoder": config.text_encoder.dropout_probability,
+        "text_encoder_2": config.text_encoder_2.dropout_probability,
+    }
 
 
 def in_batches(

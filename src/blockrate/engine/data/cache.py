@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -16,19 +16,19 @@ from blockrate.core.errors import FileError
 from blockrate.engine.data.batches import Sample
 from blockrate.engine.data.images import image_tensor, quiet_pillow
 from blockrate.engine.memory import release
+from blockrate.models.families import Conditioned
 from blockrate.run.durable import atomic_write, make_folder
 
 # (B, 3, H, W), -1..1 -> latents (B, C, H/8, W/8)
 ImageEncoder = Callable[[torch.Tensor], torch.Tensor]
-# -> (B, T, D) and pooled (B, D)
-PromptEncoder = Callable[[list[str]], tuple[torch.Tensor, torch.Tensor]]
+# -> by name, each with a first dimension for the batch
+PromptEncoder = Callable[[list[str]], dict[str, torch.Tensor]]
 LoadImage = Callable[[], ImageEncoder]
 LoadPrompt = Callable[[], PromptEncoder]
 # an entry: its file, what it was made from, and what it holds
 Made = tuple[Path, str, dict[str, torch.Tensor]]
 In = TypeVar("In")
 Out = TypeVar("Out")
-_EMBEDS = ["prompt_embeds", "pooled_prompt_embeds"]
 # raise it when the same key would hold something else: another way to cut, scale or encode
 _VERSION = 1
 
@@ -38,8 +38,7 @@ class Batch:
     """What one forward pass needs. ``files`` names the images, for messages about this batch."""
 
     latents: torch.Tensor  # (B, C, H/8, W/8)
-    prompt_embeds: torch.Tensor  # (B, T, D)
-    pooled_prompt_embeds: torch.Tensor  # (B, D)
+    conditioning: dict[str, torch.Tensor]  # by name, each (B, ...)
     loss_weights: torch.Tensor  # (B,)
     files: tuple[str, ...]
 
@@ -51,6 +50,7 @@ class Cache:
     folder: Path
     image_identity: str  # weights, precision
     prompt_identity: str  # weights, precision, token length
+    conditioning: Mapping[str, Conditioned]  # what a caption becomes, by name
 
     def fill(
         self,
@@ -67,13 +67,13 @@ class Cache:
         An encoder is loaded only if something of its kind is missing, and let go before the next is loaded.
         """
         crops = {self._file(sample): sample for sample in samples}
-        captions = dict.fromkeys(
-            [*prompts, *(text for s in samples for text in (s.prompt, s.pooled_prompt))]
-        )
+        captions = dict.fromkeys(prompts)
+        for sample in samples:
+            captions |= dict.fromkeys(sample.captions.values())
         no_latents = [
             sample for sample in crops.values() if self._latents(sample) is None
         ]
-        no_embeds = [text for text in captions if self._embeds(text) is None]
+        no_embeds = [text for text in captions if self._conditioning(text) is None]
         total = len(crops) + len(captions)
         left = len(no_latents) + len(no_embeds)
         made = self._make(
@@ -113,25 +113,27 @@ class Cache:
             self._found(self._latents(sample), file)
             for sample, file in zip(samples, files, strict=True)
         ]
-        prompts = {
-            text: self.prompt(text)
-            for sample in samples
-            for text in (sample.prompt, sample.pooled_prompt)
-        }
-        embeds = [prompts[s.prompt][0] for s in samples]
-        pooled = [prompts[s.pooled_prompt][1] for s in samples]
         weights = torch.tensor([sample.item.loss_weight for sample in samples])
         return Batch(
-            torch.stack(latents),
-            torch.stack(embeds),
-            torch.stack(pooled),
-            weights,
-            files,
+            torch.stack(latents), self._batch_conditioning(samples), weights, files
         )
 
-    def prompt(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return prompt_embeds (T, D) and pooled_prompt_embeds (D,) of a caption or prompt that was filled in."""
-        return self._found(self._embeds(text), f"caption {text[:80]!r}")
+    def prompt(self, text: str) -> dict[str, torch.Tensor]:
+        """Return the conditioning, without a dimension for the batch, of a caption or prompt that was filled in."""
+        return self._found(self._conditioning(text), f"caption {text[:80]!r}")
+
+    def _batch_conditioning(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        """Return what the captions became, each tensor from the caption of its own text encoder."""
+        read: dict[str, dict[str, torch.Tensor]] = {}
+        for sample in samples:
+            for text in sample.captions.values():
+                if text not in read:
+                    read[text] = self.prompt(text)
+        conditioning = {}
+        for name, row in self.conditioning.items():
+            texts = [sample.captions[row.encoder] for sample in samples]
+            conditioning[name] = torch.stack([read[text][name] for text in texts])
+        return conditioning
 
     def _make(
         self,
@@ -157,31 +159,25 @@ class Cache:
         if texts:
             encode_prompts = load_text()
             for text in texts:
-                tensors = zip(_EMBEDS, encode_prompts([text]), strict=True)
+                tensors = encode_prompts([text])
                 yield (
                     self._file(text),
                     f"caption {text[:80]!r}",
-                    {name: tensor[0] for name, tensor in tensors},
+                    {name: tensors[name][0] for name in self.conditioning},
                 )
             del encode_prompts
             release()
 
     def _latents(self, sample: Sample) -> torch.Tensor | None:
         size = (sample.bucket.height // 8, sample.bucket.width // 8)
-        tensors = _read(self._file(sample), ["latents"])
-        return (
-            tensors[0]
-            if tensors and tensors[0].dim() == 3 and tensors[0].shape[1:] == size
-            else None
-        )
+        tensors = _read(self._file(sample), {"latents": 3})
+        if tensors and tensors["latents"].shape[1:] == size:
+            return tensors["latents"]
+        return None
 
-    def _embeds(self, text: str) -> tuple[torch.Tensor, torch.Tensor] | None:
-        tensors = _read(self._file(text), _EMBEDS)
-        return (
-            (tensors[0], tensors[1])
-            if tensors and [t.dim() for t in tensors] == [2, 1]
-            else None
-        )
+    def _conditioning(self, text: str) -> dict[str, torch.Tensor] | None:
+        dimensions = {name: row.dimensions for name, row in self.conditioning.items()}
+        return _read(self._file(text), dimensions)
 
     def _found(self, content: Out | None, source: str) -> Out:
         if content is None:
@@ -223,8 +219,11 @@ def prefetch(
                 future.cancel()
 
 
-def _read(file: Path, names: Sequence[str]) -> list[torch.Tensor] | None:
-    """Return an entry's tensors, or None if it is absent or anything is wrong with it."""
+def _read(file: Path, dimensions: Mapping[str, int]) -> dict[str, torch.Tensor] | None:
+    """Return an entry's tensors, or None if it is absent or anything is wrong with it.
+
+    ``dimensions``: how many each tensor has, by name.
+    """
     try:
         tensors = load(file.read_bytes())
         # A sum is not finite if any part is not, and takes an eighth of the time of isfinite() on bf16.
@@ -234,8 +233,5 @@ def _read(file: Path, names: Sequence[str]) -> list[torch.Tensor] | None:
     except Exception:
         # a damaged header makes safetensors raise more than its own error
         return None
-    return (
-        [tensors[name] for name in names]
-        if finite and tensors.keys() == set(names)
-        else None
-    )
+    found = {name: tensor.dim() for name, tensor in tensors.items()}
+    return tensors if finite and found == dimensions else None

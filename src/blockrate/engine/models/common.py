@@ -1,233 +1,239 @@
-"""Where the parts of a FLUX.1 lie, that they are whole and fit each other, and what their contents are called."""
+"""What every family of models shares: what a family has to give, and how weights come onto the device."""
 
-import errno
-import hashlib
-import json
 import re
-import shutil
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
 
-from blockrate.config.base_model import model_paths, model_spec
+import torch
+from torch import Tensor, nn
+
+from blockrate.config.parts import Sample
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import BlockrateError, FileError, WriteError
-from blockrate.engine.models import tiny
-from blockrate.models.families import FAMILIES, TransformerSpec
-from blockrate.models.files import WEIGHTS, lack_of, read_header, weight_files
-from blockrate.run.durable import atomic_write, make_folder, write_error
+from blockrate.core.errors import ConfigError
+from blockrate.engine.memory import dtype_of, release
+from blockrate.models.families import TransformerSpec, config_from_spec
 
-Progress = Callable[[int, int], None]  # bytes done, bytes in all
+FEW_BITS = ("FLOAT_8", "NFLOAT_4")  # forms that weights are kept in, not computed in
+# What a transformer is conditioned on by its prompt: tensors by name, with or without a
+# dimension for the batch.
+Conditioning = Mapping[str, Tensor]
+
+
+class FamilyModule(Protocol):
+    """The functions that the module of each family has. It goes where its ModelFiles go."""
+
+    def load_transformer(
+        self, files: "ModelFiles", config: TrainConfig, device: torch.device
+    ) -> Any:
+        """Return the transformer on the device, frozen, in the forms of its config."""
+
+    def load_vae(self, folder: Path, *, weight_dtype: str, device: torch.device) -> Any:
+        """Return the VAE on the device, frozen."""
+
+    def load_text_encoders(
+        self, files: "ModelFiles", config: TrainConfig, device: torch.device
+    ) -> Any:
+        """Return what ``encode_prompts`` and ``prompt_lengths`` need, on the device, frozen."""
+
+    def prompt_lengths(self, encoders: Any, prompts: Sequence[str]) -> list[int]:
+        """Return how many tokens each prompt has before any is cut."""
+
+    def encode_prompts(
+        self, encoders: Any, prompts: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """Return the conditioning of prompts, under the names that the family's facts list."""
+
+    def encode_images(self, vae: Any, images: Tensor) -> Tensor:
+        """Return latents (B, C, h, w), float32, of images (B, 3, H, W) in -1..1."""
+
+    def decode_latents(self, vae: Any, latents: Tensor) -> Tensor:
+        """Return images, float32, of latents."""
+
+    def image_tokens(self, latents: Tensor) -> int:
+        """Return how many tokens the transformer makes of each of these latents."""
+
+    def predict(
+        self,
+        transformer: Any,
+        noisy_latents: Tensor,
+        timesteps: Tensor,
+        conditioning: Conditioning,
+        *,
+        guidance: float,
+    ) -> Tensor:
+        """Return the velocity that the transformer sees, of the shape of ``noisy_latents``."""
+
+    def denoise(
+        self,
+        transformer: Any,
+        sample: Sample,
+        conditioning: Conditioning,
+        *,
+        files: "ModelFiles",
+        should_stop: Callable[[], bool],
+    ) -> Tensor:
+        """Return the latents (1, C, h, w) of a drawn sample, float32, on the CPU."""
+
+    def make_tiny(self, folder: Path, *, spec: TransformerSpec) -> Path:
+        """Write a whole model of toy width with random weights, and return its folder."""
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model on this computer. ``folder``: diffusers' layout, for scheduler and tokenizers; then the four models."""
+    """A model on this computer: its family, its sizes, and where each of its parts lies.
 
-    folder: Path
-    spec: TransformerSpec
-    transformer: Path  # a folder, or a single .safetensors file
-    vae: Path
-    text_encoder: Path
-    text_encoder_2: Path
-
-
-def locate(
-    config: TrainConfig, progress: Progress = lambda done, total: None
-) -> ModelFiles:
-    """Find every part of the model, download what only the hub has, and check it by headers. Loads no weights.
-
-    Raises FileError for what is missing, damaged, of another model or not to be had, WriteError without disk space.
+    ``parts``: folders by diffusers' names; the transformer may be a single .safetensors file.
     """
-    spec = model_spec(config)
-    paths = model_paths(
-        config,
-        spec.architecture,
-        lambda name, parts: _folder(name, parts, config, progress),
-    )
-    _check(paths)
-    if paths["transformer"].is_dir():  # a hub id says less than the files that came
-        known = config.transformer.model_copy(
-            update={"model_name": str(paths["transformer"])}
+
+    family: FamilyModule
+    spec: TransformerSpec
+    parts: Mapping[str, Path]
+
+
+def load_transformer(
+    model_class: Any, files: ModelFiles, config: TrainConfig, device: torch.device
+) -> Any:
+    """Return a transformer of diffusers' ``model_class`` on the device, frozen.
+
+    FLOAT_8 and NFLOAT_4 are the forms of the blocks' Linears between uses; the rest stays in ``train_dtype``.
+    """
+    part = config.transformer
+    source = files.parts["transformer"]
+    dtype = compute_dtype("transformer", part.weight_dtype, config.train_dtype, device)
+    release()
+    if source.is_file():
+        transformer = _from_single_file(model_class, source, files.spec, dtype)
+    else:
+        transformer = model_class.from_pretrained(
+            source, dtype=dtype, use_safetensors=True
         )
-        spec = model_spec(config.model_copy(update={"transformer": known}))
-    return ModelFiles(
-        paths["scheduler"].parent,
-        spec,
-        **{part: paths[part] for part in WEIGHTS},
+    transformer.requires_grad_(False)
+    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    place(transformer, blocks, part.weight_dtype, dtype, device)
+    # PEFT asks which kind of adapter fits
+    transformer.is_loaded_in_4bit = part.weight_dtype == "NFLOAT_4"
+    if part.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    if config.compile:
+        transformer.compile_repeated_blocks()
+    return transformer
+
+
+def load_vae(
+    model_class: Any, folder: Path, weight_dtype: str, device: torch.device
+) -> Any:
+    """Return a VAE of diffusers' ``model_class`` on the device, frozen."""
+    release()
+    vae = model_class.from_pretrained(
+        folder, dtype=dtype_of(weight_dtype), use_safetensors=True
     )
+    return vae.requires_grad_(False).to(device)
 
 
-def image_identity(files: ModelFiles, config: TrainConfig) -> str:
-    """Return a hash of all that latents hang on beside the image: the VAE's weights and precision."""
-    return _identity(config, [files.vae], [config.vae.weight_dtype])
-
-
-def prompt_identity(files: ModelFiles, config: TrainConfig) -> str:
-    """Return a hash of all that embeddings hang on beside the caption: encoders, tokenizers, precision, length."""
-    folders = [
-        files.text_encoder,
-        files.text_encoder_2,
-        files.folder / "tokenizer",
-        files.folder / "tokenizer_2",
-    ]
-    forms = [config.text_encoder.weight_dtype, config.text_encoder_2.weight_dtype]
-    computed = [
-        config.train_dtype if form in ("FLOAT_8", "NFLOAT_4") else form
-        for form in forms
-    ]
-    return _identity(
-        config, folders, [*forms, *computed, config.text_encoder_2_sequence_length]
-    )
-
-
-def _identity(
-    config: TrainConfig, folders: Iterable[Path], facts: Iterable[object]
-) -> str:
-    """Hash the files of folders by content. What is known of a big file (T5: 10 GB) is kept in the cache folder."""
-    memo_file = Path(config.cache_dir) / "file-hashes.json"
-    memo = {}
-    with suppress(OSError, ValueError):
-        memo = json.loads(memo_file.read_bytes())
-    before = dict(memo)
-    kinds = (".safetensors", ".json", ".txt", ".model")
-    files = [
-        file
-        for folder in folders
-        for file in sorted(folder.iterdir())
-        if file.suffix in kinds
-    ]
-    hashes = [(file.name, _sha256(file, memo)) for file in files]
-    if memo != before:
-        make_folder(memo_file.parent)
-        atomic_write(memo_file, json.dumps(memo))
-    return hashlib.sha256(json.dumps([hashes, list(facts)]).encode()).hexdigest()
-
-
-def _sha256(file: Path, memo: dict[str, list[object]]) -> str:
-    file = file.resolve()
-    if file.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", file.name):
-        return file.name  # the hub's cache calls a big file by its SHA-256
-    state = file.stat()
-    known = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
-    if memo.get(str(file), [])[:3] != known:
-        with file.open("rb") as stream:
-            memo[str(file)] = [
-                *known,
-                hashlib.file_digest(stream, "sha256").hexdigest(),
-            ]
-    return str(memo[str(file)][3])
-
-
-def _check(paths: Mapping[str, Path]) -> None:
-    """Refuse what lacks a part or is cut off."""
-    lacking = [lack for part, path in paths.items() if (lack := lack_of(part, path))]
-    if lacking:
-        where = paths["scheduler"].parent
-        raise FileError(
-            str(where),
-            f"lacks {', '.join(lacking)}",
-            "Copy or download the model again, as a whole.",
-        )
-    for part, path in paths.items():
-        for file in weight_files(part, path):
-            read_header(file)
-
-
-def _folder(
-    name: str, parts: list[str], config: TrainConfig, progress: Progress
-) -> Path:
-    """The local folder of a model that a config names: a path, the toy, or a hub id."""
-    if name == tiny.NAME:
-        folder = Path(config.cache_dir) / "models" / tiny.NAME
-        return folder if folder.is_dir() else tiny.make_tiny_flux(folder)
-    repo = FAMILIES[name].repo if name in FAMILIES else name
-    return Path(name) if Path(name).is_dir() else _from_hub(repo, parts, progress)
-
-
-def _from_hub(repo: str, parts: list[str], progress: Progress) -> Path:
-    """Give the snapshot of a hub model in the hub's own cache, downloaded as far as needed."""
-    import huggingface_hub as hub
-    from huggingface_hub import constants, errors
-
-    patterns = [
-        f"{part}/*.{kind}" for part in parts for kind in ("json", "txt", "model")
-    ]
-    patterns += [
-        f"{part}/{WEIGHTS[part]}{end}.safetensors"
-        for part in parts
-        if part in WEIGHTS
-        for end in ("", "-*")
-    ]
+def decode_in_tiles_if_needed(vae: Any, latents: Tensor) -> Tensor:
+    """Return what the VAE makes of latents; by overlapping tiles of 512 pixels when memory runs out."""
     try:
-        # what was used once stays: a run resumes on the same model
-        with suppress(errors.LocalEntryNotFoundError):
-            folder = Path(
-                hub.snapshot_download(
-                    repo, allow_patterns=patterns, local_files_only=True
+        images: Tensor = vae.decode(latents).sample
+    except torch.OutOfMemoryError:
+        release()
+        vae.tile_sample_min_size = 512
+        vae.tile_latent_min_size = 64
+        vae.enable_tiling()
+        images = vae.decode(latents).sample
+    return images
+
+
+def compute_dtype(
+    part: str, form: str, train_dtype: str, device: torch.device
+) -> torch.dtype:
+    """Return the dtype a part computes in: of its weights, or ``train_dtype`` where they are kept in fewer bits.
+
+    Raises ConfigError for a form that this computer cannot have.
+    """
+    field = f"{part}.weight_dtype"
+    if form == "FLOAT_8" and device.type == "mps":
+        raise ConfigError(field, "Apple's GPU knows no FLOAT_8", "Use BFLOAT_16.")
+    if form == "NFLOAT_4":
+        try:
+            import bitsandbytes  # noqa: F401
+        except ImportError:
+            cure = "Run `pip install bitsandbytes`, or use FLOAT_8."
+            raise ConfigError(
+                field, "NFLOAT_4 needs bitsandbytes, which is not installed", cure
+            ) from None
+    return dtype_of(train_dtype if form in FEW_BITS else form)
+
+
+def place(
+    model: Any,
+    blocks: Iterable[nn.Module],
+    form: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    keep: str = "(?!)",
+) -> None:
+    """Move a model to the device in the wished form, block by block: no memory ever holds two whole copies.
+
+    FLOAT_8 is diffusers' layerwise casting, here of modulations too: by its default they stay, a quarter of FLUX.1's
+    weights, and 15 GB fit no 16 GB card. ``keep``: pattern of modules that stay in ``dtype``.
+    """
+    for block in blocks:
+        if form == "NFLOAT_4":
+            _to_four_bits(block, dtype, keep)
+        block.to(device)
+        if form == "FLOAT_8":
+            from diffusers.hooks import apply_layerwise_casting
+
+            apply_layerwise_casting(
+                block, torch.float8_e4m3fn, dtype, skip_modules_pattern=(keep,)
+            )
+    model.to(device)
+
+
+def _to_four_bits(block: nn.Module, dtype: torch.dtype, keep: str) -> None:
+    """Replace every Linear by bitsandbytes' own, whose weights become NF4 on the next move to a device.
+
+    By hand, because diffusers and transformers refuse or differ without a GPU, and for single files.
+    """
+    import bitsandbytes as bnb
+
+    for name, linear in list(block.named_modules()):
+        if isinstance(linear, nn.Linear) and not re.search(keep, name):
+            with torch.device("meta"):
+                small = bnb.nn.Linear4bit(
+                    linear.in_features,
+                    linear.out_features,
+                    False,
+                    dtype,
+                    quant_type="nf4",
                 )
+            small.weight = bnb.nn.Params4bit(
+                linear.weight.data, requires_grad=False, quant_type="nf4"
             )
-            if not any(lack_of(part, folder / part) for part in parts):
-                return folder
-        listed = hub.snapshot_download(repo, allow_patterns=patterns, dry_run=True)
-        files = [file for file in listed if file.will_download]
-        total = sum(file.file_size or 0 for file in files)
-        done = 0
-        _check_space(repo, total, Path(constants.HF_HUB_CACHE))
-        for file in files:
-            progress(done, total)
-            hub.hf_hub_download(repo, file.filename, revision=file.commit_hash)
-            done += file.file_size or 0
-        return Path(hub.snapshot_download(repo, allow_patterns=patterns))
-    except BlockrateError:
-        raise
-    except Exception as error:  # the hub's clients raise many kinds
-        raise _hub_error(repo, error) from None  # their text may hold a signed address
+            small.bias = linear.bias
+            block.set_submodule(name, small)
 
 
-def _check_space(repo: str, need: int, cache: Path) -> None:
-    free = shutil.disk_usage(
-        next(path for path in (cache, *cache.parents) if path.exists())
-    ).free
-    if need > free:
-        problem = (
-            f"{repo} needs {need / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free"
+def _from_single_file(
+    model_class: Any, file: Path, spec: TransformerSpec, dtype: torch.dtype
+) -> Any:
+    """Load a transformer from one file with diffusers' or BFL's names. diffusers strips only some of the prefixes."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(file)
+    prefix = re.compile(r"(model\.diffusion_model|diffusion_model|transformer)\.")
+    inside = {
+        prefix.sub("", name, count=1): tensors[name]
+        for name in tensors
+        if prefix.match(name)
+    }
+    # without a config of our own, diffusers asks the hub for the published model's
+    with TemporaryDirectory() as folder:
+        with torch.device("meta"):
+            model_class(**config_from_spec(spec)).save_config(folder)
+        return model_class.from_single_file(
+            inside or tensors, config=folder, dtype=dtype
         )
-        raise WriteError(
-            str(cache),
-            problem,
-            "Free some space, or set HF_HOME to a folder on another disk.",
-        )
-
-
-def _hub_error(repo: str, error: BaseException) -> BlockrateError:
-    """The sentence for what went wrong between us and the hub."""
-    from huggingface_hub import errors
-
-    match (
-        (error.__cause__ or error) if isinstance(error, errors.DryRunError) else error
-    ):
-        case errors.GatedRepoError():
-            problem = "is open only to those who accepted its licence"
-            cure = f"Accept it at https://huggingface.co/{repo}, then log in by `hf auth login`, or set HF_TOKEN."
-        case errors.RepositoryNotFoundError() | errors.HFValidationError():
-            problem = "there is no such folder here, and no such model on the hub"
-            cure = "Check the name; for a private model log in by `hf auth login`."
-        case errors.HfHubHTTPError(response=response):
-            problem = f"the hub refuses with code {response.status_code}"
-            cure = (
-                "Log in again by `hf auth login`."
-                if response.status_code in (401, 403)
-                else "Try again later."
-            )
-        case (
-            OSError(
-                errno=errno.ENOSPC | errno.EDQUOT | errno.EACCES | errno.EROFS
-            ) as full
-        ):
-            return write_error(Path(full.filename or "the hub's cache"), full)
-        case unreached:
-            problem = f"is not on this computer, and the hub cannot be reached ({type(unreached).__name__})"
-            cure = "Go online (HF_HUB_OFFLINE must be unset) and start again, or name a local folder."
-    return FileError(repo, problem, cure)

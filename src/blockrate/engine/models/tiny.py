@@ -1,20 +1,19 @@
-"""A complete FLUX.1 of toy width: real classes, tokenizers made on the spot, nothing downloaded.
+"""What models of toy width are made of: real classes, tokenizers made on the spot, nothing downloaded.
 
-For the demo, tests and benchmarks: the layout on disk, the names and the shapes of the real one, in seconds on a CPU.
+For the demo, tests and benchmarks: the layout on disk, the names and the shapes of real ones, in seconds on a CPU.
 """
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from blockrate.models.families import FAMILIES, TransformerSpec
 from blockrate.run.durable import commit_folder, make_folder, temporary_beside
 
-NAME = "tiny-flux1"
 # Words that captions of photographs are made of; anything else is spelt letter by letter.
 _TEXT = """a photograph of a cat asleep on a red sofa soft window light an orange cat looks at the camera close portrait
 a cup of coffee on a wooden table beside an open book a rocket stands on its launch pad under a blue sky an astronaut in
@@ -23,55 +22,23 @@ petals in a dark garden coins on a black cloth seen from above a woman in a coat
 _WORDS = Counter(_TEXT.split())
 
 
-def make_tiny_flux(
-    folder: Path, *, seed: int = 0, spec: TransformerSpec = FAMILIES[NAME].spec
-) -> Path:
-    """Write a pipeline folder that ``FluxPipeline.from_pretrained`` opens, and return it. The same for a seed.
+def save_pipeline(folder: Path, make: Callable[[], Any], *, seed: int) -> Path:
+    """Write the pipeline that ``make`` gives as a diffusers folder, and return it. The same for a seed.
 
-    Weights are random, in float32. Raises WriteError, and leaves nothing behind when it fails.
+    Raises WriteError, and leaves nothing behind when it fails.
     """
-    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
-
     make_folder(folder.parent)
     temporary = temporary_beside(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        texts = {**_clip(spec.pooled_projection_dim), **_t5(spec.joint_attention_dim)}
-        # FLUX.1-dev's own settings
-        scheduler = FlowMatchEulerDiscreteScheduler(
-            shift=3.0, use_dynamic_shifting=True
-        )
-        pipeline = FluxPipeline(
-            scheduler=scheduler,
-            vae=_vae(),
-            transformer=random_transformer(spec),
-            **texts,
-        )
+        pipeline = make()
     pipeline.save_pretrained(temporary)
     commit_folder(temporary, folder)
     return folder
 
 
-def random_transformer(spec: TransformerSpec) -> Any:
-    """A FluxTransformer2DModel of these sizes with torch's own first weights, float32."""
-    from diffusers import FluxTransformer2DModel
-
-    blocks = {"num_layers": spec.layout.double, "num_single_layers": spec.layout.single}
-    heads = {"num_attention_heads": spec.heads, "attention_head_dim": spec.head_dim}
-    same = (
-        "in_channels",
-        "joint_attention_dim",
-        "pooled_projection_dim",
-        "guidance_embeds",
-        "axes_dims_rope",
-    )
-    return FluxTransformer2DModel(
-        **blocks, **heads, **{name: getattr(spec, name) for name in same}
-    )
-
-
 @torch.no_grad()
-def _vae() -> Any:
+def make_vae() -> Any:
     """A VAE whose random latents have what trained ones have: likeness between neighbours, mean 0 and variance 1.
 
     Without it there is less to learn: 60 LoRA steps on photographs lower the loss by 0.22 instead of 0.34.
@@ -83,13 +50,13 @@ def _vae() -> Any:
         "up_block_types": ["UpDecoderBlock2D"] * 4,
     }
     sizes = {"block_out_channels": [8] * 4, "latent_channels": 16, "norm_num_groups": 4}
-    flux = {
+    flux1 = {
         "scaling_factor": 0.3611,
         "shift_factor": 0.1159,
         "use_quant_conv": False,
         "use_post_quant_conv": False,
     }
-    vae = AutoencoderKL(**blocks, **sizes, **flux)
+    vae = AutoencoderKL(**blocks, **sizes, **flux1)
     for layer in vae.encoder.modules():
         if isinstance(layer, nn.Conv2d):
             layer.weight.copy_(
@@ -107,7 +74,8 @@ def _vae() -> Any:
     return vae
 
 
-def _clip(width: int) -> dict[str, Any]:
+def make_clip(width: int) -> dict[str, Any]:
+    """Return CLIP of this width and its tokenizer, by the names of a pipeline's parts."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     tokenizer = CLIPTokenizer(*_byte_pairs(), model_max_length=77)
@@ -127,7 +95,8 @@ def _clip(width: int) -> dict[str, Any]:
     return {"text_encoder": CLIPTextModel(config), "tokenizer": tokenizer}
 
 
-def _t5(width: int) -> dict[str, Any]:
+def make_t5(width: int) -> dict[str, Any]:
+    """Return T5 of this width and its tokenizer, by the names of a pipeline's parts."""
     from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
     tokenizer = T5TokenizerFast(_unigrams(), extra_ids=0, model_max_length=512)

@@ -14,18 +14,18 @@ from huggingface_hub.utils import filter_repo_objects
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import BlockrateError, FileError, WriteError
-from blockrate.engine.models import common as flux1_files
-from blockrate.engine.models import tiny
+from blockrate.engine.models import flux1, locate
 from blockrate.models.families import FAMILIES
 
 REPO = "black-forest-labs/FLUX.1-dev"
-SPEC = replace(FAMILIES[tiny.NAME].spec, layout=BlockLayout(1, 1))
+TOY = "tiny-flux1"
+SPEC = replace(FAMILIES[TOY].spec, layout=BlockLayout(1, 1))
 PATCHED = ("snapshot_download", "hf_hub_download")
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    return tiny.make_tiny_flux(tmp_path_factory.mktemp("models") / "small", spec=SPEC)
+    return flux1.make_tiny(tmp_path_factory.mktemp("models") / "small", spec=SPEC)
 
 
 @pytest.fixture
@@ -57,31 +57,34 @@ def error_of(kind: type[Exception], status: int) -> Exception:
 
 
 def test_a_local_folder_gives_all_parts_and_the_sizes(folder, tmp_path):
-    files = flux1_files.locate(config(folder, tmp_path))
-    assert (files.folder, files.spec) == (folder, SPEC)
-    assert files.transformer == folder / "transformer"
-    assert files.text_encoder_2 == folder / "text_encoder_2"
+    files = locate.locate(config(folder, tmp_path))
+    assert files.family is flux1
+    assert files.spec == SPEC
+    assert files.parts["transformer"] == folder / "transformer"
+    assert files.parts["text_encoder_2"] == folder / "text_encoder_2"
 
 
 def test_the_toy_is_made_on_the_spot_and_only_once(tmp_path):
-    chosen = config(tiny.NAME, tmp_path)
-    files = flux1_files.locate(chosen)
-    assert files.spec == FAMILIES[tiny.NAME].spec
-    made = (files.folder / "model_index.json").stat().st_mtime_ns
-    assert flux1_files.locate(chosen) == files
-    assert (files.folder / "model_index.json").stat().st_mtime_ns == made
+    chosen = config(TOY, tmp_path)
+    files = locate.locate(chosen)
+    assert files.spec == FAMILIES[TOY].spec
+    made = (files.parts["scheduler"].parent / "model_index.json").stat().st_mtime_ns
+    assert locate.locate(chosen) == files
+    assert (
+        files.parts["scheduler"].parent / "model_index.json"
+    ).stat().st_mtime_ns == made
 
 
 def test_parts_may_come_from_elsewhere(original, folder, tmp_path):
     part = {"model_name": str(original / "vae")}
     whole = {"model_name": str(original)}
-    files = flux1_files.locate(
+    files = locate.locate(
         config(folder, tmp_path, vae=part, text_encoder_2=whole, transformer=whole)
     )
-    assert files.vae == original / "vae"
-    assert files.text_encoder_2 == original / "text_encoder_2"
-    assert files.transformer == original / "transformer"
-    assert files.text_encoder == folder / "text_encoder"
+    assert files.parts["vae"] == original / "vae"
+    assert files.parts["text_encoder_2"] == original / "text_encoder_2"
+    assert files.parts["transformer"] == original / "transformer"
+    assert files.parts["text_encoder"] == folder / "text_encoder"
 
 
 def test_every_missing_part_is_named_at_once(folder, tmp_path):
@@ -91,7 +94,7 @@ def test_every_missing_part_is_named_at_once(folder, tmp_path):
     with pytest.raises(
         FileError, match=r"lacks vae, text_encoder \(model.safetensors\), tokenizer_2"
     ) as found:
-        flux1_files.locate(config(folder, tmp_path))
+        locate.locate(config(folder, tmp_path))
     assert found.value.exit_code == 65
 
 
@@ -108,7 +111,7 @@ def test_a_missing_shard_is_named(folder, tmp_path):
     with pytest.raises(
         FileError, match=r"text_encoder_2 \(model-00002-of-00002.safetensors\)"
     ):
-        flux1_files.locate(config(folder, tmp_path))
+        locate.locate(config(folder, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -119,16 +122,14 @@ def test_cut_off_weights_are_named(folder, tmp_path, part):
     file = folder / f"{part}.safetensors"
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(FileError, match=file.name):
-        flux1_files.locate(config(folder, tmp_path))
+        locate.locate(config(folder, tmp_path))
 
 
 @pytest.mark.parametrize("field", ["vae", "text_encoder"])
 def test_a_file_where_a_folder_is_needed_is_refused(folder, tmp_path, field):
     file = folder / "vae/diffusion_pytorch_model.safetensors"
     with pytest.raises(FileError, match="must be in a folder"):
-        flux1_files.locate(
-            config(folder, tmp_path, **{field: {"model_name": str(file)}})
-        )
+        locate.locate(config(folder, tmp_path, **{field: {"model_name": str(file)}}))
 
 
 def test_a_single_file_alone_takes_the_rest_from_the_published_model(
@@ -142,8 +143,9 @@ def test_a_single_file_alone_takes_the_rest_from_the_published_model(
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     file = folder / "transformer/diffusion_pytorch_model.safetensors"
-    files = flux1_files.locate(config(file, tmp_path))
-    assert (files.transformer, files.folder) == (file, folder)
+    files = locate.locate(config(file, tmp_path))
+    assert files.parts["transformer"] == file
+    assert files.parts["scheduler"] == folder / "scheduler"
     [(repo, patterns)] = asked
     assert repo == REPO
     assert not any(pattern.startswith("transformer/") for pattern in patterns)
@@ -154,8 +156,8 @@ def test_identities_change_with_weights_and_settings_and_with_nothing_else(
 ):
     def identities(**changes: object) -> tuple[str, str]:
         chosen = config(folder, tmp_path, **changes)
-        files = flux1_files.locate(chosen)
-        return flux1_files.image_identity(files, chosen), flux1_files.prompt_identity(
+        files = locate.locate(chosen)
+        return locate.image_identity(files, chosen), locate.prompt_identity(
             files, chosen
         )
 
@@ -188,25 +190,21 @@ def test_identities_change_with_weights_and_settings_and_with_nothing_else(
 
 def test_a_moved_model_keeps_its_identity(original, folder, tmp_path):
     one, other = (config(place, tmp_path) for place in (original, folder))
-    files = flux1_files.locate(one)
-    moved = flux1_files.locate(other)
-    assert flux1_files.prompt_identity(files, one) == flux1_files.prompt_identity(
-        moved, other
-    )
-    assert flux1_files.image_identity(files, one) == flux1_files.image_identity(
-        moved, other
-    )
+    files = locate.locate(one)
+    moved = locate.locate(other)
+    assert locate.prompt_identity(files, one) == locate.prompt_identity(moved, other)
+    assert locate.image_identity(files, one) == locate.image_identity(moved, other)
 
 
 def test_big_files_are_hashed_once(folder, tmp_path, monkeypatch):
     chosen = config(folder, tmp_path)
-    files = flux1_files.locate(chosen)
-    first = flux1_files.prompt_identity(files, chosen)
+    files = locate.locate(chosen)
+    first = locate.prompt_identity(files, chosen)
     monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("read again"))
-    assert flux1_files.prompt_identity(files, chosen) == first
+    assert locate.prompt_identity(files, chosen) == first
     monkeypatch.undo()
     (tmp_path / "cache/file-hashes.json").write_text("{torn")
-    assert flux1_files.prompt_identity(files, chosen) == first
+    assert locate.prompt_identity(files, chosen) == first
 
 
 def test_the_hubs_own_hash_is_taken_from_the_name_of_its_blob(tmp_path):
@@ -218,7 +216,7 @@ def test_the_hubs_own_hash_is_taken_from_the_name_of_its_blob(tmp_path):
         link.symlink_to(tmp_path / "blobs" / name)
     except OSError:
         pytest.skip("this system makes no links")
-    assert flux1_files._sha256(link, {}) == name
+    assert locate._sha256(link, {}) == name
 
 
 @pytest.mark.parametrize(
@@ -264,7 +262,7 @@ def test_each_fault_of_the_hub_is_one_sentence_with_its_cure(
 
     monkeypatch.setattr(hub, "snapshot_download", refuse)
     with pytest.raises(BlockrateError) as found:
-        flux1_files.locate(config(REPO, tmp_path))
+        locate.locate(config(REPO, tmp_path))
     message = str(found.value)
     assert all(word in message for word in words), message
     assert "SECRET" not in message
@@ -328,11 +326,11 @@ def fake_hub(folder, tmp_path, monkeypatch):
 
 def test_only_what_is_needed_and_safe_is_downloaded_and_once(fake_hub, tmp_path):
     told = []
-    files = flux1_files.locate(
+    files = locate.locate(
         config(REPO, tmp_path), lambda done, total: told.append((done, total))
     )
     assert files.spec == SPEC  # from the files, not from the row of FLUX.1-dev
-    assert files.folder == fake_hub.cache
+    assert files.parts["scheduler"].parent == fake_hub.cache
     assert "transformer/diffusion_pytorch_model.safetensors" in fake_hub.fetched
     assert not any(
         name.endswith((".bin", ".fp16.safetensors", "flux1-dev.safetensors"))
@@ -340,15 +338,15 @@ def test_only_what_is_needed_and_safe_is_downloaded_and_once(fake_hub, tmp_path)
     )
     assert told[0][0] == 0 < told[-1][0] < told[-1][1]
     count = len(fake_hub.fetched)
-    flux1_files.locate(config(REPO, tmp_path))
+    locate.locate(config(REPO, tmp_path))
     assert len(fake_hub.fetched) == count
 
 
 def test_an_interrupted_download_goes_on(fake_hub, tmp_path):
-    flux1_files.locate(config(REPO, tmp_path))
+    locate.locate(config(REPO, tmp_path))
     (fake_hub.cache / "text_encoder_2/model.safetensors").unlink()
     fake_hub.fetched.clear()
-    flux1_files.locate(config(REPO, tmp_path))
+    locate.locate(config(REPO, tmp_path))
     assert fake_hub.fetched == ["text_encoder_2/model.safetensors"]
 
 
@@ -358,5 +356,5 @@ def test_too_little_disk_space_is_told_before_the_download(
     usage = type(shutil.disk_usage(os.curdir))(total=100, used=99, free=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(WriteError, match=r"GB more, and 0\.0 GB are free.*HF_HOME"):
-        flux1_files.locate(config(REPO, tmp_path))
+        locate.locate(config(REPO, tmp_path))
     assert fake_hub.fetched == []

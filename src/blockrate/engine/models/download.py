@@ -1,0 +1,106 @@
+"""What the hub's client downloads, into its own cache, and what to say when it cannot."""
+
+import errno
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from blockrate.core.errors import BlockrateError, FileError, WriteError
+from blockrate.models.files import WEIGHTS, lack_of
+from blockrate.run.durable import write_error
+
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
+
+
+def from_hub(repo: str, parts: Sequence[str], progress: Progress) -> Path:
+    """Return the snapshot of a hub model in the hub's own cache, downloaded as far as ``parts`` need it.
+
+    Raises FileError for what is not to be had, WriteError without disk space.
+    """
+    import huggingface_hub as hub
+    from huggingface_hub import constants, errors
+
+    patterns = _patterns(parts)
+    try:
+        # what was used once stays: a run resumes on the same model
+        with suppress(errors.LocalEntryNotFoundError):
+            folder = Path(
+                hub.snapshot_download(
+                    repo, allow_patterns=patterns, local_files_only=True
+                )
+            )
+            if not any(lack_of(part, folder / part) for part in parts):
+                return folder
+        listed = hub.snapshot_download(repo, allow_patterns=patterns, dry_run=True)
+        files = [file for file in listed if file.will_download]
+        total = sum(file.file_size or 0 for file in files)
+        done = 0
+        _check_space(repo, total, Path(constants.HF_HUB_CACHE))
+        for file in files:
+            progress(done, total)
+            hub.hf_hub_download(repo, file.filename, revision=file.commit_hash)
+            done += file.file_size or 0
+        return Path(hub.snapshot_download(repo, allow_patterns=patterns))
+    except BlockrateError:
+        raise
+    except Exception as error:  # the hub's clients raise many kinds
+        raise _hub_error(repo, error) from None  # their text may hold a signed address
+
+
+def _patterns(parts: Sequence[str]) -> list[str]:
+    """Return which files of a repository the parts need: no pickles, no second precision."""
+    patterns = []
+    for part in parts:
+        patterns += [f"{part}/*.{kind}" for kind in ("json", "txt", "model")]
+        if part in WEIGHTS:
+            weights = f"{part}/{WEIGHTS[part]}"
+            patterns += [f"{weights}.safetensors", f"{weights}-*.safetensors"]
+    return patterns
+
+
+def _check_space(repo: str, need: int, cache: Path) -> None:
+    free = shutil.disk_usage(
+        next(path for path in (cache, *cache.parents) if path.exists())
+    ).free
+    if need > free:
+        problem = (
+            f"{repo} needs {need / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free"
+        )
+        raise WriteError(
+            str(cache),
+            problem,
+            "Free some space, or set HF_HOME to a folder on another disk.",
+        )
+
+
+def _hub_error(repo: str, error: BaseException) -> BlockrateError:
+    """The sentence for what went wrong between us and the hub."""
+    from huggingface_hub import errors
+
+    match (
+        (error.__cause__ or error) if isinstance(error, errors.DryRunError) else error
+    ):
+        case errors.GatedRepoError():
+            problem = "is open only to those who accepted its licence"
+            cure = f"Accept it at https://huggingface.co/{repo}, then log in by `hf auth login`, or set HF_TOKEN."
+        case errors.RepositoryNotFoundError() | errors.HFValidationError():
+            problem = "there is no such folder here, and no such model on the hub"
+            cure = "Check the name; for a private model log in by `hf auth login`."
+        case errors.HfHubHTTPError(response=response):
+            problem = f"the hub refuses with code {response.status_code}"
+            cure = (
+                "Log in again by `hf auth login`."
+                if response.status_code in (401, 403)
+                else "Try again later."
+            )
+        case (
+            OSError(
+                errno=errno.ENOSPC | errno.EDQUOT | errno.EACCES | errno.EROFS
+            ) as full
+        ):
+            return write_error(Path(full.filename or "the hub's cache"), full)
+        case unreached:
+            problem = f"is not on this computer, and the hub cannot be reached ({type(unreached).__name__})"
+            cure = "Go online (HF_HUB_OFFLINE must be unset) and start again, or name a local folder."
+    return FileError(repo, problem, cure)

@@ -1,0 +1,121 @@
+"""Where the parts of a model lie, that they are whole and fit each other, and what their contents are called."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from blockrate.config.base_model import model_paths, model_spec
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import FileError
+from blockrate.engine.models import FAMILY_MODULES
+from blockrate.engine.models.common import FEW_BITS, ModelFiles
+from blockrate.engine.models.download import Progress, from_hub
+from blockrate.models.families import FAMILIES, is_toy
+from blockrate.models.files import lack_of, read_header, toy_folder, weight_files
+from blockrate.models.hub import repo_of
+from blockrate.run.durable import atomic_write, make_folder
+
+
+def locate(
+    config: TrainConfig, progress: Progress = lambda done, total: None
+) -> ModelFiles:
+    """Find every part of the model, download what only the hub has, and check it by headers. Loads no weights.
+
+    Raises FileError for what is missing, damaged, of another model or not to be had, WriteError without disk space.
+    """
+    spec = model_spec(config)
+    paths = model_paths(
+        config,
+        spec.architecture,
+        lambda name, parts: _folder(name, parts, config.cache_dir, progress),
+    )
+    _check(paths)
+    if paths["transformer"].is_dir():  # a hub id says less than the files that came
+        known = config.transformer.model_copy(
+            update={"model_name": str(paths["transformer"])}
+        )
+        spec = model_spec(config.model_copy(update={"transformer": known}))
+    return ModelFiles(FAMILY_MODULES[spec.architecture], spec, paths)
+
+
+def image_identity(files: ModelFiles, config: TrainConfig) -> str:
+    """Return a hash of all that latents hang on beside the image: the VAE's weights and precision."""
+    return _identity(config.cache_dir, [files.parts["vae"]], [config.vae.weight_dtype])
+
+
+def prompt_identity(files: ModelFiles, config: TrainConfig) -> str:
+    """Return a hash of all that embeddings hang on beside the caption: encoders, tokenizers, precision, length."""
+    encoders = [part for part in files.parts if part.startswith("text_encoder")]
+    tokenizers = [part for part in files.parts if part.startswith("tokenizer")]
+    folders = [files.parts[part] for part in (*encoders, *tokenizers)]
+    forms = [getattr(config, part).weight_dtype for part in encoders]
+    computed = [config.train_dtype if form in FEW_BITS else form for form in forms]
+    facts = [*forms, *computed, config.text_encoder_2_sequence_length]
+    return _identity(config.cache_dir, folders, facts)
+
+
+def _identity(cache_dir: str, folders: Iterable[Path], facts: Iterable[object]) -> str:
+    """Hash the files of folders by content. What is known of a big file (T5: 10 GB) is kept in the cache folder."""
+    memo_file = Path(cache_dir) / "file-hashes.json"
+    memo = {}
+    with suppress(OSError, ValueError):
+        memo = json.loads(memo_file.read_bytes())
+    before = dict(memo)
+    kinds = (".safetensors", ".json", ".txt", ".model")
+    files = [
+        file
+        for folder in folders
+        for file in sorted(folder.iterdir())
+        if file.suffix in kinds
+    ]
+    hashes = [(file.name, _sha256(file, memo)) for file in files]
+    if memo != before:
+        make_folder(memo_file.parent)
+        atomic_write(memo_file, json.dumps(memo))
+    return hashlib.sha256(json.dumps([hashes, list(facts)]).encode()).hexdigest()
+
+
+def _sha256(file: Path, memo: dict[str, list[object]]) -> str:
+    file = file.resolve()
+    if file.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", file.name):
+        return file.name  # the hub's cache calls a big file by its SHA-256
+    state = file.stat()
+    known = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+    if memo.get(str(file), [])[:3] != known:
+        with file.open("rb") as stream:
+            memo[str(file)] = [
+                *known,
+                hashlib.file_digest(stream, "sha256").hexdigest(),
+            ]
+    return str(memo[str(file)][3])
+
+
+def _check(paths: Mapping[str, Path]) -> None:
+    """Refuse what lacks a part or is cut off."""
+    lacking = [lack for part, path in paths.items() if (lack := lack_of(part, path))]
+    if lacking:
+        where = paths["scheduler"].parent
+        raise FileError(
+            str(where),
+            f"lacks {', '.join(lacking)}",
+            "Copy or download the model again, as a whole.",
+        )
+    for part, path in paths.items():
+        for file in weight_files(part, path):
+            read_header(file)
+
+
+def _folder(name: str, parts: list[str], cache_dir: str, progress: Progress) -> Path:
+    """Return the local folder of a model that a config names: a path, a toy, or a hub id."""
+    if is_toy(name):
+        folder = toy_folder(cache_dir, name)
+        if folder.is_dir():
+            return folder
+        spec = FAMILIES[name].spec
+        return FAMILY_MODULES[spec.architecture].make_tiny(folder, spec=spec)
+    if Path(name).is_dir():
+        return Path(name)
+    return from_hub(repo_of(name), parts, progress)
