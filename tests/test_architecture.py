@@ -53,6 +53,13 @@ LIBRARY_ROOMS = {
 STILL_ELSEWHERE: set[str] = set()
 # Files that import from above yet: the package itself. It gets shorter, and ends empty.
 STILL_CLIMBING = {"engine/checkpoint.py", "engine/export.py", "engine/resume.py"}
+# Only here stands what holds for one family of models and for no other ...
+KNOW_FAMILIES = ("models/", "engine/models/")
+# ... and, to people, in words here.
+NAME_FAMILIES = {
+    "config/train_config.py": "OneTrainer's values of model_type; the default model",
+    "config/parts.py": "what a field means for the models that people know",
+}
 SINGLE_BASE = {
     "Enum",
     "IntEnum",
@@ -201,6 +208,71 @@ def test_the_engine_meets_a_run_only_through_its_folder() -> None:
         if name.startswith("blockrate.run") and name not in ENGINE_SEES_OF_RUN
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def place_of(file: Path) -> str:
+    return file.relative_to(SOURCE).as_posix()
+
+
+def names_of_families() -> tuple[set[str], list[str]]:
+    """What families are called, without signs and in small letters; how diffusers' classes for them begin."""
+    from blockrate.models.families import ARCHITECTURES, FACTS_FILES, FAMILIES
+
+    names = {Path(name).stem for name in FACTS_FILES} | ARCHITECTURES.keys()
+    for family in FAMILIES.values():
+        names |= {family.name, family.title, family.model_type, family.called}
+    classes = [facts["class"] for facts in ARCHITECTURES.values()]
+    starts = [name.partition("Transformer")[0] for name in classes]
+    return {plain(name) for name in names if name}, starts
+
+
+def plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def words_of_code(file: Path) -> Iterator[tuple[str, int]]:
+    """Every identifier and string of a file with its line; what explains the code is left out."""
+    explaining = {
+        id(node.body[0].value)
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree(file)):
+        if id(node) in explaining:
+            continue
+        match node:
+            case ast.Constant(value=str(text)):
+                yield text, node.lineno
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                yield name, node.lineno
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name, node.lineno
+            case ast.arg(arg=name) | ast.keyword(arg=str(name)):
+                yield name, node.lineno
+            case ast.Import(names=modules) | ast.ImportFrom(names=modules):
+                where = getattr(node, "module", None) or ""
+                for module in modules:
+                    yield f"{where} {module.name} {module.asname}", node.lineno
+
+
+def test_no_file_outside_the_rooms_of_models_names_a_family() -> None:
+    names, starts = names_of_families()
+    class_name = re.compile(rf"\b(?:{'|'.join(starts)})[A-Z]")
+    wrong = []
+    needless = set(NAME_FAMILIES)
+    for file in FILES:
+        place = place_of(file)
+        if place.startswith(KNOW_FAMILIES):
+            continue
+        for text, line in words_of_code(file):
+            if class_name.search(text) or any(name in plain(text) for name in names):
+                needless.discard(place)
+                if place not in NAME_FAMILIES:
+                    wrong.append(f"src/blockrate/{place}:{line}: {text[:60]!r}")
+    assert not wrong, "\n".join(wrong)
+    assert not needless, f"name no family any more: {needless}"
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:
