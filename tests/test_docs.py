@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import blockrate
 from blockrate import BlockLayout
 from blockrate.config.changes import check_changes
 from blockrate.config.files import load_config, parse_config
@@ -146,6 +147,18 @@ def test_the_page_of_settings_is_what_its_script_makes_of_the_program() -> None:
     made = runpy.run_path(str(ROOT / "docs" / "make_config.py"))["document"]()
     page = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
     assert page == made, "run `python docs/make_config.py` with .venv's Python"
+
+
+def test_the_page_of_the_run_folder_is_what_its_script_makes_of_the_program() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_run_folder.py"))["document"]()
+    page = (ROOT / "docs" / "run_folder.md").read_text(encoding="utf-8")
+    assert page == made, "run `python docs/make_run_folder.py` with .venv's Python"
+
+
+def test_the_page_of_the_library_has_every_public_name_and_no_other() -> None:
+    page = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
+    described = re.findall(r"^\| `(\w+)", page, re.MULTILINE)
+    assert sorted(described) == sorted(blockrate.__all__)
 
 
 def test_pictures_are_small_and_load_nothing_from_elsewhere() -> None:

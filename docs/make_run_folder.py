@@ -1,0 +1,166 @@
+"""Writes docs/run_folder.md from the program itself: `python docs/make_run_folder.py`.
+
+A test fails when the document is out of date.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from blockrate.config.plan import Plan, PlannedGroup
+from blockrate.models.savings import Memory
+from blockrate.run.events import Event, Group
+
+FILE = Path(__file__).with_name("run_folder.md")
+
+INTRODUCTION = """# The run folder
+
+<!-- Made by docs/make_run_folder.py from the docstrings of run/events.py and config/plan.py: change them there. -->
+
+A run is a folder, the config's `workspace_dir`.
+The engine writes into it, and everything that shows a run (the command line, the app, your own program) reads it:
+nothing has to be asked of the process.
+What stands here is public; a change is in the [CHANGELOG](../CHANGELOG.md).
+
+| file | holds |
+|---|---|
+| `config.json` | the whole config of the last start, every default included |
+| `options.json` | what that start alone was asked: `reset_optimizer`, `extend` |
+| `events.jsonl` | what happened, a JSON object a line, appended; see below |
+| `log.txt`, `log.1.txt` | all that the engine and its libraries printed; the second is the older half |
+| `heartbeat.json` | every second: `pid`, `create_time`, `host`, `phase`, `step`, `stopping`, `time` |
+| `who.json` | who started last: `pid`, `create_time` of the process, `host`, `start` (UTC) |
+| `.lock` | held by the living engine; whether a run is at work is asked of the kernel, not of a file |
+| `commands/` | a file for each wish: `{"command": "stop"}`, `"save"`, `"sample"`; the engine deletes it when it obeys |
+| `checkpoints/step-00001200/` | a checkpoint after that many steps; see below |
+| `samples/` | images, by prompt and step; with EMA those of the trained weights are in `samples/without-ema/` |
+| `tensorboard/` | scalars and images for TensorBoard, if it is installed |
+| `earlier/TIME/` | an earlier run that `--fresh` set aside, with all of these |
+
+A program that reads a run should ignore files, events and fields that it does not know: newer versions may add some.
+
+## A checkpoint
+
+Written to a temporary folder, synced, renamed: it is whole or it is not there.
+
+| file | holds |
+|---|---|
+| `weights.safetensors` | what trains, by the name of its parameter |
+| `optimizer.safetensors` | the optimizer's state, by the names of parameter and state |
+| `average.safetensors` | with EMA, the average by the name of its parameter |
+| `state.json` | `step`, `total_steps` of the schedule, `data` (fingerprint), `versions`, `optimizer`, `config` |
+| `manifest.json` | size and SHA-256 of each file; written last |
+
+## Events
+
+Each line has `type`, `time` (UTC seconds) and `step`: how many steps are finished.
+A session that goes on from a checkpoint begins with `resumed`; later steps of the one before no longer count.
+A line torn by a kill is left out by readers; NaN and infinities are `null`.
+"""
+
+PLAN = """## `blockrate plan --json`
+
+One object, at the largest resolution of the config.
+"""
+
+METADATA = """## File metadata
+
+What blockrate writes into the header of a LoRA file, and of a fine-tune's files:
+
+| key | holds |
+|---|---|
+| `blockrate.multipliers` | the config's `block_learning_rate_multiplier`, as JSON; a missing block had 1.0 |
+| `blockrate.base_model` | the config's `base_model_name` |
+| `blockrate.config_hash` | 16 hexadecimal digits that tell configs apart, the same as in the event `started` |
+| `blockrate.version` | the version that wrote it |
+
+A LoRA file also has what tools of its form expect:
+`lora_adapter_metadata` (PEFT's rank and alpha) in the diffusers form,
+`ss_network_module`, `ss_network_dim`, `ss_network_alpha` and `ss_base_model_version` in the kohya form.
+"""
+
+
+def document() -> str:
+    """Return the text of docs/run_folder.md."""
+    lines = [INTRODUCTION]
+    for event in get_args(Event):
+        lines += _described(event, f"### `{event.__name__.lower()}`")
+    lines += _described(Group, "### A group of `started`")
+    lines += [PLAN, *_rows(Plan)]
+    lines += _described(PlannedGroup, "### A group of the plan")
+    lines += _described(Memory, "### Memory")
+    lines.append(METADATA)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _described(kind: type[Any], heading: str) -> Iterator[str]:
+    yield heading
+    yield ""
+    yield from _words(kind)
+    yield from _rows(kind)
+
+
+def _words(kind: type[Any]) -> Iterator[str]:
+    for line in (kind.__doc__ or "").strip().splitlines():
+        yield line.strip().replace("``", "`")
+    yield ""
+
+
+def _rows(kind: type[Any]) -> Iterator[str]:
+    hints = get_type_hints(kind)
+    rows = [
+        (f"`{one.name}`", _type(hints[one.name]), _default(one)) for one in fields(kind)
+    ]
+    if rows:
+        yield from _table(("field", "type", "if it is missing"), rows)
+
+
+def _type(hint: Any) -> str:
+    """The type as JSON has it."""
+    if hint in _NAMES:
+        return _NAMES[hint]
+    parts = [part for part in get_args(hint) if part is not type(None)]
+    optional = " or null" if len(parts) < len(get_args(hint)) else ""
+    origin = getattr(hint, "__origin__", None)
+    name = getattr(origin, "__name__", "")
+    if name in ("Sequence", "tuple"):
+        items = [part for part in parts if part is not Ellipsis]
+        return f"list of {_type(items[0])}"
+    if name == "Mapping":
+        return f"object: {_type(parts[0])} to {_type(parts[1])}"
+    if name == "Literal":
+        return ", ".join(f'`"{part}"`' for part in parts)
+    if parts:
+        names = dict.fromkeys(_type(part) for part in parts)
+        return " or ".join(names) + optional
+    return f"{hint.__name__} (below)"
+
+
+_NAMES: dict[Any, str] = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    Path: "text",
+}
+
+
+def _default(one: "Field[Any]") -> str:
+    if one.default is not MISSING:
+        return {None: "null", "": "empty", (): "empty"}.get(
+            one.default, f"{one.default}"
+        )
+    return "empty" if one.default_factory is not MISSING else "always there"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield "|---" * len(head) + "|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+    yield ""
+
+
+if __name__ == "__main__":
+    FILE.write_text(document(), encoding="utf-8")
