@@ -1,0 +1,110 @@
+"""The flow model, trained by ``blockrate train`` from ``miniature.json``.
+
+Only what users have is used, the command line and the run's ``events.jsonl``.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RECIPE = Path(__file__).with_name("miniature.json")
+# What float32 products may do on a GPU: ten bits of mantissa, several times faster.
+ENVIRONMENT = {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}
+STOP_SECONDS = 30  # within which a run that is asked to stop ends its step
+Look = Callable[[], None]
+Settings = dict[str, Any]
+
+
+def train(config: Path, look: Look = lambda: None) -> None:
+    """Run ``blockrate train`` to its end, and call ``look`` every second meanwhile. Raises RuntimeError if it fails."""
+    command = [sys.executable, "-m", "blockrate", "train", str(config), "--fresh"]
+    with subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}) as training:
+        try:
+            while training.poll() is None:
+                time.sleep(1)
+                look()
+        finally:
+            _stop(training)
+    if training.returncode:
+        raise RuntimeError(f"blockrate train ended with code {training.returncode}")
+
+
+def write_config(work: Path, *, file: Path, **changes: Any) -> Path:
+    """Write the recipe with every path below ``work`` and these fields changed; return ``file``.
+
+    Of a field that is an object, as ``transformer``, only the fields named inside are changed.
+    """
+    facts = json.loads(RECIPE.read_text("utf-8"))
+    facts["base_model_name"] = str(work / "model")
+    facts["workspace_dir"] = str(work / "run")
+    facts["cache_dir"] = str(work / "cache")
+    facts["output_model_destination"] = str(work / "trained" / "transformer")
+    for concept in facts["concepts"]:
+        concept["path"] = str(work / "data" / concept["name"])
+    for name, value in changes.items():
+        if isinstance(value, dict):
+            value = {**facts[name], **value}
+        facts[name] = value
+    file.write_text(json.dumps(facts, indent=1))
+    return file
+
+
+def fill_cache(work: Path) -> None:
+    """Encode every picture and caption, and stop."""
+    run = str(work / "caching")
+    train(
+        write_config(
+            work, file=work / "caching.json", only_cache=True, workspace_dir=run
+        )
+    )
+
+
+def read_events(run: Path) -> list[dict[str, Any]]:
+    """Return what happened in a run folder, oldest first; a line that is being written is left out."""
+    file = run / "events.jsonl"
+    if not file.exists():
+        return []
+    lines = file.read_text("utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def facts_of(run: Path) -> dict[str, Any]:
+    """Return how many steps a run took, in what time, and the mean loss of its last fifty."""
+    steps = [event for event in read_events(run) if event["type"] == "step"]
+    last = [event["loss"] for event in steps[-50:]]
+    return {
+        "steps": len(steps),
+        "training_seconds": round(steps[-1]["time"] - steps[0]["time"], 1),
+        "training_loss": round(sum(last) / len(last), 4),
+    }
+
+
+def curve(run: Path) -> list[dict[str, float | None]]:
+    """Return the validation losses of a run by step, each with the mean training loss since the one before."""
+    rows = []
+    losses: list[float] = []
+    for event in read_events(run):
+        if event["type"] == "step":
+            losses.append(event["loss"])
+        if event["type"] == "validated":
+            mean = sum(losses) / len(losses) if losses else None
+            row = {"step": event["step"], "time": event["time"], "training": mean}
+            rows.append({**row, "validation": event["loss"]})
+            losses = []
+    return rows
+
+
+def _stop(training: subprocess.Popen[bytes]) -> None:
+    """Ask a run that is still at work to stop after its step, and again to leave at once."""
+    for _ in range(2):
+        if training.poll() is None:
+            training.terminate()
+            try:
+                training.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
