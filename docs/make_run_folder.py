@@ -26,7 +26,7 @@ What stands here is public; a change is in the [CHANGELOG](../CHANGELOG.md).
 | file | holds |
 |---|---|
 | `config.json` | the whole config of the last start, every default included |
-| `options.json` | what that start alone was asked: `reset_optimizer`, `extend` |
+| `options.json` | what that start alone was asked: `reset_optimizer`, `extend`; and `events_bytes` before it |
 | `events.jsonl` | what happened, a JSON object a line, appended; see below |
 | `log.txt`, `log.1.txt` | all that the engine and its libraries printed; the second is the older half |
 | `heartbeat.json` | every second: `pid`, `create_time`, `host`, `phase`, `step`, `stopping`, `time` |

@@ -79,9 +79,10 @@ def everything(run: RunFolder) -> dict[Path, Any]:
 def test_a_new_folder_gets_config_and_options(run: RunFolder) -> None:
     assert ready(run, config(run), reset_optimizer="new", extend=True) == (True, [])
     assert run.config_file.read_text() == config_json(config(run))
-    assert run.options() == {"reset_optimizer": "new", "extend": True}
+    options = {"reset_optimizer": "new", "extend": True, "events_bytes": 0}
+    assert run.options() == options
     assert ready(run, config(run)) == (True, [])
-    assert run.options() == {"reset_optimizer": None, "extend": False}
+    assert run.options() == options | {"reset_optimizer": None, "extend": False}
     assert not run.who_file.exists()
 
 
@@ -138,6 +139,24 @@ def test_a_finished_run_is_no_answer_to_another_config(run: RunFolder) -> None:
     Path(config(run).output_model_destination).write_text("weights")
     assert everything(run).keys() == before.keys()
     assert ready(run, config(run, learning_rate=1e-4, epochs=200)) == (True, [])
+
+
+def test_a_start_whose_engine_never_began_leaves_a_finished_run_as_it_was(
+    run: RunFolder,
+) -> None:
+    """Else the same command would call the longer run finished that nobody has trained."""
+    finished(run, config(run))
+    for _ in range(2):
+        assert ready(run, config(run, epochs=200)) == (True, [])
+    # nor is there a way round what makes it another run
+    with pytest.raises(ConfigError, match="lora_rank"):
+        ready(run, config(run, lora_rank=8))
+    EventLog(run.events_file).write(Finished([run.path / "out"]), step=10)
+    assert not ready(run, config(run, epochs=200))[0]
+    os.rename(run.checkpoints, run.path / "moved")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="without a checkpoint"):
+            ready(run, config(run, epochs=300))
 
 
 ANSWERS = {

@@ -76,7 +76,7 @@ class RunFolder:
         atomic_write(self.config_file, config_json)
 
     def options(self) -> dict[str, Any]:
-        """Return what the command line asked of this start alone: reset_optimizer, extend."""
+        """Return what the last start was asked alone, reset_optimizer and extend, and how long the events were then."""
         return read_json(self.options_file)
 
 

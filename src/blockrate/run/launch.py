@@ -1,7 +1,7 @@
 """Before an engine starts: an earlier run in the folder goes on, is set aside, or is finished; nothing is lost."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from blockrate.config.changes import Reset, check_changes, left_to_do
@@ -37,11 +37,9 @@ def prepare(
         # the engine reads every byte
         checkpoint = newest_valid(run.checkpoints, say, contents=False)
         if last and isinstance(last.event, Finished):
-            before = load_config(run.config_file, ignore_unsupported=True).config
-            check_changes(before, config, reset=reset_optimizer)
-            todo = left_to_do(before, config, trained=last.step > 0)
-            kept = all(Path(output).exists() for output in last.event.outputs)
-            if kept and not todo:
+            files = last.event.outputs
+            trained = last.step > 0
+            if _has_done(run, config, files, reset_optimizer, trained=trained):
                 say(
                     f"This run is finished, after {last.step} steps: raise epochs to go on, --fresh starts anew."
                 )
@@ -60,9 +58,38 @@ def prepare(
                 where=str(checkpoint),
             )
             check_changes(saved.config, config, reset=reset_optimizer)
+        options = {
+            "reset_optimizer": reset_optimizer,
+            "extend": extend,
+            "events_bytes": _events_bytes(run),
+        }
+        # before the config, which is not that of the finished run from then on
+        atomic_write(run.options_file, json.dumps(options))
         run.create(config_json(config))
-        atomic_write(
-            run.options_file,
-            json.dumps({"reset_optimizer": reset_optimizer, "extend": extend}),
-        )
     return True
+
+
+def _has_done(
+    run: RunFolder,
+    config: TrainConfig,
+    files: Iterable[Path | str],
+    reset_optimizer: Reset,
+    *,
+    trained: bool,
+) -> bool:
+    """Whether a finished run has done what a config asks for. Raises ConfigError if it was trained otherwise."""
+    if _never_began(run):
+        return False
+    before = load_config(run.config_file, ignore_unsupported=True).config
+    check_changes(before, config, reset=reset_optimizer)
+    todo = left_to_do(before, config, trained=trained)
+    return not todo and all(Path(file).exists() for file in files)
+
+
+def _never_began(run: RunFolder) -> bool:
+    """Whether the last start put its config here, and then its engine ended before its first event."""
+    return run.options().get("events_bytes") == _events_bytes(run)
+
+
+def _events_bytes(run: RunFolder) -> int:
+    return run.events_file.stat().st_size if run.events_file.exists() else 0
