@@ -40,45 +40,43 @@ SHAPES: Mapping[str, Shape] = {
     "Scale by": Shape(shapes.scale_by, {"Factor": 0.5}),
     "Only these blocks": Shape(shapes.only),
 }
-# Title: text, and the shape, selection ("" is the user's own) and numbers that draw it on all ones. Classic uses first.
-TEMPLATES: Mapping[str, tuple[str, str, str, Sequence[float]]] = {
-    "Layer-wise decay": (
-        "Each block 0.95 of the one after it",
-        "Layer-wise decay",
-        "all",
-        (0.95,),
+
+
+class Template(NamedTuple):
+    """A shape that is drawn over everything at 1.0.
+
+    ``selection``: of the blocks, "" is the user's own, {half} half of the double blocks. ``numbers``: of the shape.
+    """
+
+    text: str
+    shape: str
+    selection: str
+    numbers: Sequence[float] = ()
+
+
+# Classic uses first.
+TEMPLATES: Mapping[str, Template] = {
+    "Layer-wise decay": Template(
+        "Each block 0.95 of the one after it", "Layer-wise decay", "all", (0.95,)
     ),
-    "Only chosen blocks": (
-        "The selected blocks at 1.0, all others frozen",
-        "Only these blocks",
-        "",
-        (),
+    "Only chosen blocks": Template(
+        "The selected blocks at 1.0, all others frozen", "Only these blocks", ""
     ),
-    "Preserve early blocks": (
-        "First half of the double blocks frozen",
-        "Set to",
-        "double 0-{half}",
-        (0.0,),
+    "Preserve early blocks": Template(
+        "First half of the double blocks frozen", "Set to", "double 0-{half}", (0.0,)
     ),
-    "Single only": ("Double blocks frozen", "Only these blocks", "single", ()),
-    "Double only": ("Single blocks frozen", "Only these blocks", "double", ()),
-    "Single 7/12/16/20 only": (
+    "Single only": Template("Double blocks frozen", "Only these blocks", "single"),
+    "Double only": Template("Single blocks frozen", "Only these blocks", "double"),
+    "Single 7/12/16/20 only": Template(
         "Four blocks can be enough for a subject",
         "Only these blocks",
         "single 7,12,16,20",
-        (),
     ),
-    "Gentle start": (
-        "Double blocks rise from 0.2 to 1.0",
-        "Ramp",
-        "double",
-        (0.2, 1.0),
+    "Gentle start": Template(
+        "Double blocks rise from 0.2 to 1.0", "Ramp", "double", (0.2, 1.0)
     ),
-    "Middle strongest": (
-        "From 0.2 up to 1.0 and down again",
-        "Bell",
-        "all",
-        (0.2, 1.0),
+    "Middle strongest": Template(
+        "From 0.2 up to 1.0 and down again", "Bell", "all", (0.2, 1.0)
     ),
 }
 
@@ -159,29 +157,30 @@ class RatesDraft:
 
         Passes over faders that are not drawable and what is no number from 0 to 1. False if nothing changed.
         """
-        old = self._sparse()
-        touched = {}
+        rates = dict(self._sparse())
+        touched = False
         for name, value in changes.items():
-            if name in self.drawable and is_multiplier(value):
-                new = rounded(value)
-                if not _same(old.get(name, FULL), new):
-                    touched[name] = new
-        kept = {
-            name: value
-            for name, value in {**old, **touched}.items()
-            if name not in touched or value != FULL
-        }
-        return bool(touched) and self.replace(kept, merge)
+            if name not in self.drawable or not is_multiplier(value):
+                continue
+            new = rounded(value)
+            if _same(rates.get(name, FULL), new):
+                continue
+            touched = True
+            rates[name] = new
+            if new == FULL:
+                del rates[name]
+        return touched and self.replace(rates, merge)
 
     def replace(self, state: Any, merge: str = "") -> bool:
         """Go on from another state, ``{}`` for all at 1.0, as one undo step. False if it is no other."""
         if isinstance(state, dict):  # in model order, what is unknown at the end
-            state = {
-                name: state[name] for name in (*self.names, *state) if name in state
-            }
+            names = (*self.names, *state)
+            state = {name: state[name] for name in names if name in state}
         if _text(state) == _text(self.state):
             return False
-        kept = self._steps[: self._at + (not merge or merge != self._merging)]
+        kept = self._steps[: self._at + 1]
+        if merge and merge == self._merging:
+            del kept[-1]
         self._steps = [*kept, state][-UNDO_STEPS - 1 :]
         self._at = len(self._steps) - 1
         self._merging = merge
@@ -189,10 +188,11 @@ class RatesDraft:
 
     def step(self, by: int) -> bool:
         """Undo (-1) or redo (1) one step. False if there is none."""
-        possible = 0 <= self._at + by < len(self._steps)
-        self._at = self._at + by * possible
         self._merging = ""
-        return possible
+        if not 0 <= self._at + by < len(self._steps):
+            return False
+        self._at += by
+        return True
 
     def select(self, text: str | None) -> tuple[str, ...]:
         """Return the blocks that a text selects. Raises ``ConfigError``, for a fader without use too."""
@@ -222,13 +222,14 @@ class RatesDraft:
 
     def use_template(self, title: str, own: str | None) -> None:
         """Draw one of ``TEMPLATES`` over everything; ``own``: the user's selection. Raises as ``select`` does."""
-        _, shape, selection, numbers = TEMPLATES[title]
-        blocks = self.select(selection.format(half=self.layout.double // 2 - 1) or own)
+        template = TEMPLATES[title]
+        selection = template.selection.format(half=self.layout.double // 2 - 1)
+        blocks = self.select(selection or own)
         if not selection and set(blocks) >= set(self.layout.names):
             raise ConfigError("selection", "Choose some of the blocks first")
-        self.commit(
-            SHAPES[shape].draw(dict.fromkeys(self.drawable, FULL), blocks, *numbers)
-        )
+        shape = SHAPES[template.shape]
+        everything = dict.fromkeys(self.drawable, FULL)
+        self.commit(shape.draw(everything, blocks, *template.numbers))
 
     def paste(self, text: str) -> None:
         """Replace all rates by a JSON object, also a whole config, or by numbers between commas, one for each block.
@@ -236,36 +237,39 @@ class RatesDraft:
         Raises ``ConfigError``, and then changes nothing.
         """
         try:
-            found = (
-                json.loads(text)
-                if text.lstrip().startswith("{")
-                else self._numbered(text)
-            )
+            rates = self._pasted(text)
         except (ValueError, RecursionError) as error:
-            problem = (
-                error.problem
-                if isinstance(error, ConfigError)
-                else "This is neither JSON nor numbers"
-            )
-            raise ConfigError(
-                KEY, problem, 'Paste {"double_block_0": 0.5, ...} or 0.5, 0.6, ...'
-            ) from error
-        found = found.get(KEY, found)
-        check_multipliers(found, self.layout)
-        self.replace(sparse(found))
+            problem = "This is neither JSON nor numbers"
+            if isinstance(error, ConfigError):
+                problem = error.problem
+            cure = 'Paste {"double_block_0": 0.5, ...} or 0.5, 0.6, ...'
+            raise ConfigError(KEY, problem, cure) from error
+        rates = rates.get(KEY, rates)
+        check_multipliers(rates, self.layout)
+        self.replace(sparse(rates))
 
-    def _numbered(self, text: str) -> dict[str, Any]:
-        numbers = [
-            float(part) for part in re.split(r"[\s,;]+", text.strip("[] \t\r\n,;"))
-        ]
-        if len(numbers) not in (len(self.names) - 1, len(self.names)):
-            raise ConfigError(
-                KEY, f"{len(numbers)} numbers for {len(self.names) - 1} blocks"
-            )
+    def _pasted(self, text: str) -> dict[str, Any]:
+        """Raises ValueError for what is neither JSON nor numbers."""
+        if text.lstrip().startswith("{"):
+            rates: dict[str, Any] = json.loads(text)
+            return rates
+        return self._by_block(_numbers_in(text))
+
+    def _by_block(self, numbers: Sequence[float]) -> dict[str, float]:
+        """Return numbers in model order by block; the last may be missing, which is that of no block."""
+        blocks = len(self.layout.names)
+        if len(numbers) not in (blocks, blocks + 1):
+            raise ConfigError(KEY, f"{len(numbers)} numbers for {blocks} blocks")
         return dict(zip(self.names, numbers, strict=False))
 
     def _sparse(self) -> dict[str, Any]:
         return self.state if isinstance(self.state, dict) else {}
+
+
+def _numbers_in(text: str) -> list[float]:
+    """Raises ValueError for what is not a number."""
+    parts = re.split(r"[\s,;]+", text.strip("[] \t\r\n,;"))
+    return [float(part) for part in parts]
 
 
 def _same(old: Any, new: float) -> bool:
