@@ -84,9 +84,6 @@ STILL_TOO_LARGE = {
     "run/launch.py: prepare",
     "ui/tabs/run.py",
     "ui/tabs/run.py: _head",
-    "ui/windows/block_learning_rate_window.py",
-    "ui/windows/block_learning_rate_window.py: __init__",
-    "ui/windows/window.py: __init__",
 }
 
 # What must not be lost is written by run/durable.py alone; the heartbeat (run/folder.py), log and events may be lost.

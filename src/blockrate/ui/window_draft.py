@@ -78,6 +78,9 @@ class WindowDraft:
         """Write the values into the session, as one revision."""
         self._session.change(self._values, self._removed)
 
+    def forget(self) -> None:
+        """Keep nothing: nothing of it is kept elsewhere."""
+
     def _report_change(self) -> None:
         self._checked_revision = None
         self.changed.emit()

@@ -21,6 +21,7 @@ from blockrate.ui.windows import (
     scheduler_window,
     timestep_window,
 )
+from blockrate.ui.windows.sparkline import sparkline
 
 # What stands in each card, in its order, two in a row.
 _OPTIMISATION = (
@@ -235,7 +236,7 @@ def _layers(page: Page) -> None:
             ),
         )
         _matches(session)
-        block_learning_rate_window.sparkline(page)
+        sparkline(page)
         with ui.element("div").classes("banner") as stays:
             ui.label('Block rates stay in effect; choose "blocks" to edit them.')
             with ui.element("button").props("type=button").classes("link") as reset:

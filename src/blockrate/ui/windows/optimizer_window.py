@@ -22,14 +22,12 @@ def open_optimizer_window(page: Page, opener: Element) -> None:
     row = _row(page.session)
 
     def make(draft: WindowDraft, path: str) -> None:
-        usual = row.parameters[path.rpartition(".")[2]]
-        text = option_label(usual) if isinstance(usual, bool) else as_text(usual)
-        field(
-            draft,
-            path,
-            label=f"{label_of(path)} (usual {text})" if text else "",
-            classes="half",
-        )
+        default = row.parameters[path.rpartition(".")[2]]
+        text = as_text(default)
+        if isinstance(default, bool):
+            text = option_label(default)
+        label = f"{label_of(path)} (usual {text})" if text else ""
+        field(draft, path, label=label, classes="half")
 
     paths = [f"optimizer.{name}" for name in row.parameters]
     window = DraftWindow(page, "Optimizer", opener, "optimizer.optimizer", paths, make)
@@ -38,10 +36,9 @@ def open_optimizer_window(page: Page, opener: Element) -> None:
         banner = ui.label().classes("banner")
         banner.move(target_index=0)
     window.watch(lambda: tell(banner, why_not_differing_rates(window.draft)))
-    with window.footer():
-        ui.label(
-            f"{row.package} · {row.state_bytes:g} bytes of memory per trained parameter"
-        )
+    with window.frame.footer:
+        memory = f"{row.state_bytes:g} bytes of memory per trained parameter"
+        ui.label(f"{row.package} · {memory}")
     window.open()
 
 
@@ -65,5 +62,6 @@ def tell(banner: ui.label, text: str) -> None:
 
 
 def _row(source: Source) -> OptimizerRow:
-    """The optimizer that is chosen; the usual one while the choice is wrong."""
-    return OPTIMIZERS.get(str(source.get("optimizer.optimizer")), OPTIMIZERS["ADAMW"])
+    """The optimizer that is chosen; AdamW while the choice is wrong."""
+    name = str(source.get("optimizer.optimizer"))
+    return OPTIMIZERS.get(name, OPTIMIZERS["ADAMW"])

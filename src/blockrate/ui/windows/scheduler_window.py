@@ -14,57 +14,56 @@ from blockrate.ui.window_draft import WindowDraft
 from blockrate.ui.windows.window import DraftWindow
 
 PATHS = in_window("Learning Rate Scheduler")
-_POINTS, _STEPS = 200, 1000  # of the picture; of a run of which nothing is known yet
+_POINTS = 200  # of the picture
+_STEPS = 1000  # of a run of which nothing is known yet
 
 
 def open_scheduler_window(page: Page, opener: Element) -> None:
     """Open the window for the chosen scheduler."""
     # warm-up stands in the tab, too
     paths = ("learning_rate_warmup_steps", *PATHS)
-    steps = [0]
+    steps: int | None = None
     window = DraftWindow(
         page, "Learning Rate Scheduler", opener, "learning_rate_scheduler", paths, _make
     )
 
     def draw() -> None:
         config = window.config
-        number = steps[0] or _STEPS
         window.chosen.set_text(option_label(config.learning_rate_scheduler))
-        curve = factors(config, number)
-        rates = [
-            factor * config.base_learning_rate()
-            for factor in (curve[0], max(curve), curve[-1])
-        ]
-        words = (
-            "The rate starts at {:.2e}, is {:.2e} at most and ends at {:.2e}.".format(
-                *rates
-            )
-        )
-        drawing.show(
-            curve,
-            words,
-            f"step {number:,}" if steps[0] else f"step {number:,}, for example",
-        )
+        curve = factors(config, steps or _STEPS)
+        last_step = f"step {steps:,}" if steps else f"step {_STEPS:,}, for example"
+        drawing.show(curve, _curve_in_words(curve, config), last_step)
 
-    def know(now: Survey) -> None:
-        if now.steps:
-            steps[0] = now.steps
+    def take_steps(found: Survey) -> None:
+        nonlocal steps
+        if found.steps:
+            steps = found.steps
             draw()
 
     with window.fields:
         drawing = Drawing("first step", "")
-        read_aside(page.session.changed, lambda: page.session.usable, survey, know)
+        read_aside(
+            page.session.changed, lambda: page.session.usable, survey, take_steps
+        )
     window.watch(draw)
     window.open()
 
 
 def factors(config: TrainConfig, steps: int) -> list[float]:
-    """Return what the rate is multiplied with at 200 places of a run of so many steps."""
+    """Return what the rate is multiplied with at 200 points of a run of so many steps."""
     last = _POINTS - 1
     return [
-        config.rate_factor(round(place * (steps - 1) / last), steps)
-        for place in range(_POINTS)
+        config.rate_factor(round(point * (steps - 1) / last), steps)
+        for point in range(_POINTS)
     ]
+
+
+def _curve_in_words(curve: list[float], config: TrainConfig) -> str:
+    base = config.base_learning_rate()
+    first = f"{base * curve[0]:.2e}"
+    most = f"{base * max(curve):.2e}"
+    last = f"{base * curve[-1]:.2e}"
+    return f"The rate starts at {first}, is {most} at most and ends at {last}."
 
 
 def _make(draft: WindowDraft, path: str) -> None:
@@ -74,10 +73,8 @@ def _make(draft: WindowDraft, path: str) -> None:
             return ""  # it is to be put right
         if path == "learning_rate_min_factor" and name == "CONSTANT":
             return "Not for a constant rate"
-        return (
-            "Only with restarts"
-            if path == "learning_rate_cycles" and "RESTARTS" not in name
-            else ""
-        )
+        if path == "learning_rate_cycles" and "RESTARTS" not in name:
+            return "Only with restarts"
+        return ""
 
     field(draft, path, classes="half", why_not=why_not)

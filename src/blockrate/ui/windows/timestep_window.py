@@ -30,9 +30,10 @@ def open_timestep_window(page: Page, opener: Element) -> None:
     def draw() -> None:
         window.chosen.set_text(option_label(window.config.timestep_distribution))
         counts = histogram(window.config)
+        most = max(counts)
         middle = _timestep(window.config, 0.5)
         words = f"Half of all steps train noise levels above {middle:.2f}."
-        drawing.show([count / max(counts) for count in counts], words)
+        drawing.show([count / most for count in counts], words)
 
     window.watch(draw)
     window.open()
@@ -41,15 +42,17 @@ def open_timestep_window(page: Page, opener: Element) -> None:
 def histogram(config: TrainConfig) -> list[int]:
     """Return how often noise levels of 0..1 are trained, in 50 bins, at the first resolution."""
     counts = [0] * _BINS
-    for place in range(_DRAWN):
-        counts[
-            min(int(_timestep(config, (place + 0.5) / _DRAWN) * _BINS), _BINS - 1)
-        ] += 1
+    for number in range(_DRAWN):
+        timestep = _timestep(config, (number + 0.5) / _DRAWN)
+        # 1.0 itself counts to the last bin
+        counts[min(int(timestep * _BINS), _BINS - 1)] += 1
     return counts
 
 
 def _timestep(config: TrainConfig, share: float) -> float:
-    dynamic = config.dynamic_timestep_shifting
+    shift = config.timestep_shift
+    if config.dynamic_timestep_shifting:
+        shift = dynamic_shift(buckets(config.resolution)[0][0].tokens)
     return timestep_at(
         share,
         distribution=config.timestep_distribution,
@@ -57,9 +60,7 @@ def _timestep(config: TrainConfig, share: float) -> float:
         bias=config.noising_bias,
         low=config.min_noising_strength,
         high=config.max_noising_strength,
-        shift=dynamic_shift(buckets(config.resolution)[0][0].tokens)
-        if dynamic
-        else config.timestep_shift,
+        shift=shift,
     )
 
 
@@ -69,9 +70,9 @@ def _make(draft: WindowDraft, path: str) -> None:
             return ""  # it is to be put right
         if path in _LOGIT_NORMAL and draft.get("timestep_distribution") == "UNIFORM":
             return "Only for Logit-normal"
-        dynamic = (
-            path == "timestep_shift" and draft.get("dynamic_timestep_shifting") is True
-        )
-        return "Dynamic shifting sets it" if dynamic else ""
+        is_dynamic = draft.get("dynamic_timestep_shifting") is True
+        if path == "timestep_shift" and is_dynamic:
+            return "Dynamic shifting sets it"
+        return ""
 
     field(draft, path, classes="half", why_not=why_not)

@@ -1,6 +1,7 @@
 """The one frame of all windows: title, body, reset, Cancel and OK; Esc, focus and unsaved changes are its business."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from nicegui import ui
 from nicegui.element import Element
@@ -16,70 +17,84 @@ class WindowKeys(Element, component="../static/window_keys.js"):
     """Decides in the browser what Esc means, and tells the server only if the window is to be closed."""
 
 
-class Window:
-    """A window over the page. ``header``, ``body`` and ``footer`` are to be filled as context managers.
+class Content(Protocol):
+    """What a window edits, as its frame asks for it."""
 
-    ``opener`` gets the focus back. ``is_stale``: what the window shows was changed meanwhile in another browser tab.
+    @property
+    def dirty(self) -> bool:
+        """Whether OK would change anything."""
+
+    @property
+    def stale(self) -> bool:
+        """Whether the same was changed meanwhile in another browser tab."""
+
+    def ok(self) -> None:
+        """Take over what was set."""
+
+    def reset(self) -> None:
+        """Bring everything to its default."""
+
+    def forget(self) -> None:
+        """Keep nothing of what was set: the window closes."""
+
+
+class Window:
+    """A window over the page. ``header``, ``body`` and ``footer`` are to be filled.
+
+    ``opener`` gets the focus back.
     """
 
     def __init__(
         self,
         page: Page,
         title: str,
+        content: Content,
         *,
         opener: Element,
-        is_dirty: Callable[[], bool],
-        on_ok: Callable[[], None],
-        on_reset: Callable[[], None],
-        is_stale: Callable[[], bool] = lambda: False,
         reset_label: str = "Reset to defaults",
         wide: bool = False,
     ) -> None:
         self._page = page
+        self._content = content
         self._opener = opener
         self._asking = False
         self._opened = page.session.opened
-        self._is_dirty = is_dirty
-        self._is_stale = is_stale
-        self._on_ok = on_ok
         # so that it outlives the row of a list that opened it
         with ui.context.client.layout:
-            self._place = ui.element("div").classes("hidden")
-        with (
-            self._place,
-            ui.dialog().props("persistent no-esc-dismiss no-shake") as self._dialog,
-        ):
+            self._outside = ui.element("div").classes("hidden")
+        with self._outside, ui.dialog() as self._dialog:
+            self._dialog.props("persistent no-esc-dismiss no-shake")
             self._dialog.props["aria-label"] = title
-            self._dialog.on("hide", self._gone)
+            self._dialog.on("hide", self._leave_nothing)
             with ui.element("div").classes("window is-wide" if wide else "window"):
                 WindowKeys().on("close", self.cancel)
-                # the page has its landmarks
-                with ui.element("header").props("role=presentation"):
-                    heading(title)
-                    self._header = ui.element("div").classes("window-words")
-                    reset = ui.button(
-                        reset_label, icon="restart_alt", on_click=on_reset, color=None
-                    )
-                    reset.props("flat no-caps dense").classes("window-reset")
-                self._body = ui.element("div").classes("window-body")
-                with ui.element("footer").props("role=presentation"):
-                    self._footer = ui.element("div").classes("window-words")
-                    ui.button("Cancel", on_click=self.cancel, color=None).props(
-                        "flat no-caps"
-                    )
-                    ui.button("OK", on_click=self.ok).props("unelevated no-caps")
+                self.header = self._build_header(title, reset_label)
+                self.body = ui.element("div").classes("window-body")
+                self.footer = self._build_footer()
 
-    def header(self) -> Element:
-        """Between the title and the reset button."""
-        return self._header
+    def _build_header(self, title: str, reset_label: str) -> Element:
+        """Return what is between the title and the reset button."""
+        # no landmarks: the page has its own
+        with ui.element("header").props("role=presentation"):
+            heading(title)
+            between = ui.element("div").classes("window-words")
+            reset = ui.button(
+                reset_label,
+                icon="restart_alt",
+                on_click=self._content.reset,
+                color=None,
+            )
+            reset.props("flat no-caps dense").classes("window-reset")
+        return between
 
-    def body(self) -> Element:
-        """The content, which scrolls if it must."""
-        return self._body
-
-    def footer(self) -> Element:
-        """Beside Cancel and OK."""
-        return self._footer
+    def _build_footer(self) -> Element:
+        """Return what is beside Cancel and OK."""
+        with ui.element("footer").props("role=presentation"):
+            beside = ui.element("div").classes("window-words")
+            cancel = ui.button("Cancel", on_click=self.cancel, color=None)
+            cancel.props("flat no-caps")
+            ui.button("OK", on_click=self.ok).props("unelevated no-caps")
+        return beside
 
     def open(self) -> None:
         """Show the window."""
@@ -87,38 +102,40 @@ class Window:
 
     def close(self) -> None:
         """Close it without a question; it is gone then."""
+        self._content.forget()
         self._dialog.close()
 
     async def cancel(self) -> None:
         """Close it, after a question if something was changed."""
-        if (
-            not self._is_dirty()
-            or await self._ask("Discard the changes?", "", "Keep editing", "Discard")
-            == "Discard"
-        ):
-            self.close()
+        if self._content.dirty:
+            choices = ("Keep editing", "Discard")
+            answer = await self._ask("Discard the changes?", "", choices)
+            if answer != "Discard":
+                return
+        self.close()
 
     async def ok(self) -> None:
         """Take over what was set, after a question if another browser tab has changed the same meanwhile."""
-        another = self._opened != self._page.session.opened
-        if self._is_dirty() and (another or self._is_stale()):
-            what = (
-                "Another config was opened"
-                if another
-                else "The same settings were changed"
-            )
-            text = f"{what} in another browser tab meanwhile."
-            answer = await self._ask(
-                "Changed in another tab", text, "Cancel", "Take theirs", "Overwrite"
-            )
+        changed_elsewhere = self._what_changed_elsewhere()
+        if self._content.dirty and changed_elsewhere:
+            text = f"{changed_elsewhere} in another browser tab meanwhile."
+            choices = ("Cancel", "Take theirs", "Overwrite")
+            answer = await self._ask("Changed in another tab", text, choices)
             if answer == "Take theirs":
                 self.close()
             if answer != "Overwrite":
                 return
-        self._on_ok()
+        self._content.ok()
         self.close()
 
-    async def _ask(self, title: str, text: str, *choices: str) -> str:
+    def _what_changed_elsewhere(self) -> str:
+        if self._opened != self._page.session.opened:
+            return "Another config was opened"
+        if self._content.stale:
+            return "The same settings were changed"
+        return ""
+
+    async def _ask(self, title: str, text: str, choices: Sequence[str]) -> str:
         """Ask once, however often the key is pressed."""
         if self._asking:
             return ""
@@ -128,16 +145,16 @@ class Window:
         finally:
             self._asking = False
 
-    def _gone(self) -> None:
-        """Leave nothing behind whose handlers would answer too, and give the focus back."""
+    def _leave_nothing(self) -> None:
+        """Remove everything whose handlers would answer too, and give the focus back."""
         self._dialog.delete()
-        self._place.delete()
+        self._outside.delete()
         if not self._opener.is_deleted:
             self._page.focus(self._opener)
 
 
-class DraftWindow(Window):
-    """A window whose fields edit a draft of settings; ``fields`` is the place of all that belongs to them.
+class DraftWindow:
+    """A window whose fields edit a draft of settings; ``fields`` holds all that belongs to them.
 
     ``dropdown``: the setting beside ``opener``. ``make``: makes the field of a path. ``chosen``: beside the title.
     """
@@ -151,37 +168,35 @@ class DraftWindow(Window):
         paths: Sequence[str],
         make: Callable[[WindowDraft, str], object],
     ) -> None:
-        self.draft = draft = WindowDraft(page.session, paths)
+        self.draft = WindowDraft(page.session, paths)
+        self.frame = Window(page, title, self.draft, opener=opener)
+        self._session = page.session
         self._shown = (dropdown, *paths)
-        super().__init__(
-            page,
-            title,
-            opener=opener,
-            is_dirty=lambda: draft.dirty,
-            is_stale=lambda: draft.stale,
-            on_ok=draft.ok,
-            on_reset=draft.reset,
-        )
-        with self.header():
+        with self.frame.header:
             self.chosen = ui.label()
-        with self.body(), ui.element("div").classes("card-body") as self.fields:
+        with self.frame.body, ui.element("div").classes("card-body") as self.fields:
             for path in paths:
-                make(draft, path)
+                make(self.draft, path)
 
     @property
     def config(self) -> TrainConfig:
         """What OK would make of the config; while that is wrong, what is usable of it, with what is shown."""
+        config = self.draft.checked.config
+        if config:
+            return config
         right = {
             path: self.draft.get(path)
             for path in self._shown
             if not self.draft.problem(path)
         }
-        return self.draft.checked.config or self._page.session.usable.model_copy(
-            update=right
-        )
+        return self._session.usable.model_copy(update=right)
 
     def watch(self, refresh: Callable[[], object]) -> None:
         """Call ``refresh`` now, and whenever ``config`` changes."""
         with self.fields:
             watched(self.draft.changed, refresh)
-            watched(self._page.session.changed, refresh)
+            watched(self._session.changed, refresh)
+
+    def open(self) -> None:
+        """Show the window."""
+        self.frame.open()
