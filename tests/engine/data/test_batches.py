@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import Bucket, buckets
 from blockrate.core.errors import ConfigError
-from blockrate.engine.data.batches import Sample, Schedule, draw, validation_batches
+from blockrate.engine.data.batches import Sample, Schedule, validation_batches
 from blockrate.engine.data.concepts import Item
 
 SIZES = [
@@ -490,14 +490,3 @@ def test_validation_items_are_never_trained_and_always_measured_alike() -> None:
     assert not any(sample.crop.flip for sample in samples)
     assert {sample.bucket for sample in samples} <= set(buckets("512")[0])
     assert batches == validation_batches(run, held)
-
-
-def test_draws_are_even_and_the_same_everywhere() -> None:
-    assert draw(42, "flip", 7) == 0.3185552563591604
-    values = [draw(1, "x", number) for number in range(4000)]
-    assert min(values) >= 0
-    assert max(values) < 1
-    assert all(
-        0.08 < sum(low / 10 <= value < (low + 1) / 10 for value in values) / 4000 < 0.12
-        for low in range(10)
-    )

@@ -4,8 +4,6 @@ Every choice is drawn from the seed and the names of what is chosen, never from 
 made again alone, on any machine, and a new image changes no choice made for the others.
 """
 
-import hashlib
-import json
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +18,7 @@ from blockrate.core.errors import ConfigError
 from blockrate.dataset.folders import image_buckets, images_an_epoch
 from blockrate.engine.data.concepts import Item
 from blockrate.engine.data.images import Crop
+from blockrate.engine.seeds import uniform_from
 
 Key = tuple[int | str, ...]  # what an item's choices are drawn from
 # (place of the item in the list, how many turns it had before, in all epochs)
@@ -117,7 +116,7 @@ class Schedule:
         key = item_key(self.config, item)
         captions = dict(sample.captions)
         for encoder, probability in _dropout(self.config).items():
-            if draw(*key, _DROPS[encoder], times) < probability:
+            if uniform_from(*key, _DROPS[encoder], times) < probability:
                 captions[encoder] = ""
         return replace(sample, captions=captions)
 
@@ -127,7 +126,9 @@ class Schedule:
             return choices[0]
         return choices[
             int(
-                draw(*item_key(self.config, self.items[turn[0]]), "resolution", turn[1])
+                uniform_from(
+                    *item_key(self.config, self.items[turn[0]]), "resolution", turn[1]
+                )
                 * len(choices)
             )
         ]
@@ -137,12 +138,15 @@ class Schedule:
         seed = self.config.seed
         if self._epoch[0] != epoch:
             turns = sorted(
-                self._turns(epoch), key=lambda turn: draw(seed, "order", *turn[1])
+                self._turns(epoch),
+                key=lambda turn: uniform_from(seed, "order", *turn[1]),
             )
             batches = in_batches(turns, self.config.batch_size)
             self._epoch = (
                 epoch,
-                sorted(batches, key=lambda batch: draw(seed, "batch", *batch[0])),
+                sorted(
+                    batches, key=lambda batch: uniform_from(seed, "batch", *batch[0])
+                ),
             )
         return self._epoch[1][number - (self._ends[epoch - 1] if epoch else 0)]
 
@@ -155,7 +159,9 @@ class Schedule:
             lots = (
                 sorted(
                     places,
-                    key=lambda place: draw(self.config.seed, "lot", epoch, place),
+                    key=lambda place: uniform_from(
+                        self.config.seed, "lot", epoch, place
+                    ),
                 )
                 if rest
                 else []
@@ -229,13 +235,13 @@ def crop_of(
         max(bucket.height, round(item.height * scale)),
     )
     across, down = [
-        draw(*key, side, variation) if settings.enable_crop_jitter else 0.5
+        uniform_from(*key, side, variation) if settings.enable_crop_jitter else 0.5
         for side in ("left", "top")
     ]
     left = int(across * (scaled[0] - bucket.width + 1))
     top = int(down * (scaled[1] - bucket.height + 1))
     flip = (
-        draw(*key, "flip", variation) < 0.5
+        uniform_from(*key, "flip", variation) < 0.5
         if settings.enable_random_flip
         else settings.enable_fixed_flip
     )
@@ -245,7 +251,8 @@ def crop_of(
 def caption_of(item: Item, settings: ConceptText, key: Key, variation: int) -> str:
     """Return the caption of a variation: the next of its lines, its tags behind the kept ones in a drawn order."""
     caption = item.captions[
-        (int(draw(*key, "line") * len(item.captions)) + variation) % len(item.captions)
+        (int(uniform_from(*key, "line") * len(item.captions)) + variation)
+        % len(item.captions)
     ]
     if not settings.enable_tag_shuffling:
         return caption
@@ -256,7 +263,7 @@ def caption_of(item: Item, settings: ConceptText, key: Key, variation: int) -> s
     ]
     order = sorted(
         range(len(tags)),
-        key=lambda place: (rank[place], draw(*key, "tags", variation, place)),
+        key=lambda place: (rank[place], uniform_from(*key, "tags", variation, place)),
     )
     return f"{settings.tag_delimiter.rstrip()} ".join(tags[place] for place in order)
 
@@ -264,9 +271,3 @@ def caption_of(item: Item, settings: ConceptText, key: Key, variation: int) -> s
 def item_key(config: TrainConfig, item: Item) -> Key:
     """Return what an item's choices are drawn from: not its bytes, so an edited image keeps them."""
     return (config.seed, config.concepts[item.concept].seed, item.name)
-
-
-def draw(*what: int | str) -> float:
-    """Return a number in [0, 1) that depends on ``what`` alone: a hash, the same on every machine and version."""
-    digest = hashlib.blake2b(json.dumps(what).encode(), digest_size=8).digest()
-    return (int.from_bytes(digest) >> 11) / 2**53
