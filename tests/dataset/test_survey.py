@@ -79,7 +79,7 @@ def test_what_is_no_image_is_counted_as_such_and_validation_images_train_nothing
 def test_steps_and_buckets_are_those_that_training_comes_to(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    from blockrate.engine.data.batches import Schedule, item_buckets
+    from blockrate.engine.data.batches import StepOrder, item_buckets
     from blockrate.engine.data.concepts import find_items
 
     sizes = [(64, 48), (48, 64), (64, 64), (80, 40), (64, 60), (30, 64), (64, 64)]
@@ -98,7 +98,7 @@ def test_steps_and_buckets_are_those_that_training_comes_to(
     )
     items = find_items(config, lambda text: None, lambda done, total: None)
     *_, last = survey(config)
-    assert last.steps == Schedule(config, items).number_of_steps
+    assert last.steps == StepOrder(config, items).number_of_steps
     bucket_of = [item_buckets(config, item)[0] for item in items]
     assert last.buckets == {bucket: bucket_of.count(bucket) for bucket in bucket_of}
 

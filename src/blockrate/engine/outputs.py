@@ -88,7 +88,7 @@ class Outputs:
 
     def _moment(self, step: int, *, commands: tuple[str, ...] = ()) -> Moment:
         """Return what decides what is due. The only reading of the clock: one process reads it for all."""
-        epoch = self.data.schedule.epoch_of(step)
+        epoch = self.data.order.epoch_of(step)
         return Moment(step, epoch, time.monotonic(), commands)
 
     def _perform_all(self, actions: Sequence[Action], step: int) -> None:
@@ -189,7 +189,7 @@ class Outputs:
         """Say what is being done, and at its end that training goes on."""
         self.log.write(Phase(name), step=step)
         yield
-        last = self.data.schedule.number_of_steps
+        last = self.data.order.number_of_steps
         self.log.write(Phase("training", step, last), step=step)
 
     def _check_checkpoint_space(self) -> None:

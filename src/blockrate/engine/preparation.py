@@ -10,7 +10,7 @@ import torch
 
 from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
-from blockrate.engine.data.batches import Sample, Schedule, validation_batches
+from blockrate.engine.data.batches import Sample, StepOrder, validation_batches
 from blockrate.engine.data.cache import Batch, Cache, ImageEncoder, PromptEncoder
 from blockrate.engine.data.concepts import Item, find_items
 from blockrate.engine.models.common import ModelFiles
@@ -26,7 +26,7 @@ class Data:
     """What a run learns from and is measured on, all of it on disk."""
 
     files: ModelFiles
-    schedule: Schedule
+    order: StepOrder
     cache: Cache
     validation: list[list[Sample]]
     prompts: list[EncodedPrompt]
@@ -34,7 +34,7 @@ class Data:
 
     def step_batches(self, step: int) -> list[Batch]:
         """Return the micro-batches of a step."""
-        return self.read(self.schedule.step_batches(step))
+        return self.read(self.order.step_batches(step))
 
     def read(self, batches: Sequence[Sequence[Sample]]) -> list[Batch]:
         """Return batches of samples as tensors."""
@@ -69,7 +69,7 @@ def prepare_data(
     )
     fingerprint = _fingerprint(items, config.concepts)
     check(fingerprint)
-    schedule = Schedule(config, items)
+    order = StepOrder(config, items)
     validation = validation_batches(config, items) if config.validation else []
     files = locate(config, loading)
     stop.obey()
@@ -83,7 +83,7 @@ def prepare_data(
     lengths: list[int] = []
     cache.fill(
         [
-            *schedule.every_sample(),
+            *order.every_sample(),
             *(sample for batch in validation for sample in batch),
         ],
         load_image_encoder=lambda: _image_encoder(files, config, device),
@@ -100,7 +100,7 @@ def prepare_data(
         log.write(Warned("data", message + cure), step=log.step)
     stop.obey()
     prompts = [EncodedPrompt(sample, cache.prompt(sample.prompt)) for sample in samples]
-    return Data(files, schedule, cache, validation, prompts, fingerprint)
+    return Data(files, order, cache, validation, prompts, fingerprint)
 
 
 def _image_encoder(

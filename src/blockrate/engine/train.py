@@ -58,7 +58,7 @@ def train(
         stop.obey()
         log.write(_started(config, trainee, plan.first_trained_block), step=resume.step)
         total_steps = resume.schedule_length(
-            data.schedule.number_of_steps, scheduler=config.learning_rate_scheduler
+            data.order.number_of_steps, scheduler=config.learning_rate_scheduler
         )
         resume.restore(trainee, log)
         session = RunSession(run, log, stop)
@@ -105,7 +105,7 @@ def _steps(
 ) -> int:
     """Take the optimizer steps from ``first`` on, do what is due after each, and return how many are finished."""
     telemetry = BlockTelemetry(trainee.transformer, trainee.optimizer)
-    last = data.schedule.number_of_steps
+    last = data.order.number_of_steps
     outputs.before_first_step(first)
     log.write(Phase("training", first, last), step=first)
     with closing(prefetch(data.step_batches, range(first, last))) as steps:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import Bucket, buckets
 from blockrate.core.errors import ConfigError
-from blockrate.engine.data.batches import Sample, Schedule, validation_batches
+from blockrate.engine.data.batches import Sample, StepOrder, validation_batches
 from blockrate.engine.data.concepts import Item
 
 SIZES = [
@@ -59,19 +59,19 @@ def config(concept: dict[str, Any] | None = None, **settings: Any) -> TrainConfi
     )
 
 
-def all_steps(schedule: Schedule) -> list[list[list[Sample]]]:
-    return [schedule.step_batches(step) for step in range(schedule.number_of_steps)]
+def all_steps(order: StepOrder) -> list[list[list[Sample]]]:
+    return [order.step_batches(step) for step in range(order.number_of_steps)]
 
 
 def flat(steps: list[list[list[Sample]]]) -> list[Sample]:
     return [sample for step in steps for batch in step for sample in batch]
 
 
-def by_epoch(schedule: Schedule) -> list[list[Sample]]:
+def by_epoch(order: StepOrder) -> list[list[Sample]]:
     """The samples of each epoch; for runs that accumulate nothing."""
-    epochs: list[list[Sample]] = [[] for _ in range(schedule.config.epochs)]
-    for step, batches in enumerate(all_steps(schedule)):
-        epochs[schedule.epoch_of(step)] += flat([batches])
+    epochs: list[list[Sample]] = [[] for _ in range(order.config.epochs)]
+    for step, batches in enumerate(all_steps(order)):
+        epochs[order.epoch_of(step)] += flat([batches])
     return epochs
 
 
@@ -95,7 +95,7 @@ def test_no_image_is_left_out_and_none_comes_too_often(
     balancing = run.concepts[0].balancing
     if not round(balancing * count):
         return
-    steps = all_steps(Schedule(run, items(count)))
+    steps = all_steps(StepOrder(run, items(count)))
     times = Counter(sample.item.name for sample in flat(steps))
     assert sum(times.values()) == round(balancing * count) * run.epochs
     full, rest = divmod(round(balancing * count), count)
@@ -118,14 +118,14 @@ def test_no_image_is_left_out_and_none_comes_too_often(
 def test_any_step_alone_is_that_step_of_the_whole_run(
     run: TrainConfig, count: int, data: st.DataObject
 ) -> None:
-    steps = all_steps(Schedule(run, items(count)))
-    fresh = Schedule(run, items(count))
+    steps = all_steps(StepOrder(run, items(count)))
+    fresh = StepOrder(run, items(count))
     for step in data.draw(st.lists(st.integers(0, len(steps) - 1), max_size=6)):
         assert fresh.step_batches(step) == steps[step]
 
 
 def test_each_epoch_holds_each_image_once_in_another_order() -> None:
-    first, second, third = by_epoch(Schedule(config(batch_size=2), items(20)))
+    first, second, third = by_epoch(StepOrder(config(batch_size=2), items(20)))
     names = [[sample.item.name for sample in epoch] for epoch in (first, second, third)]
     assert (
         sorted(names[0])
@@ -137,12 +137,10 @@ def test_each_epoch_holds_each_image_once_in_another_order() -> None:
 
 
 def test_images_meet_others_in_their_batch_in_another_epoch() -> None:
-    schedule = Schedule(config(batch_size=2, epochs=2, resolution="512x512"), items(20))
+    order = StepOrder(config(batch_size=2, epochs=2, resolution="512x512"), items(20))
     pairs: list[set[frozenset[str]]] = [set(), set()]
-    for step, (batch,) in enumerate(all_steps(schedule)):
-        pairs[schedule.epoch_of(step)].add(
-            frozenset(sample.item.name for sample in batch)
-        )
+    for step, (batch,) in enumerate(all_steps(order)):
+        pairs[order.epoch_of(step)].add(frozenset(sample.item.name for sample in batch))
     assert len(pairs[0] & pairs[1]) < 5
 
 
@@ -151,7 +149,7 @@ def test_batches_of_different_buckets_are_mixed() -> None:
     high = [item(f"h{n}", size=(480, 640)) for n in range(20)]
     order = [
         batches[0][0].bucket
-        for batches in all_steps(Schedule(config(batch_size=2, epochs=1), wide + high))
+        for batches in all_steps(StepOrder(config(batch_size=2, epochs=1), wide + high))
     ]
     assert sum(before != after for before, after in pairwise(order)) > 3
 
@@ -162,7 +160,9 @@ def test_the_seed_changes_order_and_choices_and_the_concepts_seed_only_choices()
     def run(concept_seed: int, seed: int) -> list[Sample]:
         return flat(
             all_steps(
-                Schedule(config({"seed": concept_seed}, seed=seed, epochs=1), items(20))
+                StepOrder(
+                    config({"seed": concept_seed}, seed=seed, epochs=1), items(20)
+                )
             )
         )
 
@@ -177,15 +177,15 @@ def test_the_seed_changes_order_and_choices_and_the_concepts_seed_only_choices()
 
 def test_steps_go_on_across_epochs_and_the_last_may_be_shorter() -> None:
     # 15 batches
-    schedule = Schedule(
+    order = StepOrder(
         config(gradient_accumulation_steps=4, resolution="512x512"), items(5)
     )
-    assert [len(batches) for batches in all_steps(schedule)] == [4, 4, 4, 3]
-    assert [schedule.epoch_of(step) for step in range(5)] == [0, 0, 1, 2, 3]
+    assert [len(batches) for batches in all_steps(order)] == [4, 4, 4, 3]
+    assert [order.epoch_of(step) for step in range(5)] == [0, 0, 1, 2, 3]
 
 
 def test_repeats_may_be_broken_numbers() -> None:
-    for epoch in by_epoch(Schedule(config({"balancing": 2.5}), items(10))):
+    for epoch in by_epoch(StepOrder(config({"balancing": 2.5}), items(10))):
         times = Counter(sample.item.name for sample in epoch)
         assert sorted(times.values()) == [2] * 5 + [3] * 5
 
@@ -193,7 +193,7 @@ def test_repeats_may_be_broken_numbers() -> None:
 def test_the_remainder_is_another_one_in_another_epoch() -> None:
     chosen = [
         {sample.item.name for sample in epoch}
-        for epoch in by_epoch(Schedule(config({"balancing": 0.5}), items(20)))
+        for epoch in by_epoch(StepOrder(config({"balancing": 0.5}), items(20)))
     ]
     assert all(len(names) == 10 for names in chosen)
     assert len({frozenset(names) for names in chosen}) == 3
@@ -202,7 +202,7 @@ def test_the_remainder_is_another_one_in_another_epoch() -> None:
 @pytest.mark.parametrize(("wanted", "most"), [(3, 1), (10, 1), (25, 3)])
 def test_balancing_by_samples_is_a_number_an_epoch(wanted: int, most: int) -> None:
     for epoch in by_epoch(
-        Schedule(
+        StepOrder(
             config({"balancing": wanted, "balancing_strategy": "SAMPLES"}), items(10)
         )
     ):
@@ -216,26 +216,26 @@ def test_each_concept_is_balanced_by_itself() -> None:
         {"path": "b", "enabled": False},
         {"path": "c"},
     ]
-    schedule = Schedule(
+    order = StepOrder(
         TrainConfig(concepts=concepts, epochs=1),
         [*items(4), *items(6, concept=2, loss_weight=0.5)],
     )
-    samples = flat(all_steps(schedule))
+    samples = flat(all_steps(order))
     assert Counter(sample.item.concept for sample in samples) == {0: 12, 2: 6}
 
 
 def test_balancing_that_leaves_nothing_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="balancing leaves no image"):
-        Schedule(config({"balancing": 0.0}), items(5))
+        StepOrder(config({"balancing": 0.0}), items(5))
 
 
 def test_buckets_follow_the_shape_or_are_one_square() -> None:
     wide = item("wide.png", size=(1600, 800))
-    (sample,) = flat(all_steps(Schedule(config(epochs=1, resolution="512"), [wide])))
+    (sample,) = flat(all_steps(StepOrder(config(epochs=1, resolution="512"), [wide])))
     assert sample.bucket.width / sample.bucket.height == pytest.approx(2, rel=0.15)
     (sample,) = flat(
         all_steps(
-            Schedule(
+            StepOrder(
                 config(epochs=1, resolution="512", aspect_ratio_bucketing=False), [wide]
             )
         )
@@ -245,7 +245,7 @@ def test_buckets_follow_the_shape_or_are_one_square() -> None:
 
 def test_of_several_resolutions_every_image_sees_all_in_time() -> None:
     epochs = by_epoch(
-        Schedule(config(resolution="256,512", epochs=20, batch_size=4), items(8))
+        StepOrder(config(resolution="256,512", epochs=20, batch_size=4), items(8))
     )
     assert all(
         len({sample.item.name for sample in epoch}) == len(epoch) == 8
@@ -270,7 +270,7 @@ def test_a_concepts_own_resolution_wins() -> None:
     override = {
         "image": {"enable_resolution_override": True, "resolution_override": "832x1216"}
     }
-    samples = flat(all_steps(Schedule(config(override, resolution="512"), items(5))))
+    samples = flat(all_steps(StepOrder(config(override, resolution="512"), items(5))))
     assert {sample.bucket for sample in samples} == {Bucket(832, 1216)}
 
 
@@ -282,7 +282,7 @@ def test_a_crop_fills_its_bucket_and_lies_in_the_scaled_image(
     run = config(
         {"image": {"enable_crop_jitter": jitter}}, seed=seed, epochs=1, resolution="512"
     )
-    (sample,) = flat(all_steps(Schedule(run, [item("a", size=(width, height))])))
+    (sample,) = flat(all_steps(StepOrder(run, [item("a", size=(width, height))])))
     (across, down), (left, top, right, bottom) = sample.crop.scaled, sample.crop.box
     assert (right - left, bottom - top) == (sample.bucket.width, sample.bucket.height)
     assert 0 <= left < right <= across
@@ -304,7 +304,7 @@ def test_crops_and_flips_vary_with_the_variation_and_come_round_again() -> None:
     wide = [item(f"{n}", size=(1600, 800)) for n in range(10)]
     epochs = [
         {sample.item.name: sample.crop for sample in epoch}
-        for epoch in by_epoch(Schedule(run, wide))
+        for epoch in by_epoch(StepOrder(run, wide))
     ]
     assert epochs[0] == epochs[4] == epochs[8] != epochs[1]
     assert len({epoch["pictures/0"] for epoch in epochs}) == 4
@@ -318,7 +318,7 @@ def test_without_variations_an_image_is_always_the_same() -> None:
     )
     seen = {
         (sample.item.name, sample.crop, sample.captions["text_encoder_2"])
-        for sample in flat(all_steps(Schedule(run, items(10))))
+        for sample in flat(all_steps(StepOrder(run, items(10))))
     }
     assert len(seen) == 10
 
@@ -327,7 +327,7 @@ def test_a_fixed_flip_is_for_every_image_and_none_for_none() -> None:
     for fixed in (True, False):
         samples = flat(
             all_steps(
-                Schedule(config({"image": {"enable_fixed_flip": fixed}}), items(5))
+                StepOrder(config({"image": {"enable_fixed_flip": fixed}}), items(5))
             )
         )
         assert {sample.crop.flip for sample in samples} == {fixed}
@@ -339,7 +339,7 @@ def captions_of(
     run = config({"text": text, "text_variations": variations}, epochs=variations)
     return [
         epoch[0].captions["text_encoder_2"]
-        for epoch in by_epoch(Schedule(run, [item("a", captions=lines)]))
+        for epoch in by_epoch(StepOrder(run, [item("a", captions=lines)]))
     ]
 
 
@@ -378,7 +378,7 @@ def test_captions_are_dropped_for_each_encoder_by_itself() -> None:
         text_encoder={"dropout_probability": 0.5},
         text_encoder_2={"dropout_probability": 0.25},
     )
-    samples = flat(all_steps(Schedule(run, items(20))))
+    samples = flat(all_steps(StepOrder(run, items(20))))
     assert sum(not sample.captions["text_encoder"] for sample in samples) / len(
         samples
     ) == pytest.approx(0.5, abs=0.07)
@@ -397,7 +397,7 @@ def test_captions_are_dropped_for_each_encoder_by_itself() -> None:
 def test_dropout_of_none_and_of_all(probability: float) -> None:
     part = {"dropout_probability": probability}
     samples = flat(
-        all_steps(Schedule(config(text_encoder=part, text_encoder_2=part), items(10)))
+        all_steps(StepOrder(config(text_encoder=part, text_encoder_2=part), items(10)))
     )
     assert {bool(sample.captions["text_encoder_2"]) for sample in samples} == {
         bool(sample.captions["text_encoder"]) for sample in samples
@@ -429,7 +429,7 @@ def test_every_sample_a_step_asks_for_is_among_those_made_before(
         "image": {"enable_random_flip": True},
         "text": {"enable_tag_shuffling": True},
     }
-    schedule = Schedule(
+    order = StepOrder(
         config(
             concept,
             resolution=resolution,
@@ -438,8 +438,8 @@ def test_every_sample_a_step_asks_for_is_among_those_made_before(
         ),
         items(6),
     )
-    made = schedule.every_sample()
-    asked = flat(all_steps(schedule))
+    made = order.every_sample()
+    asked = flat(all_steps(order))
     assert {(sample.item, sample.bucket, sample.crop) for sample in asked} <= {
         (sample.item, sample.bucket, sample.crop) for sample in made
     }
@@ -456,11 +456,11 @@ def test_a_new_image_changes_no_choice_for_the_others() -> None:
     )
     before = {
         (sample.item.name, sample.crop, sample.captions["text_encoder_2"])
-        for sample in Schedule(run, items(10)).every_sample()
+        for sample in StepOrder(run, items(10)).every_sample()
     }
     after = {
         (sample.item.name, sample.crop, sample.captions["text_encoder_2"])
-        for sample in Schedule(run, [item("0 new.png"), *items(10)]).every_sample()
+        for sample in StepOrder(run, [item("0 new.png"), *items(10)]).every_sample()
     }
     assert before < after
 
@@ -475,7 +475,7 @@ def test_validation_items_are_never_trained_and_always_measured_alike() -> None:
         text_encoder={"dropout_probability": 1.0},
     )
     assert {
-        sample.item for sample in flat(all_steps(Schedule(run, [*items(4), *held])))
+        sample.item for sample in flat(all_steps(StepOrder(run, [*items(4), *held])))
     } == set(items(4))
     batches = validation_batches(run, [*items(4), *held])
     samples = flat([batches])

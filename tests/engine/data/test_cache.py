@@ -17,7 +17,7 @@ from support.image_zoo import encoded
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import FileError, WriteError
-from blockrate.engine.data.batches import Sample, Schedule, validation_batches
+from blockrate.engine.data.batches import Sample, StepOrder, validation_batches
 from blockrate.engine.data.cache import Cache, prefetch
 from blockrate.engine.data.concepts import find_items
 from blockrate.engine.data.images import image_tensor
@@ -88,13 +88,13 @@ class Setup:
             conditioning=conditioning_of(DEFAULT_FAMILY.architecture),
         )
 
-    def schedule(self) -> Schedule:
+    def order(self) -> StepOrder:
         config = TrainConfig(
             concepts=[self.concept],
             cache_dir=str(self.folder / "cache"),
             **self.settings,
         )
-        return Schedule(config, find_items(config, lambda _: None, lambda *_: None))
+        return StepOrder(config, find_items(config, lambda _: None, lambda *_: None))
 
     def fill(self, **options: Any) -> tuple[int, list[str]]:
         """Return how many images were encoded and which texts."""
@@ -107,7 +107,7 @@ class Setup:
             "should_stop": lambda: False,
             **options,
         }
-        self.cache.fill(self.schedule().every_sample(), **given)
+        self.cache.fill(self.order().every_sample(), **given)
         return images.calls, prompts.texts
 
     def entries(self, kind: str) -> list[Path]:
@@ -207,12 +207,12 @@ def test_a_batch_holds_what_encoding_its_samples_gives(setup: Setup) -> None:
         "text_encoder_2": {"dropout_probability": 0.5},
     }
     setup.fill()
-    schedule = setup.schedule()
+    order = setup.order()
     cache = setup.cache
     samples = [
         sample
-        for step in range(schedule.number_of_steps)
-        for sample in schedule.step_batches(step)[0]
+        for step in range(order.number_of_steps)
+        for sample in order.step_batches(step)[0]
     ]
     dropped = {tuple(not text for text in s.captions.values()) for s in samples}
     assert len(dropped) > 1
@@ -240,7 +240,7 @@ def test_a_batch_holds_what_encoding_its_samples_gives(setup: Setup) -> None:
 def test_a_batch_stacks_samples_of_one_bucket_in_order(setup: Setup) -> None:
     setup.settings["aspect_ratio_bucketing"] = False
     setup.fill()
-    (first, second) = setup.schedule().step_batches(0)[0]
+    (first, second) = setup.order().step_batches(0)[0]
     cache = setup.cache
     batch = cache.batch([first, second])
     parts = [cache.batch([first]), cache.batch([second])]
@@ -262,8 +262,8 @@ def test_further_prompts_and_validation_images_are_filled_too(setup: Setup) -> N
         "prompt_embeds": (4, 6),
         "pooled_prompt_embeds": (5,),
     }
-    held = [replace(item, validation=True) for item in setup.schedule().items]
-    batches = validation_batches(setup.schedule().config, held)
+    held = [replace(item, validation=True) for item in setup.order().items]
+    batches = validation_batches(setup.order().config, held)
     images = ImageEncoder()
     texts = PromptEncoder()
     setup.cache.fill(
@@ -322,7 +322,7 @@ def test_latents_of_another_size_are_damage(setup: Setup) -> None:
 
 def test_an_entry_lost_while_training_is_one_sentence(setup: Setup) -> None:
     setup.fill()
-    samples = setup.schedule().step_batches(0)[0]
+    samples = setup.order().step_batches(0)[0]
     for kind in ("latents", "prompts"):
         for file in setup.entries(kind):
             file.write_bytes(b"")
@@ -418,7 +418,7 @@ def test_what_is_not_finite_is_never_kept_and_names_its_source(setup: Setup) -> 
 def test_an_image_edited_while_the_run_starts_is_never_cached_as_the_old_one(
     setup: Setup,
 ) -> None:
-    samples = setup.schedule().every_sample()
+    samples = setup.order().every_sample()
     edit_image(setup)
     with pytest.raises(FileError, match=r"1\.bmp: changed while the run was starting"):
         setup.cache.fill(
@@ -499,10 +499,10 @@ def test_closing_a_prefetch_leaves_no_thread(setup: Setup) -> None:
 
 def test_prefetched_batches_are_the_batches_in_order(setup: Setup) -> None:
     setup.fill()
-    schedule = setup.schedule()
+    order = setup.order()
     cache = setup.cache
     steps: list[list[Sample]] = [
-        schedule.step_batches(step)[0] for step in range(schedule.number_of_steps)
+        order.step_batches(step)[0] for step in range(order.number_of_steps)
     ]
     for samples, batch in zip(steps, prefetch(cache.batch, steps), strict=True):
         assert batch.files == tuple(str(sample.item.path) for sample in samples)

@@ -42,7 +42,7 @@ class Sample:
     captions: Mapping[str, str]
 
 
-class Schedule:
+class StepOrder:
     """The steps of a run over its training items. Epochs, steps and turns count from 0.
 
     In each epoch every image comes as often as its concept's balancing says; a bucket's last batch may be smaller. A
