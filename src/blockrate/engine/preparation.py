@@ -10,7 +10,7 @@ import torch
 
 from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
-from blockrate.engine.data.batches import Sample, StepOrder, validation_batches
+from blockrate.engine.data.batches import StepOrder, TrainingExample, validation_batches
 from blockrate.engine.data.cache import Batch, Cache, ImageEncoder, PromptEncoder
 from blockrate.engine.data.concepts import Item, find_items
 from blockrate.engine.models.common import ModelFiles
@@ -28,7 +28,7 @@ class Data:
     files: ModelFiles
     order: StepOrder
     cache: Cache
-    validation: list[list[Sample]]
+    validation: list[list[TrainingExample]]
     prompts: list[EncodedPrompt]
     fingerprint: str  # tells data sets apart
 
@@ -36,9 +36,9 @@ class Data:
         """Return the micro-batches of a step."""
         return self.read(self.order.step_batches(step))
 
-    def read(self, batches: Sequence[Sequence[Sample]]) -> list[Batch]:
-        """Return batches of samples as tensors."""
-        return [self.cache.batch(samples) for samples in batches]
+    def read(self, batches: Sequence[Sequence[TrainingExample]]) -> list[Batch]:
+        """Return batches of examples as tensors."""
+        return [self.cache.batch(examples) for examples in batches]
 
 
 def prepare_data(
@@ -83,8 +83,8 @@ def prepare_data(
     lengths: list[int] = []
     cache.fill(
         [
-            *order.every_sample(),
-            *(sample for batch in validation for sample in batch),
+            *order.every_example(),
+            *(example for batch in validation for example in batch),
         ],
         load_image_encoder=lambda: _image_encoder(files, config, device),
         load_prompt_encoder=lambda: _prompt_encoder(files, config, device, lengths),

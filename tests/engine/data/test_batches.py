@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import Bucket, buckets
 from blockrate.core.errors import ConfigError
-from blockrate.engine.data.batches import Sample, StepOrder, validation_batches
+from blockrate.engine.data.batches import StepOrder, TrainingExample, validation_batches
 from blockrate.engine.data.concepts import Item
 
 SIZES = [
@@ -59,17 +59,17 @@ def config(concept: dict[str, Any] | None = None, **settings: Any) -> TrainConfi
     )
 
 
-def all_steps(order: StepOrder) -> list[list[list[Sample]]]:
+def all_steps(order: StepOrder) -> list[list[list[TrainingExample]]]:
     return [order.step_batches(step) for step in range(order.number_of_steps)]
 
 
-def flat(steps: list[list[list[Sample]]]) -> list[Sample]:
+def flat(steps: list[list[list[TrainingExample]]]) -> list[TrainingExample]:
     return [sample for step in steps for batch in step for sample in batch]
 
 
-def by_epoch(order: StepOrder) -> list[list[Sample]]:
+def by_epoch(order: StepOrder) -> list[list[TrainingExample]]:
     """The samples of each epoch; for runs that accumulate nothing."""
-    epochs: list[list[Sample]] = [[] for _ in range(order.config.epochs)]
+    epochs: list[list[TrainingExample]] = [[] for _ in range(order.config.epochs)]
     for step, batches in enumerate(all_steps(order)):
         epochs[order.epoch_of(step)] += flat([batches])
     return epochs
@@ -157,7 +157,7 @@ def test_batches_of_different_buckets_are_mixed() -> None:
 def test_the_seed_changes_order_and_choices_and_the_concepts_seed_only_choices() -> (
     None
 ):
-    def run(concept_seed: int, seed: int) -> list[Sample]:
+    def run(concept_seed: int, seed: int) -> list[TrainingExample]:
         return flat(
             all_steps(
                 StepOrder(
@@ -166,7 +166,7 @@ def test_the_seed_changes_order_and_choices_and_the_concepts_seed_only_choices()
             )
         )
 
-    def names(samples: list[Sample]) -> list[str]:
+    def names(samples: list[TrainingExample]) -> list[str]:
         return [sample.item.name for sample in samples]
 
     assert run(0, 1) == run(0, 1)
@@ -438,7 +438,7 @@ def test_every_sample_a_step_asks_for_is_among_those_made_before(
         ),
         items(6),
     )
-    made = order.every_sample()
+    made = order.every_example()
     asked = flat(all_steps(order))
     assert {(sample.item, sample.bucket, sample.crop) for sample in asked} <= {
         (sample.item, sample.bucket, sample.crop) for sample in made
@@ -456,11 +456,11 @@ def test_a_new_image_changes_no_choice_for_the_others() -> None:
     )
     before = {
         (sample.item.name, sample.crop, sample.captions["text_encoder_2"])
-        for sample in StepOrder(run, items(10)).every_sample()
+        for sample in StepOrder(run, items(10)).every_example()
     }
     after = {
         (sample.item.name, sample.crop, sample.captions["text_encoder_2"])
-        for sample in StepOrder(run, [item("0 new.png"), *items(10)]).every_sample()
+        for sample in StepOrder(run, [item("0 new.png"), *items(10)]).every_example()
     }
     assert before < after
 

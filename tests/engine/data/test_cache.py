@@ -17,7 +17,7 @@ from support.image_zoo import encoded
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import FileError, WriteError
-from blockrate.engine.data.batches import Sample, StepOrder, validation_batches
+from blockrate.engine.data.batches import StepOrder, TrainingExample, validation_batches
 from blockrate.engine.data.cache import Cache, prefetch
 from blockrate.engine.data.concepts import find_items
 from blockrate.engine.data.images import image_tensor
@@ -107,7 +107,7 @@ class Setup:
             "should_stop": lambda: False,
             **options,
         }
-        self.cache.fill(self.order().every_sample(), **given)
+        self.cache.fill(self.order().every_example(), **given)
         return images.calls, prompts.texts
 
     def entries(self, kind: str) -> list[Path]:
@@ -418,7 +418,7 @@ def test_what_is_not_finite_is_never_kept_and_names_its_source(setup: Setup) -> 
 def test_an_image_edited_while_the_run_starts_is_never_cached_as_the_old_one(
     setup: Setup,
 ) -> None:
-    samples = setup.order().every_sample()
+    samples = setup.order().every_example()
     edit_image(setup)
     with pytest.raises(FileError, match=r"1\.bmp: changed while the run was starting"):
         setup.cache.fill(
@@ -501,7 +501,7 @@ def test_prefetched_batches_are_the_batches_in_order(setup: Setup) -> None:
     setup.fill()
     order = setup.order()
     cache = setup.cache
-    steps: list[list[Sample]] = [
+    steps: list[list[TrainingExample]] = [
         order.step_batches(step)[0] for step in range(order.number_of_steps)
     ]
     for samples, batch in zip(steps, prefetch(cache.batch, steps), strict=True):

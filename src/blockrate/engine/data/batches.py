@@ -29,7 +29,7 @@ _DROPS = {"text_encoder_2": "drop", "text_encoder": "drop pooled"}
 
 
 @dataclass(frozen=True)
-class Sample:
+class TrainingExample:
     """One image as one step sees it.
 
     ``captions``: what each text encoder gets, by its name in the config. One that was dropped is ``""``, for each
@@ -78,18 +78,18 @@ class StepOrder:
         """Return the epoch a step begins in, which is the number of epochs finished before it."""
         return bisect_right(self._ends, step * self.config.gradient_accumulation_steps)
 
-    def step_batches(self, step: int) -> list[list[Sample]]:
-        """Return the micro-batches of one optimizer step; all samples of a micro-batch have one bucket."""
+    def step_batches(self, step: int) -> list[list[TrainingExample]]:
+        """Return the micro-batches of one optimizer step; all examples of a micro-batch have one bucket."""
         first = step * self.config.gradient_accumulation_steps
         last = min(first + self.config.gradient_accumulation_steps, self._ends[-1])
         return [
-            [self._sample(turn) for turn in self._batch(number)]
+            [self._example(turn) for turn in self._batch(number)]
             for number in range(first, last)
         ]
 
-    def every_sample(self) -> list[Sample]:
-        """Return samples that together hold every crop and every caption that any step may ask for."""
-        samples: list[Sample] = []
+    def every_example(self) -> list[TrainingExample]:
+        """Return examples that together hold every crop and every caption that any step may ask for."""
+        examples: list[TrainingExample] = []
         for item, choices in zip(self.items, self._buckets, strict=True):
             concept = self.config.concepts[item.concept]
             crops = [
@@ -97,28 +97,28 @@ class StepOrder:
                 for bucket in choices
                 for variation in range(concept.image_variations)
             ]
-            samples += [variant(self.config, item, *crop, 0) for crop in crops]
-            samples += [
+            examples += [variant(self.config, item, *crop, 0) for crop in crops]
+            examples += [
                 variant(self.config, item, *crops[0], text)
                 for text in range(1, concept.text_variations)
             ]
         if any(_dropout(self.config).values()):
-            samples.append(replace(samples[0], captions=dict.fromkeys(_DROPS, "")))
-        return samples
+            examples.append(replace(examples[0], captions=dict.fromkeys(_DROPS, "")))
+        return examples
 
-    def _sample(self, turn: Turn) -> Sample:
+    def _example(self, turn: Turn) -> TrainingExample:
         item = self.items[turn[0]]
         times = turn[1]
         concept = self.config.concepts[item.concept]
         crop = times % concept.image_variations
         text = times % concept.text_variations
-        sample = variant(self.config, item, self._bucket(turn), crop, text)
+        example = variant(self.config, item, self._bucket(turn), crop, text)
         key = item_key(self.config, item)
-        captions = dict(sample.captions)
+        captions = dict(example.captions)
         for encoder, probability in _dropout(self.config).items():
             if uniform_from(*key, _DROPS[encoder], times) < probability:
                 captions[encoder] = ""
-        return replace(sample, captions=captions)
+        return replace(example, captions=captions)
 
     def _bucket(self, turn: Turn) -> Bucket:
         choices = self._buckets[turn[0]]
@@ -175,11 +175,11 @@ class StepOrder:
 
 def validation_batches(
     config: TrainConfig, items: Sequence[Item]
-) -> list[list[Sample]]:
+) -> list[list[TrainingExample]]:
     """Return the validation items in batches, always the same: middle crops, no flip, no dropout, first resolution."""
     held = [(item_buckets(config, item)[0], item) for item in items if item.validation]
-    samples = ((bucket, variant(config, item, bucket, 0, 0)) for bucket, item in held)
-    return in_batches(samples, config.batch_size)
+    examples = ((bucket, variant(config, item, bucket, 0, 0)) for bucket, item in held)
+    return in_batches(examples, config.batch_size)
 
 
 def variant(
@@ -188,14 +188,14 @@ def variant(
     bucket: Bucket,
     crop_variation: int,
     text_variation: int,
-) -> Sample:
+) -> TrainingExample:
     """Return an item with one of its crops and one of its captions, nothing dropped."""
     concept = config.concepts[item.concept]
     key = item_key(config, item)
     image = ConceptImage(enable_crop_jitter=False) if item.validation else concept.image
     caption = caption_of(item, concept.text, key, text_variation)
     crop = crop_of(item, bucket, image, key, crop_variation)
-    return Sample(item, bucket, crop, dict.fromkeys(_DROPS, caption))
+    return TrainingExample(item, bucket, crop, dict.fromkeys(_DROPS, caption))
 
 
 def _dropout(config: TrainConfig) -> dict[str, float]:

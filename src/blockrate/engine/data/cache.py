@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load, save
 
 from blockrate.core.errors import FileError
-from blockrate.engine.data.batches import Sample
+from blockrate.engine.data.batches import TrainingExample
 from blockrate.engine.data.images import image_tensor, quiet_pillow
 from blockrate.engine.memory import release
 from blockrate.models.families import Conditioned
@@ -54,7 +54,7 @@ class Cache:
 
     def fill(
         self,
-        samples: Sequence[Sample],
+        examples: Sequence[TrainingExample],
         *,
         load_image_encoder: LoadImage,
         load_prompt_encoder: LoadPrompt,
@@ -62,16 +62,16 @@ class Cache:
         should_stop: Callable[[], bool],
         prompts: Iterable[str] = (),
     ) -> None:
-        """Make what is missing or damaged for the samples and further prompts, keeping each entry at once.
+        """Make what is missing or damaged for the examples and further prompts, keeping each entry at once.
 
         An encoder is loaded only if something of its kind is missing, and let go before the next is loaded.
         """
-        crops = {self._file(sample): sample for sample in samples}
+        crops = {self._file(example): example for example in examples}
         captions = dict.fromkeys(prompts)
-        for sample in samples:
-            captions |= dict.fromkeys(sample.captions.values())
+        for example in examples:
+            captions |= dict.fromkeys(example.captions.values())
         no_latents = [
-            sample for sample in crops.values() if self._latents(sample) is None
+            example for example in crops.values() if self._latents(example) is None
         ]
         no_embeds = [text for text in captions if self._conditioning(text) is None]
         total = len(crops) + len(captions)
@@ -106,38 +106,40 @@ class Cache:
                 if should_stop():
                     return
 
-    def batch(self, samples: Sequence[Sample]) -> Batch:
-        """Return samples of one bucket as tensors. Raises ``FileError`` if an entry was lost or damaged meanwhile."""
-        files = tuple(str(sample.item.path) for sample in samples)
+    def batch(self, examples: Sequence[TrainingExample]) -> Batch:
+        """Return examples of one bucket as tensors. Raises ``FileError`` if an entry was lost or damaged meanwhile."""
+        files = tuple(str(example.item.path) for example in examples)
         latents = [
-            self._found(self._latents(sample), file)
-            for sample, file in zip(samples, files, strict=True)
+            self._found(self._latents(example), file)
+            for example, file in zip(examples, files, strict=True)
         ]
-        weights = torch.tensor([sample.item.loss_weight for sample in samples])
+        weights = torch.tensor([example.item.loss_weight for example in examples])
         return Batch(
-            torch.stack(latents), self._batch_conditioning(samples), weights, files
+            torch.stack(latents), self._batch_conditioning(examples), weights, files
         )
 
     def prompt(self, text: str) -> dict[str, torch.Tensor]:
         """Return the conditioning, without a dimension for the batch, of a caption or prompt that was filled in."""
         return self._found(self._conditioning(text), f"caption {text[:80]!r}")
 
-    def _batch_conditioning(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+    def _batch_conditioning(
+        self, examples: Sequence[TrainingExample]
+    ) -> dict[str, torch.Tensor]:
         """Return what the captions became, each tensor from the caption of its own text encoder."""
         read: dict[str, dict[str, torch.Tensor]] = {}
-        for sample in samples:
-            for text in sample.captions.values():
+        for example in examples:
+            for text in example.captions.values():
                 if text not in read:
                     read[text] = self.prompt(text)
         conditioning = {}
         for name, row in self.conditioning.items():
-            texts = [sample.captions[row.encoder] for sample in samples]
+            texts = [example.captions[row.encoder] for example in examples]
             conditioning[name] = torch.stack([read[text][name] for text in texts])
         return conditioning
 
     def _make(
         self,
-        crops: list[Sample],
+        crops: list[TrainingExample],
         texts: list[str],
         load_vae: LoadImage,
         load_text: LoadPrompt,
@@ -148,10 +150,10 @@ class Cache:
             images = prefetch(
                 lambda s: image_tensor(s.item.path, s.item.sha256, s.crop), crops
             )
-            for sample, image in zip(crops, images, strict=True):
+            for example, image in zip(crops, images, strict=True):
                 yield (
-                    self._file(sample),
-                    str(sample.item.path),
+                    self._file(example),
+                    str(example.item.path),
                     {"latents": encode(image[None])[0]},
                 )
             del encode
@@ -168,9 +170,9 @@ class Cache:
             del encode_prompts
             release()
 
-    def _latents(self, sample: Sample) -> torch.Tensor | None:
-        size = (sample.bucket.height // 8, sample.bucket.width // 8)
-        tensors = _read(self._file(sample), {"latents": 3})
+    def _latents(self, example: TrainingExample) -> torch.Tensor | None:
+        size = (example.bucket.height // 8, example.bucket.width // 8)
+        tensors = _read(self._file(example), {"latents": 3})
         if tensors and tensors["latents"].shape[1:] == size:
             return tensors["latents"]
         return None
@@ -188,9 +190,9 @@ class Cache:
             )
         return content
 
-    def _file(self, source: Sample | str) -> Path:
+    def _file(self, source: TrainingExample | str) -> Path:
         made_from: list[object] = ["prompts", self.prompt_identity, source]
-        if isinstance(source, Sample):
+        if isinstance(source, TrainingExample):
             made_from = [
                 "latents",
                 self.image_identity,
