@@ -9,9 +9,9 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from blockrate.config.parts import ConceptImage, ConceptText
+from blockrate.config.parts import Concept, ConceptImage, ConceptText
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import Bucket
 from blockrate.core.errors import ConfigError
@@ -21,8 +21,6 @@ from blockrate.engine.data.images import Crop
 from blockrate.engine.seeds import uniform_from
 
 Key = tuple[int | str, ...]  # what an item's choices are drawn from
-# (place of the item in the list, how many turns it had before, in all epochs)
-Turn = tuple[int, int]
 Member = TypeVar("Member")
 # The text encoders, and what their dropout is drawn from beside the item.
 _DROPS = {"text_encoder_2": "drop", "text_encoder": "drop pooled"}
@@ -42,8 +40,15 @@ class TrainingExample:
     captions: Mapping[str, str]
 
 
+class Showing(NamedTuple):
+    """An item that comes in an epoch. ``times_before``: no fewer than it came before, in all epochs; no two alike."""
+
+    item_index: int
+    times_before: int
+
+
 class StepOrder:
-    """The steps of a run over its training items. Epochs, steps and turns count from 0.
+    """The steps of a run over its training items. Epochs and steps count from 0.
 
     In each epoch every image comes as often as its concept's balancing says; a bucket's last batch may be smaller. A
     step takes the next ``gradient_accumulation_steps`` batches, across epochs; the run's last step may have fewer.
@@ -53,26 +58,20 @@ class StepOrder:
         self.config = config
         self.items = [item for item in items if not item.validation]
         self._buckets = [item_buckets(config, item) for item in self.items]
-        self._places = [
-            [p for p, i in enumerate(self.items) if i.concept == c]
-            for c, _ in enumerate(config.concepts)
-        ]
-        lengths = (
-            len(in_batches(self._turns(epoch), config.batch_size))
-            for epoch in range(config.epochs)
-        )
-        self._ends = list(accumulate(lengths))
-        self.number_of_steps = math.ceil(
-            self._ends[-1] / config.gradient_accumulation_steps
-        )
-        # the one in use, in its order
-        self._epoch: tuple[int, list[list[Turn]]] = (-1, [])
-        if not self._ends[-1]:
-            raise ConfigError(
-                "concepts",
-                "balancing leaves no image in an epoch",
-                "Raise the balancing of a concept.",
-            )
+        # by concept: which items are its own
+        self._members: list[list[int]] = [[] for _ in config.concepts]
+        for index, item in enumerate(self.items):
+            self._members[item.concept].append(index)
+        # by epoch: how many batches there are until its end
+        self._ends = list(accumulate(map(self._count_batches, range(config.epochs))))
+        batches = self._ends[-1]
+        if not batches:
+            problem = "balancing leaves no image in an epoch"
+            raise ConfigError("concepts", problem, "Raise the balancing of a concept.")
+        self.number_of_steps = math.ceil(batches / config.gradient_accumulation_steps)
+        # the batches of the epoch in use: ordering them takes longer than a step
+        self._epoch = -1
+        self._batches: list[list[Showing]] = []
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch a step begins in, which is the number of epochs finished before it."""
@@ -82,116 +81,127 @@ class StepOrder:
         """Return the micro-batches of one optimizer step; all examples of a micro-batch have one bucket."""
         first = step * self.config.gradient_accumulation_steps
         last = min(first + self.config.gradient_accumulation_steps, self._ends[-1])
-        return [
-            [self._example(turn) for turn in self._batch(number)]
-            for number in range(first, last)
-        ]
+        batches = []
+        for number in range(first, last):
+            batches.append([self._example(showing) for showing in self._batch(number)])
+        return batches
 
     def every_example(self) -> list[TrainingExample]:
         """Return examples that together hold every crop and every caption that any step may ask for."""
-        examples: list[TrainingExample] = []
-        for item, choices in zip(self.items, self._buckets, strict=True):
+        examples = []
+        for item, buckets in zip(self.items, self._buckets, strict=True):
             concept = self.config.concepts[item.concept]
-            crops = [
-                (bucket, variation)
-                for bucket in choices
-                for variation in range(concept.image_variations)
-            ]
-            examples += [variant(self.config, item, *crop, 0) for crop in crops]
-            examples += [
-                variant(self.config, item, *crops[0], text)
-                for text in range(1, concept.text_variations)
-            ]
+            for bucket in buckets:
+                for crop in range(concept.image_variations):
+                    examples.append(self._variant(item, bucket, crop, 0))
+            for text in range(1, concept.text_variations):
+                examples.append(self._variant(item, buckets[0], 0, text))
         if any(_dropout(self.config).values()):
             examples.append(replace(examples[0], captions=dict.fromkeys(_DROPS, "")))
         return examples
 
-    def _example(self, turn: Turn) -> TrainingExample:
-        item = self.items[turn[0]]
-        times = turn[1]
+    def _example(self, showing: Showing) -> TrainingExample:
+        item = self.items[showing.item_index]
         concept = self.config.concepts[item.concept]
-        crop = times % concept.image_variations
-        text = times % concept.text_variations
-        example = variant(self.config, item, self._bucket(turn), crop, text)
-        key = item_key(self.config, item)
+        crop = showing.times_before % concept.image_variations
+        text = showing.times_before % concept.text_variations
+        example = self._variant(item, self._bucket(showing), crop, text)
+        key = item_key(self.config.seed, concept, item)
         captions = dict(example.captions)
         for encoder, probability in _dropout(self.config).items():
-            if uniform_from(*key, _DROPS[encoder], times) < probability:
+            if uniform_from(*key, _DROPS[encoder], showing.times_before) < probability:
                 captions[encoder] = ""
         return replace(example, captions=captions)
 
-    def _bucket(self, turn: Turn) -> Bucket:
-        choices = self._buckets[turn[0]]
-        if len(choices) == 1:
-            return choices[0]
-        return choices[
-            int(
-                uniform_from(
-                    *item_key(self.config, self.items[turn[0]]), "resolution", turn[1]
-                )
-                * len(choices)
-            )
-        ]
+    def _variant(
+        self, item: Item, bucket: Bucket, crop: int, text: int
+    ) -> TrainingExample:
+        concept = self.config.concepts[item.concept]
+        return variant(self.config.seed, concept, item, bucket, crop, text)
 
-    def _batch(self, number: int) -> list[Turn]:
+    def _bucket(self, showing: Showing) -> Bucket:
+        buckets = self._buckets[showing.item_index]
+        if len(buckets) == 1:
+            return buckets[0]
+        item = self.items[showing.item_index]
+        key = item_key(self.config.seed, self.config.concepts[item.concept], item)
+        drawn = uniform_from(*key, "resolution", showing.times_before)
+        return buckets[int(drawn * len(buckets))]
+
+    def _batch(self, number: int) -> list[Showing]:
+        """Return a batch by its number in the run."""
         epoch = bisect_right(self._ends, number)
-        seed = self.config.seed
-        if self._epoch[0] != epoch:
-            turns = sorted(
-                self._turns(epoch),
-                key=lambda turn: uniform_from(seed, "order", *turn[1]),
-            )
-            batches = in_batches(turns, self.config.batch_size)
-            self._epoch = (
-                epoch,
-                sorted(
-                    batches, key=lambda batch: uniform_from(seed, "batch", *batch[0])
-                ),
-            )
-        return self._epoch[1][number - (self._ends[epoch - 1] if epoch else 0)]
+        if epoch != self._epoch:
+            self._batches = self._ordered_batches(epoch)
+            self._epoch = epoch
+        first = self._ends[epoch - 1] if epoch > 0 else 0
+        return self._batches[number - first]
 
-    def _turns(self, epoch: int) -> list[tuple[Bucket, Turn]]:
-        """Which items an epoch has: each as often as every other of its concept, a remainder by lot."""
-        turns: list[Turn] = []
-        for concept, places in zip(self.config.concepts, self._places, strict=True):
-            full, rest = divmod(images_an_epoch(concept, len(places)), len(places) or 1)
-            before = epoch * (full + bool(rest))
-            lots = (
-                sorted(
-                    places,
-                    key=lambda place: uniform_from(
-                        self.config.seed, "lot", epoch, place
-                    ),
-                )
-                if rest
-                else []
-            )
-            turns += [
-                (place, before + copy) for copy in range(full) for place in places
-            ]
-            turns += [(place, before + full) for place in lots[:rest]]
-        return [(self._bucket(turn), turn) for turn in turns]
+    def _count_batches(self, epoch: int) -> int:
+        return len(in_batches(self._showings(epoch), self.config.batch_size))
+
+    def _ordered_batches(self, epoch: int) -> list[list[Showing]]:
+        """Return the batches of an epoch as they come: which images meet in one is drawn, and their order."""
+        seed = self.config.seed
+
+        def position_of_image(row: tuple[Bucket, Showing]) -> float:
+            return uniform_from(seed, "order", *row[1])
+
+        def position_of_batch(batch: list[Showing]) -> float:
+            return uniform_from(seed, "batch", *batch[0])
+
+        showings = sorted(self._showings(epoch), key=position_of_image)
+        batches = in_batches(showings, self.config.batch_size)
+        return sorted(batches, key=position_of_batch)
+
+    def _showings(self, epoch: int) -> list[tuple[Bucket, Showing]]:
+        """Return which items an epoch has: each as often as every other of its concept, a remainder by lot."""
+        showings = []
+        for concept, members in zip(self.config.concepts, self._members, strict=True):
+            if not members:
+                continue
+            count = images_an_epoch(concept, len(members))
+            copies, rest = divmod(count, len(members))
+            # counted as if every item came as often as the luckiest, so that no number comes twice
+            before = epoch * (copies + 1 if rest else copies)
+            for copy in range(copies):
+                showings += [Showing(index, before + copy) for index in members]
+            if rest:
+                chosen = self._lots(epoch, members)[:rest]
+                showings += [Showing(index, before + copies) for index in chosen]
+        return [(self._bucket(showing), showing) for showing in showings]
+
+    def _lots(self, epoch: int, members: list[int]) -> list[int]:
+        """Return the items in an order that is drawn anew for every epoch."""
+        seed = self.config.seed
+        return sorted(
+            members, key=lambda index: uniform_from(seed, "lot", epoch, index)
+        )
 
 
 def validation_batches(
     config: TrainConfig, items: Sequence[Item]
 ) -> list[list[TrainingExample]]:
     """Return the validation items in batches, always the same: middle crops, no flip, no dropout, first resolution."""
-    held = [(item_buckets(config, item)[0], item) for item in items if item.validation]
-    examples = ((bucket, variant(config, item, bucket, 0, 0)) for bucket, item in held)
+    examples = []
+    for item in items:
+        if item.validation:
+            concept = config.concepts[item.concept]
+            bucket = item_buckets(config, item)[0]
+            examples.append((bucket, variant(config.seed, concept, item, bucket, 0, 0)))
     return in_batches(examples, config.batch_size)
 
 
 def variant(
-    config: TrainConfig,
+    seed: int,
+    concept: Concept,
     item: Item,
     bucket: Bucket,
     crop_variation: int,
     text_variation: int,
 ) -> TrainingExample:
     """Return an item with one of its crops and one of its captions, nothing dropped."""
-    concept = config.concepts[item.concept]
-    key = item_key(config, item)
+    key = item_key(seed, concept, item)
     image = ConceptImage(enable_crop_jitter=False) if item.validation else concept.image
     caption = caption_of(item, concept.text, key, text_variation)
     crop = crop_of(item, bucket, image, key, crop_variation)
@@ -213,11 +223,11 @@ def in_batches(
     groups: dict[Bucket, list[Member]] = {}
     for bucket, member in members:
         groups.setdefault(bucket, []).append(member)
-    return [
-        group[at : at + size]
-        for group in groups.values()
-        for at in range(0, len(group), size)
-    ]
+    batches = []
+    for group in groups.values():
+        for start in range(0, len(group), size):
+            batches.append(group[start : start + size])
+    return batches
 
 
 def item_buckets(config: TrainConfig, item: Item) -> list[Bucket]:
@@ -230,44 +240,41 @@ def crop_of(
 ) -> Crop:
     """Return the part of the image that fills the bucket: a random place within what is too much, else the middle."""
     scale = max(bucket.width / item.width, bucket.height / item.height)
-    scaled = (
-        max(bucket.width, round(item.width * scale)),
-        max(bucket.height, round(item.height * scale)),
-    )
-    across, down = [
-        uniform_from(*key, side, variation) if settings.enable_crop_jitter else 0.5
-        for side in ("left", "top")
-    ]
-    left = int(across * (scaled[0] - bucket.width + 1))
-    top = int(down * (scaled[1] - bucket.height + 1))
-    flip = (
-        uniform_from(*key, "flip", variation) < 0.5
-        if settings.enable_random_flip
-        else settings.enable_fixed_flip
-    )
-    return Crop(scaled, (left, top, left + bucket.width, top + bucket.height), flip)
+    # rounding may leave a pixel too few
+    width = max(bucket.width, round(item.width * scale))
+    height = max(bucket.height, round(item.height * scale))
+    across = 0.5
+    down = 0.5
+    if settings.enable_crop_jitter:
+        across = uniform_from(*key, "left", variation)
+        down = uniform_from(*key, "top", variation)
+    left = int(across * (width - bucket.width + 1))
+    top = int(down * (height - bucket.height + 1))
+    flip = settings.enable_fixed_flip
+    if settings.enable_random_flip:
+        flip = uniform_from(*key, "flip", variation) < 0.5
+    box = (left, top, left + bucket.width, top + bucket.height)
+    return Crop((width, height), box, flip)
 
 
 def caption_of(item: Item, settings: ConceptText, key: Key, variation: int) -> str:
-    """Return the caption of a variation: the next of its lines, its tags behind the kept ones in a drawn order."""
-    caption = item.captions[
-        (int(uniform_from(*key, "line") * len(item.captions)) + variation)
-        % len(item.captions)
-    ]
+    """Return the caption of a variation: the next of its lines, its tags behind the first ones in a drawn order."""
+    # so that images with the same lines do not all begin with the first
+    first = int(uniform_from(*key, "line") * len(item.captions))
+    caption = item.captions[(first + variation) % len(item.captions)]
     if not settings.enable_tag_shuffling:
         return caption
-    tags = [tag.strip() for tag in caption.split(settings.tag_delimiter) if tag.strip()]
-    rank = [
-        place if place < settings.keep_tags_count else math.inf
-        for place in range(len(tags))
-    ]
-    order = sorted(
-        range(len(tags)),
-        key=lambda place: (rank[place], uniform_from(*key, "tags", variation, place)),
+    tags = [tag.strip() for tag in caption.split(settings.tag_delimiter)]
+    tags = [tag for tag in tags if tag]
+    keep = settings.keep_tags_count
+    shuffled = sorted(
+        range(keep, len(tags)),
+        key=lambda index: uniform_from(*key, "tags", variation, index),
     )
-    return f"{settings.tag_delimiter.rstrip()} ".join(tags[place] for place in order)
+    ordered = tags[:keep] + [tags[index] for index in shuffled]
+    return f"{settings.tag_delimiter.rstrip()} ".join(ordered)
 
 
-def item_key(config: TrainConfig, item: Item) -> Key:
+def item_key(seed: int, concept: Concept, item: Item) -> Key:
     """Return what an item's choices are drawn from: not its bytes, so an edited image keeps them."""
-    return (config.seed, config.concepts[item.concept].seed, item.name)
+    return (seed, concept.seed, item.name)
