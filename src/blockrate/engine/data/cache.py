@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from safetensors.torch import load, save
@@ -25,8 +25,6 @@ ImageEncoder = Callable[[torch.Tensor], torch.Tensor]
 PromptEncoder = Callable[[list[str]], dict[str, torch.Tensor]]
 LoadImage = Callable[[], ImageEncoder]
 LoadPrompt = Callable[[], PromptEncoder]
-# an entry: its file, what it was made from, and what it holds
-Made = tuple[Path, str, dict[str, torch.Tensor]]
 In = TypeVar("In")
 Out = TypeVar("Out")
 # raise it when the same key would hold something else: another way to cut, scale or encode
@@ -41,6 +39,14 @@ class Batch:
     conditioning: dict[str, torch.Tensor]  # by name, each (B, ...)
     loss_weights: torch.Tensor  # (B,)
     files: tuple[str, ...]
+
+
+class Entry(NamedTuple):
+    """A file of the cache that is to be written. ``source``: what it was made from, in words."""
+
+    file: Path
+    source: str
+    tensors: dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -70,57 +76,38 @@ class Cache:
         captions = dict.fromkeys(prompts)
         for example in examples:
             captions |= dict.fromkeys(example.captions.values())
-        no_latents = [
-            example for example in crops.values() if self._latents(example) is None
-        ]
-        no_embeds = [text for text in captions if self._conditioning(text) is None]
+        new_crops = [crop for crop in crops.values() if self._latents(crop) is None]
+        new_texts = [text for text in captions if self._conditioning(text) is None]
         total = len(crops) + len(captions)
-        left = len(no_latents) + len(no_embeds)
-        made = self._make(
-            no_latents, no_embeds, load_image_encoder, load_prompt_encoder
+        done = total - len(new_crops) - len(new_texts)
+        entries = self._make(
+            new_crops, new_texts, load_image_encoder, load_prompt_encoder
         )
         with quiet_pillow(), torch.inference_mode():
-            for done, (file, source, tensors) in enumerate(
-                made, start=total - left + 1
-            ):
-                if not all(
-                    tensor.sum(dtype=torch.float32).isfinite()
-                    for tensor in tensors.values()
-                ):
-                    raise FileError(
-                        source,
-                        f"its {' and '.join(tensors)} are not finite",
-                        "Try weight_dtype FLOAT_32.",
-                    )
-                make_folder(file.parent)
-                atomic_write(
-                    file,
-                    save(
-                        {
-                            name: tensor.cpu().contiguous()
-                            for name, tensor in tensors.items()
-                        }
-                    ),
-                )
+            for entry in entries:
+                _write(entry)
+                done += 1
                 progress(done, total)
                 if should_stop():
                     return
 
     def batch(self, examples: Sequence[TrainingExample]) -> Batch:
         """Return examples of one bucket as tensors. Raises ``FileError`` if an entry was lost or damaged meanwhile."""
-        files = tuple(str(example.item.path) for example in examples)
-        latents = [
-            self._found(self._latents(example), file)
-            for example, file in zip(examples, files, strict=True)
-        ]
-        weights = torch.tensor([example.item.loss_weight for example in examples])
+        latents = []
+        for example in examples:
+            latents.append(self._whole(self._latents(example), str(example.item.path)))
         return Batch(
-            torch.stack(latents), self._batch_conditioning(examples), weights, files
+            latents=torch.stack(latents),
+            conditioning=self._batch_conditioning(examples),
+            loss_weights=torch.tensor(
+                [example.item.loss_weight for example in examples]
+            ),
+            files=tuple(str(example.item.path) for example in examples),
         )
 
     def prompt(self, text: str) -> dict[str, torch.Tensor]:
         """Return the conditioning, without a dimension for the batch, of a caption or prompt that was filled in."""
-        return self._found(self._conditioning(text), f"caption {text[:80]!r}")
+        return self._whole(self._conditioning(text), _caption_in_words(text))
 
     def _batch_conditioning(
         self, examples: Sequence[TrainingExample]
@@ -143,32 +130,31 @@ class Cache:
         texts: list[str],
         load_vae: LoadImage,
         load_text: LoadPrompt,
-    ) -> Iterator[Made]:
+    ) -> Iterator[Entry]:
         """Encode one at a time, for an entry must not depend on what else was missing."""
         if crops:
-            encode = load_vae()
-            images = prefetch(
-                lambda s: image_tensor(s.item.path, s.item.sha256, s.crop), crops
-            )
-            for example, image in zip(crops, images, strict=True):
-                yield (
-                    self._file(example),
-                    str(example.item.path),
-                    {"latents": encode(image[None])[0]},
-                )
-            del encode
+            yield from self._make_latents(crops, load_vae())
             release()
         if texts:
-            encode_prompts = load_text()
-            for text in texts:
-                tensors = encode_prompts([text])
-                yield (
-                    self._file(text),
-                    f"caption {text[:80]!r}",
-                    {name: tensors[name][0] for name in self.conditioning},
-                )
-            del encode_prompts
+            yield from self._make_conditioning(texts, load_text())
             release()
+
+    def _make_latents(
+        self, crops: list[TrainingExample], encode: ImageEncoder
+    ) -> Iterator[Entry]:
+        images = prefetch(_cropped_image, crops)
+        for example, image in zip(crops, images, strict=True):
+            latents = encode(image[None])[0]
+            source = str(example.item.path)
+            yield Entry(self._file(example), source, {"latents": latents})
+
+    def _make_conditioning(
+        self, texts: list[str], encode: PromptEncoder
+    ) -> Iterator[Entry]:
+        for text in texts:
+            batch = encode([text])
+            tensors = {name: batch[name][0] for name in self.conditioning}
+            yield Entry(self._file(text), _caption_in_words(text), tensors)
 
     def _latents(self, example: TrainingExample) -> torch.Tensor | None:
         size = (example.bucket.height // 8, example.bucket.width // 8)
@@ -181,26 +167,26 @@ class Cache:
         dimensions = {name: row.dimensions for name, row in self.conditioning.items()}
         return _read(self._file(text), dimensions)
 
-    def _found(self, content: Out | None, source: str) -> Out:
+    def _whole(self, content: Out | None, source: str) -> Out:
+        """Return what an entry holds. Raises ``FileError`` if there is nothing, for it was there when the run began."""
         if content is None:
-            raise FileError(
-                str(self.folder),
-                f"the entry of {source} is missing or damaged",
-                "Start again.",
-            )
+            problem = f"the entry of {source} is missing or damaged"
+            raise FileError(str(self.folder), problem, "Start again.")
         return content
 
     def _file(self, source: TrainingExample | str) -> Path:
-        made_from: list[object] = ["prompts", self.prompt_identity, source]
+        """Return where the latents of an example, or the conditioning of a caption, are kept."""
         if isinstance(source, TrainingExample):
-            made_from = [
-                "latents",
-                self.image_identity,
-                source.item.sha256,
-                astuple(source.crop),
-            ]
-        key = hashlib.sha256(json.dumps([_VERSION, *made_from]).encode()).hexdigest()
-        return self.folder / str(made_from[0]) / key[:2] / f"{key[:40]}.safetensors"
+            kind = "latents"
+            crop = astuple(source.crop)
+            made_from: list[object] = [self.image_identity, source.item.sha256, crop]
+        else:
+            kind = "prompts"
+            made_from = [self.prompt_identity, source]
+        text = json.dumps([_VERSION, kind, *made_from])
+        key = hashlib.sha256(text.encode()).hexdigest()
+        # by two letters, because some file systems are slow with many files in one folder
+        return self.folder / kind / key[:2] / f"{key[:40]}.safetensors"
 
 
 def prefetch(
@@ -221,6 +207,23 @@ def prefetch(
                 future.cancel()
 
 
+def _cropped_image(example: TrainingExample) -> torch.Tensor:
+    return image_tensor(example.item.path, example.item.sha256, example.crop)
+
+
+def _caption_in_words(text: str) -> str:
+    return f"caption {text[:80]!r}"
+
+
+def _write(entry: Entry) -> None:
+    if not _all_finite(entry.tensors):
+        problem = f"its {' and '.join(entry.tensors)} are not finite"
+        raise FileError(entry.source, problem, "Try weight_dtype FLOAT_32.")
+    on_cpu = {name: tensor.cpu().contiguous() for name, tensor in entry.tensors.items()}
+    make_folder(entry.file.parent)
+    atomic_write(entry.file, save(on_cpu))
+
+
 def _read(file: Path, dimensions: Mapping[str, int]) -> dict[str, torch.Tensor] | None:
     """Return an entry's tensors, or None if it is absent or anything is wrong with it.
 
@@ -228,12 +231,19 @@ def _read(file: Path, dimensions: Mapping[str, int]) -> dict[str, torch.Tensor] 
     """
     try:
         tensors = load(file.read_bytes())
-        # A sum is not finite if any part is not, and takes an eighth of the time of isfinite() on bf16.
-        finite = all(
-            tensor.sum(dtype=torch.float32).isfinite() for tensor in tensors.values()
-        )
+        finite = _all_finite(tensors)
     except Exception:
         # a damaged header makes safetensors raise more than its own error
         return None
     found = {name: tensor.dim() for name, tensor in tensors.items()}
     return tensors if finite and found == dimensions else None
+
+
+def _all_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether every value is finite.
+
+    A sum is not finite if any part is not, and takes an eighth of the time of isfinite() on bf16.
+    """
+    return all(
+        tensor.sum(dtype=torch.float32).isfinite() for tensor in tensors.values()
+    )
