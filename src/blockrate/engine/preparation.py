@@ -4,6 +4,8 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -30,7 +32,7 @@ class Data:
     cache: Cache
     validation: list[list[TrainingExample]]
     prompts: list[EncodedPrompt]
-    fingerprint: str  # tells data sets apart
+    fingerprint: str  # of the data set: another one has another
 
     def step_batches(self, step: int) -> list[Batch]:
         """Return the micro-batches of a step."""
@@ -54,60 +56,68 @@ def prepare_data(
     ``check``: is told the data set's fingerprint. Raises FileError or ConfigError before anything big is loaded,
     StopRequested when asked to stop.
     """
-
-    def caching(done: int, total: int) -> None:
-        log.write(Phase("caching", done, total), step=log.step)
-
-    def loading(done: int, total: int) -> None:
-        stop.obey()
-        log.write(Phase("loading", done, total), step=log.step)
-
-    items = find_items(
-        config,
-        lambda message: log.write(Warned("data", message), step=log.step),
-        loading,
-    )
+    warn = partial(_warn, log)
+    loading = partial(_report_loading, log, stop)
+    items = find_items(config, warn, loading)
     fingerprint = _fingerprint(items, config.concepts)
     check(fingerprint)
     order = StepOrder(config, items)
     validation = validation_batches(config, items) if config.validation else []
     files = locate(config, loading)
     stop.obey()
-    cache = Cache(
-        Path(config.cache_dir),
-        image_identity=image_identity(files, config),
-        prompt_identity=prompt_identity(files, config),
-        conditioning=conditioning_of(files.spec.architecture),
-    )
+    cache = _cache(files, config)
     samples = [sample for sample in config.samples if sample.enabled]
     lengths: list[int] = []
     cache.fill(
-        [
-            *order.every_example(),
-            *(example for batch in validation for example in batch),
-        ],
-        load_image_encoder=lambda: _image_encoder(files, config, device),
-        load_prompt_encoder=lambda: _prompt_encoder(files, config, device, lengths),
-        progress=caching,
+        [*order.every_example(), *chain.from_iterable(validation)],
+        load_image_encoder=partial(
+            _image_encoder, files, config.vae.weight_dtype, device
+        ),
+        load_prompt_encoder=partial(_prompt_encoder, files, config, device, lengths),
+        progress=partial(_report_caching, log),
         should_stop=lambda: stop.requested,
         prompts=[sample.prompt for sample in samples],
     )
-    if cut := [
-        length for length in lengths if length > config.text_encoder_2_sequence_length
-    ]:
-        message = f"{len(cut)} captions are cut at {config.text_encoder_2_sequence_length} tokens, the longest has "
-        cure = f"{max(cut)}: raise text_encoder_2_sequence_length, up to 512"
-        log.write(Warned("data", message + cure), step=log.step)
+    _warn_of_cut_captions(lengths, config.text_encoder_2_sequence_length, warn)
     stop.obey()
     prompts = [EncodedPrompt(sample, cache.prompt(sample.prompt)) for sample in samples]
     return Data(files, order, cache, validation, prompts, fingerprint)
 
 
+def _warn(log: EventLog, message: str) -> None:
+    log.write(Warned("data", message), step=log.step)
+
+
+def _report_loading(log: EventLog, stop: StopFlag, done: int, total: int) -> None:
+    stop.obey()
+    log.write(Phase("loading", done, total), step=log.step)
+
+
+def _report_caching(log: EventLog, done: int, total: int) -> None:
+    log.write(Phase("caching", done, total), step=log.step)
+
+
+def _fingerprint(items: Sequence[Item], concepts: Sequence[Concept]) -> str:
+    """Return a hash of every image, caption and setting of concepts that order or content of the steps hang on."""
+    rows = [(item.name, item.sha256, item.concept, item.captions) for item in items]
+    settings = [concept.model_dump(exclude={"path", "name"}) for concept in concepts]
+    return hashlib.sha256(json.dumps([rows, settings]).encode()).hexdigest()
+
+
+def _cache(files: ModelFiles, config: TrainConfig) -> Cache:
+    return Cache(
+        Path(config.cache_dir),
+        image_identity=image_identity(files, config),
+        prompt_identity=prompt_identity(files, config),
+        conditioning=conditioning_of(files.spec.architecture),
+    )
+
+
 def _image_encoder(
-    files: ModelFiles, config: TrainConfig, device: torch.device
+    files: ModelFiles, weight_dtype: str, device: torch.device
 ) -> ImageEncoder:
     vae = files.family.load_vae(
-        files.parts["vae"], weight_dtype=config.vae.weight_dtype, device=device
+        files.parts["vae"], weight_dtype=weight_dtype, device=device
     )
     return lambda images: files.family.encode_images(vae, images)
 
@@ -129,8 +139,12 @@ def _prompt_encoder(
     return encode
 
 
-def _fingerprint(items: Sequence[Item], concepts: Sequence[Concept]) -> str:
-    """Return a hash of every image, caption and setting of concepts that order or content of the steps hang on."""
-    settings = [concept.model_dump(exclude={"path", "name"}) for concept in concepts]
-    rows = [(item.name, item.sha256, item.concept, item.captions) for item in items]
-    return hashlib.sha256(json.dumps([rows, settings]).encode()).hexdigest()
+def _warn_of_cut_captions(
+    lengths: Sequence[int], most: int, warn: Callable[[str], None]
+) -> None:
+    cut = [length for length in lengths if length > most]
+    if cut:
+        warn(
+            f"{len(cut)} captions are cut at {most} tokens, the longest has {max(cut)}: "
+            "raise text_encoder_2_sequence_length, up to 512"
+        )
