@@ -39,11 +39,10 @@ class Ema:
             return
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, average in self.average.items():
-            if self.parameters[name].requires_grad:
-                average.lerp_(
-                    self.parameters[name].detach().to(average.device, torch.float32),
-                    1.0 - decay,
-                )
+            parameter = self.parameters[name]
+            if parameter.requires_grad:
+                value = parameter.detach().to(average.device, torch.float32)
+                average.lerp_(value, 1.0 - decay)
 
     @contextmanager
     def swapped(self) -> Iterator[None]:

@@ -38,22 +38,17 @@ class BlockTelemetry:
     @torch.no_grad()
     def before_step(self) -> None:
         """Take the gradients' norms and a sample of the weights. Before clipping, to see the gradients as they are."""
-        found = [
-            (block, p.grad)
-            for block, ps in self.blocks.items()
-            for p in ps
-            if p.grad is not None
-        ]
-        norms = (
-            torch._foreach_norm(
-                [gradient for _, gradient in found], 2, dtype=torch.float32
-            )
-            if found
-            else ()
-        )
-        self._gradients = [
-            (block, norm) for (block, _), norm in zip(found, norms, strict=True)
-        ]
+        blocks = []
+        gradients = []
+        for block, parameters in self.blocks.items():
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    blocks.append(block)
+                    gradients.append(parameter.grad)
+        norms: Sequence[Tensor] = ()
+        if gradients:
+            norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
+        self._gradients = list(zip(blocks, norms, strict=True))
         self._weights = [_sample(parameters) for parameters in self.blocks.values()]
 
     @torch.no_grad()
@@ -63,50 +58,46 @@ class BlockTelemetry:
         The update ratio is the RMS of the change over the RMS of the weights, by the samples of all tensors of the
         block together, so LoRA's A and B count as one. None where the weights are zero or a value is not finite.
         """
-        moved = [
-            _sample(ps) - before
-            for ps, before in zip(self.blocks.values(), self._weights, strict=True)
+        moved = []
+        for parameters, before in zip(self.blocks.values(), self._weights, strict=True):
+            moved.append(_sample(parameters) - before)
+        norms = [
+            *torch._foreach_norm(moved),
+            *torch._foreach_norm(self._weights),
+            *(norm for _, norm in self._gradients),
         ]
-        norms = [norm for _, norm in self._gradients]
         # The one moment that waits for the device.
-        values = torch.stack(
-            [*torch._foreach_norm(moved), *torch._foreach_norm(self._weights), *norms]
-        ).tolist()
+        values = torch.stack(norms).tolist()
         count = len(self.blocks)
+        moves = dict(zip(self.blocks, values[:count], strict=True))
+        weights = dict(zip(self.blocks, values[count : 2 * count], strict=True))
         squares = dict.fromkeys(self.blocks, 0.0)
-        for (block, _), value in zip(self._gradients, values[2 * count :], strict=True):
-            squares[block] += value * value
-        ratios = [
-            move / weight if weight else None
-            for move, weight in zip(values, values[count:], strict=False)
-        ]
+        for (block, _), norm in zip(self._gradients, values[2 * count :], strict=True):
+            squares[block] += norm * norm
         self._gradients = []
         self._weights = []
-        gradients = {
-            block: _finite(math.sqrt(square)) for block, square in squares.items()
-        }
-        return Blocks(
-            self.learning_rates(),
-            gradients,
-            dict(zip(self.blocks, map(_finite, ratios), strict=False)),
-        )
+        gradients = {}
+        ratios = {}
+        for block in self.blocks:
+            gradients[block] = _finite(math.sqrt(squares[block]))
+            ratio = moves[block] / weights[block] if weights[block] else math.nan
+            ratios[block] = _finite(ratio)
+        return Blocks(self.learning_rates(), gradients, ratios)
 
     def learning_rates(self) -> dict[str, float | None]:
         """Return what the optimizer holds, by group; and by block where one group holds the whole transformer."""
         rates: dict[str, float | None] = {}
         for group in self.optimizer.param_groups:
-            named = [group["name"]] if "name" in group else []
-            rates.update(
-                dict.fromkeys(
-                    [*named, *(self.block_of[id(p)] for p in group["params"])],
-                    float(group["lr"]),
-                )
-            )
+            rate = float(group["lr"])
+            if "name" in group:
+                rates[group["name"]] = rate
+            for parameter in group["params"]:
+                rates[self.block_of[id(parameter)]] = rate
         return rates
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _sample(tensors: Sequence[Tensor]) -> Tensor:
@@ -114,14 +105,12 @@ def _sample(tensors: Sequence[Tensor]) -> Tensor:
 
     So its norm estimates that of the whole block; else a bias would count like the matrix it belongs to.
     """
-    parts = [
-        tensor.detach().reshape(-1)[:: _stride(tensor.shape)].float()
-        for tensor in tensors
-    ]
-    shares = [
-        math.sqrt(tensor.numel() / part.numel())
-        for tensor, part in zip(tensors, parts, strict=True)
-    ]
+    parts = []
+    shares = []
+    for tensor in tensors:
+        part = tensor.detach().reshape(-1)[:: _stride(tensor.shape)].float()
+        parts.append(part)
+        shares.append(math.sqrt(tensor.numel() / part.numel()))
     return torch.cat(torch._foreach_mul(parts, shares))
 
 
