@@ -174,7 +174,12 @@ def lora_to_start_from(config: TrainConfig) -> dict[str, LoraWeights]:
     spec = model_spec(config)
     start = read_lora(Path(config.lora_model_name), spec.architecture)
     shapes = {module.name: module.shape for module in modules(spec) if module.linear}
-    check_start(start, shapes, config)
+    check_start(
+        start,
+        shapes,
+        rank=config.lora_rank,
+        file_format=config.output_model_format,
+    )
     return start
 
 

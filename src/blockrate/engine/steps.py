@@ -106,7 +106,7 @@ def flow_loss(
         name: tensor.to(device, non_blocking=True)
         for name, tensor in batch.conditioning.items()
     }
-    with _autocast(config, device):
+    with _autocast(config.train_dtype, device):
         prediction = trainee.family.predict(
             trainee.transformer,
             flow_matching.add_noise(latents, noise, timesteps),
@@ -169,10 +169,8 @@ def _timesteps(config: TrainConfig, uniform: Tensor, *, tokens: int) -> Tensor:
     return flow_matching.shift_timesteps(timesteps, shift)
 
 
-def _autocast(
-    config: TrainConfig, device: torch.device
-) -> AbstractContextManager[object]:
-    if config.train_dtype == "FLOAT_32":
+def _autocast(train_dtype: str, device: torch.device) -> AbstractContextManager[object]:
+    if train_dtype == "FLOAT_32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 

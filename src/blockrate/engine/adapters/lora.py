@@ -42,7 +42,8 @@ def add_adapters(
     check_start(
         start,
         {name: (base.out_features, base.in_features) for name, base in linears.items()},
-        config,
+        rank=config.lora_rank,
+        file_format=config.output_model_format,
     )
     modules = {name: block_of(name) or OTHER for name in linears}
     trained = chosen_modules(transformer, modules, config)
@@ -113,9 +114,11 @@ def _first_values(
 def check_start(
     start: Mapping[str, LoraWeights],
     shapes: Mapping[str, tuple[int, ...]],
-    config: TrainConfig,
+    *,
+    rank: int,
+    file_format: str,
 ) -> None:
-    """Raise ConfigError if ``start`` does not fit the model, the rank or the format of the output.
+    """Raise ConfigError if ``start`` does not fit the model, ``lora_rank`` or the format of the output.
 
     ``shapes``: (out, in) of the model's Linears by full name.
     """
@@ -129,10 +132,12 @@ def check_start(
                 "lora_model_name", problem, "Start from a LoRA of the same model."
             )
     most = max((weights.rank for weights in start.values()), default=0)
-    if most > config.lora_rank:
-        problem = f"{config.lora_rank} is too small for the LoRA to start from, which has rank {most}"
+    if most > rank:
+        problem = (
+            f"{rank} is too small for the LoRA to start from, which has rank {most}"
+        )
         raise ConfigError("lora_rank", problem, f"Set lora_rank to {most} or more.")
     outside = next((name for name in start if not block_of(name)), None)
-    if outside and config.output_model_format == "KOHYA_LORA":
+    if outside and file_format == "KOHYA_LORA":
         problem = f"KOHYA_LORA holds modules of blocks only, but {outside} has learned and would be lost"
         raise ConfigError("output_model_format", problem, "Use DIFFUSERS_LORA.")
