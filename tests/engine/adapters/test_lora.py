@@ -216,7 +216,7 @@ def test_a_run_gets_its_own_weights_back_bit_for_bit(form):
                     "transformer_blocks.0.attn.to_q"
                 ]
             },
-            "lora_model_name.*has not",
+            "lora_model_name.*does not have",
         ),
         (
             {"proj_out": learned()["transformer_blocks.0.attn.to_q"]},

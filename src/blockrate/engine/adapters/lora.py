@@ -124,20 +124,22 @@ def check_start(
     """
     for name, weights in start.items():
         shape = (weights.up.shape[0], weights.down.shape[1])
-        if shapes.get(name) != shape:
-            problem = f"has weights of shape {shape} for {name}, which this model " + (
-                f"has as {shapes[name]}" if name in shapes else "has not"
-            )
-            raise ConfigError(
-                "lora_model_name", problem, "Start from a LoRA of the same model."
-            )
+        if name not in shapes:
+            problem = f"has weights of shape {shape} for {name}, which this model does not have"
+        elif shapes[name] != shape:
+            problem = f"has weights of shape {shape} for {name}, which this model has as {shapes[name]}"
+        else:
+            continue
+        cure = "Start from a LoRA of the same model."
+        raise ConfigError("lora_model_name", problem, cure)
     most = max((weights.rank for weights in start.values()), default=0)
     if most > rank:
         problem = (
             f"{rank} is too small for the LoRA to start from, which has rank {most}"
         )
         raise ConfigError("lora_rank", problem, f"Set lora_rank to {most} or more.")
-    outside = next((name for name in start if not block_of(name)), None)
-    if outside and file_format == "KOHYA_LORA":
-        problem = f"KOHYA_LORA holds modules of blocks only, but {outside} has learned and would be lost"
-        raise ConfigError("output_model_format", problem, "Use DIFFUSERS_LORA.")
+    if file_format == "KOHYA_LORA":
+        for name in start:
+            if not block_of(name):
+                problem = f"KOHYA_LORA holds modules of blocks only, but {name} has learned and would be lost"
+                raise ConfigError("output_model_format", problem, "Use DIFFUSERS_LORA.")
