@@ -25,7 +25,7 @@ def trainee() -> Trainee:
         optimizer=optimizer,
         trained=trained,
         blocks=blocks,
-        kept={},
+        formerly_trained={},
         ema=Ema(trained, decay=0.5),
         profile=Profile.of({}, BlockLayout(0, 0)),
     )

@@ -67,7 +67,7 @@ def trainee(
             [list(order)] if together else [[block] for block in order if rates[block]]
         )
     ]
-    kept = {
+    formerly_trained = {
         name: parameters[name]
         for name in parameters
         if name in weights and name not in trained
@@ -75,7 +75,7 @@ def trainee(
     made = make_optimizer(
         groups, OptimizerSettings(optimizer=optimizer, min_8bit_size=4), seed=0
     )
-    ema = Ema({**trained, **kept}, decay=0.9)
+    ema = Ema({**trained, **formerly_trained}, decay=0.9)
     profile = Profile.of(rates, BlockLayout(2, 2))
     return Trainee(
         transformer=SimpleNamespace(),
@@ -84,7 +84,7 @@ def trainee(
         optimizer=made,
         trained=trained,
         blocks=names,
-        kept=kept,
+        formerly_trained=formerly_trained,
         ema=ema,
         profile=profile,
     )

@@ -92,7 +92,7 @@ class Resume:
             else restore_optimizer(trainee, moments, facts)
         )
         if OPTIMIZERS[facts["name"]].schedule_free:
-            without_state = [*fresh, *trainee.kept]
+            without_state = [*fresh, *trainee.formerly_trained]
             move_to_average(trainee, moments, without_state, beta=facts["beta"])
         return fresh
 

@@ -40,13 +40,13 @@ class Trainee:
     trained: dict[str, nn.Parameter]
     blocks: dict[str, str]  # block, or other, of each trained parameter by its name
     # learned earlier and frozen now: applied, and in every checkpoint and export
-    kept: dict[str, nn.Parameter]
+    formerly_trained: dict[str, nn.Parameter]
     ema: Ema | None
     profile: Profile  # what multiplies the rate of each block
 
     def learned(self) -> dict[str, nn.Parameter]:
         """Return every parameter that was ever trained, by name."""
-        return {**self.trained, **self.kept}
+        return {**self.trained, **self.formerly_trained}
 
     def parameters_with_gradient(self) -> list[nn.Parameter]:
         """Return the trained parameters that the last backward pass reached."""
@@ -102,10 +102,10 @@ def make_trainee(
 ) -> Trainee:
     """Load the transformer, choose what trains in it, and build the groups, the optimizer and the average.
 
-    ``weights``: what an earlier life of the run has learned, by parameter name.
+    ``weights``: what an earlier session of the run has learned, by parameter name.
     """
     transformer = files.family.load_transformer(files, config, device)
-    kept = _prepare(transformer, config, weights or {})
+    formerly_trained = _prepare(transformer, config, weights or {})
     multipliers = config.block_learning_rate_multiplier
     profile = Profile.of(multipliers, block_layout(transformer))
     base_lr = config.base_learning_rate()
@@ -123,7 +123,7 @@ def make_trainee(
     if config.ema != "OFF":
         place = "cpu" if config.ema == "CPU" else device
         ema = Ema(
-            {**trained, **kept},
+            {**trained, **formerly_trained},
             decay=config.ema_decay,
             interval=config.ema_update_step_interval,
             device=place,
@@ -135,7 +135,7 @@ def make_trainee(
         optimizer=optimizer,
         trained=trained,
         blocks=blocks,
-        kept=kept,
+        formerly_trained=formerly_trained,
         ema=ema,
         profile=profile,
     )
