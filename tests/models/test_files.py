@@ -13,7 +13,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import FileError
 from blockrate.models.families import FAMILIES
-from blockrate.models.files import read_header
+from blockrate.models.headers import read_header
 from blockrate.models.lora_names import bfl_modules
 
 DEV = FAMILIES["flux1-dev"].spec

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from blockrate.core.blocks import OTHER, block_of, split_block
 from blockrate.core.errors import FileError
 from blockrate.models.file_kinds import kind_of
-from blockrate.models.files import read_header
+from blockrate.models.headers import read_header
 from blockrate.models.lora_keys import (
     adapter_config,
     adapter_scale,

@@ -14,7 +14,8 @@ from blockrate.engine.models import FAMILY_MODULES
 from blockrate.engine.models.common import FEW_BITS, ModelFiles
 from blockrate.engine.models.download import Progress, from_hub
 from blockrate.models.families import FAMILIES, is_toy
-from blockrate.models.files import lack_of, read_header, toy_folder, weight_files
+from blockrate.models.files import lack_of, toy_folder, weight_files
+from blockrate.models.headers import read_header
 from blockrate.models.hub import repo_of
 from blockrate.run.durable import atomic_write, make_folder
 
