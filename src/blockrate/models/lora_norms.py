@@ -25,7 +25,9 @@ from blockrate.models.lora_keys import (
 
 Matrix = NDArray[np.floating[Any]]
 Roles = Mapping[str, Matrix]
+KeysByModule = Mapping[str, Mapping[str, str]]  # module -> role -> key in the file
 
+_HADAMARD = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 _CHUNK = 1024  # rows of a Hadamard product at a time: 3072 columns of them are 25 MB
 
 
@@ -45,51 +47,30 @@ class LoraReport:
 def inspect_lora(path: Path) -> LoraReport:
     """Return the norms per block in model order; text encoders and biases do not count. FileError if it is no LoRA."""
     if path.is_dir():
-        raise FileError(
-            str(path),
-            "is a folder",
-            "Give inspect the LoRA file itself, which ends in .safetensors.",
-        )
+        cure = "Give inspect the LoRA file itself, which ends in .safetensors."
+        raise FileError(str(path), "is a folder", cure)
     metadata, tensors = read_header(path)
-    parts: dict[str, dict[str, str]] = {}
-    for key in tensors:
-        split = split_key(key)
-        if split and not is_text_encoder(key):
-            parts.setdefault(split[0], {})[split[1]] = key
-    if not parts:
-        raise FileError(
-            str(path),
-            f"is no LoRA of a transformer, but {_seems(tensors)}",
-            "Give inspect a LoRA file.",
-        )
+    keys = _keys_by_module(tensors)
+    if not keys:
+        problem = f"is no LoRA of a transformer, but {_seems(tensors)}"
+        raise FileError(str(path), problem, "Give inspect a LoRA file.")
     try:
-        squares, ranks = _squares_and_ranks(path, parts, adapter_config(path, metadata))
+        squares, ranks = _squares_and_ranks(path, keys, adapter_config(path, metadata))
     except (ValueError, KeyError) as error:
         if isinstance(error, FileError):
             raise
-        raise FileError(
-            str(path),
-            f"holds matrices that do not fit ({error})",
-            "Export the LoRA again.",
-        ) from error
+        problem = f"holds matrices that do not fit ({error})"
+        raise FileError(str(path), problem, "Export the LoRA again.") from error
     broken = [block for block, square in squares.items() if not math.isfinite(square)]
     if broken:
-        raise FileError(
-            str(path),
-            f"holds values that are not numbers in {', '.join(broken)}",
-            "Use an earlier save.",
-        )
+        problem = f"holds values that are not numbers in {', '.join(broken)}"
+        raise FileError(str(path), problem, "Use an earlier save.")
     other = math.sqrt(squares.pop(OTHER, 0.0))
+    in_order = sorted(squares, key=split_block)
     return LoraReport(
-        format=_format(
-            tensors,
-            {method_of(role) for keys in parts.values() for role in keys} - {""},
-        ),
+        format=_format(tensors, keys),
         rank=max(sorted(ranks), key=lambda rank: ranks[rank], default=None),
-        blocks={
-            block: math.sqrt(squares[block])
-            for block in sorted(squares, key=split_block)
-        },
+        blocks={block: math.sqrt(squares[block]) for block in in_order},
         other=other,
         multipliers=_multipliers(metadata),
         base_model=metadata.get("blockrate.base_model"),
@@ -97,23 +78,34 @@ def inspect_lora(path: Path) -> LoraReport:
     )
 
 
+def _keys_by_module(keys: Iterable[str]) -> KeysByModule:
+    """Return the keys of a file that belong to the transformer's LoRA, by module and role."""
+    found: dict[str, dict[str, str]] = {}
+    for key in keys:
+        split = split_key(key)
+        if split and not is_text_encoder(key):
+            module, role = split
+            found.setdefault(module, {})[role] = key
+    return found
+
+
 def _squares_and_ranks(
-    path: Path, parts: Mapping[str, Mapping[str, str]], config: Mapping[str, Any]
+    path: Path, keys: KeysByModule, config: Mapping[str, Any]
 ) -> tuple[dict[str, float], Counter[int]]:
-    """Return the squared norm of each block, and how often each rank occurs. ``parts``: the key of each role."""
+    """Return the squared norm of each block, and how often each rank occurs."""
     read = _reader(path)
     squares: dict[str, float] = {}
     ranks: Counter[int] = Counter()
-    for module, keys in parts.items():
-        roles = {role: read(key) for role, key in keys.items()}
+    for module, key_of in keys.items():
+        roles = {role: read(key) for role, key in key_of.items()}
         # what overflows or is not a number is told with its block
         with np.errstate(all="ignore"):
             square, rank = _square_and_rank(path, module, roles)
+        scale = _scale(roles, config, module, rank)
         block = block_of(module) or OTHER
-        squares[block] = (
-            squares.get(block, 0.0) + square * _scale(roles, config, module, rank) ** 2
-        )
-        ranks.update([rank] if rank else [])
+        squares[block] = squares.get(block, 0.0) + square * scale**2
+        if rank:
+            ranks[rank] += 1
     return squares, ranks
 
 
@@ -121,16 +113,11 @@ def _square_and_rank(path: Path, module: str, roles: Roles) -> tuple[float, int 
     """Return the squared norm of what a module adds, without its scale, and its rank."""
     if {"down", "up"} <= roles.keys():
         return _product_square(roles["up"], roles["down"]), roles["down"].shape[0]
-    if {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"} == {
-        role for role in roles if role.startswith("hada")
-    }:
-        return _hadamard_square(
-            *(roles[f"hada_{part}"] for part in ("w1_a", "w1_b", "w2_a", "w2_b"))
-        )
+    if {role for role in roles if role.startswith("hada")} == set(_HADAMARD):
+        return _hadamard_square(*(roles[role] for role in _HADAMARD))
     if any(role.startswith("lokr_w") for role in roles) and "lokr_t2" not in roles:
-        (first, rank), (second, other_rank) = (
-            _kronecker_factor(roles, f"lokr_{part}") for part in ("w1", "w2")
-        )
+        first, rank = _kronecker_factor(roles, "lokr_w1")
+        second, other_rank = _kronecker_factor(roles, "lokr_w2")
         # the norm of a Kronecker product is the product of the norms
         return first * second, rank or other_rank
     if "diff" in roles:
@@ -138,11 +125,8 @@ def _square_and_rank(path: Path, module: str, roles: Roles) -> tuple[float, int 
     if not roles.keys() - {"bias", "dora"}:
         return 0.0, None
     held = ", ".join(sorted({method_of(role) or role for role in roles}))
-    raise FileError(
-        str(path),
-        f"{module} has only {held}, whose norm the file alone does not tell",
-        "",
-    )
+    problem = f"{module} has only {held}, whose norm the file alone does not tell"
+    raise FileError(str(path), problem, "")
 
 
 def _product_square(up: Matrix, down: Matrix) -> float:
@@ -156,18 +140,18 @@ def _product_square(up: Matrix, down: Matrix) -> float:
 def _hadamard_square(
     w1_a: Matrix, w1_b: Matrix, w2_a: Matrix, w2_b: Matrix
 ) -> tuple[float, int]:
-    chunks = (slice(row, row + _CHUNK) for row in range(0, w1_a.shape[0], _CHUNK))
-    return sum(
-        _sum(((w1_a[rows] @ w1_b) * (w2_a[rows] @ w2_b)) ** 2) for rows in chunks
-    ), w1_b.shape[0]
+    square = 0.0
+    for start in range(0, w1_a.shape[0], _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        square += _sum(((w1_a[rows] @ w1_b) * (w2_a[rows] @ w2_b)) ** 2)
+    return square, w1_b.shape[0]
 
 
 def _kronecker_factor(roles: Roles, name: str) -> tuple[float, int | None]:
     if name in roles:
         return _sum(roles[name].astype(np.float64) ** 2), None
-    return _product_square(roles[f"{name}_a"], roles[f"{name}_b"]), roles[
-        f"{name}_b"
-    ].shape[0]
+    down = roles[f"{name}_b"]
+    return _product_square(roles[f"{name}_a"], down), down.shape[0]
 
 
 def _sum(values: Matrix) -> float:
@@ -180,40 +164,42 @@ def _scale(
     if rank is None and "r" not in config:
         return 1.0  # LyCORIS' rule for full LoKr, and full differences
     rank = rank or int(config["r"])
-    return (
-        roles["alpha"].item() / rank
-        if "alpha" in roles
-        else adapter_scale(config, module, rank)
-    )
+    if "alpha" in roles:
+        return float(roles["alpha"].item()) / rank
+    return adapter_scale(config, module, rank)
 
 
-def _format(keys: Iterable[str], methods: set[str]) -> str:
-    tag = (
-        kind_of([key for key in keys if not is_text_encoder(key)], "lora_formats")
-        or "unknown"
-    )
-    return f"{tag} ({', '.join(sorted(methods))})" if methods else tag
+def _format(keys: Iterable[str], by_module: KeysByModule) -> str:
+    of_transformer = [key for key in keys if not is_text_encoder(key)]
+    tag = kind_of(of_transformer, "lora_formats") or "unknown"
+    methods = set()
+    for key_of in by_module.values():
+        methods |= {method_of(role) for role in key_of}
+    named = sorted(methods - {""})
+    return f"{tag} ({', '.join(named)})" if named else tag
 
 
 def _seems(names: Collection[str]) -> str:
+    """Return what a file seems to be that holds no LoRA of a transformer."""
+    if not names:
+        return "an empty file"
     if any(split_key(name) for name in names):
         return "one of a text encoder"
-    whole = "a whole Flux transformer" if any(block_of(name) for name in names) else ""
-    return (
-        kind_of(names, "others")
-        or whole
-        or (f"holds {next(iter(names))}" if names else "an empty file")
-    )
+    kind = kind_of(names, "others")
+    if kind:
+        return kind
+    if any(block_of(name) for name in names):
+        return "a whole Flux transformer"
+    return f"holds {next(iter(names))}"
 
 
 def _multipliers(metadata: Mapping[str, str]) -> dict[str, float] | None:
+    """Return the rates that blockrate wrote into the header, if they are there and readable."""
     try:
         found = json.loads(metadata.get("blockrate.multipliers", "null"))
-        return (
-            {str(name): float(value) for name, value in found.items()}
-            if found is not None
-            else None
-        )
+        if found is None:
+            return None
+        return {str(name): float(value) for name, value in found.items()}
     except (ValueError, TypeError, AttributeError):
         return None  # somebody edited it by hand: the norms are still worth showing
 
@@ -229,16 +215,15 @@ def _reader(path: Path) -> Callable[[str], Matrix]:
     data = np.memmap(path, np.uint8, "r", offset=8 + length)
 
     def read(key: str) -> Matrix:
-        dtype, shape, (start, stop) = (
-            header[key][part] for part in ("dtype", "shape", "data_offsets")
-        )
+        facts = header[key]
+        dtype = facts["dtype"]
         if dtype not in _DECODED:
-            raise FileError(
-                str(path),
-                f"holds weights of type {dtype}",
-                f"Readable are {', '.join(_DECODED)}.",
-            )
-        return _DECODED[dtype](data[start:stop]).reshape(shape[0] if shape else 1, -1)
+            problem = f"holds weights of type {dtype}"
+            raise FileError(str(path), problem, f"Readable are {', '.join(_DECODED)}.")
+        start, stop = facts["data_offsets"]
+        shape = facts["shape"]
+        rows = shape[0] if shape else 1
+        return _DECODED[dtype](data[start:stop]).reshape(rows, -1)
 
     return read
 

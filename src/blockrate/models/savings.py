@@ -75,25 +75,22 @@ def memory(
     workspace and the fp32 islands of mixed precision are not in it.
     """
     table = modules(spec)
-    chosen = [module for module in table if module.name in trained]
-    weights = sum(module.parameters for module in table) * WEIGHT_BYTES[weight_dtype]
-    parameters = sum(
-        module.parameters if work.rank is None else module.adapter_parameters(work.rank)
-        for module in chosen
+    weight_bytes = (
+        sum(module.parameters for module in table) * WEIGHT_BYTES[weight_dtype]
     )
+    chosen = [module for module in table if module.name in trained]
+    if work.rank is None:
+        parameters = sum(module.parameters for module in chosen)
+        adapter_bytes = 0.0
+    else:
+        parameters = sum(module.adapter_parameters(work.rank) for module in chosen)
+        adapter_bytes = parameters * WEIGHT_BYTES[trained_dtype]
+    vectors = _saved_vectors(spec, trained, work) * work.rows("joint")
     return Memory(
-        weights=round(
-            weights
-            + (0 if work.rank is None else parameters * WEIGHT_BYTES[trained_dtype])
-        ),
+        weights=round(weight_bytes + adapter_bytes),
         gradients=round(parameters * WEIGHT_BYTES[trained_dtype]),
         optimizer=round(parameters * state_bytes),
-        activations=round(
-            _saved_vectors(spec, trained, work)
-            * work.rows("joint")
-            * spec.hidden
-            * activation_bytes
-        ),
+        activations=round(vectors * spec.hidden * activation_bytes),
     )
 
 
@@ -131,29 +128,25 @@ def _walk(
         ("", facts["other"]["after"]["steps"]),
     ]:
         prefix = f"{block_path(block)}." if block else ""
-        forward = backward = 0
+        forward = 0
+        backward = 0
         for made, names, taken in steps:
             with_gradient = [needs.get(tensor, False) for tensor in taken]
             needs[made] = any(with_gradient)
             for name in names:
+                trains = prefix + name in trained
                 if name == _ATTENTION:
                     ahead, back = _attention_flops(spec, work, with_gradient)
                 else:
-                    ahead, back = _linear_flops(
-                        table.get(prefix + name),
-                        work,
-                        needs[made],
-                        prefix + name in trained,
-                    )
-                forward = forward + ahead
-                backward = backward + back
-                needs[made] |= prefix + name in trained
-        again = (
-            forward
-            if block and work.checkpointing and needs["image"] | needs["text"]
-            else 0
-        )
-        yield block, needs["image"] | needs["text"], forward + again + backward
+                    module = table.get(prefix + name)
+                    ahead, back = _linear_flops(module, work, needs[made], trains)
+                forward += ahead
+                backward += back
+                needs[made] |= trains
+        needs_gradient = needs["image"] or needs["text"]
+        if block and work.checkpointing and needs_gradient:
+            backward += forward  # which runs again
+        yield block, needs_gradient, forward + backward
 
 
 def _linear_flops(
@@ -163,23 +156,27 @@ def _linear_flops(
     if module is None or not module.linear:
         return 0, 0
     out, inputs = module.shape
-    product = 2 * work.rows(module.tokens) * out * inputs
-    if work.rank is None or not trained:
-        return product, product * (input_needs + trained)
-    up, down = (
-        2 * work.rows(module.tokens) * work.rank * side for side in module.shape
-    )
-    return product + up + down, product * input_needs + 2 * up + down * (
-        1 + input_needs
-    )
+    rows = work.rows(module.tokens)
+    product = 2 * rows * out * inputs
+    for_input = product if input_needs else 0
+    if not trained:
+        return product, for_input
+    if work.rank is None:
+        return product, for_input + product
+    up = 2 * rows * work.rank * out
+    down = 2 * rows * work.rank * inputs
+    adapter = 2 * up + down
+    if input_needs:
+        adapter += down
+    return product + up + down, for_input + adapter
 
 
 def _attention_flops(
     spec: TransformerSpec, work: Work, needs: list[bool]
 ) -> tuple[int, int]:
     """Return forward and backward FLOPs of attention over all tokens; ``needs``: of query, key and value."""
-    product = (
-        2 * work.rows("joint") * (work.image_tokens + work.text_tokens) * spec.hidden
-    )
+    tokens = work.image_tokens + work.text_tokens
+    product = 2 * work.rows("joint") * tokens * spec.hidden
     query, key, value = needs
-    return 2 * product, product * (query + key + value + (query or key))
+    asked = [query, key, value, query or key]  # the last: of the weights of attention
+    return 2 * product, product * sum(asked)
