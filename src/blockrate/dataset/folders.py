@@ -52,23 +52,21 @@ Read = Callable[[Path], tuple[str, ...]]
 
 
 def used_concepts(config: TrainConfig) -> list[int]:
-    """Return the places of the concepts that a run uses. Raises ``ConfigError`` if there is none to train on."""
-    kinds = {
-        index: concept.type
-        for index, concept in enumerate(config.concepts)
-        if concept.enabled
-    }
-    if "STANDARD" not in kinds.values():
+    """Return the indexes of the concepts that a run uses. Raises ``ConfigError`` if there is none to train on."""
+    used = []
+    trains = False
+    for index, concept in enumerate(config.concepts):
+        is_training = concept.type == "STANDARD"
+        if concept.enabled and (is_training or config.validation):
+            used.append(index)
+        trains = trains or (concept.enabled and is_training)
+    if not trains:
         raise ConfigError(
             "concepts",
             "there is none to train on",
             "Add an enabled one with a folder of images.",
         )
-    return [
-        index
-        for index, kind in kinds.items()
-        if kind == "STANDARD" or config.validation
-    ]
+    return used
 
 
 def concept_problems(config: TrainConfig) -> list[ConfigError]:
@@ -84,15 +82,12 @@ def concept_problems(config: TrainConfig) -> list[ConfigError]:
         try:
             _folder(concept, where)
             if _is_without_images(concept):
-                raise _no_images(concept, where)
+                problems.append(_no_images(concept, where))
         except ConfigError as error:
             problems.append(error)
         except FileError as error:
-            problems.append(
-                ConfigError(
-                    f"{where}.path", f"{error.where} {error.problem}", error.cure
-                )
-            )
+            problem = f"{error.where} {error.problem}"
+            problems.append(ConfigError(f"{where}.path", problem, error.cure))
     return problems
 
 
@@ -115,20 +110,19 @@ def concept_images(
     """
     folder = _folder(concept, where)
     files = list(_files(concept))
-    if unread := Counter(
-        path.suffix.lower() for path in files if path.suffix.lower() in _NOT_READ
-    ):
-        warn(
-            f"{folder}: save {', '.join(f'{n} {suffix}' for suffix, n in unread.items())} as PNG: they are not used"
-        )
-    images = list(filter(_is_image, files))
-    name = folder.resolve().name
-    if not images:
+    unread = Counter(path.suffix.lower() for path in files)
+    found = [f"{unread[suffix]} {suffix}" for suffix in unread if suffix in _NOT_READ]
+    if found:
+        warn(f"{folder}: save {', '.join(found)} as PNG: they are not used")
+    paths = [path for path in files if _is_image(path)]
+    if not paths:
         raise _no_images(concept, where)
-    names = [f"{name}/{path.relative_to(folder).as_posix()}" for path in images]
-    return sorted(
-        zip((unicodedata.normalize("NFC", name) for name in names), images, strict=True)
-    )
+    folder_name = folder.resolve().name
+    images = []
+    for path in paths:
+        name = f"{folder_name}/{path.relative_to(folder).as_posix()}"
+        images.append((unicodedata.normalize("NFC", name), path))
+    return sorted(images)
 
 
 def read_captions(path: Path) -> tuple[str, ...]:
@@ -157,37 +151,34 @@ def captions_of(concept: Concept, image: Path, read: Read) -> tuple[str, ...]:
         return (image.stem,)
     if concept.text.prompt_source == "concept":
         path = Path(concept.text.prompt_path)
-        if lines := read(path):
-            return lines
-        raise FileError(str(path), "has no captions")
+        captions = read(path)
+        if not captions:
+            raise FileError(str(path), "has no captions")
+        return captions
     sidecar = image.with_suffix(".txt")
-    return (read(sidecar) if os.path.lexists(sidecar) else ()) or ("",)
+    captions = read(sidecar) if os.path.lexists(sidecar) else ()
+    return captions or ("",)
 
 
 def image_buckets(
     config: TrainConfig, concept: Concept, width: int, height: int
 ) -> list[Bucket]:
     """Return the buckets an upright image of this size may come in: one for each resolution."""
-    image = concept.image
-    resolution = (
-        image.resolution_override
-        if image.enable_resolution_override
-        else config.resolution
-    )
-    width, height = (width, height) if config.aspect_ratio_bucketing else (1, 1)
+    resolution = config.resolution
+    if concept.image.enable_resolution_override:
+        resolution = concept.image.resolution_override
+    if not config.aspect_ratio_bucketing:
+        width = height = 1
     return [nearest_bucket(width, height, choices) for choices in buckets(resolution)]
 
 
 def images_an_epoch(concept: Concept, images: int) -> int:
     """Return how many of a concept's images, repeats counted, an epoch has."""
-    return (
-        round(
-            concept.balancing
-            * (images if concept.balancing_strategy == "REPEATS" else 1)
-        )
-        if images
-        else 0
-    )
+    if not images:
+        return 0
+    if concept.balancing_strategy == "REPEATS":
+        return round(concept.balancing * images)
+    return round(concept.balancing)
 
 
 @contextmanager
@@ -214,9 +205,8 @@ def _folder(concept: Concept, where: str) -> Path:
             f"{concept.path!r} is not a folder",
             "Set it to a folder of images.",
         )
-    if concept.text.prompt_source == "concept" and not os.path.isfile(
-        file := concept.text.prompt_path
-    ):
+    file = concept.text.prompt_path
+    if concept.text.prompt_source == "concept" and not os.path.isfile(file):
         raise ConfigError(
             f"{where}.text.prompt_path",
             f"{file!r} is not a file",
@@ -248,16 +238,16 @@ def _files(concept: Concept) -> Iterator[Path]:
             "Check its permissions.",
         )
 
-    for place, folders, names in os.walk(
+    for folder, inner, names in os.walk(
         concept.path, followlinks=True, onerror=unreadable
     ):
-        seen.add(os.path.realpath(place))
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (
-            Path(place, name) for name in [*names, *folders] if not name.startswith(".")
-        )
+        seen.add(os.path.realpath(folder))
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        for name in (*names, *inner):
+            if not name.startswith("."):
+                yield Path(folder, name)
         if not concept.include_subdirectories:
             return
-        folders[:] = [
-            name for name in folders if os.path.realpath(Path(place, name)) not in seen
+        inner[:] = [
+            name for name in inner if os.path.realpath(Path(folder, name)) not in seen
         ]
