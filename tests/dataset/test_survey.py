@@ -46,7 +46,7 @@ def test_images_are_counted_first_and_measured_after(tmp_path: Path) -> None:
 def test_a_large_folder_is_measured_in_portions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blockrate.dataset.survey._AT_ONCE", 2)
+    monkeypatch.setattr("blockrate.dataset.survey._PORTION", 2)
     for number in range(5):
         picture(tmp_path / f"{number}.png")
     assert [stage.done for stage in surveyed({"path": str(tmp_path)})] == [
