@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from blockrate.core.errors import FileError
-from blockrate.ui.tabs.captions import read_text, save_text
+from blockrate.ui.tabs.captions import read_caption, save_text
 
 
 def test_a_caption_is_written_only_over_what_was_read(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
-    assert read_text(file) == ("", None)
+    assert read_caption(file) == ("", None)
     assert save_text(file, " a dog \n\nanother", None)
-    text, was = read_text(file)
+    text, was = read_caption(file)
     assert (text, was) == ("a dog\nanother", b"a dog\nanother\n")
     file.write_bytes(b"of another program")
     assert not save_text(file, "mine", was)
@@ -22,4 +22,4 @@ def test_a_caption_is_written_only_over_what_was_read(tmp_path: Path) -> None:
 def test_a_caption_that_is_no_text_is_not_edited(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(FileError, match="not UTF-8"):
-        read_text(tmp_path / "a.txt")
+        read_caption(tmp_path / "a.txt")
