@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nicegui import Event, ui
 from pydantic import ValidationError
@@ -58,35 +58,59 @@ _ALL = (
 )
 _A_PAGE = 24
 _PIXELS = 320  # of a thumbnail: sharp at 160 on a fine screen
-Question = tuple[int, Concept, tuple[Path, ...]]
-Shown = tuple[Path, str, bool]  # an image, its caption, and whether that can be edited
 
 
-class Data:
+class ToSurvey(NamedTuple):
+    """What a survey depends on. ``looks``: how often the user asked to look again."""
+
+    looks: int
+    config: TrainConfig
+
+
+class ToShow(NamedTuple):
+    """Images whose thumbnails are to be shown, and of which concept."""
+
+    looks: int
+    concept: Concept
+    images: tuple[Path, ...]
+
+
+class Captioned(NamedTuple):
+    """An image with its caption, and whether that can be edited."""
+
+    path: Path
+    caption: str
+    editable: bool
+
+
+class DataTab:
     """What the parts of the tab share: the page, and the newest survey."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
         self.session = page.session
-        self.now = Survey()
+        self.survey = Survey()
         self.looks = 0
         self.changed: Event[[]] = Event()
         read_aside(
-            self.session.changed, self.asked, lambda asked: survey(asked[1]), self.learn
+            self.session.changed,
+            self.to_survey,
+            lambda wanted: survey(wanted.config),
+            self.take_survey,
         )
 
-    def asked(self) -> tuple[int, TrainConfig]:
+    def to_survey(self) -> ToSurvey:
         """What a survey depends on: all else may change or be wrong."""
         config = self.session.usable.model_copy(update={"concepts": self.concepts()})
-        return self.looks, counted(config)
+        return ToSurvey(self.looks, counted(config))
 
     def concepts(self) -> list[Concept]:
         """The concepts as they stand; a wrong one is there, and off."""
         return [_concept(raw) for raw in entries(self.session.get("concepts"))]
 
-    def learn(self, now: Survey) -> None:
+    def take_survey(self, found: Survey) -> None:
         """Show a newer survey."""
-        self.now = now
+        self.survey = found
         self.changed.emit()
 
     def look_again(self) -> None:
@@ -96,11 +120,9 @@ class Data:
 
     def folder(self, index: int) -> Folder:
         """What is known of a concept's folder so far."""
-        return (
-            self.now.folders[index]
-            if index < len(self.now.folders)
-            else Folder(problem="Looking into the folder")
-        )
+        if index < len(self.survey.folders):
+            return self.survey.folders[index]
+        return Folder(problem="Looking into the folder")
 
 
 def _concept(raw: Any) -> Concept:
@@ -113,28 +135,26 @@ def _concept(raw: Any) -> Concept:
 def build(page: Page) -> None:
     """Lay out the tab."""
     with ui.element("div").classes("stack with-images"):
-        data = Data(page)
+        tab = DataTab(page)
         with ui.element("div").classes("stack"):
             rebuilt(
-                page.session.changed,
-                lambda: len(data.concepts()),
-                partial(_cards, data),
+                page.session.changed, lambda: len(tab.concepts()), partial(_cards, tab)
             )
     with ui.element("div").classes("stack"):
         with section("What training sees"), ui.element("div"):
-            rebuilt(data.changed, lambda: data.now, partial(_totals, data))
+            rebuilt(tab.changed, lambda: tab.survey, partial(_totals, tab))
         fields(page.session, "All images", *_ALL)
 
 
-def _cards(data: Data, count: int) -> None:
+def _cards(tab: DataTab, count: int) -> None:
     async def add() -> None:
-        start = str(Path(data.concepts()[-1].path).parent) if count else ""
-        if folder := await pick(data.page, kind="folder", start=start):
-            new = {"name": Path(folder).name, "path": folder}
-            data.session.set({f"concepts.{len(data.concepts())}": new})
+        start = str(Path(tab.concepts()[-1].path).parent) if count else ""
+        if folder := await pick(tab.page, kind="folder", start=start):
+            concept = {"name": Path(folder).name, "path": folder}
+            tab.session.set({f"concepts.{len(tab.concepts())}": concept})
 
     for index in range(count):
-        _card(data, index)
+        _card(tab, index)
     with ui.element("div").classes("card empty"):
         if not count:
             ui.icon("photo_library")
@@ -143,40 +163,26 @@ def _cards(data: Data, count: int) -> None:
             )
         more = ui.button(
             "Add a folder of images", icon="create_new_folder", on_click=add
-        ).props("no-caps unelevated")
-    controls = data.page.controls
+        )
+        more.props("no-caps unelevated")
+    controls = tab.page.controls
     # for what is wrong with all of them
     controls["concepts"] = controls["concepts.0.enabled"] if count else more
 
 
-def _card(data: Data, index: int) -> None:
-    session = data.session
+def _card(tab: DataTab, index: int) -> None:
+    session = tab.session
     at = f"concepts.{index}"
-
-    async def remove() -> None:
-        name = str(session.get(f"{at}.name") or session.get(f"{at}.path"))
-        if (
-            await ask(
-                f"Remove {name}?",
-                "The folder and its files stay.",
-                ["Cancel", "Remove"],
-            )
-            == "Remove"
-        ):
-            session.remove(at)
-
-    with fields(session, f"Concept {index + 1}", *(f"{at}.{name}" for name in _FIRST)):
-        icon_button("delete_outline", f"Remove concept {index + 1}", remove).classes(
-            "corner"
-        )
+    first = [f"{at}.{name}" for name in _FIRST]
+    with fields(session, f"Concept {index + 1}", *first):
+        _remove_button(tab, index)
         facts = ui.label().classes("facts")
         for name in _THEN:
             field(session, f"{at}.{name}", classes="half")
         file = field(session, f"{at}.text.prompt_path")
-        with ui.expansion("Images and captions", icon="photo_library").classes(
-            "fold"
-        ) as fold:
-            Gallery(data, index, fold)
+        with ui.expansion("Images and captions", icon="photo_library") as fold:
+            Thumbnails(tab, index, fold)
+        fold.classes("fold")
         with (
             ui.expansion("More settings", icon="tune").classes("fold"),
             ui.element("div").classes("card-body"),
@@ -187,131 +193,161 @@ def _card(data: Data, index: int) -> None:
     def refresh() -> None:
         file.set_visibility(session.get(f"{at}.text.prompt_source") == "concept")
         facts.set_visibility(not session.problem(f"{at}.path"))
-        facts.set_text(_facts(data.folder(index)))
+        facts.set_text(_facts(tab.folder(index)))
 
     facts.props["aria-live"] = "polite"
     with facts:
-        watched(data.changed, refresh)
+        watched(tab.changed, refresh)
         watched(session.changed, refresh)
 
 
+def _remove_button(tab: DataTab, index: int) -> None:
+    session = tab.session
+    at = f"concepts.{index}"
+
+    async def remove() -> None:
+        name = session.get(f"{at}.name") or session.get(f"{at}.path")
+        choices = ["Cancel", "Remove"]
+        answer = await ask(f"Remove {name}?", "The folder and its files stay.", choices)
+        if answer == "Remove":
+            session.remove(at)
+
+    button = icon_button("delete_outline", f"Remove concept {index + 1}", remove)
+    button.classes("corner")
+
+
 def _facts(folder: Folder) -> str:
+    if folder.problem:
+        return folder.problem
     number = len(folder.images)
-    captions = (
-        f"{folder.bare:,} without a caption" if folder.bare else "all with a caption"
-    )
-    return folder.problem or f"{number:,} image{'s' * (number != 1)}, {captions}"
+    images = "1 image" if number == 1 else f"{number:,} images"
+    captions = "all with a caption"
+    if folder.bare:
+        captions = f"{folder.bare:,} without a caption"
+    return f"{images}, {captions}"
 
 
-def _totals(data: Data, now: Survey) -> None:
-    if now.steps is None:
-        ui.label(f"{now.done:,} of {now.all:,} images measured")
+def _totals(tab: DataTab, found: Survey) -> None:
+    if found.steps is None:
+        ui.label(f"{found.done:,} of {found.all:,} images measured")
         bar = ui.element("progress").classes("full")
         bar.props.update(
-            {"max": now.all or 1, "value": now.done, "aria-label": "Images measured"}
+            {
+                "max": found.all or 1,
+                "value": found.done,
+                "aria-label": "Images measured",
+            }
         )
         return
-    bad = f", {now.unreadable:,} unreadable" if now.unreadable else ""
-    images = f"{now.all - now.unreadable:,} images{bad}, about {now.steps:,} steps"
-    ui.label(images if now.all else "No images yet").classes("totals")
+    ui.label(_totals_in_words(found, found.steps)).classes("totals")
     with ui.element("ul").classes("bars") as chart:
         chart.props["aria-label"] = "Images by bucket"
-        for bucket, number in sorted(now.buckets.items()):
+        for bucket, number in sorted(found.buckets.items()):
+            share = number / max(found.buckets.values())
             with ui.element("li"):
                 ui.label(f"{bucket.width} x {bucket.height}")
-                ui.element("span").style(
-                    f"width: {100 * number / max(now.buckets.values()):.1f}%"
-                )
+                ui.element("span").style(f"width: {100 * share:.1f}%")
                 ui.label(f"{number:,}")
-    ui.button("Look again", icon="refresh", on_click=data.look_again).props(
-        "flat no-caps dense"
-    )
+    again = ui.button("Look again", icon="refresh", on_click=tab.look_again)
+    again.props("flat no-caps dense")
 
 
-class Gallery:
+def _totals_in_words(found: Survey, steps: int) -> str:
+    if not found.all:
+        return "No images yet"
+    images = f"{found.all - found.unreadable:,} images"
+    if found.unreadable:
+        images = f"{images}, {found.unreadable:,} unreadable"
+    return f"{images}, about {steps:,} steps"
+
+
+class Thumbnails:
     """Thumbnails of one concept, a page at a time, read when they are looked at and when the folder has changed."""
 
-    def __init__(self, data: Data, index: int, fold: ui.expansion) -> None:
-        self.data = data
+    def __init__(self, tab: DataTab, index: int, fold: ui.expansion) -> None:
+        self.tab = tab
         self.index = index
         self.fold = fold
         self.first = 0
         self.grid = ui.element("ul").classes("gallery")
         self.pager = ui.element("div").classes("pager")
-        fold.on_value_change(data.changed.emit)
+        fold.on_value_change(tab.changed.emit)
         read_aside(
-            data.changed, self.asked, partial(_captions, data.page.media), self.show
+            tab.changed, self.to_show, partial(_captions, tab.page.media), self.show
         )
 
     def images(self) -> tuple[Path, ...]:
         """What there is to show: nothing while the fold is closed."""
-        return self.data.folder(self.index).images if self.fold.value else ()
+        return self.tab.folder(self.index).images if self.fold.value else ()
 
-    def asked(self) -> Question:
+    def to_show(self) -> ToShow:
         """Which images to show, and whose."""
-        looks, config = self.data.asked()
-        self.first = max(
-            0, min(self.first, (len(self.images()) - 1) // _A_PAGE * _A_PAGE)
-        )
-        concept = [*config.concepts, Concept()][min(self.index, len(config.concepts))]
-        return looks, concept, self.images()[self.first : self.first + _A_PAGE]
+        looks, config = self.tab.to_survey()
+        concept = Concept()
+        if self.index < len(config.concepts):
+            concept = config.concepts[self.index]
+        images = self.images()
+        last_page = (len(images) - 1) // _A_PAGE
+        self.first = max(0, min(self.first, last_page * _A_PAGE))
+        return ToShow(looks, concept, images[self.first : self.first + _A_PAGE])
 
-    def turn(self, first: int) -> None:
+    def go_to(self, first: int) -> None:
         """Show another page."""
         self.first = first
-        self.data.changed.emit()
+        self.tab.changed.emit()
 
-    def show(self, captions: list[Shown]) -> None:
+    def show(self, images: list[Captioned]) -> None:
         """Lay the thumbnails out."""
-        unseen = ""
+        problem = ""
         self.grid.clear()
         self.pager.clear()
         with self.grid:
-            for image in captions:
+            for image in images:
                 try:
-                    self._thumbnail(*image)
+                    self._thumbnail(image)
                 except ConfigError as error:  # outside the roots
-                    unseen = f"No thumbnails: {error.problem}. {error.cure}"
+                    problem = f"No thumbnails: {error.problem}. {error.cure}"
         with self.pager:
-            ui.label(unseen).classes("field-note").set_visibility(bool(unseen))
-            pager("images", self.first, len(self.images()), _A_PAGE, self.turn)
+            note = ui.label(problem).classes("field-note")
+            note.set_visibility(bool(problem))
+            pager("images", self.first, len(self.images()), _A_PAGE, self.go_to)
 
-    def _thumbnail(self, path: Path, caption: str, editable: bool) -> None:
-        url = self.data.page.media.file_url(path, size=_PIXELS)
+    def _thumbnail(self, image: Captioned) -> None:
+        url = self.tab.page.media.file_url(image.path, size=_PIXELS)
         # a name need not be UTF-8, and a browser wants no other
-        name = path.name.encode(errors="replace").decode()
+        name = image.path.name.encode(errors="replace").decode()
 
         async def edit() -> None:
-            if await edit_caption(self.data.page, path, url):
-                self.data.look_again()
+            if await edit_caption(self.tab.page, image.path, url):
+                self.tab.look_again()
 
-        with (
-            ui.element("li"),
-            ui.element("button" if editable else "div").classes("thumbnail") as frame,
-        ):
-            ui.element("img").props.update({"src": url, "alt": name, "loading": "lazy"})
-            ui.label(caption or "No caption").classes("" if caption else "is-missing")
-        if editable:
-            frame.props.update(
-                {"type": "button", "aria-label": f"Edit the caption of {name}"}
-            )
+        with ui.element("li"):
+            frame = ui.element("button" if image.editable else "div")
+        with frame.classes("thumbnail"):
+            picture = ui.element("img")
+            picture.props.update({"src": url, "alt": name, "loading": "lazy"})
+            caption = ui.label(image.caption or "No caption")
+        if not image.caption:
+            caption.classes("is-missing")
+        if image.editable:
+            frame.props["type"] = "button"
+            frame.props["aria-label"] = f"Edit the caption of {name}"
             frame.on("click", edit)
 
 
-def _captions(media: Media, question: Question) -> Iterator[list[Shown]]:
-    _, concept, images = question
+def _captions(media: Media, wanted: ToShow) -> Iterator[list[Captioned]]:
+    editable = wanted.concept.text.prompt_source == "sample"
     yield [
-        (path, _caption(media, concept, path), concept.text.prompt_source == "sample")
-        for path in images
+        Captioned(path, _caption(media, wanted.concept, path), editable)
+        for path in wanted.images
     ]
 
 
 def _caption(media: Media, concept: Concept, path: Path) -> str:
+    def read(file: Path) -> tuple[str, ...]:
+        return read_captions(media.resolve_inside(file))
+
     try:
-        return "\n".join(
-            captions_of(
-                concept, path, lambda file: read_captions(media.resolve_inside(file))
-            )
-        )
+        return "\n".join(captions_of(concept, path, read))
     except (ConfigError, FileError) as error:
         return f"{error.problem}."
