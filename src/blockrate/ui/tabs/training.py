@@ -16,10 +16,13 @@ from blockrate.ui.page import Page
 from blockrate.ui.parts.components import field, options_adv, section, watched
 from blockrate.ui.session import Session
 from blockrate.ui.windows import (
-    block_learning_rate_window,
     optimizer_window,
     scheduler_window,
     timestep_window,
+)
+from blockrate.ui.windows.block_learning_rate_window import (
+    open_block_learning_rate_window,
+    why_not_block_rates,
 )
 from blockrate.ui.windows.sparkline import sparkline
 
@@ -74,11 +77,10 @@ _SAVING = (
     "save_skip_first",
     "telemetry_every",
 )
-_FILTER = (
-    "layer_filter_preset",
-    "layer_filter",
-    "layer_filter_regex",
-)
+# The layer filter: its preset, its text, and how that is read.
+_PRESET = "layer_filter_preset"
+_PATTERNS = "layer_filter"
+_REGEX = "layer_filter_regex"
 _OWN = "own layer filter"  # what is remembered of it while a preset is chosen
 
 
@@ -87,12 +89,10 @@ def build(page: Page) -> None:
     session = page.session
     with ui.element("div").classes("stack"):
         _optimisation(page)
-        for title, paths in (
-            ("Images and precision", _IMAGES),
-            ("Moving average of the weights", _EMA),
-        ):
-            with section(title):
-                _rows(session, paths)
+        with section("Images and precision"):
+            _rows(session, _IMAGES)
+        with section("Moving average of the weights"):
+            _rows(session, _EMA)
         _fold(session, "Loss", _LOSS)
     with ui.element("div").classes("stack"):
         _layers(page)
@@ -133,45 +133,42 @@ def _rates_are_used(session: Session) -> bool:
 def _optimisation(page: Page) -> None:
     session = page.session
     with section("Optimisation"):
-        opened = partial(optimizer_window.open_optimizer_window, page)
         options_adv(
             session,
             "optimizer.optimizer",
             label="Optimizer",
-            open=opened,
+            open=partial(optimizer_window.open_optimizer_window, page),
             holds=in_window("Optimizer"),
         )
         banner = ui.label().classes("banner")
-        opened = partial(scheduler_window.open_scheduler_window, page)
-        label = "Learning Rate Scheduler"
         options_adv(
             session,
             "learning_rate_scheduler",
-            label=label,
-            open=opened,
+            label="Learning Rate Scheduler",
+            open=partial(scheduler_window.open_scheduler_window, page),
             holds=scheduler_window.PATHS,
         )
         _rows(session, _OPTIMISATION)
-        opened = partial(timestep_window.open_timestep_window, page)
-        label = "Timestep Distribution"
         options_adv(
             session,
             "timestep_distribution",
-            label=label,
-            open=opened,
+            label="Timestep Distribution",
+            open=partial(timestep_window.open_timestep_window, page),
             holds=timestep_window.PATHS,
         )
+        _follow_refusal(session, banner)
 
-        def refuse() -> None:
-            told = session.problem("optimizer.optimizer") or not _rates_are_used(
-                session
-            )
-            optimizer_window.tell(
-                banner,
-                "" if told else optimizer_window.why_not_differing_rates(session),
-            )
 
-        watched(session.changed, refuse)
+def _follow_refusal(session: Session, banner: ui.label) -> None:
+    """Say in a banner if the optimizer takes no block rates, unless its field says so."""
+
+    def refresh() -> None:
+        refusal = ""
+        if _rates_are_used(session) and not session.problem("optimizer.optimizer"):
+            refusal = optimizer_window.why_not_differing_rates(session)
+        optimizer_window.tell(banner, refusal)
+
+    watched(session.changed, refresh)
 
 
 class LayerChoice:
@@ -185,68 +182,75 @@ class LayerChoice:
     @property
     def preset(self) -> str:
         """The choice that is in effect: a text of its own wins over a preset."""
-        preset, text = (str(self.session.get(path) or "") for path in _FILTER[:2])
-        written = split_patterns(text)
-        return "custom" if written and written != PRESETS.get(preset) else preset
+        preset = str(self.session.get(_PRESET) or "")
+        written = split_patterns(str(self.session.get(_PATTERNS) or ""))
+        if written and written != PRESETS.get(preset):
+            return "custom"
+        return preset
 
     def get(self, path: str) -> Any:
         """Return what is in effect."""
-        if path == "layer_filter_preset":
+        if path == _PRESET:
             return self.preset
-        return self.session.get(path) or ",".join(PRESETS.get(self.preset, ()))
+        return self.session.get(path) or _patterns_of(self.preset)
 
     def set(self, values: Mapping[str, Any]) -> None:
         """Write the preset with its text, so that every trainer that reads the file does the same."""
         # who edits the text keeps it, even where it is that of a preset
-        preset = values.get(_FILTER[0], "custom")
-        own = {
-            _FILTER[1]: self.get(_FILTER[1]),
-            _FILTER[2]: self.session.get(_FILTER[2]),
-        }
+        preset = values.get(_PRESET, "custom")
+        own = {_PATTERNS: self.get(_PATTERNS), _REGEX: self.session.get(_REGEX)}
         if self.preset == "custom":
             self.session.remember(_OWN, own)
-        ready = {_FILTER[1]: ",".join(PRESETS.get(preset, ())), _FILTER[2]: False}
-        kept = (self.session.remembered(_OWN) or own) if preset == "custom" else ready
-        self.session.set({_FILTER[0]: preset, **kept, **values})
+        text = {_PATTERNS: _patterns_of(preset), _REGEX: False}
+        if preset == "custom":
+            text = self.session.remembered(_OWN) or own
+        self.session.set({_PRESET: preset, **text, **values})
+
+
+def _patterns_of(preset: str) -> str:
+    return ",".join(PRESETS.get(preset, ()))
 
 
 def _layers(page: Page) -> None:
     session = page.session
-    chosen = LayerChoice(page.session)
+    choice = LayerChoice(session)
     with section("Layers to train"):
         options_adv(
-            chosen,
-            "layer_filter_preset",
+            choice,
+            _PRESET,
             label="Layer Filter",
-            open=partial(
-                block_learning_rate_window.open_block_learning_rate_window, page
-            ),
-            why_not=lambda: block_learning_rate_window.why_not_block_rates(session),
+            open=partial(open_block_learning_rate_window, page),
+            why_not=lambda: why_not_block_rates(session),
             holds=[KEY],
         )
-        pattern = field(chosen, "layer_filter")
-        regex = field(session, "layer_filter_regex")
-        _shown_if(session, pattern, lambda: chosen.preset != "full")
-        _shown_if(session, regex, lambda: chosen.preset == "custom")
-        pattern = page.controls["layer_filter"]
-        watched(
-            session.changed,
-            lambda: pattern.props.set_optional(
-                "readonly", chosen.preset != "custom" or None
-            ),
-        )
+        patterns = field(choice, _PATTERNS)
+        regex = field(session, _REGEX)
+        _shown_if(session, patterns, lambda: choice.preset != "full")
+        _shown_if(session, regex, lambda: choice.preset == "custom")
+        control = page.controls[_PATTERNS]
+
+        def lock() -> None:
+            locked = True if choice.preset != "custom" else None
+            control.props.set_optional("readonly", locked)
+
+        watched(session.changed, lock)
         _matches(session)
         sparkline(page)
-        with ui.element("div").classes("banner") as stays:
-            ui.label('Block rates stay in effect; choose "blocks" to edit them.')
-            with ui.element("button").props("type=button").classes("link") as reset:
-                ui.label("Reset")
-        reset.on("click", lambda: session.set({KEY: {}}))
-        _shown_if(
-            session,
-            stays,
-            lambda: chosen.preset != "blocks" and _rates_are_used(session),
-        )
+        _rates_stay(session, choice)
+
+
+def _rates_stay(session: Session, choice: LayerChoice) -> None:
+    """Say that block rates stay in effect while another filter is chosen, with a way out."""
+    with ui.element("div").classes("banner") as banner:
+        ui.label('Block rates stay in effect; choose "blocks" to edit them.')
+        with ui.element("button").props("type=button").classes("link") as reset:
+            ui.label("Reset")
+    reset.on("click", lambda: session.set({KEY: {}}))
+
+    def wanted() -> bool:
+        return choice.preset != "blocks" and _rates_are_used(session)
+
+    _shown_if(session, banner, wanted)
 
 
 def _matches(session: Session) -> None:
@@ -255,16 +259,19 @@ def _matches(session: Session) -> None:
         names = ui.label().classes("mono layer-names")
 
     def refresh() -> None:
-        found: tuple[str, ...] = ()
-        filter_now = {path: session.get(path) for path in _FILTER}
+        matching: tuple[str, ...] = ()
+        layer_filter = {
+            path: session.get(path) for path in (_PRESET, _PATTERNS, _REGEX)
+        }
+        config = session.usable.model_copy(update=layer_filter)
         try:
-            found, count = matching_layers(session.usable.model_copy(update=filter_now))
-            fold.text = f"Matches {len(found):,} of {count:,} layers"
+            matching, count = matching_layers(config)
+            fold.text = f"Matches {len(matching):,} of {count:,} layers"
         except FileError:
             fold.text = "Choose a model to see which layers match"
         except (ConfigError, AttributeError, TypeError):  # values of a wrong type, too
             fold.text = "Correct the filter to see which layers match"
-        names.set_text("\n".join(found) if fold.value else "")
+        names.set_text("\n".join(matching) if fold.value else "")
 
     fold.on_value_change(refresh)
     watched(session.changed, refresh)
