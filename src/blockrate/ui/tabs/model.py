@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from nicegui import Event, ui
 from nicegui.element import Element
@@ -94,51 +94,67 @@ def build(page: Page) -> None:
             field(session, "model_type", classes="half")
             field(session, "base_model_name")
             with ui.element("div").classes("chips"):
-                for family in FAMILIES.values():
-                    choice = {
-                        "base_model_name": family.repo or family.name,
-                        "model_type": family.model_type,
-                    }
-                    button = ui.button(
-                        family.title, on_click=partial(session.set, choice), color=None
-                    )
-                    button.props("outline no-caps dense")
+                _family_buttons(session)
         fields(session, "Output", *_OUTPUT)
         fields(session, "Parts", *_PARTS)
     with ui.element("div").classes("stack"):
-        with section("Check"), ui.element("div").classes("check") as found:
-            found.props["aria-live"] = "polite"
-            _follow_check(page, found)
+        with section("Check"), ui.element("div").classes("check") as findings:
+            findings.props["aria-live"] = "polite"
+            _follow_check(page, findings)
         fields(session, "Run", *_RUN)
         fields(session, "Captions", *_TEXT)
 
 
-def _follow_check(page: Page, found: Element) -> None:
+def _family_buttons(session: Session) -> None:
+    for family in FAMILIES.values():
+        choice = {
+            "base_model_name": family.repo or family.name,
+            "model_type": family.model_type,
+        }
+        choose = partial(session.set, choice)
+        button = ui.button(family.title, on_click=choose, color=None)
+        button.props("outline no-caps dense")
+
+
+class ToCheck(NamedTuple):
+    """What the check depends on. ``visits``: how often the tab was come back to."""
+
+    config: TrainConfig | None
+    plan: Plan | None
+    visits: int
+
+
+def _follow_check(page: Page, findings: Element) -> None:
     """Check anew when settings change and when the tab is come back to: models and logins come from outside."""
     session = page.session
     changed = Event[[]]()
-    visits = [0]
+    visits = 0
 
-    def turned() -> None:
-        visits[0] += page.tab == "Model"
+    def count_visits() -> None:
+        nonlocal visits
+        if page.tab == "Model":
+            visits += 1
         changed.emit()
 
-    def asked() -> tuple[TrainConfig | None, Plan | None, int]:
-        return _to_check(session), session.plan, visits[0]
+    def to_check() -> ToCheck:
+        return ToCheck(_config_to_check(session), session.plan, visits)
 
     watched(session.changed, changed.emit)
-    watched(page.turned, turned)
+    watched(page.turned, count_visits)
     read_aside(
-        changed, asked, lambda question: check(question[:2]), partial(_show, found)
+        changed,
+        to_check,
+        lambda wanted: check((wanted.config, wanted.plan)),
+        partial(_show, findings),
     )
 
 
-def _to_check(session: Session) -> TrainConfig | None:
+def _config_to_check(session: Session) -> TrainConfig | None:
     """The config, if what says which model it is is right."""
+    if session.config:
+        return session.config
     wrong = {problem.field.partition(".")[0] for problem in session.problems}
-    return session.config or (
-        None if wrong.intersection(_SAYING_WHICH) else session.usable
-    )
+    return session.usable if wrong.isdisjoint(_SAYING_WHICH) else None
 
 
 def _welcome(page: Page) -> None:
@@ -148,22 +164,23 @@ def _welcome(page: Page) -> None:
         ui.label(
             "New here? The demo trains a toy Flux on ten photographs in minutes, without a download."
         )
-        ui.button("Open the demo", on_click=lambda: session.open_named("demo")).props(
-            "no-caps unelevated"
-        )
-        ui.button(
+        demo = ui.button("Open the demo", on_click=lambda: session.open_named("demo"))
+        demo.props("no-caps unelevated")
+        preset = ui.button(
             "Open a preset for your card", on_click=lambda: open_config(page)
-        ).props("no-caps flat")
-        watched(
-            session.changed,
-            lambda: card.set_visibility(not session.data and not session.path),
         )
+        preset.props("no-caps flat")
+
+        def refresh() -> None:
+            card.set_visibility(not session.data and not session.path)
+
+        watched(session.changed, refresh)
 
 
-def _show(place: Element, answer: Checked) -> None:
+def _show(element: Element, answer: Checked) -> None:
     findings, memory, card = answer
-    place.clear()
-    with place:
+    element.clear()
+    with element:
         for finding in findings:
             _line(finding)
         if memory:
@@ -182,11 +199,9 @@ def _line(finding: Finding) -> None:
 
 
 def _bar(parts: Mapping[str, int], total: int) -> None:
+    free = max(0, total - sum(parts.values()))
     with ui.element("div").classes("memory-bar"):
-        for name, size in {
-            **parts,
-            "free": max(0, total - sum(parts.values())),
-        }.items():
+        for name, size in (*parts.items(), ("free", free)):
             ui.element("span").classes(f"memory-{name}").style(f"flex-grow: {size}")
     with ui.element("ul").classes("memory-parts"):
         for name, size in parts.items():
