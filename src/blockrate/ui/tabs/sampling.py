@@ -1,7 +1,7 @@
 """The Sampling tab: prompts that are turned into images while training, and when."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from nicegui import ui
 
@@ -39,6 +39,13 @@ def build(page: Page) -> None:
     fields(page.session, "When", *_WHEN)
 
 
+class Shown(NamedTuple):
+    """How many prompts there are, and which is the first that is shown."""
+
+    number: int
+    first: int
+
+
 class Prompts:
     """The table of prompts, a page of it at a time, so that hundreds stay quick."""
 
@@ -47,11 +54,11 @@ class Prompts:
         self.session = page.session
         self.first = 0
         with ui.element("ol").classes("prompts"):
-            rebuilt(self.session.changed, self.places, self.show)
+            rebuilt(self.session.changed, self.indexes, self.show)
         with ui.element("div").classes("pager"):
             rebuilt(
                 self.session.changed,
-                lambda: (len(self.samples()), self.first),
+                lambda: Shown(len(self.samples()), self.first),
                 self.show_pager,
             )
 
@@ -59,27 +66,25 @@ class Prompts:
         """The prompts as the user wrote them."""
         return entries(self.session.get("samples"))
 
-    def places(self) -> range:
+    def indexes(self) -> range:
         """Which of them are shown; the fields of rows that stay follow by themselves."""
         return range(self.first, min(self.first + _A_PAGE, len(self.samples())))
 
-    def show(self, places: range) -> None:
+    def show(self, indexes: range) -> None:
         """Lay out the rows of a page."""
-        if not places:
+        if not indexes:
             ui.label("No samples will be made.").classes("dim")
-        for index in places:
+        for index in indexes:
             self._row(index)
 
-    def show_pager(self, state: tuple[int, int]) -> None:
+    def show_pager(self, shown: Shown) -> None:
         """Lay out what stands below the rows."""
-        count, first = state
-        more = ui.button("Add a prompt", icon="add", on_click=self.add).props(
-            "no-caps unelevated"
-        )
+        more = ui.button("Add a prompt", icon="add", on_click=self.add)
+        more.props("no-caps unelevated")
         self.page.controls["samples"] = more  # for what is wrong with all of them
-        pager("prompts", first, count, _A_PAGE, self.turn)
+        pager("prompts", shown.first, shown.number, _A_PAGE, self.go_to)
 
-    def turn(self, first: int) -> None:
+    def go_to(self, first: int) -> None:
         """Go to another page."""
         self.first = first
         self.session.changed.emit()
@@ -89,7 +94,7 @@ class Prompts:
         samples = self.samples()
         last = samples[-1] if samples and isinstance(samples[-1], dict) else {}
         self.session.set({f"samples.{len(samples)}": {**last, "prompt": ""}})
-        self.turn(len(samples) // _A_PAGE * _A_PAGE)
+        self.go_to(_first_of_page(len(samples)))
 
     def copy(self, index: int) -> None:
         """Add a copy of a row behind it."""
@@ -98,9 +103,8 @@ class Prompts:
 
     def delete(self, index: int) -> None:
         """Take a row away."""
-        self.first = min(
-            self.first, max(0, len(self.samples()) - 2) // _A_PAGE * _A_PAGE
-        )
+        last_index = max(0, len(self.samples()) - 2)  # then
+        self.first = min(self.first, _first_of_page(last_index))
         self.session.remove(f"samples.{index}")
 
     def _row(self, index: int) -> None:
@@ -109,12 +113,15 @@ class Prompts:
                 path = f"samples.{index}.{name}"
                 field(self.session, path, classes=f"prompt-{name}")
                 control = self.page.controls[path]
-                control.props["aria-label"] = (
-                    f"{control.props.get('label', 'Enabled')} {index + 1}"
-                )
-            buttons = (
-                ("Duplicate", "content_copy", self.copy),
-                ("Delete", "delete_outline", self.delete),
-            )
-            for word, icon, action in buttons:
-                icon_button(icon, f"{word} prompt {index + 1}", partial(action, index))
+                label = control.props.get("label", "Enabled")
+                control.props["aria-label"] = f"{label} {index + 1}"
+            prompt = f"prompt {index + 1}"
+            copy = partial(self.copy, index)
+            delete = partial(self.delete, index)
+            icon_button("content_copy", f"Duplicate {prompt}", copy)
+            icon_button("delete_outline", f"Delete {prompt}", delete)
+
+
+def _first_of_page(index: int) -> int:
+    """The first prompt on the page that has this one."""
+    return index - index % _A_PAGE
