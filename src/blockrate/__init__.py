@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from blockrate.core.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from blockrate.core.blocks import BlockLayout, block_of
     from blockrate.core.errors import ConfigError
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
         parameter_groups,
     )
 
-__version__ = "0.1.0"
 __all__ = [
     "BlockLayout",
     "ConfigError",

@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import blockrate
 from blockrate.config.optimizers import OPTIMIZERS, OptimizerRow
 from blockrate.config.parts import OptimizerSettings
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, NotANumberError
 from blockrate.core.profile import KEY
+from blockrate.core.version import __version__
 from blockrate.engine.parameter_groups import WHOLE
 from blockrate.engine.state import Trainee
 from blockrate.run.checkpoints import STATE, checkpoint_name
@@ -60,7 +60,7 @@ def save_checkpoint(
         "step": step,
         "total_steps": total_steps,
         "data": data,
-        "versions": {"blockrate": blockrate.__version__, "torch": torch.__version__},
+        "versions": {"blockrate": __version__, "torch": torch.__version__},
         "optimizer": _optimizer_facts(trainee, OPTIMIZERS[config.optimizer.optimizer]),
         "config": config.model_dump(mode="json"),
     }

@@ -9,11 +9,11 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
-import blockrate
 from blockrate.config.files import config_hash
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import plain_name
 from blockrate.core.errors import WriteError
+from blockrate.core.version import __version__
 from blockrate.engine.adapters.file import lora_weights, save_lora
 from blockrate.engine.file_header import sorted_header
 from blockrate.engine.memory import checked_cast
@@ -74,7 +74,7 @@ def file_metadata(config: TrainConfig) -> dict[str, str]:
         "blockrate.multipliers": json.dumps(config.block_learning_rate_multiplier),
         "blockrate.base_model": config.base_model_name,
         "blockrate.config_hash": config_hash(config),
-        "blockrate.version": blockrate.__version__,
+        "blockrate.version": __version__,
     }
 
 

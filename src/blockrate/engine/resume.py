@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import blockrate
 from blockrate.config.changes import check_changes
 from blockrate.config.files import parse_config
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, NoCheckpointError
+from blockrate.core.version import __version__
 from blockrate.engine.checkpoint import (
     move_to_average,
     read_tensors,
@@ -135,7 +135,7 @@ def sweep_interrupted_saves(
 
 
 def _changed_versions(old: Mapping[str, str]) -> list[str]:
-    new = {"blockrate": blockrate.__version__, "torch": torch.__version__}
+    new = {"blockrate": __version__, "torch": torch.__version__}
     changes = []
     for name, version in new.items():
         if version != old[name]:
