@@ -68,7 +68,7 @@ def test_a_full_disk_at_any_moment_of_a_save_costs_no_earlier_save(
                 save(folder, two[1], 2, config)
             except WriteError as error:
                 told = str(error)
-        assert ("the disk is full" in told and "MiB are free" in told) == fault.fired
+        assert ("the disk is full" in told and "iB are free" in told) == fault.fired
         assert is_whole(folder / checkpoint_name(1), two[0])
         newest = newest_valid(folder, lambda text: pytest.fail(text))
         assert newest

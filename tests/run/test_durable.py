@@ -130,7 +130,7 @@ def fired_write_error(fault: Fault, work: Callable[[], object]) -> bool:
         work()
     except WriteError as error:
         told = str(error)
-    assert ("the disk is full" in told and "MiB are free" in told) == fault.fired
+    assert ("the disk is full" in told and "iB are free" in told) == fault.fired
     return fault.fired
 
 

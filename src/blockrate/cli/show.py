@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from blockrate.core.units import size_text
 from blockrate.run.events import (
     Failed,
     Files,
@@ -31,7 +32,6 @@ from blockrate.run.events import (
 from blockrate.run.folder import RunFolder, is_alive
 from blockrate.run.process import exit_sentence, run_state, start_engine, stop_engine
 
-GIB = 2**30
 BAR = 32
 # bytes of events, some thousand steps: what is shown of a run that was at work before
 RECENT = 2**18
@@ -96,14 +96,11 @@ def plan_table(plan: Mapping[str, Any]) -> Iterator[Table | str]:
     rate = f"{plan['base_learning_rate']:.2e}"
     yield f"{method}: {trained:,} parameters train, base rate {rate}"
     yield f"first trained block: {plan['first_trained_block'] or 'none before the other parameters'}"
-    now, ones = (
-        sum(plan[key].values()) / GIB
-        for key in ("memory_bytes", "memory_bytes_all_ones")
-    )
-    parts = ", ".join(
-        f"{name} {size / GIB:.2f}" for name, size in plan["memory_bytes"].items()
-    )
-    yield f"memory: {now:.2f} GiB ({parts}); with all multipliers 1.0: {ones:.2f} GiB"
+    memory = plan["memory_bytes"]
+    parts = ", ".join(f"{name} {size_text(size)}" for name, size in memory.items())
+    now = size_text(sum(memory.values()))
+    ones = size_text(sum(plan["memory_bytes_all_ones"].values()))
+    yield f"memory: {now} ({parts}); with all multipliers 1.0: {ones}"
     yield f"a step costs {plan['step_cost']:.2f} of one with all multipliers 1.0"
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from blockrate.config.files import load_config
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, NotANumberError, OutOfMemoryError
+from blockrate.core.units import size_text
 from blockrate.run.folder import RunFolder
 
 
@@ -60,7 +61,7 @@ def _described(device: torch.device) -> str:
     if device.type != "cuda":
         return "the processor"
     card = torch.cuda.get_device_properties(device)
-    return f"{card.name} with {card.total_memory / 2**30:.1f} GiB"
+    return f"{card.name} with {size_text(card.total_memory)}"
 
 
 def dtype_of(name: str) -> torch.dtype:
@@ -103,7 +104,7 @@ def out_of_memory(error: BaseException, run: RunFolder) -> OutOfMemoryError:
     config = load_config(run.config_file).config
     used = ""
     if torch.cuda.is_available():
-        used = f" after {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+        used = f" after {size_text(torch.cuda.max_memory_allocated())}"
     tried = f"batch_size {config.batch_size} and resolution {config.resolution}"
     memory = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
     cure = f"Set {'; or '.join(remedies(config)[:3])}."

@@ -17,6 +17,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from blockrate.core.errors import WriteError
+from blockrate.core.units import size_text
 
 MANIFEST = "manifest.json"
 _WINDOWS = os.name == "nt"
@@ -157,7 +158,7 @@ def check_space(folder: Path, need: int, what: str) -> None:
     with suppress(OSError):  # a disk that cannot tell
         free = shutil.disk_usage(folder).free
         if free < need:
-            problem = f"{what} needs {need / 2**20:,.1f} MiB, and {free / 2**20:,.1f} MiB are free"
+            problem = f"{what} needs {size_text(need)}, and {size_text(free)} are free"
             raise WriteError(
                 str(folder),
                 problem,
@@ -244,16 +245,14 @@ def write_error(
     ``verb``: what could not be done, ``made`` for a folder that never was.
     """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        needs = f"; this needs {need / 2**20:,.1f} MiB" if need else ""
+        problem = "the disk is full"
+        if need:
+            problem += f"; this needs {size_text(need)}"
         with suppress(OSError):
-            needs += (
-                f", {shutil.disk_usage(path.parent).free / 2**20:,.1f} MiB are free"
-            )
-        return WriteError(
-            str(path),
-            f"the disk is full{needs}",
-            "Free some space, or choose a folder on another disk.",
-        )
+            free = shutil.disk_usage(path.parent).free
+            problem += f", {size_text(free)} are free"
+        cure = "Free some space, or choose a folder on another disk."
+        return WriteError(str(path), problem, cure)
     gone = error.errno == errno.ENOENT and verb == "written"
     cure = (
         "Its folder is gone."

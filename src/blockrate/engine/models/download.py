@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from blockrate.core.errors import BlockrateError, FileError, WriteError
+from blockrate.core.units import size_text
 from blockrate.models.files import WEIGHTS, lack_of
 from blockrate.run.durable import write_error
 
@@ -64,9 +65,7 @@ def _check_space(repo: str, need: int, cache: Path) -> None:
         next(path for path in (cache, *cache.parents) if path.exists())
     ).free
     if need > free:
-        problem = (
-            f"{repo} needs {need / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free"
-        )
+        problem = f"{repo} needs {size_text(need)} more, and {size_text(free)} are free"
         raise WriteError(
             str(cache),
             problem,

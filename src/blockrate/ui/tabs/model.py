@@ -10,6 +10,7 @@ from nicegui.element import Element
 
 from blockrate.config.plan import Plan
 from blockrate.config.train_config import TrainConfig
+from blockrate.core.units import size_text
 from blockrate.models.families import FAMILIES
 from blockrate.ui.open_save import open_config
 from blockrate.ui.page import Page
@@ -207,4 +208,4 @@ def _bar(parts: Mapping[str, int], total: int) -> None:
         for name, size in parts.items():
             with ui.element("li"):
                 ui.element("span").classes(f"memory-key memory-{name}")
-                ui.label(f"{name.capitalize()} {size / 2**30:.2f} GiB")
+                ui.label(f"{name.capitalize()} {size_text(size)}")

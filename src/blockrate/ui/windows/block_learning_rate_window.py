@@ -12,6 +12,7 @@ from blockrate.core.blocks import block_of
 from blockrate.core.errors import BlockrateError
 from blockrate.core.layer_filter import PRESETS, split_patterns
 from blockrate.core.profile import KEY
+from blockrate.core.units import size_text
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import watched
 from blockrate.ui.session import Session
@@ -193,9 +194,8 @@ def cost_text(plan: Plan) -> str:
     ones = sum(vars(plan.memory_bytes_all_ones).values())
     if now == ones:
         return f"{start}. A block at 0 is frozen; the first blocks save most."
-    size, unit = (2**30, "GiB") if ones >= 2**30 else (2**20, "MiB")
-    saved = f"{(ones - now) / size:.1f} {unit} less memory"
-    memory = f"{saved} ({now / size:.1f} of {ones / size:.1f})"
+    saved = f"{size_text(ones - now)} less memory"
+    memory = f"{saved} ({size_text(now)} of {size_text(ones)})"
     time = round(100 * (1 - plan.step_cost))
     if not time:
         return f"{start}: {memory}."
