@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockrate.core.schedules import rate_factor
+from blockrate.core.schedules import schedule_factor
 
 SCHEDULERS = (
     "CONSTANT",
@@ -28,14 +28,14 @@ schedules = st.fixed_dictionaries(
 
 def factors(steps: int = 100, **options: object) -> list[float]:
     return [
-        rate_factor(step, **({"total_steps": steps, "warmup_steps": 0} | options))
+        schedule_factor(step, **({"total_steps": steps, "warmup_steps": 0} | options))
         for step in range(steps)
     ]
 
 
 @given(schedules, st.integers(0, 500))
 def test_a_factor_is_between_floor_and_one(options, step):
-    factor = rate_factor(step, **options)
+    factor = schedule_factor(step, **options)
     assert 0.0 <= factor <= 1.0
     total = options["total_steps"]
     warmup = options["warmup_steps"]
@@ -76,7 +76,9 @@ def test_linear_and_cosine_fall_to_the_floor_and_stay():
             "min_factor": 0.1,
         }
         assert (
-            rate_factor(100, **last) == rate_factor(1000, **last) == pytest.approx(0.1)
+            schedule_factor(100, **last)
+            == schedule_factor(1000, **last)
+            == pytest.approx(0.1)
         )
     assert factors(scheduler="COSINE")[25] == pytest.approx(
         0.5 + 0.5 * math.cos(math.pi / 4)

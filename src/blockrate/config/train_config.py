@@ -43,7 +43,7 @@ from blockrate.config.setting import (
     setting,
 )
 from blockrate.core.layer_filter import PRESETS, LayerFilter, split_patterns
-from blockrate.core.schedules import rate_factor
+from blockrate.core.schedules import schedule_factor
 
 
 class TrainConfig(Settings):
@@ -215,7 +215,7 @@ class TrainConfig(Settings):
     )
     block_learning_rate_multiplier: dict[str, Fraction] = setting(
         dict,
-        "Rate of a block: 0.0 (frozen) to 1.0 (usual)",
+        "Rate of a block: 0.0 (frozen) to 1.0 (the default)",
         RESULT,
         window="Block Learning Rate",
     )
@@ -359,7 +359,7 @@ class TrainConfig(Settings):
 
     def rate_factor(self, step: int, total_steps: int) -> float:
         """What every rate is multiplied with in ``step`` (0 is the first) of ``total_steps``, 0 to 1."""
-        return rate_factor(
+        return schedule_factor(
             step,
             scheduler=self.learning_rate_scheduler,
             total_steps=total_steps,

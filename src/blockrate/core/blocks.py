@@ -68,11 +68,13 @@ def block_of(name: str) -> str | None:
     """
     name = plain_name(name.replace("$$", "."))
     underscored = _UNDERSCORE_PREFIX.match(name)
-    rest = name[underscored.end() :] if underscored else _DOT_PREFIXES.sub("", name)
-    found = (_UNDERSCORED if underscored else _DOTTED).match(rest)
-    if not found:
+    block = _DOTTED.match(_DOT_PREFIXES.sub("", name))
+    if underscored:
+        block = _UNDERSCORED.match(name[underscored.end() :])
+    if not block:
         return None
-    return f"{'single' if found['single'] else 'double'}_block_{int(found['index'])}"
+    kind = "single" if block["single"] else "double"
+    return f"{kind}_block_{int(block['index'])}"
 
 
 def plain_name(name: str) -> str:
@@ -88,8 +90,10 @@ def block_path(block: str) -> str:
 
 def model_order(name: str) -> tuple[int, int]:
     """Return a key that sorts block names as the model runs, and ``other`` last."""
-    kind, index = (OTHER, 0) if name == OTHER else split_block(name)
-    return (*KINDS, OTHER).index(kind), index
+    if name == OTHER:
+        return len(KINDS), 0
+    kind, index = split_block(name)
+    return KINDS.index(kind), index
 
 
 def split_block(block: str) -> tuple[str, int]:

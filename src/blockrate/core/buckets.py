@@ -39,49 +39,49 @@ def buckets(resolution: str) -> tuple[tuple[Bucket, ...], ...]:
 def nearest_bucket(width: int, height: int, buckets: Iterable[Bucket]) -> Bucket:
     """Return the bucket whose aspect ratio is nearest to an image's, so least is cropped; the larger if tied."""
     ratio = math.log(width / height)
-    return min(
-        buckets,
-        key=lambda bucket: (
-            abs(math.log(bucket.width / bucket.height) - ratio),
-            -bucket.tokens,
-            bucket,
-        ),
-    )
+
+    def unlikeness(bucket: Bucket) -> tuple[float, int, Bucket]:
+        distance = abs(math.log(bucket.width / bucket.height) - ratio)
+        return distance, -bucket.tokens, bucket
+
+    return min(buckets, key=unlikeness)
 
 
 def _buckets_of(part: str) -> tuple[Bucket, ...]:
-    fixed = re.fullmatch(r"([0-9]+)x([0-9]+)", part)
-    sides = (
-        [int(side) for side in fixed.groups()]
-        if fixed
-        else [int(part)]
-        if part.isdecimal()
-        else []
-    )
+    sides = _sides(part)
     cure = "Write it like 768, like 512,768 or like 832x1216."
     if not sides or not all(PATCH <= side <= _LARGEST for side in sides):
-        raise ConfigError(
-            "resolution",
-            f"{part!r} is not a size from {PATCH} to {_LARGEST} pixels",
-            cure,
-        )
-    if fixed:
-        if any(side % PATCH for side in sides):
-            raise ConfigError(
-                "resolution", f"{part}: both sides must be multiples of {PATCH}", cure
-            )
-        return (Bucket(*sides),)
-    step = 64 if sides[0] >= 256 else PATCH
-    return tuple(
-        dict.fromkeys(
-            bucket for ratio in _RATIOS for bucket in _both_ways(sides[0], ratio, step)
-        )
-    )
+        problem = f"{part!r} is not a size from {PATCH} to {_LARGEST} pixels"
+        raise ConfigError("resolution", problem, cure)
+    if len(sides) == 1:
+        return _buckets_of_area(sides[0])
+    if any(side % PATCH for side in sides):
+        problem = f"{part}: both sides must be multiples of {PATCH}"
+        raise ConfigError("resolution", problem, cure)
+    return (Bucket(*sides),)
 
 
-def _both_ways(side: int, ratio: float, step: int) -> tuple[Bucket, Bucket]:
-    long, short = (
-        max(step, round(side * factor / step) * step)
-        for factor in (ratio**0.5, ratio**-0.5)
-    )
-    return Bucket(long, short), Bucket(short, long)
+def _sides(part: str) -> list[int]:
+    """Return the one number of ``768``, the two of ``832x1216``, and none of anything else."""
+    if part.isdecimal():
+        return [int(part)]
+    both = re.fullmatch(r"([0-9]+)x([0-9]+)", part)
+    return [int(side) for side in both.groups()] if both else []
+
+
+def _buckets_of_area(side: int) -> tuple[Bucket, ...]:
+    """Return the buckets with the area of a square, wide and high ones, each once."""
+    step = 64 if side >= 256 else PATCH
+    different: list[Bucket] = []
+    for ratio in _RATIOS:
+        long = _multiple(side * ratio**0.5, step)
+        short = _multiple(side * ratio**-0.5, step)
+        for bucket in (Bucket(long, short), Bucket(short, long)):
+            if bucket not in different:
+                different.append(bucket)
+    return tuple(different)
+
+
+def _multiple(length: float, step: int) -> int:
+    """Return the multiple of ``step`` that is nearest to a length, at least one."""
+    return max(step, round(length / step) * step)

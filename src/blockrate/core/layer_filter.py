@@ -19,31 +19,30 @@ class LayerFilter:
     """Patterns of which one must be found in a module's name; no pattern lets everything through.
 
     A pattern is a plain substring, or a regular expression that is searched (not anchored) when ``regex`` is true.
-    Raises ``ConfigError`` for a pattern that is no valid regular expression.
+    Raises ``ConfigError`` for a pattern that is not a valid regular expression.
     """
 
     patterns: tuple[str, ...]
     regex: bool = False
 
     def __post_init__(self) -> None:
-        for pattern in self.patterns if self.regex else ():
+        if not self.regex:
+            return
+        for pattern in self.patterns:
             try:
                 re.compile(pattern)
             except re.error as error:
                 problem = f"{pattern!r} is not a valid regular expression: {error}"
-                raise ConfigError(
-                    "layer_filter",
-                    problem,
-                    "Correct it, or switch layer_filter_regex off.",
-                ) from error
+                cure = "Correct it, or switch layer_filter_regex off."
+                raise ConfigError("layer_filter", problem, cure) from error
 
     def matches(self, module_name: str) -> bool:
         """Tell whether a module, named as diffusers names it, is let through."""
-        found = (
-            re.search(pattern, module_name) if self.regex else pattern in module_name
-            for pattern in self.patterns
-        )
-        return not self.patterns or any(found)
+        if not self.patterns:
+            return True
+        if self.regex:
+            return any(re.search(pattern, module_name) for pattern in self.patterns)
+        return any(pattern in module_name for pattern in self.patterns)
 
 
 def split_patterns(text: str) -> tuple[str, ...]:

@@ -143,7 +143,8 @@ def _name_problem(key: object, layout: BlockLayout, model: str) -> str:
 
 def _meant(name: str) -> str:
     """Return the block of another tool's name, or of one like "Double 3"; else the name."""
-    if block := block_of(name):
+    block = block_of(name)
+    if block:
         return block
     loose = re.fullmatch(r"(double|single)[a-z_. ]*?([0-9]+)", name.lower())
     return f"{loose[1]}_block_{int(loose[2])}" if loose else name

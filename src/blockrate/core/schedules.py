@@ -6,6 +6,14 @@ torch's schedulers are not used: those with an absolute floor or one maximum for
 import math
 from collections.abc import Callable
 
+
+def _with_hard_restarts(progress: float, cycles: float) -> float:
+    # at the very end a new cycle would begin at 1.0
+    if progress >= 1.0:
+        return 0.0
+    return 0.5 + 0.5 * math.cos(math.pi * (progress * cycles % 1.0))
+
+
 # The fall from 1 to 0 over a progress of 0..1, by OneTrainer's names; ``cycles`` counts restarts, soft or at once.
 _SHAPES: dict[str, Callable[[float, float], float]] = {
     "CONSTANT": lambda _progress, _cycles: 1.0,
@@ -14,15 +22,11 @@ _SHAPES: dict[str, Callable[[float, float], float]] = {
     "COSINE_WITH_RESTARTS": lambda progress, cycles: (
         0.5 + 0.5 * math.cos(2 * math.pi * progress * cycles)
     ),
-    "COSINE_WITH_HARD_RESTARTS": lambda progress, cycles: (
-        0.5 + 0.5 * math.cos(math.pi * (progress * cycles % 1.0))
-        if progress < 1.0
-        else 0.0
-    ),
+    "COSINE_WITH_HARD_RESTARTS": _with_hard_restarts,
 }
 
 
-def rate_factor(
+def schedule_factor(
     step: int,
     *,
     scheduler: str,
@@ -36,10 +40,11 @@ def rate_factor(
     ``warmup_steps``: up to 1 it is a fraction of ``total_steps``. The rate climbs in a straight line and is full in the
     last warm-up step; then the scheduler's shape falls to ``min_factor``, the floor, over the rest.
     """
-    warmup = (
-        round(warmup_steps * total_steps) if warmup_steps <= 1 else round(warmup_steps)
-    )
+    warmup = round(warmup_steps)
+    if warmup_steps <= 1:
+        warmup = round(warmup_steps * total_steps)
     if step < warmup:
         return (step + 1) / warmup
     progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
-    return min_factor + (1.0 - min_factor) * _SHAPES[scheduler](progress, cycles)
+    fall = _SHAPES[scheduler](progress, cycles)
+    return min_factor + (1.0 - min_factor) * fall
