@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blockrate.config.files import config_json, load_config
-from blockrate.config.onetrainer import known_names
+from blockrate.config.onetrainer import foreign_names
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError
@@ -57,7 +57,7 @@ ODD = [
 names = st.sampled_from(
     [
         *DEFAULTS,
-        *known_names(),
+        *foreign_names(),
         "double_block_0",
         "single_block_38",
         "prior",

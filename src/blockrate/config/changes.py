@@ -46,9 +46,9 @@ def check_changes(
             problem = f"the run was trained with {was!r}, the config says {is_now!r}"
             raise ConfigError(path, problem, f"Set it back, {_FRESH}")
     if reset != "all":
-        _check_state(before, now)
+        _refuse_unfit_state(before, now)
     if reset is None:
-        _check_modules(before, now)
+        _refuse_other_modules(before, now)
     return [
         _line(difference)
         for difference in differences
@@ -68,11 +68,7 @@ def left_to_do(before: TrainConfig, now: TrainConfig, *, trained: bool) -> bool:
         for difference in differences
         if _change(difference.path) in _LEARNED_BY or _is_fewer_epochs(difference)
     ]
-    rest = {
-        _change(difference.path)
-        for difference in differences
-        if difference not in other
-    }
+    rest = {_change(entry.path) for entry in differences if entry not in other}
     if LENGTH in rest:
         return True
     if other and trained:
@@ -129,21 +125,22 @@ def _line(difference: Difference) -> str:
     return f"{difference.path}: {difference.was!r} -> {difference.now!r}"
 
 
-def _check_state(before: TrainConfig, now: TrainConfig) -> None:
+def _refuse_unfit_state(before: TrainConfig, now: TrainConfig) -> None:
     old = _state(before)
     new = _state(now)
     for path in {**old, **new}:
         if old.get(path) != new.get(path):
-            problem = f"the run was trained with {old.get(path)}, whose optimizer state {new.get(path)} cannot use"
+            was = old.get(path)
+            is_now = new.get(path)
+            problem = f"the run was trained with {was}, whose optimizer state {is_now} cannot use"
             cure = "Set it back; or add --reset-optimizer all: the weights stay, the moments begin anew; "
             raise ConfigError(path, problem, cure + _FRESH)
 
 
-def _check_modules(before: TrainConfig, now: TrainConfig) -> None:
+def _refuse_other_modules(before: TrainConfig, now: TrainConfig) -> None:
     if before.layer_filter_in_effect() != now.layer_filter_in_effect():
-        problem = (
-            f"the run was trained with {_words(before)}, the config says {_words(now)}"
-        )
+        was = _words(before)
+        problem = f"the run was trained with {was}, the config says {_words(now)}"
         cure = "Set it back; or add --reset-optimizer new: new modules begin with fresh moments, others keep theirs; "
         raise ConfigError("layer_filter", problem, cure + _FRESH)
 
@@ -152,22 +149,21 @@ def _state(config: TrainConfig) -> dict[str, object]:
     """Return by field what decides the form of the optimizer's state."""
     row = OPTIMIZERS[config.optimizer.optimizer]
     values = row.values(config.optimizer)
-    form: dict[str, object] = {}
-    for path in with_change(STATE):
-        name = path.removeprefix("optimizer.")
-        if name in values:
-            form[path] = values[name]
     trained = "lora_weight_dtype"
     if config.training_method == "FINE_TUNE":
         trained = "transformer.weight_dtype"
     # of the first moment only whether there is one
     first_moment = "a first moment" if values.get("beta1") else "no first moment"
-    own = {
+    form: dict[str, object] = {
         "optimizer.optimizer": row.name,
         "optimizer.beta1": first_moment,
         trained: config.trained_dtype(),
     }
-    return own | {path: value for path, value in form.items() if path not in own}
+    for path in with_change(STATE):
+        name = path.removeprefix("optimizer.")
+        if name in values:
+            form.setdefault(path, values[name])
+    return form
 
 
 def _in_effect(config: TrainConfig) -> dict[str, Any]:
@@ -199,7 +195,8 @@ def _made_otherwise(differences: Sequence[Difference]) -> ConfigError:
         names = ", ".join(others[:_MOST_NAMES])
         if len(others) > _MOST_NAMES:
             names += f" and {len(others) - _MOST_NAMES} more"
-        problem += f" ({names} {'differs' if len(others) == 1 else 'differ'}, too)"
+        verb = "differs" if len(others) == 1 else "differ"
+        problem += f" ({names} {verb}, too)"
     # the order of other images would not hold
     more = "" if _change(path) == DATA else "raise epochs to go on with it, "
     cure = f"Set it back, {more}choose another workspace_dir, {_FRESH}"

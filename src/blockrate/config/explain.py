@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from blockrate.config.onetrainer import known_names
+from blockrate.config.onetrainer import foreign_names
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
 from blockrate.config.parts import Concept, Sample
 from blockrate.config.paths import any_entry
@@ -28,11 +28,8 @@ def together(where: str, errors: Sequence[ConfigError]) -> ConfigError:
     """Return one error that lists all."""
     if len(errors) == 1:
         return errors[0]
-    return ConfigError(
-        where,
-        f"{len(errors)} settings are wrong",
-        "\n" + "\n".join(f"  {error}" for error in errors),
-    )
+    lines = "\n".join(f"  {error}" for error in errors)
+    return ConfigError(where, f"{len(errors)} settings are wrong", f"\n{lines}")
 
 
 def explain(error: ValidationError) -> list[ConfigError]:
@@ -60,25 +57,16 @@ def _of_method(config: TrainConfig) -> Iterator[ConfigError]:
         yield ConfigError("transformer.train", problem, "Switch it on.")
     elif part.stop_training_after == 0 and part.stop_training_after_unit != "NEVER":
         problem = "is 0, so nothing would train"
-        yield ConfigError(
-            "transformer.stop_training_after",
-            problem,
-            "Use a larger number, or the unit NEVER.",
-        )
+        cure = "Use a larger number, or the unit NEVER."
+        yield ConfigError("transformer.stop_training_after", problem, cure)
     if (method == "LORA") != form.endswith("_LORA"):
         fitting = "DIFFUSERS_LORA or KOHYA_LORA" if method == "LORA" else "DIFFUSERS"
-        yield ConfigError(
-            "output_model_format",
-            f"{form} does not go with {method}",
-            f"Set it to {fitting}.",
-        )
+        problem = f"{form} does not go with {method}"
+        yield ConfigError("output_model_format", problem, f"Set it to {fitting}.")
     if method == "FINE_TUNE" and part.weight_dtype not in ("FLOAT_32", "BFLOAT_16"):
         problem = f"{part.weight_dtype} weights cannot be fine-tuned"
-        yield ConfigError(
-            "transformer.weight_dtype",
-            problem,
-            "Use BFLOAT_16 or FLOAT_32, or train a LORA.",
-        )
+        cure = "Use BFLOAT_16 or FLOAT_32, or train a LORA."
+        yield ConfigError("transformer.weight_dtype", problem, cure)
 
 
 def _of_destination(config: TrainConfig) -> Iterator[ConfigError]:
@@ -97,18 +85,17 @@ def _of_optimizer(config: TrainConfig) -> Iterator[ConfigError]:
     refusal = differing_rates_refusal(config.optimizer)
     multipliers = config.block_learning_rate_multiplier
     scaled = scaled_blocks(multipliers)
-    if refusal and scaled:
-        block = scaled[0]
-        able = ", ".join(
-            name
-            for name, row in OPTIMIZERS.items()
-            if row.per_block_rates and name != config.optimizer.optimizer
-        )
-        yield ConfigError(
-            "optimizer.optimizer",
-            f"{refusal}; {block} has {multipliers[block]:g}",
-            f"Use only 0.0 and 1.0 in {KEY}, or one of {able}.",
-        )
+    if not refusal or not scaled:
+        return
+    others = [
+        name
+        for name, row in OPTIMIZERS.items()
+        if row.per_block_rates and name != config.optimizer.optimizer
+    ]
+    block = scaled[0]
+    problem = f"{refusal}; {block} has {multipliers[block]:g}"
+    cure = f"Use only 0.0 and 1.0 in {KEY}, or one of {', '.join(others)}."
+    yield ConfigError("optimizer.optimizer", problem, cure)
 
 
 def _of_values(config: TrainConfig) -> Iterator[ConfigError]:
@@ -119,33 +106,28 @@ def _of_values(config: TrainConfig) -> Iterator[ConfigError]:
     if config.min_noising_strength >= config.max_noising_strength:
         problem = f"{config.min_noising_strength} is not below max_noising_strength, {config.max_noising_strength}"
         yield ConfigError("min_noising_strength", problem, "Use 0.0 and 1.0.")
-    if not any(
-        (
-            config.mse_strength,
-            config.mae_strength,
-            config.log_cosh_strength,
-            config.huber_strength,
-        )
-    ):
-        yield ConfigError(
-            "mse_strength", "every loss has strength 0", "Set mse_strength to 1."
-        )
+    losses = (
+        config.mse_strength,
+        config.mae_strength,
+        config.log_cosh_strength,
+        config.huber_strength,
+    )
+    if not any(losses):
+        problem = "every loss has strength 0"
+        yield ConfigError("mse_strength", problem, "Set mse_strength to 1.")
     if config.rolling_backup and config.rolling_backup_count < 2:
         problem = "1 would leave nothing to go back to, should that one be damaged"
-        yield ConfigError(
-            "rolling_backup_count",
-            problem,
-            "Use 2 or more, or set rolling_backup to false.",
-        )
+        cure = "Use 2 or more, or set rolling_backup to false."
+        yield ConfigError("rolling_backup_count", problem, cure)
 
 
 def _of_sizes(config: TrainConfig) -> Iterator[ConfigError]:
     sizes = {"resolution": config.resolution}
-    for index, image in enumerate(concept.image for concept in config.concepts):
+    for index, concept in enumerate(config.concepts):
+        image = concept.image
         if image.enable_resolution_override:
-            sizes[f"concepts.{index}.image.resolution_override"] = (
-                image.resolution_override
-            )
+            where = f"concepts.{index}.image.resolution_override"
+            sizes[where] = image.resolution_override
     for where, size in sizes.items():
         try:
             buckets(size)
@@ -157,11 +139,10 @@ def notices(config: TrainConfig) -> list[str]:
     """Return what the user should know about valid settings."""
     notes = []
     text = config.layer_filter
-    preset = PRESETS.get(config.layer_filter_preset)
+    name = config.layer_filter_preset
+    preset = PRESETS.get(name)
     if text.strip() and preset and text.replace(" ", "") != ",".join(preset):
-        notes.append(
-            f"layer_filter {text!r} is used, not layer_filter_preset {config.layer_filter_preset}"
-        )
+        notes.append(f"layer_filter {text!r} is used, not layer_filter_preset {name}")
     if config.lora_model_name and config.training_method == "FINE_TUNE":
         notes.append(
             "lora_model_name has no effect: a FINE_TUNE starts from the base model"
@@ -171,25 +152,21 @@ def notices(config: TrainConfig) -> list[str]:
 
 def _sentence(item: Any) -> ConfigError:
     where = ".".join(map(str, item["loc"]))
-    kind = item["type"]
-    if kind == "extra_forbidden":
+    if item["type"] == "extra_forbidden":
         return ConfigError(where, "there is no such setting", _did_you_mean(where))
-    problem = f"{_shown(item['input'])} {item['msg'].removeprefix('Input ').removeprefix('String ')}"
+    rule = item["msg"].removeprefix("Input ").removeprefix("String ")
+    problem = f"{_shown(item['input'])} {rule}"
     problem = re.sub(r"a valid dictionary.*", "an object, written in { }", problem)
-    if where.startswith("block_learning_rate_multiplier."):
-        return ConfigError(
-            where, problem, "Write a number from 0.0 (frozen) to 1.0, without quotes."
-        )
-    expected = re.findall(r"'([\w-]+)'", item["msg"])  # the values of a choice
-    near = difflib.get_close_matches(
-        str(item["input"]).upper(), expected, n=1, cutoff=0.8
-    )
-    usual = default(where)
-    return ConfigError(
-        where,
-        problem,
-        f"Did you mean {near[0]}?" if near else f"The default is {_shown(usual)}.",
-    )
+    if where.startswith(f"{KEY}."):
+        cure = "Write a number from 0.0 (frozen) to 1.0, without quotes."
+        return ConfigError(where, problem, cure)
+    choices = re.findall(r"'([\w-]+)'", item["msg"])
+    given = str(item["input"]).upper()
+    near = difflib.get_close_matches(given, choices, n=1, cutoff=0.8)
+    cure = f"The default is {_shown(default(where))}."
+    if near:
+        cure = f"Did you mean {near[0]}?"
+    return ConfigError(where, problem, cure)
 
 
 def _shown(value: object) -> str:
@@ -198,15 +175,26 @@ def _shown(value: object) -> str:
 
 
 def _did_you_mean(path: str) -> str:
-    parent, _, name = path.rpartition(".")
-    paths = [*_defaults(), *known_names()]
-    near = difflib.get_close_matches(
-        name, {path.rpartition(".")[2] for path in paths}, n=1, cutoff=0.7
-    )
+    paths = [*_defaults(), *foreign_names()]
+    names = {_last_name(path) for path in paths}
+    near = difflib.get_close_matches(_last_name(path), names, n=1, cutoff=0.7)
     if not near:
         return "Remove it."
-    homes = [path for path in paths if path.rpartition(".")[2] == near[0]]
-    return f"Did you mean {next((home for home in homes if home.rpartition('.')[0] == parent), homes[0])}?"
+    homes = [path for path in paths if _last_name(path) == near[0]]
+    return f"Did you mean {_beside(path, homes)}?"
+
+
+def _last_name(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _beside(path: str, homes: Sequence[str]) -> str:
+    """Return the setting of the same section as ``path``, else the first of ``homes``."""
+    section = path.rpartition(".")[0]
+    for home in homes:
+        if home.rpartition(".")[0] == section:
+            return home
+    return homes[0]
 
 
 def default(path: str, unknown: Any = None) -> Any:
@@ -217,12 +205,12 @@ def default(path: str, unknown: Any = None) -> Any:
 @cache
 def _defaults() -> dict[str, object]:
     """Return every setting with its default, by path; N stands for an index."""
-    whole = {
+    values = {
         **TrainConfig().model_dump(),
         "concepts.N": Concept().model_dump(),
         "samples.N": Sample().model_dump(),
     }
-    return dict(_flat(whole))
+    return dict(_flat(values))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -71,7 +71,10 @@ def models_in(annotation: object) -> list[type[BaseModel]]:
     """Return the models that an annotation names: ``list[Concept]`` names Concept."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for argument in get_args(annotation) for model in models_in(argument)]
+    models = []
+    for argument in get_args(annotation):
+        models += models_in(argument)
+    return models
 
 
 @cache
@@ -86,26 +89,39 @@ def walk(
     """Yield the settings of a model, each before those inside it. ``around``: what holds for all of them."""
     section = around
     for name, info in model.model_fields.items():
-        own = next(
-            (fact for fact in info.metadata if isinstance(fact, Facts)), _NOTHING
-        )
-        if own.section:
-            _, tab, window = own.section
+        beside = _facts_beside(info)
+        if beside.section:
+            _, tab, window = beside.section
             section = replace(around, tab=tab, window=window)
         facts = Facts(
-            own.change or section.change,
-            own.section,
-            own.tab or section.tab,
-            section.window if own.window is None else own.window,
+            beside.change or section.change,
+            beside.section,
+            beside.tab or section.tab,
+            section.window if beside.window is None else beside.window,
         )
         model_inside = next(iter(models_in(info.annotation)), None)
         path = f"{before}{name}"
         inside = ""
         if model_inside:
-            inside = f"{path}.N." if get_origin(info.annotation) is list else f"{path}."
+            is_list = get_origin(info.annotation) is list
+            inside = f"{path}.N." if is_list else f"{path}."
         yield _field(path, info, model_inside, inside, facts)
         if model_inside:
             yield from walk(model_inside, facts, inside)
+
+
+def _facts_beside(info: FieldInfo) -> Facts:
+    for fact in info.metadata:
+        if isinstance(fact, Facts):
+            return fact
+    return _NOTHING
+
+
+def _place_of(info: FieldInfo) -> Place | None:
+    for fact in info.metadata:
+        if isinstance(fact, Place):
+            return fact
+    return None
 
 
 def _field(
@@ -126,5 +142,5 @@ def _field(
         facts.section.heading if facts.section else "",
         facts.tab,
         facts.window or "",
-        next((fact for fact in info.metadata if isinstance(fact, Place)), None),
+        _place_of(info),
     )

@@ -110,7 +110,7 @@ def take_unsupported(data: Json) -> list[Unsupported]:
     return found
 
 
-def known_names() -> set[str]:
+def foreign_names() -> set[str]:
     """Return the names of OneTrainer's settings that blockrate knows but does not have, for did-you-mean."""
     kinds = ("no_effect", "harmless", "changes_result")
     return {

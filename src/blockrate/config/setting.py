@@ -75,8 +75,11 @@ def setting(
     A class as default is made anew each time. What is neither limit nor default is
     kept as ``Facts``; ``config/fields.py`` reads them.
     """
-    own = "default_factory" if isinstance(default, type) else "default"
-    field: Any = Field(**{own: default}, description=description, **limits)
+    if isinstance(default, type):
+        limits["default_factory"] = default
+    else:
+        limits["default"] = default
+    field: Any = Field(description=description, **limits)
     field.metadata.append(Facts(change, section, tab, window))
     return field
 

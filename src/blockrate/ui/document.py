@@ -14,7 +14,7 @@ from blockrate.config.files import LISTS
 from blockrate.config.onetrainer import (
     LAST_CHANGE,
     Json,
-    known_names,
+    foreign_names,
     migrate,
     migrate_concepts,
 )
@@ -79,7 +79,7 @@ def make_document(data: Json, *, path: Path | None, title: str) -> Document:
     is_older = canonical_json(migrated | _lasting_version(data)) != canonical_json(data)
     if is_older:
         notes.append(_note_on_older_names(data, migrated))
-    of_onetrainer = "__version" in data or not known_names().isdisjoint(data)
+    of_onetrainer = "__version" in data or not foreign_names().isdisjoint(data)
     # of today's form: as it stands, with its version and in its order
     kept = migrated if is_older else copied(data)
     return Document(
