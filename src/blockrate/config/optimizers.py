@@ -34,22 +34,19 @@ class OptimizerRow:
 
     def state_bytes_for(self, settings: OptimizerSettings, weight_dtype: str) -> float:
         """Bytes of state for each trained parameter of this type; fp32 for bf16 under stochastic rounding."""
-        as_weights = self.state_as_weights and not self.values(settings).get(
-            "stochastic_rounding"
-        )
-        return (
-            self.state_bytes / 2
-            if as_weights and weight_dtype == "BFLOAT_16"
-            else self.state_bytes
-        )
+        rounds_by_chance = self.values(settings).get("stochastic_rounding")
+        as_weights = self.state_as_weights and not rounds_by_chance
+        if as_weights and weight_dtype == "BFLOAT_16":
+            return self.state_bytes / 2
+        return self.state_bytes
 
     def values(self, settings: OptimizerSettings) -> dict[str, Any]:
         """Every parameter of this optimizer, the user's value or the default."""
-        chosen = {name: getattr(settings, name) for name in self.parameters}
-        return {
-            name: default if chosen[name] is None else chosen[name]
-            for name, default in self.parameters.items()
-        }
+        values = {}
+        for name, default in self.parameters.items():
+            chosen = getattr(settings, name)
+            values[name] = default if chosen is None else chosen
+        return values
 
 
 def differing_rates_refusal(settings: OptimizerSettings) -> str:
@@ -64,9 +61,10 @@ def differing_rates_refusal(settings: OptimizerSettings) -> str:
     return f"{row.title} cannot give blocks rates of their own, only 0 and 1: {row.why}"
 
 
-_ROWS: dict[str, Any] = json.loads(
-    Path(__file__).with_suffix(".json").read_text("utf-8")
-)["optimizers"]
+_CATALOGUE = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
 OPTIMIZERS: Mapping[str, OptimizerRow] = MappingProxyType(
-    {name: OptimizerRow(name, **facts) for name, facts in _ROWS.items()}
+    {
+        name: OptimizerRow(name, **facts)
+        for name, facts in _CATALOGUE["optimizers"].items()
+    }
 )

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from blockrate.config.base_model import model_spec
@@ -69,28 +68,15 @@ def make_plan(config: TrainConfig) -> Plan:
         for name, module in allowed.items()
         if (module.block or OTHER) in ever_trained
     }
-    _check_trained(config, trained)
-    row = OPTIMIZERS[config.optimizer.optimizer]
-    dtype = config.trained_dtype()
-    sizes = partial(
-        memory,
-        spec,
-        work=work,
-        weight_dtype=config.transformer.weight_dtype,
-        trained_dtype=dtype,
-        state_bytes=row.state_bytes_for(config.optimizer, dtype),
-        activation_bytes=4.0 if config.train_dtype == "FLOAT_32" else 2.0,
-    )
+    _refuse_what_cannot_train(config, trained)
     return Plan(
         model_type=config.model_type,
         training_method=config.training_method,
         base_learning_rate=config.base_learning_rate(),
         groups=tuple(_groups(config, profile, allowed)),
-        first_trained_block=next(
-            (module.block for module in trained.values() if module.block), None
-        ),
-        memory_bytes=sizes(trained),
-        memory_bytes_all_ones=sizes(allowed),
+        first_trained_block=_first_block(trained),
+        memory_bytes=_memory(config, spec, trained),
+        memory_bytes_all_ones=_memory(config, spec, allowed),
         step_cost=step_flops(spec, trained, work) / step_flops(spec, allowed, work),
         warnings=(
             *_rate_warnings(config, spec, profile, allowed),
@@ -106,9 +92,8 @@ def matching_layers(config: TrainConfig) -> tuple[tuple[str, ...], int]:
     """
     chosen = config.layer_filter_in_effect()
     candidates = _candidates(config, model_spec(config))
-    return tuple(
-        module.name for module in candidates if chosen.matches(module.name)
-    ), len(candidates)
+    names = [module.name for module in candidates if chosen.matches(module.name)]
+    return tuple(names), len(candidates)
 
 
 def _groups(
@@ -118,25 +103,23 @@ def _groups(
     sizes = _sizes_by_block(config, profile, allowed)
     if not profile.is_used:
         blocks = tuple(name for name, size in sizes.items() if size and name != OTHER)
-        yield PlannedGroup(
-            "transformer", blocks, sum(sizes.values()), 1.0, rate, "trained"
-        )
+        size = sum(sizes.values())
+        yield PlannedGroup("transformer", blocks, size, 1.0, rate, "trained")
         return
     ever_trained = profile.ever_trained
     for name, multiplier in profile.at(0).items():
         blocks = () if name == OTHER else (name,)
+        size = sizes[name]
+        block_rate = rate * multiplier
         status: Status = "trained"
-        if not sizes[name]:
+        if not size:
             status = "filtered"
         elif name not in ever_trained:
             status = "frozen"
-        if status == "trained":
-            size = sizes[name]
-            yield PlannedGroup(
-                name, blocks, size, multiplier, rate * multiplier, status
-            )
-        else:
-            yield PlannedGroup(name, blocks, 0, multiplier, 0.0, status)
+        if status != "trained":
+            size = 0
+            block_rate = 0.0
+        yield PlannedGroup(name, blocks, size, multiplier, block_rate, status)
 
 
 def _sizes_by_block(
@@ -160,12 +143,10 @@ def _allowed_modules(config: TrainConfig, spec: TransformerSpec) -> _Modules:
         module.name: module for module in candidates if chosen.matches(module.name)
     }
     if not allowed:
-        problem = f"{', '.join(chosen.patterns)!r} matches none of the {len(candidates)} modules"
-        raise ConfigError(
-            "layer_filter",
-            problem,
-            "Module names look like transformer_blocks.0.attn.to_q.",
-        )
+        patterns = ", ".join(chosen.patterns)
+        problem = f"{patterns!r} matches none of the {len(candidates)} modules"
+        cure = "Module names look like transformer_blocks.0.attn.to_q."
+        raise ConfigError("layer_filter", problem, cure)
     return allowed
 
 
@@ -174,7 +155,7 @@ def _candidates(config: TrainConfig, spec: TransformerSpec) -> list[Module]:
     return [module for module in modules(spec) if module.linear or not _is_lora(config)]
 
 
-def _check_trained(config: TrainConfig, trained: _Modules) -> None:
+def _refuse_what_cannot_train(config: TrainConfig, trained: _Modules) -> None:
     if not trained:
         problem = "is 0.0 for everything that the layer filter lets train, so nothing would train"
         raise ConfigError(KEY, problem, "Raise at least one of these blocks above 0.0.")
@@ -195,17 +176,18 @@ def _rate_warnings(
     reached = {module.block or OTHER for module in allowed.values()}
     idle = [name for name in sparse(multipliers) if name not in reached]
     if idle:
-        yield f"The layer filter leaves nothing to train in {selection_text(idle, spec.layout)}: no rate counts there."
+        blocks = selection_text(idle, spec.layout)
+        yield f"The layer filter leaves nothing to train in {blocks}: no rate counts there."
     left_out = {
         module.block or OTHER
         for module in _candidates(config, spec)
         if module.name not in allowed
     }
-    partial = [
-        name for name in scaled_blocks(multipliers) if name in reached & left_out
-    ]
-    if partial:
-        yield f"The layer filter trains only a part of {selection_text(partial, spec.layout)}: rates count for that."
+    scaled = scaled_blocks(multipliers)
+    partly = [name for name in scaled if name in reached and name in left_out]
+    if partly:
+        blocks = selection_text(partly, spec.layout)
+        yield f"The layer filter trains only a part of {blocks}: rates count for that."
 
 
 def _cost_warnings(
@@ -221,19 +203,40 @@ def _cost_warnings(
         # weights outside blocks cost next to nothing themselves: the chain of gradients got longer
         if ratio > 1.03:
             yield f"Training other sends gradients through the frozen early blocks: {ratio:.2f} times the step."
-    rounding = (
-        OPTIMIZERS[config.optimizer.optimizer]
-        .values(config.optimizer)
-        .get("stochastic_rounding")
-    )
-    if config.trained_dtype() == "BFLOAT_16" and not rounding:
+    parameters = OPTIMIZERS[config.optimizer.optimizer].values(config.optimizer)
+    rounds_by_chance = parameters.get("stochastic_rounding")
+    if config.trained_dtype() == "BFLOAT_16" and not rounds_by_chance:
         field = "lora_weight_dtype" if _is_lora(config) else "weight_dtype"
         yield f"bf16 weights lose small changes: use ADAMW with stochastic_rounding, or {field} FLOAT_32."
 
 
+def _first_block(trained: _Modules) -> str | None:
+    """Return the block of the first module that trains and lies in one."""
+    for module in trained.values():
+        if module.block:
+            return module.block
+    return None
+
+
+def _memory(config: TrainConfig, spec: TransformerSpec, trained: _Modules) -> Memory:
+    dtype = config.trained_dtype()
+    row = OPTIMIZERS[config.optimizer.optimizer]
+    return memory(
+        spec,
+        trained,
+        _work(config),
+        weight_dtype=config.transformer.weight_dtype,
+        trained_dtype=dtype,
+        state_bytes=row.state_bytes_for(config.optimizer, dtype),
+        activation_bytes=4.0 if config.train_dtype == "FLOAT_32" else 2.0,
+    )
+
+
 def _work(config: TrainConfig) -> Work:
+    # the square of each resolution
+    squares = [sizes[0] for sizes in buckets(config.resolution)]
     return Work(
-        image_tokens=max(sizes[0].tokens for sizes in buckets(config.resolution)),
+        image_tokens=max(square.tokens for square in squares),
         text_tokens=config.text_encoder_2_sequence_length,
         batch=config.batch_size,
         rank=config.lora_rank if _is_lora(config) else None,
