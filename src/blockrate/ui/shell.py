@@ -11,6 +11,7 @@ from nicegui.element import Element
 from blockrate.config.fields import tab_of
 from blockrate.core.errors import BlockrateError
 from blockrate.dataset.survey import Survey, counted, survey
+from blockrate.ui.live.progress import headline, share
 from blockrate.ui.live.watch import ALIVE, Watch
 from blockrate.ui.open_save import open_config, save, save_as
 from blockrate.ui.page import Page
@@ -237,7 +238,7 @@ def _bottom_bar(page: Page) -> None:
         state.classes(replace=f"state is-{name.lower().replace(' ', '-')}")
         words.set_text(_doing(page.watch) or _blocked(page) or counts)
         bar.set_visibility(name in ALIVE)
-        set_props(bar, {"value": run.share(page.watch)})
+        set_props(bar, {"value": share(page.watch)})
 
     def show_counts(found: Survey) -> None:
         nonlocal counts
@@ -284,5 +285,5 @@ def _doing(watch: Watch) -> str:
         return sentence(state.sentence)
     seconds = watch.history.seconds_left
     if state.name != "Running" or seconds is None:
-        return run.headline(watch)
-    return f"{run.headline(watch)} · {duration(seconds)} left"
+        return headline(watch)
+    return f"{headline(watch)} · {duration(seconds)} left"

@@ -1,0 +1,70 @@
+"""Where everything is that a run has written, to be copied and downloaded."""
+
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from nicegui import Event, ui
+from nicegui.element import Element
+
+from blockrate.core.errors import ConfigError
+from blockrate.ui.live.watch import Watch
+from blockrate.ui.page import Page
+from blockrate.ui.parts.dialogs import icon_button
+from blockrate.ui.parts.follow import rebuilt
+
+_COPY = """() => (navigator.clipboard?.writeText(document.getElementById("{}").textContent) ?? Promise.reject())
+    .then(() => emit(true), () => emit(false))"""
+
+
+def files_list(page: Page, changed: Event[[]]) -> None:
+    """Show the files of the run, with what can be done with each."""
+    with ui.element("ul").classes("run-files"):
+        rebuilt(changed, lambda: _files(page.watch), partial(_rows, page))
+
+
+def _files(watch: Watch) -> dict[str, str]:
+    """Return what each file is, by its path."""
+    history = watch.history
+    files = {
+        **dict.fromkeys(history.exports, "Export"),
+        **dict.fromkeys(history.outputs, "Result"),
+    }
+    if history.checkpoint:
+        files[history.checkpoint] = "Last checkpoint"
+    if watch.run:
+        files[str(watch.run.path)] = "Run folder"
+    return files
+
+
+def _rows(page: Page, files: dict[str, str]) -> None:
+    for path, kind in files.items():
+        with ui.element("li"):
+            ui.label(kind)
+            label = ui.label(str(Path(path).absolute())).classes("mono")
+            with ui.element("div"):
+                if kind in ("Result", "Export"):
+                    _download_button(page, Path(path))
+                copy_button(page, label, f"Copy the path of {Path(path).name}")
+
+
+def _download_button(page: Page, path: Path) -> None:
+    """A button that brings a LoRA file to the browser's machine, if the file lies where files may be seen."""
+    with suppress(ConfigError, OSError):
+        address = page.media.whole_file_url(path)
+        button = icon_button("download", f"Download {path.name}", lambda: None)
+        button.props.update({"href": address, "download": path.name})
+
+
+def copy_button(page: Page, source: Element, name: str) -> None:
+    """A button that copies the text of an element; only its number enters the script."""
+
+    def tell(copied: object) -> None:
+        text = "Without https browsers do not copy. Mark the text and press Ctrl+C."
+        if copied is True:
+            text = "Copied"
+        page.tell(text)
+
+    button = icon_button("content_copy", name, lambda: None)
+    script = _COPY.format(source.html_id)
+    button.on("click", lambda event: tell(event.args), js_handler=script)

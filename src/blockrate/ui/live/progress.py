@@ -1,0 +1,50 @@
+"""How far a run is, in a few words and as a share."""
+
+from blockrate.ui.live.watch import Watch
+from blockrate.ui.parts.labels import duration, sentence
+
+
+def headline(watch: Watch) -> str:
+    """What the run does, or how it ended, in a few words."""
+    history = watch.history
+    step = f"step {history.step:,}"
+    match watch.state.name:
+        case "Preparing":
+            phase = sentence(history.phase or "starting")
+            if not history.total:
+                return phase
+            return f"{phase} {history.done:,} of {history.total:,}"
+        case "Running":
+            return f"{sentence(step)} of {history.total_steps:,}"
+        case "No run":
+            return f"Stopped at {step}"
+        case "Stopping" | "Failed" as name:
+            return f"{name} at {step}"
+        case name:
+            return f"{name} after {step}"
+
+
+def share(watch: Watch) -> float:
+    """How much of the run, or of its preparation, is done."""
+    history = watch.history
+    done = history.step
+    total = history.total_steps
+    if watch.state.name == "Preparing" or not total:
+        done = history.done
+        total = history.total
+    return done / total if total else 0.0
+
+
+def speed(watch: Watch) -> str:
+    """How fast it is, for how long still, and the loss; nothing before the first step."""
+    history = watch.history
+    if not history.step:
+        return ""
+    seconds = history.seconds_per_step
+    facts = ["— s/step" if seconds is None else f"{seconds:.3g} s/step"]
+    if watch.state.name == "Running":
+        left = history.seconds_left
+        facts.append("— left" if left is None else f"{duration(left)} left")
+    if history.loss is not None:
+        facts.append(f"loss {history.loss:.4g}")
+    return " · ".join(facts)

@@ -1,0 +1,74 @@
+"""What is really trained: the groups of the optimizer with the rates that it holds now."""
+
+from collections.abc import Iterable
+
+from nicegui import Event, ui
+from nicegui.elements.mixins.text_element import TextElement
+
+from blockrate.core.blocks import OTHER, BlockLayout
+from blockrate.core.selection import selection_text
+from blockrate.run.events import Group
+from blockrate.ui.live.history import History
+from blockrate.ui.live.watch import Watch
+from blockrate.ui.parts.components import watched
+from blockrate.ui.parts.follow import rebuilt
+from blockrate.ui.parts.labels import sentence
+
+
+def groups_table(watch: Watch, changed: Event[[]]) -> None:
+    """A row for each group of the optimizer, and a summary above them."""
+    rate_cells: dict[str, TextElement] = {}  # by group
+
+    def fill(groups: list[Group]) -> None:
+        rate_cells.clear()
+        for group in groups:
+            blocks = _in_words(group.blocks or [group.name], watch.history)
+            parameters = f"{group.parameters:,}"
+            multiplier = f"{group.multiplier:g}"
+            cells = _row(blocks, parameters, multiplier, "")
+            rate_cells[group.name] = cells[-1]
+
+    def refresh() -> None:
+        history = watch.history
+        words.set_text(_summary(history))
+        rates = {group.name: group.learning_rate for group in history.groups}
+        rates.update(history.rates)
+        for name, cell in rate_cells.items():
+            rate = rates.get(name)
+            cell.text = "—" if rate is None else f"{rate:.2e}"
+
+    words = ui.label().classes("dim")
+    with ui.element("div").classes("table-box") as box:
+        box.props('tabindex=0 role=region aria-label="Groups of the optimizer"')
+        with ui.element("table").props('aria-label="What is really trained"'):
+            with ui.element("thead"):
+                _row("Blocks", "Parameters", "Multiplier", "Learning rate", tag="th")
+            with ui.element("tbody"):
+                rebuilt(changed, lambda: watch.history.groups, fill)
+        watched(changed, refresh)
+
+
+def _row(*cells: str, tag: str = "td") -> list[TextElement]:
+    with ui.element("tr"):
+        return [TextElement(tag=tag, text=cell) for cell in cells]
+
+
+def _in_words(names: Iterable[str], history: History) -> str:
+    blocks = [name for name in history.names if name != OTHER]
+    return selection_text(names, BlockLayout.of(blocks))
+
+
+def _summary(history: History) -> str:
+    trained = history.trained
+    frozen = set(history.frozen) - trained
+    left_out = set(history.names) - trained - set(history.frozen)
+    number = len(trained - {OTHER})
+    all_blocks = len(set(history.names) - {OTHER})
+    parameters = sum(group.parameters for group in history.groups)
+    sentences = [f"{number} of {all_blocks} blocks trained, {parameters:,} parameters."]
+    if frozen:
+        sentences.append(f"{sentence(_in_words(frozen, history))} frozen.")
+    if left_out:
+        blocks = sentence(_in_words(left_out, history))
+        sentences.append(f"{blocks} left out by the layer filter.")
+    return " ".join(sentences)
