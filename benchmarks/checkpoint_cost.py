@@ -65,6 +65,7 @@ def costs(config: TrainConfig, folder: Path, rounds: int) -> list[str]:
             export(
                 folder / "lora.safetensors",
                 trainee.transformer,
+                training_method=config.training_method,
                 file_format=config.output_model_format,
                 dtype=dtype_of(config.output_dtype),
                 metadata=file_metadata(config),

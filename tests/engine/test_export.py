@@ -67,6 +67,7 @@ def export(path, model, config, *, metadata):
     export_module.export(
         path,
         model,
+        training_method=config.training_method,
         file_format=config.output_model_format,
         dtype=dtype_of(config.output_dtype),
         metadata=metadata,

@@ -14,7 +14,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import plain_name
 from blockrate.core.errors import WriteError
 from blockrate.core.version import __version__
-from blockrate.engine.adapters.file import lora_weights, save_lora
+from blockrate.engine.adapters import ADAPTERS
 from blockrate.engine.file_header import sorted_header
 from blockrate.engine.memory import checked_cast
 from blockrate.models.families import architecture_of_class
@@ -36,23 +36,25 @@ def export(
     path: Path,
     transformer: Any,  # a model of diffusers
     *,
+    training_method: str,
     file_format: str,
     dtype: torch.dtype,
     metadata: Mapping[str, str],
 ) -> None:
     """Write what was trained to ``path``; an older export is replaced safely.
 
-    ``file_format``: DIFFUSERS is the whole transformer, the others are LoRA files. Raises NotANumberError and leaves
-    the older one, WriteError.
+    Adapters become one file in ``file_format``, weights a folder with the whole transformer. Raises NotANumberError
+    and leaves the older one, WriteError.
     """
-    if file_format == "DIFFUSERS":
+    adapter = ADAPTERS.get(training_method)
+    if adapter is None:
         save_transformer(path, transformer, dtype=dtype, metadata=metadata)
     else:
         architecture = architecture_of_class(type(transformer).__name__)
         assert architecture, "no model of another architecture was loaded"
-        save_lora(
+        adapter.write(
             path,
-            lora_weights(transformer),
+            transformer,
             architecture=architecture,
             file_format=file_format,
             dtype=dtype,

@@ -157,6 +157,7 @@ class Outputs:
                 export(
                     path,
                     self.trainee.transformer,
+                    training_method=self.config.training_method,
                     file_format=self.config.output_model_format,
                     dtype=dtype_of(self.config.output_dtype),
                     metadata=file_metadata(self.config),

@@ -3,20 +3,16 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from blockrate.config.base_model import model_spec
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.profile import Profile
-from blockrate.engine import optimizers
-from blockrate.engine.adapters.file import ADAPTER, LoraWeights, read_lora
-from blockrate.engine.adapters.lora import add_adapters, check_start
+from blockrate.engine import fine_tune, optimizers
+from blockrate.engine.adapters import ADAPTERS
 from blockrate.engine.ema import Ema
-from blockrate.engine.fine_tune import choose_weights
 from blockrate.engine.models.common import FamilyModule, ModelFiles
 from blockrate.engine.parameter_groups import (
     block_layout,
@@ -24,9 +20,6 @@ from blockrate.engine.parameter_groups import (
     parameters_by_block,
 )
 from blockrate.engine.profile_rates import with_multipliers
-from blockrate.models.module_table import modules
-
-_LORA = ".lora_"  # in PEFT's names of an adapter's parameters
 
 
 @dataclass
@@ -105,7 +98,7 @@ def make_trainee(
     ``weights``: what an earlier session of the run has learned, by parameter name.
     """
     transformer = files.family.load_transformer(files, config, device)
-    formerly_trained = _prepare(transformer, config, weights or {})
+    formerly_trained = _formerly_trained(transformer, config, weights or {})
     multipliers = config.block_learning_rate_multiplier
     profile = Profile.of(multipliers, block_layout(transformer))
     base_lr = config.base_learning_rate()
@@ -141,56 +134,15 @@ def make_trainee(
     )
 
 
-def _prepare(
+def _formerly_trained(
     transformer: Any, config: TrainConfig, weights: Mapping[str, Tensor]
 ) -> dict[str, nn.Parameter]:
     """Choose what trains, bring in what was learned, and return the parameters that keep it without training on."""
-    if config.training_method == "LORA":
-        start = lora_of(weights, config.lora_alpha / config.lora_rank)
-        add_adapters(transformer, config, start=start or lora_to_start_from(config))
-        learned = {
-            name: parameter
-            for name, parameter in transformer.named_parameters()
-            if _LORA in name
-        }
-    else:
-        choose_weights(transformer, config)
-        parameters = dict(transformer.named_parameters())
-        learned = {name: parameters[name] for name in weights}
-        with torch.no_grad():
-            for name, parameter in learned.items():
-                parameter.copy_(weights[name])
+    adapter = ADAPTERS.get(config.training_method)
+    add_learned = adapter.add_learned if adapter else fine_tune.add_learned
+    learned = add_learned(transformer, config, weights)
     return {
         name: parameter
         for name, parameter in learned.items()
         if not parameter.requires_grad
-    }
-
-
-def lora_to_start_from(config: TrainConfig) -> dict[str, LoraWeights]:
-    """Return what ``lora_model_name`` holds, proven to fit: its file and the model's headers are all that is read."""
-    if config.training_method != "LORA" or not config.lora_model_name:
-        return {}
-    spec = model_spec(config)
-    start = read_lora(Path(config.lora_model_name), spec.architecture)
-    shapes = {module.name: module.shape for module in modules(spec) if module.linear}
-    check_start(
-        start,
-        shapes,
-        rank=config.lora_rank,
-        file_format=config.output_model_format,
-    )
-    return start
-
-
-def lora_of(weights: Mapping[str, Tensor], scale: float) -> dict[str, LoraWeights]:
-    """Return adapters by module name from their parameters' names, ``<module>.lora_A.default.weight``."""
-    modules = dict.fromkeys(name.partition(_LORA)[0] for name in weights)
-
-    def part(module: str, name: str) -> Tensor:
-        return weights[f"{module}{_LORA}{name}.{ADAPTER}.weight"]
-
-    return {
-        module: LoraWeights(part(module, "A"), part(module, "B"), scale)
-        for module in modules
     }

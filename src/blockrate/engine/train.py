@@ -11,6 +11,7 @@ import torch
 from blockrate.config.files import config_hash
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
+from blockrate.engine.adapters import ADAPTERS
 from blockrate.engine.data.cache import prefetch
 from blockrate.engine.export import check_destination
 from blockrate.engine.memory import pick_device
@@ -18,7 +19,7 @@ from blockrate.engine.outputs import Outputs
 from blockrate.engine.preparation import Data, prepare_data
 from blockrate.engine.profile_rates import set_rates
 from blockrate.engine.resume import Resume, find_resume, sweep_interrupted_saves
-from blockrate.engine.state import Trainee, lora_to_start_from, make_trainee
+from blockrate.engine.state import Trainee, make_trainee
 from blockrate.engine.steps import BadSteps, StepResult, take_step
 from blockrate.engine.telemetry import BlockTelemetry
 from blockrate.run.durable import make_folder
@@ -87,9 +88,10 @@ def _resume(config: TrainConfig, run: RunFolder, log: EventLog) -> Resume:
     )
     resume = find_resume(config, run, log)
     log.step = resume.step
-    if not resume.checkpoint:
+    adapter = ADAPTERS.get(config.training_method)
+    if adapter and not resume.checkpoint:
         # what is wrong with it is said now, not after the encoding
-        lora_to_start_from(config)
+        adapter.read_start(config)
     return resume
 
 

@@ -1,0 +1,42 @@
+"""The kinds of adapters that can be trained in place of the weights: each is one module with the same functions."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from blockrate.config.train_config import TrainConfig
+from blockrate.engine.adapters import lora
+
+
+class AdapterModule(Protocol):
+    """The functions that the module of each kind of adapter has."""
+
+    def read_start(self, config: TrainConfig) -> Mapping[str, Any]:
+        """Return what the file to start from holds, proven to fit; nothing without one. Loads no model."""
+
+    def add_learned(
+        self, transformer: nn.Module, config: TrainConfig, weights: Mapping[str, Tensor]
+    ) -> dict[str, nn.Parameter]:
+        """Choose modules, put adapters in, and return the parameters of all of them by name.
+
+        ``weights``: what an earlier session has learned; without any, adapters begin as their file or the seed says.
+        """
+
+    def write(
+        self,
+        path: Path,
+        transformer: nn.Module,
+        *,
+        architecture: str,
+        file_format: str,
+        dtype: torch.dtype,
+        metadata: Mapping[str, str],
+    ) -> None:
+        """Write the adapters of a transformer as a file that applies as they were trained."""
+
+
+# By the training method of a config; the methods that are not here train the weights.
+ADAPTERS: dict[str, AdapterModule] = {"LORA": lora}

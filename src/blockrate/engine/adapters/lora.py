@@ -3,19 +3,83 @@
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from blockrate.config.base_model import model_spec
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER, block_of
 from blockrate.core.errors import ConfigError
-from blockrate.engine.adapters.file import ADAPTER, LoraWeights
+from blockrate.engine.adapters.file import (
+    ADAPTER,
+    LoraWeights,
+    lora_weights,
+    read_lora,
+    save_lora,
+)
 from blockrate.engine.chosen import chosen_modules
 from blockrate.engine.memory import dtype_of
 from blockrate.engine.seeds import generator
+from blockrate.models.module_table import modules
+
+_LORA = ".lora_"  # in PEFT's names of an adapter's parameters
+
+
+def read_start(config: TrainConfig) -> dict[str, LoraWeights]:
+    """Return what ``lora_model_name`` holds, proven to fit: its file and the model's headers are all that is read."""
+    if not config.lora_model_name:
+        return {}
+    spec = model_spec(config)
+    start = read_lora(Path(config.lora_model_name), spec.architecture)
+    shapes = {module.name: module.shape for module in modules(spec) if module.linear}
+    check_start(
+        start,
+        shapes,
+        rank=config.lora_rank,
+        file_format=config.output_model_format,
+    )
+    return start
+
+
+def add_learned(
+    transformer: nn.Module, config: TrainConfig, weights: Mapping[str, Tensor]
+) -> dict[str, nn.Parameter]:
+    """Put adapters into the transformer, and return the parameters of all of them by name.
+
+    They begin with ``weights``, what an earlier session of the run has learned; without any with the LoRA to start
+    from, or as the seed says.
+    """
+    start = lora_of(weights, config.lora_alpha / config.lora_rank)
+    add_adapters(transformer, config, start=start or read_start(config))
+    return {
+        name: parameter
+        for name, parameter in transformer.named_parameters()
+        if _LORA in name
+    }
+
+
+def write(
+    path: Path,
+    transformer: nn.Module,
+    *,
+    architecture: str,
+    file_format: str,
+    dtype: torch.dtype,
+    metadata: Mapping[str, str],
+) -> None:
+    """Write the adapters of a transformer as one LoRA file, see ``save_lora``."""
+    save_lora(
+        path,
+        lora_weights(transformer),
+        architecture=architecture,
+        file_format=file_format,
+        dtype=dtype,
+        metadata=metadata,
+    )
 
 
 def add_adapters(
@@ -143,3 +207,14 @@ def check_start(
             if not block_of(name):
                 problem = f"KOHYA_LORA holds modules of blocks only, but {name} has learned and would be lost"
                 raise ConfigError("output_model_format", problem, "Use DIFFUSERS_LORA.")
+
+
+def lora_of(weights: Mapping[str, Tensor], scale: float) -> dict[str, LoraWeights]:
+    """Return adapters by module name from their parameters' names, ``<module>.lora_A.default.weight``."""
+    names = dict.fromkeys(name.partition(_LORA)[0] for name in weights)
+    loras = {}
+    for name in names:
+        down = weights[f"{name}{_LORA}A.{ADAPTER}.weight"]
+        up = weights[f"{name}{_LORA}B.{ADAPTER}.weight"]
+        loras[name] = LoraWeights(down, up, scale)
+    return loras
