@@ -15,9 +15,9 @@ from blockrate.ui.live.progress import headline, share
 from blockrate.ui.live.watch import ALIVE, Watch
 from blockrate.ui.open_save import open_config, save, save_as
 from blockrate.ui.page import Page
-from blockrate.ui.parts.components import set_props, watched
+from blockrate.ui.parts.components import call_on_change, set_props
 from blockrate.ui.parts.dialogs import heading
-from blockrate.ui.parts.follow import read_aside
+from blockrate.ui.parts.follow import show_from_thread
 from blockrate.ui.parts.labels import duration, sentence
 from blockrate.ui.starting import start
 from blockrate.ui.tabs import data, model, run, sampling, training
@@ -130,7 +130,7 @@ def _connect(page: Page, shell: Shell) -> None:
     shell.on("open", lambda: open_config(page))
     shell.on("start", lambda: start(page))
     shell.on("route", lambda event: route(event.args))
-    watched(page.session.changed, refresh)
+    call_on_change(page.session.changed, refresh)
 
 
 def _tabs(page: Page) -> ui.tabs:
@@ -158,7 +158,7 @@ def _problem_count(page: Page, tab: str) -> None:
         count.set_visibility(number > 0)
         word.set_text({0: "", 1: "problem"}.get(number, "problems"))
 
-    watched(page.session.changed, refresh)
+    call_on_change(page.session.changed, refresh)
 
 
 def _config_buttons(page: Page) -> None:
@@ -173,7 +173,7 @@ def _config_buttons(page: Page) -> None:
         title.set_text(page.session.title)
         title.props["title"] = str(page.session.path or page.session.title)
 
-    watched(page.session.changed, refresh)
+    call_on_change(page.session.changed, refresh)
     for name, icon, action in _FILE_BUTTONS:
         button = ui.button(name, icon=icon, color=None, on_click=partial(action, page))
         button.props("flat no-caps dense").classes("header-button")
@@ -221,7 +221,7 @@ def _warnings(page: Page) -> None:
                 with ui.element("li"):
                     ui.label(sentence(warning))
 
-    watched(page.session.changed, refresh)
+    call_on_change(page.session.changed, refresh)
 
 
 def _bottom_bar(page: Page) -> None:
@@ -246,9 +246,9 @@ def _bottom_bar(page: Page) -> None:
             counts = _counts(found)
             refresh()
 
-    watched(page.watch.changed, refresh)
-    watched(page.session.changed, refresh)
-    read_aside(
+    call_on_change(page.watch.changed, refresh)
+    call_on_change(page.session.changed, refresh)
+    show_from_thread(
         page.session.changed, lambda: counted(page.session.usable), survey, show_counts
     )
 

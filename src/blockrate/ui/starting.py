@@ -12,7 +12,7 @@ from blockrate.run.folder import RunFolder, is_alive
 from blockrate.ui.checked import Problem
 from blockrate.ui.live.watch import AT_WORK
 from blockrate.ui.page import Page
-from blockrate.ui.parts.components import watched
+from blockrate.ui.parts.components import call_on_change
 from blockrate.ui.parts.dialogs import ask, choice_buttons, small_dialog
 from blockrate.ui.parts.labels import label_of, sentence
 
@@ -98,7 +98,7 @@ def show_problems(page: Page) -> None:
                 if not session.problems:
                     ui.label("Nothing is wrong any more. Press Start.")
 
-        watched(session.changed, refresh)
+        call_on_change(session.changed, refresh)
     dialog.open()
 
 

@@ -18,7 +18,12 @@ from blockrate.run.process import RunState
 from blockrate.ui import shell
 from blockrate.ui.live.history import History
 from blockrate.ui.page import Page
-from blockrate.ui.parts.components import LONGEST_TEXT, field, options_adv, watched
+from blockrate.ui.parts.components import (
+    LONGEST_TEXT,
+    call_on_change,
+    field,
+    options_adv,
+)
 from blockrate.ui.parts.field_types import as_text, field_type, parse
 from blockrate.ui.parts.labels import duration, label_of, option_label
 
@@ -357,7 +362,7 @@ def test_a_closed_window_leaves_nothing_behind() -> None:
     client = Client(ui.page("/window"))
     with client:
         with ui.element() as window:
-            watched(event, lambda: calls.append(1))
+            call_on_change(event, lambda: calls.append(1))
         event.emit()
         window.delete()
         event.emit()

@@ -13,8 +13,8 @@ from blockrate.core.errors import ConfigError
 from blockrate.ui.live.history import Row, Series
 from blockrate.ui.live.watch import Watch
 from blockrate.ui.page import Page
-from blockrate.ui.parts.components import section, set_props, watched
-from blockrate.ui.parts.follow import rebuilt
+from blockrate.ui.parts.components import call_on_change, section, set_props
+from blockrate.ui.parts.follow import rebuild_on_change
 
 KINDS = {
     "grad_norms": "Gradient norm",
@@ -56,7 +56,7 @@ class Feed:
             refresh(self)
 
         chart.on("ready", begin)  # what is sent before the chart is there would be lost
-        watched(changed, lambda: refresh(self))
+        call_on_change(changed, lambda: refresh(self))
 
     def send(
         self, name: str, series: Series, row: Callable[[Row], object], *key: object
@@ -157,9 +157,9 @@ class Gallery:
             self._label = ui.label()
             self._slider = slider("Step of the samples", 0, 0, self._look_at)
             self._compare = ui.switch("Compare with the first", on_change=changed.emit)
-            watched(changed, self._refresh)
+            call_on_change(changed, self._refresh)
         with ui.element("ul").classes("samples"):
-            rebuilt(changed, self._shown, partial(_pictures, page))
+            rebuild_on_change(changed, self._shown, partial(_pictures, page))
 
     def _steps(self) -> list[int]:
         return sorted(self._page.watch.history.samples)

@@ -11,7 +11,7 @@ from blockrate.core.errors import ConfigError
 from blockrate.ui.live.watch import Watch
 from blockrate.ui.page import Page
 from blockrate.ui.parts.dialogs import icon_button
-from blockrate.ui.parts.follow import rebuilt
+from blockrate.ui.parts.follow import rebuild_on_change
 
 _COPY = """() => (navigator.clipboard?.writeText(document.getElementById("{}").textContent) ?? Promise.reject())
     .then(() => emit(true), () => emit(false))"""
@@ -20,7 +20,7 @@ _COPY = """() => (navigator.clipboard?.writeText(document.getElementById("{}").t
 def files_list(page: Page, changed: Event[[]]) -> None:
     """Show the files of the run, with what can be done with each."""
     with ui.element("ul").classes("run-files"):
-        rebuilt(changed, lambda: _files(page.watch), partial(_rows, page))
+        rebuild_on_change(changed, lambda: _files(page.watch), partial(_rows, page))
 
 
 def _files(watch: Watch) -> dict[str, str]:

@@ -14,7 +14,7 @@ from blockrate.run.folder import RunFolder
 from blockrate.ui.live.watch import ALIVE, PastRun
 from blockrate.ui.open_save import may_replace
 from blockrate.ui.page import Page
-from blockrate.ui.parts.follow import read_aside
+from blockrate.ui.parts.follow import show_from_thread
 
 
 class ToFind(NamedTuple):
@@ -42,7 +42,7 @@ def past_runs(page: Page, changed: Event[[]]) -> Element:
                 _row(page, run)
         changed.emit()
 
-    read_aside(changed, to_find, lambda _: iter([watch.past_runs(session)]), show)
+    show_from_thread(changed, to_find, lambda _: iter([watch.past_runs(session)]), show)
     return rows
 
 

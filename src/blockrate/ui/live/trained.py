@@ -10,8 +10,8 @@ from blockrate.core.selection import selection_text
 from blockrate.run.events import Group
 from blockrate.ui.live.history import History
 from blockrate.ui.live.watch import Watch
-from blockrate.ui.parts.components import watched
-from blockrate.ui.parts.follow import rebuilt
+from blockrate.ui.parts.components import call_on_change
+from blockrate.ui.parts.follow import rebuild_on_change
 from blockrate.ui.parts.labels import sentence
 
 
@@ -44,8 +44,8 @@ def groups_table(watch: Watch, changed: Event[[]]) -> None:
             with ui.element("thead"):
                 _row("Blocks", "Parameters", "Multiplier", "Learning rate", tag="th")
             with ui.element("tbody"):
-                rebuilt(changed, lambda: watch.history.groups, fill)
-        watched(changed, refresh)
+                rebuild_on_change(changed, lambda: watch.history.groups, fill)
+        call_on_change(changed, refresh)
 
 
 def _row(*cells: str, tag: str = "td") -> list[TextElement]:

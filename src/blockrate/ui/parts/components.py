@@ -42,7 +42,7 @@ def never() -> str:
     return ""
 
 
-def watched(event: Event[[]], refresh: Callable[[], object]) -> None:
+def call_on_change(event: Event[[]], refresh: Callable[[], object]) -> None:
     """Call ``refresh`` now and at every event, as long as the element that is being built lives."""
     owner = ui.context.slot.parent
 
@@ -105,7 +105,7 @@ def field(
         }
         set_props(control, props)
 
-    watched(source.changed, show_problem)
+    call_on_change(source.changed, show_problem)
     return frame
 
 
@@ -156,7 +156,7 @@ def options_adv(
         }
         set_props(button, props)
 
-    watched(source.changed, refresh)
+    call_on_change(source.changed, refresh)
     return row
 
 
@@ -200,7 +200,7 @@ def _text_control(source: Source, path: str, kind: FieldType, name: str) -> Elem
     if kind.place:
         with control.add_slot("append"):
             _picker_button(source, path, kind.place, name)
-    watched(source.changed, show)
+    call_on_change(source.changed, show)
     return control
 
 
@@ -237,7 +237,7 @@ def _select_control(source: Source, path: str, kind: FieldType, name: str) -> El
             _write(source, path, json.loads(control.value))
 
     control.on("update:model-value", take)
-    watched(source.changed, show)
+    call_on_change(source.changed, show)
     return control
 
 
@@ -248,7 +248,7 @@ def _switch_control(source: Source, path: str, name: str) -> Element:
         _write(source, path, control.value is True)
 
     control.on("update:model-value", take)
-    watched(source.changed, lambda: control.set_value(source.get(path) is True))
+    call_on_change(source.changed, lambda: control.set_value(source.get(path) is True))
     return control
 
 

@@ -8,7 +8,7 @@ from nicegui import Event, background_tasks, ui
 from nicegui.element import Element
 from nicegui.run import io_bound  # not `run`: the tab of that name takes its place here
 
-from blockrate.ui.parts.components import field, section, watched
+from blockrate.ui.parts.components import call_on_change, field, section
 from blockrate.ui.session import Session
 
 _WIDE = ("_dir", "_destination", "_file_name", ".path", ".name")
@@ -16,7 +16,7 @@ Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
 
-def read_aside(
+def show_from_thread(
     changed: Event[[]],
     ask: Callable[[], Question],
     read: Callable[[Question], Iterator[Answer]],
@@ -43,10 +43,10 @@ def read_aside(
             asked[:] = [question]
             background_tasks.create(follow(question))
 
-    watched(changed, refresh)
+    call_on_change(changed, refresh)
 
 
-def rebuilt(
+def rebuild_on_change(
     changed: Event[[]], key: Callable[[], Question], build: Callable[[Question], object]
 ) -> None:
     """Fill the element that is being built anew whenever ``key`` gives something else."""
@@ -61,7 +61,7 @@ def rebuilt(
             with element:
                 build(now)
 
-    watched(changed, refresh)
+    call_on_change(changed, refresh)
 
 
 def entries(value: Any) -> list[Any]:

@@ -15,9 +15,15 @@ from blockrate.dataset.folders import captions_of, read_captions
 from blockrate.dataset.survey import Folder, Survey, counted, survey
 from blockrate.ui.media import Media
 from blockrate.ui.page import Page
-from blockrate.ui.parts.components import field, section, watched
+from blockrate.ui.parts.components import call_on_change, field, section
 from blockrate.ui.parts.dialogs import ask, icon_button
-from blockrate.ui.parts.follow import entries, fields, pager, read_aside, rebuilt
+from blockrate.ui.parts.follow import (
+    entries,
+    fields,
+    pager,
+    rebuild_on_change,
+    show_from_thread,
+)
 from blockrate.ui.parts.picker import pick
 from blockrate.ui.tabs.captions import edit_caption
 
@@ -92,7 +98,7 @@ class DataTab:
         self.survey = Survey()
         self.looks = 0
         self.changed: Event[[]] = Event()
-        read_aside(
+        show_from_thread(
             self.session.changed,
             self.to_survey,
             lambda wanted: survey(wanted.config),
@@ -137,12 +143,12 @@ def build(page: Page) -> None:
     with ui.element("div").classes("stack with-images"):
         tab = DataTab(page)
         with ui.element("div").classes("stack"):
-            rebuilt(
+            rebuild_on_change(
                 page.session.changed, lambda: len(tab.concepts()), partial(_cards, tab)
             )
     with ui.element("div").classes("stack"):
         with section("What training sees"), ui.element("div"):
-            rebuilt(tab.changed, lambda: tab.survey, partial(_totals, tab))
+            rebuild_on_change(tab.changed, lambda: tab.survey, partial(_totals, tab))
         fields(page.session, "All images", *_ALL)
 
 
@@ -197,8 +203,8 @@ def _card(tab: DataTab, index: int) -> None:
 
     facts.props["aria-live"] = "polite"
     with facts:
-        watched(tab.changed, refresh)
-        watched(session.changed, refresh)
+        call_on_change(tab.changed, refresh)
+        call_on_change(session.changed, refresh)
 
 
 def _remove_button(tab: DataTab, index: int) -> None:
@@ -272,7 +278,7 @@ class Thumbnails:
         self.grid = ui.element("ul").classes("gallery")
         self.pager = ui.element("div").classes("pager")
         fold.on_value_change(tab.changed.emit)
-        read_aside(
+        show_from_thread(
             tab.changed, self.to_show, partial(_captions, tab.page.media), self.show
         )
 

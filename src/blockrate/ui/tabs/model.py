@@ -14,9 +14,9 @@ from blockrate.core.units import size_text
 from blockrate.models.families import FAMILIES
 from blockrate.ui.open_save import open_config
 from blockrate.ui.page import Page
-from blockrate.ui.parts.components import field, section, watched
+from blockrate.ui.parts.components import call_on_change, field, section
 from blockrate.ui.parts.dialogs import heading
-from blockrate.ui.parts.follow import fields, read_aside
+from blockrate.ui.parts.follow import fields, show_from_thread
 from blockrate.ui.session import Session
 from blockrate.ui.tabs.model_check import (
     Checked,
@@ -140,9 +140,9 @@ def _follow_check(page: Page, findings: Element) -> None:
     def to_check() -> ToCheck:
         return ToCheck(_config_to_check(session), session.plan, visits)
 
-    watched(session.changed, changed.emit)
-    watched(page.turned, count_visits)
-    read_aside(
+    call_on_change(session.changed, changed.emit)
+    call_on_change(page.turned, count_visits)
+    show_from_thread(
         changed,
         to_check,
         lambda wanted: check((wanted.config, wanted.plan)),
@@ -175,7 +175,7 @@ def _welcome(page: Page) -> None:
         def refresh() -> None:
             card.set_visibility(not session.data and not session.path)
 
-        watched(session.changed, refresh)
+        call_on_change(session.changed, refresh)
 
 
 def _show(element: Element, answer: Checked) -> None:

@@ -14,9 +14,9 @@ from blockrate.ui.live.progress import headline, share, speed
 from blockrate.ui.live.trained import groups_table
 from blockrate.ui.live.watch import ALIVE, Watch
 from blockrate.ui.page import Page
-from blockrate.ui.parts.components import section, set_props, watched
+from blockrate.ui.parts.components import call_on_change, section, set_props
 from blockrate.ui.parts.dialogs import ask, heading
-from blockrate.ui.parts.follow import rebuilt
+from blockrate.ui.parts.follow import rebuild_on_change
 from blockrate.ui.parts.labels import advice, sentence
 
 _END = 30  # lines of the log that a run which failed shows at once
@@ -31,8 +31,8 @@ def build(page: Page) -> None:
         if page.tab == "Run":
             changed.emit()
 
-    watched(watch.changed, follow)
-    watched(page.turned, follow)
+    call_on_change(watch.changed, follow)
+    call_on_change(page.turned, follow)
     _empty_card(page, changed)
     _head(page, changed)
     loss_card(watch, changed)
@@ -54,7 +54,7 @@ def _card(
     """A card that shows while there is something in it."""
     with ui.element("div").classes(classes) as card, section(title):
         yield
-        watched(changed, lambda: card.set_visibility(bool(content())))
+        call_on_change(changed, lambda: card.set_visibility(bool(content())))
 
 
 def _empty_card(page: Page, changed: Event[[]]) -> None:
@@ -63,7 +63,7 @@ def _empty_card(page: Page, changed: Event[[]]) -> None:
         ui.label("No run yet. Start from the Training tab.")
         go = ui.button("Go to Training", on_click=lambda: page.go("Training"))
         go.props("no-caps outline")
-        watched(changed, lambda: card.set_visibility(_is_empty(page.watch)))
+        call_on_change(changed, lambda: card.set_visibility(_is_empty(page.watch)))
 
 
 def _is_empty(watch: Watch) -> bool:
@@ -88,9 +88,9 @@ def _head(page: Page, changed: Event[[]]) -> None:
         end.props('tabindex=0 role=region aria-label="End of the log"')
         _text(changed, end, lambda: _end_of_log(watch))
         with ui.element("ul").classes("run-notes"):
-            rebuilt(changed, lambda: watch.history.warnings, _notes)
+            rebuild_on_change(changed, lambda: watch.history.warnings, _notes)
         files_list(page, changed)
-        watched(changed, lambda: card.set_visibility(not _is_empty(watch)))
+        call_on_change(changed, lambda: card.set_visibility(not _is_empty(watch)))
 
 
 def _text(changed: Event[[]], element: TextElement, text: Callable[[], str]) -> None:
@@ -100,7 +100,7 @@ def _text(changed: Event[[]], element: TextElement, text: Callable[[], str]) -> 
         element.text = text()
         element.set_visibility(bool(element.text))
 
-    watched(changed, refresh)
+    call_on_change(changed, refresh)
 
 
 def _progress_bar(watch: Watch, changed: Event[[]]) -> None:
@@ -111,7 +111,7 @@ def _progress_bar(watch: Watch, changed: Event[[]]) -> None:
         bar.set_visibility(watch.state.name in ALIVE)
         set_props(bar, {"value": share(watch)})
 
-    watched(changed, refresh)
+    call_on_change(changed, refresh)
 
 
 def _advice(watch: Watch) -> str:
@@ -157,7 +157,7 @@ def _commands(page: Page, changed: Event[[]]) -> None:
         save.set_visibility(is_running)
         force.set_visibility(watch.can_force)
 
-    watched(changed, refresh)
+    call_on_change(changed, refresh)
 
 
 def _notes(warnings: list[str]) -> None:
@@ -179,4 +179,4 @@ def _log(page: Page, changed: Event[[]]) -> None:
         if follow.value:
             text.set_text(page.watch.log)
 
-    watched(changed, refresh)
+    call_on_change(changed, refresh)

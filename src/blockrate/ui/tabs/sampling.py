@@ -8,7 +8,7 @@ from nicegui import ui
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import field, section
 from blockrate.ui.parts.dialogs import icon_button
-from blockrate.ui.parts.follow import entries, fields, pager, rebuilt
+from blockrate.ui.parts.follow import entries, fields, pager, rebuild_on_change
 
 _A_PAGE = 10
 # Of a prompt, from left to right.
@@ -54,9 +54,9 @@ class Prompts:
         self.session = page.session
         self.first = 0
         with ui.element("ol").classes("prompts"):
-            rebuilt(self.session.changed, self.indexes, self.show)
+            rebuild_on_change(self.session.changed, self.indexes, self.show)
         with ui.element("div").classes("pager"):
-            rebuilt(
+            rebuild_on_change(
                 self.session.changed,
                 lambda: Shown(len(self.samples()), self.first),
                 self.show_pager,

@@ -13,7 +13,7 @@ from blockrate.core.errors import ConfigError, FileError
 from blockrate.core.layer_filter import PRESETS, split_patterns
 from blockrate.core.profile import KEY, sparse
 from blockrate.ui.page import Page
-from blockrate.ui.parts.components import field, options_adv, section, watched
+from blockrate.ui.parts.components import call_on_change, field, options_adv, section
 from blockrate.ui.session import Session
 from blockrate.ui.windows import (
     optimizer_window,
@@ -122,7 +122,7 @@ def _rows(session: Session, paths: Sequence[str]) -> None:
 
 def _shown_if(session: Session, element: Element, wanted: Callable[[], bool]) -> None:
     with element:
-        watched(session.changed, lambda: element.set_visibility(wanted()))
+        call_on_change(session.changed, lambda: element.set_visibility(wanted()))
 
 
 def _rates_are_used(session: Session) -> bool:
@@ -168,7 +168,7 @@ def _follow_refusal(session: Session, banner: ui.label) -> None:
             refusal = optimizer_window.why_not_differing_rates(session)
         optimizer_window.tell(banner, refusal)
 
-    watched(session.changed, refresh)
+    call_on_change(session.changed, refresh)
 
 
 class LayerChoice:
@@ -233,7 +233,7 @@ def _layers(page: Page) -> None:
             locked = True if choice.preset != "custom" else None
             control.props.set_optional("readonly", locked)
 
-        watched(session.changed, lock)
+        call_on_change(session.changed, lock)
         _matches(session)
         sparkline(page)
         _rates_stay(session, choice)
@@ -274,4 +274,4 @@ def _matches(session: Session) -> None:
         names.set_text("\n".join(matching) if fold.value else "")
 
     fold.on_value_change(refresh)
-    watched(session.changed, refresh)
+    call_on_change(session.changed, refresh)

@@ -14,7 +14,7 @@ from blockrate.core.layer_filter import PRESETS, split_patterns
 from blockrate.core.profile import KEY
 from blockrate.core.units import size_text
 from blockrate.ui.page import Page
-from blockrate.ui.parts.components import watched
+from blockrate.ui.parts.components import call_on_change
 from blockrate.ui.session import Session
 from blockrate.ui.windows.block_mixer import BlockMixer
 from blockrate.ui.windows.optimizer_window import why_not_differing_rates
@@ -79,7 +79,7 @@ class BlockLearningRateWindow:
             )
         with self.frame.footer:
             self._cost = ui.label()
-            watched(self._session.changed, self._follow)
+            call_on_change(self._session.changed, self._follow)
 
     # -- what the frame asks for
 

@@ -8,7 +8,7 @@ from blockrate.dataset.survey import Survey, survey
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import field
 from blockrate.ui.parts.drawing import Drawing
-from blockrate.ui.parts.follow import read_aside
+from blockrate.ui.parts.follow import show_from_thread
 from blockrate.ui.parts.labels import option_label
 from blockrate.ui.window_draft import WindowDraft
 from blockrate.ui.windows.window import DraftWindow
@@ -42,7 +42,7 @@ def open_scheduler_window(page: Page, opener: Element) -> None:
 
     with window.fields:
         drawing = Drawing("first step", "")
-        read_aside(
+        show_from_thread(
             page.session.changed, lambda: page.session.usable, survey, take_steps
         )
     window.watch(draw)

@@ -9,7 +9,7 @@ from blockrate.core.errors import BlockrateError
 from blockrate.core.profile import KEY
 from blockrate.models.families import DEFAULT_FAMILY
 from blockrate.ui.page import Page
-from blockrate.ui.parts.components import watched
+from blockrate.ui.parts.components import call_on_change
 from blockrate.ui.session import Session
 from blockrate.ui.windows.block_learning_rate_window import (
     open_block_learning_rate_window,
@@ -51,7 +51,7 @@ def sparkline(page: Page) -> Element:
         words.set_text(" · ".join(filter(None, (draft.summary(), reason))))
         button.props.set_optional("aria-disabled", "true" if reason else None)
 
-    watched(page.session.changed, refresh)
+    call_on_change(page.session.changed, refresh)
     return button
 
 

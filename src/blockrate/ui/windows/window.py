@@ -8,7 +8,7 @@ from nicegui.element import Element
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.ui.page import Page
-from blockrate.ui.parts.components import watched
+from blockrate.ui.parts.components import call_on_change
 from blockrate.ui.parts.dialogs import ask, heading
 from blockrate.ui.window_draft import WindowDraft
 
@@ -194,8 +194,8 @@ class DraftWindow:
     def watch(self, refresh: Callable[[], object]) -> None:
         """Call ``refresh`` now, and whenever ``config`` changes."""
         with self.fields:
-            watched(self.draft.changed, refresh)
-            watched(self._session.changed, refresh)
+            call_on_change(self.draft.changed, refresh)
+            call_on_change(self._session.changed, refresh)
 
     def open(self) -> None:
         """Show the window."""
