@@ -22,7 +22,7 @@ from blockrate.ui.parts.picker import pick
 
 async def open_config(page: Page) -> bool:
     """Let the user choose a recent file, a preset, an example or any file, and open it."""
-    return await _done_or_told_why_not(page, _open(page))
+    return await _reporting_errors(page, _open(page))
 
 
 async def save(page: Page) -> bool:
@@ -30,7 +30,7 @@ async def save(page: Page) -> bool:
     path = page.session.path
     if path is None:
         return await save_as(page)
-    return await _done_or_told_why_not(page, _save(page, path))
+    return await _reporting_errors(page, _save(page, path))
 
 
 async def save_as(page: Page) -> bool:
@@ -38,7 +38,7 @@ async def save_as(page: Page) -> bool:
     path = await _ask_for_path(page)
     if path is None:
         return False
-    return await _done_or_told_why_not(page, _save(page, path))
+    return await _reporting_errors(page, _save(page, path))
 
 
 async def may_replace(page: Page) -> bool:
@@ -52,11 +52,11 @@ async def may_replace(page: Page) -> bool:
     return answer == "Discard"
 
 
-async def _done_or_told_why_not(page: Page, action: Awaitable[bool]) -> bool:
+async def _reporting_errors(page: Page, action: Awaitable[bool]) -> bool:
     try:
         return await action
     except BlockrateError as error:
-        page.tell(str(error), kind="error")
+        page.show_message(str(error), kind="error")
         return False
 
 
@@ -128,7 +128,7 @@ async def _save(page: Page, path: Path) -> bool:
         if answer != "Overwrite":
             return False
         session.save(path, overwrite=True)
-    page.tell(f"Saved {session.path}")
+    page.show_message(f"Saved {session.path}")
     return True
 
 

@@ -28,7 +28,7 @@ class Page:
     controls: dict[str, Element] = field(default_factory=dict)
     show_tab: Callable[[str], None] = lambda tab: None
     tab: str = ""  # in front
-    turned: Event[[]] = field(default_factory=Event)  # another tab is in front
+    tab_changed: Event[[]] = field(default_factory=Event)  # another tab is in front
 
     def enter(self) -> None:
         """Make this the page of the client that is being built."""
@@ -55,7 +55,7 @@ class Page:
         # the number of an element is all that enters the script
         ui.run_javascript(f"setTimeout(() => blockrateFocus({element.id}), 120)")
 
-    def tell(
+    def show_message(
         self, text: str, *, kind: Literal["info", "warning", "error"] = "info"
     ) -> None:
         """Show a toast; only an error interrupts a screen reader."""

@@ -86,7 +86,7 @@ def build(page: Page, tab: str = "Model") -> None:
                 _MODULES[name].build(page)
         tabs.set_value(name)
         shell.run_method("visit", f"/{name.lower()}")
-        page.turned.emit()
+        page.tab_changed.emit()
 
     page.show_tab = show
     tabs.on_value_change(lambda event: show(str(event.value)))

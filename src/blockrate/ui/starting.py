@@ -35,7 +35,7 @@ async def start(page: Page) -> None:
         await _start_or_ask(page)
     except (BlockrateError, OSError) as error:
         # the disk's refusal, which no other way on can help
-        page.tell(str(error), kind="error")
+        page.show_message(str(error), kind="error")
 
 
 async def _start_or_ask(page: Page) -> None:
@@ -58,7 +58,7 @@ async def _start_or_ask(page: Page) -> None:
         if answer not in (*ways_on, "Start anew"):
             return
         why_not = await watch.start(session, **ways_on.get(answer, {"fresh": True}))
-    page.tell(why_not, kind="error") if why_not else page.go("Run")
+    page.show_message(why_not, kind="error") if why_not else page.go("Run")
 
 
 def _holds_a_run(folder: str) -> bool:

@@ -310,7 +310,9 @@ def test_an_entry_that_another_tab_removed_is_told(
     show: Show, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr(Page, "tell", lambda page, text, **options: told.append(text))
+    monkeypatch.setattr(
+        Page, "show_message", lambda page, text, **options: told.append(text)
+    )
     form = Form({"samples.7.seed": 1})
     control = show(form, "samples.7.seed")
     form.refuses = True
@@ -325,7 +327,9 @@ def test_the_three_dot_button_gives_its_reason_instead_of_a_window(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr(Page, "tell", lambda page, text, **options: told.append(text))
+    monkeypatch.setattr(
+        Page, "show_message", lambda page, text, **options: told.append(text)
+    )
     form = Form({"layer_filter_preset": "full", "block_learning_rate_multiplier": {}})
     reasons = ["No."]
     opened = []

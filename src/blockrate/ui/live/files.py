@@ -63,7 +63,7 @@ def copy_button(page: Page, source: Element, name: str) -> None:
         text = "Without https browsers do not copy. Mark the text and press Ctrl+C."
         if copied is True:
             text = "Copied"
-        page.tell(text)
+        page.show_message(text)
 
     button = icon_button("content_copy", name, lambda: None)
     script = _COPY.format(source.html_id)

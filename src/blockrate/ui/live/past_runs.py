@@ -71,11 +71,11 @@ def _buttons(page: Page, run: PastRun) -> None:
                 page.session.open_data(data, path=None, title=f"{run.name} again")
                 page.go("Training")
         except BlockrateError as error:
-            page.tell(str(error), kind="error")
+            page.show_message(str(error), kind="error")
 
     def show() -> None:
         if watch.state.name in ALIVE:
-            page.tell("Past runs can be shown when this one has ended.")
+            page.show_message("Past runs can be shown when this one has ended.")
         else:
             watch.show(run.path)
 

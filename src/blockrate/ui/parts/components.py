@@ -127,7 +127,7 @@ def options_adv(
     def pressed() -> None:
         reason = why_not()
         if reason:
-            page.tell(reason)
+            page.show_message(reason)
         else:
             open(button)
 
@@ -256,7 +256,7 @@ def _write(source: Source, path: str, value: object) -> None:
     try:
         source.set({path: value})
     except BlockrateError as error:  # the entry of the list was removed in another tab
-        current_page().tell(str(error), kind="error")
+        current_page().show_message(str(error), kind="error")
 
 
 def _key(value: object) -> str:

@@ -26,7 +26,7 @@ async def edit_caption(page: Page, image: Path, url: str) -> bool:
         file = page.media.resolve_inside(image.with_suffix(".txt"))
         return await _edit(page, file, image.name, url)
     except (BlockrateError, OSError, ValueError) as error:
-        page.tell(str(error), kind="error")
+        page.show_message(str(error), kind="error")
         return False
 
 
@@ -44,7 +44,7 @@ async def _edit(page: Page, file: Path, image_name: str, url: str) -> bool:
         if await ask(title, str(file), choices) != "Keep editing":
             return True
         _, content = await run.io_bound(read_caption, file) or Caption()
-    page.tell("This caption is too long to be edited here.", kind="warning")
+    page.show_message("This caption is too long to be edited here.", kind="warning")
     return False
 
 

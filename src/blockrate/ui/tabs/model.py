@@ -141,7 +141,7 @@ def _follow_check(page: Page, findings: Element) -> None:
         return ToCheck(_config_to_check(session), session.plan, visits)
 
     call_on_change(session.changed, changed.emit)
-    call_on_change(page.turned, count_visits)
+    call_on_change(page.tab_changed, count_visits)
     show_from_thread(
         changed,
         to_check,

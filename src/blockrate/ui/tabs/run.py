@@ -32,7 +32,7 @@ def build(page: Page) -> None:
             changed.emit()
 
     call_on_change(watch.changed, follow)
-    call_on_change(page.turned, follow)
+    call_on_change(page.tab_changed, follow)
     _empty_card(page, changed)
     _head(page, changed)
     loss_card(watch, changed)
@@ -133,9 +133,9 @@ def _commands(page: Page, changed: Event[[]]) -> None:
     def send(command: Callable[[], None], done: str) -> None:
         try:
             command()
-            page.tell(done)
+            page.show_message(done)
         except BlockrateError as error:
-            page.tell(str(error), kind="error")
+            page.show_message(str(error), kind="error")
 
     async def force_stop() -> None:
         text = "What was learned since the last checkpoint is lost. Start goes on from there."

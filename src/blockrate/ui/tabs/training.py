@@ -166,7 +166,7 @@ def _follow_refusal(session: Session, banner: ui.label) -> None:
         refusal = ""
         if _rates_are_used(session) and not session.problem("optimizer.optimizer"):
             refusal = optimizer_window.why_not_differing_rates(session)
-        optimizer_window.tell(banner, refusal)
+        optimizer_window.set_banner(banner, refusal)
 
     call_on_change(session.changed, refresh)
 

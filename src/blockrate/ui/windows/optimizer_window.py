@@ -35,7 +35,7 @@ def open_optimizer_window(page: Page, opener: Element) -> None:
     with window.fields.classes("is-wordy"):
         banner = ui.label().classes("banner")
         banner.move(target_index=0)
-    window.watch(lambda: tell(banner, why_not_differing_rates(window.draft)))
+    window.watch(lambda: set_banner(banner, why_not_differing_rates(window.draft)))
     with window.frame.footer:
         memory = f"{row.state_bytes:g} bytes of memory per trained parameter"
         ui.label(f"{row.package} · {memory}")
@@ -55,7 +55,7 @@ def why_not_differing_rates(source: Source) -> str:
     return f"{refusal}." if refusal else ""
 
 
-def tell(banner: ui.label, text: str) -> None:
+def set_banner(banner: ui.label, text: str) -> None:
     """Show a text in a banner, which is gone without one."""
     banner.set_text(text)
     banner.set_visibility(bool(text))

@@ -167,7 +167,7 @@ class RateTools:
         try:
             self._page.preferences.save()
         except WriteError as error:
-            self._page.tell(str(error), kind="error")
+            self._page.show_message(str(error), kind="error")
 
     # -- copy and paste
 
@@ -181,7 +181,7 @@ class RateTools:
                 "Copy as JSON", "Press Ctrl+C", "Close", lambda _: None, str(text)
             )
         else:
-            self._page.tell("Copied")
+            self._page.show_message("Copied")
 
     def _paste(self) -> None:
         def paste(text: str) -> None:

@@ -28,7 +28,7 @@ def sparkline(page: Page) -> Element:
     def pressed() -> None:
         reason = why_not_block_rates(page.session)
         if reason:
-            page.tell(reason)
+            page.show_message(reason)
         else:
             open_block_learning_rate_window(page, button)
 
