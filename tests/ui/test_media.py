@@ -249,10 +249,10 @@ def test_only_safetensors_files_inside_are_given_out_whole(
     outside = tmp_path / "dog.safetensors"
     for file in (inside, outside, root / ".dog.safetensors"):
         file.write_bytes(b"weights")
-    name = media.whole_file_url(inside).removeprefix("/files/")
-    assert media.whole_file(name) == inside
+    name = media.download_url(inside).removeprefix("/files/")
+    assert media.download(name) == inside
     assert media.picture(name) is None
-    assert media.whole_file(media.file_url(inside).removeprefix("/files/")) is None
+    assert media.download(media.file_url(inside).removeprefix("/files/")) is None
     for refused in (
         outside,
         root / ".dog.safetensors",
@@ -261,14 +261,14 @@ def test_only_safetensors_files_inside_are_given_out_whole(
         root / "no",
     ):
         with pytest.raises(ConfigError):
-            media.whole_file_url(refused)
+            media.download_url(refused)
     with pytest.raises(OSError, match="too long"):
         # the Run tab takes it for a file that is not to be had
-        media.whole_file_url(root / f"{'a' * 300}.safetensors")
+        media.download_url(root / f"{'a' * 300}.safetensors")
     inside.unlink()
-    assert media.whole_file(name) is None
+    assert media.download(name) is None
     inside.symlink_to(outside)
-    assert media.whole_file(name) is None
+    assert media.download(name) is None
 
 
 def test_the_table_of_ids_is_bounded(

@@ -111,9 +111,9 @@ def concept_images(
     folder = _folder(concept, where)
     files = list(_files(concept))
     unread = Counter(path.suffix.lower() for path in files)
-    found = [f"{unread[suffix]} {suffix}" for suffix in unread if suffix in _NOT_READ]
-    if found:
-        warn(f"{folder}: save {', '.join(found)} as PNG: they are not used")
+    kinds = [f"{unread[suffix]} {suffix}" for suffix in unread if suffix in _NOT_READ]
+    if kinds:
+        warn(f"{folder}: save {', '.join(kinds)} as PNG: they are not used")
     paths = [path for path in files if _is_image(path)]
     if not paths:
         raise _no_images(concept, where)

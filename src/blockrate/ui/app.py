@@ -130,7 +130,7 @@ def make_app(
 
 
 def _file_response(media: Media, name: str) -> Response:
-    file = media.whole_file(name)
+    file = media.download(name)
     if file:
         return FileResponse(
             file, media_type="application/octet-stream", filename=file.name

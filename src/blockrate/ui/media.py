@@ -40,7 +40,7 @@ class GivenOut(NamedTuple):
 
     path: Path
     size: int | None
-    whole: bool = False  # the file as it lies there, not a picture
+    as_it_is: bool = False  # the file as it lies there, not a picture
 
 
 class Media:
@@ -79,7 +79,7 @@ class Media:
         """
         return self._address(GivenOut(self.resolve_inside(path), size))
 
-    def whole_file_url(self, path: Path) -> str:
+    def download_url(self, path: Path) -> str:
         """An address that brings a safetensors file to the browser's machine, as it lies there.
 
         Raises ConfigError for a path outside the roots, and for any other file.
@@ -91,7 +91,7 @@ class Media:
                 f"{str(path)!r} is no safetensors file",
                 "Copy it by other means.",
             )
-        return self._address(GivenOut(real, None, whole=True))
+        return self._address(GivenOut(real, None, as_it_is=True))
 
     def _address(self, file: GivenOut) -> str:
         name = self._ids.get(file) or secrets.token_urlsafe(16)
@@ -107,15 +107,15 @@ class Media:
         """The picture with this id; None if there is none (any more), or it cannot be read. Slow: use a thread."""
         file = self._file(name)
         with suppress(OSError, FileError):
-            if file and not file.whole:
+            if file and not file.as_it_is:
                 return _picture(file.path, file.size, file.path.stat().st_mtime_ns)
         return None
 
-    def whole_file(self, name: str) -> Path | None:
+    def download(self, name: str) -> Path | None:
         """The file with this id that may be taken whole; None if there is none (any more)."""
         file = self._file(name)
         with suppress(OSError):  # a drive that has gone
-            if file and file.whole and file.path.is_file():
+            if file and file.as_it_is and file.path.is_file():
                 return file.path
         return None
 

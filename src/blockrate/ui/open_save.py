@@ -1,4 +1,4 @@
-"""Open, Save and Save as: config files by name, by place, and with a question before anything is lost."""
+"""Open, Save and Save as: config files by name, by path, and with a question before anything is lost."""
 
 from collections.abc import Awaitable
 from pathlib import Path

@@ -148,12 +148,12 @@ def _problem_count(page: Page, tab: str) -> None:
     word = ui.label().classes("sr-only")
 
     def refresh() -> None:
-        found = [
+        problems = [
             problem
             for problem in page.session.problems
             if problem.field and not problem.removable and tab_of(problem.field) == tab
         ]
-        number = len(found)
+        number = len(problems)
         count.set_text(str(number))
         count.set_visibility(number > 0)
         word.set_text({0: "", 1: "problem"}.get(number, "problems"))
@@ -240,10 +240,10 @@ def _bottom_bar(page: Page) -> None:
         bar.set_visibility(name in ALIVE)
         set_props(bar, {"value": share(page.watch)})
 
-    def show_counts(found: Survey) -> None:
+    def show_counts(result: Survey) -> None:
         nonlocal counts
-        if found.steps is not None:
-            counts = _counts(found)
+        if result.steps is not None:
+            counts = _counts(result)
             refresh()
 
     call_on_change(page.watch.changed, refresh)
@@ -261,11 +261,11 @@ def _stop_and_start_buttons(page: Page) -> None:
     go.tooltip("Start (Ctrl+Enter)")
 
 
-def _counts(found: Survey) -> str:
-    images = found.done - found.unreadable
+def _counts(result: Survey) -> str:
+    images = result.done - result.unreadable
     if not images:
         return "No images yet"
-    return f"{images:,} images · about {found.steps:,} steps"
+    return f"{images:,} images · about {result.steps:,} steps"
 
 
 def _blocked(page: Page) -> str:

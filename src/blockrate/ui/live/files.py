@@ -51,7 +51,7 @@ def _rows(page: Page, files: dict[str, str]) -> None:
 def _download_button(page: Page, path: Path) -> None:
     """A button that brings a LoRA file to the browser's machine, if the file lies where files may be seen."""
     with suppress(ConfigError, OSError):
-        address = page.media.whole_file_url(path)
+        address = page.media.download_url(path)
         button = icon_button("download", f"Download {path.name}", lambda: None)
         button.props.update({"href": address, "download": path.name})
 

@@ -78,12 +78,12 @@ def fields(session: Session, title: str, *paths: str) -> Element:
 
 
 def pager(
-    what: str, first: int, count: int, size: int, turn: Callable[[int], object]
+    what: str, first: int, count: int, size: int, go_to: Callable[[int], object]
 ) -> None:
     """Buttons to the other pages of a list, where there is more than one page."""
     if count <= size:
         return
     for word, start in (("Earlier", first - size), ("Later", first + size)):
-        button = ui.button(f"{word} {what}", on_click=partial(turn, start), color=None)
+        button = ui.button(f"{word} {what}", on_click=partial(go_to, start), color=None)
         button.props("flat no-caps dense").set_enabled(0 <= start < count)
     ui.label(f"{first + 1:,} to {min(first + size, count):,} of {count:,}")

@@ -114,9 +114,9 @@ class DataTab:
         """The concepts as they stand; a wrong one is there, and off."""
         return [_concept(raw) for raw in entries(self.session.get("concepts"))]
 
-    def take_survey(self, found: Survey) -> None:
+    def take_survey(self, result: Survey) -> None:
         """Show a newer survey."""
-        self.survey = found
+        self.survey = result
         self.changed.emit()
 
     def look_again(self) -> None:
@@ -233,23 +233,23 @@ def _facts(folder: Folder) -> str:
     return f"{images}, {captions}"
 
 
-def _totals(tab: DataTab, found: Survey) -> None:
-    if found.steps is None:
-        ui.label(f"{found.done:,} of {found.all:,} images measured")
+def _totals(tab: DataTab, result: Survey) -> None:
+    if result.steps is None:
+        ui.label(f"{result.done:,} of {result.all:,} images measured")
         bar = ui.element("progress").classes("full")
         bar.props.update(
             {
-                "max": found.all or 1,
-                "value": found.done,
+                "max": result.all or 1,
+                "value": result.done,
                 "aria-label": "Images measured",
             }
         )
         return
-    ui.label(_totals_in_words(found, found.steps)).classes("totals")
+    ui.label(_totals_in_words(result, result.steps)).classes("totals")
     with ui.element("ul").classes("bars") as chart:
         chart.props["aria-label"] = "Images by bucket"
-        for bucket, number in sorted(found.buckets.items()):
-            share = number / max(found.buckets.values())
+        for bucket, number in sorted(result.buckets.items()):
+            share = number / max(result.buckets.values())
             with ui.element("li"):
                 ui.label(f"{bucket.width} x {bucket.height}")
                 ui.element("span").style(f"width: {100 * share:.1f}%")
@@ -258,12 +258,12 @@ def _totals(tab: DataTab, found: Survey) -> None:
     again.props("flat no-caps dense")
 
 
-def _totals_in_words(found: Survey, steps: int) -> str:
-    if not found.all:
+def _totals_in_words(result: Survey, steps: int) -> str:
+    if not result.all:
         return "No images yet"
-    images = f"{found.all - found.unreadable:,} images"
-    if found.unreadable:
-        images = f"{images}, {found.unreadable:,} unreadable"
+    images = f"{result.all - result.unreadable:,} images"
+    if result.unreadable:
+        images = f"{images}, {result.unreadable:,} unreadable"
     return f"{images}, about {steps:,} steps"
 
 

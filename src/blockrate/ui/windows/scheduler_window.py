@@ -34,10 +34,10 @@ def open_scheduler_window(page: Page, opener: Element) -> None:
         last_step = f"step {steps:,}" if steps else f"step {_STEPS:,}, for example"
         drawing.show(curve, _curve_in_words(curve, config), last_step)
 
-    def take_steps(found: Survey) -> None:
+    def take_steps(result: Survey) -> None:
         nonlocal steps
-        if found.steps:
-            steps = found.steps
+        if result.steps:
+            steps = result.steps
             draw()
 
     with window.fields:
