@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from os.path import expanduser
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -23,10 +23,17 @@ from blockrate.config.paths import put
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 
-# lists that may lie in a file of their own: the setting that names it, and OneTrainer's usual name
+
+class ListFile(NamedTuple):
+    """A file of its own for a list: the setting that names it, and the name that OneTrainer gives it."""
+
+    setting: str
+    default: str
+
+
 LISTS = {
-    "concepts": ("concept_file_name", "training_concepts/concepts.json"),
-    "samples": ("sample_definition_file_name", "training_samples/samples.json"),
+    "concepts": ListFile("concept_file_name", "training_concepts/concepts.json"),
+    "samples": ListFile("sample_definition_file_name", "training_samples/samples.json"),
 }
 # a folder
 FINE_TUNE_DEFAULTS = {
@@ -81,14 +88,12 @@ def parse_config(
         warnings = migrate(data)
         for text in overrides:
             _override(data, text)
-        found = find_problems(data, ignore_unsupported=ignore_unsupported)
+        findings = find_problems(data, ignore_unsupported=ignore_unsupported)
     except RecursionError as error:
-        raise ConfigError(
-            where, "is nested too deeply to be a config", "Use another file."
-        ) from error
-    if not found.config:
-        raise together(where, found.errors)
-    return LoadedConfig(found.config, warnings + found.warnings)
+        raise _nested_too_deeply(where) from error
+    if not findings.config:
+        raise together(where, findings.errors)
+    return LoadedConfig(findings.config, warnings + findings.warnings)
 
 
 def find_problems(data: Json, *, ignore_unsupported: bool = False) -> Findings:
@@ -99,72 +104,57 @@ def find_problems(data: Json, *, ignore_unsupported: bool = False) -> Findings:
     lists = deepcopy({key: data.get(key, []) for key in elsewhere})
     unsupported = take_unsupported(data)
     changing = [item for item in unsupported if item.cure]
-    errors += [] if ignore_unsupported else [item.error() for item in changing]
-    if harmless := ", ".join(item.where for item in unsupported if not item.cure):
+    harmless = [item.where for item in unsupported if not item.cure]
+    if harmless:
+        names = ", ".join(harmless)
         warnings.append(
-            f"settings without effect here, the result is the same: {harmless}"
+            f"settings without effect here, the result is the same: {names}"
         )
-    if changing and ignore_unsupported:
-        warnings.append(
-            f"not supported and ignored as asked: {', '.join(item.where for item in changing)}"
-        )
-    for key, value in (
-        FINE_TUNE_DEFAULTS.items() if data.get("training_method") == "FINE_TUNE" else ()
-    ):
-        data.setdefault(key, value)
+    if not ignore_unsupported:
+        errors += [item.error() for item in changing]
+    elif changing:
+        names = ", ".join(item.where for item in changing)
+        warnings.append(f"not supported and ignored as asked: {names}")
+    if data.get("training_method") == "FINE_TUNE":
+        for key, value in FINE_TUNE_DEFAULTS.items():
+            data.setdefault(key, value)
     try:
         config = TrainConfig.model_validate(data)
     except ValidationError as error:
         return Findings(None, errors + explain(error), warnings, lists)
     errors += contradictions(config)
-    return Findings(
-        None if errors else config, errors, warnings + notices(config), lists
-    )
+    warnings += notices(config)
+    return Findings(None if errors else config, errors, warnings, lists)
 
 
 def read_object(path: Path) -> Json:
-    """Return what a config file holds. Raises ``ConfigError`` if that is no JSON object."""
+    """Return what a config file holds. Raises ``ConfigError`` if that is not a JSON object."""
     try:
-        data = read_json(path)
+        data = _strict_json(path)
     except RecursionError as error:
-        raise ConfigError(
-            str(path), "is nested too deeply to be a config", "Use another file."
-        ) from error
+        raise _nested_too_deeply(str(path)) from error
     if not isinstance(data, dict):
-        raise ConfigError(
-            str(path),
-            "does not hold a JSON object",
-            'Write {"learning_rate": 1e-4, ...}.',
-        )
+        cure = 'Write {"learning_rate": 1e-4, ...}.'
+        raise ConfigError(str(path), "does not hold a JSON object", cure)
     return data
 
 
-def read_json(path: Path) -> Any:
+def _strict_json(path: Path) -> Any:
     """Return what a JSON file holds. Raises ``ConfigError`` that says where the file is wrong."""
     try:
-        return _text(
-            json.loads(
-                path.read_bytes().decode("utf-8-sig"),
-                object_pairs_hook=_without_duplicates,
-            )
-        )
+        return _parsed(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
-        raise ConfigError(
-            str(path),
-            f"cannot be read: {error.strerror}",
-            "Check the path and its rights.",
-        ) from error
+        problem = f"cannot be read: {error.strerror}"
+        cure = "Check the path and its rights."
+        raise ConfigError(str(path), problem, cure) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(
-            str(path), f"is not UTF-8 text (byte {error.start})", "Save it as UTF-8."
-        ) from error
+        problem = f"is not UTF-8 text (byte {error.start})"
+        raise ConfigError(str(path), problem, "Save it as UTF-8.") from error
     except json.JSONDecodeError as error:
-        problem = (
-            f"is not valid JSON, line {error.lineno} column {error.colno}: {error.msg}"
-        )
-        raise ConfigError(
-            str(path), problem, "Correct it there or just before."
-        ) from error
+        place = f"line {error.lineno} column {error.colno}"
+        problem = f"is not valid JSON, {place}: {error.msg}"
+        cure = "Correct it there or just before."
+        raise ConfigError(str(path), problem, cure) from error
     except ValueError as error:
         # a key twice, a number of thousands of digits, a path that cannot be
         raise ConfigError(str(path), f"is not right: {error}", "Correct it.") from error
@@ -181,31 +171,34 @@ def config_hash(config: TrainConfig) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _text(value: Any) -> Any:
-    """Return a JSON value, unless its text is none: ``\\ud800`` alone can be neither shown nor written as UTF-8."""
-    if re.search(r"[\ud800-\udfff]", json.dumps(value, ensure_ascii=False)):
+def _nested_too_deeply(where: str) -> ConfigError:
+    problem = "is nested too deeply to be a config"
+    return ConfigError(where, problem, "Use another file.")
+
+
+def _parsed(text: str) -> Any:
+    data = json.loads(text, object_pairs_hook=_without_duplicates)
+    # one of these alone can be neither shown nor written as UTF-8
+    if re.search(r"[\ud800-\udfff]", json.dumps(data, ensure_ascii=False)):
         raise ValueError("it holds half a character, like \\ud800 alone")
-    return value
+    return data
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> Json:
     data = dict(pairs)
     if len(data) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(
-            f"{next(name for name in names if names.count(name) > 1)!r} is given twice in one object"
-        )
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"{name!r} is given twice in one object")
     return data
 
 
 def _override(data: Json, text: str) -> None:
     path, equals, raw = text.partition("=")
     if not equals or not all(path.strip().split(".")):
-        raise ConfigError(
-            f"--set {text}",
-            "is not path=value",
-            "Write it like --set learning_rate=1e-4.",
-        )
+        cure = "Write it like --set learning_rate=1e-4."
+        raise ConfigError(f"--set {text}", "is not path=value", cure)
     put(data, path.strip(), _value(raw), where=f"--set {path}")
 
 
@@ -223,33 +216,30 @@ def _read_lists(data: Json) -> tuple[list[str], list[ConfigError]]:
     """
     warnings = []
     errors = []
-    for key, (file_key, usual) in LISTS.items():
-        name = data.get(file_key)
+    for key, file in LISTS.items():
         # OneTrainer writes null where the list lies in a file of its own
         if data.get(key) is None:
             data.pop(key, None)
+        name = data.get(file.setting)
         if data.get(key) or not isinstance(name, str) or not name:
             continue
         name = expanduser(name)
         # every saved OneTrainer config names it
-        if name == usual and not Path(name).exists():
-            warnings.append(
-                f"{file_key}: there is no {name} here, so there are no {key}"
-            )
+        if name == file.default and not Path(name).exists():
+            missing = f"there is no {name} here, so there are no {key}"
+            warnings.append(f"{file.setting}: {missing}")
             continue
         try:
-            listed = read_json(Path(name))
+            data[key] = _read_list(Path(name))
         except ConfigError as error:
-            errors.append(ConfigError(file_key, f"{name} {error.problem}", error.cure))
-            continue
-        if isinstance(listed, list):
-            data[key] = listed
-        else:
-            errors.append(
-                ConfigError(
-                    file_key,
-                    f"{name} does not hold a JSON list",
-                    "Use OneTrainer's own file.",
-                )
-            )
+            problem = f"{name} {error.problem}"
+            errors.append(ConfigError(file.setting, problem, error.cure))
     return warnings, errors
+
+
+def _read_list(path: Path) -> list[Any]:
+    entries = _strict_json(path)
+    if not isinstance(entries, list):
+        cure = "Use OneTrainer's own file."
+        raise ConfigError(str(path), "does not hold a JSON list", cure)
+    return entries

@@ -107,7 +107,7 @@ def usable(data: Json, problems: Iterable[Problem]) -> TrainConfig | None:
     wrong = {problem.field for problem in problems} - {""}
     # what is wrong in a list's own file goes with the file
     wrong |= {
-        LISTS[key][0]
+        LISTS[key].setting
         for key in LISTS
         if any(path.startswith(f"{key}.") for path in wrong) and not data.get(key)
     }

@@ -135,7 +135,7 @@ def _take_list_in(data: Json, path: str, checked: Checked) -> list[str]:
     key = path.partition(".")[0]
     if key not in LISTS:
         return []
-    file_setting = LISTS[key][0]
+    file_setting = LISTS[key].setting
     file = data.pop(file_setting, "")
     if not file:
         return []
