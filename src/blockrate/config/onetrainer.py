@@ -5,9 +5,10 @@ Source of names, defaults and versions (0 to 11), kept in ``onetrainer_fields.js
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.parts import OptimizerSettings
@@ -40,17 +41,15 @@ class Unsupported:
     def error(self) -> ConfigError:
         """Return the refusal of a setting that would change the result."""
         problem = f"{self.value!r} would change the result and is not supported"
-        return ConfigError(
-            self.where,
-            problem,
-            f"{self.cure} Or train without it: --ignore-unsupported.",
-        )
+        cure = f"{self.cure} Or train without it: --ignore-unsupported."
+        return ConfigError(self.where, problem, cure)
 
 
 def migrate(data: Json) -> list[str]:
     """Turn the names of every older version into today's, in place; return warnings. What has its new name stays."""
     version = data.pop("__version", None)
-    version = version if isinstance(version, int) else math.inf
+    if not isinstance(version, int):
+        version = math.inf
     flat = [
         key
         for key in data
@@ -60,14 +59,9 @@ def migrate(data: Json) -> list[str]:
         _old_noise(data)
     if isinstance(data.get("optimizer"), str):
         data["optimizer"] = {"optimizer": data["optimizer"]}
-    for old, new in [
-        *_RENAMED.items(),
-        *((key, f"optimizer.{key.removeprefix('optimizer_')}") for key in flat),
-    ]:
-        if old in data:
-            _put(data, new, data.pop(old))
-            if old.endswith("_epochs"):
-                _put(data, f"{new}_unit", "EPOCH")
+    _rename(data, _RENAMED)
+    prefix = "optimizer_"
+    _rename(data, {key: f"optimizer.{key.removeprefix(prefix)}" for key in flat})
     if "prior" in data and ("transformer" not in data or version < LAST_CHANGE):
         data["transformer"] = data.pop("prior")
     _spread_globals(data)
@@ -76,105 +70,126 @@ def migrate(data: Json) -> list[str]:
 
 def migrate_concepts(data: Json) -> None:
     """Turn the older names in a config's concepts into today's, in place."""
-    for _, kind, concept in _sections(data):
-        if kind == "concept" and "repeats" in concept:
+    for section in _sections(data):
+        if section.kind != "concept":
+            continue
+        concept = section.settings
+        if "repeats" in concept:
             concept.setdefault("balancing", concept.pop("repeats"))
-        if kind == "concept" and "validation_concept" in concept:
-            concept.setdefault(
-                "type",
-                "VALIDATION" if concept.pop("validation_concept") else "STANDARD",
-            )
+        if "validation_concept" in concept:
+            validates = concept.pop("validation_concept")
+            concept.setdefault("type", "VALIDATION" if validates else "STANDARD")
 
 
 def take_unsupported(data: Json) -> list[Unsupported]:
     """Remove from a migrated config what blockrate does not have; return what of it is not at its neutral value."""
-    found = []
-    for path, kind, section in _sections(data):
-        table = _TABLES[kind]
-        for name in ("__version", *table.get("no_effect", ())):
-            section.pop(name, None)
-        harmless = {
-            name: (neutral, "") for name, neutral in table.get("harmless", {}).items()
-        }
-        for name, (neutral, cure) in {
-            **harmless,
-            **table.get("changes_result", {}),
-        }.items():
-            if not _is_neutral(value := section.pop(name, None), neutral):
-                found.append(Unsupported(path + name, value, cure))
-        for name, cures in table.get("other_values", {}).items():
-            for cure, values in cures.items():
-                if section.get(name) in values:
-                    found.append(Unsupported(path + name, section.pop(name), cure))
-        found += _foreign_parameters(section) if kind == "optimizer" else []
-    return found
+    unsupported = []
+    for section in _sections(data):
+        unsupported += _take_from_section(section)
+        if section.kind == "optimizer":
+            unsupported += _take_foreign_parameters(section.settings)
+    return unsupported
 
 
 def foreign_names() -> set[str]:
     """Return the names of OneTrainer's settings that blockrate knows but does not have, for did-you-mean."""
-    kinds = ("no_effect", "harmless", "changes_result")
-    return {
-        name
-        for table in _TABLES.values()
-        for kind in kinds
-        for name in table.get(kind, ())
-    }
+    names: set[str] = set()
+    for table in _TABLES.values():
+        for kind in ("no_effect", "harmless", "changes_result"):
+            names.update(table.get(kind, ()))
+    return names
 
 
-def _sections(data: Json) -> list[tuple[str, str, Json]]:
-    """Return path, kind and content of every object in a config that has settings of its own."""
-    named: list[tuple[str, str, object]] = [
+class _Section(NamedTuple):
+    """An object in a config that has settings of its own. ``kind``: its table in ``onetrainer_fields.json``."""
+
+    path: str
+    kind: str
+    settings: Json
+
+
+def _sections(data: Json) -> list[_Section]:
+    entries: list[tuple[str, str, object]] = [
         ("", "config", data),
         ("optimizer.", "optimizer", data.get("optimizer")),
     ]
-    named += [(f"{name}.", kind, data.get(name)) for name, kind in _PARTS.items()]
-    for key, kind in (("concepts", "concept"), ("samples", "sample")):
-        for index, item in enumerate(
-            data[key] if isinstance(data.get(key), list) else []
-        ):
-            named.append((f"{key}.{index}.", kind, item))
-            for part in (
-                ("image", "text")
-                if kind == "concept" and isinstance(item, dict)
-                else ()
-            ):
-                named.append(
-                    (f"{key}.{index}.{part}.", f"concept {part}", item.get(part))
-                )
+    for name, kind in _PARTS.items():
+        entries.append((f"{name}.", kind, data.get(name)))
+    for index, concept in enumerate(_list_in(data, "concepts")):
+        path = f"concepts.{index}."
+        entries.append((path, "concept", concept))
+        if isinstance(concept, dict):
+            entries.append((f"{path}image.", "concept image", concept.get("image")))
+            entries.append((f"{path}text.", "concept text", concept.get("text")))
+    for index, sample in enumerate(_list_in(data, "samples")):
+        entries.append((f"samples.{index}.", "sample", sample))
     return [
-        (path, kind, section)
-        for path, kind, section in named
-        if isinstance(section, dict)
+        _Section(path, kind, settings)
+        for path, kind, settings in entries
+        if isinstance(settings, dict)
     ]
+
+
+def _list_in(data: Json, key: str) -> list[Any]:
+    entries = data.get(key)
+    return entries if isinstance(entries, list) else []
+
+
+def _take_from_section(section: _Section) -> list[Unsupported]:
+    """Remove what a section's table names; return what of it means something."""
+    table = _TABLES[section.kind]
+    settings = section.settings
+    unsupported = []
+
+    def take(name: str, neutral: object, cure: str) -> None:
+        value = settings.pop(name, None)
+        if not _is_neutral(value, neutral):
+            unsupported.append(Unsupported(section.path + name, value, cure))
+
+    for name in ("__version", *table.get("no_effect", ())):
+        settings.pop(name, None)
+    for name, neutral in table.get("harmless", {}).items():
+        take(name, neutral, "")
+    for name, (neutral, cure) in table.get("changes_result", {}).items():
+        take(name, neutral, cure)
+    for name, cures in table.get("other_values", {}).items():
+        for cure, values in cures.items():
+            if settings.get(name) in values:
+                value = settings.pop(name)
+                unsupported.append(Unsupported(section.path + name, value, cure))
+    return unsupported
 
 
 def _is_neutral(value: object, neutral: object) -> bool:
     if isinstance(value, dict) and isinstance(neutral, dict):
-        return all(value.get(key, usual) == usual for key, usual in neutral.items())
+        return all(value.get(key, inner) == inner for key, inner in neutral.items())
     return value is None or value == neutral
 
 
-def _foreign_parameters(settings: Json) -> list[Unsupported]:
+def _take_foreign_parameters(settings: Json) -> list[Unsupported]:
     """Remove parameters that the chosen optimizer does not take; return those that are set to something."""
     row = OPTIMIZERS.get(str(settings.get("optimizer", "ADAMW")))
     if not row:
         return []
-    foreign = settings.keys() & OptimizerSettings.model_fields.keys() - {
-        "optimizer",
-        *row.parameters,
-    }
-    # Saved configs hold false and stochastic_rounding true for every optimizer.
-    taken = {key: settings.pop(key) for key in sorted(foreign)}
-    idle = {
-        key
-        for key, value in taken.items()
-        if value in (None, False) or key == "stochastic_rounding"
-    }
-    return [
-        Unsupported(f"optimizer.{key}", value, "")
-        for key, value in taken.items()
-        if key not in idle
-    ]
+    unsupported = []
+    for key in sorted(settings.keys() & OptimizerSettings.model_fields.keys()):
+        if key == "optimizer" or key in row.parameters:
+            continue
+        value = settings.pop(key)
+        # saved configs hold false, and stochastic_rounding true, for every optimizer
+        if value not in (None, False) and key != "stochastic_rounding":
+            unsupported.append(Unsupported(f"optimizer.{key}", value, ""))
+    return unsupported
+
+
+def _rename(data: Json, renamed: Mapping[str, str]) -> None:
+    """Move values from their old names to today's, which may be inside a section."""
+    for old, new in renamed.items():
+        if old in data:
+            _put(data, new, data.pop(old))
+            # every so many epochs, before there were units
+            if old.endswith("_epochs"):
+                _put(data, f"{new}_unit", "EPOCH")
 
 
 def _put(data: Json, path: str, value: object) -> None:
@@ -191,16 +206,11 @@ def _spread_globals(data: Json) -> None:
     fraction = data.pop("layer_offload_fraction", 0.0)
     checkpointing = data.pop("gradient_checkpointing", None)
     if checkpointing is not None:
-        _put(
-            data,
-            "transformer.gradient_checkpointing",
-            checkpointing not in (False, "OFF"),
-        )
-        _put(
-            data,
-            "transformer.offload_fraction",
-            fraction if checkpointing == "CPU_OFFLOADED" else 0.0,
-        )
+        is_on = checkpointing not in (False, "OFF")
+        if checkpointing != "CPU_OFFLOADED":
+            fraction = 0.0
+        _put(data, "transformer.gradient_checkpointing", is_on)
+        _put(data, "transformer.offload_fraction", fraction)
     for name in _PARTS:
         part = data.get(name)
         if isinstance(part, dict) and part.get("weight_dtype") == "NONE":
@@ -212,10 +222,10 @@ def _spread_globals(data: Json) -> None:
 def _old_noise(data: Json) -> None:
     """Say as a timestep distribution what versions before 4 said by ``noising_weight``, and likewise for the loss."""
     if "timestep_distribution" not in data:
-        data["timestep_distribution"] = (
-            "SIGMOID" if data.get("noising_weight") else "UNIFORM"
-        )
-        data.update(noising_weight=0.0, noising_bias=0.0)
+        weighted = data.get("noising_weight")
+        data["timestep_distribution"] = "SIGMOID" if weighted else "UNIFORM"
+        data["noising_weight"] = 0.0
+        data["noising_bias"] = 0.0
     if data.get("min_snr_gamma"):
         data.setdefault("loss_weight_fn", "MIN_SNR_GAMMA")
 
@@ -225,17 +235,14 @@ def _respell(data: Json) -> list[str]:
     for name, old, new in _FIELDS["respelled"]:
         if name in data and data[name] == old:
             data[name] = new
-    if isinstance(optimizer := data.get("optimizer"), dict) and optimizer.get(
-        "growth_rate"
-    ) in ("inf", math.inf):
-        optimizer["growth_rate"] = None
-    if data.get("output_model_format") == "SAFETENSORS":
-        data["output_model_format"] = (
-            "DIFFUSERS"
-            if data.get("training_method") == "FINE_TUNE"
-            else "DIFFUSERS_LORA"
-        )
-        return [
-            f"output_model_format: OneTrainer's old SAFETENSORS is read as {data['output_model_format']}"
-        ]
-    return []
+    optimizer = data.get("optimizer")
+    grows = optimizer.get("growth_rate") if isinstance(optimizer, dict) else None
+    if grows in ("inf", math.inf):
+        data["optimizer"]["growth_rate"] = None
+    if data.get("output_model_format") != "SAFETENSORS":
+        return []
+    form = "DIFFUSERS_LORA"
+    if data.get("training_method") == "FINE_TUNE":
+        form = "DIFFUSERS"
+    data["output_model_format"] = form
+    return [f"output_model_format: OneTrainer's old SAFETENSORS is read as {form}"]
