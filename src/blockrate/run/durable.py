@@ -20,6 +20,7 @@ from blockrate.core.errors import WriteError
 from blockrate.core.units import size_text
 
 MANIFEST = "manifest.json"
+_MORE_SPACE = "Free some space, or choose a folder on another disk."
 _WINDOWS = os.name == "nt"
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows changes the ends of lines without it
 # The calls that change the disk: a test fails or dies at each of them.
@@ -68,15 +69,15 @@ def commit_folder(
     """
     with disk_errors(final, temporary):
         if final.exists() and not replace:
-            raise WriteError(
-                str(final), "exists already", "Choose another name, or move it away."
-            )
-        _write_file(
-            temporary / MANIFEST,
-            _manifest_text({**(facts or {}), "files": _files(temporary)}),
-        )
+            cure = "Choose another name, or move it away."
+            raise WriteError(str(final), "exists already", cure)
+        manifest = {**(facts or {}), "files": _files(temporary)}
+        _write_file(temporary / MANIFEST, _manifest_text(manifest))
         for entry in [*temporary.rglob("*"), temporary]:
-            _sync_folder(entry) if entry.is_dir() else _sync(entry)
+            if entry.is_dir():
+                _sync_folder(entry)
+            else:
+                _sync(entry)
         old = final.with_name(final.name + ".old")
         if final.exists():
             remove_folder(old)
@@ -94,27 +95,27 @@ def commit_folder(
 
 def verify_folder(folder: Path, *, contents: bool = True) -> list[str]:
     """What is wrong with a committed folder, a reason each; empty means whole. Quick without the ``contents``."""
+    reasons = []
     try:
         text = (folder / MANIFEST).read_bytes()
         manifest = json.loads(text)
-        if text != _manifest_text(
-            {key: value for key, value in manifest.items() if key != "checksum"}
-        ):
+        facts = {key: fact for key, fact in manifest.items() if key != "checksum"}
+        if text != _manifest_text(facts):
             return [f"{MANIFEST} is damaged"]
-        files = manifest["files"].items()
-        return [
-            reason
-            for name, fact in files
-            if (reason := _damage(folder / name, fact, contents))
-        ]
+        for name, fact in manifest["files"].items():
+            reason = _damage(folder / name, fact, contents)
+            if reason:
+                reasons.append(reason)
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return [f"{MANIFEST} is missing or cannot be read"]
+    return reasons
 
 
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents, durably. Raises WriteError."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    with disk_errors(folder, verb="made" if missing else "written"):
+    verb = "made" if missing else "written"
+    with disk_errors(folder, verb=verb):
         for path in reversed(missing):
             with suppress(FileExistsError):
                 _mkdir(path)
@@ -142,15 +143,13 @@ def sweep_leftovers(folder: Path, *, older_than: float = 0.0) -> list[Path]:
 
     ``older_than``: seconds, for a folder that runs share.
     """
-    found = sorted([*folder.glob(".tmp-*"), *folder.glob(".del-*")])
-    leftovers = [
-        path
-        for path in found
-        if not older_than or time.time() - path.lstat().st_mtime > older_than
-    ]
-    for leftover in leftovers:
+    removed = []
+    for leftover in sorted([*folder.glob(".tmp-*"), *folder.glob(".del-*")]):
+        if older_than and time.time() - leftover.lstat().st_mtime <= older_than:
+            continue
         _discard(leftover)
-    return leftovers
+        removed.append(leftover)
+    return removed
 
 
 def check_space(folder: Path, need: int, what: str) -> None:
@@ -159,11 +158,7 @@ def check_space(folder: Path, need: int, what: str) -> None:
         free = shutil.disk_usage(folder).free
         if free < need:
             problem = f"{what} needs {size_text(need)}, and {size_text(free)} are free"
-            raise WriteError(
-                str(folder),
-                problem,
-                "Free some space, or choose a folder on another disk.",
-            )
+            raise WriteError(str(folder), problem, _MORE_SPACE)
 
 
 def temporary_beside(path: Path) -> Path:
@@ -172,39 +167,34 @@ def temporary_beside(path: Path) -> Path:
 
 
 def _files(folder: Path) -> dict[str, dict[str, object]]:
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.is_file() and file != folder / MANIFEST
-    )
-    return {
-        f.relative_to(folder).as_posix(): {
-            "size": f.stat().st_size,
-            "sha256": _sha256(f),
-        }
-        for f in files
-    }
+    """Return what a manifest says of each file: how large it is, and what is in it."""
+    facts: dict[str, dict[str, object]] = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file != folder / MANIFEST:
+            name = file.relative_to(folder).as_posix()
+            facts[name] = {"size": file.stat().st_size, "sha256": _sha256(file)}
+    return facts
 
 
 def _manifest_text(manifest: Mapping[str, object]) -> bytes:
     """One spelling per manifest, with a checksum over the rest: a flipped bit anywhere in the file shows."""
-    checksum = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-    return json.dumps(
-        {**manifest, "checksum": checksum}, sort_keys=True, indent=1
-    ).encode()
+    text = json.dumps(manifest, sort_keys=True)
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    signed = {**manifest, "checksum": checksum}
+    return json.dumps(signed, sort_keys=True, indent=1).encode()
 
 
 def _damage(file: Path, fact: Mapping[str, object], contents: bool) -> str:
+    """Return what is wrong with a file of which a manifest says this, empty if nothing is."""
     try:
-        if file.stat().st_size != fact["size"]:
-            return f"{file.name} has {file.stat().st_size} bytes, not {fact['size']}"
-        return (
-            f"{file.name} has changed"
-            if contents and _sha256(file) != fact["sha256"]
-            else ""
-        )
+        size = file.stat().st_size
+        if size != fact["size"]:
+            return f"{file.name} has {size} bytes, not {fact['size']}"
+        if contents and _sha256(file) != fact["sha256"]:
+            return f"{file.name} has changed"
     except OSError:
         return f"{file.name} is missing or cannot be read"
+    return ""
 
 
 def _sha256(file: Path) -> str:
@@ -222,18 +212,19 @@ def disk_errors(
     except Exception as error:
         if temporary:
             _discard(temporary)
-        if cause := disk_error(error):
+        cause = disk_error(error)
+        if cause:
             raise write_error(path, cause, need=need, verb=verb) from error
         raise
 
 
 def disk_error(error: Exception) -> OSError | None:
     """The system's error that ``error`` is, or tells of in the words of Rust (safetensors); None if it is another."""
-    if number := re.search(r"\(os error (\d+)\)", str(error)):
+    in_words = re.search(r"\(os error (\d+)\)", str(error))
+    if in_words:
+        number = int(in_words[1])
         # the last: Windows' own
-        return OSError(
-            int(number[1]), os.strerror(int(number[1])), None, int(number[1])
-        )
+        return OSError(number, os.strerror(number), None, number)
     return error if isinstance(error, OSError) else None
 
 
@@ -251,31 +242,29 @@ def write_error(
         with suppress(OSError):
             free = shutil.disk_usage(path.parent).free
             problem += f", {size_text(free)} are free"
-        cure = "Free some space, or choose a folder on another disk."
-        return WriteError(str(path), problem, cure)
-    gone = error.errno == errno.ENOENT and verb == "written"
-    cure = (
-        "Its folder is gone."
-        if gone
-        else "Check the permissions, or choose another folder."
-    )
+        return WriteError(str(path), problem, _MORE_SPACE)
+    cure = "Check the permissions, or choose another folder."
+    if error.errno == errno.ENOENT and verb == "written":
+        cure = "Its folder is gone."
     return WriteError(str(path), f"cannot be {verb} ({error.strerror or error})", cure)
 
 
 def _discard(leftover: Path) -> None:
     with suppress(OSError):
-        _remove_tree(
-            leftover
-        ) if leftover.is_dir() and not leftover.is_symlink() else _unlink(leftover)
+        if leftover.is_dir() and not leftover.is_symlink():
+            _remove_tree(leftover)
+        else:
+            _unlink(leftover)
 
 
 def _rename(source: Path, target: Path) -> None:
-    # a virus scanner or an indexer holds the file for a moment
-    for _ in range(10 if _WINDOWS else 0):
-        with suppress(PermissionError):
-            return _replace(source, target)
-        time.sleep(0.05)
-    _replace(source, target)
+    if _WINDOWS:
+        # a virus scanner or an indexer holds the file for a moment
+        for _ in range(10):
+            with suppress(PermissionError):
+                return _replace(source, target)
+            time.sleep(0.05)
+    return _replace(source, target)
 
 
 def _write_file(path: Path, content: bytes, mode: int = 0o666) -> None:
