@@ -24,12 +24,12 @@ def step_of(checkpoint: Path) -> int:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the committed checkpoints below ``folder``, oldest first: by step, never by a clock."""
-    found = [
+    committed = [
         path
         for path in folder.glob(f"{_PREFIX}*")
         if path.name.removeprefix(_PREFIX).isdecimal()
     ]
-    return sorted(found, key=step_of)
+    return sorted(committed, key=step_of)
 
 
 def newest_valid(
@@ -43,19 +43,17 @@ def newest_valid(
     ``contents``: read every byte, not names and sizes only.
     Raises NoCheckpointError when there are checkpoints and all of them are damaged: never start over in silence.
     """
-    found = checkpoints(folder)
-    for checkpoint in reversed(found):
+    committed = checkpoints(folder)
+    for checkpoint in reversed(committed):
         damage = verify_folder(checkpoint, contents=contents)
         if not damage:
             return checkpoint
-        warn(
-            f"checkpoint {checkpoint.name} is damaged ({damage[0]}): going back to the one before"
-        )
-    if found:
+        damaged = f"checkpoint {checkpoint.name} is damaged ({damage[0]})"
+        warn(f"{damaged}: going back to the one before")
+    if committed:
+        problem = f"none of the {len(committed)} checkpoints is whole"
         cure = "Restore one from a backup, or start anew with --fresh."
-        raise NoCheckpointError(
-            str(folder), f"none of the {len(found)} checkpoints is whole", cure
-        )
+        raise NoCheckpointError(str(folder), problem, cure)
     return None
 
 

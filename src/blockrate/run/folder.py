@@ -97,25 +97,19 @@ def lock(run: RunFolder, *, sign: bool = True) -> Iterator[None]:
     """
     try:
         # outwaits the glances of is_alive
-        held = FileLock(run.lock_file).acquire(timeout=1)
+        taken = FileLock(run.lock_file).acquire(timeout=1)
     except Timeout:
         who = read_json(run.who_file)
-        raise ConfigError(
-            "workspace_dir",
-            f"{run.path} is in use by process {who.get('pid')} on {who.get('host')}, started {who.get('start')}",
-            "Stop that run, or choose another folder.",
-        ) from None
+        process = f"process {who.get('pid')} on {who.get('host')}"
+        problem = f"{run.path} is in use by {process}, started {who.get('start')}"
+        cure = "Stop that run, or choose another folder."
+        raise ConfigError("workspace_dir", problem, cure) from None
     except OSError as error:
         raise write_error(run.lock_file, error) from error
-    with held:
+    with taken:
         if sign:
-            _replace(
-                run.who_file,
-                {
-                    **_identity(),
-                    "start": datetime.now(UTC).isoformat(timespec="seconds"),
-                },
-            )
+            start = datetime.now(UTC).isoformat(timespec="seconds")
+            _replace(run.who_file, {**_identity(), "start": start})
         yield
 
 
@@ -128,12 +122,9 @@ def set_aside(run: RunFolder) -> Path | None:
         try:
             aside.mkdir(parents=True)
             outputs = [Path(path).name for path in finished_outputs(run.events_file)]
-            for entry in [
-                entry
-                for pattern in (*_FILES, *_FOLDERS, *outputs)
-                for entry in run.path.glob(pattern)
-            ]:
-                os.replace(entry, aside / entry.name)
+            for pattern in (*_FILES, *_FOLDERS, *outputs):
+                for entry in list(run.path.glob(pattern)):
+                    os.replace(entry, aside / entry.name)
         except OSError as error:
             raise write_error(aside, error) from error
     return aside
@@ -154,24 +145,20 @@ def write_heartbeat(
     run: RunFolder, phase: str, step: int, *, stopping: bool = False
 ) -> None:
     """Say that the engine lives and what it does, about once a second. Not synced, never raises."""
-    _replace(
-        run.heartbeat_file,
-        {
-            **_identity(),
-            "phase": phase,
-            "step": step,
-            "stopping": stopping,
-            "time": time.time(),
-        },
-    )
+    beat = {
+        **_identity(),
+        "phase": phase,
+        "step": step,
+        "stopping": stopping,
+        "time": time.time(),
+    }
+    _replace(run.heartbeat_file, beat)
 
 
 def send_command(run: RunFolder, command: str) -> None:
     """Leave stop, save or sample for the engine, which deletes it when obeyed. Raises WriteError."""
-    atomic_write(
-        run.commands / f"{time.time_ns()}-{os.getpid()}.json",
-        json.dumps({"command": command}),
-    )
+    file = run.commands / f"{time.time_ns()}-{os.getpid()}.json"
+    atomic_write(file, json.dumps({"command": command}))
 
 
 def pending_commands(run: RunFolder) -> list[str]:

@@ -63,10 +63,8 @@ class RunState:
 def engine_command(run: Path) -> list[str]:
     """The command line of the engine; BLOCKRATE_ENGINE replaces it for launchers, the run folder comes last."""
     launcher = os.environ.get("BLOCKRATE_ENGINE", "")
-    return [
-        *(shlex.split(launcher) or [sys.executable, "-m", "blockrate.engine"]),
-        str(run.absolute()),
-    ]
+    words = shlex.split(launcher) or [sys.executable, "-m", "blockrate.engine"]
+    return [*words, str(run.absolute())]
 
 
 def start_engine(run: RunFolder) -> subprocess.Popen[Any]:
@@ -98,13 +96,15 @@ def start_engine(run: RunFolder) -> subprocess.Popen[Any]:
 
 def stop_engine(run: RunFolder, *, at_once: bool = False) -> None:
     """Ask a living engine to stop by a signal: the first ends it after its step, with a save, the second at once."""
+    on_windows = os.name == "nt"
     with suppress(psutil.Error):
-        if (os.name != "nt" or at_once) and (process := _engine_process(run)):
-            return (
-                process.terminate()
-                if os.name == "nt"
-                else process.send_signal(signal.SIGINT)
-            )
+        process = None
+        if not on_windows or at_once:
+            process = _engine_process(run)
+        if process and on_windows:
+            return process.terminate()
+        if process:
+            return process.send_signal(signal.SIGINT)
     # where no signal reaches it: Windows, another host, an engine just starting
     return send_command(run, "stop")
 
@@ -112,14 +112,16 @@ def stop_engine(run: RunFolder, *, at_once: bool = False) -> None:
 def kill_engine(run: RunFolder) -> None:
     """End a living engine that does not answer any more; nothing is saved, and it counts as asked to stop."""
     with suppress(psutil.Error, OSError, WriteError):
-        if process := _engine_process(run):
-            process.kill()
-            with suppress(psutil.TimeoutExpired):
-                process.wait(1)  # it may be writing its heartbeat
-            beat = read_json(run.heartbeat_file)
-            write_heartbeat(
-                run, beat.get("phase", ""), beat.get("step", 0), stopping=True
-            )
+        process = _engine_process(run)
+        if process is None:
+            return
+        process.kill()
+        # it may be writing its heartbeat
+        with suppress(psutil.TimeoutExpired):
+            process.wait(1)
+        beat = read_json(run.heartbeat_file)
+        phase = beat.get("phase", "")
+        write_heartbeat(run, phase, beat.get("step", 0), stopping=True)
 
 
 def _engine_process(run: RunFolder) -> psutil.Process | None:
@@ -164,20 +166,22 @@ def _live_state(run: RunFolder) -> RunState:
     phase = str(beat.get("phase", "starting"))
     step = int(beat.get("step", 0))
     silence = time.time() - beat.get("time", time.time())
-    sentence = f"{phase}, step {step}, process {who.get('pid')} on {who.get('host')} since {who.get('start')}"
+    process = f"process {who.get('pid')} on {who.get('host')}"
+    sentence = f"{phase}, step {step}, {process} since {who.get('start')}"
     if silence > SILENCE_SECONDS:
         sentence += f"; not responding for {silence:.0f} s"
+    name: StateName = "Running" if phase in WORKING else "Preparing"
     if beat.get("stopping"):
-        return RunState("Stopping", sentence, phase, step)
-    return RunState(
-        "Running" if phase in WORKING else "Preparing", sentence, phase, step
-    )
+        name = "Stopping"
+    return RunState(name, sentence, phase, step)
 
 
 def exit_sentence(code: int) -> str:
     """What an engine's exit code means; negative codes are signals, as subprocess gives them."""
-    if code < 0:
-        return f"The engine was killed by signal {-code}" + (
-            " (often: the machine ran out of memory)." * (code == -9)
+    if code == -9:
+        return (
+            "The engine was killed by signal 9 (often: the machine ran out of memory)."
         )
+    if code < 0:
+        return f"The engine was killed by signal {-code}"
     return SENTENCES.get(code, f"The engine ended with code {code}.")
