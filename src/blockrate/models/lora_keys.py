@@ -9,17 +9,29 @@ from typing import Any
 
 from blockrate.core.errors import FileError
 
-_FACTORS = "|".join(
-    rf"(?P<{role}>(?:lora_{letter}|lora_{role}|lora\.{role}|lora_linear_layer\.{role}"
-    # the last one is XLabs
-    rf"|(?:(?<=_lora\.)|(?<=_lora[12]\.)){role})(?:\.default)?\.weight)"
-    for role, letter in (("down", "A"), ("up", "B"))
+
+def _factor(role: str, letter: str) -> str:
+    """Return the pattern of a factor's key, after the module: PEFT's, kohya's, diffusers' and XLabs' spelling."""
+    spellings = (
+        f"lora_{letter}",
+        f"lora_{role}",
+        rf"lora\.{role}",
+        rf"lora_linear_layer\.{role}",
+        rf"(?:(?<=_lora\.)|(?<=_lora[12]\.)){role}",
+    )
+    return rf"(?P<{role}>(?:{'|'.join(spellings)})(?:\.default)?\.weight)"
+
+
+# What follows the module in a key: one group for each role.
+_ROLES = (
+    _factor("down", "A"),
+    _factor("up", "B"),
+    r"(?P<alpha>alpha)",
+    r"(?P<dora>dora_scale|lora_magnitude_vector(?:\.\w+)*)",
+    r"(?P<bias>(?:lora_B|lora_up)\.bias|diff_b)",
+    r"(?P<named>(?:lokr|hada|oft|boft|glora)_\w+|diff)(?:\.default)?(?:\.weight)?",
 )
-_KEY = re.compile(
-    rf"^(?P<module>.+?)\.(?:{_FACTORS}|(?P<alpha>alpha)|(?P<dora>dora_scale|lora_magnitude_vector(?:\.\w+)*)"
-    r"|(?P<bias>(?:lora_B|lora_up)\.bias|diff_b)"
-    r"|(?P<named>(?:lokr|hada|oft|boft|glora)_\w+|diff)(?:\.default)?(?:\.weight)?)$"
-)
+_KEY = re.compile(rf"^(?P<module>.+?)\.(?:{'|'.join(_ROLES)})$")
 _METHODS = {
     "lokr": "LoKr",
     "hada": "LoHa",
@@ -31,17 +43,17 @@ _METHODS = {
 
 
 def split_key(key: str) -> tuple[str, str] | None:
-    """Return module and role of a key, ``None`` when it is no part of a LoRA.
+    """Return module and role of a key, ``None`` when it is not part of a LoRA.
 
-    Roles: ``down``, ``up``, ``alpha``, ``dora``, ``bias``, or the own name of ``lokr_w1``, ``hada_w2_a``, ``diff`` ...
+    Roles: ``down``, ``up``, ``alpha``, ``dora``, ``bias``, and others by name: ``lokr_w1``, ``hada_w2_a``, ``diff`` ...
     """
-    found = _KEY.match(key)
-    if not found:
+    parts = _KEY.match(key)
+    if not parts:
         return None
-    role = next(
-        role for role in ("down", "up", "alpha", "dora", "bias", "named") if found[role]
-    )
-    return found["module"], found["named"] or role
+    for role in ("down", "up", "alpha", "dora", "bias"):
+        if parts[role]:
+            return parts["module"], role
+    return parts["module"], parts["named"]
 
 
 def method_of(role: str) -> str:
@@ -51,24 +63,22 @@ def method_of(role: str) -> str:
 
 def is_text_encoder(key: str) -> bool:
     """Whether a key belongs to a text encoder."""
-    return key.startswith(
-        ("lora_te", "text_encoder", "base_model.model.text_encoder", "bundle_emb")
-    )
+    starts = ("lora_te", "text_encoder", "base_model.model.text_encoder", "bundle_emb")
+    return key.startswith(starts)
 
 
 def adapter_config(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """Return the transformer's PEFT LoraConfig that diffusers writes into the header of ``path``, empty without one."""
+    of_transformer = {}
     try:
         config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-        return {
-            key.removeprefix("transformer."): value
-            for key, value in config.items()
-            if key.startswith("trans")
-        }
+        for key, value in config.items():
+            if key.startswith("trans"):
+                of_transformer[key.removeprefix("transformer.")] = value
     except (ValueError, AttributeError) as error:
-        raise FileError(
-            str(path), "its lora_adapter_metadata is not JSON", "Export the LoRA again."
-        ) from error
+        problem = "its lora_adapter_metadata is not JSON"
+        raise FileError(str(path), problem, "Export the LoRA again.") from error
+    return of_transformer
 
 
 def adapter_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
@@ -79,4 +89,7 @@ def adapter_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
         if re.match(rf"(.*\.)?({pattern})$", module):
             alpha = value
             break
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    # rank-stabilized LoRA (Kalajdzievski 2023)
+    if config.get("use_rslora"):
+        return float(alpha) / math.sqrt(rank)
+    return float(alpha) / rank

@@ -9,6 +9,16 @@ from collections.abc import Sequence
 from blockrate.core.blocks import BlockLayout, block_of, block_path, split_block
 from blockrate.models.families import ARCHITECTURES
 
+# what stands before the names of BFL and diffusers, and before those with underscores
+_PREFIXES = (
+    "diffusion_model.",
+    "model.diffusion_model.",
+    "base_model.model.",
+    "transformer.",
+    "",
+)
+_UNDERSCORED_PREFIXES = ("lora_transformer_", "lycoris_", "lora_unet_")
+
 
 def bfl_modules(
     architecture: str, layout: BlockLayout, *, other: bool = True
@@ -22,10 +32,10 @@ def bfl_modules(
     modules: dict[str, tuple[str, ...]] = {}
     for block in layout.names:
         kind, index = split_block(block)
+        path = block_path(block)
         for name, members in facts[kind]["bfl"].items():
-            modules[f"{kind}_blocks.{index}.{name}"] = tuple(
-                f"{block_path(block)}.{member}" for member in members
-            )
+            inside = tuple(f"{path}.{member}" for member in members)
+            modules[f"{kind}_blocks.{index}.{name}"] = inside
     if other:
         for name, members in facts["other"]["bfl"].items():
             modules[name] = tuple(members)
@@ -52,9 +62,11 @@ def _output_size(architecture: str, member: str) -> int:
     """Return the output size of a module of a block, in multiples of the width."""
     block = block_of(member)
     assert block, f"{member} is in no block"
-    own_name = member.removeprefix(f"{block_path(block)}.")
-    rows = ARCHITECTURES[architecture][split_block(block)[0]]["modules"]
-    return next(int(out) for name, out, *_ in rows if name == own_name)
+    kind, _ = split_block(block)
+    for name, out, *_ in ARCHITECTURES[architecture][kind]["modules"]:
+        if member == f"{block_path(block)}.{name}":
+            return int(out)
+    raise AssertionError(f"{member} is not a module of the model")
 
 
 def kohya_name(bfl_module: str) -> str:
@@ -69,18 +81,12 @@ def file_names(architecture: str, layout: BlockLayout) -> dict[str, tuple[str, .
     """
     names: dict[str, tuple[str, ...]] = {}
     for bfl, members in bfl_modules(architecture, layout).items():
-        for prefix in (
-            "diffusion_model.",
-            "model.diffusion_model.",
-            "base_model.model.",
-            "transformer.",
-            "",
-        ):
+        for prefix in _PREFIXES:
             names[prefix + bfl] = members
-            names.update({prefix + member: (member,) for member in members})
+            for member in members:
+                names[prefix + member] = (member,)
         names[kohya_name(bfl)] = members
-        for prefix in ("lora_transformer_", "lycoris_", "lora_unet_"):
-            names.update(
-                {prefix + member.replace(".", "_"): (member,) for member in members}
-            )
+        for prefix in _UNDERSCORED_PREFIXES:
+            for member in members:
+                names[prefix + member.replace(".", "_")] = (member,)
     return names
