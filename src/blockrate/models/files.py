@@ -32,7 +32,7 @@ def spec_of(name: str, model_type: str) -> TransformerSpec:
 
     ``name``: a known model, a folder, a file or a hub id, which is looked up by ``model_type``.
 
-    Raises ``FileError`` for what is missing, damaged, unsafe to read or no FLUX.1.
+    Raises ``FileError`` for what is missing, damaged, unsafe to read or not a FLUX.1.
     """
     path = Path(name)
     if name in FAMILIES:
@@ -42,11 +42,8 @@ def spec_of(name: str, model_type: str) -> TransformerSpec:
     if os.path.isfile(path):
         return spec_of_file(path)
     if not _is_hub_id(name):
-        raise FileError(
-            name,
-            "there is no such file or folder",
-            "Check transformer.model_name and base_model_name.",
-        )
+        cure = "Check transformer.model_name and base_model_name."
+        raise FileError(name, "there is no such file or folder", cure)
     return family_of(model_type, name).spec
 
 
@@ -71,11 +68,8 @@ def part_paths(
 
     def folder(name: str, parts: list[str]) -> Path:
         if Path(name).is_file():
-            raise FileError(
-                name,
-                f"is a file, and {' and '.join(parts)} must be in a folder",
-                "Name a diffusers folder.",
-            )
+            problem = f"is a file, and {' and '.join(parts)} must be in a folder"
+            raise FileError(name, problem, "Name a diffusers folder.")
         return folder_of(name, parts)
 
     names = dict(own_names)
@@ -83,15 +77,16 @@ def part_paths(
         # a transformer alone: the rest is the published model's
         names["transformer"] = names["transformer"] or base
         base = family_of(model_type, base).repo
-    whole = folder(base, [part for part in parts if not names.get(part)])
-    paths = {part: whole / part for part in parts}
+    base_folder = folder(base, [part for part in parts if not names.get(part)])
+    paths = {}
     for part in parts:
         name = names.get(part, "")
-        if part == "transformer" and Path(name).is_file():
+        if not name:
+            paths[part] = base_folder / part
+        elif part == "transformer" and Path(name).is_file():
             paths[part] = Path(name)
-        elif name:
-            own = folder(name, [part])
-            paths[part] = own / part if (own / part).is_dir() else own
+        else:
+            paths[part] = _inside(folder(name, [part]), part)
     return paths
 
 
@@ -114,75 +109,64 @@ def weight_files(part: str, path: Path) -> list[Path]:
         return []
     index = path / f"{WEIGHTS[part]}.safetensors.index.json"
     if index.is_file():
-        return sorted(
-            {
-                path / Path(shard).name
-                for shard in _read_config(index).get("weight_map", {}).values()
-            }
-        )
+        shards = _read_config(index).get("weight_map", {}).values()
+        return sorted({path / Path(shard).name for shard in shards})
     return [path / f"{WEIGHTS[part]}.safetensors"]
 
 
 def _spec_of_folder(folder: Path) -> TransformerSpec:
     """Return the sizes of a diffusers folder: of a whole model, or of a transformer alone."""
-    inside = folder / "transformer" if (folder / "transformer").is_dir() else folder
-    config_file = inside / "config.json"
-    index = (
-        _read_config(folder / "model_index.json")
-        if (folder / "model_index.json").is_file()
-        else {}
-    )
+    transformer = _inside(folder, "transformer")
+    config_file = transformer / "config.json"
+    contents = _contents(folder)  # a damaged index is told, even if nothing needs it
     if not config_file.is_file():
-        found = (
-            f"a {index['_class_name']}"
-            if "_class_name" in index
-            else "no model of diffusers"
-        )
         cure = "Use a folder with model_index.json and transformer/config.json, or a hub id."
-        raise FileError(str(folder), f"holds {found}, not a FLUX.1", cure)
+        raise FileError(str(folder), f"holds {contents}, not a FLUX.1", cure)
     config = _read_config(config_file)
     spec = spec_from_config(config, str(config_file))
     if "quantization_config" in config:
+        problem = "belongs to weights that are already quantized"
         cure = "Use the original weights; transformer.weight_dtype FLOAT_8 or NFLOAT_4 makes them as small."
-        raise FileError(
-            str(config_file), "belongs to weights that are already quantized", cure
-        )
-    weights = sorted(inside.glob("*.safetensors"))
+        raise FileError(str(config_file), problem, cure)
+    weights = sorted(transformer.glob("*.safetensors"))
     if not weights:
-        raise FileError(
-            str(inside),
-            "holds no .safetensors weights",
-            "Download the folder again, with safetensors.",
-        )
+        cure = "Download the folder again, with safetensors."
+        raise FileError(str(transformer), "holds no .safetensors weights", cure)
     for file in weights:
         refuse_scaled(file, read_header(file)[1])
     return spec
 
 
+def _inside(folder: Path, part: str) -> Path:
+    """Return where a part lies in a folder that is a whole model's or the part's alone."""
+    return folder / part if (folder / part).is_dir() else folder
+
+
+def _contents(folder: Path) -> str:
+    """Return what model a folder says that it holds."""
+    index_file = folder / "model_index.json"
+    index = _read_config(index_file) if index_file.is_file() else {}
+    if "_class_name" in index:
+        return f"a {index['_class_name']}"
+    return "no model of diffusers"
+
+
 def _read_config(path: Path) -> dict[str, Any]:
+    cure = "Download the folder again."
     try:
         config = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise FileError(
-            str(path), f"cannot be read: {error}", "Download the folder again."
-        ) from error
+        raise FileError(str(path), f"cannot be read: {error}", cure) from error
     if not isinstance(config, dict):
-        raise FileError(
-            str(path), "does not hold a JSON object", "Download the folder again."
-        )
+        raise FileError(str(path), "does not hold a JSON object", cure)
     return config
 
 
 def _is_hub_id(name: str) -> bool:
     """Tell ``owner/name`` from a path that is not there: a path has another form, or begins in a folder that exists."""
     owner = name.partition("/")[0]
-    named_file = Path(name).suffix.lower() in (
-        ".safetensors",
-        ".gguf",
-        *UNSAFE_SUFFIXES,
-    )
-    return (
-        bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name))
-        and not named_file
-        and not Path(owner).is_dir()
-    )
+    of_files = (".safetensors", ".gguf", *UNSAFE_SUFFIXES)
+    if Path(name).suffix.lower() in of_files:
+        return False
+    has_its_form = bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name))
+    return has_its_form and not Path(owner).is_dir()

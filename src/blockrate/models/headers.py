@@ -22,6 +22,7 @@ Tensors = dict[str, TensorFacts]
 
 # pickles: reading them can run programs
 UNSAFE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+_COPY_AGAIN = "Download or copy it again."
 _LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 _SCALES = re.compile(
     r"(scale_weight|weight_scale(_2)?|scaled_fp8|comfy_quant|scale_input|input_scale)$"
@@ -34,45 +35,46 @@ def read_header(path: Path) -> tuple[dict[str, str], Tensors]:
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(9)
-            _refuse_other_formats(path, start)
-            length = int.from_bytes(start[:8], "little")
-            if len(start) < 9 or length > min(_LARGEST_HEADER, size - 8):
-                raise FileError(
-                    str(path),
-                    "is no safetensors file, or cut off",
-                    "Download or copy it again.",
-                )
+            length = _header_length(path, start, size)
             header = json.loads(start[8:] + file.read(length - 1))
         metadata = header.pop("__metadata__", None) or {}
-        return metadata, {
-            name: _tensor(facts, size - 8 - length) for name, facts in header.items()
-        }
+        weights_size = size - 8 - length
+        tensors = {}
+        for name, facts in header.items():
+            tensors[name] = _tensor(facts, weights_size)
     except OSError as error:
-        raise FileError(
-            str(path),
-            f"cannot be read: {error.strerror}",
-            "Check the path and its rights.",
-        ) from error
+        problem = f"cannot be read: {error.strerror}"
+        cure = "Check the path and its rights."
+        raise FileError(str(path), problem, cure) from error
+    except FileError:
+        raise
     except (RecursionError, TypeError, KeyError, AttributeError, ValueError) as error:
-        if isinstance(error, FileError):
-            raise
-        raise FileError(
-            str(path),
-            "has a damaged header or is cut off",
-            "Download or copy it again.",
-        ) from error
+        problem = "has a damaged header or is cut off"
+        raise FileError(str(path), problem, _COPY_AGAIN) from error
+    return metadata, tensors
 
 
 def refuse_scaled(path: Path, tensors: Tensors) -> None:
     """Raise FileError for 8-bit weights with scales beside them, which diffusers would load without."""
-    scale = next((name for name in tensors if _SCALES.search(name)), None)
-    if scale:
-        cure = "Use the bf16 file; transformer.weight_dtype FLOAT_8 makes it as small."
-        raise FileError(
-            str(path),
-            f"has scaled 8-bit weights ({scale}), which would load wrong in silence",
-            cure,
-        )
+    for name in tensors:
+        if _SCALES.search(name):
+            problem = (
+                f"has scaled 8-bit weights ({name}), which would load wrong in silence"
+            )
+            cure = (
+                "Use the bf16 file; transformer.weight_dtype FLOAT_8 makes it as small."
+            )
+            raise FileError(str(path), problem, cure)
+
+
+def _header_length(path: Path, start: bytes, size: int) -> int:
+    """Return how many bytes the header takes, by the first bytes of a file; raises FileError for another format."""
+    _refuse_other_formats(path, start)
+    length = int.from_bytes(start[:8], "little")
+    if len(start) < 9 or length > min(_LARGEST_HEADER, size - 8):
+        problem = "is not a safetensors file, or cut off"
+        raise FileError(str(path), problem, _COPY_AGAIN)
+    return length
 
 
 def _tensor(facts: Any, size: int) -> TensorFacts:
@@ -87,13 +89,10 @@ def _refuse_other_formats(path: Path, start: bytes) -> None:
     if start[:4] == b"GGUF" or path.suffix.lower() == ".gguf":
         cure = "Use the .safetensors weights; transformer.weight_dtype NFLOAT_4 makes them as small."
         raise FileError(str(path), "is a GGUF file, which cannot be trained here", cure)
-    # A safetensors header begins with {; its length before that may look like anything.
-    if (
-        start[8:] != b"{" and start[:2] in (b"PK", b"\x80\x02", b"\x80\x04")
-    ) or path.suffix.lower() in UNSAFE_SUFFIXES:
+    # a safetensors header begins with {; its length before that may look like anything
+    is_header = start[8:] == b"{"
+    begins_unsafe = not is_header and start[:2] in (b"PK", b"\x80\x02", b"\x80\x04")
+    if begins_unsafe or path.suffix.lower() in UNSAFE_SUFFIXES:
         problem = "is a pickle or archive, which can run programs when it is read"
-        raise FileError(
-            str(path),
-            problem,
-            "Use the .safetensors version, or convert it with a tool you trust.",
-        )
+        cure = "Use the .safetensors version, or convert it with a tool you trust."
+        raise FileError(str(path), problem, cure)
