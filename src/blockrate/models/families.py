@@ -102,19 +102,16 @@ def family_of(model_type: str, base_model_name: str) -> Family:
         family.model_type: family for family in FAMILIES.values() if family.repo
     }
     if model_type not in published:
-        raise ConfigError(
-            "model_type",
-            f"{model_type!r} is not supported",
-            f"Use one of {', '.join(published)}.",
-        )
+        cure = f"Use one of {', '.join(published)}."
+        raise ConfigError("model_type", f"{model_type!r} is not supported", cure)
     architecture = published[model_type].architecture
     return _called(architecture, base_model_name) or published[model_type]
 
 
 def variant_of(architecture: str, base_model_name: str) -> Family:
     """Return the variant that a base model's name tells, else the first of the architecture."""
-    first = next(row for row in FAMILIES.values() if row.architecture == architecture)
-    return _called(architecture, base_model_name) or first
+    siblings = [row for row in FAMILIES.values() if row.architecture == architecture]
+    return _called(architecture, base_model_name) or siblings[0]
 
 
 def architecture_of_class(name: str) -> str | None:
@@ -132,8 +129,9 @@ def is_toy(name: str) -> bool:
 
 def _called(architecture: str, name: str) -> Family | None:
     for family in FAMILIES.values():
-        told = family.called and family.called in name.lower()
-        if told and family.architecture == architecture:
+        if family.architecture != architecture:
+            continue
+        if family.called and family.called in name.lower():
             return family
     return None
 
@@ -143,26 +141,16 @@ def spec_from_config(
 ) -> TransformerSpec:
     """Return the sizes that a diffusers ``transformer/config.json`` states; missing keys mean diffusers' defaults.
 
-    Raises ``FileError`` for another architecture, a FLUX.1 with extra input channels, and sizes that are no numbers.
+    Raises ``FileError`` for another architecture, a FLUX.1 with extra input channels, and sizes that are not numbers.
     """
     architecture = _stated_architecture(config, where)
-    facts = ARCHITECTURES[architecture]
-    sizes = {key: config.get(key, usual) for key, usual in facts["sizes"].items()}
-    for key, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-            raise FileError(
-                where,
-                f"{key} is {size!r}, not a count",
-                "Use the model's own, unchanged config.json.",
-            )
-    if config.get("patch_size", 1) != 1 or config.get("out_channels") not in (
-        None,
-        sizes["in_channels"],
-    ):
+    sizes = _stated_sizes(config, ARCHITECTURES[architecture]["sizes"], where)
+    out_channels = config.get("out_channels")
+    gives_back_all = out_channels is None or out_channels == sizes["in_channels"]
+    if config.get("patch_size", 1) != 1 or not gives_back_all:
         problem = "takes more input channels than it gives back, as FLUX.1 Fill, Depth and Canny do"
-        raise FileError(
-            where, problem, "Use FLUX.1-dev, FLUX.1-schnell or a fine-tune of them."
-        )
+        cure = "Use FLUX.1-dev, FLUX.1-schnell or a fine-tune of them."
+        raise FileError(where, problem, cure)
     return TransformerSpec(
         layout=BlockLayout(sizes["num_layers"], sizes["num_single_layers"]),
         heads=sizes["num_attention_heads"],
@@ -202,18 +190,27 @@ def _stated_architecture(config: Mapping[str, Any], where: str) -> str:
     return architecture
 
 
+def _stated_sizes(
+    config: Mapping[str, Any], defaults: Mapping[str, int], where: str
+) -> dict[str, int]:
+    """Return the counts of a config.json; diffusers' default for one that is missing."""
+    sizes = {}
+    for key, default in defaults.items():
+        size = config.get(key, default)
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            cure = "Use the model's own, unchanged config.json."
+            raise FileError(where, f"{key} is {size!r}, not a count", cure)
+        sizes[key] = size
+    return sizes
+
+
 def _axes(config: Mapping[str, Any], where: str) -> tuple[int, ...]:
     """Return the widths of the rotary embedding's axes."""
     axes = config.get("axes_dims_rope", (16, 56, 56))
-    whole = isinstance(axes, list | tuple) and all(
-        isinstance(axis, int) for axis in axes
-    )
-    if not whole:
-        raise FileError(
-            where,
-            f"axes_dims_rope is {axes!r}, not a list of integers",
-            "Use an unchanged config.json.",
-        )
+    is_list = isinstance(axes, list | tuple)
+    if not is_list or not all(isinstance(axis, int) for axis in axes):
+        problem = f"axes_dims_rope is {axes!r}, not a list of integers"
+        raise FileError(where, problem, "Use an unchanged config.json.")
     return tuple(axes)
 
 

@@ -13,9 +13,7 @@ _ROWS: dict[str, list[tuple[str, str]]] = json.loads(
 
 def kind_of(names: Collection[str], among: Literal["lora_formats", "others"]) -> str:
     """Return a LoRA file's format, or what another file is: ``kohya``; ``a VAE``. Empty when no name tells."""
-    fitting = (
-        kind
-        for kind, pattern in _ROWS[among]
-        if any(re.search(pattern, name) for name in names)
-    )
-    return next(fitting, "")
+    for kind, pattern in _ROWS[among]:
+        if any(re.search(pattern, name) for name in names):
+            return kind
+    return ""

@@ -3,6 +3,7 @@
 So plan and window need neither torch nor weights.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -30,10 +31,8 @@ class Module:
     @property
     def parameters(self) -> int:
         """Number of parameters, bias included."""
-        return (
-            self.shape[0] * (self.shape[1] if self.linear else 1)
-            + self.shape[0] * self.bias
-        )
+        weights = math.prod(self.shape)
+        return weights + self.shape[0] if self.bias else weights
 
     @cached_property
     def block(self) -> str | None:
@@ -62,12 +61,12 @@ def _block_modules(spec: TransformerSpec) -> Iterator[Module]:
     for block in spec.layout.names:
         kind = split_block(block)[0]
         for name, out, inputs, tokens in spec.facts[kind]["modules"]:
-            whole_name = f"{block_path(block)}.{name}"
+            path = f"{block_path(block)}.{name}"
             if inputs:
                 shape = (out * width, inputs * width)
-                yield Module(whole_name, shape, bias, tokens, linear=True)
+                yield Module(path, shape, bias, tokens, linear=True)
             else:
-                yield Module(whole_name, (spec.head_dim,), False, tokens, linear=False)
+                yield Module(path, (spec.head_dim,), False, tokens, linear=False)
 
 
 def _outside_modules(spec: TransformerSpec, rows: list[Any]) -> Iterator[Module]:
