@@ -99,7 +99,8 @@ def walk(
             beside.tab or section.tab,
             section.window if beside.window is None else beside.window,
         )
-        model_inside = next(iter(models_in(info.annotation)), None)
+        models = models_in(info.annotation)
+        model_inside = models[0] if models else None
         path = f"{before}{name}"
         inside = ""
         if model_inside:
