@@ -58,6 +58,11 @@ class StepOrder:
         self.config = config
         self.items = [item for item in items if not item.validation]
         self._buckets = [item_buckets(config, item) for item in self.items]
+        # by text encoder: how often it gets an empty caption
+        self._dropout = {
+            "text_encoder": config.text_encoder.dropout_probability,
+            "text_encoder_2": config.text_encoder_2.dropout_probability,
+        }
         # by concept: which items are its own
         self._members: list[list[int]] = [[] for _ in config.concepts]
         for index, item in enumerate(self.items):
@@ -96,7 +101,7 @@ class StepOrder:
                     examples.append(self._variant(item, bucket, crop, 0))
             for text in range(1, concept.text_variations):
                 examples.append(self._variant(item, buckets[0], 0, text))
-        if any(_dropout(self.config).values()):
+        if any(self._dropout.values()):
             examples.append(replace(examples[0], captions=dict.fromkeys(_DROPS, "")))
         return examples
 
@@ -108,7 +113,7 @@ class StepOrder:
         example = self._variant(item, self._bucket(showing), crop, text)
         key = item_key(self.config.seed, concept, item)
         captions = dict(example.captions)
-        for encoder, probability in _dropout(self.config).items():
+        for encoder, probability in self._dropout.items():
             if uniform_from(*key, _DROPS[encoder], showing.times_before) < probability:
                 captions[encoder] = ""
         return replace(example, captions=captions)
@@ -206,14 +211,6 @@ def variant(
     caption = caption_of(item, concept.text, key, text_variation)
     crop = crop_of(item, bucket, image, key, crop_variation)
     return TrainingExample(item, bucket, crop, dict.fromkeys(_DROPS, caption))
-
-
-def _dropout(config: TrainConfig) -> dict[str, float]:
-    """Return how often each text encoder gets an empty caption."""
-    return {
-        "text_encoder": config.text_encoder.dropout_probability,
-        "text_encoder_2": config.text_encoder_2.dropout_probability,
-    }
 
 
 def in_batches(
