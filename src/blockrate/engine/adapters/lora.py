@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -98,11 +99,7 @@ def add_adapters(
     Raises ``ConfigError`` when nothing is chosen and when ``start`` does not fit the model or ``lora_rank``.
     """
     start = start or {}
-    linears = {
-        name: module
-        for name, module in transformer.named_modules()
-        if isinstance(module, nn.Linear)
-    }
+    linears = _linears(transformer)
     check_start(
         start,
         {name: (base.out_features, base.in_features) for name, base in linears.items()},
@@ -117,26 +114,49 @@ def add_adapters(
         )
         raise ConfigError("layer_filter", "no module is left to train", cure)
     names = [name for name in linears if name in trained or name in start]
-    _inject(transformer, names, config)
+    _inject(
+        transformer,
+        names,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        dropout=config.dropout_probability,
+    )
     dtype = dtype_of(config.lora_weight_dtype)
+    scale = config.lora_alpha / config.lora_rank
     for name in names:
-        base = linears[name]
-        down, up = _first_values(base, name, config, start.get(name))
-        for adapter, values in (("lora_A", down), ("lora_B", up)):
-            weight = nn.Parameter(
-                values.to(base.weight.device, dtype), requires_grad=name in trained
-            )
-            transformer.get_submodule(f"{name}.{adapter}.{ADAPTER}").weight = weight
+        # drawn by name, so a block starts the same whichever others have adapters
+        stream = generator(config.seed, name)
+        down, up = _first_values(linears[name], config.lora_rank, stream)
+        if name in start:
+            _continue(start[name], down, up, scale=scale)
+        adapted = transformer.get_submodule(name)
+        _set_values(adapted, down, up, dtype=dtype, trains=name in trained)
     transformer.train()  # LoRA dropout
     return names
 
 
-def _inject(transformer: nn.Module, names: list[str], config: TrainConfig) -> None:
+def _linears(transformer: nn.Module) -> dict[str, nn.Linear]:
+    """Return every Linear by its full name, in model order."""
+    linears = {}
+    for name, module in transformer.named_modules():
+        if isinstance(module, nn.Linear):
+            linears[name] = module
+    return linears
+
+
+def _inject(
+    transformer: nn.Module,
+    names: list[str],
+    *,
+    rank: int,
+    alpha: float,
+    dropout: float,
+) -> None:
     transformer.requires_grad_(False)
     lora = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.dropout_probability,
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
         # every value is ours; PEFT would draw them one after the other
         init_lora_weights=False,
         # A pattern is matched against the full name. A list would be matched as suffixes: `proj_out` is the last layer
@@ -155,24 +175,33 @@ def _inject(transformer: nn.Module, names: list[str], config: TrainConfig) -> No
 
 
 def _first_values(
-    linear: nn.Linear, name: str, config: TrainConfig, start: LoraWeights | None
+    linear: nn.Linear, rank: int, stream: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return down (rank, in) and up (out, rank), fp32 on the CPU: PEFT's own start, or the LoRA's continued.
-
-    Drawn from (seed, module name), so a block starts the same whichever others have adapters. A start of lower rank
-    fills the first rows; zero columns in ``up`` keep its output. Its scale goes into ``up``.
-    """
-    rank = config.lora_rank
+    """Return down (rank, in) and up (out, rank), fp32 on the CPU, as PEFT starts them: together they change nothing."""
     down = torch.empty(rank, linear.in_features)
     up = torch.zeros(linear.out_features, rank)
-    nn.init.kaiming_uniform_(
-        down, a=math.sqrt(5), generator=generator(config.seed, name)
-    )
-    if start:
-        down[: start.rank] = start.down
-        # The quotient is exactly 1 for this run's own weights, so that they come back bit for bit.
-        up[:, : start.rank] = start.up * (start.scale / (config.lora_alpha / rank))
+    nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=stream)
     return down, up
+
+
+def _continue(start: LoraWeights, down: Tensor, up: Tensor, *, scale: float) -> None:
+    """Put what a LoRA has learned into ``down`` and ``up``, whose own scale is ``scale``.
+
+    One of lower rank fills the first rows; zero columns in ``up`` keep its output. Its scale goes into ``up``.
+    """
+    down[: start.rank] = start.down
+    # The quotient is exactly 1 for this run's own weights, so that they come back bit for bit.
+    up[:, : start.rank] = start.up * (start.scale / scale)
+
+
+def _set_values(
+    adapted: Any, down: Tensor, up: Tensor, *, dtype: torch.dtype, trains: bool
+) -> None:
+    """Give PEFT's layer around a Linear these values for its adapter, where the Linear's own weights are."""
+    device = adapted.base_layer.weight.device
+    for adapters, values in ((adapted.lora_A, down), (adapted.lora_B, up)):
+        weight = nn.Parameter(values.to(device, dtype), requires_grad=trains)
+        adapters[ADAPTER].weight = weight
 
 
 def check_start(
