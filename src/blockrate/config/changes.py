@@ -1,4 +1,4 @@
-"""What may change between two lives of a run, and whether a finished one has anything left to do."""
+"""What may change between two sessions of a run, and whether a finished one has anything left to do."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple

@@ -44,7 +44,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Resumed:
-    """A run goes on from a checkpoint; readers drop later steps of the earlier life."""
+    """A run goes on from a checkpoint; readers drop later steps of the session before."""
 
     from_step: int
     changes: Sequence[str] = ()

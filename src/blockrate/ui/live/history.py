@@ -65,7 +65,7 @@ class Series:
             self.revision = self.revision + 1
 
     def drop_after(self, step: int) -> None:
-        """Forget what an earlier life of the run did after the step it went on from."""
+        """Forget what an earlier session of the run did after the step it went on from."""
         kept = sum(other <= step for other in self.steps)
         self.revision += kept < len(self.steps)
         self.steps = self.steps[:kept]
@@ -175,7 +175,7 @@ class History:
         self._seconds.clear()
 
     def _forget_after(self, step: int) -> None:
-        """Drop what an earlier life of the run did after the step it goes on from."""
+        """Drop what an earlier session of the run did after the step it goes on from."""
         self.step = step
         for series in (self.losses, self.validations, *self.blocks.values()):
             series.drop_after(step)
