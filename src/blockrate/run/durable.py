@@ -152,13 +152,19 @@ def sweep_leftovers(folder: Path, *, older_than: float = 0.0) -> list[Path]:
     return removed
 
 
-def check_space(folder: Path, need: int, what: str) -> None:
+def check_space(
+    folder: Path,
+    need: int,
+    what: str,
+    *,
+    cure: str = _MORE_SPACE,
+) -> None:
     """Raise WriteError if the disk of ``folder`` has less than ``need`` bytes free for ``what``, in words."""
     with suppress(OSError):  # a disk that cannot tell
         free = shutil.disk_usage(folder).free
         if free < need:
             problem = f"{what} needs {size_text(need)}, and {size_text(free)} are free"
-            raise WriteError(str(folder), problem, _MORE_SPACE)
+            raise WriteError(str(folder), problem, cure)
 
 
 def temporary_beside(path: Path) -> Path:

@@ -355,6 +355,8 @@ def test_too_little_disk_space_is_told_before_the_download(
 ):
     usage = type(shutil.disk_usage(os.curdir))(total=100, used=99, free=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(WriteError, match=r"MiB more, and 0\.0 MiB are free.*HF_HOME"):
+    with pytest.raises(
+        WriteError, match=r"FLUX.1-dev needs \d\.\d MiB, and 0\.0 MiB are free.*HF_HOME"
+    ):
         locate.locate(config(REPO, tmp_path))
     assert fake_hub.fetched == []

@@ -1,16 +1,15 @@
 """What the hub's client downloads, into its own cache, and what to say when it cannot."""
 
 import errno
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from blockrate.core.errors import BlockrateError, FileError, WriteError
-from blockrate.core.units import size_text
+from blockrate.core.errors import BlockrateError, FileError
 from blockrate.models.files import WEIGHTS, lack_of
-from blockrate.run.durable import write_error
+from blockrate.run.durable import check_space, write_error
 
+_NO_SPACE = "Free some space, or set HF_HOME to a folder on another disk."
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
@@ -37,7 +36,9 @@ def from_hub(repo: str, parts: Sequence[str], progress: Progress) -> Path:
         files = [file for file in listed if file.will_download]
         total = sum(file.file_size or 0 for file in files)
         done = 0
-        _check_space(repo, total, Path(constants.HF_HUB_CACHE))
+        cache = Path(constants.HF_HUB_CACHE)
+        there = next(path for path in (cache, *cache.parents) if path.exists())
+        check_space(there, total, f"what is missing of {repo}", cure=_NO_SPACE)
         for file in files:
             progress(done, total)
             hub.hf_hub_download(repo, file.filename, revision=file.commit_hash)
@@ -58,19 +59,6 @@ def _patterns(parts: Sequence[str]) -> list[str]:
             weights = f"{part}/{WEIGHTS[part]}"
             patterns += [f"{weights}.safetensors", f"{weights}-*.safetensors"]
     return patterns
-
-
-def _check_space(repo: str, need: int, cache: Path) -> None:
-    free = shutil.disk_usage(
-        next(path for path in (cache, *cache.parents) if path.exists())
-    ).free
-    if need > free:
-        problem = f"{repo} needs {size_text(need)} more, and {size_text(free)} are free"
-        raise WriteError(
-            str(cache),
-            problem,
-            "Free some space, or set HF_HOME to a folder on another disk.",
-        )
 
 
 def _hub_error(repo: str, error: BaseException) -> BlockrateError:
