@@ -6,16 +6,16 @@ import torch
 
 from blockrate.engine.data.cache import Batch
 from blockrate.engine.models.flux1 import pack
-from blockrate.engine.state import Trainee
+from blockrate.engine.state import TrainingState
 
 
 def bare_loop(
-    trainee: Trainee, batch: Batch, optimizer: torch.optim.Optimizer
+    state: TrainingState, batch: Batch, optimizer: torch.optim.Optimizer
 ) -> Callable[[], None]:
     """Return a step on tensors that lie ready: new noise, forward, backward, clipping, the optimizer."""
-    device = trainee.device
-    dtype = trainee.transformer.x_embedder.weight.dtype
-    parameters = list(trainee.trained.values())
+    device = state.device
+    dtype = state.transformer.x_embedder.weight.dtype
+    parameters = list(state.trained.values())
     latents = pack(batch.latents).to(device)
     guidance = torch.ones(1, device=device)
     embeds = batch.conditioning["prompt_embeds"].to(device, dtype)
@@ -34,7 +34,7 @@ def bare_loop(
         with torch.autocast(
             device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16
         ):
-            prediction = trainee.transformer(
+            prediction = state.transformer(
                 hidden_states=((1 - sigma) * latents + sigma * noise).to(dtype),
                 encoder_hidden_states=embeds,
                 pooled_projections=pooled,

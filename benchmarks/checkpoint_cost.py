@@ -20,7 +20,7 @@ from blockrate.engine.memory import dtype_of
 from blockrate.engine.models import flux1
 from blockrate.engine.models.common import ModelFiles
 from blockrate.engine.models.flux1 import random_transformer
-from blockrate.engine.state import Trainee, make_trainee
+from blockrate.engine.state import TrainingState, make_training_state
 from blockrate.models.families import FAMILIES
 
 
@@ -50,7 +50,7 @@ def main() -> None:
 
 def costs(config: TrainConfig, folder: Path, rounds: int) -> list[str]:
     """Return a row: MiB, seconds and share of the run of a checkpoint, then seconds and share of an export."""
-    trainee = full_size_lora(config)
+    state = full_size_lora(config)
     interval = config.backup_after * SECONDS[config.backup_after_unit]
     checkpoints = Times()
     exports = Times()
@@ -59,12 +59,12 @@ def costs(config: TrainConfig, folder: Path, rounds: int) -> list[str]:
     for step in range(1, rounds + 1):
         with checkpoints.measure():
             path = save_checkpoint(
-                folder, trainee, config, step=step, total_steps=rounds, data=""
+                folder, state, config, step=step, total_steps=rounds, data=""
             )
         with exports.measure():
             export(
                 folder / "lora.safetensors",
-                trainee.transformer,
+                state.transformer,
                 training_method=config.training_method,
                 file_format=config.output_model_format,
                 dtype=dtype_of(config.output_dtype),
@@ -79,16 +79,16 @@ def costs(config: TrainConfig, folder: Path, rounds: int) -> list[str]:
     return figures
 
 
-def full_size_lora(config: TrainConfig) -> Trainee:
+def full_size_lora(config: TrainConfig) -> TrainingState:
     """Return adapters of full FLUX.1 size after one optimizer step, on a base that is one zero seen many times."""
     with patch.object(flux1, "load_transformer", weightless_transformer):
         files = ModelFiles(flux1, FAMILIES["flux1-dev"].spec, {})
-        trainee = make_trainee(files, config, torch.device("cpu"))
-    for parameter in trainee.trained.values():
+        state = make_training_state(files, config, torch.device("cpu"))
+    for parameter in state.trained.values():
         parameter.grad = torch.randn_like(parameter)
-    trainee.optimizer.step()
-    trainee.optimizer.zero_grad(set_to_none=True)
-    return trainee
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    return state
 
 
 def weightless_transformer(*_: Any) -> nn.Module:

@@ -26,7 +26,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER, block_of
 from blockrate.engine.preparation import Data
 from blockrate.engine.profile_rates import set_rates
-from blockrate.engine.state import make_trainee
+from blockrate.engine.state import make_training_state
 from blockrate.engine.steps import take_step
 from blockrate.models.module_table import modules
 from blockrate.models.savings import Work, step_flops
@@ -98,13 +98,13 @@ def step_of(
     """Return a step with these blocks frozen; or ``for_real`` false: trained at a rate of 0, as others do."""
     multipliers = {**dict.fromkeys(frozen, 0.0 if for_real else 0.5), OTHER: 0.5}
     changed = config.model_copy(update={"block_learning_rate_multiplier": multipliers})
-    trainee = make_trainee(data.files, changed, CPU)
+    state = make_training_state(data.files, changed, CPU)
     batches = data.step_batches(0)
-    rates = dict(trainee.profile.at(0))
+    rates = dict(state.profile.at(0))
     if not for_real:
         rates.update(dict.fromkeys(frozen, 0.0))
-    set_rates(trainee.optimizer, 1.0, rates)
-    return lambda: take_step(trainee, batches, changed, step=0, telemetry=None)
+    set_rates(state.optimizer, 1.0, rates)
+    return lambda: take_step(state, batches, changed, step=0, telemetry=None)
 
 
 def flops(config: TrainConfig, frozen: Iterable[str]) -> int:

@@ -24,7 +24,7 @@ from blockrate.engine.data.cache import Batch
 from blockrate.engine.models import flux1
 from blockrate.engine.models.common import ModelFiles
 from blockrate.engine.models.flux1 import random_transformer
-from blockrate.engine.state import Trainee, make_trainee
+from blockrate.engine.state import TrainingState, make_training_state
 from blockrate.engine.steps import take_step
 from blockrate.models.families import FAMILIES, TransformerSpec
 
@@ -106,9 +106,9 @@ def measure(
     torch.cuda.empty_cache()  # of the profile before
     try:
         with random_weights(scale):
-            trainee = make_trainee(_FILES, config, scale.device)
+            state = make_training_state(_FILES, config, scale.device)
         for size in scale.sizes:
-            yield [profile, str(size), *_figures(scale, trainee, config, size, rounds)]
+            yield [profile, str(size), *_figures(scale, state, config, size, rounds)]
     except torch.OutOfMemoryError:
         yield [profile, "", "out of memory", "", "", ""]
     except ConfigError as error:  # bitsandbytes is missing
@@ -116,12 +116,12 @@ def measure(
 
 
 def _figures(
-    scale: Scale, trainee: Trainee, config: TrainConfig, size: int, rounds: int
+    scale: Scale, state: TrainingState, config: TrainConfig, size: int, rounds: int
 ) -> list[str]:
     batch = _batch(scale, size)
     cases = {
-        "ours": _ours(trainee, batch, config),
-        "bare": bare_loop(trainee, batch, trainee.optimizer),
+        "ours": _ours(state, batch, config),
+        "bare": bare_loop(state, batch, state.optimizer),
     }
     peaks = {name: _peak(step, scale.device) for name, step in cases.items()}
     times = interleaved(
@@ -137,9 +137,11 @@ def _figures(
     ]
 
 
-def _ours(trainee: Trainee, batch: Batch, config: TrainConfig) -> Callable[[], None]:
+def _ours(
+    state: TrainingState, batch: Batch, config: TrainConfig
+) -> Callable[[], None]:
     def step() -> None:
-        take_step(trainee, [batch], config, step=0, telemetry=None)
+        take_step(state, [batch], config, step=0, telemetry=None)
 
     return step
 

@@ -34,7 +34,7 @@ from blockrate.engine import profile_rates, train
 from blockrate.engine.optimizers import make_optimizer
 from blockrate.engine.outputs import Outputs
 from blockrate.engine.parameter_groups import block_layout, parameter_groups
-from blockrate.engine.state import make_trainee
+from blockrate.engine.state import make_training_state
 from blockrate.engine.steps import StepResult, take_step
 from blockrate.engine.telemetry import BlockTelemetry
 from blockrate.engine.tensorboard_writer import TensorBoardWriter
@@ -118,10 +118,10 @@ def train_beside_bare_loop(folder: Path, rounds: int) -> tuple[Case, Case]:
         def before_first_step(self, step: int) -> None:
             super().before_first_step(step)
             optimizer = torch.optim.AdamW(
-                self.trainee.trained.values(), lr=1e-4, fused=True
+                self.state.trained.values(), lr=1e-4, fused=True
             )
             self.bare_step = bare_loop(
-                self.trainee, self.data.step_batches(0)[0], optimizer
+                self.state, self.data.step_batches(0)[0], optimizer
             )
             self.stopwatch = Stopwatch(work)
 
@@ -148,19 +148,19 @@ def rates_and_telemetry(folder: Path, rounds: int) -> None:
     log = EventLog(folder / "events.jsonl")
     data = toy_data(config)
     batches = data.step_batches(0)
-    trainee = make_trainee(data.files, config, CPU)
+    state = make_training_state(data.files, config, CPU)
     parts: dict[str, list[float]] = {}
 
     def case(
         name: str, multipliers: dict[str, float], *, telemetry: bool
     ) -> Callable[[], None]:
         groups = parameter_groups(
-            trainee.transformer, learning_rate=1e-4, multipliers=multipliers
+            state.transformer, learning_rate=1e-4, multipliers=multipliers
         )
-        profile = Profile.of(multipliers, block_layout(trainee.transformer))
+        profile = Profile.of(multipliers, block_layout(state.transformer))
         groups = profile_rates.with_multipliers(groups, profile, base_lr=1e-4)
         optimizer = make_optimizer(groups, config.optimizer, seed=0)
-        mine = replace(trainee, optimizer=optimizer, profile=profile)
+        mine = replace(state, optimizer=optimizer, profile=profile)
         watched = (
             BlockTelemetry(mine.transformer, mine.optimizer) if telemetry else None
         )

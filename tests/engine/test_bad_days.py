@@ -15,7 +15,7 @@ from support.lives import Small, events
 from blockrate.core.errors import NotANumberError, WriteError
 from blockrate.engine import outputs, steps, train
 from blockrate.engine.data.cache import Cache
-from blockrate.engine.state import Trainee
+from blockrate.engine.state import TrainingState
 from blockrate.run.checkpoints import checkpoints, newest_valid, step_of
 from blockrate.run.events import EventLog, Phase
 from blockrate.run.folder import RunFolder, StopFlag, StopRequested
@@ -44,13 +44,13 @@ def in_loss(monkeypatch: pytest.MonkeyPatch, when: Callable[[], bool]) -> None:
 def in_one_gradient(monkeypatch: pytest.MonkeyPatch, when: Callable[[], bool]) -> None:
     real = steps._gradients
 
-    def gradients(trainee: Trainee, *given: Any) -> torch.Tensor:
-        loss = real(trainee, *given)
+    def gradients(state: TrainingState, *given: Any) -> torch.Tensor:
+        loss = real(state, *given)
         if when():
             parameter = next(
                 p
-                for name, p in trainee.trained.items()
-                if trainee.blocks[name] == "single_block_1"
+                for name, p in state.trained.items()
+                if state.blocks[name] == "single_block_1"
             )
             assert parameter.grad is not None
             parameter.grad[0, 0] = float("inf")
@@ -183,14 +183,14 @@ def test_what_turned_bad_inside_is_not_saved(
     real = train.take_step
     calls = iter(range(99))
 
-    def take_step(trainee: Trainee, *given: Any, **named: Any) -> Any:
-        result = real(trainee, *given, **named)
+    def take_step(state: TrainingState, *given: Any, **named: Any) -> Any:
+        result = real(state, *given, **named)
         if next(calls) == 4:
-            parameter = next(iter(trainee.trained.values()))
+            parameter = next(iter(state.trained.values()))
             place = (
                 parameter.data
                 if spoil == "weights"
-                else trainee.optimizer.state[parameter]["exp_avg"]
+                else state.optimizer.state[parameter]["exp_avg"]
             )
             place[0, 0] = float("nan")
         return result

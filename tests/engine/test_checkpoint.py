@@ -10,7 +10,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.trainees import CONFIG, PATHS, equal, save, state_of, step, trainee
+from support.training_states import (
+    CONFIG,
+    PATHS,
+    equal,
+    save,
+    state_of,
+    step,
+    training_state,
+)
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError
@@ -18,7 +26,7 @@ from blockrate.engine.checkpoint import (
     read_tensors,
     restore_optimizer,
 )
-from blockrate.engine.state import Trainee
+from blockrate.engine.state import TrainingState
 from blockrate.run.checkpoints import (
     checkpoint_name,
     newest_valid,
@@ -56,7 +64,7 @@ def test_every_moment_stays_with_its_parameter_however_groups_and_rates_change(
     config = TrainConfig.model_validate(
         {"ema": "CPU", "optimizer": {"optimizer": optimizer}}
     )
-    first = trainee(before, together=together[0], optimizer=optimizer)
+    first = training_state(before, together=together[0], optimizer=optimizer)
     for number in range(steps):
         step(first, number)
     with TemporaryDirectory() as folder:
@@ -65,7 +73,7 @@ def test_every_moment_stays_with_its_parameter_however_groups_and_rates_change(
             name: tensor.clone()
             for name, tensor in read_tensors(saved, "weights").items()
         }
-        second = trainee(
+        second = training_state(
             after,
             order=order,
             together=together[1],
@@ -91,7 +99,7 @@ def test_every_moment_stays_with_its_parameter_however_groups_and_rates_change(
     step_as_one(first, second, number=steps)
 
 
-def step_as_one(first: Trainee, second: Trainee, *, number: int) -> None:
+def step_as_one(first: TrainingState, second: TrainingState, *, number: int) -> None:
     """Whatever trains in both takes the same next step, once both have the same rates."""
     rate = {
         name: group["lr"]
@@ -121,7 +129,7 @@ def test_what_is_not_finite_is_never_saved(tmp_path: Path, bad: float) -> None:
         config = TrainConfig.model_validate(
             {"ema": "CPU", "optimizer": {"optimizer": optimizer}}
         )
-        of = trainee(optimizer=optimizer)
+        of = training_state(optimizer=optimizer)
         step(of, 0)
         states = [
             state
@@ -157,7 +165,7 @@ def test_what_is_not_finite_is_never_saved(tmp_path: Path, bad: float) -> None:
 
 
 def test_it_holds_what_the_interface_says_and_no_pickle(tmp_path: Path) -> None:
-    of = trainee({"double_block_0": 0.3})
+    of = training_state({"double_block_0": 0.3})
     step(of, 0)
     folder = save(tmp_path, of, 1200)
     assert folder.name == "step-00001200"
@@ -172,7 +180,7 @@ def test_it_holds_what_the_interface_says_and_no_pickle(tmp_path: Path) -> None:
 
 
 def test_tables_that_8_bit_state_shares_are_saved_with_each(tmp_path: Path) -> None:
-    of = trainee(optimizer="ADAMW_8BIT")
+    of = training_state(optimizer="ADAMW_8BIT")
     step(of, 0)
     tables = [state_of(of, name)["qmap1"] for name in of.trained]
     assert len({table.data_ptr() for table in tables}) < len(tables)
@@ -182,7 +190,7 @@ def test_tables_that_8_bit_state_shares_are_saved_with_each(tmp_path: Path) -> N
 
 
 def test_a_killed_sibling_leaves_nothing_that_counts(tmp_path: Path) -> None:
-    save(tmp_path, trainee(), 1)
+    save(tmp_path, training_state(), 1)
     for name in (
         ".tmp-1234",
         ".del-1234",

@@ -11,13 +11,21 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from support.faults import BOUNDARIES, Fault, dies_at, disk_full
-from support.trainees import CONFIG, PATHS, equal, save, size_of, step, trainee
+from support.training_states import (
+    CONFIG,
+    PATHS,
+    equal,
+    save,
+    size_of,
+    step,
+    training_state,
+)
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NoCheckpointError, WriteError
 from blockrate.engine import checkpoint
 from blockrate.engine.checkpoint import read_tensors, save_checkpoint
-from blockrate.engine.state import Trainee
+from blockrate.engine.state import TrainingState
 from blockrate.run.checkpoints import (
     checkpoint_name,
     checkpoints,
@@ -34,7 +42,7 @@ forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 # --- D2, D8, D13: faults while saving ---
 
 
-def is_whole(folder: Path, expected: Trainee) -> bool:
+def is_whole(folder: Path, expected: TrainingState) -> bool:
     weights = {} if verify_folder(folder) else read_tensors(folder, "weights")
     return equal(
         weights,
@@ -43,17 +51,17 @@ def is_whole(folder: Path, expected: Trainee) -> bool:
 
 
 @pytest.fixture
-def two() -> tuple[Trainee, Trainee]:
-    """A trainee and itself a step later."""
-    first = trainee(optimizer="ADAMW_8BIT")
+def two() -> tuple[TrainingState, TrainingState]:
+    """A training state and itself a step later."""
+    first = training_state(optimizer="ADAMW_8BIT")
     step(first, 0)
-    second = trainee(optimizer="ADAMW_8BIT")
+    second = training_state(optimizer="ADAMW_8BIT")
     step(second, 1)
     return first, second
 
 
 def test_a_full_disk_at_any_moment_of_a_save_costs_no_earlier_save(
-    tmp_path: Path, two: tuple[Trainee, Trainee]
+    tmp_path: Path, two: tuple[TrainingState, TrainingState]
 ) -> None:
     config = TrainConfig.model_validate(
         {"ema": "CPU", "optimizer": {"optimizer": "ADAMW_8BIT"}}
@@ -85,7 +93,7 @@ def test_a_full_disk_at_any_moment_of_a_save_costs_no_earlier_save(
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
 def test_a_file_that_the_disk_takes_in_part_costs_no_earlier_save(
     tmp_path: Path,
-    two: tuple[Trainee, Trainee],
+    two: tuple[TrainingState, TrainingState],
     monkeypatch: pytest.MonkeyPatch,
     part: str,
     share: float,
@@ -110,7 +118,7 @@ def test_a_file_that_the_disk_takes_in_part_costs_no_earlier_save(
 
 @forking
 def test_death_at_any_moment_of_saving_and_pruning_leaves_the_newest_commit_whole(
-    tmp_path: Path, two: tuple[Trainee, Trainee]
+    tmp_path: Path, two: tuple[TrainingState, TrainingState]
 ) -> None:
     def save_and_prune(folder: Path) -> None:
         save(folder, two[1], 3)
@@ -137,7 +145,9 @@ def test_death_at_any_moment_of_saving_and_pruning_leaves_the_newest_commit_whol
 
 
 def test_at_every_moment_at_least_two_checkpoints_are_whole(
-    tmp_path: Path, two: tuple[Trainee, Trainee], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    two: tuple[TrainingState, TrainingState],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     save(tmp_path, two[0], 1)
     save(tmp_path, two[0], 2)
@@ -168,7 +178,7 @@ def test_at_every_moment_at_least_two_checkpoints_are_whole(
 def test_too_little_space_is_told_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of = trainee()
+    of = training_state()
     step(of, 0)
     need = size_of(of, CONFIG)
     monkeypatch.setattr(
@@ -184,7 +194,7 @@ def test_too_little_space_is_told_before_anything_is_written(
 def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
     with pytest.raises(WriteError, match="Its folder is gone"):
         save_checkpoint(
-            tmp_path / "gone", trainee(), CONFIG, step=1, total_steps=1, data=""
+            tmp_path / "gone", training_state(), CONFIG, step=1, total_steps=1, data=""
         )
     assert os.listdir(tmp_path) == []
 
@@ -201,7 +211,7 @@ def test_the_size_of_a_checkpoint_is_known_before_the_first_step(
         for path in PATHS.values()
         for part in "AB"
     }
-    of = trainee({"other": 0.0}, weights=many, optimizer=optimizer)
+    of = training_state({"other": 0.0}, weights=many, optimizer=optimizer)
     expected = size_of(of, config)
     step(of, 0)
     real = sum(
@@ -214,7 +224,7 @@ def test_the_size_of_a_checkpoint_is_known_before_the_first_step(
 
 
 def test_every_damage_is_noticed_and_the_checkpoint_before_is_taken(
-    tmp_path: Path, two: tuple[Trainee, Trainee]
+    tmp_path: Path, two: tuple[TrainingState, TrainingState]
 ) -> None:
     good = save(tmp_path, two[0], 1)
     newest = save(tmp_path, two[1], 2)
@@ -254,7 +264,7 @@ def damage(file: Path, content: bytes, chance: random.Random) -> str:
 
 
 def test_when_all_are_damaged_nothing_begins_again(
-    tmp_path: Path, two: tuple[Trainee, Trainee]
+    tmp_path: Path, two: tuple[TrainingState, TrainingState]
 ) -> None:
     for number in (1, 2):
         (save(tmp_path, two[0], number) / "weights.safetensors").write_bytes(b"")
@@ -268,7 +278,7 @@ def test_when_all_are_damaged_nothing_begins_again(
 
 
 def test_a_quick_look_sees_what_is_missing_or_short(
-    tmp_path: Path, two: tuple[Trainee, Trainee]
+    tmp_path: Path, two: tuple[TrainingState, TrainingState]
 ) -> None:
     good = save(tmp_path, two[0], 1)
     newest = save(tmp_path, two[1], 2)

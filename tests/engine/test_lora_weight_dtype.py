@@ -12,28 +12,28 @@ from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.plan import make_plan
 from blockrate.engine import steps, train
 from blockrate.engine.memory import dtype_of
-from blockrate.engine.state import Trainee
+from blockrate.engine.state import TrainingState
 from blockrate.run.checkpoints import checkpoints
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
 
 class Seen:
-    """What a run had in memory: its trainee, and the gradients of its last step."""
+    """What a run had in memory: its state, and the gradients of its last step."""
 
-    trainee: Trainee
+    state: TrainingState
     gradients: list[torch.Tensor]
 
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     seen = Seen()
-    made = train.make_trainee
+    made = train.make_training_state
     clipped = steps.clip_grads_with_norm_
 
-    def make(*arguments: Any, **options: Any) -> Trainee:
-        seen.trainee = made(*arguments, **options)
-        return seen.trainee
+    def make(*arguments: Any, **options: Any) -> TrainingState:
+        seen.state = made(*arguments, **options)
+        return seen.state
 
     def clip(parameters: list[torch.nn.Parameter], *rest: Any) -> None:
         seen.gradients = [
@@ -43,14 +43,14 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
         ]
         clipped(parameters, *rest)
 
-    monkeypatch.setattr(train, "make_trainee", make)
+    monkeypatch.setattr(train, "make_training_state", make)
     monkeypatch.setattr(steps, "clip_grads_with_norm_", clip)
     return seen
 
 
-def state(trainee: Trainee) -> list[torch.Tensor]:
+def optimizer_tensors(state: TrainingState) -> list[torch.Tensor]:
     """The optimizer's state, without its counts of steps."""
-    found = [value for of in trainee.optimizer.state.values() for value in of.values()]
+    found = [value for of in state.optimizer.state.values() for value in of.values()]
     return [value for value in found if isinstance(value, torch.Tensor) and value.ndim]
 
 
@@ -64,18 +64,20 @@ def test_a_run_has_the_types_and_the_bytes_that_the_plan_tells(
     )
     told = make_plan(config).memory_bytes
     small.live(config)
-    trained = list(seen.trainee.trained.values())
+    trained = list(seen.state.trained.values())
     assert {parameter.dtype for parameter in trained} == {dtype_of(form)}
     assert {gradient.dtype for gradient in seen.gradients} == {dtype_of(form)}
     rounded = optimizer == "ADAMW"  # by chance, which wants its sums in fp32
-    assert {value.dtype for value in state(seen.trainee)} == {
+    assert {value.dtype for value in optimizer_tensors(seen.state)} == {
         torch.float32 if rounded else dtype_of(form)
     }
     assert told.weights == sum(
-        parameter.nbytes for parameter in seen.trainee.transformer.parameters()
+        parameter.nbytes for parameter in seen.state.transformer.parameters()
     )
     assert told.gradients == sum(gradient.nbytes for gradient in seen.gradients)
-    assert told.optimizer == sum(value.nbytes for value in state(seen.trainee))
+    assert told.optimizer == sum(
+        value.nbytes for value in optimizer_tensors(seen.state)
+    )
 
 
 def test_saved_weights_are_bf16_the_average_fp32_and_the_file_as_output_dtype_says(

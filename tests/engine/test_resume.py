@@ -14,7 +14,7 @@ from support.lives import KEY, Small, events, saved_bytes
 from blockrate import block_of
 from blockrate.core.errors import ConfigError, NoCheckpointError
 from blockrate.engine.resume import Resume
-from blockrate.engine.state import Trainee
+from blockrate.engine.state import TrainingState
 from blockrate.run.checkpoints import checkpoint_name, checkpoints
 from blockrate.run.events import EventLog
 from blockrate.run.folder import RunFolder
@@ -212,13 +212,13 @@ def test_a_run_goes_on_with_the_rates_of_the_config_and_the_moments_of_each_para
     found = dict[str, torch.Tensor]()
     real = Resume.restore
 
-    def restore(resume: Resume, trainee: Trainee, log: EventLog) -> None:
-        real(resume, trainee, log)
-        for name, parameter in trainee.trained.items():
+    def restore(resume: Resume, state: TrainingState, log: EventLog) -> None:
+        real(resume, state, log)
+        for name, parameter in state.trained.items():
             found.update(
                 {
                     f"{name}::{key}": value.clone()
-                    for key, value in trainee.optimizer.state[parameter].items()
+                    for key, value in state.optimizer.state[parameter].items()
                 }
             )
 

@@ -8,17 +8,17 @@ from blockrate.core.blocks import BlockLayout
 from blockrate.core.profile import Profile
 from blockrate.engine.ema import Ema
 from blockrate.engine.models import flux1
-from blockrate.engine.state import Trainee
+from blockrate.engine.state import TrainingState
 
 CPU = torch.device("cpu")
 
 
-def trainee() -> Trainee:
+def training_state() -> TrainingState:
     model = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5))
     trained = dict(model.named_parameters())
     optimizer = torch.optim.AdamW(trained.values())
     blocks = dict.fromkeys(trained, "other")
-    return Trainee(
+    return TrainingState(
         transformer=model,
         family=flux1,
         device=CPU,
@@ -35,7 +35,7 @@ def trainee() -> Trainee:
 def test_the_mode_and_the_weights_come_back_even_after_a_failure(
     training: bool,
 ) -> None:
-    of = trainee()
+    of = training_state()
     of.transformer.train(training)
     with torch.no_grad():
         for parameter in of.trained.values():

@@ -21,7 +21,7 @@ from blockrate.core.errors import ConfigError, NotANumberError
 from blockrate.core.profile import KEY
 from blockrate.core.version import __version__
 from blockrate.engine.parameter_groups import WHOLE
-from blockrate.engine.state import Trainee
+from blockrate.engine.state import TrainingState
 from blockrate.run.checkpoints import STATE, checkpoint_name
 from blockrate.run.durable import (
     atomic_write,
@@ -37,7 +37,7 @@ _SEPARATOR = "::"
 
 def save_checkpoint(
     folder: Path,
-    trainee: Trainee,
+    state: TrainingState,
     config: TrainConfig,
     *,
     step: int,
@@ -50,18 +50,18 @@ def save_checkpoint(
     finite; either leaves nothing behind.
     """
     final = folder / checkpoint_name(step)
-    learned = trainee.learned()
+    learned = state.learned()
     parts = {
         "weights": {name: learned[name].detach() for name in learned},
-        "optimizer": _moments(trainee),
-        "average": trainee.ema.average if trainee.ema else {},
+        "optimizer": _moments(state),
+        "average": state.ema.average if state.ema else {},
     }
     facts = {
         "step": step,
         "total_steps": total_steps,
         "data": data,
         "versions": {"blockrate": __version__, "torch": torch.__version__},
-        "optimizer": _optimizer_facts(trainee, OPTIMIZERS[config.optimizer.optimizer]),
+        "optimizer": _optimizer_facts(state, OPTIMIZERS[config.optimizer.optimizer]),
         "config": config.model_dump(mode="json"),
     }
     need = sum(tensor.nbytes for part in parts.values() for tensor in part.values())
@@ -77,18 +77,18 @@ def save_checkpoint(
 
 
 def checkpoint_bytes(
-    trainee: Trainee, optimizer: OptimizerSettings, *, trained_dtype: str
+    state: TrainingState, optimizer: OptimizerSettings, *, trained_dtype: str
 ) -> int:
     """Return about how many bytes a checkpoint will have, before there is optimizer state."""
     row = OPTIMIZERS[optimizer.optimizer]
-    state = row.state_bytes_for(optimizer, trained_dtype)
-    average = 4 if trainee.ema else 0  # fp32 for each weight
+    state_bytes = row.state_bytes_for(optimizer, trained_dtype)
+    average = 4 if state.ema else 0  # fp32 for each weight
     learned = sum(
         parameter.numel() * (parameter.itemsize + average)
-        for parameter in trainee.learned().values()
+        for parameter in state.learned().values()
     )
-    trained = sum(parameter.numel() for parameter in trainee.trained.values())
-    return learned + int(state * trained)
+    trained = sum(parameter.numel() for parameter in state.trained.values())
+    return learned + int(state_bytes * trained)
 
 
 def read_tensors(
@@ -99,7 +99,7 @@ def read_tensors(
 
 
 def restore_optimizer(
-    trainee: Trainee, moments: Mapping[str, Tensor], facts: Mapping[str, Any]
+    state: TrainingState, moments: Mapping[str, Tensor], facts: Mapping[str, Any]
 ) -> list[str]:
     """Give every trained parameter its own saved moments and the optimizer its own values; rates stay the config's.
 
@@ -108,33 +108,33 @@ def restore_optimizer(
     """
     states = {name: dict(scalars) for name, scalars in facts["scalars"].items()}
     for key, tensor in moments.items():
-        name, _, state = key.partition(_SEPARATOR)
-        parameter = trainee.trained.get(name)
+        name, _, kind = key.partition(_SEPARATOR)
+        parameter = state.trained.get(name)
         if parameter is not None:
             device = "cpu" if key in facts["on_cpu"] else parameter.device
-            states.setdefault(name, {})[state] = tensor.to(device, copy=True)
-    for name, parameter in trainee.trained.items():
+            states.setdefault(name, {})[kind] = tensor.to(device, copy=True)
+    for name, parameter in state.trained.items():
         if name in states:
-            trainee.optimizer.state[parameter] = states[name]
+            state.optimizer.state[parameter] = states[name]
     fresh = []
     if states:  # SGD has none at all
-        fresh = [name for name in trainee.trained if name not in states]
-    for group in trainee.optimizer.param_groups:
-        group.update(_group_values(trainee, group, facts, fresh))
+        fresh = [name for name in state.trained if name not in states]
+    for group in state.optimizer.param_groups:
+        group.update(_group_values(state, group, facts, fresh))
     return fresh
 
 
-def restore_average(trainee: Trainee, average: Mapping[str, Tensor]) -> None:
+def restore_average(state: TrainingState, average: Mapping[str, Tensor]) -> None:
     """Give the moving average its saved values; a parameter it has none of starts from its weight of now."""
-    if trainee.ema:
-        for name, value in trainee.ema.average.items():
+    if state.ema:
+        for name, value in state.ema.average.items():
             if name in average:
                 value.copy_(average[name])
 
 
 @torch.no_grad()
 def move_to_average(
-    trainee: Trainee,
+    state: TrainingState,
     moments: Mapping[str, Tensor],
     names: Iterable[str],
     *,
@@ -147,26 +147,26 @@ def move_to_average(
     for name in names:
         ahead = moments.get(f"{name}{_SEPARATOR}z")
         if ahead is not None:
-            parameter = trainee.learned()[name]
+            parameter = state.learned()[name]
             # whose type may have changed with the moments
             parameter.lerp_(ahead.to(parameter), 1 - 1 / beta)
 
 
-def _moments(trainee: Trainee) -> dict[str, Tensor]:
+def _moments(state: TrainingState) -> dict[str, Tensor]:
     """Return every tensor of the optimizer's state, by the names of parameter and state."""
     moments = {}
-    for name, parameter in trainee.trained.items():
-        for state, value in trainee.optimizer.state.get(parameter, {}).items():
+    for name, parameter in state.trained.items():
+        for kind, value in state.optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
-                moments[f"{name}{_SEPARATOR}{state}"] = value
+                moments[f"{name}{_SEPARATOR}{kind}"] = value
     return moments
 
 
-def _optimizer_facts(trainee: Trainee, row: OptimizerRow) -> dict[str, Any]:
+def _optimizer_facts(state: TrainingState, row: OptimizerRow) -> dict[str, Any]:
     """Return what is no tensor: numbers by parameter, numbers by group, and which tensors stay on the CPU."""
-    scalars = _scalars(trainee)
+    scalars = _scalars(state)
     groups = {}
-    for group in trainee.optimizer.param_groups:
+    for group in state.optimizer.param_groups:
         groups[group["name"]] = {
             key: group[key] for key in row.group_state if key in group
         }
@@ -174,35 +174,35 @@ def _optimizer_facts(trainee: Trainee, row: OptimizerRow) -> dict[str, Any]:
         numbers = [value for value in values.values() if value is not None]
         _require_finite(name, "optimizer", torch.tensor(numbers))
     on_cpu = []
-    if trainee.device.type != "cpu":
-        for key, value in _moments(trainee).items():
+    if state.device.type != "cpu":
+        for key, value in _moments(state).items():
             if value.device.type == "cpu":
                 on_cpu.append(key)
     return {
         "name": row.name,
-        "beta": trainee.optimizer.param_groups[0].get("betas", [None])[0],
+        "beta": state.optimizer.param_groups[0].get("betas", [None])[0],
         "scalars": scalars,
         "on_cpu": on_cpu,
         "groups": groups,
     }
 
 
-def _scalars(trainee: Trainee) -> dict[str, dict[str, Any]]:
+def _scalars(state: TrainingState) -> dict[str, dict[str, Any]]:
     """Return, by parameter, what of the optimizer's state is no tensor; also where that is nothing."""
     scalars = {}
-    for name, parameter in trainee.trained.items():
-        state = trainee.optimizer.state.get(parameter, {})
-        if state:
+    for name, parameter in state.trained.items():
+        values = state.optimizer.state.get(parameter, {})
+        if values:
             scalars[name] = {
                 key: value
-                for key, value in state.items()
+                for key, value in values.items()
                 if not isinstance(value, Tensor)
             }
     return scalars
 
 
 def _group_values(
-    trainee: Trainee,
+    state: TrainingState,
     group: Mapping[str, Any],
     facts: Mapping[str, Any],
     fresh: list[str],
@@ -214,7 +214,7 @@ def _group_values(
     before = []
     for name in group["param_names"]:
         if name not in fresh:
-            before.append(saved.get(trainee.blocks[name]) or saved.get(WHOLE, {}))
+            before.append(saved.get(state.blocks[name]) or saved.get(WHOLE, {}))
     if not row.schedule_free:
         # what one group has found out holds for all: Prodigy's step size
         found_out = [*before, *saved.values()]

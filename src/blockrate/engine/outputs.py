@@ -13,7 +13,7 @@ from blockrate.engine.intervals import Moment
 from blockrate.engine.memory import dtype_of
 from blockrate.engine.models.sample import sample_images
 from blockrate.engine.preparation import Data
-from blockrate.engine.state import Trainee
+from blockrate.engine.state import TrainingState
 from blockrate.engine.steps import StepResult, validation_loss
 from blockrate.engine.tensorboard_writer import TensorBoardWriter
 from blockrate.engine.timetable import Action, Timetable
@@ -33,7 +33,7 @@ class Outputs:
         self,
         config: TrainConfig,
         session: RunSession,
-        trainee: Trainee,
+        state: TrainingState,
         data: Data,
         *,
         first: int,
@@ -43,7 +43,7 @@ class Outputs:
         self.run = session.folder
         self.log = session.log
         self.stop = session.stop
-        self.trainee = trainee
+        self.state = state
         self.data = data
         self.total_steps = total_steps
         self.destination = Path(config.output_model_destination)
@@ -113,8 +113,8 @@ class Outputs:
 
     def _validate(self, step: int) -> None:
         batches = self.data.read(self.data.validation)
-        with self.trainee.evaluation():
-            loss = validation_loss(self.trainee, batches, self.config)
+        with self.state.evaluation():
+            loss = validation_loss(self.state, batches, self.config)
         self.log.write(Validated(loss), step=step)
         if self._tensorboard:
             self._tensorboard.scalars({"loss/validation": loss}, step)
@@ -124,7 +124,7 @@ class Outputs:
             return
         with self._phase("sampling", step):
             files = self._images(self.run.samples, step, averaged=True)
-            if self.trainee.ema and self.config.non_ema_sampling:
+            if self.state.ema and self.config.non_ema_sampling:
                 folder = self.run.samples / "without-ema"
                 files += self._images(folder, step, averaged=False)
             if files:  # none if a stop came
@@ -134,15 +134,15 @@ class Outputs:
                 self._tensorboard.images(files, step)
 
     def _images(self, folder: Path, step: int, *, averaged: bool) -> list[Path]:
-        with self.trainee.evaluation(averaged=averaged):
+        with self.state.evaluation(averaged=averaged):
             files = self.data.files
             return sample_images(
                 files,
-                self.trainee.transformer,
+                self.state.transformer,
                 lambda: files.family.load_vae(
                     files.parts["vae"],
                     weight_dtype=self.config.vae.weight_dtype,
-                    device=self.trainee.device,
+                    device=self.state.device,
                 ),
                 self.data.prompts,
                 folder=folder,
@@ -153,10 +153,10 @@ class Outputs:
     def _export(self, path: Path, step: int) -> None:
         with self._phase("saving", step):
             self._check_export_space()
-            with self.trainee.evaluation():
+            with self.state.evaluation():
                 export(
                     path,
-                    self.trainee.transformer,
+                    self.state.transformer,
                     training_method=self.config.training_method,
                     file_format=self.config.output_model_format,
                     dtype=dtype_of(self.config.output_dtype),
@@ -168,7 +168,7 @@ class Outputs:
         with self._phase("saving", step):
             path = save_checkpoint(
                 self.run.checkpoints,
-                self.trainee,
+                self.state,
                 self.config,
                 step=step,
                 total_steps=self.total_steps,
@@ -198,7 +198,7 @@ class Outputs:
         # one more than stays, because the oldest is deleted after the newest is whole
         missing = max(1, rolling + 1 - len(checkpoints(self.run.checkpoints)))
         size = missing * checkpoint_bytes(
-            self.trainee,
+            self.state,
             self.config.optimizer,
             trained_dtype=self.config.trained_dtype(),
         )
@@ -206,9 +206,9 @@ class Outputs:
 
     def _check_export_space(self) -> None:
         if self.config.output_model_format == "DIFFUSERS":
-            written = list(self.trainee.transformer.parameters())
+            written = list(self.state.transformer.parameters())
         else:
-            written = list(self.trainee.learned().values())
+            written = list(self.state.learned().values())
         count = sum(weights.numel() for weights in written)
         size = 4 if self.config.output_dtype == "FLOAT_32" else 2
         check_space(self.destination.parent, size * count, "the exported model")

@@ -21,7 +21,7 @@ from blockrate.engine.checkpoint import (
     restore_average,
     restore_optimizer,
 )
-from blockrate.engine.state import Trainee
+from blockrate.engine.state import TrainingState
 from blockrate.run.checkpoints import newest_valid, read_state, set_damaged_aside
 from blockrate.run.durable import sweep_leftovers
 from blockrate.run.events import EventLog, Resumed, Saved, Step, Warned, read_events
@@ -66,15 +66,15 @@ class Resume:
         """Return what the run has learned, by parameter name; nothing where it begins."""
         return read_tensors(self.checkpoint, "weights") if self.checkpoint else {}
 
-    def restore(self, trainee: Trainee, log: EventLog) -> None:
+    def restore(self, state: TrainingState, log: EventLog) -> None:
         """Give the optimizer and the average their state back, and tell what goes on and what begins."""
         if self.checkpoint:
-            restore_average(trainee, read_tensors(self.checkpoint, "average"))
+            restore_average(state, read_tensors(self.checkpoint, "average"))
             fresh = self._restore_moments(
-                trainee, read_tensors(self.checkpoint, "optimizer")
+                state, read_tensors(self.checkpoint, "optimizer")
             )
             blocks = [
-                block for block, _ in groupby(trainee.blocks[name] for name in fresh)
+                block for block, _ in groupby(state.blocks[name] for name in fresh)
             ]
             if blocks:
                 self.changes.append(f"fresh moments: {', '.join(blocks)}")
@@ -82,18 +82,18 @@ class Resume:
             log.write(Resumed(self.step, self.changes), step=self.step)
 
     def _restore_moments(
-        self, trainee: Trainee, moments: Mapping[str, Tensor]
+        self, state: TrainingState, moments: Mapping[str, Tensor]
     ) -> list[str]:
         """Give the optimizer its state back, and return the parameters that begin without one."""
         facts = self.facts["optimizer"]
         fresh = (
-            list(trainee.trained)
+            list(state.trained)
             if self.fresh_optimizer
-            else restore_optimizer(trainee, moments, facts)
+            else restore_optimizer(state, moments, facts)
         )
         if OPTIMIZERS[facts["name"]].schedule_free:
-            without_state = [*fresh, *trainee.formerly_trained]
-            move_to_average(trainee, moments, without_state, beta=facts["beta"])
+            without_state = [*fresh, *state.formerly_trained]
+            move_to_average(state, moments, without_state, beta=facts["beta"])
         return fresh
 
 

@@ -23,7 +23,7 @@ from blockrate.engine.profile_rates import with_multipliers
 
 
 @dataclass
-class Trainee:
+class TrainingState:
     """A transformer in training. ``trained``: its parameters that train, by full name, in model order."""
 
     transformer: Any  # a model of diffusers
@@ -86,13 +86,13 @@ class Trainee:
                 self.trained[name].data.copy_(values)
 
 
-def make_trainee(
+def make_training_state(
     files: ModelFiles,
     config: TrainConfig,
     device: torch.device,
     *,
     weights: Mapping[str, Tensor] | None = None,
-) -> Trainee:
+) -> TrainingState:
     """Load the transformer, choose what trains in it, and build the groups, the optimizer and the average.
 
     ``weights``: what an earlier session of the run has learned, by parameter name.
@@ -121,7 +121,7 @@ def make_trainee(
             interval=config.ema_update_step_interval,
             device=place,
         )
-    return Trainee(
+    return TrainingState(
         transformer=transformer,
         family=files.family,
         device=device,

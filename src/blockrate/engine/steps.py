@@ -15,7 +15,7 @@ from blockrate.core.timesteps import dynamic_shift
 from blockrate.engine import flow_matching
 from blockrate.engine.data.cache import Batch
 from blockrate.engine.seeds import generator
-from blockrate.engine.state import Trainee
+from blockrate.engine.state import TrainingState
 from blockrate.engine.telemetry import BlockTelemetry
 from blockrate.run.events import Blocks, Skipped
 
@@ -34,7 +34,7 @@ class StepResult:
 
 
 def take_step(
-    trainee: Trainee,
+    state: TrainingState,
     batches: Sequence[Batch],
     config: TrainConfig,
     *,
@@ -42,8 +42,8 @@ def take_step(
     telemetry: BlockTelemetry | None,
 ) -> StepResult:
     """Train on the micro-batches of ``step``: one change of the weights, or none if the gradients are not finite."""
-    loss = _gradients(trainee, batches, config, step)
-    parameters = trainee.parameters_with_gradient()
+    loss = _gradients(state, batches, config, step)
+    parameters = state.parameters_with_gradient()
     norm = get_total_norm(
         [parameter.grad for parameter in parameters if parameter.grad is not None]
     )
@@ -53,39 +53,39 @@ def take_step(
         skipped = Skipped(
             "loss or gradient is not a number",
             [file for batch in batches for file in batch.files],
-            trainee.bad_block(),
+            state.bad_block(),
         )
-        trainee.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=True)
         return StepResult(loss_value, norm_value, skipped=skipped)
     if telemetry:
         telemetry.before_step()
     if config.clip_grad_norm:
         clip_grads_with_norm_(parameters, config.clip_grad_norm, norm)
-    trainee.optimizer.step()
-    trainee.optimizer.zero_grad(set_to_none=True)
-    if trainee.ema:
-        trainee.ema.update(step + 1)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    if state.ema:
+        state.ema.update(step + 1)
     return StepResult(
         loss_value, norm_value, telemetry.after_step() if telemetry else None
     )
 
 
 def _gradients(
-    trainee: Trainee, batches: Sequence[Batch], config: TrainConfig, step: int
+    state: TrainingState, batches: Sequence[Batch], config: TrainConfig, step: int
 ) -> Tensor:
     """Accumulate the gradients of the mean loss over all samples of the step, and return that loss, detached.
 
     A micro-batch counts by its size, because a bucket's last one may be smaller.
     """
     samples = sum(len(batch.latents) for batch in batches)
-    total = torch.zeros((), device=trainee.device)
+    total = torch.zeros((), device=state.device)
     if config.dropout_probability:  # which draws from torch's one stream
         torch.manual_seed(generator(config.seed, "dropout", step).initial_seed())
     for index, batch in enumerate(batches):
         noise, uniform = flow_matching.draw(
             config.seed, step, index, batch.latents.shape
         )
-        loss = flow_loss(trainee, batch, config, noise, uniform) * (
+        loss = flow_loss(state, batch, config, noise, uniform) * (
             len(batch.latents) / samples
         )
         loss.backward()  # type: ignore[no-untyped-call]
@@ -94,21 +94,25 @@ def _gradients(
 
 
 def flow_loss(
-    trainee: Trainee, batch: Batch, config: TrainConfig, noise: Tensor, uniform: Tensor
+    state: TrainingState,
+    batch: Batch,
+    config: TrainConfig,
+    noise: Tensor,
+    uniform: Tensor,
 ) -> Tensor:
     """Return the loss of a batch, a scalar. ``noise``: like the latents; ``uniform``: (B,) in 0..1, gives the times."""
-    device = trainee.device
+    device = state.device
     latents = batch.latents.to(device, torch.float32, non_blocking=True)
     noise = noise.to(device, non_blocking=True)
-    tokens = trainee.family.image_tokens(latents)
+    tokens = state.family.image_tokens(latents)
     timesteps = _timesteps(config, uniform, tokens=tokens).to(device)
     conditioning = {
         name: tensor.to(device, non_blocking=True)
         for name, tensor in batch.conditioning.items()
     }
     with _autocast(config.train_dtype, device):
-        prediction = trainee.family.predict(
-            trainee.transformer,
+        prediction = state.family.predict(
+            state.transformer,
             flow_matching.add_noise(latents, noise, timesteps),
             timesteps,
             conditioning,
@@ -131,7 +135,7 @@ def flow_loss(
 
 @torch.no_grad()
 def validation_loss(
-    trainee: Trainee, batches: Sequence[Batch], config: TrainConfig
+    state: TrainingState, batches: Sequence[Batch], config: TrainConfig
 ) -> float:
     """Return the mean loss over validation batches, on noise and evenly spread times that never change."""
     count = sum(len(batch.latents) for batch in batches)
@@ -143,7 +147,7 @@ def validation_loss(
             config.seed, VALIDATION, index, batch.latents.shape
         )
         uniform = (torch.arange(place, place + size) + 0.5) / count
-        total += flow_loss(trainee, batch, config, noise, uniform).item() * size
+        total += flow_loss(state, batch, config, noise, uniform).item() * size
         place += size
     return total / count
 

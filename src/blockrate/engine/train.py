@@ -19,7 +19,7 @@ from blockrate.engine.outputs import Outputs
 from blockrate.engine.preparation import Data, prepare_data
 from blockrate.engine.profile_rates import set_rates
 from blockrate.engine.resume import Resume, find_resume, sweep_interrupted_saves
-from blockrate.engine.state import Trainee, make_trainee
+from blockrate.engine.state import TrainingState, make_training_state
 from blockrate.engine.steps import BadSteps, StepResult, take_step
 from blockrate.engine.telemetry import BlockTelemetry
 from blockrate.run.durable import make_folder
@@ -55,24 +55,26 @@ def train(
         if config.only_cache:
             return []
         log.write(Phase("loading"), step=resume.step)
-        trainee = make_trainee(data.files, config, device, weights=resume.weights())
+        state = make_training_state(
+            data.files, config, device, weights=resume.weights()
+        )
         stop.obey()
-        log.write(_started(config, trainee, plan.first_trained_block), step=resume.step)
+        log.write(_started(config, state, plan.first_trained_block), step=resume.step)
         total_steps = resume.schedule_length(
             data.order.number_of_steps, scheduler=config.learning_rate_scheduler
         )
-        resume.restore(trainee, log)
+        resume.restore(state, log)
         session = RunSession(run, log, stop)
         outputs = Outputs(
             config,
             session,
-            trainee,
+            state,
             data,
             first=resume.step,
             total_steps=total_steps,
         )
         bad = BadSteps(trained=_has_trained(run, resume.step))
-        last = _steps(config, trainee, data, outputs, log, bad, first=resume.step)
+        last = _steps(config, state, data, outputs, log, bad, first=resume.step)
         bad.end()
         return outputs.finish(last)
 
@@ -97,7 +99,7 @@ def _resume(config: TrainConfig, run: RunFolder, log: EventLog) -> Resume:
 
 def _steps(
     config: TrainConfig,
-    trainee: Trainee,
+    state: TrainingState,
     data: Data,
     outputs: Outputs,
     log: EventLog,
@@ -106,7 +108,7 @@ def _steps(
     first: int,
 ) -> int:
     """Take the optimizer steps from ``first`` on, do what is due after each, and return how many are finished."""
-    telemetry = BlockTelemetry(trainee.transformer, trainee.optimizer)
+    telemetry = BlockTelemetry(state.transformer, state.optimizer)
     last = data.order.number_of_steps
     outputs.before_first_step(first)
     log.write(Phase("training", first, last), step=first)
@@ -116,10 +118,10 @@ def _steps(
                 return step
             begun = time.perf_counter()
             factor = config.rate_factor(step, outputs.total_steps)
-            set_rates(trainee.optimizer, factor, trainee.profile.at(step))
+            set_rates(state.optimizer, factor, state.profile.at(step))
             is_watched = step == first or (step + 1) % config.telemetry_every == 0
             result = take_step(
-                trainee,
+                state,
                 batches,
                 config,
                 step=step,
@@ -157,18 +159,18 @@ def _has_trained(run: RunFolder, step: int) -> bool:
 
 
 def _started(
-    config: TrainConfig, trainee: Trainee, first_trained_block: str | None
+    config: TrainConfig, state: TrainingState, first_trained_block: str | None
 ) -> Started:
     """Tell what was really built: groups and rates from the optimizer, the rest from the plan."""
     groups = [
         Group(
             name=group["name"],
-            blocks=trainee.blocks_of(group),
+            blocks=state.blocks_of(group),
             parameters=sum(parameter.numel() for parameter in group["params"]),
             multiplier=group["multiplier"],
             learning_rate=group["initial_lr"],
         )
-        for group in trainee.optimizer.param_groups
+        for group in state.optimizer.param_groups
     ]
     return Started(config_hash(config), os.getpid(), groups, first_trained_block)
 

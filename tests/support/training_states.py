@@ -1,4 +1,4 @@
-"""A trainee with a few weights in every block, its steps and its checkpoints."""
+"""A training state with a few weights in every block, its steps and its checkpoints."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from blockrate.engine.checkpoint import checkpoint_bytes, save_checkpoint
 from blockrate.engine.ema import Ema
 from blockrate.engine.models import flux1
 from blockrate.engine.optimizers import make_optimizer
-from blockrate.engine.state import Trainee
+from blockrate.engine.state import TrainingState
 
 PATHS = {
     "double_block_0": "transformer_blocks.0",
@@ -28,7 +28,7 @@ PATHS = {
 CONFIG = TrainConfig(ema="CPU")
 
 
-def trainee(
+def training_state(
     rates: Mapping[str, float] | None = None,
     *,
     order: Sequence[str] = tuple(PATHS),
@@ -36,8 +36,8 @@ def trainee(
     optimizer: str = "ADAMW",
     weights: Mapping[str, torch.Tensor] | None = None,
     rate: float = 0.1,
-) -> Trainee:
-    """A trainee with two tensors of the same shapes in every block, in groups of any order; 0.0 freezes."""
+) -> TrainingState:
+    """A training state with two tensors of the same shapes in every block, in groups of any order; 0.0 freezes."""
     weights = weights or {}
     rates = dict.fromkeys(PATHS, 1.0) | dict(rates or {})
     names = {f"{PATHS[block]}.lora_{part}": block for block in order for part in "AB"}
@@ -77,7 +77,7 @@ def trainee(
     )
     ema = Ema({**trained, **formerly_trained}, decay=0.9)
     profile = Profile.of(rates, BlockLayout(2, 2))
-    return Trainee(
+    return TrainingState(
         transformer=SimpleNamespace(),
         family=flux1,
         device=torch.device("cpu"),
@@ -90,7 +90,7 @@ def trainee(
     )
 
 
-def step(of: Trainee, seed: int) -> None:
+def step(of: TrainingState, seed: int) -> None:
     """One step whose gradient hangs on the parameter's name and the seed only."""
     for name, parameter in of.trained.items():
         stream = torch.Generator().manual_seed(hash((name, seed)) % 2**32)
@@ -99,18 +99,18 @@ def step(of: Trainee, seed: int) -> None:
 
 
 def save(
-    folder: Path, of: Trainee, number: int = 1, config: TrainConfig = CONFIG
+    folder: Path, of: TrainingState, number: int = 1, config: TrainConfig = CONFIG
 ) -> Path:
     folder.mkdir(exist_ok=True)
     return save_checkpoint(folder, of, config, step=number, total_steps=9, data="data")
 
 
-def size_of(of: Trainee, config: TrainConfig) -> int:
+def size_of(of: TrainingState, config: TrainConfig) -> int:
     """How large a checkpoint is said to become."""
     return checkpoint_bytes(of, config.optimizer, trained_dtype=config.trained_dtype())
 
 
-def state_of(of: Trainee, name: str) -> dict[str, Any]:
+def state_of(of: TrainingState, name: str) -> dict[str, Any]:
     return of.optimizer.state.get(of.trained[name], {})
 
 
