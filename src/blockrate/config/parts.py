@@ -11,6 +11,7 @@ from blockrate.config.setting import (
     Flag,
     Folder,
     Fraction,
+    Integer,
     Model,
     Pixels,
     Precision,
@@ -19,7 +20,6 @@ from blockrate.config.setting import (
     TextFile,
     TimeUnit,
     WeightDtype,
-    Whole,
     setting,
 )
 
@@ -65,7 +65,7 @@ class TransformerPart(Part, title="The transformer"):
         RESULT,
         tab="Training",
     )
-    stop_training_after: Whole | None = setting(
+    stop_training_after: Integer | None = setting(
         None,
         "Freeze it after this many units; empty = never",
         LENGTH,
@@ -171,7 +171,7 @@ class OptimizerSettings(Settings, title="The optimizer"):
     warmup_init: Flag | None = setting(
         None, "Adafactor with relative_step: begin with tiny steps"
     )
-    min_8bit_size: Whole | None = setting(
+    min_8bit_size: Integer | None = setting(
         None, "Tensors with fewer elements keep 32-bit state", STATE, ge=0
     )
     is_paged: Flag | None = setting(
@@ -200,7 +200,7 @@ class OptimizerSettings(Settings, title="The optimizer"):
     growth_rate: Real | None = setting(
         None, "Prodigy: most that its step size may grow in a step; empty = any", ge=1
     )
-    slice_p: Whole | None = setting(
+    slice_p: Integer | None = setting(
         None,
         "Prodigy: use every n-th value for its estimate, to save memory",
         STATE,
@@ -243,7 +243,7 @@ class ConceptText(Settings, title="A concept's captions"):
         False, "Put the tags of a caption in a new order every time"
     )
     tag_delimiter: str = setting(",", "What stands between tags", min_length=1)
-    keep_tags_count: Whole = setting(
+    keep_tags_count: Integer = setting(
         1, "How many tags at the beginning keep their place", ge=0
     )
 
@@ -253,16 +253,16 @@ class Concept(Settings, title="A concept"):
 
     name: str = setting("", "Your name for the concept", FREE)
     path: Folder = setting("", "Folder of the images")
-    seed: Whole = setting(0, "Changes the random choices made for this concept")
+    seed: Integer = setting(0, "Changes the random choices made for this concept")
     enabled: Flag = setting(True, "Use this concept")
     type: Literal["STANDARD", "VALIDATION"] = setting(
         "STANDARD", "VALIDATION images are measured, never trained on"
     )
     include_subdirectories: Flag = setting(False, "Use images in sub-folders too")
-    image_variations: Whole = setting(
+    image_variations: Integer = setting(
         1, "How many crops and flips of each image are cached", ge=1, le=1000
     )
-    text_variations: Whole = setting(
+    text_variations: Integer = setting(
         1, "How many variants of each caption are cached", ge=1, le=1000
     )
     balancing: Real = setting(
@@ -283,10 +283,10 @@ class Sample(Settings, title="A sample"):
     prompt: str = setting("", "What the image shows")
     width: Pixels = setting(1024, "Width in pixels")
     height: Pixels = setting(1024, "Height in pixels")
-    seed: Whole = setting(
+    seed: Integer = setting(
         42, "Seed of the first noise; the same seed makes samples comparable", ge=0
     )
-    diffusion_steps: Whole = setting(
+    diffusion_steps: Integer = setting(
         30, "Sampling steps; FLUX.1-schnell needs 4", ge=1, le=1000
     )
     cfg_scale: Real = setting(

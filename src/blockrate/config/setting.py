@@ -108,7 +108,7 @@ class Place:
 
 # Strict, because pydantic would otherwise read true as 1 and "0.5" as 0.5.
 Flag = Annotated[bool, Strict()]
-Whole = Annotated[int, Strict()]
+Integer = Annotated[int, Strict()]
 Real = Annotated[float, Strict()]
 Fraction = Annotated[float, Strict(), Field(ge=0.0, le=1.0)]
 Pixels = Annotated[int, Strict(), Field(ge=16, le=8192, multiple_of=16)]

@@ -30,6 +30,7 @@ from blockrate.config.setting import (
     Flag,
     Folder,
     Fraction,
+    Integer,
     JsonFile,
     LoraFile,
     Model,
@@ -39,7 +40,6 @@ from blockrate.config.setting import (
     Section,
     Settings,
     TimeUnit,
-    Whole,
     setting,
 )
 from blockrate.core.layer_filter import PRESETS, LayerFilter, split_patterns
@@ -75,7 +75,7 @@ class TrainConfig(Settings):
     only_cache: Flag = setting(
         False, "Fill the cache, then stop without training", LENGTH
     )
-    seed: Whole = setting(
+    seed: Integer = setting(
         42,
         "Fixes noise, timesteps, order and first values of a run",
         ANOTHER_RUN,
@@ -94,7 +94,7 @@ class TrainConfig(Settings):
         FREE,
         tab="Data",
     )
-    validate_after: Whole = setting(
+    validate_after: Integer = setting(
         1, "Measure the validation loss every so many units", FREE, tab="Data", ge=0
     )
     validate_after_unit: TimeUnit = setting(
@@ -114,7 +114,7 @@ class TrainConfig(Settings):
     transformer: TransformerPart = setting(TransformerPart, "The part that trains")
     text_encoder: TextEncoderPart = setting(TextEncoderPart, "CLIP")
     text_encoder_2: TextEncoderPart = setting(TextEncoderPart, "T5")
-    text_encoder_2_sequence_length: Whole = setting(
+    text_encoder_2_sequence_length: Integer = setting(
         77, "Tokens of a caption for T5; the rest is cut", RESULT, ge=1, le=512
     )
     vae: VaePart = setting(VaePart, "Turns images into latents and back")
@@ -176,9 +176,9 @@ class TrainConfig(Settings):
         window="Learning Rate Scheduler",
         gt=0,
     )
-    epochs: Whole = setting(100, "How often every image is seen", LENGTH, ge=1)
-    batch_size: Whole = setting(1, "Images in one forward pass", ANOTHER_RUN, ge=1)
-    gradient_accumulation_steps: Whole = setting(
+    epochs: Integer = setting(100, "How often every image is seen", LENGTH, ge=1)
+    batch_size: Integer = setting(1, "Images in one forward pass", ANOTHER_RUN, ge=1)
+    gradient_accumulation_steps: Integer = setting(
         1, "Forward passes for one change of the weights", ANOTHER_RUN, ge=1
     )
     clip_grad_norm: Real | None = setting(
@@ -194,7 +194,7 @@ class TrainConfig(Settings):
         "OFF", "Keep a moving average of the weights, and where", RESULT
     )
     ema_decay: Fraction = setting(0.999, "How slowly the average follows", RESULT)
-    ema_update_step_interval: Whole = setting(
+    ema_update_step_interval: Integer = setting(
         5, "Update the average every so many steps", RESULT, ge=1
     )
     train_dtype: Literal["BFLOAT_16", "FLOAT_32"] = setting(
@@ -226,7 +226,7 @@ class TrainConfig(Settings):
         ANOTHER_RUN,
         section=Section("LoRA", "Training"),
     )
-    lora_rank: Whole = setting(16, "Size of the adapters", ANOTHER_RUN, ge=1, le=3072)
+    lora_rank: Integer = setting(16, "Size of the adapters", ANOTHER_RUN, ge=1, le=3072)
     lora_alpha: Real = setting(
         1.0, "Strength of the adapters: alpha / rank", ANOTHER_RUN, gt=0
     )
@@ -315,9 +315,9 @@ class TrainConfig(Settings):
     sample_definition_file_name: JsonFile = setting(
         "", "A JSON file with the samples, used when there are none here", FREE
     )
-    sample_after: Whole = setting(10, "Make samples every so many units", FREE, ge=0)
+    sample_after: Integer = setting(10, "Make samples every so many units", FREE, ge=0)
     sample_after_unit: TimeUnit = setting("MINUTE", "Unit of the setting before", FREE)
-    sample_skip_first: Whole = setting(
+    sample_skip_first: Integer = setting(
         0, "Leave out the first so many times", FREE, ge=0
     )
     samples_to_tensorboard: Flag = setting(True, "Show samples in TensorBoard", FREE)
@@ -325,7 +325,7 @@ class TrainConfig(Settings):
         True, "With EMA: sample the trained weights too, not the average only", FREE
     )
 
-    backup_after: Whole = setting(
+    backup_after: Integer = setting(
         30,
         "Save a checkpoint every so many units",
         FREE,
@@ -336,14 +336,14 @@ class TrainConfig(Settings):
     rolling_backup: Flag = setting(
         False, "Whether older checkpoints are deleted after a new one", FREE
     )
-    rolling_backup_count: Whole = setting(3, "How many checkpoints stay", FREE, ge=1)
-    save_every: Whole = setting(0, "Export the model every so many units", FREE, ge=0)
+    rolling_backup_count: Integer = setting(3, "How many checkpoints stay", FREE, ge=1)
+    save_every: Integer = setting(0, "Export the model every so many units", FREE, ge=0)
     save_every_unit: TimeUnit = setting("NEVER", "Unit of the setting before", FREE)
-    save_skip_first: Whole = setting(
+    save_skip_first: Integer = setting(
         0, "Leave out the first so many exports", FREE, ge=0
     )
     save_filename_prefix: str = setting("", "Beginning of the names of exports", FREE)
-    telemetry_every: Whole = setting(
+    telemetry_every: Integer = setting(
         10, "Report gradients and changes by block every so many steps", FREE, ge=1
     )
 
