@@ -24,7 +24,7 @@ Reset = Literal["new", "all"] | None
 
 # what the learned weights hang on
 _LEARNED_BY = (ANOTHER_RUN, DATA, STATE, MODULES, RESULT)
-# the engine alone can tell whether images and captions are the same
+# no line: only the engine can see whether images and captions are the same
 _NOT_TOLD = (DATA, SILENT)
 _FRESH = "or start anew with --fresh: the earlier run is kept aside."
 _MOST_NAMES = 3

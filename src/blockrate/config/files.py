@@ -35,7 +35,7 @@ LISTS = {
     "concepts": ListFile("concept_file_name", "training_concepts/concepts.json"),
     "samples": ListFile("sample_definition_file_name", "training_samples/samples.json"),
 }
-# a folder
+# of a fine-tune, whose result is a folder
 FINE_TUNE_DEFAULTS = {
     "output_model_format": "DIFFUSERS",
     "output_model_destination": "models/model",
@@ -52,12 +52,14 @@ class LoadedConfig:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a config comes to: itself where nothing is wrong, else every error."""
+    """What a config comes to: itself where nothing is wrong, else every error.
+
+    ``lists``: concepts and samples that the config leaves to files of their own, or has none of.
+    """
 
     config: TrainConfig | None
     errors: list[ConfigError]
     warnings: list[str]
-    # concepts and samples that were left to files of their own, or to nobody
     lists: Json
 
 

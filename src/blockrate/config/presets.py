@@ -13,15 +13,17 @@ _DEMO = Path("examples", "demo.json")
 
 def named() -> dict[str, Path]:
     """Return the files of the presets, then of the examples, by name."""
-    presets = sorted((_PACKAGE / "config" / "presets").glob("*.json"))
-    home = examples()
-    shown = sorted(home.glob("*.json")) if home else []
-    return {path.stem: path for path in [*presets, *shown]}
+    files = sorted((_PACKAGE / "config" / "presets").glob("*.json"))
+    folder = examples()
+    if folder:
+        files += sorted(folder.glob("*.json"))
+    return {file.stem: file for file in files}
 
 
 def read(name: str) -> Json:
     """Return what a config file holds, or a preset or an example. Raises ConfigError, also if there is none."""
-    return read_object(Path(name)) if Path(name).exists() else read_named(name)
+    file = Path(name)
+    return read_object(file) if file.exists() else read_named(name)
 
 
 def read_named(name: str) -> Json:
@@ -44,8 +46,9 @@ def read_named(name: str) -> Json:
 def examples() -> Path | None:
     """Return the folder of the examples: of the package, or of the clone that this is; None where there are none."""
     for home in (_PACKAGE, _REPOSITORY):
-        if (home / _DEMO).exists():
-            return (home / _DEMO).parent
+        demo = home / _DEMO
+        if demo.exists():
+            return demo.parent
     return None
 
 

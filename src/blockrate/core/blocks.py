@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 # the group of everything that lies in no block: embedders, final norm, output projection
 OTHER = "other"
-# of blocks, in model order
+# what a block may be, in model order
 KINDS = ("double", "single")
 
 _WRAPPERS = {

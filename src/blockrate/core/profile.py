@@ -11,7 +11,7 @@ from blockrate.core.blocks import KINDS, OTHER, BlockLayout, block_of
 from blockrate.core.errors import ConfigError
 
 KEY = "block_learning_rate_multiplier"
-# of a block that is not named
+# the multiplier of a block that is not named
 FULL = 1.0
 Multipliers = Mapping[str, float]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from blockrate.core.blocks import KINDS, OTHER, BlockLayout
 from blockrate.core.errors import ConfigError
 
-# of a kind's blocks; no word: all
+# Which of a kind's blocks a word means; no word means all.
 _STEPS = {"": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
 
 

@@ -35,9 +35,11 @@ _FILES = (
 _FOLDERS = ("commands", "checkpoints", "samples", "tensorboard")
 
 
-# nothing is wrong, so that no ``except Exception`` of a library takes it
 class StopRequested(BaseException):
-    """Raised where a run obeys the request to stop."""
+    """Raised where a run obeys the request to stop.
+
+    Nothing is wrong, and no ``except Exception`` of a library is to take it.
+    """
 
 
 @dataclass
