@@ -372,7 +372,7 @@ def test_stop_asks_a_living_run_and_leaves_a_dead_one(
     assert blockrate("stop", "run") == (
         0,
         "",
-        "Asked to stop after the step it is in.\n",
+        "Asked it to stop after the current step.\n",
     )
     started.communicate()
     assert started.returncode == 75

@@ -64,7 +64,7 @@ def test_every_concept_in_the_way_is_named_at_once(folder: Path) -> None:
 @pytest.mark.parametrize("concept", [{"enabled": False}, {"type": "VALIDATION"}])
 def test_none_to_train_on_is_one_problem(folder: Path, concept: dict[str, Any]) -> None:
     assert problems({"path": str(folder), **concept}) == [
-        "concepts: there is none to train on"
+        "concepts: there is no concept to train on"
     ]
 
 

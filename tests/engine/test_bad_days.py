@@ -128,7 +128,7 @@ def test_five_bad_steps_in_a_row_end_the_run_with_the_last_good_save(
     config = small.config(tmp_path, gradient_accumulation_steps=1)
     with pytest.raises(
         NotANumberError,
-        match=r"5 steps in a row were not a number, the last on .*photos.*Lower",
+        match=r"5 steps in a row had a loss or gradient that was not a number, the last on .*photos.*Lower",
     ) as told:
         small.live(config)
     assert told.value.exit_code == 76

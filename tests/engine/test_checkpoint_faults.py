@@ -270,7 +270,7 @@ def test_when_all_are_damaged_nothing_begins_again(
         (save(tmp_path, two[0], number) / "weights.safetensors").write_bytes(b"")
     told: list[str] = []
     with pytest.raises(
-        NoCheckpointError, match=r"none of the 2 checkpoints is whole.*--fresh"
+        NoCheckpointError, match=r"none of the 2 checkpoints is intact.*--fresh"
     ) as caught:
         newest_valid(tmp_path, told.append)
     assert caught.value.exit_code == 74

@@ -411,7 +411,7 @@ def test_file_without_a_readable_profile_has_none(tmp_path, text):
     ],
 )
 def test_other_files_are_told_apart(tmp_path, key, kind):
-    with pytest.raises(FileError, match=f"is no LoRA of a transformer.*{kind}"):
+    with pytest.raises(FileError, match=f"is not a LoRA of a transformer.*{kind}"):
         report_of(tmp_path, {key: UP})
 
 

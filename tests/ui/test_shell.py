@@ -83,7 +83,7 @@ def test_a_page_that_is_left_leaves_nothing_on_the_server(
 def test_a_problem_is_counted_and_leads_to_its_field(wrong: Page) -> None:
     expect(wrong.get_by_role("tab", name="Training")).to_contain_text("problem")
     wrong.get_by_role("button", name="Start", exact=True).click()
-    wrong.get_by_role("dialog", name="What to put right").get_by_role(
+    wrong.get_by_role("dialog", name="What to correct").get_by_role(
         "button", name="Learning rate"
     ).click()
     field = wrong.get_by_role("textbox", name="Learning rate", exact=True)
@@ -97,7 +97,7 @@ def test_a_problem_is_counted_and_leads_to_its_field(wrong: Page) -> None:
 
 def test_unknown_settings_can_be_removed(wrong: Page) -> None:
     wrong.keyboard.press("Control+Enter")
-    box = wrong.get_by_role("dialog", name="What to put right")
+    box = wrong.get_by_role("dialog", name="What to correct")
     expect(box).to_contain_text("no_such_thing")
     box.get_by_role("button", name="Remove all unsupported").click()
     expect(box).not_to_contain_text("no_such_thing")
@@ -136,7 +136,7 @@ def test_what_a_control_can_put_right_is_never_offered_for_removal(
     (tmp_path / "work" / "mine.json").write_text(json.dumps(config))
     page = open_page(start_app("mine.json"), "/model")
     page.get_by_role("button", name="Start", exact=True).click()
-    box = page.get_by_role("dialog", name="What to put right")
+    box = page.get_by_role("dialog", name="What to correct")
     expect(box.get_by_role("button", name=re.compile("Remove"))).to_have_count(0)
     box.get_by_role("button", name=link).click()
     expect(page.locator(":focus")).to_have_accessible_name(control)

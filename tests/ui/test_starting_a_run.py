@@ -84,6 +84,6 @@ def test_start_sees_a_folder_that_has_gone_since_the_last_change(
     expect(page.get_by_text("10 images")).to_be_visible()
     photos.rename(tmp_path / "elsewhere")
     page.get_by_role("button", name="Start", exact=True).click()
-    expect(page.get_by_role("dialog", name="What to put right")).to_contain_text(
+    expect(page.get_by_role("dialog", name="What to correct")).to_contain_text(
         "is not a folder"
     )

@@ -144,7 +144,7 @@ def stop(folder: Run) -> None:
     if not is_alive(run):
         return typer.echo(f"Nothing is running in {folder}.", err=True)
     send_command(run, "stop")
-    typer.echo("Asked to stop after the step it is in.", err=True)
+    typer.echo("Asked it to stop after the current step.", err=True)
 
 
 @app.command()
@@ -187,12 +187,14 @@ def ui(
     ] = 0,
     no_browser: Annotated[
         bool,
-        typer.Option("--no-browser", help="Open no browser, print the address alone."),
+        typer.Option(
+            "--no-browser", help="Do not open a browser, only print the address."
+        ),
     ] = False,
     allowed_host: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="A further name of this server, with a port or not."
+            metavar="NAME", help="Another name of this server, with or without a port."
         ),
     ] = None,
     native: Annotated[

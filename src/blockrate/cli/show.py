@@ -121,7 +121,7 @@ def inspect_table(report: Mapping[str, Any]) -> Iterator[Table | str]:
         (name, f"{norm:.4g}", profile[name], "█" * round(BAR * norm / longest))
         for name, norm in norms.items()
     ]
-    yield f"{report['format']} LoRA, rank {report['rank']}, base model {report['base_model'] or 'not told'}"
+    yield f"{report['format']} LoRA, rank {report['rank']}, base model {report['base_model'] or 'not stated'}"
     yield _table(
         ("block", "change", "multiplier" if report["multipliers"] else "", "bar"), rows
     )

@@ -159,7 +159,7 @@ def _strict_json(path: Path) -> Any:
         raise ConfigError(str(path), problem, cure) from error
     except ValueError as error:
         # a key twice, a number of thousands of digits, a path that cannot be
-        raise ConfigError(str(path), f"is not right: {error}", "Correct it.") from error
+        raise ConfigError(str(path), f"is not valid: {error}", "Correct it.") from error
 
 
 def config_json(config: TrainConfig) -> str:

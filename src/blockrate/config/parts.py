@@ -87,7 +87,7 @@ class TransformerPart(Part, title="The transformer"):
     )
     guidance_scale: Real = setting(
         1.0,
-        "Guidance told to FLUX.1-dev in training; nearly everybody uses 1.0",
+        "Guidance given to FLUX.1-dev in training; nearly everybody uses 1.0",
         RESULT,
         tab="Training",
         ge=0,

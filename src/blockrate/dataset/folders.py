@@ -52,7 +52,7 @@ Read = Callable[[Path], tuple[str, ...]]
 
 
 def used_concepts(config: TrainConfig) -> list[int]:
-    """Return the indexes of the concepts that a run uses. Raises ``ConfigError`` if there is none to train on."""
+    """Return the indexes of the concepts that a run uses. Raises ``ConfigError`` if there is no concept to train on."""
     used = []
     trains = False
     for index, concept in enumerate(config.concepts):
@@ -63,7 +63,7 @@ def used_concepts(config: TrainConfig) -> list[int]:
     if not trains:
         raise ConfigError(
             "concepts",
-            "there is none to train on",
+            "there is no concept to train on",
             "Add an enabled one with a folder of images.",
         )
     return used

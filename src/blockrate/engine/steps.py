@@ -193,9 +193,7 @@ class BadSteps:
         self.trained |= not skipped
         if skipped and self.in_a_row >= self.most:
             files = ", ".join(map(str, skipped.files))
-            problem = (
-                f"{self.most} steps in a row were not a number, the last on {files}"
-            )
+            problem = f"{self.most} steps in a row had a loss or gradient that was not a number, the last on {files}"
             raise NotANumberError(skipped.block or "loss", problem, _CURE)
 
     def end(self) -> None:
@@ -203,7 +201,7 @@ class BadSteps:
         if not self.trained:
             raise NotANumberError(
                 "loss",
-                "no step of this run was a number, so it has learned nothing",
+                "every step of this run had a loss or gradient that was not a number, so it has learned nothing",
                 _CURE,
             )
 

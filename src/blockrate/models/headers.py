@@ -72,7 +72,7 @@ def _header_length(path: Path, start: bytes, size: int) -> int:
     _refuse_other_formats(path, start)
     length = int.from_bytes(start[:8], "little")
     if len(start) < 9 or length > min(_LARGEST_HEADER, size - 8):
-        problem = "is not a safetensors file, or cut off"
+        problem = "is not a safetensors file, or is cut off"
         raise FileError(str(path), problem, _COPY_AGAIN)
     return length
 

@@ -52,7 +52,7 @@ def inspect_lora(path: Path) -> LoraReport:
     metadata, tensors = read_header(path)
     keys = _keys_by_module(tensors)
     if not keys:
-        problem = f"is no LoRA of a transformer, but {_seems(tensors)}"
+        problem = f"is not a LoRA of a transformer, but {_seems(tensors)}"
         raise FileError(str(path), problem, "Give inspect a LoRA file.")
     try:
         squares, ranks = _squares_and_ranks(path, keys, adapter_config(path, metadata))
@@ -125,7 +125,7 @@ def _square_and_rank(path: Path, module: str, roles: Roles) -> tuple[float, int 
     if not roles.keys() - {"bias", "dora"}:
         return 0.0, None
     held = ", ".join(sorted({method_of(role) or role for role in roles}))
-    problem = f"{module} has only {held}, whose norm the file alone does not tell"
+    problem = f"{module} has only {held}, whose norm cannot be told from the file alone"
     raise FileError(str(path), problem, "")
 
 

@@ -51,7 +51,7 @@ def newest_valid(
         damaged = f"checkpoint {checkpoint.name} is damaged ({damage[0]})"
         warn(f"{damaged}: going back to the one before")
     if committed:
-        problem = f"none of the {len(committed)} checkpoints is whole"
+        problem = f"none of the {len(committed)} checkpoints is intact"
         cure = "Restore one from a backup, or start anew with --fresh."
         raise NoCheckpointError(str(folder), problem, cure)
     return None

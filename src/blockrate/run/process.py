@@ -37,7 +37,7 @@ SENTENCES = {
     65: "A data or model file cannot be used.",
     71: "Memory ran out.",
     73: "A file could not be written.",
-    74: "No checkpoint is whole.",
+    74: "No checkpoint is intact.",
     75: "The run was stopped.",
     76: "The loss was not a number.",
     130: "The run left at once, as asked.",

@@ -158,7 +158,7 @@ def listen(host: str, port: int, last: int = 0) -> socket.socket:
             return listen(host, 0)
         cure = "Use 127.0.0.1 for this machine alone, 0.0.0.0 for all its networks."
         raise ConfigError(
-            "--host", f"{host!r} is no address of this machine", cure
+            "--host", f"{host!r} is not an address of this machine", cure
         ) from error
 
 

@@ -88,7 +88,7 @@ class Media:
         if real.suffix != ".safetensors" or not real.is_file():
             raise ConfigError(
                 "path",
-                f"{str(path)!r} is no safetensors file",
+                f"{str(path)!r} is not a safetensors file",
                 "Copy it by other means.",
             )
         return self._address(GivenOut(real, None, as_it_is=True))

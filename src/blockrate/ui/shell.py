@@ -273,7 +273,7 @@ def _blocked(page: Page) -> str:
     if not number:
         return ""
     noun = "problem" if number == 1 else "problems"
-    return f"{number} {noun} to put right"
+    return f"{number} {noun} to correct"
 
 
 def _doing(watch: Watch) -> str:

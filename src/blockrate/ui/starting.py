@@ -81,7 +81,7 @@ def show_problems(page: Page) -> None:
     def unsupported() -> list[str]:
         return [problem.field for problem in session.problems if problem.removable]
 
-    with small_dialog("What to put right", "problems") as dialog:
+    with small_dialog("What to correct", "problems") as dialog:
         rows = ui.element("ul")
         remove_all = "Remove all unsupported"
         close = dialog.close

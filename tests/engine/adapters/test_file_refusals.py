@@ -91,19 +91,19 @@ PAIR = {
         ),
         (
             {"transformer_blocks.0.attn.to_q.weight": torch.ones(8, 8)},
-            "no part of a LoRA",
+            "not part of a LoRA",
         ),
         (
             {"transformer.encoder.0.lora_A.weight": torch.ones(2, 2)},
             "no module of FLUX.1 is called transformer.enc",
         ),
-        ({f"{NAME}.lora_A.weight": torch.ones(2, 8)}, "not whole"),
+        ({f"{NAME}.lora_A.weight": torch.ones(2, 8)}, "incomplete"),
         (
             {
                 f"{NAME}.lora_A.weight": torch.ones(2, 8),
                 f"{NAME}.lora_B.weight": torch.ones(8, 3),
             },
-            "not whole",
+            "incomplete",
         ),
         (
             PAIR | {f"{NAME}.lora_A.weight": torch.full((2, 8), float("nan"))},
@@ -124,7 +124,8 @@ def test_files_that_are_no_safetensors_are_refused(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(
-        FileError, match=r"a\.safetensors: (cannot be read|is no whole safetensors)"
+        FileError,
+        match=r"a\.safetensors: (cannot be read|is not a complete safetensors)",
     ):
         read_lora(path)
 

@@ -282,12 +282,12 @@ def test_a_name_that_is_not_utf8_is_a_bad_file(folder: Path) -> None:
         (
             {"path": "{folder}", "enabled": False},
             "concepts",
-            "there is none to train on",
+            "there is no concept to train on",
         ),
         (
             {"path": "{folder}", "type": "VALIDATION"},
             "concepts",
-            "there is none to train on",
+            "there is no concept to train on",
         ),
     ],
 )

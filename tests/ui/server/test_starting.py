@@ -70,10 +70,13 @@ def test_it_does_not_start_where_its_key_cannot_be_kept(tmp_path: Path) -> None:
         (["--allowed-host", "*"], "--allowed-host: '*' is not the name of a host"),
         (
             ["--host", "no.such.host.invalid"],
-            "--host: 'no.such.host.invalid' is no address of this machine",
+            "--host: 'no.such.host.invalid' is not an address of this machine",
         ),
-        (["--host", "192.0.2.1"], "--host: '192.0.2.1' is no address of this machine"),
-        (["--host", ""], "--host: '' is no address of this machine"),
+        (
+            ["--host", "192.0.2.1"],
+            "--host: '192.0.2.1' is not an address of this machine",
+        ),
+        (["--host", ""], "--host: '' is not an address of this machine"),
         (["--native"], "--native: pywebview, which makes the window, is not installed"),
         (
             ["no_such_preset"],

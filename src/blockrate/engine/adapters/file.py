@@ -262,7 +262,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         ) from error
     except SafetensorError as error:
         raise FileError(
-            str(path), f"is no whole safetensors file ({error})", _NO_PLAIN_LORA
+            str(path), f"is not a complete safetensors file ({error})", _NO_PLAIN_LORA
         ) from error
 
 
@@ -271,7 +271,7 @@ def _checked_key(path: Path, key: str) -> tuple[str, str]:
     if is_text_encoder(key):
         problem = f"trains a text encoder too ({key}), which blockrate does not"
     elif not split:
-        problem = f"holds {key}, which is no part of a LoRA"
+        problem = f"holds {key}, which is not part of a LoRA"
     elif split[1] not in ("down", "up", "alpha"):
         problem = f"holds {method_of(split[1]) or 'more than a LoRA'} ({key})"
     else:
@@ -296,7 +296,9 @@ def _weights_of(
         and not up.shape[0] % sum(shares)
     )
     if not whole:
-        problem = f"{module} is not whole: down {list(down.shape)}, up {list(up.shape)}"
+        problem = (
+            f"{module} is incomplete: down {list(down.shape)}, up {list(up.shape)}"
+        )
         raise FileError(str(path), problem, "Export the LoRA again.")
     if not (down.isfinite().all() and up.isfinite().all()):
         raise FileError(

@@ -155,7 +155,9 @@ def compute_dtype(
     """
     field = f"{part}.weight_dtype"
     if form == "FLOAT_8" and device.type == "mps":
-        raise ConfigError(field, "Apple's GPU knows no FLOAT_8", "Use BFLOAT_16.")
+        raise ConfigError(
+            field, "Apple's GPU does not support FLOAT_8", "Use BFLOAT_16."
+        )
     if form == "NFLOAT_4":
         try:
             import bitsandbytes  # noqa: F401

@@ -127,7 +127,7 @@ class Watch:
         if self._starting or self.state.name in ALIVE:
             return AT_WORK
         if config is None or session.problems:
-            return "Settings are wrong. Put them right first."
+            return "Some settings are wrong. Correct them first."
         self._starting = True
         self._stop_at_once = False
         told = list[str]()
