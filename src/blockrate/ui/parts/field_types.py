@@ -1,6 +1,7 @@
 """What TrainConfig says of a setting, as a form needs it: kind, options, description; text to value and back."""
 
 import json
+import math
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -46,17 +47,15 @@ def field_type(path: str) -> FieldType:
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    return (
-        get_args(annotation)
-        if get_origin(annotation) in (Union, UnionType)
-        else (annotation,)
-    )
+    if get_origin(annotation) in (Union, UnionType):
+        return get_args(annotation)
+    return (annotation,)
 
 
 def _bare(annotation: Any) -> Any:
-    return (
-        get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-    )
+    if get_origin(annotation) is Annotated:
+        return get_args(annotation)[0]
+    return annotation
 
 
 def parse(text: str, kind: FieldType) -> Any:
@@ -69,8 +68,11 @@ def parse(text: str, kind: FieldType) -> Any:
         value = json.loads(text, parse_constant=lambda name: text)
     except (ValueError, RecursionError):
         return text
-    finite = type(value) is int or (type(value) is float and abs(value) != float("inf"))
-    return value if finite else text
+    if type(value) is int:
+        return value
+    if type(value) is float and math.isfinite(value):
+        return value
+    return text
 
 
 def as_text(value: object) -> str:
@@ -78,13 +80,16 @@ def as_text(value: object) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     if type(value) is float and 0 < abs(value) < 1e-3:
-        shortest = next(
-            short
-            for digits in range(18)
-            if float(short := f"{value:.{digits}e}") == value
-        )
-        mantissa, _, exponent = shortest.partition("e")
-        return f"{mantissa}e{int(exponent)}"
+        return _with_exponent(value)
     if type(value) is float and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _with_exponent(value: float) -> str:
+    """The shortest text of a number with an exponent that means just that number."""
+    digits = 0
+    while float(f"{value:.{digits}e}") != value:
+        digits += 1
+    mantissa, _, exponent = f"{value:.{digits}e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
