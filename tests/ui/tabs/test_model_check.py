@@ -27,7 +27,7 @@ GIB = 2**30
 
 
 def findings(**settings: Any) -> list[Finding]:
-    ((found, _, _),) = check((TrainConfig(**settings), None))
+    found = check(TrainConfig(**settings), None).findings
     return found
 
 
@@ -172,7 +172,7 @@ def test_nvidia_smi_is_read_or_not_believed(
 def test_the_check_carries_the_plan_s_memory() -> None:
     config = TrainConfig(base_model_name="tiny-flux1")
     plan = make_plan(config)
-    ((_, memory, card),) = check((config, plan))
+    _, memory, card = check(config, plan)
     assert memory == plan.memory_bytes
     assert card.total > 0
 

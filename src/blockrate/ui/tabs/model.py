@@ -19,8 +19,8 @@ from blockrate.ui.parts.dialogs import heading
 from blockrate.ui.parts.follow import fields, show_from_thread
 from blockrate.ui.session import Session
 from blockrate.ui.tabs.model_check import (
-    Checked,
     Finding,
+    Report,
     check,
     memory_finding,
     method_change,
@@ -145,7 +145,7 @@ def _follow_check(page: Page, findings: Element) -> None:
     show_from_thread(
         changed,
         to_check,
-        lambda wanted: check((wanted.config, wanted.plan)),
+        lambda wanted: iter([check(wanted.config, wanted.plan)]),
         partial(_show, findings),
     )
 
@@ -178,8 +178,8 @@ def _welcome(page: Page) -> None:
         call_on_change(session.changed, refresh)
 
 
-def _show(element: Element, answer: Checked) -> None:
-    findings, memory, card = answer
+def _show(element: Element, report: Report) -> None:
+    findings, memory, card = report
     element.clear()
     with element:
         for finding in findings:

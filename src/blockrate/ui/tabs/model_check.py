@@ -42,14 +42,19 @@ class Card(NamedTuple):
     total: int
 
 
-Checked = tuple[list[Finding], Memory | None, Card]
+class Report(NamedTuple):
+    """What the check has found. ``memory``: what the plan needs, None without a plan."""
+
+    findings: list[Finding]
+    memory: Memory | None
+    card: Card
 
 
-def check(question: tuple[TrainConfig | None, Plan | None]) -> Iterator[Checked]:
+def check(config: TrainConfig | None, plan: Plan | None) -> Report:
     """Look for a config's model on this computer, and what the memory is. It reads headers: for a thread."""
-    config, plan = question
     card = card_of(config.train_device if config else None, nvidia_cards())
-    yield _findings(config), plan.memory_bytes if plan else None, card
+    memory = plan.memory_bytes if plan else None
+    return Report(_findings(config), memory, card)
 
 
 def method_change(method: str, destination: str) -> dict[str, str]:
@@ -69,14 +74,11 @@ def card_of(device: str | None, cards: Sequence[Card]) -> Card:
     index = int(number) if number.isdecimal() else 0
     if kind == "cuda" and index < len(cards):
         return cards[index]
-    if kind != "cpu" and (platform.system(), platform.machine()) == ("Darwin", "arm64"):
+    text = "No NVIDIA card found: training on the CPU"
+    if (platform.system(), platform.machine()) == ("Darwin", "arm64"):
         text = "Apple's GPU, which shares the computer's memory"
-    else:
-        text = (
-            "Training on the CPU"
-            if kind == "cpu"
-            else "No NVIDIA card found: training on the CPU"
-        )
+    if kind == "cpu":
+        text = "Training on the CPU"
     return Card(text, psutil.virtual_memory().total)
 
 
@@ -111,30 +113,24 @@ def memory_finding(memory: Memory, card: Card) -> Finding:
 
 
 def _findings(config: TrainConfig | None) -> list[Finding]:
+    if config is None:
+        return [Finding("Note", "Checked when the settings of the model are right.")]
     try:
-        unknown = [Finding("Note", "Checked when the settings of the model are right.")]
-        if config is None:
-            return unknown
         spec = model_spec(config)
         return [_what(config, spec), *_where(config, spec)]
     except BlockrateError as error:
         return [Finding("Problem", str(error))]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         # an index or a folder made by no tool we know
-        return [
-            Finding(
-                "Problem",
-                f"{config and config.base_model_name}: cannot be read: {error}",
-            )
-        ]
+        problem = f"{config.base_model_name}: cannot be read: {error}"
+        return [Finding("Problem", problem)]
 
 
 def _what(config: TrainConfig, spec: TransformerSpec) -> Finding:
-    titles = {
-        name: family.title
-        for family in FAMILIES.values()
-        for name in (family.name, family.repo)
-    }
+    titles = {}
+    for family in FAMILIES.values():
+        titles[family.name] = family.title
+        titles[family.repo] = family.title
     guidance = "with" if spec.guidance_embeds else "without"
     plain = f"{spec.architecture} {guidance} guidance"
     name = titles.get(config.transformer.model_name or config.base_model_name, plain)
@@ -199,10 +195,10 @@ def _coming(what: str, repos: Sequence[str]) -> Iterator[Finding]:
     """Tell what the first start downloads, and whose licence that asks for."""
     text = f"Not on this computer yet: {what}. The first start downloads it from "
     yield Finding("Note", f"{text}{', '.join(repos)}.")
-    known = is_logged_in()
+    logged_in = is_logged_in()
     login = "No login was found here: log in by `hf auth login`, or set HF_TOKEN."
-    if known:
+    if logged_in:
         login = "You are logged in."
     for repo in filter(is_gated, repos):
         licence = f"{repo} needs its licence accepted, once, at https://huggingface.co/{repo}."
-        yield Finding("Note" if known else "Problem", f"{licence} {login}")
+        yield Finding("Note" if logged_in else "Problem", f"{licence} {login}")
