@@ -28,7 +28,7 @@ class BlockMixer(
         self._drawn = drawn
         self._selected = selected
         off = "" if draft.drawable == draft.names else "The layer filter leaves none"
-        self._take(
+        self._set_props(
             names=[*draft.names],
             off=off,
             selected=[],
@@ -43,10 +43,10 @@ class BlockMixer(
         """Send the draft as it is now, and other props; ``said`` is told to a screen reader."""
         if said:
             props["said"] = [self.props["said"][0] + 1, said]
-        self._take(version=self.props["version"] + 1, **props)
+        self._set_props(version=self.props["version"] + 1, **props)
         self.update()
 
-    def _take(self, **props: Any) -> None:
+    def _set_props(self, **props: Any) -> None:
         """Know what the browser shows, without sending anything."""
         with self.props.suspend_updates():
             values = list(self._draft.values.values())
@@ -56,7 +56,7 @@ class BlockMixer(
     def _commit(self, event: GenericEventArguments) -> None:
         """Take a gesture over. Nothing goes back, unless the browser had not yet heard of all that was sent."""
         self._draft.commit(dict(event.args["changes"]), str(event.args["merge"]))
-        self._take()
+        self._set_props()
         if event.args["cleared"]:
             self._choose([])
         if event.args["version"] != self.props["version"]:
@@ -67,5 +67,5 @@ class BlockMixer(
         self._choose([name for name in self._draft.names if name in event.args])
 
     def _choose(self, names: list[str]) -> None:
-        self._take(selected=names)
+        self._set_props(selected=names)
         self._selected(names)
