@@ -207,16 +207,8 @@ def read_events(
     ``most``: bytes that are read at once; -1 reads to the end. A missing file has none;
     what ``parse`` does not take is left out; a file grown shorter is read from its start.
     """
-    try:
-        with path.open("rb") as stream:
-            offset = offset if offset <= stream.seek(0, os.SEEK_END) else 0
-            stream.seek(offset)
-            data = stream.read(most)
-    except OSError:
-        return [], offset
-    whole = data[: data.rfind(b"\n") + 1]
-    records = [record for record in map(parse, whole.splitlines()) if record]
-    return records, offset + len(whole)
+    lines, offset = _lines(path, offset, most)
+    return [record for record in map(parse, lines) if record], offset
 
 
 def last_event(path: Path) -> Record | None:
@@ -226,8 +218,25 @@ def last_event(path: Path) -> Record | None:
         start = max(0, path.stat().st_size - 2**18)
     except OSError:
         return None
-    records, _ = read_events(path, start)
-    return records[-1] if records else None
+    lines, _ = _lines(path, start, -1)
+    for line in reversed(lines):
+        record = parse(line)
+        if record:
+            return record
+    return None
+
+
+def _lines(path: Path, offset: int, most: int) -> tuple[list[bytes], int]:
+    """The full lines after byte ``offset``, and where they end."""
+    try:
+        with path.open("rb") as stream:
+            offset = offset if offset <= stream.seek(0, os.SEEK_END) else 0
+            stream.seek(offset)
+            data = stream.read(most)
+    except OSError:
+        return [], offset
+    whole = data[: data.rfind(b"\n") + 1]
+    return whole.splitlines(), offset + len(whole)
 
 
 def finished_outputs(path: Path) -> list[str]:
