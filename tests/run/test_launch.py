@@ -2,6 +2,10 @@
 
 import json
 import os
+import shlex
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ from support.settings import two_values
 
 from blockrate.config.fields import fields
 from blockrate.config.files import config_json
+from blockrate.config.plan import make_plan
 from blockrate.config.setting import (
     ANOTHER_RUN,
     DATA,
@@ -22,12 +27,22 @@ from blockrate.config.setting import (
     STATE,
 )
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import ConfigError, NoCheckpointError
+from blockrate.core.errors import ConfigError, NoCheckpointError, WriteError
 from blockrate.run.checkpoints import checkpoint_name
 from blockrate.run.durable import commit_folder
-from blockrate.run.events import EventLog, Finished, Step
+from blockrate.run.events import EventLog, Finished, Step, read_events
 from blockrate.run.folder import RunFolder, lock
-from blockrate.run.launch import prepare
+from blockrate.run.launch import (
+    AlreadyDone,
+    AtWork,
+    Launched,
+    Options,
+    Refused,
+    launch,
+    prepare,
+)
+
+SMALL_ENGINE = Path(__file__).parents[1] / "support" / "small_engine.py"
 
 
 @pytest.fixture
@@ -48,7 +63,8 @@ def config(run: RunFolder, **settings: Any) -> TrainConfig:
 def ready(run: RunFolder, now: TrainConfig, **options: Any) -> tuple[bool, list[str]]:
     """Whether there is something to do, and what was said."""
     said: list[str] = []
-    return prepare(now, run, said.append, **options), said
+    done = prepare(now, run, Options(**options), said.append)
+    return done is None, said
 
 
 def stopped(run: RunFolder, at: TrainConfig, step: int = 5) -> None:
@@ -113,11 +129,7 @@ def test_a_finished_run_is_told_and_not_touched(run: RunFolder) -> None:
     finished(run, config(run))
     before = everything(run)
     for now in (config(run), config(run, telemetry_every=1)):
-        todo, said = ready(run, now)
-        assert not todo
-        assert said == [
-            "This run is finished, after 5 steps: raise epochs to go on, --fresh starts anew."
-        ]
+        assert prepare(now, run, Options(), pytest.fail) == AlreadyDone(5)
     with pytest.raises(ConfigError, match="lora_rank"):
         ready(run, config(run, lora_rank=8))
     assert everything(run) == before
@@ -265,3 +277,102 @@ def test_a_folder_at_work_is_refused(run: RunFolder) -> None:
         pytest.raises(ConfigError, match=f"is in use by process {os.getpid()}"),
     ):
         ready(run, config(run))
+
+
+# -- launch ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that needs no torch."""
+    launcher = shlex.join([sys.executable, str(SMALL_ENGINE)])
+    monkeypatch.setenv("BLOCKRATE_ENGINE", launcher)
+
+
+def plannable(run: RunFolder, **settings: Any) -> TrainConfig:
+    return config(run, base_model_name="tiny-flux1", **settings)
+
+
+@pytest.mark.usefixtures("engine")
+def test_an_engine_is_started_whose_events_begin_where_it_says(run: RunFolder) -> None:
+    stopped(run, plannable(run))
+    before = run.events_file.stat().st_size
+    answer = launch(plannable(run, compile=True), run, Options())
+    assert isinstance(answer, Launched)
+    assert answer.process.wait(30) == 0
+    assert answer.events_from == before
+    records, _ = read_events(run.events_file, answer.events_from)
+    assert isinstance(records[-1].event, Finished)
+
+
+def test_what_the_plan_warns_of_comes_with_the_start(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLOCKRATE_ENGINE", f"{shlex.quote(sys.executable)} -c pass")
+    now = plannable(run, optimizer={"optimizer": "LION"}, lora_weight_dtype="BFLOAT_16")
+    answer = launch(now, run, Options())
+    assert isinstance(answer, Launched)
+    answer.process.wait(30)
+    assert answer.warnings == tuple(make_plan(now).warnings) != ()
+
+
+@pytest.mark.parametrize("options", [Options(), Options(fresh=True)])
+def test_a_folder_at_work_is_left_alone(run: RunFolder, options: Options) -> None:
+    """Whatever the config is worth: what is there may be shown."""
+    stopped(run, plannable(run))
+    broken = config(run, base_model_name="/no/such/model.safetensors")
+    before = everything(run)
+    with lock(run, sign=False):
+        assert launch(plannable(run), run, options) == AtWork()
+        assert launch(broken, run, options) == AtWork()
+    assert everything(run) == before
+
+
+@pytest.mark.usefixtures("engine")
+def test_who_only_looks_is_no_engine_at_work(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To see whether an engine holds the lock, it is taken for a moment."""
+    stopped(run, plannable(run))
+    looking = threading.Event()
+
+    def look() -> None:
+        with lock(run, sign=False):
+            looking.set()
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    looking.wait(10)
+    answer = launch(plannable(run), run, Options())
+    thread.join()
+    assert isinstance(answer, Launched)
+    answer.process.wait(30)
+
+
+def test_a_config_that_cannot_be_planned_leaves_no_folder(run: RunFolder) -> None:
+    wrong = {"double_block_19": 0.5}
+    now = plannable(run, block_learning_rate_multiplier=wrong)
+    answer = launch(now, run, Options())
+    assert isinstance(answer, Refused)
+    assert "double_block_19" in str(answer.error)
+    answer = launch(config(run, base_model_name="/no/model"), run, Options())
+    assert isinstance(answer, Refused)
+    assert answer.error.exit_code in (2, 65)
+    assert not run.path.exists()
+
+
+def test_what_was_done_and_what_is_another_run_are_answers(run: RunFolder) -> None:
+    finished(run, plannable(run))
+    assert launch(plannable(run), run, Options()) == AlreadyDone(5)
+    answer = launch(plannable(run, lora_rank=8), run, Options())
+    assert isinstance(answer, Refused)
+    assert answer.error.where == "lora_rank"
+    answer = launch(plannable(run, lora_rank=8), run, Options(reset_optimizer="all"))
+    assert isinstance(answer, Refused)
+
+
+def test_a_disk_that_does_not_take_the_run_is_no_answer(run: RunFolder) -> None:
+    run.path.write_text("a file")
+    with pytest.raises(WriteError):
+        launch(plannable(run), run, Options())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from blockrate.config.files import LoadedConfig
     from blockrate.run.events import Numbers
     from blockrate.run.folder import RunFolder
+    from blockrate.run.launch import Options
 
 TITLE = "Train Flux image models with a learning rate of its own for every transformer block."
 app = typer.Typer(
@@ -79,10 +80,10 @@ def train(
     ignore_unsupported: Unsupported = False,
 ) -> None:
     """Train, and print the files it made. The same command again goes on where a run was, or shows it at work."""
+    from blockrate.run.launch import Options
+
     loaded = _load(config, settings, ignore_unsupported)
-    code, outputs = _train(
-        loaded, fresh=fresh, reset_optimizer=reset_optimizer, extend=extend
-    )
+    code, outputs = _train(loaded, Options(fresh, reset_optimizer, extend))
     _print(*outputs)
     raise typer.Exit(code)
 
@@ -151,6 +152,7 @@ def stop(folder: Run) -> None:
 def demo(fresh: Fresh = False) -> None:
     """Train a toy Flux on a few photographs, offline, in minutes; once done, show its result again."""
     from blockrate.config import presets
+    from blockrate.run.launch import Options
     from blockrate.run.process import run_state
 
     root = presets.clone()
@@ -161,7 +163,7 @@ def demo(fresh: Fresh = False) -> None:
     state = run_state(run)
     code = 0
     if fresh or state.name != "Finished":
-        code, _ = _train(loaded, fresh=fresh)
+        code, _ = _train(loaded, Options(fresh=fresh))
     if code == 0:
         _print(*_demo_result(run, loaded))
     raise typer.Exit(code)
@@ -254,28 +256,36 @@ def _tell_usage(error: Any) -> None:
     typer.echo(f"error: {problem}{end} See `{command} --help`.", err=True)
 
 
-def _train(
-    loaded: "LoadedConfig", *, fresh: bool, **options: Any
-) -> tuple[int, list[str]]:
-    """Check everything that needs no model, start the engine, show it to its end; (exit code, outputs)."""
-    from blockrate.cli.show import watch
-    from blockrate.config.plan import make_plan
+def _train(loaded: "LoadedConfig", options: "Options") -> tuple[int, list[str]]:
+    """Start the engine, or find the one at work, and show it to its end; (exit code, outputs)."""
+    from blockrate.cli.show import signals_kept, watch
     from blockrate.run.events import finished_outputs
-    from blockrate.run.folder import is_alive
-    from blockrate.run.launch import prepare
+    from blockrate.run.folder import InUseError
+    from blockrate.run.launch import AlreadyDone, AtWork, Launched, Refused, launch
 
     run = _folder(Path(loaded.config.workspace_dir))
     say = partial(typer.echo, err=True)
-    start = fresh or not is_alive(run)
     code = 0
-    if not start:
-        say(
-            f"A run is at work in {run.path}: showing it. Nothing new was started; Ctrl-C stops that run."
-        )
-    else:
-        _warn(make_plan(loaded.config).warnings)
-    if not start or prepare(loaded.config, run, say, fresh=fresh, **options):
-        code = watch(run, start=start)
+    # from before the start: a Ctrl-C that comes with it must reach the engine
+    with signals_kept() as signals:
+        answer = launch(loaded.config, run, options, say)
+        match answer:
+            case Launched(warnings=warnings):
+                _warn(warnings)
+                code = watch(run, signals, answer)
+            case AtWork() if options.fresh:
+                raise InUseError(run)
+            case AtWork():
+                say(
+                    f"A run is at work in {run.path}: showing it. Nothing new was started; Ctrl-C stops that run."
+                )
+                code = watch(run, signals)
+            case AlreadyDone(step=step):
+                say(
+                    f"This run is finished, after {step} steps: raise epochs to go on, --fresh starts anew."
+                )
+            case Refused(error=error):
+                raise error
     return code, finished_outputs(run.events_file)
 
 

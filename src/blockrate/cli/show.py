@@ -30,7 +30,8 @@ from blockrate.run.events import (
     read_events,
 )
 from blockrate.run.folder import RunFolder, is_alive
-from blockrate.run.process import exit_sentence, run_state, start_engine, stop_engine
+from blockrate.run.launch import Launched
+from blockrate.run.process import exit_sentence, run_state, stop_engine
 
 BAR = 32
 # bytes of events, some thousand steps: what is shown of a run that was at work before
@@ -41,43 +42,68 @@ LEFT = 130
 TEXTS = ("block", "status", "bar")  # columns; the others hold numbers
 
 
-def watch(run: RunFolder, *, start: bool) -> int:
-    """Show a run until its engine ends; gives the exit code. ``start``: start the engine, else one is at work already.
+def watch(
+    run: RunFolder, signals: Sequence[int], launched: Launched | None = None
+) -> int:
+    """Show a run until its engine ends; gives the exit code. ``launched``: what was just started, if anything.
 
-    Ctrl-C and SIGTERM are handed on to it, once each.
+    Ctrl-C and SIGTERM, which come as ``signals``, are handed on to it, once each.
     """
-    size = run.events_file.stat().st_size if run.events_file.exists() else 0
-    offset = size if start else max(0, size - RECENT)
-    ended = False
     view = View()
-    with view.bar, _signals_handed_on(run, view) as signals:
-        engine = start_engine(run) if start else None
+    offset = _shown_from(run, launched)
+    stops = 0
+    ended = False
+    with view.bar:
         while not ended:
             # before the last look at the events
-            ended = engine.poll() is not None if engine else not is_alive(run)
+            ended = not _is_working(run, launched)
             records, offset = read_events(run.events_file, offset)
             for record in records:
                 view.show(record)
+            # one a round: two at the same moment would reach the engine as one
+            if stops < len(signals):
+                stops += 1
+                _stop(run, view, at_once=stops > 1)
             time.sleep(0 if ended else 0.1)
-    state = run_state(run)
-    code = (
-        engine.returncode
-        if engine
-        else 1
-        if state.exit_code is None
-        else state.exit_code
+    return _ending(run, view, launched, left=stops > 1)
+
+
+def _shown_from(run: RunFolder, launched: Launched | None) -> int:
+    if launched:
+        return launched.events_from
+    size = run.events_file.stat().st_size if run.events_file.exists() else 0
+    return max(0, size - RECENT)
+
+
+def _is_working(run: RunFolder, launched: Launched | None) -> bool:
+    return launched.process.poll() is None if launched else is_alive(run)
+
+
+def _stop(run: RunFolder, view: "View", *, at_once: bool) -> None:
+    stop_engine(run, at_once=at_once)
+    view.say(
+        "Leaving." if at_once else "Stopping after this step; once more leaves at once."
     )
-    if len(signals) > 1 and code != STOPPED:
+
+
+def _ending(
+    run: RunFolder, view: "View", launched: Launched | None, *, left: bool
+) -> int:
+    """Say how it ended, if its events have not; gives the exit code. ``left``: it was told to leave at once."""
+    state = run_state(run)
+    code = 1 if state.exit_code is None else state.exit_code
+    if launched:
+        code = launched.process.wait()
+    if left and code != STOPPED:
         code = LEFT  # on Windows it was killed, and gives another code
     if code and not view.failed:
-        refused = f"another run is at work in {run.path}: {state.sentence}."
-        reason = refused if state.exit_code is None else exit_sentence(code)
-        goes_on = f"{reason} The same command goes on where it was."
-        view.say(
-            goes_on
-            if code == STOPPED
-            else f"error: {reason} Details are in {run.log_file}."
-        )
+        reason = exit_sentence(code)
+        if state.exit_code is None:
+            reason = f"another run is at work in {run.path}: {state.sentence}."
+        if code == STOPPED:
+            view.say(f"{reason} The same command goes on where it was.")
+        else:
+            view.say(f"error: {reason} Details are in {run.log_file}.")
     return code if code >= 0 else 128 - code
 
 
@@ -248,21 +274,14 @@ class View:
 
 
 @contextmanager
-def _signals_handed_on(run: RunFolder, view: View) -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM reach the engine, which is in a session of its own, through us; gives those that came."""
+def signals_kept() -> Iterator[list[int]]:
+    """Keep Ctrl-C and SIGTERM from ending this process; gives those that came, to be handed on.
+
+    The engine is in a session of its own, so that none of them reaches it but through us.
+    """
     signals: list[int] = []
-
-    def on_signal(number: int, _frame: object) -> None:
-        signals.append(number)
-        stop_engine(run, at_once=len(signals) > 1)
-        view.say(
-            "Stopping after this step; once more leaves at once."
-            if len(signals) == 1
-            else "Leaving."
-        )
-
     before = {
-        number: signal.signal(number, on_signal)
+        number: signal.signal(number, lambda number, _frame: signals.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:

@@ -91,9 +91,22 @@ class RunSession:
     stop: StopFlag
 
 
+class InUseError(ConfigError):
+    """Another process works in a run folder."""
+
+    def __init__(self, run: RunFolder) -> None:
+        who = read_json(run.who_file)
+        process = f"process {who.get('pid')} on {who.get('host')}"
+        super().__init__(
+            "workspace_dir",
+            f"{run.path} is in use by {process}, started {who.get('start')}",
+            "Stop that run, or choose another folder.",
+        )
+
+
 @contextmanager
 def lock(run: RunFolder, *, sign: bool = True) -> Iterator[None]:
-    """Hold the run's kernel lock, which dies with the process. Raises ConfigError naming the run that has it.
+    """Hold the run's kernel lock, which dies with the process. Raises InUseError naming the run that has it.
 
     ``sign``: leave our name there, as an engine does.
     """
@@ -101,11 +114,7 @@ def lock(run: RunFolder, *, sign: bool = True) -> Iterator[None]:
         # outwaits the glances of is_alive
         taken = FileLock(run.lock_file).acquire(timeout=1)
     except Timeout:
-        who = read_json(run.who_file)
-        process = f"process {who.get('pid')} on {who.get('host')}"
-        problem = f"{run.path} is in use by {process}, started {who.get('start')}"
-        cure = "Stop that run, or choose another folder."
-        raise ConfigError("workspace_dir", problem, cure) from None
+        raise InUseError(run) from None
     except OSError as error:
         raise write_error(run.lock_file, error) from error
     with taken:
@@ -116,7 +125,7 @@ def lock(run: RunFolder, *, sign: bool = True) -> Iterator[None]:
 
 
 def set_aside(run: RunFolder) -> Path | None:
-    """Move an earlier run's files to ``earlier/<UTC time>`` and say where. Raises ConfigError if it is at work."""
+    """Move an earlier run's files to ``earlier/<UTC time>`` and say where. Raises InUseError if it is at work."""
     if not run.events_file.exists() and not any(run.checkpoints.glob("*")):
         return None
     aside = run.path / "earlier" / datetime.now(UTC).strftime("%Y-%m-%d %H-%M-%S.%f")
@@ -140,6 +149,17 @@ def is_alive(run: RunFolder) -> bool:
         with FileLock(run.lock_file, blocking=False):
             return False
     except Timeout:
+        return True
+
+
+def is_at_work(run: RunFolder) -> bool:
+    """Whether an engine holds the lock, for certain: ``is_alive`` may see the glance of another process."""
+    if not is_alive(run):
+        return False
+    try:
+        with lock(run, sign=False):
+            return False
+    except InUseError:
         return True
 
 

@@ -1,79 +1,143 @@
-"""Before an engine starts: an earlier run in the folder goes on, is set aside, or is finished; nothing is lost."""
+"""The one way to start a run: what is in the folder goes on, is set aside, or is finished; nothing is lost."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
+from typing import Any
 
 from blockrate.config.changes import Reset, check_changes, left_to_do
 from blockrate.config.files import config_json, load_config, parse_config
+from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import ConfigError
+from blockrate.core.errors import (
+    BlockrateError,
+    ConfigError,
+    FileError,
+    NoCheckpointError,
+)
 from blockrate.run.checkpoints import newest_valid, read_state
 from blockrate.run.durable import atomic_write, make_folder
 from blockrate.run.events import Finished, last_event
-from blockrate.run.folder import RunFolder, lock, set_aside
+from blockrate.run.folder import InUseError, RunFolder, is_at_work, lock, set_aside
+from blockrate.run.process import start_engine
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of one start alone, and stands in no config."""
+
+    fresh: bool = False
+    reset_optimizer: Reset = None
+    extend: bool = False
+
+
+@dataclass(frozen=True)
+class Launched:
+    """An engine was started.
+
+    ``warnings``: what the plan says of the config. ``events_from``: the byte at which the
+    events of this start begin.
+    """
+
+    process: Popen[Any]
+    warnings: tuple[str, ...]
+    events_from: int
+
+
+@dataclass(frozen=True)
+class AlreadyDone:
+    """The run in the folder is finished, after so many steps, and no more is asked for."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class AtWork:
+    """An engine is at work in the folder already."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The config cannot train, or not go on with what is in the folder."""
+
+    error: BlockrateError
+
+
+Answer = Launched | AlreadyDone | AtWork | Refused
+
+
+def launch(
+    config: TrainConfig,
+    run: RunFolder,
+    options: Options,
+    say: Callable[[str], None] = lambda text: None,
+) -> Answer:
+    """Check everything that needs no model, and start an engine if there is anything to do.
+
+    ``say``: is told what became of an earlier run. Raises WriteError and OSError for a disk
+    that does not take the run, and an engine that cannot be started.
+    """
+    if is_at_work(run):
+        return AtWork()
+    try:
+        warnings = make_plan(config).warnings
+        done = prepare(config, run, options, say)
+    except InUseError:
+        return AtWork()
+    except (ConfigError, FileError, NoCheckpointError) as error:
+        return Refused(error)
+    if done:
+        return done
+    events_from = _events_bytes(run)
+    return Launched(start_engine(run), tuple(warnings), events_from)
 
 
 def prepare(
-    config: TrainConfig,
-    run: RunFolder,
-    say: Callable[[str], None],
-    *,
-    fresh: bool = False,
-    reset_optimizer: Reset = None,
-    extend: bool = False,
-) -> bool:
-    """Make the run folder ready for an engine, and return whether there is anything left to do.
+    config: TrainConfig, run: RunFolder, options: Options, say: Callable[[str], None]
+) -> AlreadyDone | None:
+    """Make the run folder ready for an engine, unless there is nothing left to do.
 
-    ``say``: is told what became of an earlier run. Raises ConfigError, with the folder untouched, for a config that
-    belongs to another run, or asks a finished one for another result, and while an engine is at work there;
-    NoCheckpointError; WriteError.
+    Raises ConfigError, with the folder untouched, for a config that belongs to another run,
+    or asks a finished one for another result; InUseError; NoCheckpointError; WriteError.
     """
-    if fresh and (aside := set_aside(run)):
+    if options.fresh and (aside := set_aside(run)):
         say(f"The earlier run is now in {aside}.")
     make_folder(run.path)
     with lock(run, sign=False):
-        last = last_event(run.events_file)
         # the engine reads every byte
         checkpoint = newest_valid(run.checkpoints, say, contents=False)
+        last = last_event(run.events_file)
         if last and isinstance(last.event, Finished):
-            files = last.event.outputs
-            trained = last.step > 0
-            if _has_done(run, config, files, reset_optimizer, trained=trained):
-                say(
-                    f"This run is finished, after {last.step} steps: raise epochs to go on, --fresh starts anew."
-                )
-                return False
+            if _has_done(run, config, options, last.event, trained=last.step > 0):
+                return AlreadyDone(last.step)
             if last.step and not checkpoint:
-                problem = f"{run.path} holds a finished run without a checkpoint to go on from"
-                raise ConfigError(
-                    "workspace_dir",
-                    problem,
-                    "Choose another one, or add --fresh to set it aside.",
-                )
+                raise _nothing_to_go_on_from(run)
         if checkpoint:
-            saved = parse_config(
-                read_state(checkpoint)["config"],
-                ignore_unsupported=True,
-                where=str(checkpoint),
-            )
-            check_changes(saved.config, config, reset=reset_optimizer)
-        options = {
-            "reset_optimizer": reset_optimizer,
-            "extend": extend,
-            "events_bytes": _events_bytes(run),
-        }
-        # before the config, which is not that of the finished run from then on
-        atomic_write(run.options_file, json.dumps(options))
-        run.create(config_json(config))
-    return True
+            before = _config_of(checkpoint)
+            check_changes(before, config, reset=options.reset_optimizer)
+        _write(config, run, options)
+    return None
+
+
+def _write(config: TrainConfig, run: RunFolder, options: Options) -> None:
+    """Put there what the engine reads."""
+    values = {
+        "reset_optimizer": options.reset_optimizer,
+        "extend": options.extend,
+        "events_bytes": _events_bytes(run),
+    }
+    # before the config, which is not that of the finished run from then on
+    atomic_write(run.options_file, json.dumps(values))
+    run.create(config_json(config))
 
 
 def _has_done(
     run: RunFolder,
     config: TrainConfig,
-    files: Iterable[Path | str],
-    reset_optimizer: Reset,
+    options: Options,
+    finished: Finished,
     *,
     trained: bool,
 ) -> bool:
@@ -81,9 +145,20 @@ def _has_done(
     if _never_began(run):
         return False
     before = load_config(run.config_file, ignore_unsupported=True).config
-    check_changes(before, config, reset=reset_optimizer)
+    check_changes(before, config, reset=options.reset_optimizer)
     todo = left_to_do(before, config, trained=trained)
-    return not todo and all(Path(file).exists() for file in files)
+    return not todo and all(Path(file).exists() for file in finished.outputs)
+
+
+def _config_of(checkpoint: Path) -> TrainConfig:
+    data = read_state(checkpoint)["config"]
+    return parse_config(data, ignore_unsupported=True, where=str(checkpoint)).config
+
+
+def _nothing_to_go_on_from(run: RunFolder) -> ConfigError:
+    problem = f"{run.path} holds a finished run without a checkpoint to go on from"
+    cure = "Choose another one, or add --fresh to set it aside."
+    return ConfigError("workspace_dir", problem, cure)
 
 
 def _never_began(run: RunFolder) -> bool:

@@ -2,26 +2,35 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 from nicegui import ui
 
 from blockrate.config.fields import tab_of
 from blockrate.core.errors import BlockrateError
-from blockrate.run.folder import RunFolder, is_alive
+from blockrate.run.folder import RunFolder
+from blockrate.run.launch import (
+    AlreadyDone,
+    Answer,
+    AtWork,
+    Launched,
+    Options,
+    Refused,
+)
 from blockrate.ui.checked import Problem
-from blockrate.ui.live.watch import AT_WORK
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change
 from blockrate.ui.parts.dialogs import ask, choice_buttons, small_dialog
 from blockrate.ui.parts.labels import label_of, sentence
 
 # What the command line would be told, and how the app asks for it.
-_WAYS_ON: dict[str, tuple[str, dict[str, Any]]] = {
-    "--reset-optimizer all": ("Go on with fresh moments", {"reset_optimizer": "all"}),
+_WAYS_ON = {
+    "--reset-optimizer all": (
+        "Go on with fresh moments",
+        Options(reset_optimizer="all"),
+    ),
     "--reset-optimizer new": (
         "Go on, new layers with fresh moments",
-        {"reset_optimizer": "new"},
+        Options(reset_optimizer="new"),
     ),
 }
 
@@ -39,38 +48,58 @@ async def start(page: Page) -> None:
 
 
 async def _start_or_ask(page: Page) -> None:
-    session = page.session
-    watch = page.watch
-    why_not = await watch.start(session)
-    if why_not not in ("", AT_WORK) and _holds_a_run(session.usable.workspace_dir):
-        text = [
-            _in_words_of_the_app(why_not),
-            "Start anew sets the earlier run aside; nothing is deleted.",
-        ]
-        ways_on = {
-            name: options
-            for flag, (name, options) in _WAYS_ON.items()
-            if flag in why_not
-        }
-        answer = await ask(
-            "There is an earlier run", text, [*ways_on, "Start anew", "Cancel"]
-        )
-        if answer not in (*ways_on, "Start anew"):
-            return
-        why_not = await watch.start(session, **ways_on.get(answer, {"fresh": True}))
-    page.show_message(why_not, kind="error") if why_not else page.go("Run")
+    answer = await page.watch.start(page.session, Options())
+    match answer:
+        case AlreadyDone():
+            options = await _ask(_text(answer), {})
+        case Refused(error=error) if _holds_a_run(page):
+            ways_on = {
+                name: options
+                for flag, (name, options) in _WAYS_ON.items()
+                if flag in str(error)
+            }
+            options = await _ask(_in_words_of_the_app(str(error)), ways_on)
+        case _:
+            return _tell(page, answer)
+    if options:
+        _tell(page, await page.watch.start(page.session, options))
 
 
-def _holds_a_run(folder: str) -> bool:
-    run = RunFolder(Path(folder).absolute())
-    return run.events_file.exists() and not is_alive(run)
+async def _ask(text: str, ways_on: dict[str, Options]) -> Options | None:
+    more = "Start anew sets the earlier run aside; nothing is deleted."
+    choices = {**ways_on, "Start anew": Options(fresh=True)}
+    title = "There is an earlier run"
+    return choices.get(await ask(title, [text, more], [*choices, "Cancel"]))
+
+
+def _holds_a_run(page: Page) -> bool:
+    run = RunFolder(Path(page.session.usable.workspace_dir).absolute())
+    return run.events_file.exists()
+
+
+def _tell(page: Page, answer: Answer) -> None:
+    if isinstance(answer, Launched):
+        page.go("Run")
+    else:
+        page.show_message(_text(answer), kind="error")
+
+
+def _text(answer: AlreadyDone | AtWork | Refused) -> str:
+    match answer:
+        case AlreadyDone(step=step):
+            return (
+                f"This run is finished, after {step} steps: "
+                "raise epochs to go on, or start anew."
+            )
+        case AtWork():
+            return "A run is at work. Stop it first."
+        case Refused(error=error):
+            return str(error)
 
 
 def _in_words_of_the_app(text: str) -> str:
     """A sentence of the command line without its options."""
-    text = re.sub(r" or add --reset-optimizer[^;]*;", "", text).replace(
-        "--fresh starts anew", "or start anew"
-    )
+    text = re.sub(r" or add --reset-optimizer[^;]*;", "", text)
     return text.replace(" with --fresh", "").replace("add --fresh", "start anew")
 
 

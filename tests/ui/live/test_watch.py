@@ -20,7 +20,14 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import WriteError
 from blockrate.run.events import EventLog, Finished, Record, Step, read_events
 from blockrate.run.folder import RunFolder, read_json
-from blockrate.run.launch import prepare
+from blockrate.run.launch import (
+    Answer,
+    AtWork,
+    Launched,
+    Options,
+    Refused,
+    launch,
+)
 from blockrate.run.process import kill_engine
 from blockrate.ui.live import watch as watch_module
 from blockrate.ui.live.history import History
@@ -108,15 +115,18 @@ def test_start_pressed_ten_times_at_once_starts_one_run(
 ) -> None:
     trainer("slow")
 
-    async def press() -> list[str]:
+    async def press() -> list[Answer]:
         return [
-            *await asyncio.gather(*(watch.start(session_of(run)) for _ in range(9))),
-            await watch.start(session_of(run)),
+            *await asyncio.gather(
+                *(watch.start(session_of(run), Options()) for _ in range(9))
+            ),
+            await watch.start(session_of(run), Options()),
         ]
 
     answers = wait(press())
     assert watch.state.name == "Preparing", "from the first moment on"
-    assert sorted(answers) == ["", *["A run is at work. Stop it first."] * 9]
+    assert sum(isinstance(answer, Launched) for answer in answers) == 1
+    assert answers.count(AtWork()) == 9
     look_until(watch, lambda: watch.history.step >= 3)
     assert watch.state.name == "Running"
     assert count(run, "started") == 1
@@ -127,7 +137,7 @@ def test_stop_pressed_ten_times_is_one_stop(
     run: RunFolder, watch: Watch, trainer: Trainer
 ) -> None:
     trainer("slow")
-    wait(watch.start(session_of(run)))
+    wait(watch.start(session_of(run), Options()))
     look_until(watch, lambda: watch.state.name == "Running")
     for _ in range(10):
         watch.stop()
@@ -143,7 +153,7 @@ def test_a_stop_while_the_engine_is_still_starting_is_obeyed(
     run: RunFolder, watch: Watch, trainer: Trainer
 ) -> None:
     trainer("slow")
-    wait(watch.start(session_of(run)))
+    wait(watch.start(session_of(run), Options()))
     watch.stop()
     look_until(watch, lambda: watch.state.name == "No run")
     assert watch.state.exit_code == 75
@@ -157,7 +167,7 @@ def test_a_full_disk_does_not_keep_a_run_from_being_stopped(
         raise WriteError("commands", "the disk is full")
 
     trainer("slow")
-    wait(watch.start(session_of(run)))
+    wait(watch.start(session_of(run), Options()))
     look_until(watch, lambda: watch.state.name == "Running")
     monkeypatch.setattr(watch_module, "send_command", full)
     watch.stop()
@@ -170,7 +180,7 @@ def test_a_run_that_does_not_stop_can_be_forced_after_a_minute(
     run: RunFolder, watch: Watch, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer("stuck")
-    wait(watch.start(session_of(run)))
+    wait(watch.start(session_of(run), Options()))
     look_until(watch, lambda: watch.state.name == "Running")
     watch.stop()
     look_until(watch, lambda: read_json(run.heartbeat_file).get("stopping"))
@@ -192,7 +202,9 @@ def test_wrong_settings_start_nothing(
 ) -> None:
     session = session_of(run)
     session.problems = (cast(Any, "one"),)
-    assert "Settings are wrong" in wait(watch.start(session))
+    answer = wait(watch.start(session, Options()))
+    assert isinstance(answer, Refused)
+    assert "settings are wrong" in str(answer.error)
     assert (watch.run, run.path.exists()) == (None, False)
 
 
@@ -201,7 +213,7 @@ def test_an_engine_that_cannot_be_started_is_told(
 ) -> None:
     monkeypatch.setenv("BLOCKRATE_ENGINE", "/no/such/launcher")
     with pytest.raises(OSError, match="/no/such/launcher"):
-        wait(watch.start(session_of(run)))
+        wait(watch.start(session_of(run), Options()))
     assert watch.state.name == "No run"
 
 
@@ -213,7 +225,7 @@ def test_an_engine_that_ends_before_it_says_a_word_has_failed(
         shlex.join([sys.executable, "-c", "import sys; sys.exit('no torch')"]),
     )
     write_steps(run, 1, 5)
-    assert wait(watch.start(session_of(run))) == ""
+    assert isinstance(wait(watch.start(session_of(run), Options())), Launched)
     look_until(watch, lambda: watch.state.name == "Failed")
     wait(watch.look())
     assert (watch.state.name, watch.state.exit_code) == ("Failed", 1), (
@@ -229,22 +241,38 @@ def test_a_stop_that_comes_before_there_is_a_run_counts(
     asked = threading.Event()
     go_on = threading.Event()
 
-    def slowly(*arguments: Any, **options: Any) -> bool:
+    def slowly(*arguments: Any) -> Answer:
         asked.set()
-        return go_on.wait(30) and prepare(*arguments, **options)
+        assert go_on.wait(30)
+        return launch(*arguments)
 
-    async def start_and_stop() -> str:
-        starting = asyncio.create_task(watch.start(session_of(run)))
+    async def start_and_stop() -> Answer:
+        starting = asyncio.create_task(watch.start(session_of(run), Options()))
         await asyncio.to_thread(asked.wait, 30)
         watch.stop()
         go_on.set()
         return await starting
 
-    monkeypatch.setattr("blockrate.ui.live.watch.prepare", slowly)
-    assert wait(start_and_stop()) == ""
+    monkeypatch.setattr(watch_module, "launch", slowly)
+    assert isinstance(wait(start_and_stop()), Launched)
     look_until(watch, lambda: watch.state.name == "No run")
     assert watch.history.step < 5
     assert watch._process is None or watch._process.poll() is not None
+
+
+def test_a_run_that_somebody_else_started_there_is_shown(
+    run: RunFolder, watch: Watch, trainer: Trainer
+) -> None:
+    """As the command line shows it."""
+    trainer("slow")
+    other = Watch(Preferences())
+    wait(other.start(session_of(run), Options()))
+    look_until(other, lambda: other.state.name == "Running")
+    assert wait(watch.start(session_of(run), Options())) == AtWork()
+    assert watch.run
+    assert (watch.run.path, watch.state.name) == (run.path, "Running")
+    watch.stop()
+    look_until(other, lambda: other.state.name == "No run")
 
 
 # -- what dies ---------------------------------------------------------------------------------------------------------
@@ -254,14 +282,14 @@ def test_a_killed_engine_is_lost_and_start_works_again(
     run: RunFolder, watch: Watch, trainer: Trainer
 ) -> None:
     trainer("slow")
-    wait(watch.start(session_of(run)))
+    wait(watch.start(session_of(run), Options()))
     look_until(watch, lambda: watch.history.step >= 2)
     psutil.Process(read_json(run.who_file)["pid"]).kill()
     look_until(watch, lambda: watch.state.name == "Lost")
     wait(watch.look())
     assert (watch.state.name, watch.can_force) == ("Lost", False), "and stays so"
     trainer("steps")
-    assert wait(watch.start(session_of(run))) == ""
+    assert isinstance(wait(watch.start(session_of(run), Options())), Launched)
     look_until(watch, lambda: watch.state.name == "Finished")
 
 
@@ -290,7 +318,7 @@ def test_a_new_app_follows_the_run_of_the_one_that_died(
     preferences = Preferences()
     before = Watch(preferences)
     trainer("slow")
-    wait(before.start(session_of(run)))
+    wait(before.start(session_of(run), Options()))
     look_until(before, lambda: before.history.step >= 3)
     after = Watch(
         Preferences.model_validate_json(

@@ -17,25 +17,26 @@ from typing import Any
 from nicegui import Event
 
 from blockrate.config.base_model import model_spec
-from blockrate.config.changes import Reset
 from blockrate.config.files import load_config
 from blockrate.core.blocks import BlockLayout
-from blockrate.core.errors import (
-    BlockrateError,
-    ConfigError,
-    NoCheckpointError,
-    WriteError,
-)
+from blockrate.core.errors import BlockrateError, ConfigError, WriteError
 from blockrate.core.profile import frozen_blocks
 from blockrate.run.events import Record, Step, read_events
 from blockrate.run.folder import RunFolder, send_command
-from blockrate.run.launch import prepare
+from blockrate.run.launch import (
+    AlreadyDone,
+    Answer,
+    AtWork,
+    Launched,
+    Options,
+    Refused,
+    launch,
+)
 from blockrate.run.process import (
     RunState,
     exit_sentence,
     kill_engine,
     run_state,
-    start_engine,
     stop_engine,
 )
 from blockrate.ui.live.history import History
@@ -43,7 +44,6 @@ from blockrate.ui.preferences import Preferences
 from blockrate.ui.session import Session
 
 ALIVE = ("Preparing", "Running", "Stopping")
-AT_WORK = "A run is at work. Stop it first."
 PATIENCE = 60  # seconds after Stop until it can be forced
 _NOTHING = RunState("No run", "No run yet. Start from the Training tab.")
 _STOPPING = "finishing the step, then saving"
@@ -116,43 +116,39 @@ class Watch:
                 self._preferences.save()
         self.changed.emit()
 
-    async def start(
-        self, session: Session, *, fresh: bool = False, reset_optimizer: Reset = None
-    ) -> str:
-        """Start the open config. Return a sentence that says why nothing was started, ``""`` if something was.
+    async def start(self, session: Session, options: Options) -> Answer:
+        """Start the open config, and follow the run; else say why nothing was started.
 
         Raises WriteError and OSError for a disk that does not take the run.
         """
         config = session.config
         if self._starting or self.state.name in ALIVE:
-            return AT_WORK
+            return AtWork()
         if config is None or session.problems:
-            return "Some settings are wrong. Correct them first."
+            cure = "Correct them first."
+            return Refused(ConfigError("config", "some settings are wrong", cure))
+        run = RunFolder(Path(config.workspace_dir).absolute())
         self._starting = True
         self._stop_at_once = False
-        told = list[str]()
-        run = RunFolder(Path(config.workspace_dir).absolute())
         try:
-            ready = await asyncio.to_thread(
-                prepare,
-                config,
-                run,
-                told.append,
-                fresh=fresh,
-                reset_optimizer=reset_optimizer,
-            )
-            process = start_engine(run) if ready else None
-        except (ConfigError, NoCheckpointError) as error:
-            return str(error)
+            answer = await asyncio.to_thread(launch, config, run, options)
         finally:
             self._starting = False
-        if process:  # somebody has to take note of its end, or it stays as a zombie
-            Thread(target=process.wait, daemon=True).start()
-        if process or not self.run or self.run.path != run.path:
-            self.show(run.path, process)
-        if process and self._stop_at_once:
-            self.stop()
-        return "" if ready else told[-1]
+        self._show_answer(run, answer)
+        return answer
+
+    def _show_answer(self, run: RunFolder, answer: Answer) -> None:
+        """Show what was started, is at work already, or is finished."""
+        match answer:
+            case Launched(process=process):
+                # somebody has to take note of its end, or it stays as a zombie
+                Thread(target=process.wait, daemon=True).start()
+                self.show(run.path, process)
+                if self._stop_at_once:
+                    self.stop()
+            case AlreadyDone() | AtWork():
+                if not self.run or self.run.path != run.path:
+                    self.show(run.path)
 
     @property
     def can_force(self) -> bool:
