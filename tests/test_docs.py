@@ -12,11 +12,12 @@ from PIL import Image
 
 import blockrate
 from blockrate import BlockLayout
+from blockrate.cli.ways_on import WAYS_ON
 from blockrate.config.changes import check_changes
 from blockrate.config.files import load_config, parse_config
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import ConfigError
+from blockrate.core.errors import ConfigError, in_words
 from blockrate.core.profile import complete
 from blockrate.core.selection import parse_selection
 
@@ -198,14 +199,14 @@ def said(data: dict[str, Any]) -> list[str]:
         loaded = parse_config(data, where="flower.json")
         make_plan(loaded.config)
     except ConfigError as error:
-        return f"error: {error}".splitlines()
+        return f"error: {in_words(error, WAYS_ON)}".splitlines()
     return [f"warning: {warning}" for warning in loaded.warnings]
 
 
 def refused(**changes: Any) -> str:
     with pytest.raises(ConfigError) as caught:
         check_changes(TrainConfig(), TrainConfig.model_validate(changes))
-    return f"error: {caught.value}"
+    return f"error: {in_words(caught.value, WAYS_ON)}"
 
 
 def test_the_messages_shown_to_onetrainers_users_are_real() -> None:

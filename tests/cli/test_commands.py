@@ -308,6 +308,21 @@ def test_a_failed_run_ends_with_its_code_and_one_error(
     assert "Traceback" not in err
 
 
+def test_the_ways_on_from_a_failure_are_options_of_the_command(
+    blockrate: Blockrate,
+) -> None:
+    code, _, err = blockrate("train", "config.json", trainer="gone")
+    told = "run: all are gone. Find them. Or start anew with --fresh: the earlier run"
+    assert code == 74
+    assert f"error: {told}" in err
+    assert blockrate("status", "run")[1].startswith(f"Failed: {told}")
+    state = json.loads(blockrate("status", "run", "--json")[1])
+    assert (state["sentence"], state["ways_on"]) == (
+        "run: all are gone. Find them.",
+        ["fresh"],
+    )
+
+
 def test_an_earlier_run_is_never_mixed_with_a_new_one(
     blockrate: Blockrate, folder: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from support.refusals import refusal
 
 from blockrate.config.changes import check_changes, left_to_do
 from blockrate.config.train_config import TrainConfig
@@ -103,9 +104,7 @@ def test_places_are_nobodys_business() -> None:
 def test_another_run_is_refused_by_name(
     now: dict[str, Any], field: str, reset: Any
 ) -> None:
-    with pytest.raises(
-        ConfigError, match=rf"^{field}: the run was trained with .* --fresh"
-    ) as caught:
+    with refusal(f"^{field}: the run was trained with .*", "fresh") as caught:
         changes(now, reset=reset)
     assert caught.value.where == field
 
@@ -139,7 +138,7 @@ def test_what_only_the_state_is_in_the_way_of_needs_a_word(
     before: dict[str, Any], now: dict[str, Any], field: str
 ) -> None:
     for reset in (None, "new"):
-        with pytest.raises(ConfigError, match=rf"^{field}: .*--reset-optimizer all"):
+        with refusal(f"^{field}: ", "reset_all", "fresh"):
             changes(now, before, reset)
     assert [change.partition(":")[0] for change in changes(now, before, "all")] == [
         field
@@ -160,10 +159,8 @@ def test_a_default_that_is_written_out_is_no_change_of_the_state() -> None:
 
 @pytest.mark.parametrize("reset", ["new", "all"])
 def test_another_filter_needs_a_word(reset: Any) -> None:
-    with pytest.raises(
-        ConfigError,
-        match=r"^layer_filter: .*attn.*, the config says ff.*--reset-optimizer new",
-    ):
+    told = "^layer_filter: .*attn.*, the config says ff"
+    with refusal(told, "reset_new", "fresh"):
         changes({"layer_filter": "ff"})
     assert changes({"layer_filter": "ff"}, reset=reset) == [
         "layer_filter: 'attn' -> 'ff'"
@@ -216,10 +213,8 @@ def left(
 def test_a_finished_run_does_not_answer_for_another_result(
     now: dict[str, Any], told: str
 ) -> None:
-    with pytest.raises(
-        ConfigError,
-        match=f"^{told}. Set it back, raise epochs to go on with it, .*workspace_dir.*--fresh",
-    ):
+    cure = "Set it back, raise epochs to go on with it, or choose another workspace_dir"
+    with refusal(f"^{told}. {cure}", "fresh"):
         left(now)
 
 
@@ -241,7 +236,7 @@ def test_a_finished_run_does_not_answer_for_another_result(
     ],
 )
 def test_nor_for_other_images(concept: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{told}. Set it back, choose another work"):
+    with refusal(f"^{told}. Set it back, or choose another work", "fresh"):
         left({"concepts": [concept]})
 
 

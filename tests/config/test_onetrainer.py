@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from blockrate.cli.ways_on import WAYS_ON
 from blockrate.config.files import parse_config
 from blockrate.config.onetrainer import take_unsupported
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import ConfigError
+from blockrate.core.errors import ConfigError, in_words
 
 # Names and default values of every setting that OneTrainer saves, and its Flux LoRA preset.
 FACTS = json.loads(Path(__file__).with_name("onetrainer_defaults.json").read_text())
@@ -35,7 +36,7 @@ def saved_config(**changes):
 def refusal(data):
     with pytest.raises(ConfigError) as caught:
         parse_config(data)
-    return str(caught.value)
+    return in_words(caught.value, WAYS_ON)
 
 
 def test_the_flux_lora_preset_loads_without_a_word():

@@ -59,7 +59,7 @@ def refusal(
 ) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
         plan(multipliers, **fields)
-    assert caught.value.cure
+    assert all(error.cure for error in caught.value.parts or [caught.value])
     return caught.value
 
 

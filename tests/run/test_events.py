@@ -49,7 +49,7 @@ EVENTS: list[Event] = [
     Saved("checkpoints/step-00000006", "checkpoint"),
     Skipped("loss is not a number", ("photos/a.png",), "single_block_3"),
     Warned("leftover", "removed a file"),
-    Failed(2, "lora_rank: 3 is odd. Choose 4."),
+    Failed(2, "lora_rank: 3 is odd. Choose 4.", ("reset_all", "fresh")),
     Stopped(),
     Finished(("out.safetensors",)),
 ]
@@ -186,6 +186,10 @@ def test_a_run_of_another_version_can_be_read() -> None:
         Record(Started("a", 1, (Group("single_block_3"),), None))
     )
     assert parse(b'{"type": "of tomorrow", "step": 3}') is None
+    failed = {"type": "failed", "code": 2, "message": "m"}
+    assert parse(json.dumps(failed).encode()) == Record(Failed(2, "m"))
+    failed["ways_on"] = ["fresh", "by_magic"]
+    assert parse(json.dumps(failed).encode()) == Record(Failed(2, "m", ("fresh",)))
 
 
 LINE = {"type": "step", "loss": 1, "learning_rate": 1e-4, "grad_norm": None}
@@ -243,6 +247,7 @@ def test_a_damaged_line_says_nothing(line: bytes) -> None:
         {"type": "phase", "name": "training", "done": 1.5},
         {"type": "warned", "code": 3, "message": "m"},
         {"type": "failed", "code": "3", "message": "m"},
+        {"type": "failed", "code": 3, "message": "m", "ways_on": "fresh"},
         {"type": "resumed", "from_step": 1, "changes": "none"},
         {"type": "skipped", "reason": "r", "block": 3},
         {

@@ -7,7 +7,7 @@ import time
 import types
 from pathlib import Path
 
-from blockrate.core.errors import ConfigError, NotANumberError
+from blockrate.core.errors import ConfigError, NoCheckpointError, NotANumberError
 from blockrate.run.events import Blocks, EventLog, Phase, Started, Step, Validated
 from blockrate.run.folder import RunFolder, StopFlag
 
@@ -41,6 +41,7 @@ FAILURES = {
         "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."
     ),
     "fault": KeyError("something of ours"),
+    "gone": NoCheckpointError("run", "all are gone", "Find them.", ways_on=["fresh"]),
 }
 
 if __name__ == "__main__":

@@ -72,6 +72,38 @@ def test_an_earlier_run_in_the_folder_is_asked_about(
     )
 
 
+@pytest.mark.parametrize(
+    ("button", "asked"),
+    [("Go on with fresh moments", "all"), ("Start anew", None)],
+)
+def test_a_run_that_failed_can_go_on_in_the_ways_it_has_left(
+    button: str,
+    asked: str | None,
+    run_there: Callable[[object], App],
+    start_app: StartApp,
+    open_page: OpenPage,
+    tmp_path: Path,
+) -> None:
+    folder = run_there({}).folder / "runs" / "mine"
+    failed = {"type": "failed", "code": 2, "message": "kappa: does not fit. Mend it."}
+    failed["ways_on"] = ["reset_all", "fresh", "ignore_unsupported", "of tomorrow"]
+    (folder / "events.jsonl").write_text(json.dumps(failed) + "\n")
+    (folder / "who.json").write_text("{}")
+    preferences = tmp_path / "home" / "preferences.json"
+    preferences.write_text(json.dumps({"last_run": str(folder)}))
+    page = open_page(
+        start_app("mine.json", BLOCKRATE_ENGINE=f"{sys.executable} -c pass"), "/run"
+    )
+    head = page.locator(".run-head")
+    expect(head).to_contain_text("Kappa: does not fit. Mend it. Or go on with fresh")
+    expect(head).not_to_contain_text("--")
+    expect(head.get_by_role("button", name="Remove this setting")).to_have_count(0)
+    head.get_by_role("button", name=button).click()
+    expect(head.get_by_role("button", name=button)).to_have_count(0)
+    assert (folder / "earlier").exists() == (button == "Start anew")
+    assert json.loads((folder / "options.json").read_text())["reset_optimizer"] == asked
+
+
 def test_start_sees_a_folder_that_has_gone_since_the_last_change(
     open_config: OpenConfig, open_page: OpenPage, tmp_path: Path
 ) -> None:

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from blockrate.core.errors import BlockrateError, ConfigError
+from blockrate.cli.ways_on import WAYS_ON
+from blockrate.core.errors import (
+    BlockrateError,
+    ConfigError,
+    in_words,
+    with_ways_on,
+)
 
 if TYPE_CHECKING:
     from blockrate.config.files import LoadedConfig
@@ -127,13 +133,12 @@ def status(folder: Run, as_json: AsJson = False) -> None:
     """Print what a run is doing."""
     from blockrate.run.process import run_state
 
-    facts = asdict(run_state(_folder(folder, must_exist=True)))
-    name = facts.pop("name")
-    _print(
-        json.dumps({"state": name, **facts})
-        if as_json
-        else f"{name}: {facts['sentence']}"
-    )
+    state = run_state(_folder(folder, must_exist=True))
+    if as_json:
+        facts = asdict(state)
+        return _print(json.dumps({"state": facts.pop("name"), **facts}))
+    sentence = with_ways_on(state.sentence, state.ways_on, WAYS_ON)
+    _print(f"{state.name}: {sentence}")
 
 
 @app.command()
@@ -236,7 +241,7 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except BlockrateError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {in_words(error, WAYS_ON)}", err=True)
         sys.exit(error.exit_code)
     except _USAGE_ERROR as error:
         _tell_usage(error)

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from blockrate.cli.ways_on import WAYS_ON
+from blockrate.core.errors import with_ways_on
 from blockrate.core.units import size_text
 from blockrate.run.events import (
     Failed,
@@ -220,8 +222,8 @@ class View:
                 self._phase_begins(event)
             case Step():
                 self._step(event, record.step)
-            case Failed(message=message):
-                self.say(f"error: {message}")
+            case Failed(message=message, ways_on=ways_on):
+                self.say(f"error: {with_ways_on(message, ways_on, WAYS_ON)}")
             case Warned(message=message):
                 self.say(f"warning: {message}")
             case Resumed(from_step=step, changes=changes):

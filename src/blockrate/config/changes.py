@@ -17,7 +17,7 @@ from blockrate.config.setting import (
     Change,
 )
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import ConfigError
+from blockrate.core.errors import ConfigError, WayOn
 from blockrate.core.profile import FULL, KEY
 
 Reset = Literal["new", "all"] | None
@@ -26,7 +26,6 @@ Reset = Literal["new", "all"] | None
 _LEARNED_BY = (ANOTHER_RUN, DATA, STATE, MODULES, RESULT)
 # no line: only the engine can see whether images and captions are the same
 _NOT_TOLD = (DATA, SILENT)
-_FRESH = "or start anew with --fresh: the earlier run is kept aside."
 _MOST_NAMES = 3
 
 
@@ -44,7 +43,7 @@ def check_changes(
     for path, was, is_now in differences:
         if _change(path) == ANOTHER_RUN:
             problem = f"the run was trained with {was!r}, the config says {is_now!r}"
-            raise ConfigError(path, problem, f"Set it back, {_FRESH}")
+            raise ConfigError(path, problem, "Set it back.", ways_on=["fresh"])
     if reset != "all":
         _refuse_unfit_state(before, now)
     if reset is None:
@@ -133,16 +132,16 @@ def _refuse_unfit_state(before: TrainConfig, now: TrainConfig) -> None:
             was = old.get(path)
             is_now = new.get(path)
             problem = f"the run was trained with {was}, whose optimizer state {is_now} cannot use"
-            cure = "Set it back; or add --reset-optimizer all: the weights stay, the moments begin anew; "
-            raise ConfigError(path, problem, cure + _FRESH)
+            ways_on: Sequence[WayOn] = ("reset_all", "fresh")
+            raise ConfigError(path, problem, "Set it back.", ways_on=ways_on)
 
 
 def _refuse_other_modules(before: TrainConfig, now: TrainConfig) -> None:
     if before.layer_filter_in_effect() != now.layer_filter_in_effect():
         was = _words(before)
         problem = f"the run was trained with {was}, the config says {_words(now)}"
-        cure = "Set it back; or add --reset-optimizer new: new modules begin with fresh moments, others keep theirs; "
-        raise ConfigError("layer_filter", problem, cure + _FRESH)
+        ways_on: Sequence[WayOn] = ("reset_new", "fresh")
+        raise ConfigError("layer_filter", problem, "Set it back.", ways_on=ways_on)
 
 
 def _state(config: TrainConfig) -> dict[str, object]:
@@ -199,5 +198,5 @@ def _made_otherwise(differences: Sequence[Difference]) -> ConfigError:
         problem += f" ({names} {verb}, too)"
     # the order of other images would not hold
     more = "" if _change(path) == DATA else "raise epochs to go on with it, "
-    cure = f"Set it back, {more}choose another workspace_dir, {_FRESH}"
-    return ConfigError(path, problem, cure)
+    cure = f"Set it back, {more}or choose another workspace_dir."
+    return ConfigError(path, problem, cure, ways_on=["fresh"])

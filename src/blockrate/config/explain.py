@@ -28,8 +28,7 @@ def together(where: str, errors: Sequence[ConfigError]) -> ConfigError:
     """Return one error that lists all."""
     if len(errors) == 1:
         return errors[0]
-    lines = "\n".join(f"  {error}" for error in errors)
-    return ConfigError(where, f"{len(errors)} settings are wrong", f"\n{lines}")
+    return ConfigError(where, f"{len(errors)} settings are wrong", parts=errors)
 
 
 def explain(error: ValidationError) -> list[ConfigError]:

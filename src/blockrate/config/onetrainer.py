@@ -41,8 +41,9 @@ class Unsupported:
     def error(self) -> ConfigError:
         """Return the refusal of a setting that would change the result."""
         problem = f"{self.value!r} would change the result and is not supported"
-        cure = f"{self.cure} Or train without it: --ignore-unsupported."
-        return ConfigError(self.where, problem, cure)
+        return ConfigError(
+            self.where, problem, self.cure, ways_on=["ignore_unsupported"]
+        )
 
 
 def migrate(data: Json) -> list[str]:

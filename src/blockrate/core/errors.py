@@ -3,17 +3,39 @@
 Source of the codes: sysexits.h where one fits (65, 71, 73, 75), else our own (74, 76).
 """
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+# How else to go on: with the run in the folder set aside; with fresh moments for what is new
+# to it, or for all; without what is not supported.
+WayOn = Literal["fresh", "reset_new", "reset_all", "ignore_unsupported"]
+
 
 class BlockrateError(ValueError):
-    """One sentence for the user: ``where: what is wrong. what to do``."""
+    """A sentence for the user: ``where: what is wrong. what to do``.
+
+    ``ways_on``: how else to go on. The text does not name them: a button in the app is an
+    option on the command line, so that each has words of its own, see ``in_words``.
+    ``parts``: errors that are told together, each with its own ways on.
+    """
 
     exit_code = 2
 
-    def __init__(self, where: str, problem: str, cure: str = "") -> None:
+    def __init__(
+        self,
+        where: str,
+        problem: str,
+        cure: str = "",
+        *,
+        ways_on: Sequence[WayOn] = (),
+        parts: Sequence["BlockrateError"] = (),
+    ) -> None:
         self.where = where
         self.problem = problem.rstrip(".")
         self.cure = cure
-        super().__init__(f"{where}: {self.problem}. {cure}".rstrip())
+        self.ways_on = tuple(ways_on)
+        self.parts = tuple(parts)
+        super().__init__(in_words(self, {}))
 
 
 class ConfigError(BlockrateError):
@@ -50,3 +72,20 @@ class NotANumberError(BlockrateError):
     """Loss or gradients stayed non-finite."""
 
     exit_code = 76
+
+
+def in_words(error: BlockrateError, words: Mapping[WayOn, str]) -> str:
+    """Return what an error says, with its ways on in the words of a front end."""
+    text = f"{error.where}: {error.problem}. {error.cure}".rstrip()
+    lines = [with_ways_on(text, error.ways_on, words)]
+    for part in error.parts:
+        lines.append(f"  {in_words(part, words)}")
+    return "\n".join(lines)
+
+
+def with_ways_on(
+    text: str, ways_on: Iterable[WayOn], words: Mapping[WayOn, str]
+) -> str:
+    """Return a text and how else to go on; a way without words is not told."""
+    told = [words[way] for way in ways_on if way in words]
+    return f"{text} Or {'; or '.join(told)}." if told else text

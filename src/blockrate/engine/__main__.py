@@ -64,10 +64,10 @@ def _run(run: RunFolder, stop: StopFlag) -> int:
         return STOPPED
     except Exception as error:
         traceback.print_exc()
-        code, message = _explained(error, run)
-        log.write(Failed(code, message), step=log.step)
-        os.write(screen, f"error: {message}\n".encode())
-        return code
+        failed = _explained(error, run)
+        log.write(failed, step=log.step)
+        os.write(screen, f"error: {failed.message}\n".encode())
+        return failed.code
     finally:
         done.set()
         pulse.join()
@@ -96,24 +96,26 @@ def _train(run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
     return train(config, run, log, stop)
 
 
-def _explained(error: Exception, run: RunFolder) -> tuple[int, str]:
-    """Return exit code and sentence for whatever ended the run."""
+def _explained(error: Exception, run: RunFolder) -> Failed:
+    """Return what is told of whatever ended the run."""
     if isinstance(error, BlockrateError):
-        return error.exit_code, str(error)
+        return _failed(error)
     if _is_full_memory(error):
         from blockrate.engine.memory import out_of_memory
 
-        full_memory = out_of_memory(error, run)
-        return full_memory.exit_code, str(full_memory)
+        return _failed(out_of_memory(error, run))
     cause = disk_error(error)
     if cause and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
-        full_disk = write_error(Path(cause.filename or run.path), cause)
-        return full_disk.exit_code, str(full_disk)
+        return _failed(write_error(Path(cause.filename or run.path), cause))
     first_line = (str(error).splitlines() or [""])[0]
-    return (
+    return Failed(
         FAULT,
         f"{type(error).__name__}: {first_line}. This is a fault of blockrate; details are in {run.log_file}.",
     )
+
+
+def _failed(error: BlockrateError) -> Failed:
+    return Failed(error.exit_code, str(error), error.ways_on)
 
 
 def _is_full_memory(error: Exception) -> bool:

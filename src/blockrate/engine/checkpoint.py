@@ -224,8 +224,8 @@ def _group_values(
     some_are_fresh = len(before) < len(group["param_names"])
     if some_are_fresh or any(values != before[0] for values in before):
         problem = f"{row.title} counts by group, and {group['name']} would hold weights of different ages"
-        cure = "Give the blocks rates of their own again, if only 0.9999, or add --reset-optimizer all."
-        raise ConfigError(KEY, problem, cure)
+        cure = "Give the blocks rates of their own again, if only 0.9999."
+        raise ConfigError(KEY, problem, cure, ways_on=["reset_all"])
     return before[0]
 
 

@@ -58,9 +58,7 @@ class Resume:
         """Raise ConfigError if the data set is not the one the run has learned from."""
         if self.facts.get("data", fingerprint) != fingerprint:
             problem = "the images or captions are not those this run has learned from, so its order would not hold"
-            raise ConfigError(
-                "concepts", problem, "Put them back, or start anew with --fresh."
-            )
+            raise ConfigError("concepts", problem, "Put them back.", ways_on=["fresh"])
 
     def weights(self) -> dict[str, Tensor]:
         """Return what the run has learned, by parameter name; nothing where it begins."""
@@ -150,8 +148,9 @@ def _lost_session(run: RunFolder) -> list[str]:
         match record.event:
             case Saved(kind="checkpoint"):
                 problem = "the checkpoints of this run are gone"
-                cure = "Put them back, or start anew with --fresh."
-                raise NoCheckpointError(str(run.checkpoints), problem, cure)
+                raise NoCheckpointError(
+                    str(run.checkpoints), problem, "Put them back.", ways_on=["fresh"]
+                )
             case Step():
                 last_step = record.step
     if last_step is None:

@@ -52,8 +52,8 @@ def newest_valid(
         warn(f"{damaged}: going back to the one before")
     if committed:
         problem = f"none of the {len(committed)} checkpoints is intact"
-        cure = "Restore one from a backup, or start anew with --fresh."
-        raise NoCheckpointError(str(folder), problem, cure)
+        cure = "Restore one from a backup."
+        raise NoCheckpointError(str(folder), problem, cure, ways_on=["fresh"])
     return None
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from blockrate.core.errors import WayOn
 from blockrate.run.typed_json import kind_of, read_number_or_none, read_whole
 
 Files = Sequence[Path | str]
@@ -122,10 +123,11 @@ class Warned:
 
 @dataclass(frozen=True)
 class Failed:
-    """The run ended badly, with this exit code."""
+    """The run ended badly, with this exit code. ``ways_on``: how else to go on."""
 
     code: int
     message: str
+    ways_on: Sequence[WayOn] = ()
 
 
 @dataclass(frozen=True)

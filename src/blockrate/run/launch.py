@@ -1,7 +1,8 @@
 """The one way to start a run: what is in the folder goes on, is set aside, or is finished; nothing is lost."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -16,6 +17,7 @@ from blockrate.core.errors import (
     ConfigError,
     FileError,
     NoCheckpointError,
+    WayOn,
 )
 from blockrate.run.checkpoints import newest_valid, read_state
 from blockrate.run.durable import atomic_write, make_folder
@@ -66,6 +68,12 @@ class Refused:
 
 
 Answer = Launched | AlreadyDone | AtWork | Refused
+# what a start is asked that goes this way on; what is not here is asked elsewhere
+OPTIONS: Mapping[WayOn, Options] = {
+    "fresh": Options(fresh=True),
+    "reset_new": Options(reset_optimizer="new"),
+    "reset_all": Options(reset_optimizer="all"),
+}
 
 
 def launch(
@@ -144,7 +152,8 @@ def _has_done(
     """Whether a finished run has done what a config asks for. Raises ConfigError if it was trained otherwise."""
     if _never_began(run):
         return False
-    before = load_config(run.config_file, ignore_unsupported=True).config
+    with _fresh_is_a_way_on():
+        before = load_config(run.config_file, ignore_unsupported=True).config
     check_changes(before, config, reset=options.reset_optimizer)
     todo = left_to_do(before, config, trained=trained)
     return not todo and all(Path(file).exists() for file in finished.outputs)
@@ -152,13 +161,24 @@ def _has_done(
 
 def _config_of(checkpoint: Path) -> TrainConfig:
     data = read_state(checkpoint)["config"]
-    return parse_config(data, ignore_unsupported=True, where=str(checkpoint)).config
+    with _fresh_is_a_way_on():
+        return parse_config(data, ignore_unsupported=True, where=str(checkpoint)).config
+
+
+@contextmanager
+def _fresh_is_a_way_on() -> Iterator[None]:
+    """Say of an earlier run whose config cannot be read that it can be set aside."""
+    try:
+        yield
+    except ConfigError as error:
+        error.ways_on = ("fresh",)
+        raise
 
 
 def _nothing_to_go_on_from(run: RunFolder) -> ConfigError:
     problem = f"{run.path} holds a finished run without a checkpoint to go on from"
-    cure = "Choose another one, or add --fresh to set it aside."
-    return ConfigError("workspace_dir", problem, cure)
+    cure = "Choose another one."
+    return ConfigError("workspace_dir", problem, cure, ways_on=["fresh"])
 
 
 def _never_began(run: RunFolder) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import psutil
 
-from blockrate.core.errors import WriteError
+from blockrate.core.errors import WayOn, WriteError
 from blockrate.run.durable import write_error
 from blockrate.run.events import Failed, Finished, Record, Stopped, last_event
 from blockrate.run.folder import (
@@ -51,13 +51,18 @@ _LEAVE_JOB = 0x01000000
 
 @dataclass(frozen=True)
 class RunState:
-    """What a run is doing, derived at this moment. ``exit_code`` is None while it is alive or was never started."""
+    """What a run is doing, derived at this moment.
+
+    ``exit_code`` is None while it is alive or was never started; ``ways_on``: how else to
+    go on after a failure.
+    """
 
     name: StateName
     sentence: str
     phase: str = ""
     step: int = 0
     exit_code: int | None = None
+    ways_on: tuple[WayOn, ...] = ()
 
 
 def engine_command(run: Path) -> list[str]:
@@ -145,8 +150,14 @@ def run_state(run: RunFolder) -> RunState:
     match last:
         case Record(event=Finished()):
             return RunState("Finished", SENTENCES[0], step=step, exit_code=0)
-        case Record(event=Failed(code=code, message=message)):
-            return RunState("Failed", message, step=step, exit_code=code)
+        case Record(event=Failed(code, message, ways_on)):
+            return RunState(
+                "Failed",
+                message,
+                step=step,
+                exit_code=code,
+                ways_on=tuple(ways_on),
+            )
         case Record(event=Stopped()):
             stopped = f"Stopped at step {step}."
             return RunState("No run", stopped, step=step, exit_code=75)

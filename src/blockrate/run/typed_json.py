@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 _Read = Callable[[Any], Any]
 
@@ -41,6 +41,10 @@ def _reader(hint: Any) -> _Read:
     if hint in _READERS:
         return _READERS[hint]
     (entry,) = get_args(hint)
+    if get_origin(entry) is Literal:
+        known = get_args(entry)
+        # one that is not known here is passed over, as a key is
+        return lambda value: tuple(text for text in _texts(value) if text in known)
     assert isinstance(entry, type), f"nothing reads {hint} yet"
     kind = kind_of(entry)
     return lambda value: tuple(map(kind.read, _list(value)))

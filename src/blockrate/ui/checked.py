@@ -11,16 +11,17 @@ from blockrate.config.onetrainer import Json
 from blockrate.config.paths import drop, find
 from blockrate.config.plan import Plan, make_plan
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import ConfigError, FileError
+from blockrate.core.errors import ConfigError, FileError, in_words, with_ways_on
 from blockrate.core.profile import FULL, KEY
 from blockrate.dataset.folders import concept_problems
+from blockrate.ui.ways_on import WAYS_ON
 
 _UNKNOWN = object()
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A field that is wrong, by its path (``""``: the file), and a sentence with the cure.
+    """A field that is wrong, by its path (``""``: the file), and what is wrong with the cure.
 
     ``removable``: a key that blockrate does not know or support, or one of which no control can edit the wrong value.
     """
@@ -53,13 +54,9 @@ class Checked:
 
     def problem(self, path: str) -> str:
         """Return what is wrong with a field or inside it, ``""`` if nothing."""
-        own = [
-            item.text.removeprefix(f"{path}: ")
-            for item in self.problems
-            if item.field == path
-        ]
+        own = [item.text for item in self.problems if item.field == path]
         inside = [
-            item.text.removeprefix(f"{path}.")
+            f"{item.field.removeprefix(f'{path}.')}: {item.text}"
             for item in self.problems
             if item.field.startswith(f"{path}.")
         ]
@@ -133,15 +130,11 @@ def _problem(error: ConfigError, data: Json) -> Problem:
     field = error.where
     usual = default(field, _UNKNOWN)
     there = find(data, field)
-    text = str(
-        ConfigError(
-            field,
-            error.problem,
-            error.cure.replace("--ignore-unsupported", "remove it"),
-        )
-    )
+    text = with_ways_on(f"{error.problem}. {error.cure}", error.ways_on, WAYS_ON)
+    if usual is _UNKNOWN and not there:
+        return Problem("", in_words(error, WAYS_ON))
     if usual is _UNKNOWN:
-        return Problem(field if there else "", text, removable=bool(there))
+        return Problem(field, text, removable=True)
     # a list or an object that holds what is wrong has controls; one that is something else has none
     value = there[0][there[1]] if there else usual
     strange = isinstance(usual, dict | list) and not isinstance(value, type(usual))

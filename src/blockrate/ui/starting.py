@@ -1,16 +1,16 @@
 """Start: what is wrong first, each a link to its field; then the question that an earlier run in the folder asks."""
 
-import re
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from nicegui import ui
+from nicegui import Event, ui
 
 from blockrate.config.fields import tab_of
-from blockrate.core.errors import BlockrateError
-from blockrate.run.folder import RunFolder
+from blockrate.core.errors import BlockrateError, WayOn, in_words, with_ways_on
 from blockrate.run.launch import (
+    OPTIONS,
     AlreadyDone,
-    Answer,
     AtWork,
     Launched,
     Options,
@@ -20,87 +20,78 @@ from blockrate.ui.checked import Problem
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change
 from blockrate.ui.parts.dialogs import ask, choice_buttons, small_dialog
+from blockrate.ui.parts.follow import rebuild_on_change
 from blockrate.ui.parts.labels import label_of, sentence
+from blockrate.ui.ways_on import BUTTONS, WAYS_ON
 
-# What the command line would be told, and how the app asks for it.
-_WAYS_ON = {
-    "--reset-optimizer all": (
-        "Go on with fresh moments",
-        Options(reset_optimizer="all"),
-    ),
-    "--reset-optimizer new": (
-        "Go on, new layers with fresh moments",
-        Options(reset_optimizer="new"),
-    ),
-}
+_AFTER_THE_END: Sequence[WayOn] = ("fresh",)
 
 
-async def start(page: Page) -> None:
-    """Start the open config, or say what stands in the way."""
+async def start(page: Page, way: WayOn | None = None) -> None:
+    """Start the open config, in a ``way`` that was chosen, or say what stands against it."""
     page.session.recheck()  # folders may have come or gone since the last change
     if page.session.problems:
         return show_problems(page)
     try:
-        await _start_or_ask(page)
+        await _start_or_ask(page, way)
     except (BlockrateError, OSError) as error:
         # the disk's refusal, which no other way on can help
         page.show_message(str(error), kind="error")
 
 
-async def _start_or_ask(page: Page) -> None:
-    answer = await page.watch.start(page.session, Options())
+async def _start_or_ask(page: Page, way: WayOn | None) -> None:
+    answer = await page.watch.start(page.session, OPTIONS[way] if way else Options())
+    if isinstance(answer, Launched):
+        return page.go("Run")
+    ways_on = () if way else _ways_on(answer)
+    if not ways_on:
+        return page.show_message(_text(answer), kind="error")
+    buttons = {BUTTONS[way_on]: way_on for way_on in ways_on}
+    title = "There is an earlier run"
+    chosen = buttons.get(await ask(title, _text(answer), [*buttons, "Cancel"]))
+    if chosen:
+        await _start_or_ask(page, chosen)
+
+
+def _ways_on(answer: AlreadyDone | AtWork | Refused) -> Sequence[WayOn]:
     match answer:
         case AlreadyDone():
-            options = await _ask(_text(answer), {})
-        case Refused(error=error) if _holds_a_run(page):
-            ways_on = {
-                name: options
-                for flag, (name, options) in _WAYS_ON.items()
-                if flag in str(error)
-            }
-            options = await _ask(_in_words_of_the_app(str(error)), ways_on)
-        case _:
-            return _tell(page, answer)
-    if options:
-        _tell(page, await page.watch.start(page.session, options))
-
-
-async def _ask(text: str, ways_on: dict[str, Options]) -> Options | None:
-    more = "Start anew sets the earlier run aside; nothing is deleted."
-    choices = {**ways_on, "Start anew": Options(fresh=True)}
-    title = "There is an earlier run"
-    return choices.get(await ask(title, [text, more], [*choices, "Cancel"]))
-
-
-def _holds_a_run(page: Page) -> bool:
-    run = RunFolder(Path(page.session.usable.workspace_dir).absolute())
-    return run.events_file.exists()
-
-
-def _tell(page: Page, answer: Answer) -> None:
-    if isinstance(answer, Launched):
-        page.go("Run")
-    else:
-        page.show_message(_text(answer), kind="error")
+            return _AFTER_THE_END
+        case Refused(error=error):
+            return [way for way in error.ways_on if way in OPTIONS]
+        case AtWork():
+            return ()
 
 
 def _text(answer: AlreadyDone | AtWork | Refused) -> str:
     match answer:
         case AlreadyDone(step=step):
-            return (
-                f"This run is finished, after {step} steps: "
-                "raise epochs to go on, or start anew."
-            )
+            done = f"This run is finished, after {step} steps: raise epochs to go on."
+            return with_ways_on(done, _AFTER_THE_END, WAYS_ON)
+        case Refused(error=error):
+            return in_words(error, WAYS_ON)
         case AtWork():
             return "A run is at work. Stop it first."
-        case Refused(error=error):
-            return str(error)
 
 
-def _in_words_of_the_app(text: str) -> str:
-    """A sentence of the command line without its options."""
-    text = re.sub(r" or add --reset-optimizer[^;]*;", "", text)
-    return text.replace(" with --fresh", "").replace("add --fresh", "start anew")
+def way_buttons(page: Page, changed: Event[[]]) -> None:
+    """Buttons that start the open config in the ways that its run has left, if that failed."""
+
+    def fill(ways_on: Sequence[WayOn]) -> None:
+        for way in ways_on:
+            button = ui.button(BUTTONS[way], on_click=partial(start, page, way))
+            button.props("no-caps outline")
+
+    with ui.element("div").classes("chips"):
+        rebuild_on_change(changed, lambda: _ways_left(page), fill)
+
+
+def _ways_left(page: Page) -> Sequence[WayOn]:
+    run = page.watch.run
+    own = Path(page.session.usable.workspace_dir).absolute()
+    if run is None or run.path != own:
+        return ()
+    return [way for way in page.watch.state.ways_on if way in OPTIONS]
 
 
 def show_problems(page: Page) -> None:
@@ -132,15 +123,13 @@ def show_problems(page: Page) -> None:
 
 
 def _problem_row(page: Page, dialog: ui.dialog, problem: Problem) -> None:
-    text = problem.text.removeprefix(f"{problem.field}: ")
-
     def go() -> None:
         dialog.close()
         page.go(tab_of(problem.field), problem.field)
 
     with ui.element("li"):
         if problem.removable:
-            ui.label(problem.text)
+            ui.label(f"{problem.field}: {problem.text}")
             button = ui.button(
                 "Remove this setting",
                 on_click=lambda: page.session.remove(problem.field),
@@ -158,4 +147,4 @@ def _problem_row(page: Page, dialog: ui.dialog, problem: Problem) -> None:
                     if problem.field
                     else "The file"
                 )
-                ui.label(sentence(text)).classes("dim")
+                ui.label(sentence(problem.text)).classes("dim")

@@ -172,6 +172,15 @@ def test_a_failed_run_says_why_what_to_try_and_what_it_said_last(
     expect(last).to_have_text(re.compile(r"^line 271\b.*line 300$", re.DOTALL))
 
 
+def test_a_run_of_another_config_has_words_for_its_ways_on_and_no_buttons(
+    made: Made, shown: Callable[..., Page]
+) -> None:
+    page = shown(made.tell(Failed(74, "the checkpoints are gone.", ["fresh"])))
+    head = page.locator(".run-head")
+    expect(head).to_contain_text("The checkpoints are gone. Or start anew")
+    expect(head.get_by_role("button", name="Start anew")).to_have_count(0)
+
+
 def test_a_lost_run_says_how_to_go_on(made: Made, shown: Callable[..., Page]) -> None:
     page = shown(made)
     no_run_is_alive(page, "Lost")

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from nicegui import Event, ui
 from nicegui.elements.mixins.text_element import TextElement
 
-from blockrate.core.errors import BlockrateError
+from blockrate.core.errors import BlockrateError, with_ways_on
+from blockrate.run.process import RunState
 from blockrate.ui.live.charts import Gallery, heat_card, loss_card
 from blockrate.ui.live.files import copy_button, files_list
 from blockrate.ui.live.past_runs import past_runs
@@ -18,6 +19,8 @@ from blockrate.ui.parts.components import call_on_change, section, set_props
 from blockrate.ui.parts.dialogs import ask, heading
 from blockrate.ui.parts.follow import rebuild_on_change
 from blockrate.ui.parts.labels import advice, sentence
+from blockrate.ui.starting import way_buttons
+from blockrate.ui.ways_on import WAYS_ON
 
 _END = 30  # lines of the log that a run which failed shows at once
 
@@ -77,11 +80,12 @@ def _head(page: Page, changed: Event[[]]) -> None:
         with ui.element("div").classes("run-title"):
             _text(changed, heading(""), lambda: headline(watch))
             _commands(page, changed)
+            way_buttons(page, changed)
         _progress_bar(watch, changed)
         facts = ui.label().classes("totals")
         _text(changed, facts, lambda: speed(watch))
         words = ui.label().classes("dim")
-        _text(changed, words, lambda: sentence(watch.state.sentence))
+        _text(changed, words, lambda: sentence(_how_it_is(watch.state)))
         cure = ui.label().classes("banner")
         _text(changed, cure, lambda: _advice(watch))
         end = ui.label().classes("mono log-text")
@@ -112,6 +116,10 @@ def _progress_bar(watch: Watch, changed: Event[[]]) -> None:
         set_props(bar, {"value": share(watch)})
 
     call_on_change(changed, refresh)
+
+
+def _how_it_is(state: RunState) -> str:
+    return with_ways_on(state.sentence, state.ways_on, WAYS_ON)
 
 
 def _advice(watch: Watch) -> str:
