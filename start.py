@@ -48,29 +48,9 @@ CHECKS = (
     "ruff format --check",
     "oxfmt --check src/blockrate/ui/static tests/support/screens.js",
     "mypy",
+    # tells, and fails nothing
+    "python tests/support/sizes.py",
 )
-# what the tests can drive: names on PATH, then places below the folders that hold programs
-BROWSERS = {
-    "PATH": [
-        "chromium",
-        "google-chrome",
-        "google-chrome-stable",
-        "microsoft-edge",
-        "chrome",
-        "chromium-browser",
-    ],
-    "darwin": [
-        f"{name}.app/Contents/MacOS/{name}"
-        for name in ("Google Chrome", "Chromium", "Microsoft Edge")
-    ],
-    "win32": [
-        rf"{name}.exe"
-        for name in (
-            r"Google\Chrome\Application\chrome",
-            r"Microsoft\Edge\Application\msedge",
-        )
-    ],
-}
 # a Windows console has another encoding
 ENVIRONMENT = {"PYTHONUTF8": "1", **os.environ}
 NVIDIA_SMI = shutil.which("nvidia-smi") or shutil.which("/usr/lib/wsl/lib/nvidia-smi")
@@ -92,11 +72,9 @@ def main(arguments: Sequence[str]) -> int:
         return run(["-m", "blockrate", command, *rest])
     os.chdir(ROOT)
     if command == "test":
-        ENVIRONMENT["BLOCKRATE_BROWSER"] = browser()
-    if command in ("test", "soak"):
-        return run(
-            ["-m", "pytest", *(["-m", "soak"] if command == "soak" else []), *rest]
-        )
+        return test(rest)
+    if command == "soak":
+        return run(["-m", "pytest", "-m", "soak", *rest])
     return check() if command == "check" else 0
 
 
@@ -111,6 +89,16 @@ def run(arguments: Sequence[str]) -> int:
             return process.wait()
 
 
+def test(arguments: Sequence[str]) -> int:
+    """All tests, or those that pytest's arguments choose, with a browser found or installed for them."""
+    command = [PYTHON, "tests/support/browsers.py"]
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    if found.returncode:
+        return found.returncode
+    ENVIRONMENT["BLOCKRATE_BROWSER"] = found.stdout.strip()
+    return run(["-m", "pytest", *arguments])
+
+
 def check() -> int:
     """Lint, formatting and types, each by name; 0 when all pass."""
     failed = []
@@ -122,91 +110,6 @@ def check() -> int:
             failed.append(name)
     say(f"== failed: {', '.join(failed)}" if failed else "== all checks passed")
     return 1 if failed else 0
-
-
-def browser() -> str:
-    """The browser for the tests, installed if there is none and that may be done; empty: the one Playwright fetched."""
-    found = (
-        os.environ.get("BLOCKRATE_BROWSER")
-        or find_browser()
-        or (install_browser() and find_browser())
-    )
-    if not found and not fetch_browser():
-        cure = "Install Chromium, Chrome or Edge, or name one in BLOCKRATE_BROWSER, and start again."
-        sys.exit(
-            f"error: the tests of the app need a browser, and none was found or could be installed. {cure}"
-        )
-    return found or ""
-
-
-def find_browser() -> str:
-    """The first Chromium, Chrome or Edge of this machine that starts; empty without one."""
-    folders = {
-        "darwin": ["/Applications", os.path.expanduser("~/Applications")],
-        "win32": [
-            os.environ.get(name, "")
-            for name in ("ProgramFiles", "ProgramFiles(x86)", "LocalAppData")
-        ],
-    }.get(sys.platform, [])
-    places = [
-        os.path.join(folder, name)
-        for name in BROWSERS.get(sys.platform, [])
-        for folder in folders
-        if folder
-    ]
-    places = [shutil.which(name) or "" for name in BROWSERS["PATH"]] + places
-    return next((path for path in places if os.path.exists(path) and starts(path)), "")
-
-
-def starts(path: str) -> bool:
-    """Whether a browser tells its version: Ubuntu's `chromium-browser` may only say that a snap is missing."""
-    # on Windows the word opens a window
-    return sys.platform == "win32" or succeeds(path, "--version", seconds=30)
-
-
-def install_browser() -> bool:
-    """Whether Debian's package `chromium` could be installed: by root, or with a sudo that asks for no password."""
-    if not shutil.which("apt-get"):
-        return False
-    rights = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    say("No Chromium, Chrome or Edge is here: trying `apt-get install chromium`")
-    apt = [
-        *rights,
-        "env",
-        "DEBIAN_FRONTEND=noninteractive",
-        "apt-get",
-        "-q",
-        "-o",
-        "DPkg::Lock::Timeout=60",
-    ]
-    install = [*apt, "install", "-y", "--no-install-recommends", "chromium"]
-    return succeeds(*install, seconds=300) or (
-        succeeds(*apt, "update", seconds=120) and succeeds(*install, seconds=300)
-    )
-
-
-def fetch_browser() -> bool:
-    """Whether Playwright has, or fetches within a minute, a browser of its own."""
-    say("Looking for Playwright's own browser, and fetching it if the network has it")
-    return succeeds(
-        PYTHON, "-m", "playwright", "install", "--only-shell", "chromium", seconds=60
-    )
-
-
-def succeeds(*command: str, seconds: int) -> bool:
-    """Whether a command, run in silence, ends well and in time."""
-    nothing = subprocess.DEVNULL
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(
-            command,
-            stdin=nothing,
-            stdout=nothing,
-            stderr=nothing,
-            timeout=seconds,
-            env=ENVIRONMENT,
-        )
-        return done.returncode == 0
-    return False
 
 
 def set_up(*, again: bool = False) -> None:

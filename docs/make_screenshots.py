@@ -44,7 +44,7 @@ def main() -> None:
     with running_app() as address, sync_playwright() as playwright:
         path = (
             os.environ.get("BLOCKRATE_BROWSER")
-            or runpy.run_path(str(ROOT / "start.py"))["find_browser"]()
+            or runpy.run_path(str(ROOT / "tests/support/browsers.py"))["find_browser"]()
         )
         browser = playwright.chromium.launch(
             executable_path=path or None, args=["--no-sandbox"]

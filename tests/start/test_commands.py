@@ -3,10 +3,25 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from support.start_module import ROOT, start
+
+
+def finds_a_browser(
+    code: int,
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`subprocess.run` where tests/support/browsers.py ends with this code."""
+
+    def run(
+        command: Sequence[str], **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        assert Path(command[1]).is_file()
+        return subprocess.CompletedProcess(command, code, "/usr/bin/chromium\n")
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -30,7 +45,7 @@ def test_each_command_runs_its_module_in_the_venv(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(start, "set_up", lambda again: None)
-    monkeypatch.setattr(start, "browser", lambda: "/usr/bin/chromium")
+    monkeypatch.setattr(subprocess, "run", finds_a_browser(0))
     monkeypatch.setattr(start, "ENVIRONMENT", {})
     monkeypatch.setattr(
         start, "run", lambda arguments: started.append(list(arguments)) or 7
@@ -42,6 +57,16 @@ def test_each_command_runs_its_module_in_the_venv(
     assert told == ("/usr/bin/chromium" if command[0] == "test" else None)
     # a config's relative paths are from where the user is; the tests run where they lie
     assert Path.cwd() == (tmp_path if module[1] == "blockrate" else ROOT)
+
+
+def test_without_a_browser_the_tests_do_not_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(start, "set_up", lambda again: None)
+    monkeypatch.setattr(subprocess, "run", finds_a_browser(1))
+    monkeypatch.setattr(start, "run", lambda arguments: 7)
+    assert start.main(["test"]) == 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot replace a process")
@@ -66,7 +91,7 @@ def test_check_names_what_failed(
     assert capsys.readouterr().err.splitlines() == [
         "== ruff check",
         "== ruff format --check",
-        "== mypy",
+        *(f"== {name}" for name in start.CHECKS[2:]),
         "== failed: ruff format --check",
     ]
     monkeypatch.setattr(subprocess, "call", lambda command, env: 0)

@@ -1,6 +1,5 @@
 """A guard, asked directly, and an app inside that remembers what reaches it."""
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from blockrate.ui.guard import Guard, all_names
+from support.loops import run_apart
 
 TOKEN = "t" * 43
 KEY = b"k" * 64
@@ -108,7 +108,7 @@ def ask(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    asyncio.run(guard(scope, receive, send))
+    run_apart(guard(scope, receive, send))
     if sent[0]["type"] == "websocket.accept":
         return Answer(101, {}, "")
     told = {name.decode(): value.decode() for name, value in sent[0]["headers"]}

@@ -4,27 +4,19 @@ import asyncio
 import json
 import os
 import re
-import runpy
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
 from nicegui import Client, core, ui
-from playwright.sync_api import (
-    Browser,
-    ConsoleMessage,
-    Page,
-    Playwright,
-    Request,
-    WebSocket,
-    sync_playwright,
-)
-from playwright.sync_api import Error as PlaywrightError
 from support.apps import App, Server, warm_apps
 from support.apps import start_app as run_app
+from support.browsers import find_browser
+from support.loops import run_apart
 from support.pages import OpenConfig, OpenPage, StartApp
 
 from blockrate.run.folder import RunFolder, is_alive, read_json
@@ -35,10 +27,48 @@ from blockrate.ui.page import Page as PageOfApp
 from blockrate.ui.preferences import Preferences
 from blockrate.ui.session import Session
 
-ROOT = Path(__file__).resolve().parents[2]
+if TYPE_CHECKING:
+    from playwright.sync_api import (
+        Browser,
+        ConsoleMessage,
+        Page,
+        Playwright,
+        Request,
+        WebSocket,
+    )
+
+# Playwright's own list, because Chromium heeds the last --disable-features only, and the popup of the address bar:
+# no test can see it, and its page takes half a second of processor time in every context
+FEATURES = (
+    "AvoidUnnecessaryBeforeUnloadCheckSync",
+    "DestroyProfileOnBrowserClose",
+    "HttpsUpgrades",
+    "HttpsFirstBalancedModeAutoEnable",
+    "LensOverlay",
+    "MediaRouter",
+    "PaintHolding",
+    "ThirdPartyStoragePartitioning",
+    "AvoidCorsURLLoaderRestartOnRedirect",
+    "TcpPortRandomizationWin",
+    "OptimizationHints",
+    "NetworkTimeServiceQuerying",
+    "AimEnabled",
+    "PreconnectToSearch",
+    "msForceBrowserSignIn",
+    "msEdgeUpdateLaunchServicesPreferredVersion",
+    "WebUIOmniboxPopup",
+    "WebUIOmniboxAimPopup",
+)
 FLAGS = [
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-dev-shm-usage",
-    "--disable-background-networking --disable-component-update --disable-sync",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-features=" + ",".join(FEATURES),
 ]
 
 
@@ -46,39 +76,27 @@ FLAGS = [
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def browser() -> Iterator["Browser"]:
     """The system's Chromium, Chrome or Edge (or BLOCKRATE_BROWSER), else Playwright's own; without any, a failure."""
+    # here, so that tests without a browser need no Playwright
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
-        path = (
-            os.environ.get("BLOCKRATE_BROWSER")
-            or runpy.run_path(str(ROOT / "start.py"))["find_browser"]()
-        )
+        path = os.environ.get("BLOCKRATE_BROWSER") or find_browser()
         browser = launch(playwright, path)
         yield browser
         browser.close()
 
 
-def launch(playwright: Playwright, path: str) -> Browser:
+def launch(playwright: "Playwright", path: str) -> "Browser":
+    from playwright.sync_api import Error
+
     try:
-        return playwright.chromium.launch(
-            executable_path=path or None, args=" ".join(FLAGS).split()
-        )
-    except PlaywrightError as error:
+        return playwright.chromium.launch(executable_path=path or None, args=FLAGS)
+    except Error as error:
         pytest.fail(
             f"no browser could be started; `python start.py test` installs one: {error.message}"
         )
-
-
-@pytest.fixture(autouse=True)
-def _no_loop_of_the_browser(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Playwright's loop counts as running in this thread between its calls; asyncio.run of other tests minds that."""
-    loop = asyncio._get_running_loop()
-    if loop and "browser" not in request.fixturenames:
-        asyncio._set_running_loop(None)
-        yield
-        asyncio._set_running_loop(loop)
-    else:
-        yield
 
 
 # -- the app -----------------------------------------------------------------------------------------------------------
@@ -153,7 +171,7 @@ def tolerated() -> list[str]:
 
 @pytest.fixture
 def open_page(
-    browser: Browser, start_app: StartApp, tolerated: list[str]
+    browser: "Browser", start_app: StartApp, tolerated: list[str]
 ) -> Iterator[OpenPage]:
     """Open a path of an app in a new browser context, as large as asked, light or dark, for mouse or touch.
 
@@ -162,13 +180,13 @@ def open_page(
     pages: list[Page] = []
     complaints: list[str] = []
 
-    def complain(message: ConsoleMessage) -> None:
+    def complain(message: "ConsoleMessage") -> None:
         if message.type == "error":
             complaints.append(
                 f"console: {message.text} ({message.location.get('url', '')})"
             )
 
-    def look(request: Request | WebSocket) -> None:
+    def look(request: "Request | WebSocket") -> None:
         parts = urlsplit(request.url)
         if parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1":
             complaints.append(f"another host: {request.url}")
@@ -181,7 +199,7 @@ def open_page(
         height: int = 800,
         dark: bool = False,
         touch: bool = False,
-    ) -> Page:
+    ) -> "Page":
         context = browser.new_context(
             viewport={"width": width, "height": height},
             color_scheme="dark" if dark else "light",
@@ -213,7 +231,7 @@ def open_page(
 
 
 @pytest.fixture
-def page(app: App, open_page: OpenPage) -> Page:
+def page(app: App, open_page: OpenPage) -> "Page":
     """The fresh app in a browser of 1280 x 800, light."""
     return open_page(app)
 
@@ -240,4 +258,4 @@ def on_a_page(
         client.delete()
         session.new()  # nothing is left to be written
 
-    return lambda what: asyncio.run(do(what))
+    return lambda what: run_apart(do(what))

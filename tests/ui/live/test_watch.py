@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 import psutil
 import pytest
 from support.event_lines import event_lines
+from support.loops import run_apart
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import WriteError
@@ -84,7 +85,7 @@ def wait(awaitable: Awaitable[Result]) -> Result:
     async def waiting() -> Result:
         return await awaitable
 
-    return asyncio.run(waiting())
+    return run_apart(waiting())
 
 
 def look_until(watch: Watch, condition: Callable[[], object]) -> None:

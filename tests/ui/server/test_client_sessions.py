@@ -1,6 +1,5 @@
 """The real server: client sessions behind the guard, and secrets."""
 
-import asyncio
 import json
 import re
 from contextlib import suppress
@@ -17,6 +16,7 @@ from support.http_answers import (
     sign_in,
     upgrade,
 )
+from support.loops import run_apart
 from support.pages import StartApp
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -42,7 +42,7 @@ def test_a_client_session_works_behind_the_guard_and_nowhere_else(app: App) -> N
 
     def refused(**headers: str) -> int:
         with pytest.raises(InvalidStatus) as caught:
-            asyncio.run(talk(**headers))
+            run_apart(talk(**headers))
         return caught.value.response.status_code
 
     # knowing the id of a client opens nothing: NiceGUI itself would take it as the password
@@ -50,7 +50,7 @@ def test_a_client_session_works_behind_the_guard_and_nowhere_else(app: App) -> N
     assert refused(Cookie="blockrate=x", Origin=origin_of(app)) == 401
     assert refused(**session, Origin="http://evil.example") == 403
     assert refused(**session, Origin="null") == 403
-    assert asyncio.run(talk(**session, Origin=origin_of(app))).startswith('40{"sid"')
+    assert run_apart(talk(**session, Origin=origin_of(app))).startswith('40{"sid"')
     place_of_client = urlsplit(address)._replace(scheme="", netloc="").geturl()
     for host in (
         "evil.example",
@@ -84,7 +84,7 @@ def test_a_message_too_large_ends_the_websocket(app: App) -> None:
                     await websocket.recv()
             return websocket.close_code
 
-    assert asyncio.run(flood()) == 1009
+    assert run_apart(flood()) == 1009
     assert ask(app, "/health")[0] == 200
 
 

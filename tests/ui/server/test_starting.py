@@ -1,6 +1,5 @@
 """The real server: where it starts, where it does not, and how it ends."""
 
-import asyncio
 import os
 import re
 import signal
@@ -24,6 +23,7 @@ from support.http_answers import (
     token_of,
     upgrade,
 )
+from support.loops import run_apart
 from support.pages import StartApp
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -153,7 +153,7 @@ def test_an_interrupt_ends_it_cleanly_with_pages_open(app: App) -> None:
             with pytest.raises(ConnectionClosed):
                 await websocket.recv()
 
-    asyncio.run(interrupt())
+    run_apart(interrupt())
     app.process.wait(30)
     assert app.errors() == ""
 
