@@ -22,6 +22,12 @@ settings.register_profile(
 settings.load_profile("blockrate")
 
 
+def pytest_collection_finish() -> None:
+    """Let the collector pass over what is imported by now, or each release of a model looks through it for half a second."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def tiny_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder with a FLUX.1 of toy width, 19 + 38 blocks, float32. Read only: shared by the session."""
@@ -43,14 +49,9 @@ def warm_engine() -> Iterator[Mapping[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     """A model of four blocks with images and a cache, for runs in this process. Shared: read only."""
-    small = make_small(tmp_path_factory.mktemp("small"))
-    gc.collect()
-    # else each load of a model looks through everything the tests have imported, for a second
-    gc.freeze()
-    yield small
-    gc.unfreeze()
+    return make_small(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture
