@@ -4,7 +4,7 @@
     python start.py demo [--fresh]     train a toy Flux on the example photographs: see everything work, 3 minutes
     python start.py ui [CONFIG]        open the app in the browser: choose a model, draw the rates, train
     python start.py train CONFIG ...   train what a config file says; likewise plan, inspect, status, stop
-    python start.py test [...]         all tests (pytest's arguments may follow), some of them in a browser
+    python start.py test [...]         all tests (pytest's arguments may follow); --quick: no browser, no training
     python start.py check              lint, formatting and types
     python start.py soak               the tests that run for hours
     python start.py setup              make .venv anew
@@ -51,6 +51,8 @@ CHECKS = (
     # tells, and fails nothing
     "python tests/support/sizes.py",
 )
+# what neither a browser nor seconds of training are needed for
+QUICK = "not browser and not engine and not soak"
 # a Windows console has another encoding
 ENVIRONMENT = {"PYTHONUTF8": "1", **os.environ}
 NVIDIA_SMI = shutil.which("nvidia-smi") or shutil.which("/usr/lib/wsl/lib/nvidia-smi")
@@ -90,13 +92,17 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def test(arguments: Sequence[str]) -> int:
-    """All tests, or those that pytest's arguments choose, with a browser found or installed for them."""
+    """All tests, in two processes; with arguments what pytest makes of them; --quick without browsers and engines."""
+    words = [word for word in arguments if word != "--quick"]
+    options = [] if words else ["--numprocesses", "2", "--dist", "loadfile"]
+    if "--quick" in arguments:
+        return run(["-m", "pytest", *options, "-m", QUICK, *words])
     command = [PYTHON, "tests/support/browsers.py"]
     found = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
     if found.returncode:
         return found.returncode
     ENVIRONMENT["BLOCKRATE_BROWSER"] = found.stdout.strip()
-    return run(["-m", "pytest", *arguments])
+    return run(["-m", "pytest", *options, *words])
 
 
 def check() -> int:

@@ -22,8 +22,22 @@ settings.register_profile(
 settings.load_profile("blockrate")
 
 
+# What takes seconds, by the fixtures that a test asks for, however it gets them. A test that takes as long without one
+# of these says so itself: @pytest.mark.engine.
+MARKS = {"browser": {"browser"}, "engine": {"tiny_flux", "small", "warm_engine"}}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark the tests with a browser and those with an engine, before `-m` chooses among them."""
+    for item in items:
+        for mark, fixtures in MARKS.items():
+            if fixtures & set(item.fixturenames):
+                item.add_marker(mark)
+
+
 def pytest_collection_finish() -> None:
-    """Let the collector pass over what is imported by now, or each release of a model looks through it for half a second."""
+    """Let the collector pass over what is imported, or each release of a model looks through it for half a second."""
     gc.collect()
     gc.freeze()
 

@@ -18,6 +18,8 @@ from support.old_runs import (
     unpack,
 )
 
+# whole runs in processes of their own
+pytestmark = pytest.mark.engine
 LORAS = ("lora-diffusers.safetensors", "lora-kohya.safetensors")
 RUNS = ("lora-stopped", "lora-finished", "fine-tune-stopped", "fine-tune-finished")
 STOPPED_AT = {"lora-stopped": 6, "fine-tune-stopped": 14}

@@ -44,6 +44,7 @@ rates_of_blocks = st.fixed_dictionaries(
 ).filter(lambda rates: any(rates.values()))
 
 
+@pytest.mark.engine
 @settings(max_examples=500, deadline=None)
 @given(
     before=rates_of_blocks,

@@ -229,6 +229,7 @@ def export_all(folder):
     export(folder / "fine-tune", toy_flux(), FINE_TUNE, metadata=metadata)
 
 
+@pytest.mark.engine
 def test_another_process_exports_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "_SHARD_SIZE", "100KB")  # and put back after it
     export_all(tmp_path / "here")

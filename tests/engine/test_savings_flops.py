@@ -19,6 +19,8 @@ from blockrate.models.families import TransformerSpec
 from blockrate.models.module_table import modules
 from blockrate.models.savings import Work, step_flops
 
+# thirty steps of it are twenty seconds
+pytestmark = pytest.mark.engine
 IMAGE = 256
 TEXT = 64
 RANK = 16

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from support.start_module import ROOT, start
 
+WHOLE = ["--numprocesses", "2", "--dist", "loadfile"]
+
 
 def finds_a_browser(
     code: int,
@@ -34,6 +36,12 @@ def finds_a_browser(
         ),
         (["ui"], ["-m", "blockrate", "ui"]),
         (["test", "-x"], ["-m", "pytest", "-x"]),
+        (["test"], ["-m", "pytest", *WHOLE]),
+        (["test", "--quick"], ["-m", "pytest", *WHOLE, "-m", start.QUICK]),
+        (
+            ["test", "tests/core", "--quick", "-x"],
+            ["-m", "pytest", "-m", start.QUICK, "tests/core", "-x"],
+        ),
         (["soak"], ["-m", "pytest", "-m", "soak"]),
     ],
 )
@@ -54,12 +62,13 @@ def test_each_command_runs_its_module_in_the_venv(
     assert start.main(command) == 7
     assert started == [module]
     told = start.ENVIRONMENT.get("BLOCKRATE_BROWSER")
-    assert told == ("/usr/bin/chromium" if command[0] == "test" else None)
+    needed = command[0] == "test" and "--quick" not in command
+    assert told == ("/usr/bin/chromium" if needed else None)
     # a config's relative paths are from where the user is; the tests run where they lie
     assert Path.cwd() == (tmp_path if module[1] == "blockrate" else ROOT)
 
 
-def test_without_a_browser_the_tests_do_not_start(
+def test_without_a_browser_the_tests_do_not_start_and_the_quick_ones_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -67,6 +76,7 @@ def test_without_a_browser_the_tests_do_not_start(
     monkeypatch.setattr(subprocess, "run", finds_a_browser(1))
     monkeypatch.setattr(start, "run", lambda arguments: 7)
     assert start.main(["test"]) == 1
+    assert start.main(["test", "--quick"]) == 7
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot replace a process")

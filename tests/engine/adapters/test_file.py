@@ -50,6 +50,7 @@ def wide_flux():
     return make_flux(**WIDE)
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(
     ("chosen", "rank", "alpha"),
     [("", 4, 2.0), ("to_q to_v", 3, 8.0), ("proj_mlp add_k_proj", 2, 3.0)],
