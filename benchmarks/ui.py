@@ -90,7 +90,9 @@ def main() -> None:
             with sync_playwright() as playwright:
                 path = (
                     os.environ.get("BLOCKRATE_BROWSER")
-                    or runpy.run_path(str(ROOT / "tests/support/browsers.py"))["find_browser"]()
+                    or runpy.run_path(str(ROOT / "tests/support/browsers.py"))[
+                        "find_browser"
+                    ]()
                 )
                 browser = playwright.chromium.launch(
                     executable_path=path or None, args=FLAGS
