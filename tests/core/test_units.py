@@ -2,7 +2,7 @@
 
 import pytest
 
-from blockrate.core.units import size_text
+from blockrate.core.units import share_text, size_text
 
 MIB = 2**20
 GIB = 2**30
@@ -25,3 +25,17 @@ GIB = 2**30
 )
 def test_a_size_is_told_in_gib_or_below_one_in_mib(size: int, text: str) -> None:
     assert size_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [
+        (16 * GIB, 24 * GIB, "16.0 of 24.0 GiB"),
+        (97 * MIB, 110 * MIB, "97.0 of 110.0 MiB"),
+        (500 * MIB, 24 * GIB, "500.0 MiB of 24.0 GiB"),
+    ],
+)
+def test_a_share_names_the_unit_once_where_it_is_the_same(
+    part: int, whole: int, text: str
+) -> None:
+    assert share_text(part, whole) == text

@@ -13,3 +13,11 @@ def size_text(size: int) -> str:
     if mebibytes < 1024:
         return f"{mebibytes:,.1f} MiB"
     return f"{size / _GIB:,.1f} GiB"
+
+
+def share_text(part: int, whole: int) -> str:
+    """Return a part of a number of bytes: ``16.4 of 24.5 GiB``, in the unit of the whole."""
+    text = size_text(whole)
+    if size_text(part).endswith(text[-3:]):
+        return f"{size_text(part)[:-4]} of {text}"
+    return f"{size_text(part)} of {text}"

@@ -1,6 +1,6 @@
 """One named optimizer group per transformer block, and blocks that are frozen for real."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -126,9 +126,10 @@ def block_layout(model: Trained) -> BlockLayout:
     A mapping may hold a few blocks only. Where the indices of a kind have holes or are missing, the count is that of
     the default family (FLUX.1), or more if an index asks for it.
     """
-    blocks = _block_modules(model) or {
-        block for name, _ in _named_modules(model) if (block := block_of(name))
-    }
+    modules = _block_modules(model)
+    if modules:
+        return BlockLayout.of(modules)
+    blocks = _blocks_by_name(model)
     if not blocks:
         raise ConfigError(
             "model",
@@ -138,20 +139,18 @@ def block_layout(model: Trained) -> BlockLayout:
     indices: dict[str, list[int]] = {"double": [], "single": []}
     for kind, index in map(split_block, blocks):
         indices[kind].append(index)
-    if isinstance(blocks, dict):
-        return BlockLayout(len(indices["double"]), len(indices["single"]))
-    usual = DEFAULT_FAMILY.spec.layout
+    default = DEFAULT_FAMILY.spec.layout
     return BlockLayout(
-        *(
-            len(found)
-            if found and max(found) == len(found) - 1
-            else max([count - 1, *found]) + 1
-            for found, count in (
-                (indices["double"], usual.double),
-                (indices["single"], usual.single),
-            )
-        )
+        double=_count(indices["double"], default.double),
+        single=_count(indices["single"], default.single),
     )
+
+
+def _count(indices: Sequence[int], default: int) -> int:
+    """Return how many blocks of a kind there are: as many as there are indices, unless some are missing."""
+    if indices and max(indices) == len(indices) - 1:
+        return len(indices)
+    return max([default, *(index + 1 for index in indices)])
 
 
 def parameters_by_block(model: Trained) -> list[Row]:
@@ -185,21 +184,26 @@ def parameters_by_block(model: Trained) -> list[Row]:
 
 def _block_modules(model: Trained) -> dict[str, nn.Module]:
     """Return the blocks of the first module, under any wrapper, that keeps them in two lists; else nothing."""
-    for module in model.modules() if isinstance(model, nn.Module) else ():
+    if not isinstance(model, nn.Module):
+        return {}
+    for module in model.modules():
         for names in _BLOCK_LISTS:
             doubles, singles = (getattr(module, name, None) for name in names)
             if isinstance(doubles, nn.ModuleList) and isinstance(
                 singles, nn.ModuleList
             ):
-                found = {
-                    f"double_block_{index}": block
-                    for index, block in enumerate(doubles)
-                }
-                return found | {
-                    f"single_block_{index}": block
-                    for index, block in enumerate(singles)
-                }
+                return _numbered("double", doubles) | _numbered("single", singles)
     return {}
+
+
+def _numbered(kind: str, blocks: nn.ModuleList) -> dict[str, nn.Module]:
+    return {f"{kind}_block_{index}": block for index, block in enumerate(blocks)}
+
+
+def _blocks_by_name(model: Trained) -> set[str]:
+    """Return the blocks that the names of modules tell of."""
+    blocks = {block_of(name) for name, _ in _named_modules(model)}
+    return {block for block in blocks if block}
 
 
 def _named_modules(model: Trained) -> Iterable[tuple[str, nn.Module]]:

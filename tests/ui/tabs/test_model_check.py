@@ -121,7 +121,7 @@ def test_the_memory_is_compared_with_the_card() -> None:
     ]
     assert kinds == ["Fine", "Note", "Problem"]
     assert memory_finding(Memory(12 * GIB, 0, 0, GIB), card).text.startswith(
-        "Needs 13.0 GiB of 24.0 GiB"
+        "Needs 13.0 of 24.0 GiB"
     )
 
 

@@ -14,7 +14,7 @@ from blockrate.config.base_model import model_paths, model_spec
 from blockrate.config.plan import Plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError
-from blockrate.core.units import size_text
+from blockrate.core.units import share_text, size_text
 from blockrate.models.families import FAMILIES, TransformerSpec, is_toy
 from blockrate.models.files import lack_of, toy_folder, weight_files
 from blockrate.models.hub import (
@@ -103,7 +103,7 @@ def nvidia_cards() -> tuple[Card, ...]:
 def memory_finding(memory: Memory, card: Card) -> Finding:
     """Compare what a plan predicts with what there is."""
     need = sum(astuple(memory))
-    share = f"Needs {size_text(need)} of {size_text(card.total)}"
+    share = f"Needs {share_text(need, card.total)}"
     if need > card.total:
         cure = "Choose smaller weights, an 8-bit optimizer or less resolution, or freeze the first blocks."
         return Finding("Problem", f"{share}, which is too much. {cure}")

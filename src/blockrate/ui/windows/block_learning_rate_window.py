@@ -12,7 +12,7 @@ from blockrate.core.blocks import block_of
 from blockrate.core.errors import BlockrateError
 from blockrate.core.layer_filter import PRESETS, split_patterns
 from blockrate.core.profile import KEY
-from blockrate.core.units import size_text
+from blockrate.core.units import share_text, size_text
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change
 from blockrate.ui.session import Session
@@ -195,7 +195,7 @@ def cost_text(plan: Plan) -> str:
     if now == ones:
         return f"{start}. A block at 0 is frozen; the first blocks save most."
     saved = f"{size_text(ones - now)} less memory"
-    memory = f"{saved} ({size_text(now)} of {size_text(ones)})"
+    memory = f"{saved} ({share_text(now, ones)})"
     time = round(100 * (1 - plan.step_cost))
     if not time:
         return f"{start}: {memory}."
