@@ -81,3 +81,15 @@ def test_a_package_has_its_own_examples(
     assert list(named()) == ["demo", "mine"]
     photos = str(package / "examples" / "photos")
     assert read("mine") == {"concepts": [{"path": photos}]}
+
+
+def test_an_example_takes_its_own_photographs_wherever_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "examples" / "photos").mkdir(parents=True)
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    data = presets.read("demo")
+    photographs = Path(data["concepts"][0]["path"])
+    assert photographs.is_absolute()
+    assert any(photographs.iterdir())

@@ -33,6 +33,11 @@ class Field:
     window: Window
     place: Place | None
 
+    @property
+    def names_a_model(self) -> bool:
+        """Whether its value is a model: a hub id, a folder or a file of weights."""
+        return bool(self.place and self.place.kind == "either")
+
 
 @cache
 def fields() -> Mapping[str, Field]:

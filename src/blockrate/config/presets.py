@@ -23,7 +23,10 @@ def named() -> dict[str, Path]:
 def read(name: str) -> Json:
     """Return what a config file holds, or a preset or an example. Raises ConfigError, also if there is none."""
     file = Path(name)
-    return read_object(file) if file.exists() else read_named(name)
+    # a folder that is called like an example does not hide it
+    if file.is_file() or (file.exists() and name not in named()):
+        return read_object(file)
+    return read_named(name)
 
 
 def read_named(name: str) -> Json:
@@ -37,9 +40,10 @@ def read_named(name: str) -> Json:
         raise ConfigError(name, "there is no such file, preset or example", cure)
     data = read_object(files[name])
     for concept in data.get("concepts", []):
-        # relative to the clone, which is how the examples are read and tried there
-        if not Path(concept["path"]).exists():
-            concept["path"] = str(files[name].parents[1] / concept["path"])
+        # its own photographs, not those of another folder of this name where we are
+        photographs = files[name].parents[1] / concept["path"]
+        if Path(concept["path"]).resolve() != photographs.resolve():
+            concept["path"] = str(photographs)
     return data
 
 

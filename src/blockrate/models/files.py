@@ -148,7 +148,7 @@ def _contents(folder: Path) -> str:
     index = _read_config(index_file) if index_file.is_file() else {}
     if "_class_name" in index:
         return f"a {index['_class_name']}"
-    return "something else"
+    return "no model that diffusers knows"
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The five screens; each module has ``build(page)``. What a screen reads from disk is read in threads."""
+"""What screens and windows share: to follow a change, to read from disk in threads, lists of fields."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
@@ -30,8 +30,7 @@ def show_from_thread(
     asked: list[Question] = []  # one, once something was asked
 
     async def follow(question: Question) -> None:
-        answers = read(question)
-        while (answer := await io_bound(next, answers, None)) is not None:
+        async for answer in answers_from_thread(read, question):
             if asked != [question] or owner.is_deleted:
                 return
             with owner:
@@ -44,6 +43,17 @@ def show_from_thread(
             background_tasks.create(follow(question))
 
     call_on_change(changed, refresh)
+
+
+async def answers_from_thread(
+    read: Callable[[Question], Iterator[Answer]], question: Question
+) -> AsyncIterator[Answer]:
+    """Yield what ``read`` finds. All of it runs in threads, also what it does before its first answer."""
+    answers = await io_bound(read, question)
+    if answers is None:
+        return  # the app is ending
+    while (answer := await io_bound(next, answers, None)) is not None:
+        yield answer
 
 
 def rebuild_on_change(

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 from nicegui import Event, ui
 from nicegui.element import Element
 
+from blockrate.config.fields import fields as config_fields
 from blockrate.config.plan import Plan
+from blockrate.config.presets import named
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.units import size_text
 from blockrate.models.families import FAMILIES
@@ -57,16 +59,8 @@ _TEXT = (
     "text_encoder_2.dropout_probability",
     "text_encoder_2_sequence_length",
 )
-# What the check hangs on: while any of it is wrong, there is nothing to check.
-_SAYING_WHICH = (
-    "model_type",
-    "base_model_name",
-    "transformer",
-    "text_encoder",
-    "text_encoder_2",
-    "vae",
-    "cache_dir",
-)
+# What the check hangs on, but for what names a model: while any of it is wrong, there is nothing to check.
+_ALSO_CHECKED = ("model_type", "cache_dir")
 _ICONS = {"Fine": "check_circle", "Note": "info", "Problem": "error"}
 
 
@@ -154,8 +148,10 @@ def _config_to_check(session: Session) -> TrainConfig | None:
     """The config, if what says which model it is is right."""
     if session.config:
         return session.config
+    naming = [path for path, field in config_fields().items() if field.names_a_model]
+    needed = {path.partition(".")[0] for path in (*naming, *_ALSO_CHECKED)}
     wrong = {problem.field.partition(".")[0] for problem in session.problems}
-    return session.usable if wrong.isdisjoint(_SAYING_WHICH) else None
+    return session.usable if wrong.isdisjoint(needed) else None
 
 
 def _welcome(page: Page) -> None:
@@ -166,7 +162,7 @@ def _welcome(page: Page) -> None:
             "New here? The demo trains a toy Flux on ten photographs in minutes, without a download."
         )
         demo = ui.button("Open the demo", on_click=lambda: session.open_named("demo"))
-        demo.props("no-caps unelevated")
+        demo.props("no-caps unelevated").set_visibility("demo" in named())
         preset = ui.button(
             "Open a preset for your card", on_click=lambda: open_config(page)
         )
