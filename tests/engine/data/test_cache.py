@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load, save_file
+from safetensors.torch import load, load_file, save_file
 from support.image_zoo import encoded
 
 from blockrate.config.train_config import TrainConfig
@@ -252,6 +252,18 @@ def test_a_batch_stacks_samples_of_one_bucket_in_order(setup: Setup) -> None:
         alone = [part.conditioning[name] for part in parts]
         assert torch.equal(batch.conditioning[name], torch.cat(alone))
     assert batch.files == (str(first.item.path), str(second.item.path))
+
+
+def test_an_entry_is_called_and_filled_as_in_every_cache_made_before(
+    setup: Setup,
+) -> None:
+    setup.fill(prompts=["a cat"])
+    name = "15/15dd9fa04b00f3273528479c7620a5d2724b04a8.safetensors"
+    entry = load_file(setup.folder / "cache" / "prompts" / name)
+    expected = PromptEncoder()(["a cat"])
+    assert entry.keys() == expected.keys()
+    for key, tensor in entry.items():
+        assert torch.equal(tensor, expected[key][0])
 
 
 def test_further_prompts_and_validation_images_are_filled_too(setup: Setup) -> None:

@@ -15,6 +15,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import BlockrateError, FileError, WriteError
 from blockrate.engine.models import flux1, locate
+from blockrate.engine.models.common import ModelFiles
 from blockrate.models.families import FAMILIES
 
 REPO = "black-forest-labs/FLUX.1-dev"
@@ -270,6 +271,30 @@ def test_each_fault_of_the_hub_is_one_sentence_with_its_cure(
         found.value.__cause__, errors.HfHubHTTPError
     )
     assert found.value.exit_code == (73 if "disk" in message else 65)
+
+
+def test_identities_are_those_of_every_cache_made_before(tmp_path):
+    """Another one would encode everybody's images and captions anew, in silence."""
+    encoders = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+    parts = {}
+    for part in ("transformer", "vae", *encoders, "scheduler"):
+        parts[part] = tmp_path / part
+        parts[part].mkdir()
+        (parts[part] / "config.json").write_text(part)
+    chosen = config(
+        "no matter",
+        tmp_path,
+        text_encoder={"weight_dtype": "FLOAT_32"},
+        text_encoder_2={"weight_dtype": "FLOAT_8"},
+        train_dtype="BFLOAT_16",
+    )
+    files = ModelFiles(flux1, SPEC, parts)
+    assert locate.image_identity(files, chosen) == (
+        "99313aff22bedd8068cdb7c5dc21e7ff352795a64c7a6258d7836854c5802184"
+    )
+    assert locate.prompt_identity(files, chosen) == (
+        "1ca827deac8aded98bf6c8bdbc5abd7fe2fbeb81230e8b99e417e17ad97e7ae7"
+    )
 
 
 class FakeHub:
