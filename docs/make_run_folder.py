@@ -55,7 +55,11 @@ Written to a temporary folder, synced, renamed: it is whole or it is not there.
 ## Events
 
 Each line has `type`, `time` (UTC seconds) and `step`: how many steps are finished.
-A session that goes on from a checkpoint begins with `resumed`; later steps of the one before no longer count.
+A session, which is one start of the engine, begins with `phase` (`loading`, at step 0: it looks for a checkpoint).
+More phases and warnings follow, then `started`, and after it `resumed` if the session goes on from a checkpoint.
+`resumed` with `from_step` 0 means that it begins again, because the session before had taken steps and saved none.
+Steps after `from_step` of earlier sessions no longer count.
+A session that only fills the cache (`only_cache`), or ends before the model is loaded, has no `started`.
 A line torn by a kill is left out by readers; NaN and infinities are `null`.
 """
 
@@ -70,14 +74,24 @@ What blockrate writes into the header of a LoRA file, and of a fine-tune's files
 
 | key | holds |
 |---|---|
+| `format` | `pt`, as readers of safetensors files expect |
 | `blockrate.multipliers` | the config's `block_learning_rate_multiplier`, as JSON; a missing block had 1.0 |
 | `blockrate.base_model` | the config's `base_model_name` |
 | `blockrate.config_hash` | 16 hexadecimal digits that tell configs apart, the same as in the event `started` |
 | `blockrate.version` | the version that wrote it |
 
-A LoRA file also has what tools of its form expect:
-`lora_adapter_metadata` (PEFT's rank and alpha) in the diffusers form,
-`ss_network_module`, `ss_network_dim`, `ss_network_alpha` and `ss_base_model_version` in the kohya form.
+A LoRA file in the diffusers form has no more: its scale, alpha divided by rank, is multiplied into `lora_B`.
+One in the kohya form also has what sd-scripts and model browsers expect:
+
+| key | holds |
+|---|---|
+| `ss_network_module` | `networks.lora_flux` |
+| `ss_network_dim`, `ss_network_alpha` | rank and alpha as trained; `Dynamic` if modules differ |
+| `ss_base_model_version` | `flux1` |
+| `modelspec.sai_model_spec` | the version of that specification, `1.0.0` |
+| `modelspec.architecture` | the variant of the model, `flux-1-dev/lora` for example |
+| `modelspec.implementation` | where the model's own code is |
+| `modelspec.title` | the file's name without `.safetensors` |
 """
 
 

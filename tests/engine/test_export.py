@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,9 @@ DTYPES = {
     "BFLOAT_16": torch.bfloat16,
     "FLOAT_16": torch.float16,
 }
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "run_folder.md"
 
 
 def toy_flux(seed=0):
@@ -309,3 +313,34 @@ def test_destinations_that_cannot_be_are_refused_with_the_cure(tmp_path):
     with pytest.raises(WriteError, match=r"cat\.png"):
         export(tmp_path / "photos", toy_flux(), FINE_TUNE, metadata={})
     assert (tmp_path / "photos" / "cat.png").exists()
+
+
+def header_keys(file: Path) -> set[str]:
+    with safe_open(file, framework="pt") as opened:
+        return set(opened.metadata())
+
+
+def keys_of_table(text: str) -> set[str]:
+    """The names in the first column of the first table of a text."""
+    rows = re.findall(r"^\|(.+?)\|", text, re.MULTILINE)
+    return set(re.findall(r"`([^`]+)`", " ".join(rows)))
+
+
+def test_the_page_of_the_run_folder_lists_what_the_headers_hold(tmp_path: Path) -> None:
+    text = PAGE.read_text(encoding="utf-8").partition("## File metadata")[2]
+    every, heading, kohya = text.partition("the kohya form also has")
+    assert heading
+
+    written = {}
+    for form in ("DIFFUSERS_LORA", "KOHYA_LORA"):
+        config = LORA.model_copy(update={"output_model_format": form})
+        file = tmp_path / f"{form}.safetensors"
+        export(file, with_adapters(toy_flux()), config, metadata=file_metadata(config))
+        written[form] = header_keys(file)
+    folder = tmp_path / "model"
+    export(folder, toy_flux(), FINE_TUNE, metadata=file_metadata(FINE_TUNE))
+    [weights] = folder.glob("*.safetensors")
+
+    assert keys_of_table(every) == written["DIFFUSERS_LORA"]
+    assert keys_of_table(every) == header_keys(weights)
+    assert keys_of_table(kohya) == written["KOHYA_LORA"] - keys_of_table(every)

@@ -45,7 +45,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Resumed:
-    """A run goes on from a checkpoint; readers drop later steps of the session before."""
+    """A run goes on, or begins again at step 0; readers drop later steps of the sessions before."""
 
     from_step: int
     changes: Sequence[str] = ()
