@@ -46,7 +46,7 @@ def parameter_groups(
     """Return optimizer groups ``{"name", "params", "param_names", "lr"}`` in model order, ``other`` last.
 
     One group per block that has something to train, ``lr = learning_rate * multiplier``; a single group ``transformer``
-    when every multiplier is 1.0 or none is given. Takes a FLUX.1, FLUX.2 or Chroma model of diffusers, plain or with
+    when every multiplier is 1.0; a missing one is. Takes a FLUX.1, FLUX.2 or Chroma model of diffusers, plain or with
     PEFT adapters, wrapped or not, a BFL-named model, or a mapping from module name to LoRA module.
 
     Freezes the blocks with multiplier 0.0 and never un-freezes anything. Raises ``ConfigError`` for a wrong multiplier,
