@@ -1,7 +1,9 @@
 """Writes docs/config.md from the program itself: `python docs/make_config.py`. A test fails when it is out of date."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel
@@ -29,13 +31,15 @@ LIMITS = {
     "exclusiveMaximum": "below {}",
     "multipleOf": "a multiple of {}",
 }
+NAMES = fill(", ".join(f"`{name}`" for name in named()), width=110)
 INTRODUCTION = f"""# Every setting
 
 <!-- Made by docs/make_config.py from the program: change the descriptions there, in src/blockrate/config. -->
 
 A config is one JSON file. It holds what differs from the defaults; the concepts are all it needs. The names are
 OneTrainer's; [from OneTrainer](from_onetrainer.md) says what differs. A preset or an example can be named instead of a
-file: {", ".join(f"`{name}`" for name in named())}.
+file:
+{NAMES}.
 
 `--set` changes a setting on the way, by its path: `--set learning_rate=1e-4`,
 `--set transformer.weight_dtype=FLOAT_8`, `--set concepts.0.path=photos`. Relative paths start at the folder you are in.
@@ -237,8 +241,13 @@ def _commands() -> Iterator[str]:
             for one in taken
             if isinstance(one[-1], OptionInfo)
         ]
-        yield f"`{' '.join(['blockrate', function.__name__, *arguments])}`: {' '.join(about)}\n"
+        command_line = " ".join(["blockrate", function.__name__, *arguments])
+        yield f"`{command_line}`: {_one_a_line(' '.join(about))}\n"
         yield from _table(("option", "what it does"), options) if options else ()
+
+
+def _one_a_line(text: str) -> str:
+    return re.sub(r"(?<=\.) (?=[A-Z`])", "\n", text)
 
 
 def _option(name: str, kind: Any, info: OptionInfo) -> str:
