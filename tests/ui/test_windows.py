@@ -335,9 +335,9 @@ def test_the_optimizer_window_shows_what_the_optimizer_takes_and_costs(
     _, _, window = opened("Optimizer", {"optimizer": {"optimizer": "LION"}})
     fields = window.get_by_role("textbox")
     assert [field.get_attribute("aria-label") for field in fields.all()] == [
-        "Beta1 (usual 0.9)",
-        "Beta2 (usual 0.99)",
-        "Weight decay (usual 0)",
+        "Beta1 (default 0.9)",
+        "Beta2 (default 0.99)",
+        "Weight decay (default 0)",
     ]
     expect(window).to_contain_text("4 bytes of memory per trained parameter")
     expect(window).not_to_contain_text("cannot give blocks rates")

@@ -180,6 +180,10 @@ def test_every_setting_has_a_control_a_description_and_a_label() -> None:
         assert "_" not in label_of(path)
 
 
+def test_a_choice_that_is_not_made_is_called_the_default() -> None:
+    assert option_label(None) == "Default"
+
+
 # -- fields ------------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 _WORDS: dict[str, dict[str, str]] = json.loads(
     Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
 )
-_FLAGS = {None: "Usual", True: "On", False: "Off"}
+_FLAGS = {None: "Default", True: "On", False: "Off"}
 
 
 def label_of(path: str) -> str:

@@ -26,7 +26,7 @@ def open_optimizer_window(page: Page, opener: Element) -> None:
         text = as_text(default)
         if isinstance(default, bool):
             text = option_label(default)
-        label = f"{label_of(path)} (usual {text})" if text else ""
+        label = f"{label_of(path)} (default {text})" if text else ""
         field(draft, path, label=label, classes="half")
 
     paths = [f"optimizer.{name}" for name in row.parameters]

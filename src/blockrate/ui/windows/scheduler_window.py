@@ -70,7 +70,7 @@ def _make(draft: WindowDraft, path: str) -> None:
     def why_not() -> str:
         name = str(draft.get("learning_rate_scheduler"))
         if draft.problem(path):
-            return ""  # it is to be put right
+            return ""  # it is to be corrected
         if path == "learning_rate_min_factor" and name == "CONSTANT":
             return "Not for a constant rate"
         if path == "learning_rate_cycles" and "RESTARTS" not in name:

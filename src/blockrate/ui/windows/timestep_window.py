@@ -67,7 +67,7 @@ def _timestep(config: TrainConfig, share: float) -> float:
 def _make(draft: WindowDraft, path: str) -> None:
     def why_not() -> str:
         if draft.problem(path):
-            return ""  # it is to be put right
+            return ""  # it is to be corrected
         if path in _LOGIT_NORMAL and draft.get("timestep_distribution") == "UNIFORM":
             return "Only for Logit-normal"
         is_dynamic = draft.get("dynamic_timestep_shifting") is True
