@@ -155,8 +155,9 @@ def _listen(stop: StopFlag) -> None:
         stop.requested = True
 
     for name in STOP_SIGNALS:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), on_signal)
+        number = getattr(signal, name, None)  # every system lacks one
+        if number is not None:
+            signal.signal(number, on_signal)
 
 
 def _send_output_to(log_file: Path) -> int:

@@ -69,7 +69,7 @@ class TrainingState:
         training = self.transformer.training
         exact = {}
         # schedule-free ones compute their way there and back, and round
-        if hasattr(self.optimizer, "eval"):
+        if getattr(self.optimizer, "eval", None):
             exact = {
                 name: parameter.detach().to("cpu", copy=True)
                 for name, parameter in self.trained.items()
