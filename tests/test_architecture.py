@@ -99,7 +99,7 @@ def name_of(file: Path) -> str:
 
 
 def layer_of(module: str) -> str:
-    """The layer of one of our modules; what lies beside cli.py belongs to it."""
+    """The layer of one of our modules; a file beside the rooms belongs to cli/."""
     if module == "blockrate":
         return module
     folder = module.split(".")[1]
