@@ -99,7 +99,7 @@ def _differences(values: list[float]) -> list[float]:
 
 def main(notes: Path, script: str, arguments: list[str]) -> None:
     """Be the script."""
-    _stand_in_for_torchvision()
+    stand_in_for_torchvision()
     from torch.optim.optimizer import register_optimizer_step_post_hook
     from work import watch_work
 
@@ -123,7 +123,15 @@ def main(notes: Path, script: str, arguments: list[str]) -> None:
     notes.write_text(json.dumps(rows), encoding="utf-8")
 
 
-def _stand_in_for_torchvision() -> None:
+def stand_in_if_needed() -> None:
+    """Stand in for torchvision where it is not installed."""
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        stand_in_for_torchvision()
+
+
+def stand_in_for_torchvision() -> None:
     # Both look for torchvision when they are imported, and must not find the stand-in.
     import diffusers  # noqa: F401
     import transformers
