@@ -74,11 +74,13 @@ def first_steps(folder: Path, diffusers: Path | None, rounds: int) -> None:
     found: dict[str, list[tuple[float, float]]] = {}
     for _ in range(rounds):
         found.setdefault("blockrate train", []).append(first_step(folder, config))
-        for cached in (False, True) if diffusers else ():
-            times = peer_times(diffusers, folder, steps=2, cached=cached)
+        if not diffusers:
+            continue
+        for cached in (False, True):
+            peer = peer_times(diffusers, folder, steps=2, cached=cached)
             name = "diffusers script, " + ("--cache_latents" if cached else "no cache")
             found.setdefault(name, []).append(
-                (times.first_step, times.processor_first_step)
+                (peer.first_step, peer.processor_first_step)
             )
     ours = list(zip(*found["blockrate train"], strict=True))
     rows = []

@@ -34,6 +34,7 @@ from common import (
 )
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from websockets.asyncio.client import connect
+from websockets.typing import Origin
 
 from blockrate.config.files import config_json
 from blockrate.run.events import Step, read_events
@@ -131,8 +132,8 @@ def in_a_browser(app: App, browser: Browser, rounds: int) -> None:
     """Print when a page and the window are there, what a drag sends, and the memory of the app after all that."""
     before = megabytes(app)
     ready = Times()
-    first = []
-    again = []
+    first: list[float] = []
+    again: list[float] = []
     server = []
     events = []
     for _ in range(rounds):
@@ -185,7 +186,7 @@ def drag(page: Page) -> int:
         for box in ends
         if box
     )
-    page.mouse.move(**begin)
+    page.mouse.move(begin["x"], begin["y"])
     page.mouse.down()
     page.mouse.move(end["x"], end["y"] + 40, steps=60)
     page.mouse.up()
@@ -206,7 +207,7 @@ def slowdown(app: App, events: Path, turns: int, seconds: int) -> None:
     """Print what clients cost a run. With and without them take turns; whoever goes first changes."""
     slowed = []
     sent = []
-    processor = {0: [], CLIENTS: []}
+    processor: dict[int, list[float]] = {0: [], CLIENTS: []}
     memory = []
     for turn in range(turns):
         times = {}
@@ -266,10 +267,11 @@ def onlookers(app: App, count: int) -> Iterator[list[int]]:
     jar = CookieJar()
     opener = build_opener(HTTPCookieProcessor(jar))
     opener.open(app.at("/model")).read()  # for the cookie
-    ids = [
-        re.search(CLIENT, opener.open(app.at("/run")).read().decode())[1]
-        for _ in range(count)
-    ]
+    ids = []
+    for _ in range(count):
+        found = re.search(CLIENT, opener.open(app.at("/run")).read().decode())
+        assert found
+        ids.append(found[1])
     headers = {"Cookie": "; ".join(f"{cookie.name}={cookie.value}" for cookie in jar)}
     host = urlsplit(app.url).netloc
     taken = []
@@ -277,8 +279,9 @@ def onlookers(app: App, count: int) -> Iterator[list[int]]:
 
     async def look(client: str) -> None:
         address = f"ws://{host}{SOCKET}&client_id={client}"
+        origin = Origin(f"http://{host}")
         async with connect(
-            address, additional_headers=headers, origin=f"http://{host}", proxy=None
+            address, additional_headers=headers, origin=origin, proxy=None
         ) as socket:
             async for message in socket:
                 taken.append(len(message))
