@@ -1,0 +1,103 @@
+"""What might make a step cheaper, each against the row that trains all blocks: "cost measured" is the gain."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from peft.tuners.lora import LoraLayer
+from random_flux import Scale
+
+from blockrate.engine.state import TrainingState
+from device.card import clear
+from device.measuring import Case, measure
+from device.rows import lora_cases
+from device.shared import Check, Size
+
+
+def measure_cures(check: Check) -> None:
+    """Measure every cure, and what it is compared with if no row has done so."""
+    measure_whole_step(check)
+    for case in cases(check.scale):
+        measure(check, "cures", case)
+    measure_attention(check)
+
+
+def measure_compiled(check: Check) -> None:
+    """Measure a compiled step. Alone, and best last: compiling takes its time."""
+    measure_whole_step(check)
+    case = Case(
+        name="compile",
+        changes={"compile": True},
+        sizes=check.scale.sizes[:1],
+        seconds=60,
+        group="lora",
+    )
+    measure(check, "cures", case)
+
+
+def measure_whole_step(check: Check) -> None:
+    sizes = check.scale.sizes
+    if all(Size(pixels, 1, "lora") in check.whole_steps for pixels in sizes):
+        return
+    first = next(lora_cases(check.scale))
+    measure(check, "cures", replace(first, beside_bare_loop=False))
+
+
+def cases(scale: Scale) -> Iterator[Case]:
+    yield Case(
+        name="no cast of inputs to fp32 for adapters",
+        changes={},
+        sizes=scale.sizes,
+        seconds=20,
+        group="lora",
+        change=without_casts,
+    )
+    yield Case(
+        name="no autocast, adapters in bf16",
+        # FLOAT_32 here means: no autocast
+        changes={"train_dtype": "FLOAT_32", "lora_weight_dtype": "BFLOAT_16"},
+        sizes=scale.sizes,
+        seconds=20,
+        group="lora",
+    )
+    yield Case(
+        name="no checkpointing",
+        changes={"transformer": {"gradient_checkpointing": False}},
+        sizes=scale.sizes[:1],
+        seconds=15,
+        group="lora",
+    )
+    yield Case(
+        name="batch 4",
+        changes={},
+        sizes=scale.sizes[:1],
+        seconds=20,
+        samples=4,
+    )
+
+
+def without_casts(state: TrainingState) -> None:
+    for module in state.transformer.modules():
+        if isinstance(module, LoraLayer):
+            module.cast_input_dtype_enabled = False
+
+
+def measure_attention(check: Check) -> None:
+    """Measure cuDNN's attention, and put back torch's own: diffusers keeps a choice for every later model."""
+    changed = []
+
+    def by_cudnn(state: TrainingState) -> None:
+        state.transformer.set_attention_backend("_native_cudnn")
+        changed.append(state.transformer)
+
+    case = Case(
+        name="attention by cuDNN",
+        changes={},
+        sizes=check.scale.sizes,
+        seconds=20,
+        group="lora",
+        change=by_cudnn,
+    )
+    measure(check, "cures", case)
+    while changed:
+        changed.pop().set_attention_backend("native")
+    clear()
