@@ -283,7 +283,7 @@ def _doing(watch: Watch) -> str:
         return ""
     if state.name not in ALIVE:
         return sentence(state.sentence)
-    seconds = watch.history.seconds_left
+    seconds = watch.history.progress.seconds_left
     if state.name != "Running" or seconds is None:
         return headline(watch)
     return f"{headline(watch)} · {duration(seconds)} left"

@@ -58,24 +58,24 @@ def test_the_time_left_is_the_median_of_the_last_50_steps() -> None:
     history.feed(step(number, seconds=100.0) for number in range(1, 51))
     history.feed(step(number, seconds=2.0) for number in range(51, 101))
     history.feed([step(101, seconds=500.0)])
-    assert history.seconds_per_step == 2.0
-    assert history.seconds_left == 99 * 2.0
+    assert history.progress.seconds_per_step == 2.0
+    assert history.progress.seconds_left == 99 * 2.0
 
 
 def test_nothing_is_said_of_the_time_left_before_10_steps() -> None:
     history = fed(training(100))
     history.feed(step(number) for number in range(1, 10))
-    assert history.seconds_left is None
+    assert history.progress.seconds_left is None
     history.feed([step(10)])
-    assert history.seconds_left == 180.0
+    assert history.progress.seconds_left == 180.0
 
 
 def test_the_time_for_samples_does_not_count() -> None:
     history = fed(training(100), *map(step, range(1, 21)))
     history.feed([Record(Phase("sampling"), 20)])
     history.feed([Record(Sampled(["samples/a.png"]), 20)])
-    assert history.seconds_left == 80 * 2.0
-    assert history.total_steps == 100
+    assert history.progress.seconds_left == 80 * 2.0
+    assert history.progress.total_steps == 100
 
 
 @pytest.mark.parametrize("count", [999, 1000, 1001, 54_321])
@@ -132,32 +132,31 @@ def test_a_resumed_run_drops_the_later_steps_of_its_earlier_life() -> None:
         9.0,
         9.0,
     ]
-    assert all(series.steps == [10, 20] for series in history.blocks.values())
+    assert all(series.steps == [10, 20] for series in history.by_block.values())
     assert history.validations.steps == []
-    assert list(history.samples) == [10]
-    assert history.step == 25
+    assert list(history.files.samples) == [10]
+    assert history.progress.step == 25
 
 
 def test_a_run_that_begins_again_forgets_all_steps() -> None:
     history = fed(*map(step, range(1, 31)), Record(Resumed(0)))
-    assert (history.losses.steps, history.step) == ([], 0)
+    assert (history.losses.steps, history.progress.step) == ([], 0)
 
 
 def test_every_block_of_the_model_has_a_row_in_model_order() -> None:
     history = fed(started(*map(alone, ("double_block_10", "single_block_2", "other"))))
-    assert history.names == ["double_block_10", "single_block_2", "other"]
+    assert history.blocks.names == ["double_block_10", "single_block_2", "other"]
     history.know_blocks(NAMES, ["double_block_0"])
-    assert history.names == [*NAMES, "other"]
-    assert history.trained == {"double_block_10", "single_block_2", "other"}
-    assert history.frozen == ["double_block_0"]
+    assert history.blocks.names == [*NAMES, "other"]
+    assert history.blocks.trained == {"double_block_10", "single_block_2", "other"}
+    assert history.blocks.frozen == ["double_block_0"]
 
 
 def test_one_group_for_the_whole_transformer_trains_its_blocks() -> None:
     group = Group("transformer", (*NAMES, "other"), 1, learning_rate=1e-4)
     history = fed(Record(Started("hash", 1, (group,), None)))
-    assert history.names == [*NAMES, "other"]
-    assert history.trained == {*NAMES, "other"}
-    assert history.first_trained_block == ""
+    assert history.blocks.names == [*NAMES, "other"]
+    assert history.blocks.trained == {*NAMES, "other"}
 
 
 def test_a_loss_that_is_not_a_number_is_a_gap() -> None:
@@ -167,7 +166,7 @@ def test_a_loss_that_is_not_a_number_is_a_gap() -> None:
         Record(Skipped("loss is not a number"), 3),
     )
     assert [row["loss"] for row in history.losses.rows] == [0.5, None]
-    assert history.loss is None
+    assert history.progress.loss is None
     assert history.warnings == ["Step 3 was skipped: loss is not a number."]
 
 
@@ -178,13 +177,13 @@ def test_files_are_kept_by_what_they_are() -> None:
         Record(Saved("out-10.safetensors", "export"), 10),
         Record(Finished(["out.safetensors"]), 20),
     )
-    assert history.checkpoint == "run/checkpoints/step-00000010"
-    assert (history.exports, history.outputs) == (
+    assert history.files.checkpoint == "run/checkpoints/step-00000010"
+    assert (history.files.exports, history.files.outputs) == (
         ["out-10.safetensors"],
         ["out.safetensors"],
     )
     history.feed([started(alone("double_block_0"))])
-    assert history.outputs == [], "the run goes on"
+    assert history.files.outputs == [], "the run goes on"
 
 
 def test_a_run_of_a_million_steps_stays_small() -> None:
@@ -201,8 +200,10 @@ def test_a_run_of_a_million_steps_stays_small() -> None:
     history = History()
     history.feed(life())
     assert len(pickle.dumps(history)) < 2 * 2**20
-    assert history.step == 1_000_000
+    assert history.progress.step == 1_000_000
     assert len(history.losses.steps) < MOST_POINTS
-    assert all(len(series.steps) < MOST_COLUMNS for series in history.blocks.values())
-    assert min(history.samples) == 500, "the first samples are there to compare with"
-    assert max(history.samples) == 1_000_000
+    assert all(len(series.steps) < MOST_COLUMNS for series in history.by_block.values())
+    assert min(history.files.samples) == 500, (
+        "the first samples are there to compare with"
+    )
+    assert max(history.files.samples) == 1_000_000

@@ -129,7 +129,7 @@ def test_start_pressed_ten_times_at_once_starts_one_run(
     assert sum(isinstance(answer, Launched) for answer in answers) == 1
     assert answers.count(AtWork()) == 9
     look_until(
-        watch, lambda: watch.history.step >= 3 and watch.state.name == "Running"
+        watch, lambda: watch.history.progress.step >= 3 and watch.state.name == "Running"
     )
     assert count(run, "started") == 1
     assert "in use" not in run.log_file.read_text()
@@ -159,7 +159,7 @@ def test_a_stop_while_the_engine_is_still_starting_is_obeyed(
     watch.stop()
     look_until(watch, lambda: watch.state.name == "No run")
     assert watch.state.exit_code == 75
-    assert watch.history.step <= 2
+    assert watch.history.progress.step <= 2
 
 
 def test_a_full_disk_does_not_keep_a_run_from_being_stopped(
@@ -175,7 +175,7 @@ def test_a_full_disk_does_not_keep_a_run_from_being_stopped(
     watch.stop()
     look_until(watch, lambda: watch.state.name == "No run")
     assert watch.state.exit_code == 75
-    assert watch.history.step < 20
+    assert watch.history.progress.step < 20
 
 
 def test_a_run_that_does_not_stop_can_be_forced_after_a_minute(
@@ -258,7 +258,7 @@ def test_a_stop_that_comes_before_there_is_a_run_counts(
     monkeypatch.setattr(watch_module, "launch", slowly)
     assert isinstance(wait(start_and_stop()), Launched)
     look_until(watch, lambda: watch.state.name == "No run")
-    assert watch.history.step < 5
+    assert watch.history.progress.step < 5
     assert watch._process is None or watch._process.poll() is not None
 
 
@@ -285,7 +285,7 @@ def test_a_killed_engine_is_lost_and_start_works_again(
 ) -> None:
     trainer("slow")
     wait(watch.start(session_of(run), Options()))
-    look_until(watch, lambda: watch.history.step >= 2)
+    look_until(watch, lambda: watch.history.progress.step >= 2)
     psutil.Process(read_json(run.who_file)["pid"]).kill()
     look_until(watch, lambda: watch.state.name == "Lost")
     wait(watch.look())
@@ -321,7 +321,7 @@ def test_a_new_app_follows_the_run_of_the_one_that_died(
     before = Watch(preferences)
     trainer("slow")
     wait(before.start(session_of(run), Options()))
-    look_until(before, lambda: before.history.step >= 3)
+    look_until(before, lambda: before.history.progress.step >= 3)
     after = Watch(
         Preferences.model_validate_json(
             (run.path.parents[1] / "home" / "preferences.json").read_text()
@@ -329,11 +329,11 @@ def test_a_new_app_follows_the_run_of_the_one_that_died(
     )
     assert after.run
     assert (after.run.path, after.state.name) == (run.path, "Running")
-    look_until(after, lambda: after.history.step >= 4)
-    look_until(before, lambda: before.history.step >= 4)
+    look_until(after, lambda: after.history.progress.step >= 4)
+    look_until(before, lambda: before.history.progress.step >= 4)
     assert after.history.losses.rows[:4] == before.history.losses.rows[:4]
-    assert after.history.frozen == ["double_block_0"]
-    assert len(after.history.names) == 57
+    assert after.history.blocks.frozen == ["double_block_0"]
+    assert len(after.history.blocks.names) == 57
     after.stop()
     look_until(after, lambda: after.state.name == "No run")
     look_until(before, lambda: before.state.name == "No run")
@@ -353,16 +353,16 @@ def test_a_long_file_of_events_is_read_in_portions(
     write_steps(run, 1, 100)
     watch.show(run.path)
     told: list[int] = []
-    watch.changed.subscribe(lambda: told.append(watch.history.step))
+    watch.changed.subscribe(lambda: told.append(watch.history.progress.step))
     seen = []
     while wait(watch.look()):
-        seen.append(watch.history.step)
+        seen.append(watch.history.progress.step)
     assert 10 < len(seen) < 50
     assert (
         max(after - before for before, after in zip([0, *seen], seen, strict=False))
         <= 10
     )
-    assert (watch.history.step, told[-1]) == (100, 100)
+    assert (watch.history.progress.step, told[-1]) == (100, 100)
     assert len(told) <= 3, "the pages hear of it once a second"
     assert watch.history.losses.steps == list(range(1, 101))
 
@@ -382,7 +382,7 @@ def test_what_was_read_is_not_read_again(
     monkeypatch.setattr(watch_module, "read_events", read)
     size = run.events_file.stat().st_size
     told: list[int] = []
-    watch.changed.subscribe(lambda: told.append(watch.history.step))
+    watch.changed.subscribe(lambda: told.append(watch.history.progress.step))
     wait(watch.look())
     assert told == [], "nothing is new"
     write_steps(run, 51, 51)
@@ -399,7 +399,7 @@ def test_damage_that_is_longer_than_a_portion_is_passed_over(
         file.write(b"\0" * 5500 + b"\n")
     write_steps(run, 6, 10)
     watch.show(run.path)
-    look_until(watch, lambda: watch.history.step == 10)
+    look_until(watch, lambda: watch.history.progress.step == 10)
     assert watch.history.losses.steps == list(range(1, 11))
 
 
@@ -434,7 +434,7 @@ def test_another_run_that_is_chosen_during_a_look_gets_none_of_its_events(
 
     assert wait(turn()).losses.steps == []
     wait(watch.look())
-    assert watch.history.step == 9
+    assert watch.history.progress.step == 9
 
 
 def test_the_log_is_plain_text_and_its_end_only(run: RunFolder, watch: Watch) -> None:

@@ -107,12 +107,12 @@ def heat_card(watch: Watch, changed: Event[[]]) -> None:
     def refresh(feed: Feed) -> None:
         history = watch.history
         kind = str(choice.value)
-        names = tuple(watch.history.names)
-        series = history.blocks[kind]
+        names = tuple(history.blocks.names)
+        series = history.by_block[kind]
         card.set_visibility(bool(series.steps))
         props = {
             "names": names,
-            "frozen": sorted(set(names) - history.trained),
+            "frozen": sorted(set(names) - history.blocks.trained),
             "log": kind != "learning_rates",
             "what": KINDS[kind],
         }
@@ -162,7 +162,7 @@ class Gallery:
             rebuild_on_change(changed, self._shown, partial(_pictures, page))
 
     def _steps(self) -> list[int]:
-        return sorted(self._page.watch.history.samples)
+        return sorted(self._page.watch.history.files.samples)
 
     def _step(self) -> int:
         """The step that is shown; 0 while there are no samples."""
@@ -193,7 +193,7 @@ class Gallery:
         steps = [self._step()]
         if self._compare.value and self._steps():
             steps.insert(0, self._steps()[0])
-        samples = self._page.watch.history.samples
+        samples = self._page.watch.history.files.samples
         return [
             SamplesOfStep(step, samples.get(step, [])) for step in dict.fromkeys(steps)
         ]

@@ -25,13 +25,13 @@ def files_list(page: Page, changed: Event[[]]) -> None:
 
 def _files(watch: Watch) -> dict[str, str]:
     """Return what each file is, by its path."""
-    history = watch.history
+    written = watch.history.files
     files = {
-        **dict.fromkeys(history.exports, "Export"),
-        **dict.fromkeys(history.outputs, "Result"),
+        **dict.fromkeys(written.exports, "Export"),
+        **dict.fromkeys(written.outputs, "Result"),
     }
-    if history.checkpoint:
-        files[history.checkpoint] = "Last checkpoint"
+    if written.checkpoint:
+        files[written.checkpoint] = "Last checkpoint"
     if watch.run:
         files[str(watch.run.path)] = "Run folder"
     return files

@@ -56,110 +56,88 @@ class Series:
         self.rows.append(_mean(self._pending))
         self._pending = []
         if len(self.steps) >= self.most:
-            self.steps = self.steps[1::2]
-            self.rows = [
-                _mean(self.rows[place : place + 2])
-                for place in range(0, len(self.rows) - 1, 2)
-            ]
-            self._stride = self._stride * 2
-            self.revision = self.revision + 1
+            self._thin_out()
+
+    def _thin_out(self) -> None:
+        pairs = zip(self.rows[::2], self.rows[1::2], strict=False)
+        self.rows = [_mean(pair) for pair in pairs]
+        self.steps = self.steps[1::2]
+        self._stride *= 2
+        self.revision += 1
 
     def drop_after(self, step: int) -> None:
         """Forget what an earlier session of the run did after the step it went on from."""
         kept = sum(other <= step for other in self.steps)
-        self.revision += kept < len(self.steps)
+        if kept < len(self.steps):
+            self.revision += 1
         self.steps = self.steps[:kept]
         self.rows = self.rows[:kept]
         self._pending = []
 
 
-class History:
-    """A run as its events tell it, from the first to the last one fed."""
+@dataclass(eq=False)
+class Progress:
+    """What is done, and how far it is. ``done`` of ``total``: of the phase."""
 
-    def __init__(self) -> None:
-        self.losses = Series(MOST_POINTS)
-        self.validations = Series(MOST_POINTS)
-        self.blocks = {
-            kind: Series(MOST_COLUMNS)
-            for kind in ("grad_norms", "update_ratios", "learning_rates")
-        }
-        self.groups: list[Group] = []  # of the optimizer, from the run's own start
-        self.first_trained_block = ""
-        self.names: list[str] = []  # blocks and other, model order
-        self.frozen: list[str] = []
-        self.samples: dict[int, list[str]] = {}
-        self.exports: list[str] = []
-        self.checkpoint = ""  # the newest
-        self.outputs: list[str] = []
-        self.warnings: list[str] = []
-        # the newest of each group and block, read from the optimizer
-        self.rates: Numbers = {}
-        self.phase = ""
-        self.done = 0
-        self.total = 0
-        self.step = 0
-        self.total_steps = 0
-        self.loss: float | None = None
-        self._seconds: deque[float] = deque(maxlen=_RECENT)
-
-    def feed(self, records: Iterable[Record]) -> None:
-        """Take what a run tells, in order."""
-        for record in records:
-            self.step = record.step or self.step
-            self._take(record.event)
-
-    def know_blocks(self, names: Iterable[str], frozen: Iterable[str]) -> None:
-        """Give blocks a row that the optimizer never hears of. ``frozen``: those at 0.0; else the filter left none."""
-        self.frozen = list(frozen)
-        self._see(names)
-
-    @property
-    def trained(self) -> set[str]:
-        """The blocks, and maybe ``other``, that are in a group of the optimizer."""
-        return {
-            block for group in self.groups for block in (group.blocks or [group.name])
-        }
+    phase: str = ""
+    done: int = 0
+    total: int = 0
+    step: int = 0
+    total_steps: int = 0
+    loss: float | None = None
+    _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
     @property
     def seconds_per_step(self) -> float | None:
         """The median of the last steps, sampling left out; None while there are too few."""
-        return median(self._seconds) if len(self._seconds) >= _FEWEST else None
+        if len(self._seconds) < _FEWEST:
+            return None
+        return median(self._seconds)
 
     @property
     def seconds_left(self) -> float | None:
         """Until the last step; None while nothing can be said."""
-        each = self.seconds_per_step
-        return (
-            each * max(0, self.total_steps - self.step)
-            if each and self.total_steps
-            else None
-        )
+        seconds = self.seconds_per_step
+        if not seconds or not self.total_steps:
+            return None
+        return seconds * max(0, self.total_steps - self.step)
 
-    def _take(self, event: Event) -> None:
-        match event:
-            case Step(loss=loss, seconds=seconds):
-                self._take_step(loss, seconds)
-            case Blocks():
-                self._take_blocks(event)
-            case Phase(name, done, total):
-                self._take_phase(name, done, total)
-            case Started():
-                self._begin(event)
-            case Resumed(from_step=step):
-                self._forget_after(step)
-            case Validated(loss=loss):
-                self.validations.add(self.step, {"loss": loss})
-            case Sampled() | Saved() | Finished():
-                self._take_files(event)
-            case Skipped(reason=reason):
-                self._warn(f"Step {self.step} was skipped: {reason}.")
-            case Warned(message=message):
-                self._warn(message)
+    def begin(self) -> None:
+        """Forget how long steps took: another process may be faster."""
+        self._seconds.clear()
 
-    def _take_files(self, event: Sampled | Saved | Finished) -> None:
+    def take_phase(self, phase: Phase) -> None:
+        """Take what is done now."""
+        self.phase = phase.name
+        self.done = phase.done
+        self.total = phase.total
+        if phase.name == "training" and phase.total:
+            self.total_steps = phase.total
+
+    def take_step(self, step: Step) -> None:
+        """Take what a step has come to."""
+        self.loss = step.loss
+        if step.seconds:
+            self._seconds.append(step.seconds)
+
+
+@dataclass(eq=False)
+class Files:
+    """What the run has written. ``samples``: by step. ``checkpoint``: the newest."""
+
+    samples: dict[int, list[str]] = field(default_factory=dict)
+    exports: list[str] = field(default_factory=list)
+    checkpoint: str = ""
+    outputs: list[str] = field(default_factory=list)
+
+    def take(self, event: Sampled | Saved | Finished, step: int) -> None:
+        """Take what was written after a step."""
         match event:
             case Sampled(files=files):
-                self._take_samples(map(str, files))
+                self.samples[step] = [str(file) for file in files]
+                if len(self.samples) > _MOST_SAMPLES:
+                    # the first stays, to compare with
+                    del self.samples[sorted(self.samples)[1]]
             case Saved(path=path, kind="checkpoint"):
                 self.checkpoint = str(path)
             case Saved(path=path):
@@ -167,68 +145,132 @@ class History:
             case Finished(outputs=outputs):
                 self.outputs = [str(path) for path in outputs]
 
-    def _begin(self, event: Started) -> None:
-        self.groups = list(event.groups)
-        self.outputs = []
-        self.first_trained_block = event.first_trained_block or ""
-        self._see(self.trained)
-        self._seconds.clear()
-
-    def _forget_after(self, step: int) -> None:
-        """Drop what an earlier session of the run did after the step it goes on from."""
-        self.step = step
-        for series in (self.losses, self.validations, *self.blocks.values()):
-            series.drop_after(step)
+    def drop_after(self, step: int) -> None:
+        """Forget the samples of later steps."""
         self.samples = {
             drawn: files for drawn, files in self.samples.items() if drawn <= step
         }
 
-    def _take_phase(self, name: str, done: int, total: int) -> None:
-        self.phase = name
-        self.done = done
-        self.total = total
-        if name == "training" and total:
-            self.total_steps = total
 
-    def _take_step(self, loss: float | None, seconds: float) -> None:
-        self.loss = loss
-        self.losses.add(self.step, {"loss": loss})
-        if seconds:
-            self._seconds.append(seconds)
+@dataclass(eq=False)
+class TrainedBlocks:
+    """What is trained, and how fast.
+
+    ``names``: blocks and other, in model order. ``frozen``: those at 0.0. ``groups``: of
+    the optimizer, from the run's own start. ``rates``: the newest of each group and block,
+    read from the optimizer.
+    """
+
+    names: list[str] = field(default_factory=list)
+    frozen: list[str] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+    rates: Numbers = field(default_factory=dict)
+
+    @property
+    def trained(self) -> set[str]:
+        """The blocks, and maybe ``other``, that are in a group of the optimizer."""
+        trained: set[str] = set()
+        for group in self.groups:
+            trained.update(group.blocks or [group.name])
+        return trained
+
+    def add_names(self, names: Iterable[str]) -> None:
+        """Give blocks a place in the order, whoever names them."""
+        blocks = {name for name in names if name == OTHER or "_block_" in name}
+        if not blocks.issubset(self.names):
+            self.names = sorted(blocks.union(self.names), key=model_order)
+
+
+class History:
+    """A run as its events tell it, from the first to the last one fed.
+
+    ``by_block``: a series of rows with a number for each block, by kind.
+    """
+
+    def __init__(self) -> None:
+        self.losses = Series(MOST_POINTS)
+        self.validations = Series(MOST_POINTS)
+        self.by_block = {
+            kind: Series(MOST_COLUMNS)
+            for kind in ("grad_norms", "update_ratios", "learning_rates")
+        }
+        self.progress = Progress()
+        self.files = Files()
+        self.blocks = TrainedBlocks()
+        self.warnings: list[str] = []
+
+    def feed(self, records: Iterable[Record]) -> None:
+        """Take what a run tells, in order."""
+        for record in records:
+            self.progress.step = record.step or self.progress.step
+            self._take(record.event)
+
+    def know_blocks(self, names: Iterable[str], frozen: Iterable[str]) -> None:
+        """Give blocks a row that the optimizer never hears of. ``frozen``: those at 0.0; else the filter left none."""
+        self.blocks.frozen = list(frozen)
+        self.blocks.add_names(names)
+
+    def _take(self, event: Event) -> None:
+        step = self.progress.step
+        match event:
+            case Step(loss=loss):
+                self.progress.take_step(event)
+                self.losses.add(step, {"loss": loss})
+            case Blocks():
+                self._take_blocks(event)
+            case Phase():
+                self.progress.take_phase(event)
+            case Started():
+                self._begin(event)
+            case Resumed(from_step=from_step):
+                self._go_back_to(from_step)
+            case Validated(loss=loss):
+                self.validations.add(step, {"loss": loss})
+            case Sampled() | Saved() | Finished():
+                self.files.take(event, step)
+            case Skipped(reason=reason):
+                self._warn(f"Step {step} was skipped: {reason}.")
+            case Warned(message=message):
+                self._warn(message)
+
+    def _begin(self, event: Started) -> None:
+        self.files.outputs = []
+        self.progress.begin()
+        self.blocks.groups = list(event.groups)
+        self.blocks.add_names(self.blocks.trained)
+
+    def _go_back_to(self, step: int) -> None:
+        """Forget what an earlier session of the run did after the step it goes on from."""
+        self.progress.step = step
+        self.files.drop_after(step)
+        for series in (self.losses, self.validations, *self.by_block.values()):
+            series.drop_after(step)
 
     def _take_blocks(self, event: Blocks) -> None:
-        self.rates = event.learning_rates
-        self._see(event.grad_norms)
-        self._see(event.update_ratios)
-        self._see(event.learning_rates)
-        self.blocks["grad_norms"].add(self.step, dict(event.grad_norms))
-        self.blocks["update_ratios"].add(self.step, dict(event.update_ratios))
-        self.blocks["learning_rates"].add(self.step, dict(event.learning_rates))
-
-    def _take_samples(self, files: Iterable[str]) -> None:
-        self.samples[self.step] = list(files)
-        if len(self.samples) > _MOST_SAMPLES:
-            # the first stays, to compare with
-            del self.samples[sorted(self.samples)[1]]
+        self.blocks.rates = event.learning_rates
+        numbers = {
+            "grad_norms": event.grad_norms,
+            "update_ratios": event.update_ratios,
+            "learning_rates": event.learning_rates,
+        }
+        for kind, row in numbers.items():
+            self.blocks.add_names(row)
+            self.by_block[kind].add(self.progress.step, dict(row))
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:
             self.warnings = [*self.warnings[1 - _MOST_WARNINGS :], text]
 
-    def _see(self, names: Iterable[str]) -> None:
-        if new := {name for name in names if name == OTHER or "_block_" in name} - set(
-            self.names
-        ):
-            self.names = sorted({*self.names, *new}, key=model_order)
 
-
-def _mean(rows: list[Row]) -> Row:
-    names = dict.fromkeys(name for row in rows for name in row)
-    known = {
-        name: [value for row in rows if (value := row.get(name)) is not None]
-        for name in names
-    }
+def _mean(rows: Iterable[Row]) -> Row:
+    """Return the mean of each name, of the rows that have a number for it."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            numbers = values.setdefault(name, [])
+            if value is not None:
+                numbers.append(value)
     return {
-        name: sum(values) / len(values) if values else None
-        for name, values in known.items()
+        name: sum(numbers) / len(numbers) if numbers else None
+        for name, numbers in values.items()
     }

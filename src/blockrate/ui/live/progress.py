@@ -6,16 +6,16 @@ from blockrate.ui.parts.labels import duration, sentence
 
 def headline(watch: Watch) -> str:
     """What the run does, or how it ended, in a few words."""
-    history = watch.history
-    step = f"step {history.step:,}"
+    progress = watch.history.progress
+    step = f"step {progress.step:,}"
     match watch.state.name:
         case "Preparing":
-            phase = sentence(history.phase or "starting")
-            if not history.total:
+            phase = sentence(progress.phase or "starting")
+            if not progress.total:
                 return phase
-            return f"{phase} {history.done:,} of {history.total:,}"
+            return f"{phase} {progress.done:,} of {progress.total:,}"
         case "Running":
-            return f"{sentence(step)} of {history.total_steps:,}"
+            return f"{sentence(step)} of {progress.total_steps:,}"
         case "No run":
             return f"Stopped at {step}"
         case "Stopping" | "Failed" as name:
@@ -26,25 +26,25 @@ def headline(watch: Watch) -> str:
 
 def share(watch: Watch) -> float:
     """How much of the run, or of its preparation, is done."""
-    history = watch.history
-    done = history.step
-    total = history.total_steps
+    progress = watch.history.progress
+    done = progress.step
+    total = progress.total_steps
     if watch.state.name == "Preparing" or not total:
-        done = history.done
-        total = history.total
+        done = progress.done
+        total = progress.total
     return done / total if total else 0.0
 
 
 def speed(watch: Watch) -> str:
     """How fast it is, for how long still, and the loss; nothing before the first step."""
-    history = watch.history
-    if not history.step:
+    progress = watch.history.progress
+    if not progress.step:
         return ""
-    seconds = history.seconds_per_step
+    seconds = progress.seconds_per_step
     facts = ["— s/step" if seconds is None else f"{seconds:.3g} s/step"]
     if watch.state.name == "Running":
-        left = history.seconds_left
+        left = progress.seconds_left
         facts.append("— left" if left is None else f"{duration(left)} left")
-    if history.loss is not None:
-        facts.append(f"loss {history.loss:.4g}")
+    if progress.loss is not None:
+        facts.append(f"loss {progress.loss:.4g}")
     return " · ".join(facts)

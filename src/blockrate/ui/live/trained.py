@@ -8,7 +8,7 @@ from nicegui.elements.mixins.text_element import TextElement
 from blockrate.core.blocks import OTHER, BlockLayout
 from blockrate.core.selection import selection_text
 from blockrate.run.events import Group
-from blockrate.ui.live.history import History
+from blockrate.ui.live.history import TrainedBlocks
 from blockrate.ui.live.watch import Watch
 from blockrate.ui.parts.components import call_on_change
 from blockrate.ui.parts.follow import rebuild_on_change
@@ -22,17 +22,17 @@ def groups_table(watch: Watch, changed: Event[[]]) -> None:
     def fill(groups: list[Group]) -> None:
         rate_cells.clear()
         for group in groups:
-            blocks = _in_words(group.blocks or [group.name], watch.history)
+            names = _in_words(group.blocks or [group.name], watch.history.blocks)
             parameters = f"{group.parameters:,}"
             multiplier = f"{group.multiplier:g}"
-            cells = _row(blocks, parameters, multiplier, "")
+            cells = _row(names, parameters, multiplier, "")
             rate_cells[group.name] = cells[-1]
 
     def refresh() -> None:
-        history = watch.history
-        words.set_text(_summary(history))
-        rates = {group.name: group.learning_rate for group in history.groups}
-        rates.update(history.rates)
+        blocks = watch.history.blocks
+        words.set_text(_summary(blocks))
+        rates = {group.name: group.learning_rate for group in blocks.groups}
+        rates.update(blocks.rates)
         for name, cell in rate_cells.items():
             rate = rates.get(name)
             cell.text = "—" if rate is None else f"{rate:.2e}"
@@ -44,7 +44,7 @@ def groups_table(watch: Watch, changed: Event[[]]) -> None:
             with ui.element("thead"):
                 _row("Blocks", "Parameters", "Multiplier", "Learning rate", tag="th")
             with ui.element("tbody"):
-                rebuild_on_change(changed, lambda: watch.history.groups, fill)
+                rebuild_on_change(changed, lambda: watch.history.blocks.groups, fill)
         call_on_change(changed, refresh)
 
 
@@ -53,22 +53,22 @@ def _row(*cells: str, tag: str = "td") -> list[TextElement]:
         return [TextElement(tag=tag, text=cell) for cell in cells]
 
 
-def _in_words(names: Iterable[str], history: History) -> str:
-    blocks = [name for name in history.names if name != OTHER]
-    return selection_text(names, BlockLayout.of(blocks))
+def _in_words(names: Iterable[str], blocks: TrainedBlocks) -> str:
+    own_names = [name for name in blocks.names if name != OTHER]
+    return selection_text(names, BlockLayout.of(own_names))
 
 
-def _summary(history: History) -> str:
-    trained = history.trained
-    frozen = set(history.frozen) - trained
-    left_out = set(history.names) - trained - set(history.frozen)
+def _summary(blocks: TrainedBlocks) -> str:
+    trained = blocks.trained
+    frozen = set(blocks.frozen) - trained
+    left_out = set(blocks.names) - trained - frozen
     number = len(trained - {OTHER})
-    all_blocks = len(set(history.names) - {OTHER})
-    parameters = sum(group.parameters for group in history.groups)
-    sentences = [f"{number} of {all_blocks} blocks trained, {parameters:,} parameters."]
+    of = len(set(blocks.names) - {OTHER})
+    parameters = sum(group.parameters for group in blocks.groups)
+    sentences = [f"{number} of {of} blocks trained, {parameters:,} parameters."]
     if frozen:
-        sentences.append(f"{sentence(_in_words(frozen, history))} frozen.")
+        sentences.append(f"{sentence(_in_words(frozen, blocks))} frozen.")
     if left_out:
-        blocks = sentence(_in_words(left_out, history))
-        sentences.append(f"{blocks} left out by the layer filter.")
+        names = sentence(_in_words(left_out, blocks))
+        sentences.append(f"{names} left out by the layer filter.")
     return " ".join(sentences)

@@ -40,9 +40,9 @@ def build(page: Page) -> None:
     _head(page, changed)
     loss_card(watch, changed)
     heat_card(watch, changed)
-    with _card("Samples", changed, lambda: watch.history.samples, "wide"):
+    with _card("Samples", changed, lambda: watch.history.files.samples, "wide"):
         Gallery(page, changed)
-    with _card("What is really trained", changed, lambda: watch.history.groups):
+    with _card("What is really trained", changed, lambda: watch.history.blocks.groups):
         groups_table(watch, changed)
     with _card("Log", changed, lambda: watch.log, "log-card"):
         _log(page, changed)
