@@ -30,6 +30,7 @@ from blockrate.run.launch import (
     launch,
 )
 from blockrate.run.process import kill_engine
+from blockrate.ui.live import look as look_module
 from blockrate.ui.live import watch as watch_module
 from blockrate.ui.live.history import History
 from blockrate.ui.live.watch import Watch
@@ -349,7 +350,7 @@ def test_a_folder_that_is_gone_is_not_followed() -> None:
 def test_a_long_file_of_events_is_read_in_portions(
     run: RunFolder, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch_module, "_CHUNK", 1000)
+    monkeypatch.setattr(look_module, "_PORTION", 1000)
     write_steps(run, 1, 100)
     watch.show(run.path)
     told: list[int] = []
@@ -379,7 +380,7 @@ def test_what_was_read_is_not_read_again(
         offsets.append(offset)
         return read_events(path, offset, **options)
 
-    monkeypatch.setattr(watch_module, "read_events", read)
+    monkeypatch.setattr(look_module, "read_events", read)
     size = run.events_file.stat().st_size
     told: list[int] = []
     watch.changed.subscribe(lambda: told.append(watch.history.progress.step))
@@ -393,7 +394,7 @@ def test_what_was_read_is_not_read_again(
 def test_damage_that_is_longer_than_a_portion_is_passed_over(
     run: RunFolder, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch_module, "_CHUNK", 1000)
+    monkeypatch.setattr(look_module, "_PORTION", 1000)
     write_steps(run, 1, 5)
     with run.events_file.open("ab") as file:
         file.write(b"\0" * 5500 + b"\n")

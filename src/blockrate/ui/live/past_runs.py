@@ -11,7 +11,8 @@ from nicegui.element import Element
 from blockrate.config.files import read_object
 from blockrate.core.errors import BlockrateError
 from blockrate.run.folder import RunFolder
-from blockrate.ui.live.watch import ALIVE, PastRun
+from blockrate.ui.live.found_runs import FoundRun
+from blockrate.ui.live.watch import ALIVE
 from blockrate.ui.open_save import may_replace
 from blockrate.ui.page import Page
 from blockrate.ui.parts.follow import show_from_thread
@@ -35,7 +36,7 @@ def past_runs(page: Page, changed: Event[[]]) -> Element:
         run = watch.run.path if watch.run else None
         return ToFind(run, watch.state.name, session.usable.workspace_dir)
 
-    def show(runs: list[PastRun]) -> None:
+    def show(runs: list[FoundRun]) -> None:
         rows.clear()
         with rows:
             for run in runs:
@@ -46,7 +47,7 @@ def past_runs(page: Page, changed: Event[[]]) -> Element:
     return rows
 
 
-def _row(page: Page, run: PastRun) -> None:
+def _row(page: Page, run: FoundRun) -> None:
     state = run.state.name
     time = datetime.fromtimestamp(run.time)
     facts = f"{time:%Y-%m-%d %H:%M} · step {run.state.step:,}"
@@ -61,7 +62,7 @@ def _row(page: Page, run: PastRun) -> None:
         _buttons(page, run)
 
 
-def _buttons(page: Page, run: PastRun) -> None:
+def _buttons(page: Page, run: FoundRun) -> None:
     watch = page.watch
 
     async def run_again() -> None:

@@ -1,0 +1,107 @@
+"""One look into a run's folder: what is new since the last one. For threads."""
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from blockrate.config.base_model import model_spec
+from blockrate.config.files import load_config
+from blockrate.core.blocks import BlockLayout
+from blockrate.core.errors import BlockrateError
+from blockrate.core.profile import frozen_blocks
+from blockrate.run.events import Record, read_events
+from blockrate.run.folder import RunFolder
+from blockrate.run.process import RunState, run_state
+
+_PORTION = 2**20  # bytes of events in one look
+# of the log
+_END_OF_LOG = 2**15
+_LINES = 200
+# Colours and cursor moves of a terminal, and what else is not text.
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
+
+
+class Position(NamedTuple):
+    """How far the events were read. ``file``: which file it was, by its number on the disk."""
+
+    file: int = 0
+    offset: int = 0
+
+
+class ModelBlocks(NamedTuple):
+    """All blocks of a run's model, and those at 0.0, of which the optimizer never hears."""
+
+    names: Sequence[str]
+    frozen: Sequence[str]
+
+
+class Look(NamedTuple):
+    """What a look has found. ``blocks``: only where the events begin anew. ``behind``: there is more to read."""
+
+    state: RunState
+    log: str
+    blocks: ModelBlocks | None
+    records: Sequence[Record]
+    position: Position
+    behind: bool
+
+
+def look_into(run: RunFolder, last: Position) -> Look:
+    """Read what is new in a run folder since the ``last`` position, never more than a portion."""
+    state = run_state(run)
+    size = 0
+    file = 0
+    if run.events_file.exists():
+        facts = run.events_file.stat()
+        size = facts.st_size
+        file = facts.st_ino
+    begins_anew = file != last.file or size < last.offset
+    start = 0 if begins_anew else last.offset
+    records, end = read_events(run.events_file, start, most=_PORTION)
+    if end == start and size > start + _PORTION:
+        end += _PORTION  # no event is that long: damage is passed over
+    return Look(
+        state,
+        _end_of_log(run.log_file),
+        _blocks(run) if begins_anew else None,
+        records,
+        Position(file, end),
+        behind=size > end > start,
+    )
+
+
+def _blocks(run: RunFolder) -> ModelBlocks:
+    """Return what can be known of them from the run's config."""
+    names: Sequence[str] = ()
+    frozen: Sequence[str] = ()
+    with suppress(BlockrateError):
+        config = load_config(run.config_file, ignore_unsupported=True).config
+        frozen = frozen_blocks(config.block_learning_rate_multiplier)
+        # of a model that cannot be read, the frozen ones at least
+        names = BlockLayout.of(name for name in frozen if "_block_" in name).names
+        names = model_spec(config).layout.names
+    return ModelBlocks(names, frozen)
+
+
+def _end_of_log(file: Path) -> str:
+    """The last lines of a log, however long it and they are, as plain text."""
+    try:
+        with file.open("rb") as stream:
+            start = max(0, stream.seek(0, os.SEEK_END) - _END_OF_LOG)
+            stream.seek(start)
+            text = stream.read(_END_OF_LOG).decode(errors="replace")
+    except OSError:
+        return ""
+    lines = text.replace("\r\n", "\n").split("\n")
+    if start and len(lines) > 1:
+        del lines[0]  # it is cut
+    return "\n".join(map(_plain, lines[-_LINES:])).strip("\n")
+
+
+def _plain(line: str) -> str:
+    """The text of a line; of one that was drawn again and again, a progress bar, the last state."""
+    _, _, last = line.rstrip("\r").rpartition("\r")
+    return _CONTROL.sub("", last)
