@@ -40,7 +40,8 @@ async def start(page: Page, way: WayOn | None = None) -> None:
 
 
 async def _start_or_ask(page: Page, way: WayOn | None) -> None:
-    answer = await page.watch.start(page.session, OPTIONS[way] if way else Options())
+    options = OPTIONS[way] if way else Options()
+    answer = await page.watch.start(page.session, options)
     if isinstance(answer, Launched):
         return page.go("Run")
     ways_on = () if way else _ways_on(answer)
@@ -101,16 +102,16 @@ def show_problems(page: Page) -> None:
     def unsupported() -> list[str]:
         return [problem.field for problem in session.problems if problem.removable]
 
+    def remove_unsupported() -> None:
+        session.remove(*unsupported())
+
     with small_dialog("What to correct", "problems") as dialog:
         rows = ui.element("ul")
-        remove_all = "Remove all unsupported"
-        close = dialog.close
-        buttons = choice_buttons(
-            {remove_all: lambda: session.remove(*unsupported()), "Close": close}
-        )
+        choices = {"Remove all unsupported": remove_unsupported, "Close": dialog.close}
+        remove_all, _ = choice_buttons(choices).values()
 
         def refresh() -> None:
-            buttons[remove_all].set_visibility(len(unsupported()) > 1)
+            remove_all.set_visibility(len(unsupported()) > 1)
             rows.clear()
             with rows:
                 for problem in session.problems:
@@ -130,21 +131,14 @@ def _problem_row(page: Page, dialog: ui.dialog, problem: Problem) -> None:
     with ui.element("li"):
         if problem.removable:
             ui.label(f"{problem.field}: {problem.text}")
-            button = ui.button(
-                "Remove this setting",
-                on_click=lambda: page.session.remove(problem.field),
-            )
+            remove = partial(page.session.remove, problem.field)
+            button = ui.button("Remove this setting", on_click=remove)
             button.props("no-caps outline dense")
-        else:
-            with (
-                ui.element("button")
-                .classes("link")
-                .on("click", go)
-                .props("type=button")
-            ):
-                ui.label(
-                    f"{tab_of(problem.field)} · {label_of(problem.field)}"
-                    if problem.field
-                    else "The file"
-                )
-                ui.label(sentence(problem.text)).classes("dim")
+            return
+        title = "The file"
+        if problem.field:
+            title = f"{tab_of(problem.field)} · {label_of(problem.field)}"
+        with ui.element("button").classes("link") as link:
+            link.on("click", go).props("type=button")
+            ui.label(title)
+            ui.label(sentence(problem.text)).classes("dim")
