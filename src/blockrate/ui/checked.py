@@ -16,7 +16,7 @@ from blockrate.core.profile import FULL, KEY
 from blockrate.dataset.folders import concept_problems
 from blockrate.ui.ways_on import WAYS_ON
 
-_UNKNOWN = object()
+_NOTHING = object()  # where there is no value, which may be None
 
 
 @dataclass(frozen=True)
@@ -39,41 +39,46 @@ class Checked:
     plan: Plan | None
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
-    whole: Json  # the config, with the lists that lie in files of their own
+    complete: Json  # the config, with the lists that lie in files of their own
 
     def get(self, path: str) -> Any:
         """Return a copy of what stands at a path, even if it is wrong, else the default."""
-        if found := find(self.whole, path):
-            return copied(found[0][found[1]])
-        if (
-            path in FINE_TUNE_DEFAULTS
-            and self.whole.get("training_method") == "FINE_TUNE"
-        ):
+        written = _value_at(self.complete, path)
+        if written is not _NOTHING:
+            return copied(written)
+        is_fine_tune = self.complete.get("training_method") == "FINE_TUNE"
+        if is_fine_tune and path in FINE_TUNE_DEFAULTS:
             return FINE_TUNE_DEFAULTS[path]
-        return FULL if path.startswith(f"{KEY}.") else copied(default(path))
+        if path.startswith(f"{KEY}."):
+            return FULL
+        return copied(default(path))
 
     def problem(self, path: str) -> str:
         """Return what is wrong with a field or inside it, ``""`` if nothing."""
-        own = [item.text for item in self.problems if item.field == path]
-        inside = [
-            f"{item.field.removeprefix(f'{path}.')}: {item.text}"
-            for item in self.problems
-            if item.field.startswith(f"{path}.")
-        ]
-        # a capital for a word, not for a file's name
-        own = [
-            text[:1].upper() + text[1:] if text.split(" ")[0].isalpha() else text
-            for text in own
-        ]
+        own = []
+        inside = []
+        for problem in self.problems:
+            if problem.field == path:
+                own.append(_with_capital(problem.text))
+            elif problem.field.startswith(f"{path}."):
+                field = problem.field.removeprefix(f"{path}.")
+                inside.append(f"{field}: {problem.text}")
         return " ".join(own + inside)
+
+
+def _with_capital(text: str) -> str:
+    """The text as a sentence; what begins with a file's name or a value stays."""
+    if not text.split(" ")[0].isalpha():
+        return text
+    return text[:1].upper() + text[1:]
 
 
 def check(data: Json) -> Checked:
     """Return what a migrated config comes to, with everything that stands in the way of a start."""
-    found = find_problems(copied(data))
-    config = found.config
+    judged = find_problems(copied(data))
+    config = judged.config
+    errors = list(judged.errors)
     plan = None
-    errors = list(found.errors)
     if config:
         errors += concept_problems(config)
         try:
@@ -81,64 +86,73 @@ def check(data: Json) -> Checked:
         except ConfigError as error:
             errors.append(error)
         except FileError as error:
-            where = (
-                "transformer.model_name"
-                if config.transformer.model_name
-                else "base_model_name"
-            )
-            errors.append(
-                ConfigError(where, f"{error.where}: {error.problem}", error.cure)
-            )
-    problems = tuple(dict.fromkeys(_problem(error, data) for error in errors))
-    return Checked(
-        config,
-        plan,
-        problems,
-        (*found.warnings, *(plan.warnings if plan else ())),
-        {**data, **found.lists},
-    )
+            errors.append(_about_the_model(error, config))
+    warnings = list(judged.warnings)
+    if plan:
+        warnings += plan.warnings
+    problems = dict.fromkeys(_problem(error, data) for error in errors)
+    complete = {**data, **judged.lists}
+    return Checked(config, plan, tuple(problems), tuple(warnings), complete)
+
+
+def _about_the_model(error: FileError, config: TrainConfig) -> ConfigError:
+    """What is wrong with a file of the model, told at the setting that names it."""
+    setting = "base_model_name"
+    if config.transformer.model_name:
+        setting = "transformer.model_name"
+    return ConfigError(setting, f"{error.where}: {error.problem}", error.cure)
 
 
 def usable(data: Json, problems: Iterable[Problem]) -> TrainConfig | None:
     """Return the config without what is wrong in it: the settings alone, else the whole parts that they are in."""
     wrong = {problem.field for problem in problems} - {""}
-    # what is wrong in a list's own file goes with the file
-    wrong |= {
-        LISTS[key].setting
-        for key in LISTS
-        if any(path.startswith(f"{key}.") for path in wrong) and not data.get(key)
-    }
-    for paths in (wrong, {path.partition(".")[0] for path in wrong}):
+    for key, file in LISTS.items():
+        is_inside = any(path.startswith(f"{key}.") for path in wrong)
+        if is_inside and not data.get(key):
+            # what is wrong in a list's own file goes with the file
+            wrong.add(file.setting)
+    parts = {path.partition(".")[0] for path in wrong}
+    for paths in (wrong, parts):
         rest = copied(data)
         for path in last_first(paths):
             drop(rest, path)
-        if config := find_problems(rest).config:
+        config = find_problems(rest).config
+        if config:
             return config
     return None
 
 
 def last_first(paths: Iterable[str]) -> list[str]:
     """Order paths so that to remove one entry of a list moves none of those that are still to be removed."""
-    return sorted(
-        paths,
-        key=lambda path: [(len(name), name) for name in path.split(".")],
-        reverse=True,
-    )
+    return sorted(paths, key=_in_order, reverse=True)
+
+
+def _in_order(path: str) -> list[tuple[int, str]]:
+    """A key that sorts ``samples.10`` behind ``samples.9``."""
+    return [(len(name), name) for name in path.split(".")]
 
 
 def _problem(error: ConfigError, data: Json) -> Problem:
     field = error.where
-    usual = default(field, _UNKNOWN)
-    there = find(data, field)
+    default_value = default(field, _NOTHING)
+    value = _value_at(data, field)
     text = with_ways_on(f"{error.problem}. {error.cure}", error.ways_on, WAYS_ON)
-    if usual is _UNKNOWN and not there:
+    if default_value is _NOTHING and value is _NOTHING:
         return Problem("", in_words(error, WAYS_ON))
-    if usual is _UNKNOWN:
+    if default_value is _NOTHING:
         return Problem(field, text, removable=True)
     # a list or an object that holds what is wrong has controls; one that is something else has none
-    value = there[0][there[1]] if there else usual
-    strange = isinstance(usual, dict | list) and not isinstance(value, type(usual))
-    return Problem(field, text, removable=strange)
+    has_inside = isinstance(default_value, dict | list)
+    is_other = value is not _NOTHING and not isinstance(value, type(default_value))
+    return Problem(field, text, removable=has_inside and is_other)
+
+
+def _value_at(data: Json, path: str) -> Any:
+    found = find(data, path)
+    if not found:
+        return _NOTHING
+    holder, key = found
+    return holder[key]
 
 
 def copied(value: Any) -> Any:

@@ -139,7 +139,7 @@ def _take_list_in(data: Json, path: str, checked: Checked) -> list[str]:
     file = data.pop(file_setting, "")
     if not file:
         return []
-    data[key] = copied(checked.whole.get(key, []))
+    data[key] = copied(checked.complete.get(key, []))
     return [
         f"{file_setting}: {file} is not used any more, its {key} are in this config now"
     ]
