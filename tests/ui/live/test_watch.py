@@ -130,7 +130,8 @@ def test_start_pressed_ten_times_at_once_starts_one_run(
     assert sum(isinstance(answer, Launched) for answer in answers) == 1
     assert answers.count(AtWork()) == 9
     look_until(
-        watch, lambda: watch.history.progress.step >= 3 and watch.state.name == "Running"
+        watch,
+        lambda: watch.history.progress.step >= 3 and watch.state.name == "Running",
     )
     assert count(run, "started") == 1
     assert "in use" not in run.log_file.read_text()
@@ -322,7 +323,11 @@ def test_a_new_app_follows_the_run_of_the_one_that_died(
     before = Watch(preferences)
     trainer("slow")
     wait(before.start(session_of(run), Options()))
-    look_until(before, lambda: before.history.progress.step >= 3)
+    # the heartbeat, which says so, comes once a second
+    look_until(
+        before,
+        lambda: before.history.progress.step >= 3 and before.state.name == "Running",
+    )
     after = Watch(
         Preferences.model_validate_json(
             (run.path.parents[1] / "home" / "preferences.json").read_text()

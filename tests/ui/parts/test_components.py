@@ -386,7 +386,7 @@ def test_a_closed_window_leaves_nothing_behind() -> None:
 def watch_in(state: str, **facts: Any) -> Any:
     history = History()
     for name, value in facts.items():
-        setattr(history, name, value)
+        setattr(history.progress, name, value)
     return SimpleNamespace(state=RunState(state, "It says so."), history=history)
 
 
