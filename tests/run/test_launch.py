@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import socket
 import sys
 import threading
 import time
@@ -32,7 +33,7 @@ from blockrate.core.errors import ConfigError, NoCheckpointError, WriteError
 from blockrate.run.checkpoints import checkpoint_name
 from blockrate.run.durable import commit_folder
 from blockrate.run.events import EventLog, Finished, Step, read_events
-from blockrate.run.folder import RunFolder, lock
+from blockrate.run.folder import InUseError, RunFolder, lock
 from blockrate.run.launch import (
     AlreadyDone,
     AtWork,
@@ -317,10 +318,26 @@ def test_a_folder_at_work_is_left_alone(run: RunFolder, options: Options) -> Non
     """Whatever the config is worth: what is there may be shown."""
     stopped(run, plannable(run))
     broken = config(run, base_model_name="/no/such/model.safetensors")
-    before = everything(run)
-    with lock(run, sign=False):
+    with lock(run):
+        before = everything(run)
         assert launch(plannable(run), run, options) == AtWork()
         assert launch(broken, run, options) == AtWork()
+        assert everything(run) == before
+
+
+@pytest.mark.parametrize("dead_engine", [False, True])
+def test_a_start_that_prepares_for_long_is_in_use_and_no_engine_at_work(
+    run: RunFolder, dead_engine: bool
+) -> None:
+    stopped(run, plannable(run))
+    if dead_engine:
+        dead = {"pid": os.getpid(), "create_time": 1.0, "host": socket.gethostname()}
+        run.who_file.write_text(json.dumps(dead))
+    before = everything(run)
+    with lock(run, sign=False):
+        answer = launch(plannable(run), run, Options())
+    assert isinstance(answer, Refused)
+    assert isinstance(answer.error, InUseError)
     assert everything(run) == before
 
 

@@ -129,7 +129,7 @@ def set_aside(run: RunFolder) -> Path | None:
     if not run.events_file.exists() and not any(run.checkpoints.glob("*")):
         return None
     aside = run.path / "earlier" / datetime.now(UTC).strftime("%Y-%m-%d %H-%M-%S.%f")
-    with lock(run):
+    with lock(run, sign=False):
         try:
             aside.mkdir(parents=True)
             outputs = [Path(path).name for path in finished_outputs(run.events_file)]
@@ -153,14 +153,29 @@ def is_alive(run: RunFolder) -> bool:
 
 
 def is_at_work(run: RunFolder) -> bool:
-    """Whether an engine holds the lock, for certain: ``is_alive`` may see the glance of another process."""
+    """Whether an engine holds the lock, for certain.
+
+    ``is_alive`` may see the glance of another process, or one that prepares a start.
+    """
     if not is_alive(run):
         return False
     try:
         with lock(run, sign=False):
             return False
     except InUseError:
-        return True
+        return _signer_lives(run)
+
+
+def _signer_lives(run: RunFolder) -> bool:
+    """Whether the engine that left its name here last is alive, as far as can be seen."""
+    who = read_json(run.who_file)
+    if who.get("host") != socket.gethostname():
+        # on another host, which we cannot look into; or there was never an engine
+        return bool(who)
+    with suppress(psutil.Error, LookupError):
+        born = psutil.Process(who["pid"]).create_time()
+        return bool(born == who["create_time"])
+    return False
 
 
 def write_heartbeat(

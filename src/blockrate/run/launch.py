@@ -92,8 +92,8 @@ def launch(
     try:
         warnings = make_plan(config).warnings
         done = prepare(config, run, options, say)
-    except InUseError:
-        return AtWork()
+    except InUseError as error:
+        return AtWork() if is_at_work(run) else Refused(error)
     except (ConfigError, FileError, NoCheckpointError) as error:
         return Refused(error)
     if done:
