@@ -89,7 +89,8 @@ def train(
     from blockrate.run.launch import Options
 
     loaded = _load(config, settings, ignore_unsupported)
-    code, outputs = _train(loaded, Options(fresh, reset_optimizer, extend))
+    options = Options(fresh=fresh, reset_optimizer=reset_optimizer, extend=extend)
+    code, outputs = _train(loaded, options)
     _print(*outputs)
     raise typer.Exit(code)
 

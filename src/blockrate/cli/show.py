@@ -78,7 +78,9 @@ def _shown_from(run: RunFolder, launched: Launched | None) -> int:
 
 
 def _is_working(run: RunFolder, launched: Launched | None) -> bool:
-    return launched.process.poll() is None if launched else is_alive(run)
+    if launched:
+        return launched.process.poll() is None
+    return is_alive(run)
 
 
 def _stop(run: RunFolder, view: "View", *, at_once: bool) -> None:

@@ -26,7 +26,7 @@ from blockrate.run.folder import InUseError, RunFolder, is_at_work, lock, set_as
 from blockrate.run.process import start_engine
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """What is asked of one start alone, and stands in no config."""
 
@@ -110,8 +110,10 @@ def prepare(
     Raises ConfigError, with the folder untouched, for a config that belongs to another run,
     or asks a finished one for another result; InUseError; NoCheckpointError; WriteError.
     """
-    if options.fresh and (aside := set_aside(run)):
-        say(f"The earlier run is now in {aside}.")
+    if options.fresh:
+        aside = set_aside(run)
+        if aside:
+            say(f"The earlier run is now in {aside}.")
     make_folder(run.path)
     with lock(run, sign=False):
         # the engine reads every byte
