@@ -350,6 +350,68 @@ def test_ctrl_c_is_handed_on_once_and_the_run_stops_after_its_step(
     assert kinds(folder)[-2:] == ["step", "stopped"]
 
 
+# the console script with one part of the start that takes its time
+SLOWLY = """
+import sys, time
+from blockrate.run import launch
+from blockrate.cli.commands import main
+
+def slow(*arguments, part=launch.{part}, **options):
+    print("waits", file=sys.stderr, flush=True)
+    time.sleep({seconds})
+    return part(*arguments, **options)
+
+launch.{part} = slow
+sys.argv[1:] = ["train", "config.json"]
+main()
+"""
+
+
+def interrupted(part: str, seconds: int, number: int) -> tuple[int, str]:
+    """Give exit code and stderr of a train that gets a signal while ``part`` of launch waits."""
+    script = SLOWLY.format(part=part, seconds=seconds)
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "SMALL_TRAINER": "slow"},
+    ) as process:
+        try:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            assert said == "waits\n"
+            process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    return process.returncode, err
+
+
+@posix
+@pytest.mark.parametrize("part", ["make_plan", "prepare"])
+def test_ctrl_c_before_there_is_an_engine_ends_the_command(
+    folder: Path, part: str
+) -> None:
+    code, err = interrupted(part, 60, signal.SIGINT)
+    assert code == 130
+    assert "Traceback" not in err
+    assert not (folder / "run").exists()
+
+
+@posix
+def test_sigterm_before_there_is_an_engine_ends_the_command(folder: Path) -> None:
+    assert interrupted("prepare", 60, signal.SIGTERM)[0] == -signal.SIGTERM
+    assert not (folder / "run").exists()
+
+
+@posix
+def test_ctrl_c_that_comes_with_the_start_reaches_the_engine(folder: Path) -> None:
+    code, err = interrupted("start_engine", 1, signal.SIGINT)
+    assert code == 75
+    assert err.count("Stopping after this step") == 1
+    assert kinds(folder)[-1] == "stopped"
+
+
 @posix
 @pytest.mark.parametrize("started", ["stuck"], indirect=True)
 def test_a_second_ctrl_c_leaves_at_once(

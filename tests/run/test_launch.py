@@ -302,15 +302,29 @@ def test_an_engine_is_started_whose_events_begin_where_it_says(run: RunFolder) -
     assert isinstance(records[-1].event, Finished)
 
 
-def test_what_the_plan_warns_of_comes_with_the_start(
+def test_what_the_plan_warns_of_is_said_whatever_the_answer(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BLOCKRATE_ENGINE", f"{shlex.quote(sys.executable)} -c pass")
-    now = plannable(run, optimizer={"optimizer": "LION"}, lora_weight_dtype="BFLOAT_16")
-    answer = launch(now, run, Options())
+    warned = {"optimizer": {"optimizer": "LION"}, "lora_weight_dtype": "BFLOAT_16"}
+    now = plannable(run, **warned)
+    warnings = [f"warning: {warning}" for warning in make_plan(now).warnings]
+    assert warnings
+    said: list[str] = []
+    answer = launch(
+        now, run, Options(), said.append, before_start=lambda: said.append("starts")
+    )
     assert isinstance(answer, Launched)
     answer.process.wait(30)
-    assert answer.warnings == tuple(make_plan(now).warnings) != ()
+    assert said == [*warnings, "starts"]
+    finished(run, now)
+    for config, kind in [
+        (now, AlreadyDone),
+        (plannable(run, **warned, lora_rank=8), Refused),
+    ]:
+        said.clear()
+        assert isinstance(launch(config, run, Options(), said.append), kind)
+        assert said == warnings
 
 
 @pytest.mark.parametrize("options", [Options(), Options(fresh=True)])

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -272,12 +273,13 @@ def _train(loaded: "LoadedConfig", options: "Options") -> tuple[int, list[str]]:
     run = _folder(Path(loaded.config.workspace_dir))
     say = partial(typer.echo, err=True)
     code = 0
-    # from before the start: a Ctrl-C that comes with it must reach the engine
-    with signals_kept() as signals:
-        answer = launch(loaded.config, run, options, say)
+    signals: list[int] = []
+    with ExitStack() as stack:
+        # Ctrl-C ends us until there is an engine, and from then on reaches that
+        keep = partial(stack.enter_context, signals_kept(signals))
+        answer = launch(loaded.config, run, options, say, before_start=keep)
         match answer:
-            case Launched(warnings=warnings):
-                _warn(warnings)
+            case Launched():
                 code = watch(run, signals, answer)
             case AtWork() if options.fresh:
                 raise InUseError(run)
@@ -285,6 +287,7 @@ def _train(loaded: "LoadedConfig", options: "Options") -> tuple[int, list[str]]:
                 say(
                     f"A run is at work in {run.path}: showing it. Nothing new was started; Ctrl-C stops that run."
                 )
+                keep()
                 code = watch(run, signals)
             case AlreadyDone(step=step):
                 say(

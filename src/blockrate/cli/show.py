@@ -278,18 +278,17 @@ class View:
 
 
 @contextmanager
-def signals_kept() -> Iterator[list[int]]:
-    """Keep Ctrl-C and SIGTERM from ending this process; gives those that came, to be handed on.
+def signals_kept(signals: list[int]) -> Iterator[None]:
+    """Keep Ctrl-C and SIGTERM from ending this process: put them into ``signals``, to be handed on.
 
     The engine is in a session of its own, so that none of them reaches it but through us.
     """
-    signals: list[int] = []
     before = {
         number: signal.signal(number, lambda number, _frame: signals.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        yield signals
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

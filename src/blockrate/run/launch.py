@@ -37,14 +37,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Launched:
-    """An engine was started.
-
-    ``warnings``: what the plan says of the config. ``events_from``: the byte at which the
-    events of this start begin.
-    """
+    """An engine was started. ``events_from``: where in the file its events begin, in bytes."""
 
     process: Popen[Any]
-    warnings: tuple[str, ...]
     events_from: int
 
 
@@ -81,16 +76,21 @@ def launch(
     run: RunFolder,
     options: Options,
     say: Callable[[str], None] = lambda text: None,
+    *,
+    before_start: Callable[[], object] = lambda: None,
 ) -> Answer:
     """Check everything that needs no model, and start an engine if there is anything to do.
 
-    ``say``: is told what became of an earlier run. Raises WriteError and OSError for a disk
-    that does not take the run, and an engine that cannot be started.
+    ``say``: is told what the plan warns of, and what became of an earlier run.
+    ``before_start``: called when all is ready, and an engine is about to start. Raises
+    WriteError and OSError for a disk that does not take the run, and an engine that cannot
+    be started.
     """
     if is_at_work(run):
         return AtWork()
     try:
-        warnings = make_plan(config).warnings
+        for warning in make_plan(config).warnings:
+            say(f"warning: {warning}")
         done = prepare(config, run, options, say)
     except InUseError as error:
         return AtWork() if is_at_work(run) else Refused(error)
@@ -99,7 +99,8 @@ def launch(
     if done:
         return done
     events_from = _events_bytes(run)
-    return Launched(start_engine(run), tuple(warnings), events_from)
+    before_start()
+    return Launched(start_engine(run), events_from)
 
 
 def prepare(
