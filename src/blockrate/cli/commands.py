@@ -16,6 +16,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from blockrate.cli.options import (
+    AllowedHosts,
+    AsJson,
+    ConfigName,
+    Fresh,
+    Host,
+    Native,
+    NoBrowser,
+    OpenedConfig,
+    Port,
+    Roots,
+    Run,
+    Settings,
+    Unsupported,
+)
 from blockrate.cli.ways_on import WAYS_ON
 from blockrate.core.errors import (
     BlockrateError,
@@ -37,36 +52,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help=TITLE,
 )
-ConfigName = Annotated[
-    str,
-    typer.Argument(
-        metavar="CONFIG", help="A config file, or the name of a preset or an example."
-    ),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Set a field of the config."),
-]
-Unsupported = Annotated[
-    bool,
-    typer.Option(
-        "--ignore-unsupported",
-        help="Go on although the config asks for what blockrate cannot do.",
-    ),
-]
-Fresh = Annotated[
-    bool,
-    typer.Option(
-        "--fresh", help="Set an earlier run in this folder aside and start anew."
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 # click's own, which typer has moved and not named
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
-Run = Annotated[
-    Path,
-    typer.Argument(metavar="RUN", help="A run folder: the config's workspace_dir."),
-]
 
 
 @app.command()
@@ -178,46 +165,13 @@ def demo(fresh: Fresh = False) -> None:
 
 @app.command()
 def ui(
-    config: Annotated[
-        str,
-        typer.Argument(
-            metavar="[CONFIG]",
-            help="A config file, or the name of a preset or an example.",
-        ),
-    ] = "",
-    host: Annotated[
-        str, typer.Option(help="The address to serve; 0.0.0.0 for all networks.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(
-            min=0, max=65535, help="0: the port of last time, else any free one."
-        ),
-    ] = 0,
-    no_browser: Annotated[
-        bool,
-        typer.Option(
-            "--no-browser", help="Do not open a browser, only print the address."
-        ),
-    ] = False,
-    allowed_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="Another name of this server, with or without a port."
-        ),
-    ] = None,
-    native: Annotated[
-        bool, typer.Option("--native", help="Show a window of its own, with pywebview.")
-    ] = False,
-    root: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="DIR",
-            exists=True,
-            file_okay=False,
-            help="A folder that the app may show; repeatable.",
-        ),
-    ] = None,
+    config: OpenedConfig = "",
+    host: Host = "127.0.0.1",
+    port: Port = 0,
+    no_browser: NoBrowser = False,
+    allowed_host: AllowedHosts = None,
+    native: Native = False,
+    root: Roots = None,
 ) -> None:
     """Open the app in a browser. The address it prints lets in whoever has it; Ctrl-C ends it, and training goes on."""
     from blockrate.ui.app import serve

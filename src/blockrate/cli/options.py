@@ -1,0 +1,70 @@
+"""The words of a command line, with what ``--help`` says of them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigName = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG", help="A config file, or the name of a preset or an example."
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Set a field of the config."),
+]
+Unsupported = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-unsupported",
+        help="Go on although the config asks for what blockrate cannot do.",
+    ),
+]
+Fresh = Annotated[
+    bool,
+    typer.Option(
+        "--fresh", help="Set an earlier run in this folder aside and start anew."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Run = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="A run folder: the config's workspace_dir."),
+]
+OpenedConfig = Annotated[
+    str,
+    typer.Argument(
+        metavar="[CONFIG]", help="A config file, or the name of a preset or an example."
+    ),
+]
+Host = Annotated[
+    str, typer.Option(help="The address to serve; 0.0.0.0 for all networks.")
+]
+Port = Annotated[
+    int,
+    typer.Option(min=0, max=65535, help="0: the port of last time, else any free one."),
+]
+NoBrowser = Annotated[
+    bool,
+    typer.Option("--no-browser", help="Do not open a browser, only print the address."),
+]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="Another name of this server, with or without a port."
+    ),
+]
+Native = Annotated[
+    bool, typer.Option("--native", help="Show a window of its own, with pywebview.")
+]
+Roots = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="A folder that the app may show; repeatable.",
+    ),
+]
