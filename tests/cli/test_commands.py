@@ -323,6 +323,14 @@ def test_the_ways_on_from_a_failure_are_options_of_the_command(
     )
 
 
+def test_the_engine_that_asks_for_fresh_moments_names_the_option(
+    blockrate: Blockrate,
+) -> None:
+    code, _, err = blockrate("train", "config.json", trainer="moments")
+    assert code == 2
+    assert "error: optimizer: does not fit. Or add --reset-optimizer all: the" in err
+
+
 def test_an_earlier_run_is_never_mixed_with_a_new_one(
     blockrate: Blockrate, folder: Path
 ) -> None:

@@ -171,17 +171,26 @@ def test_a_failure_is_a_code_a_sentence_and_a_traceback_in_the_log(
     assert "Traceback" in run.log_file.read_text()
 
 
-def test_by_hand_the_screen_shows_one_line(run: RunFolder, start: Start) -> None:
+@pytest.mark.parametrize(
+    ("trainer", "line"),
+    [
+        ("fault", "error: KeyError"),
+        ("gone", "error: run: all are gone. Find them. Ways on: fresh; see `blockrate"),
+    ],
+)
+def test_by_hand_the_screen_shows_one_line(
+    run: RunFolder, start: Start, trainer: str, line: str
+) -> None:
     command = [sys.executable, str(SMALL_ENGINE), str(run.path)]
     ended = subprocess.run(
         command,
         capture_output=True,
         text=True,
-        env={**os.environ, "SMALL_TRAINER": "fault"},
+        env={**os.environ, "SMALL_TRAINER": trainer},
         check=False,
     )
     assert ended.stdout == ""
-    assert ended.stderr.startswith("error: KeyError")
+    assert ended.stderr.startswith(line)
     assert ended.stderr.count("\n") == 1
 
 

@@ -41,6 +41,7 @@ FAILURES = {
         "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."
     ),
     "fault": KeyError("something of ours"),
+    "moments": ConfigError("optimizer", "does not fit", ways_on=["reset_all"]),
     "gone": NoCheckpointError("run", "all are gone", "Find them.", ways_on=["fresh"]),
 }
 

@@ -66,7 +66,7 @@ def _run(run: RunFolder, stop: StopFlag) -> int:
         traceback.print_exc()
         failed = _explained(error, run)
         log.write(failed, step=log.step)
-        os.write(screen, f"error: {failed.message}\n".encode())
+        os.write(screen, f"{_line(failed)}\n".encode())
         return failed.code
     finally:
         done.set()
@@ -116,6 +116,15 @@ def _explained(error: Exception, run: RunFolder) -> Failed:
 
 def _failed(error: BlockrateError) -> Failed:
     return Failed(error.exit_code, str(error), error.ways_on)
+
+
+def _line(failed: Failed) -> str:
+    """What is told on the screen; in a front end the ways on have words of their own."""
+    line = f"error: {failed.message}"
+    if failed.ways_on:
+        ways = ", ".join(failed.ways_on)
+        line += f" Ways on: {ways}; see `blockrate train --help`."
+    return line
 
 
 def _is_full_memory(error: Exception) -> bool:
