@@ -12,7 +12,7 @@ WayOn = Literal["fresh", "reset_new", "reset_all", "ignore_unsupported"]
 
 
 class BlockrateError(ValueError):
-    """A sentence for the user: ``where: what is wrong. what to do``.
+    """A sentence for the user: ``where: what is wrong. what to do``; ``where`` may be empty.
 
     ``ways_on``: how else to go on. The text does not name them: a button in the app is an
     option on the command line, so that each has words of its own, see ``in_words``.
@@ -76,7 +76,9 @@ class NotANumberError(BlockrateError):
 
 def in_words(error: BlockrateError, words: Mapping[WayOn, str]) -> str:
     """Return what an error says, with its ways on in the words of a front end."""
-    text = f"{error.where}: {error.problem}. {error.cure}".rstrip()
+    text = f"{error.problem}. {error.cure}".rstrip()
+    if error.where:
+        text = f"{error.where}: {text}"
     lines = [with_ways_on(text, error.ways_on, words)]
     for part in error.parts:
         lines.append(f"  {in_words(part, words)}")

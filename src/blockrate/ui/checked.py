@@ -136,7 +136,8 @@ def _problem(error: ConfigError, data: Json) -> Problem:
     field = error.where
     default_value = default(field, _NOTHING)
     value = _value_at(data, field)
-    text = with_ways_on(f"{error.problem}. {error.cure}", error.ways_on, WAYS_ON)
+    told = f"{error.problem}. {error.cure}".rstrip()
+    text = with_ways_on(told, error.ways_on, WAYS_ON)
     if default_value is _NOTHING and value is _NOTHING:
         return Problem("", in_words(error, WAYS_ON))
     if default_value is _NOTHING:

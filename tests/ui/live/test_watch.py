@@ -208,7 +208,7 @@ def test_wrong_settings_start_nothing(
     session.problems = (cast(Any, "one"),)
     answer = wait(watch.start(session, Options()))
     assert isinstance(answer, Refused)
-    assert "settings are wrong" in str(answer.error)
+    assert str(answer.error) == "Some settings are wrong. Correct them first."
     assert (watch.run, run.path.exists()) == (None, False)
 
 

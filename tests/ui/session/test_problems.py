@@ -9,6 +9,7 @@ from support.sessions import KEY, fields, right, written
 
 from blockrate.config.files import load_config
 from blockrate.core.errors import ConfigError
+from blockrate.ui import checked
 
 
 def test_a_right_config_has_a_plan_and_no_problem(session):
@@ -228,3 +229,15 @@ def test_a_config_of_nested_objects_is_opened_or_refused(session, depth):
         session.open(path)
     assert fields(session) == (["x"] if session.data else ["concepts"])
     assert session.title == ("b.json" if session.data else "New config")
+
+
+def test_a_problem_without_a_cure_ends_with_its_full_stop(
+    session, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(config: object) -> None:
+        raise ConfigError("epochs", "are too few")
+
+    monkeypatch.setattr(checked, "make_plan", refuse)
+    session.open(written("a.json", right()))
+    (problem,) = session.problems
+    assert (problem.field, problem.text) == ("epochs", "are too few.")

@@ -88,7 +88,7 @@ class Watch:
             return AtWork()
         if config is None or session.problems:
             cure = "Correct them first."
-            return Refused(ConfigError("config", "some settings are wrong", cure))
+            return Refused(ConfigError("", "Some settings are wrong", cure))
         run = RunFolder(Path(config.workspace_dir).absolute())
         self._starting = True
         self._stop_at_once = False
