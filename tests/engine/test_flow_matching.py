@@ -5,11 +5,9 @@ import math
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockrate.core.timesteps import dynamic_shift, timestep_at
 from blockrate.engine import flow_matching as flow
 
 LEVELS = torch.linspace(0.001, 0.999, 99)
@@ -27,43 +25,6 @@ def test_noise_and_target_are_those_of_diffusers_scheduler():
         latents, noise
     )
     torch.testing.assert_close(back, latents)
-
-
-@given(st.floats(0.05, 20.0))
-def test_shift_is_that_of_diffusers_scheduler(shift):
-    expected = FlowMatchEulerDiscreteScheduler().time_shift(
-        math.log(shift), 1.0, LEVELS
-    )
-    torch.testing.assert_close(flow.shift_timesteps(LEVELS, shift), expected)
-
-
-@given(st.integers(16, 20000))
-def test_dynamic_shift_is_that_of_diffusers_pipeline(tokens):
-    assert dynamic_shift(tokens) == pytest.approx(math.exp(calculate_shift(tokens)))
-    assert dynamic_shift(256) == pytest.approx(math.exp(0.5))
-    assert dynamic_shift(4096) == pytest.approx(math.exp(1.15))
-
-
-def test_logit_normal_is_a_sigmoid_of_a_normal():
-    quantiles = torch.linspace(0.01, 0.99, 99)
-    drawn = flow.logit_normal_timesteps(quantiles, weight=0.5, bias=-0.4)
-    logits = torch.distributions.Normal(-0.4, 1.5).icdf(quantiles)
-    torch.testing.assert_close(drawn, logits.sigmoid())
-    assert flow.logit_normal_timesteps(torch.tensor([0.0, 0.5, 1.0])).tolist() == [
-        0.0,
-        0.5,
-        1.0,
-    ]
-
-
-@given(st.floats(0, 1), st.floats(0, 1))
-def test_timesteps_stay_between_the_noising_strengths(one, two):
-    low, high = sorted((one, two))
-    for name in ("uniform_timesteps", "logit_normal_timesteps"):
-        drawn = getattr(flow, name)(torch.tensor([0.0, 0.3, 1.0]), low=low, high=high)
-        assert torch.all((drawn >= low - 1e-6) & (drawn <= high + 1e-6))
-        assert drawn[0] == pytest.approx(low)
-        assert drawn[2] == pytest.approx(high)
 
 
 def test_every_sample_has_draws_of_its_own_that_depend_on_nothing_else():
@@ -144,31 +105,3 @@ def test_sample_weights_scale_each_samples_share():
     each = [flow.loss(prediction[i : i + 1], target[i : i + 1]) for i in (0, 1)]
     weighted = flow.loss(prediction, target, sample_weights=torch.tensor([2.0, 0.5]))
     torch.testing.assert_close(weighted, (2.0 * each[0] + 0.5 * each[1]) / 2)
-
-
-@pytest.mark.parametrize("distribution", ["LOGIT_NORMAL", "UNIFORM"])
-def test_the_picture_of_the_distribution_is_drawn_from_the_trainers_formulas(
-    distribution,
-):
-    shares = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
-    settings_ = {"low": 0.1, "high": 0.9}
-    if distribution == "UNIFORM":
-        timesteps = flow.uniform_timesteps(shares, **settings_)
-    else:
-        timesteps = flow.logit_normal_timesteps(
-            shares, weight=0.5, bias=-0.4, **settings_
-        )
-    drawn = [
-        timestep_at(
-            share,
-            distribution=distribution,
-            weight=0.5,
-            bias=-0.4,
-            shift=3.0,
-            **settings_,
-        )
-        for share in shares.tolist()
-    ]
-    torch.testing.assert_close(
-        torch.tensor(drawn, dtype=torch.float64), flow.shift_timesteps(timesteps, 3.0)
-    )

@@ -44,6 +44,7 @@ from blockrate.config.setting import (
 )
 from blockrate.core.layer_filter import PRESETS, LayerFilter, split_patterns
 from blockrate.core.schedules import schedule_factor
+from blockrate.core.timesteps import dynamic_shift, timestep_at
 
 
 class TrainConfig(Settings):
@@ -356,6 +357,21 @@ class TrainConfig(Settings):
             images *= self.gradient_accumulation_steps
         rate = self.transformer.learning_rate or self.learning_rate
         return rate * math.sqrt(images)
+
+    def timestep_at(self, share: float, *, tokens: int) -> float:
+        """Return the timestep that ``share`` (0 to 1) of those drawn for images of so many tokens lie below."""
+        shift = self.timestep_shift
+        if self.dynamic_timestep_shifting:
+            shift = dynamic_shift(tokens)
+        return timestep_at(
+            share,
+            distribution=self.timestep_distribution,
+            weight=self.noising_weight,
+            bias=self.noising_bias,
+            low=self.min_noising_strength,
+            high=self.max_noising_strength,
+            shift=shift,
+        )
 
     def rate_factor(self, step: int, total_steps: int) -> float:
         """What every rate is multiplied with in ``step`` (0 is the first) of ``total_steps``, 0 to 1."""

@@ -1,4 +1,4 @@
-"""How noise levels are spread, as numbers of the standard library: for the trainer's shift and the app's picture."""
+"""How noise levels are spread: the one formula, for the trainer and for the app's picture of it."""
 
 import math
 from statistics import NormalDist
@@ -24,13 +24,25 @@ def timestep_at(
     high: float,
     shift: float,
 ) -> float:
-    """Return the timestep that ``share`` (0 to 1, ends left out) of all drawn ones lie below.
+    """Return the timestep, 0 (clean) to 1 (noise), that ``share`` (0 to 1) of all drawn ones lie below.
 
-    The same formulas as engine/flow_matching.py, where their sources are named; a test compares the two.
+    LOGIT_NORMAL is ``sigmoid(N(bias, weight + 1))``; a weight of 0, as OneTrainer's ``noising_weight``, is a
+    deviation of 1. UNIFORM is the share itself. Either is scaled to ``low``..``high`` (OneTrainer's noising
+    strengths), then shifted: ``k t / (1 + (k - 1) t)``, more time at high noise for a ``shift`` k above 1.
+
+    Source: Esser et al. 2024, "Scaling Rectified Flow Transformers", section 3.1 and equation 23; ``time_shift``
+    of black-forest-labs/flux with ``k = exp(mu)``.
     """
     if distribution == "LOGIT_NORMAL":
-        normal = bias + (weight + 1.0) * _NORMAL.inv_cdf(share)
-        # the sigmoid, without the overflow of exp
-        share = 0.5 + 0.5 * math.tanh(0.5 * normal)
+        share = _logit_normal(share, weight, bias)
     timestep = low + (high - low) * share
     return shift * timestep / (1.0 + (shift - 1.0) * timestep)
+
+
+def _logit_normal(share: float, weight: float, bias: float) -> float:
+    if share in (0.0, 1.0):
+        # where the normal is infinite; a number drawn in single precision may round to it
+        return share
+    normal = bias + (weight + 1.0) * _NORMAL.inv_cdf(share)
+    # the sigmoid, without the overflow of exp
+    return 0.5 + 0.5 * math.tanh(0.5 * normal)

@@ -30,40 +30,6 @@ def draw(
     return torch.stack(noises), torch.stack(uniforms).float()
 
 
-def logit_normal_timesteps(
-    uniform: Tensor,
-    *,
-    weight: float = 0.0,
-    bias: float = 0.0,
-    low: float = 0.0,
-    high: float = 1.0,
-) -> Tensor:
-    """Return ``sigmoid(N(bias, weight + 1))``, scaled to ``low``..``high``; ``uniform`` (B,) is turned into the normal.
-
-    Source: Esser et al. 2024, "Scaling Rectified Flow Transformers", section 3.1; ``weight`` as OneTrainer's
-    ``noising_weight``, so that 0 is a deviation of 1.
-    """
-    normal = torch.special.ndtri(uniform)
-    return uniform_timesteps(
-        torch.sigmoid(bias + (weight + 1.0) * normal), low=low, high=high
-    )
-
-
-def uniform_timesteps(
-    uniform: Tensor, *, low: float = 0.0, high: float = 1.0
-) -> Tensor:
-    """Return timesteps spread evenly over ``low``..``high`` (OneTrainer's noising strengths); ``uniform``: (B,)."""
-    return low + (high - low) * uniform
-
-
-def shift_timesteps(timesteps: Tensor, shift: float) -> Tensor:
-    """Return ``k t / (1 + (k - 1) t)``: more time at high noise for a ``shift`` k above 1, unchanged at 1.
-
-    Source: Esser et al. 2024, equation 23; ``time_shift`` of black-forest-labs/flux with ``k = exp(mu)``.
-    """
-    return shift * timesteps / (1.0 + (shift - 1.0) * timesteps)
-
-
 def add_noise(latents: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
     """Return latents moved towards noise: ``(1 - sigma) * latents + sigma * noise``.
 

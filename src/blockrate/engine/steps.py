@@ -11,7 +11,6 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError
-from blockrate.core.timesteps import dynamic_shift
 from blockrate.engine import flow_matching
 from blockrate.engine.data.cache import Batch
 from blockrate.engine.seeds import generator
@@ -153,24 +152,9 @@ def validation_loss(
 
 
 def _timesteps(config: TrainConfig, uniform: Tensor, *, tokens: int) -> Tensor:
-    low = config.min_noising_strength
-    high = config.max_noising_strength
-    if config.timestep_distribution == "UNIFORM":
-        timesteps = flow_matching.uniform_timesteps(uniform, low=low, high=high)
-    else:
-        timesteps = flow_matching.logit_normal_timesteps(
-            uniform,
-            weight=config.noising_weight,
-            bias=config.noising_bias,
-            low=low,
-            high=high,
-        )
-    shift = (
-        dynamic_shift(tokens)
-        if config.dynamic_timestep_shifting
-        else config.timestep_shift
-    )
-    return flow_matching.shift_timesteps(timesteps, shift)
+    """Return the timesteps (B,) that uniform numbers (B,) stand for, in images of so many tokens."""
+    shares: list[float] = uniform.tolist()
+    return torch.tensor([config.timestep_at(share, tokens=tokens) for share in shares])
 
 
 def _autocast(train_dtype: str, device: torch.device) -> AbstractContextManager[object]:

@@ -5,7 +5,6 @@ from nicegui.element import Element
 from blockrate.config.fields import in_window
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import buckets
-from blockrate.core.timesteps import dynamic_shift, timestep_at
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import field
 from blockrate.ui.parts.drawing import Drawing
@@ -29,9 +28,10 @@ def open_timestep_window(page: Page, opener: Element) -> None:
 
     def draw() -> None:
         window.chosen.set_text(option_label(window.config.timestep_distribution))
-        counts = histogram(window.config)
+        config = window.config
+        counts = histogram(config)
         most = max(counts)
-        middle = _timestep(window.config, 0.5)
+        middle = config.timestep_at(0.5, tokens=_tokens(config))
         words = f"Half of all steps train noise levels above {middle:.2f}."
         drawing.show([count / most for count in counts], words)
 
@@ -42,26 +42,16 @@ def open_timestep_window(page: Page, opener: Element) -> None:
 def histogram(config: TrainConfig) -> list[int]:
     """Return how often noise levels of 0..1 are trained, in 50 bins, at the first resolution."""
     counts = [0] * _BINS
+    tokens = _tokens(config)
     for number in range(_DRAWN):
-        timestep = _timestep(config, (number + 0.5) / _DRAWN)
+        timestep = config.timestep_at((number + 0.5) / _DRAWN, tokens=tokens)
         # 1.0 itself counts to the last bin
         counts[min(int(timestep * _BINS), _BINS - 1)] += 1
     return counts
 
 
-def _timestep(config: TrainConfig, share: float) -> float:
-    shift = config.timestep_shift
-    if config.dynamic_timestep_shifting:
-        shift = dynamic_shift(buckets(config.resolution)[0][0].tokens)
-    return timestep_at(
-        share,
-        distribution=config.timestep_distribution,
-        weight=config.noising_weight,
-        bias=config.noising_bias,
-        low=config.min_noising_strength,
-        high=config.max_noising_strength,
-        shift=shift,
-    )
+def _tokens(config: TrainConfig) -> int:
+    return buckets(config.resolution)[0][0].tokens
 
 
 def _make(draft: WindowDraft, path: str) -> None:
