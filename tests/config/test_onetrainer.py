@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ FACTS = json.loads(Path(__file__).with_name("onetrainer_defaults.json").read_tex
 ABSENT_FILES = 2
 
 
-def saved_config(**changes):
+def saved_config(**changes: Any) -> dict[str, Any]:
     """A config as OneTrainer saves it after its Flux LoRA preset was chosen."""
     facts = copy.deepcopy(FACTS)
     data = facts["config"] | {
@@ -33,20 +34,20 @@ def saved_config(**changes):
     return data
 
 
-def refusal(data):
+def refusal(data: Any) -> str:
     with pytest.raises(ConfigError) as caught:
         parse_config(data)
     return in_words(caught.value, WAYS_ON)
 
 
-def test_the_flux_lora_preset_loads_without_a_word():
+def test_the_flux_lora_preset_loads_without_a_word() -> None:
     loaded = parse_config(copy.deepcopy(FACTS["preset"]))
     assert loaded.warnings == []
     assert loaded.config.transformer.weight_dtype == "NFLOAT_4"
     assert loaded.config.batch_size == 4
 
 
-def test_a_saved_config_loads_and_trains_as_the_preset_does():
+def test_a_saved_config_loads_and_trains_as_the_preset_does() -> None:
     loaded = parse_config(saved_config())
     assert len(loaded.warnings) == ABSENT_FILES
     preset = parse_config(copy.deepcopy(FACTS["preset"])).config
@@ -63,7 +64,7 @@ def test_a_saved_config_loads_and_trains_as_the_preset_does():
     ) == preset.transformer.model_dump(exclude={"stop_training_after"})
 
 
-def test_a_packed_config_loads_with_its_concepts_and_samples():
+def test_a_packed_config_loads_with_its_concepts_and_samples() -> None:
     data = saved_config(
         concepts=[copy.deepcopy(FACTS["concept"])],
         samples=[copy.deepcopy(FACTS["sample"])],
@@ -73,7 +74,7 @@ def test_a_packed_config_loads_with_its_concepts_and_samples():
     assert loaded.config.concepts[0].seed == -12345
 
 
-def test_every_setting_of_onetrainer_is_known():
+def test_every_setting_of_onetrainer_is_known() -> None:
     data = saved_config(
         concepts=[copy.deepcopy(FACTS["concept"])],
         samples=[copy.deepcopy(FACTS["sample"])],
@@ -83,7 +84,7 @@ def test_every_setting_of_onetrainer_is_known():
     assert set(data) <= set(TrainConfig.model_fields) | {"prior"}
 
 
-def test_defaults_are_onetrainers_but_for_what_its_flux_presets_set():
+def test_defaults_are_onetrainers_but_for_what_its_flux_presets_set() -> None:
     ours = TrainConfig().model_dump()
     theirs = FACTS["config"]
     different = {
@@ -144,8 +145,10 @@ def test_defaults_are_onetrainers_but_for_what_its_flux_presets_set():
         ("concepts.0.text.tag_dropout_enable", True),
     ],
 )
-def test_what_would_change_the_result_is_refused_unless_ignored(path, value):
-    def data():
+def test_what_would_change_the_result_is_refused_unless_ignored(
+    path: str, value: Any
+) -> None:
+    def data() -> dict[str, Any]:
         whole = saved_config(concepts=[copy.deepcopy(FACTS["concept"])], samples=[])
         *parents, name = path.split(".")
         section = whole
@@ -163,7 +166,7 @@ def test_what_would_change_the_result_is_refused_unless_ignored(path, value):
     )
 
 
-def test_harmless_settings_are_named_in_one_warning():
+def test_harmless_settings_are_named_in_one_warning() -> None:
     data = saved_config(
         dataloader_threads=8,
         async_offloading=False,
@@ -188,7 +191,7 @@ def test_harmless_settings_are_named_in_one_warning():
     )
 
 
-def test_adapters_in_bf16_are_taken_and_other_types_refused_with_the_cure():
+def test_adapters_in_bf16_are_taken_and_other_types_refused_with_the_cure() -> None:
     loaded = parse_config(saved_config(lora_weight_dtype="BFLOAT_16"))
     assert loaded.config.lora_weight_dtype == "BFLOAT_16"
     assert len(loaded.warnings) == ABSENT_FILES
@@ -202,7 +205,7 @@ def test_adapters_in_bf16_are_taken_and_other_types_refused_with_the_cure():
     )
 
 
-def test_a_token_is_neither_kept_nor_shown():
+def test_a_token_is_neither_kept_nor_shown() -> None:
     data = saved_config(
         secrets={
             "huggingface_token": "hf_very_secret",
@@ -215,7 +218,7 @@ def test_a_token_is_neither_kept_nor_shown():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_of_the_catalogue_loads_from_a_saved_config(name):
+def test_every_optimizer_of_the_catalogue_loads_from_a_saved_config(name: str) -> None:
     data = saved_config(
         optimizer={"optimizer": name}, optimizer_defaults={"MUON": FACTS["optimizer"]}
     )
@@ -224,7 +227,7 @@ def test_every_optimizer_of_the_catalogue_loads_from_a_saved_config(name):
     assert len(loaded.warnings) == ABSENT_FILES
 
 
-def test_a_parameter_that_the_optimizer_does_not_take_is_told():
+def test_a_parameter_that_the_optimizer_does_not_take_is_told() -> None:
     loaded = parse_config(
         {"optimizer": {"optimizer": "ADAMW", "beta3": 0.5, "beta1": 0.8}}
     )
@@ -235,12 +238,12 @@ def test_a_parameter_that_the_optimizer_does_not_take_is_told():
     )
 
 
-def test_an_unlimited_growth_rate_is_the_default():
+def test_an_unlimited_growth_rate_is_the_default() -> None:
     data = {"optimizer": {"optimizer": "PRODIGY", "growth_rate": "inf"}}
     assert parse_config(data).config.optimizer.growth_rate is None
 
 
-def test_other_methods_and_models_are_refused_even_when_ignoring():
+def test_other_methods_and_models_are_refused_even_when_ignoring() -> None:
     for name, value in (
         ("training_method", "EMBEDDING"),
         ("model_type", "FLUX_2"),
@@ -250,7 +253,7 @@ def test_other_methods_and_models_are_refused_even_when_ignoring():
             parse_config(saved_config(**{name: value}), ignore_unsupported=True)
 
 
-def test_version_0_with_flat_names_loads():
+def test_version_0_with_flat_names_loads() -> None:
     data = {
         "training_method": "LORA",
         "model_type": "FLUX_DEV_1",
@@ -322,7 +325,7 @@ def test_version_0_with_flat_names_loads():
     assert [warning for warning in loaded.warnings if "SAFETENSORS" in warning]
 
 
-def test_a_saved_fine_tune_config_that_names_a_folder_loads():
+def test_a_saved_fine_tune_config_that_names_a_folder_loads() -> None:
     form = {"training_method": "FINE_TUNE", "output_model_format": "DIFFUSERS"}
     weights = {"transformer": {"weight_dtype": "BFLOAT_16"}}
     loaded = parse_config(
@@ -335,13 +338,13 @@ def test_a_saved_fine_tune_config_that_names_a_folder_loads():
     assert len(loaded.warnings) == ABSENT_FILES
 
 
-def test_version_3_with_a_noising_weight_is_the_sigmoid_that_is_not_here():
+def test_version_3_with_a_noising_weight_is_the_sigmoid_that_is_not_here() -> None:
     assert "timestep_distribution: 'SIGMOID'" in refusal(
         {"__version": 3, "noising_weight": 1.0, "noising_bias": 0.6}
     )
 
 
-def test_version_5_with_global_settings_loads():
+def test_version_5_with_global_settings_loads() -> None:
     data = saved_config(__version=5)
     data["prior"] = {"train": True, "weight_dtype": "NONE", "learning_rate": 2e-4}
     for name in ("transformer", "text_encoder", "text_encoder_2", "vae"):
@@ -378,19 +381,19 @@ def test_version_5_with_global_settings_loads():
     assert any("transformer.offload_fraction" in warning for warning in loaded.warnings)
 
 
-def test_version_8_means_by_prior_the_transformer_even_when_it_holds_both():
+def test_version_8_means_by_prior_the_transformer_even_when_it_holds_both() -> None:
     data = saved_config(__version=8)
     data["prior"] = FACTS["part"] | {"learning_rate": 1e-5, "weight_dtype": "NFLOAT_4"}
     assert parse_config(data).config.transformer.learning_rate == 1e-5
 
 
-def test_in_todays_version_prior_is_another_models_part():
+def test_in_todays_version_prior_is_another_models_part() -> None:
     data = saved_config()
     data["prior"] = FACTS["part"] | {"learning_rate": 1e-5}
     assert parse_config(data).config.transformer.learning_rate is None
 
 
-def test_without_a_version_old_names_are_read_and_new_ones_stay():
+def test_without_a_version_old_names_are_read_and_new_ones_stay() -> None:
     assert (
         parse_config(
             {"prior": {"learning_rate": 1e-5}}
@@ -411,7 +414,7 @@ def test_without_a_version_old_names_are_read_and_new_ones_stay():
     )
 
 
-def test_scalers_over_all_processes_are_those_of_one():
+def test_scalers_over_all_processes_are_those_of_one() -> None:
     assert (
         parse_config(
             {"learning_rate_scaler": "GLOBAL_BOTH"}
@@ -420,7 +423,7 @@ def test_scalers_over_all_processes_are_those_of_one():
     )
 
 
-def test_no_limit_for_t5_means_its_longest_caption():
+def test_no_limit_for_t5_means_its_longest_caption() -> None:
     assert (
         parse_config(
             {"text_encoder_2_sequence_length": None}

@@ -2,6 +2,9 @@
 
 import json
 import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,20 +17,20 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.layer_filter import PRESETS
 
 
-def every_settings_class(found=Settings):
+def every_settings_class(found: type = Settings) -> Iterator[type]:
     for child in found.__subclasses__():
         yield child
         yield from every_settings_class(child)
 
 
-def test_every_field_has_a_description_that_ends_without_a_point():
+def test_every_field_has_a_description_that_ends_without_a_point() -> None:
     for settings_class in every_settings_class():
         for name, field in settings_class.model_fields.items():
             assert field.description, (settings_class, name)
             assert not field.description.endswith("."), (settings_class, name)
 
 
-def test_defaults_are_valid_settings():
+def test_defaults_are_valid_settings() -> None:
     assert parse_config(TrainConfig().model_dump()).config == TrainConfig()
 
 
@@ -39,7 +42,9 @@ def test_defaults_are_valid_settings():
     ),
     st.floats(1e-9, 1.0),
 )
-def test_values_survive_loading_and_dumping_exactly(multipliers, rate):
+def test_values_survive_loading_and_dumping_exactly(
+    multipliers: dict[str, Any], rate: float
+) -> None:
     data = {"block_learning_rate_multiplier": multipliers, "learning_rate": rate}
     config = parse_config(json.loads(json.dumps(data))).config
     again = json.loads(config_json(config))
@@ -48,7 +53,7 @@ def test_values_survive_loading_and_dumping_exactly(multipliers, rate):
     assert parse_config(again).config == config
 
 
-def test_a_saved_config_loads_as_the_same_config(tmp_path):
+def test_a_saved_config_loads_as_the_same_config(tmp_path: Path) -> None:
     config = TrainConfig(
         concepts=[{"path": "Fotos mit Umlaut ä"}],
         layer_filter="attn",
@@ -60,7 +65,7 @@ def test_a_saved_config_loads_as_the_same_config(tmp_path):
     assert not loaded.warnings
 
 
-def test_the_hash_tells_configs_apart_and_nothing_else():
+def test_the_hash_tells_configs_apart_and_nothing_else() -> None:
     assert config_hash(TrainConfig()) == config_hash(TrainConfig())
     assert config_hash(TrainConfig(learning_rate=1e-4)) != config_hash(TrainConfig())
     assert len(config_hash(TrainConfig())) == 16
@@ -70,7 +75,7 @@ def test_the_hash_tells_configs_apart_and_nothing_else():
     ("scaler", "factor"),
     [("NONE", 1.0), ("BATCH", 2.0), ("GRADIENT_ACCUMULATION", 3.0), ("BOTH", 6.0)],
 )
-def test_the_scaler_multiplies_by_the_square_root(scaler, factor):
+def test_the_scaler_multiplies_by_the_square_root(scaler: str, factor: float) -> None:
     config = TrainConfig(
         learning_rate=1e-4,
         batch_size=4,
@@ -80,25 +85,25 @@ def test_the_scaler_multiplies_by_the_square_root(scaler, factor):
     assert math.isclose(config.base_learning_rate(), 1e-4 * factor)
 
 
-def test_the_rate_of_the_transformer_wins_over_the_general_rate():
+def test_the_rate_of_the_transformer_wins_over_the_general_rate() -> None:
     assert TrainConfig(transformer={"learning_rate": 5e-5}).base_learning_rate() == 5e-5
 
 
 @pytest.mark.parametrize("preset", [*PRESETS, "custom"])
-def test_an_empty_filter_means_the_preset(preset):
+def test_an_empty_filter_means_the_preset(preset: str) -> None:
     assert TrainConfig(
         layer_filter_preset=preset
     ).layer_filter_in_effect().patterns == PRESETS.get(preset, ())
 
 
-def test_a_filter_text_wins_over_the_preset():
+def test_a_filter_text_wins_over_the_preset() -> None:
     chosen = TrainConfig(
         layer_filter="to_q, to_k", layer_filter_preset="blocks"
     ).layer_filter_in_effect()
     assert chosen.patterns == ("to_q", "to_k")
 
 
-def test_assignments_are_checked_too():
+def test_assignments_are_checked_too() -> None:
     config = TrainConfig()
     with pytest.raises(ValidationError):
         config.learning_rate = "fast"

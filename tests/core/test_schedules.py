@@ -34,7 +34,9 @@ def factors(steps: int = 100, **options: object) -> list[float]:
 
 
 @given(schedules, st.integers(0, 500))
-def test_a_factor_is_between_floor_and_one(options, step):
+def test_a_factor_is_between_floor_and_one(
+    options: dict[str, float | str], step: int
+) -> None:
     factor = schedule_factor(step, **options)
     assert 0.0 <= factor <= 1.0
     total = options["total_steps"]
@@ -43,12 +45,12 @@ def test_a_factor_is_between_floor_and_one(options, step):
         assert factor >= options["min_factor"] - 1e-12
 
 
-def test_constant_is_exactly_one():
+def test_constant_is_exactly_one() -> None:
     assert set(factors(scheduler="CONSTANT")) == {1.0}
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_warm_up_climbs_in_a_straight_line_to_the_full_rate(scheduler):
+def test_warm_up_climbs_in_a_straight_line_to_the_full_rate(scheduler: str) -> None:
     climb = [step / 10 for step in range(1, 11)]
     assert factors(scheduler=scheduler, warmup_steps=10)[:11] == pytest.approx(
         [*climb, 1.0]
@@ -59,12 +61,12 @@ def test_warm_up_climbs_in_a_straight_line_to_the_full_rate(scheduler):
     assert factors(scheduler=scheduler)[0] == 1.0
 
 
-def test_a_warm_up_of_one_is_the_whole_run():
+def test_a_warm_up_of_one_is_the_whole_run() -> None:
     assert factors(scheduler="COSINE", warmup_steps=1.0)[-1] == 1.0
     assert factors(scheduler="COSINE", warmup_steps=1.0)[49] == 0.5
 
 
-def test_linear_and_cosine_fall_to_the_floor_and_stay():
+def test_linear_and_cosine_fall_to_the_floor_and_stay() -> None:
     for scheduler, middle in (("LINEAR", 0.55), ("COSINE", 0.55)):
         curve = factors(scheduler=scheduler, min_factor=0.1)
         assert curve == sorted(curve, reverse=True)
@@ -85,7 +87,7 @@ def test_linear_and_cosine_fall_to_the_floor_and_stay():
     )
 
 
-def test_hard_restarts_begin_anew_at_the_full_rate():
+def test_hard_restarts_begin_anew_at_the_full_rate() -> None:
     curve = factors(scheduler="COSINE_WITH_HARD_RESTARTS", cycles=4.0)
     assert [step for step, factor in enumerate(curve) if factor == 1.0] == [
         0,
@@ -98,7 +100,7 @@ def test_hard_restarts_begin_anew_at_the_full_rate():
     )
 
 
-def test_restarts_swing_up_as_slowly_as_they_fell():
+def test_restarts_swing_up_as_slowly_as_they_fell() -> None:
     curve = factors(scheduler="COSINE_WITH_RESTARTS", cycles=2.0)
     assert [curve[step] for step in (0, 25, 50, 75)] == pytest.approx(
         [1.0, 0.0, 1.0, 0.0]

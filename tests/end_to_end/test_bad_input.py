@@ -131,7 +131,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_mistake_is_one_message_with_its_exit_code(
     case: str, small_run: Command, tmp_path: Path, tiny_flux: Path
-):
+) -> None:
     settings, code, word = CASES[case]
     done = small_run(
         EXAMPLES / "block_rates.json", tmp_path, *settings(tmp_path, tiny_flux)
@@ -150,7 +150,7 @@ def test_mistake_is_one_message_with_its_exit_code(
 
 def test_all_bad_images_are_named_at_once(
     small_run: Command, tmp_path: Path, tiny_flux: Path
-):
+) -> None:
     done = small_run(
         EXAMPLES / "block_rates.json", tmp_path, *bad_images(tmp_path, tiny_flux)
     )

@@ -24,12 +24,12 @@ def lora(small_run: Command, tmp_path_factory: pytest.TempPathFactory) -> Result
     return small_run(EXAMPLES / "block_rates.json", tmp_path_factory.mktemp("lora"))
 
 
-def test_lora_run_ends_well_and_prints_its_file_only(lora: Result):
+def test_lora_run_ends_well_and_prints_its_file_only(lora: Result) -> None:
     assert lora.code == 0, lora.err
     assert lora.out.split() == [str(lora.run.parent / "result.safetensors")]
 
 
-def test_lora_run_trains_with_the_rates_of_the_config(lora: Result):
+def test_lora_run_trains_with_the_rates_of_the_config(lora: Result) -> None:
     started = lora.events("started")[0]
     rates = {group["name"]: group["learning_rate"] for group in started["groups"]}
     assert len(rates) == 57
@@ -44,7 +44,7 @@ def test_lora_run_trains_with_the_rates_of_the_config(lora: Result):
 
 def test_lora_file_carries_its_profile_and_loads_in_diffusers(
     lora: Result, tiny_flux: Path
-):
+) -> None:
     from diffusers import FluxPipeline
 
     file = lora.run.parent / "result.safetensors"
@@ -57,7 +57,7 @@ def test_lora_file_carries_its_profile_and_loads_in_diffusers(
 
 def test_float_8_lora_run_computes_with_rounded_weights_and_trains_fp32_adapters(
     small_run: Command, lora: Result, tmp_path: Path
-):
+) -> None:
     done = small_run(
         EXAMPLES / "block_rates.json",
         tmp_path,
@@ -79,7 +79,7 @@ def test_float_8_lora_run_computes_with_rounded_weights_and_trains_fp32_adapters
 
 def test_fine_tune_changes_what_trains_and_not_one_byte_of_what_is_frozen(
     small_run: Command, tmp_path: Path, tiny_flux: Path
-):
+) -> None:
     rates = {f"double_block_{index}": 0.0 for index in range(19)} | {
         "single_block_3": 0.0,
         "other": 0.0,

@@ -7,14 +7,14 @@ from torch import nn
 from blockrate.engine.ema import Ema
 
 
-def parameters(dtype=torch.float32):
+def parameters(dtype: torch.dtype = torch.float32) -> dict[str, nn.Parameter]:
     return {
         "a": nn.Parameter(torch.zeros(3, dtype=dtype)),
         "b": nn.Parameter(torch.ones(2, 2, dtype=dtype)),
     }
 
 
-def test_the_average_is_the_textbook_one():
+def test_the_average_is_the_textbook_one() -> None:
     values = parameters()
     ema = Ema(values, decay=0.9)
     expected = 0.0
@@ -27,7 +27,7 @@ def test_the_average_is_the_textbook_one():
     assert torch.equal(ema.average["b"], torch.ones(2, 2))
 
 
-def test_it_is_updated_every_interval_only():
+def test_it_is_updated_every_interval_only() -> None:
     values = parameters()
     ema = Ema(values, decay=0.9, interval=5)
     values["a"].data.fill_(1.0)
@@ -38,7 +38,7 @@ def test_it_is_updated_every_interval_only():
     assert ema.average["a"].all()
 
 
-def test_swapping_shows_the_average_and_gives_the_exact_weights_back():
+def test_swapping_shows_the_average_and_gives_the_exact_weights_back() -> None:
     values = parameters(torch.bfloat16)
     ema = Ema(values, decay=0.9, device="cpu")
     values["a"].data.fill_(1 / 3)
@@ -46,7 +46,7 @@ def test_swapping_shows_the_average_and_gives_the_exact_weights_back():
     trained = values["a"].detach().clone()
     average = ema.average["a"].clone()
 
-    def sample():
+    def sample() -> None:
         with ema.swapped():
             assert torch.equal(values["a"], average.bfloat16())
             raise MemoryError
@@ -58,7 +58,7 @@ def test_swapping_shows_the_average_and_gives_the_exact_weights_back():
     assert values["a"].requires_grad
 
 
-def test_bf16_weights_are_averaged_in_fp32():
+def test_bf16_weights_are_averaged_in_fp32() -> None:
     values = parameters(torch.bfloat16)
     ema = Ema(values, decay=0.999)
     values["b"].data.fill_(1.0078125)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ DTYPES = {
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "run_folder.md"
 
 
-def toy_flux(seed=0):
+def toy_flux(seed: int = 0) -> FluxTransformer2DModel:
     torch.manual_seed(seed)
     return FluxTransformer2DModel(
         num_layers=2,
@@ -55,9 +56,12 @@ def toy_flux(seed=0):
 
 
 def with_adapters(
-    model,
-    names=("transformer_blocks.1.attn.to_q", "single_transformer_blocks.2.proj_mlp"),
-):
+    model: FluxTransformer2DModel,
+    names: list[str] | tuple[str, str] = (
+        "transformer_blocks.1.attn.to_q",
+        "single_transformer_blocks.2.proj_mlp",
+    ),
+) -> FluxTransformer2DModel:
     model.add_adapter(
         LoraConfig(
             r=4, lora_alpha=8, target_modules=list(names), init_lora_weights=False
@@ -66,7 +70,9 @@ def with_adapters(
     return model
 
 
-def export(path, model, config, *, metadata):
+def export(
+    path: Path, model: Any, config: TrainConfig, *, metadata: dict[str, Any]
+) -> None:
     """What a run with this config hands over."""
     export_module.export(
         path,
@@ -78,7 +84,9 @@ def export(path, model, config, *, metadata):
     )
 
 
-def assert_equal_weights(folder, model, dtype):
+def assert_equal_weights(
+    folder: Path, model: FluxTransformer2DModel, dtype: torch.dtype
+) -> None:
     loaded = FluxTransformer2DModel.from_pretrained(
         folder, torch_dtype=dtype
     ).state_dict()
@@ -93,8 +101,8 @@ def assert_equal_weights(folder, model, dtype):
 @pytest.mark.parametrize("file_format", ["DIFFUSERS_LORA", "KOHYA_LORA"])
 @pytest.mark.parametrize("precision", DTYPES)
 def test_lora_is_written_in_the_format_and_precision_of_the_config(
-    tmp_path, file_format, precision
-):
+    tmp_path: Path, file_format: str, precision: str
+) -> None:
     path = tmp_path / "models" / "flower.safetensors"
     config = LORA.model_copy(
         update={"output_model_format": file_format, "output_dtype": precision}
@@ -126,7 +134,7 @@ def test_lora_is_written_in_the_format_and_precision_of_the_config(
     assert report.blocks["single_block_2"] == pytest.approx(norm, rel=1e-5)
 
 
-def test_new_lora_replaces_the_old_one(tmp_path):
+def test_new_lora_replaces_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "flower.safetensors"
     for names in (
         ["transformer_blocks.0.attn.to_k"],
@@ -141,7 +149,7 @@ def test_new_lora_replaces_the_old_one(tmp_path):
 
 
 @pytest.mark.parametrize("precision", DTYPES)
-def test_fine_tune_loads_back_bit_equal(tmp_path, precision):
+def test_fine_tune_loads_back_bit_equal(tmp_path: Path, precision: str) -> None:
     model = toy_flux()
     config = FINE_TUNE.model_copy(update={"output_dtype": precision})
     export(tmp_path / "flower", model, config, metadata=file_metadata(config))
@@ -156,7 +164,9 @@ def test_fine_tune_loads_back_bit_equal(tmp_path, precision):
     assert verify_folder(tmp_path / "flower") == []
 
 
-def test_large_fine_tune_is_written_in_shards_that_load_back(tmp_path, monkeypatch):
+def test_large_fine_tune_is_written_in_shards_that_load_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(export_module, "_SHARD_SIZE", "30KB")
     model = toy_flux()
     export(tmp_path / "flower", model, FINE_TUNE, metadata={})
@@ -172,7 +182,7 @@ def test_large_fine_tune_is_written_in_shards_that_load_back(tmp_path, monkeypat
     )
 
 
-def test_compiled_transformer_is_written_with_plain_names(tmp_path):
+def test_compiled_transformer_is_written_with_plain_names(tmp_path: Path) -> None:
     model = toy_flux()
     model.transformer_blocks[0] = torch.compile(
         model.transformer_blocks[0], backend="eager"
@@ -186,7 +196,7 @@ def test_compiled_transformer_is_written_with_plain_names(tmp_path):
     assert_equal_weights(tmp_path / "flower", toy_flux(), torch.float32)
 
 
-def test_new_fine_tune_replaces_the_old_one(tmp_path):
+def test_new_fine_tune_replaces_the_old_one(tmp_path: Path) -> None:
     for seed in (0, 1):
         export(tmp_path / "flower", toy_flux(seed), FINE_TUNE, metadata={})
     assert_equal_weights(tmp_path / "flower", toy_flux(1), torch.float32)
@@ -194,7 +204,9 @@ def test_new_fine_tune_replaces_the_old_one(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
-def test_fine_tune_that_is_not_a_number_keeps_the_old_one(tmp_path, bad):
+def test_fine_tune_that_is_not_a_number_keeps_the_old_one(
+    tmp_path: Path, bad: float
+) -> None:
     export(tmp_path / "flower", toy_flux(), FINE_TUNE, metadata={})
     broken = toy_flux(1)
     broken.proj_out.weight.data[0, 0] = bad
@@ -204,7 +216,7 @@ def test_fine_tune_that_is_not_a_number_keeps_the_old_one(tmp_path, bad):
     assert list(tmp_path.iterdir()) == [tmp_path / "flower"]
 
 
-def test_full_disk_is_told_and_keeps_the_old_fine_tune(tmp_path):
+def test_full_disk_is_told_and_keeps_the_old_fine_tune(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource", reason="limits of this kind are POSIX's")
     export(tmp_path / "flower", toy_flux(), FINE_TUNE, metadata={})
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -221,7 +233,7 @@ def test_full_disk_is_told_and_keeps_the_old_fine_tune(tmp_path):
 # --- the same bytes every time ---
 
 
-def export_all(folder):
+def export_all(folder: Path) -> None:
     """A LoRA of each format and a fine-tune in shards, by everything that could be in another order."""
     export_module._SHARD_SIZE = "100KB"
     metadata = {"format": "pt", "blockrate.base_model": 'a/b "\u00e9" \\ \n\x01'}
@@ -234,7 +246,9 @@ def export_all(folder):
 
 
 @pytest.mark.engine
-def test_another_process_exports_the_same_bytes(tmp_path, monkeypatch):
+def test_another_process_exports_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(export_module, "_SHARD_SIZE", "100KB")  # and put back after it
     export_all(tmp_path / "here")
     code = (
@@ -273,20 +287,22 @@ def test_another_process_exports_the_same_bytes(tmp_path, monkeypatch):
         ("models/flux-v1.5", "", "models/flux-v1.5-step-00000100"),
     ],
 )
-def test_exports_on_the_way_are_named_by_their_step(destination, prefix, name):
+def test_exports_on_the_way_are_named_by_their_step(
+    destination: str, prefix: str, name: str
+) -> None:
     assert export_name(Path(destination), 100, prefix=prefix) == Path(name)
 
 
-def test_destination_is_checked_without_leaving_a_trace(tmp_path):
+def test_destination_is_checked_without_leaving_a_trace(tmp_path: Path) -> None:
     check_destination(tmp_path / "new" / "flower.safetensors", folder=False)
     check_destination(tmp_path / "new" / "flower", folder=True)
     assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_a_full_disk_is_told_of_the_destination_not_of_a_temporary_name(
-    tmp_path, monkeypatch
-):
-    def full(*_):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int | Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(durable, "_open", full)
@@ -294,7 +310,7 @@ def test_a_full_disk_is_told_of_the_destination_not_of_a_temporary_name(
         check_destination(tmp_path / "flower.safetensors", folder=False)
 
 
-def test_destinations_that_cannot_be_are_refused_with_the_cure(tmp_path):
+def test_destinations_that_cannot_be_are_refused_with_the_cure(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").write_text("")

@@ -1,7 +1,11 @@
 """What a full fine-tune trains."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
 from support import toy_models as toy
 
 from blockrate import ConfigError, block_of, parameter_groups
@@ -9,7 +13,9 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.engine.fine_tune import choose_weights
 
 
-def trained(**options):
+def trained(
+    **options: dict[str, Any] | str,
+) -> tuple[FluxTransformer2DModel, set[str]]:
     model = toy.flux1()
     choose_weights(model, TrainConfig(training_method="FINE_TUNE", **options))
     return model, {
@@ -17,7 +23,7 @@ def trained(**options):
     }
 
 
-def test_everything_trains_by_default():
+def test_everything_trains_by_default() -> None:
     model, names = trained()
     assert names == {name for name, _ in model.named_parameters()}
     assert model.training
@@ -47,12 +53,14 @@ def test_everything_trains_by_default():
         ({"transformer": {"train": False}}, lambda name: False),
     ],
 )
-def test_filter_multipliers_and_the_train_switch_choose(options, chosen):
+def test_filter_multipliers_and_the_train_switch_choose(
+    options: Any, chosen: Callable[..., Any]
+) -> None:
     model, names = trained(**options)
     assert names == {name for name, _ in model.named_parameters() if chosen(name)}
 
 
-def test_a_frozen_block_keeps_every_byte():
+def test_a_frozen_block_keeps_every_byte() -> None:
     multipliers = {"double_block_1": 0.0, "single_block_0": 0.5}
     model, _ = trained(block_learning_rate_multiplier=multipliers)
     before = toy.weights(model)
@@ -73,6 +81,6 @@ def test_a_frozen_block_keeps_every_byte():
     }
 
 
-def test_an_unknown_block_is_refused():
+def test_an_unknown_block_is_refused() -> None:
     with pytest.raises(ConfigError, match="double_block_0 to double_block_1"):
         trained(block_learning_rate_multiplier={"double_block_2": 0.5})

@@ -13,7 +13,7 @@ from blockrate.engine import flow_matching as flow
 LEVELS = torch.linspace(0.001, 0.999, 99)
 
 
-def test_noise_and_target_are_those_of_diffusers_scheduler():
+def test_noise_and_target_are_those_of_diffusers_scheduler() -> None:
     scheduler = FlowMatchEulerDiscreteScheduler()
     latents = torch.randn(3, 4, 8, 8)
     noise = torch.randn(3, 4, 8, 8)
@@ -27,7 +27,7 @@ def test_noise_and_target_are_those_of_diffusers_scheduler():
     torch.testing.assert_close(back, latents)
 
 
-def test_every_sample_has_draws_of_its_own_that_depend_on_nothing_else():
+def test_every_sample_has_draws_of_its_own_that_depend_on_nothing_else() -> None:
     noise, uniform = flow.draw(1, 7, 0, (3, 4, 2, 2))
     assert noise.shape == (3, 4, 2, 2)
     assert uniform.shape == (3,)
@@ -44,7 +44,7 @@ def test_every_sample_has_draws_of_its_own_that_depend_on_nothing_else():
     assert len(drawn) == 10
 
 
-def test_draws_have_the_distribution_they_claim():
+def test_draws_have_the_distribution_they_claim() -> None:
     noises, uniforms = zip(
         *(flow.draw(0, step, 0, (8, 16)) for step in range(250)), strict=True
     )
@@ -56,7 +56,7 @@ def test_draws_have_the_distribution_they_claim():
     assert uniform.std() == pytest.approx(12**-0.5, abs=0.01)
 
 
-def test_loss_is_the_mean_squared_error_in_fp32():
+def test_loss_is_the_mean_squared_error_in_fp32() -> None:
     prediction = torch.randn(3, 5, 4).bfloat16()
     target = torch.randn(3, 5, 4).bfloat16()
     loss = flow.loss(prediction, target)
@@ -68,7 +68,9 @@ def test_loss_is_the_mean_squared_error_in_fp32():
 
 @settings(max_examples=30)
 @given(st.lists(st.floats(0, 3), min_size=4, max_size=4), st.floats(0.1, 5))
-def test_loss_mixes_the_errors_by_their_strengths(strengths, delta):
+def test_loss_mixes_the_errors_by_their_strengths(
+    strengths: list[float], delta: float
+) -> None:
     mse, mae, log_cosh, huber = strengths
     prediction = torch.randn(2, 6) * 3
     target = torch.randn(2, 6)
@@ -94,12 +96,12 @@ def test_loss_mixes_the_errors_by_their_strengths(strengths, delta):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-5)
 
 
-def test_log_cosh_does_not_overflow():
+def test_log_cosh_does_not_overflow() -> None:
     far = flow.loss(torch.tensor([[1e4]]), torch.zeros(1, 1), mse=0.0, log_cosh=1.0)
     assert far.item() == pytest.approx(1e4 - math.log(2.0))
 
 
-def test_sample_weights_scale_each_samples_share():
+def test_sample_weights_scale_each_samples_share() -> None:
     prediction = torch.randn(2, 6)
     target = torch.randn(2, 6)
     each = [flow.loss(prediction[i : i + 1], target[i : i + 1]) for i in (0, 1)]

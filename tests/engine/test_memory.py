@@ -1,5 +1,7 @@
 import functools
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from blockrate.run.folder import RunFolder
 
 
 @pytest.fixture
-def cards(monkeypatch):
+def cards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stands for a machine with two NVIDIA cards: there is none here."""
 
     class Card:
@@ -27,31 +29,33 @@ def cards(monkeypatch):
 
 
 @pytest.fixture
-def no_cards(monkeypatch):
+def no_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.mps, "is_available", lambda: False)
 
 
-def test_the_best_device_is_taken_when_none_is_named(cards):
+def test_the_best_device_is_taken_when_none_is_named(cards: None) -> None:
     device, reason = memory.pick_device(None)
     assert device == torch.device("cuda")
     assert "A card with 24.0 GiB" in reason
 
 
-def test_without_a_gpu_it_is_the_processor(no_cards):
+def test_without_a_gpu_it_is_the_processor(no_cards: None) -> None:
     assert memory.pick_device(None) == (
         torch.device("cpu"),
         "the best there is: the processor",
     )
 
 
-def test_apples_gpu_comes_second(no_cards, monkeypatch):
+def test_apples_gpu_comes_second(
+    no_cards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.mps, "is_available", lambda: True)
     assert memory.pick_device(None)[0] == torch.device("mps")
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda", "cuda:1"])
-def test_the_named_device_is_taken(cards, name):
+def test_the_named_device_is_taken(cards: None, name: str) -> None:
     device, reason = memory.pick_device(name)
     assert device == torch.device(name)
     assert "as train_device says" in reason
@@ -60,12 +64,14 @@ def test_the_named_device_is_taken(cards, name):
 @pytest.mark.parametrize(
     "name", ["cuda", "mps", "cuda:1", "cudda", "gpu", "", "xpu", "meta"]
 )
-def test_a_device_that_is_not_there_is_refused_with_the_cure(no_cards, name):
+def test_a_device_that_is_not_there_is_refused_with_the_cure(
+    no_cards: None, name: str
+) -> None:
     with pytest.raises(ConfigError, match=r"train_device: .*empty"):
         memory.pick_device(name)
 
 
-def test_a_third_card_of_two_is_refused(cards):
+def test_a_third_card_of_two_is_refused(cards: None) -> None:
     with pytest.raises(ConfigError, match="cuda:2 is not available"):
         memory.pick_device("cuda:2")
 
@@ -87,7 +93,9 @@ def test_a_third_card_of_two_is_refused(cards):
         }
     )
 )
-def test_three_remedies_name_fields_that_would_change_something(settings):
+def test_three_remedies_name_fields_that_would_change_something(
+    settings: dict[str, Any],
+) -> None:
     config = TrainConfig.model_validate(settings)
     found = memory.remedies(config)[:3]
     assert len(found) == 3
@@ -98,7 +106,9 @@ def test_three_remedies_name_fields_that_would_change_something(settings):
             assert re.split("[ ,]", new)[0] != str(value), remedy
 
 
-def test_a_full_memory_names_what_was_tried_and_what_to_set(cards, tmp_path):
+def test_a_full_memory_names_what_was_tried_and_what_to_set(
+    cards: None, tmp_path: Path
+) -> None:
     run = RunFolder(tmp_path)
     run.config_file.write_text('{"batch_size": 4, "resolution": "1024"}')
     told = memory.out_of_memory(
@@ -112,5 +122,5 @@ def test_a_full_memory_names_what_was_tried_and_what_to_set(cards, tmp_path):
     )
 
 
-def test_releasing_memory_works_without_a_gpu(no_cards):
+def test_releasing_memory_works_without_a_gpu(no_cards: None) -> None:
     memory.release()

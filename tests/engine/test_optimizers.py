@@ -1,6 +1,7 @@
 """Every row of the optimizer catalogue: what it says about block rates is proven on tensors."""
 
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -27,15 +28,15 @@ NO = [name for name in OPTIMIZERS if name not in YES]
 
 
 def changes(
-    name,
-    multipliers,
+    name: str,
+    multipliers: tuple[float, float, float] | tuple[float, float] | tuple[float],
     *,
-    steps=10,
-    learning_rate=1e-3,
-    shape=(64, 128),
-    dtype=torch.float32,
-    **options,
-):
+    steps: int = 10,
+    learning_rate: float = 1e-3,
+    shape: tuple[int, int] = (64, 128),
+    dtype: torch.dtype = torch.float32,
+    **options: bool,
+) -> list[torch.Tensor]:
     """How far equal weights move at each multiplier, under the same gradients."""
     start = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     if options.pop("ones", False):
@@ -64,7 +65,7 @@ def changes(
 
 
 @pytest.mark.parametrize("name", YES)
-def test_an_update_is_proportional_to_the_multiplier(name):
+def test_an_update_is_proportional_to_the_multiplier(name: str) -> None:
     full, *rest = changes(name, RATES)
     assert full.norm() > 0
     for multiplier, change in zip(RATES[1:], rest, strict=True):
@@ -72,7 +73,9 @@ def test_an_update_is_proportional_to_the_multiplier(name):
 
 
 @pytest.mark.parametrize("name", NO)
-def test_an_optimizer_that_cannot_says_why_and_fails_on_different_rates(name):
+def test_an_optimizer_that_cannot_says_why_and_fails_on_different_rates(
+    name: str,
+) -> None:
     assert not OPTIMIZERS[name].per_block_rates
     refusal = differing_rates_refusal(OptimizerSettings(optimizer=name))
     assert refusal.endswith(OPTIMIZERS[name].why)
@@ -83,7 +86,7 @@ def test_an_optimizer_that_cannot_says_why_and_fails_on_different_rates(name):
     assert torch.equal(*same)
 
 
-def test_adafactor_with_relative_step_ignores_rates_and_is_refused():
+def test_adafactor_with_relative_step_ignores_rates_and_is_refused() -> None:
     settings = OptimizerSettings(optimizer="ADAFACTOR", relative_step=True)
     assert "relative_step" in differing_rates_refusal(settings)
     changed = changes("ADAFACTOR", (1.0, 0.1), relative_step=True)
@@ -91,7 +94,7 @@ def test_adafactor_with_relative_step_ignores_rates_and_is_refused():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_row_takes_its_defaults_and_every_value_of_its_own(name):
+def test_every_row_takes_its_defaults_and_every_value_of_its_own(name: str) -> None:
     row = OPTIMIZERS[name]
     settings = OptimizerSettings(
         optimizer=name, **{k: v for k, v in row.parameters.items() if v is not None}
@@ -117,7 +120,9 @@ def test_every_row_takes_its_defaults_and_every_value_of_its_own(name):
     ("name", "options"),
     [*((name, {}) for name in OPTIMIZERS), ("ADAMW", {"stochastic_rounding": False})],
 )
-def test_the_bytes_of_state_are_those_that_are_allocated(name, options, dtype):
+def test_the_bytes_of_state_are_those_that_are_allocated(
+    name: str, options: dict[str, Any], dtype: torch.dtype
+) -> None:
     settings = OptimizerSettings(optimizer=name, **options)
     weight = torch.nn.Parameter(torch.ones(512, 512, dtype=dtype_of(dtype)))
     optimizer = make_optimizer(
@@ -136,7 +141,7 @@ def test_the_bytes_of_state_are_those_that_are_allocated(name, options, dtype):
     assert real / weight.numel() == pytest.approx(stated, abs=0.05)
 
 
-def test_settings_reach_the_optimizer():
+def test_settings_reach_the_optimizer() -> None:
     groups = [{"params": [torch.nn.Parameter(torch.ones(8, 8))], "lr": 1.0}]
     prodigy = make_optimizer(
         groups, OptimizerSettings(optimizer="PRODIGY", beta3=0.5, d0=1e-3), seed=0
@@ -165,7 +170,7 @@ def test_settings_reach_the_optimizer():
     )
 
 
-def test_adamw_is_torchs():
+def test_adamw_is_torchs() -> None:
     ours = changes("ADAMW", (1.0,))[0]
     weight = torch.nn.Parameter(
         torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
@@ -179,10 +184,17 @@ def test_adamw_is_torchs():
     assert torch.equal(ours, weight.detach() - start)
 
 
-def test_a_device_without_fused_kernels_gets_the_plain_ones(monkeypatch):
+def test_a_device_without_fused_kernels_gets_the_plain_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     plain = torch.optim.AdamW.__init__
 
-    def refuses(self, params, fused=None, **options):
+    def refuses(
+        self,
+        params: list[dict[str, Any]],
+        fused: bool | None = None,
+        **options: float | tuple[float, float],
+    ) -> None:
         if fused:
             raise RuntimeError(
                 "`fused=True` requires all the params to be of supported devices"
@@ -195,7 +207,9 @@ def test_a_device_without_fused_kernels_gets_the_plain_ones(monkeypatch):
         changes("ADAMW", (1.0,), fused=True)
 
 
-def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "prodigyopt", None)
     with pytest.raises(
         ConfigError,
@@ -204,12 +218,12 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
         changes("PRODIGY", (1.0,))
 
 
-def test_settings_an_optimizer_refuses_are_a_config_error():
+def test_settings_an_optimizer_refuses_are_a_config_error() -> None:
     with pytest.raises(ConfigError, match="SGD refuses these settings: Nesterov"):
         changes("SGD", (1.0,), nesterov=True)
 
 
-def test_schedule_free_weights_differ_between_training_and_evaluation():
+def test_schedule_free_weights_differ_between_training_and_evaluation() -> None:
     weight = torch.nn.Parameter(torch.ones(8, 8))
     settings = OptimizerSettings(optimizer="SCHEDULE_FREE_ADAMW")
     optimizer = make_optimizer([{"params": [weight], "lr": 0.1}], settings, seed=0)
@@ -223,7 +237,7 @@ def test_schedule_free_weights_differ_between_training_and_evaluation():
     torch.testing.assert_close(weight.detach(), trained)
 
 
-def test_bf16_weights_keep_updates_that_rounding_to_nearest_loses():
+def test_bf16_weights_keep_updates_that_rounding_to_nearest_loses() -> None:
     lost = changes(
         "ADAMW",
         (1.0,),
@@ -245,7 +259,7 @@ def test_bf16_weights_keep_updates_that_rounding_to_nearest_loses():
     assert kept.mean().item() == pytest.approx(exact.mean().item(), rel=0.1)
 
 
-def test_stochastic_rounding_keeps_updates_proportional_to_the_multiplier():
+def test_stochastic_rounding_keeps_updates_proportional_to_the_multiplier() -> None:
     full, *rest = changes(
         "ADAMW",
         RATES,
@@ -260,14 +274,16 @@ def test_stochastic_rounding_keeps_updates_proportional_to_the_multiplier():
         )
 
 
-def test_stochastic_rounding_is_repeatable_and_different_by_parameter_step_and_seed():
+def test_stochastic_rounding_is_repeatable_and_different_by_parameter_step_and_seed() -> (
+    None
+):
     one, two = changes("ADAMW", (1.0, 1.0), dtype=torch.bfloat16)
     assert torch.equal(one, changes("ADAMW", (1.0,), dtype=torch.bfloat16)[0])
     assert not torch.equal(one, two)
     assert (one - two).abs().max() < 0.1
 
 
-def test_without_bf16_weights_our_adamw_is_torchs():
+def test_without_bf16_weights_our_adamw_is_torchs() -> None:
     weights = [torch.nn.Parameter(torch.ones(16, 16)) for _ in range(2)]
     ours = StochasticRoundingAdamW(
         [{"params": [weights[0]], "lr": 1e-2}],

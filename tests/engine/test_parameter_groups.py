@@ -1,9 +1,12 @@
 """Parameter groups against hand-made ones and plain AdamW, and their coverage of every model."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig
@@ -28,22 +31,24 @@ PROFILE = {"double_block_0": 0.3, "single_block_1": 0.5, "single_block_2": 0.0}
 
 
 @pytest.fixture
-def model():
+def model() -> FluxTransformer2DModel:
     return toy.flux1()
 
 
 @pytest.fixture
-def adapted():
+def adapted() -> FluxTransformer2DModel:
     model = toy.flux1()
     add_adapters(model, TrainConfig(lora_rank=2))
     return model
 
 
-def adamw(groups):
+def adamw(groups: list[Any]) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, weight_decay=0.01)
 
 
-def test_multipliers_of_one_train_exactly_like_one_plain_group(model, adapted):
+def test_multipliers_of_one_train_exactly_like_one_plain_group(
+    model: FluxTransformer2DModel, adapted: FluxTransformer2DModel
+) -> None:
     for start in (model, adapted):
         ours = copy.deepcopy(start)
         plain = copy.deepcopy(start)
@@ -63,7 +68,9 @@ def test_multipliers_of_one_train_exactly_like_one_plain_group(model, adapted):
         assert toy.changed(ours, toy.weights(start))
 
 
-def test_groups_train_exactly_like_hand_made_ones(model, adapted):
+def test_groups_train_exactly_like_hand_made_ones(
+    model: FluxTransformer2DModel, adapted: FluxTransformer2DModel
+) -> None:
     multipliers = {"double_block_0": 0.3, "single_block_1": 0.5, "other": 0.25}
     for start in (model, adapted):
         ours = copy.deepcopy(start)
@@ -93,7 +100,9 @@ def test_groups_train_exactly_like_hand_made_ones(model, adapted):
         assert toy.changed(ours, toy.weights(start))
 
 
-def test_zero_leaves_every_byte_of_a_block_unchanged(model):
+def test_zero_leaves_every_byte_of_a_block_unchanged(
+    model: FluxTransformer2DModel,
+) -> None:
     before = toy.weights(model)
     groups = parameter_groups(model, learning_rate=1e-2, multipliers=PROFILE)
     toy.train(model, adamw(groups), 3)
@@ -106,7 +115,7 @@ def test_zero_leaves_every_byte_of_a_block_unchanged(model):
     assert all(p.grad is None and not p.requires_grad for p in frozen)
 
 
-def test_frozen_blocks_do_not_count_in_clipping(model):
+def test_frozen_blocks_do_not_count_in_clipping(model: FluxTransformer2DModel) -> None:
     toy.backward(model)
     everything = nn.utils.get_total_norm(
         [p.grad for p in model.parameters() if p.grad is not None]
@@ -119,7 +128,9 @@ def test_frozen_blocks_do_not_count_in_clipping(model):
     assert nn.utils.clip_grad_norm_(model.parameters(), 1e9) == trained < everything
 
 
-def test_a_group_has_name_parameters_their_names_and_rate(model):
+def test_a_group_has_name_parameters_their_names_and_rate(
+    model: FluxTransformer2DModel,
+) -> None:
     groups = parameter_groups(model, learning_rate=1e-3, multipliers=PROFILE)
     assert [group["name"] for group in groups] == [*LAYOUT.names[:-1], OTHER]
     assert all(
@@ -136,14 +147,14 @@ def test_a_group_has_name_parameters_their_names_and_rate(model):
     )
 
 
-def test_other_alone_counts_as_used(model):
+def test_other_alone_counts_as_used(model: FluxTransformer2DModel) -> None:
     groups = parameter_groups(model, learning_rate=1.0, multipliers={"other": 0.5})
     assert [group["name"] for group in groups] == [*LAYOUT.names, OTHER]
     assert groups[-1]["lr"] == 0.5
 
 
 @st.composite
-def runs(draw):
+def runs(draw: Callable[..., Any]) -> tuple[BlockLayout, TrainConfig]:
     layout = BlockLayout(draw(st.integers(0, 3)), draw(st.integers(1, 4)))
     values = st.sampled_from([0.0, 0.0, 1e-4, 0.5, 1.0]) | st.floats(0.0, 1.0)
     names = st.sampled_from([*layout.names, OTHER])
@@ -164,7 +175,9 @@ def runs(draw):
 
 @settings(max_examples=40, deadline=None)
 @given(runs(), st.booleans())
-def test_every_trainable_parameter_is_in_exactly_one_group_of_its_block(run, lora):
+def test_every_trainable_parameter_is_in_exactly_one_group_of_its_block(
+    run: tuple[BlockLayout, TrainConfig], lora: bool
+) -> None:
     layout, config = run
     multipliers = config.block_learning_rate_multiplier
     model = toy.flux1(layout.double, layout.single, device="meta")
@@ -216,7 +229,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group_of_its_block(run, lor
 # diffusers' Chroma warns of diffusers
 @pytest.mark.filterwarnings("ignore:.FluxPosEmbed. is deprecated:FutureWarning")
 @pytest.mark.parametrize("make", [toy.flux2, toy.chroma])
-def test_flux2_and_chroma_have_the_same_block_names(make):
+def test_flux2_and_chroma_have_the_same_block_names(make: Callable[..., Any]) -> None:
     model = make()
     assert block_layout(model) == LAYOUT
     groups = parameter_groups(model, learning_rate=1.0, multipliers=PROFILE)
@@ -229,7 +242,7 @@ def test_flux2_and_chroma_have_the_same_block_names(make):
         parameter_groups(model, learning_rate=1.0, multipliers={"double_block_2": 0.5})
 
 
-def test_grouping_never_unfreezes(model):
+def test_grouping_never_unfreezes(model: FluxTransformer2DModel) -> None:
     model.requires_grad_(False)
     model.single_transformer_blocks[0].requires_grad_(True)
     groups = parameter_groups(
@@ -253,17 +266,19 @@ def test_grouping_never_unfreezes(model):
         (dict.fromkeys((*LAYOUT.names, OTHER), 0.0), "nothing is left to train"),
     ],
 )
-def test_bad_multipliers_are_one_error(model, multipliers, words):
+def test_bad_multipliers_are_one_error(
+    model: FluxTransformer2DModel, multipliers: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ConfigError, match=words):
         parameter_groups(model, learning_rate=1.0, multipliers=multipliers)
 
 
-def test_a_model_without_blocks_is_refused():
+def test_a_model_without_blocks_is_refused() -> None:
     with pytest.raises(ConfigError, match="no transformer blocks"):
         parameter_groups(nn.Linear(2, 2), learning_rate=1.0, multipliers={})
 
 
-def test_somebody_elses_script_gets_block_rates_by_three_lines():
+def test_somebody_elses_script_gets_block_rates_by_three_lines() -> None:
     # What diffusers' Flux LoRA script does, with its list of parameters replaced by the README's lines.
     transformer = toy.flux1()
     transformer.requires_grad_(False)

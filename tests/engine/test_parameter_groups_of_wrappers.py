@@ -1,9 +1,12 @@
 """Parameter groups of models that others wrapped, renamed or gave adapters: the same as of the plain model."""
 
 import copy
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
 from peft import LoraConfig, get_peft_model
 from support import toy_models as toy
 from torch import nn
@@ -22,27 +25,27 @@ PROFILE = {"double_block_0": 0.3, "single_block_1": 0.5, "single_block_2": 0.0}
 
 
 @pytest.fixture
-def model():
+def model() -> FluxTransformer2DModel:
     return toy.flux1()
 
 
-def blocks_of_groups(groups):
+def blocks_of_groups(groups: list[dict[str, Any]]) -> dict[str, list[int]]:
     return {group["name"]: [id(p) for p in group["params"]] for group in groups}
 
 
-def compiled(model):
+def compiled(model: Any) -> Any:
     # importing the default backend warns and takes seconds
     return torch.compile(model, backend="eager")
 
 
-def compiled_blocks(model):
+def compiled_blocks(model: FluxTransformer2DModel) -> FluxTransformer2DModel:
     for blocks in (model.transformer_blocks, model.single_transformer_blocks):
         for index, block in enumerate(blocks):
             blocks[index] = compiled(block)
     return model
 
 
-def checkpointed_blocks(model):
+def checkpointed_blocks(model: FluxTransformer2DModel) -> FluxTransformer2DModel:
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
         checkpoint_wrapper,
     )
@@ -61,7 +64,9 @@ def checkpointed_blocks(model):
         lambda model: nn.ModuleDict({"inner": compiled(model)}),
     ],
 )
-def test_wrappers_do_not_change_the_groups(model, wrap):
+def test_wrappers_do_not_change_the_groups(
+    model: FluxTransformer2DModel, wrap: Callable[..., Any]
+) -> None:
     expected = blocks_of_groups(
         parameter_groups(model, learning_rate=1.0, multipliers=PROFILE)
     )
@@ -75,7 +80,9 @@ def test_wrappers_do_not_change_the_groups(model, wrap):
     )
 
 
-def test_adapters_of_get_peft_model_fall_into_their_blocks(model):
+def test_adapters_of_get_peft_model_fall_into_their_blocks(
+    model: FluxTransformer2DModel,
+) -> None:
     wrapped = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
     groups = parameter_groups(compiled(wrapped), learning_rate=1.0, multipliers=PROFILE)
     assert [group["name"] for group in groups] == [*LAYOUT.names[:-1], OTHER]
@@ -83,14 +90,16 @@ def test_adapters_of_get_peft_model_fall_into_their_blocks(model):
 
 
 @pytest.fixture
-def process_group():
+def process_group() -> Iterator[None]:
     store = torch.distributed.HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
 
 
-def test_a_ddp_model_must_be_frozen_before_it_is_wrapped(model, process_group):
+def test_a_ddp_model_must_be_frozen_before_it_is_wrapped(
+    model: FluxTransformer2DModel, process_group: None
+) -> None:
     late = nn.parallel.DistributedDataParallel(copy.deepcopy(model))
     for call in (
         lambda: parameter_groups(late, learning_rate=1.0, multipliers=PROFILE),
@@ -114,7 +123,9 @@ def test_a_ddp_model_must_be_frozen_before_it_is_wrapped(model, process_group):
     )
 
 
-def test_an_fsdp2_model_must_be_frozen_before_it_is_wrapped(model, process_group):
+def test_an_fsdp2_model_must_be_frozen_before_it_is_wrapped(
+    model: FluxTransformer2DModel, process_group: None
+) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -136,8 +147,8 @@ def test_an_fsdp2_model_must_be_frozen_before_it_is_wrapped(model, process_group
         parameter_groups(model, learning_rate=1.0, multipliers=PROFILE)
 
 
-def test_a_model_with_bfl_names_is_grouped_by_its_lists_or_its_names():
-    def linears(count):
+def test_a_model_with_bfl_names_is_grouped_by_its_lists_or_its_names() -> None:
+    def linears(count: int) -> nn.ModuleList:
         return nn.ModuleList(nn.Linear(4, 4) for _ in range(count))
 
     listed = nn.Module()
@@ -168,7 +179,7 @@ def test_a_model_with_bfl_names_is_grouped_by_its_lists_or_its_names():
 class LoraModule(nn.Module):
     """What OneTrainer and kohya keep for one Linear: two small Linears, and a base out of reach."""
 
-    def __init__(self, base=None):
+    def __init__(self, base: None = None) -> None:
         super().__init__()
         self.lora_down = nn.Linear(4, 2, bias=False)
         self.lora_up = nn.Linear(2, 4, bias=False)
@@ -197,7 +208,9 @@ NAMINGS = {
 
 @pytest.mark.parametrize("naming", NAMINGS)
 @pytest.mark.parametrize("network", [dict, nn.ModuleDict])
-def test_a_mapping_from_name_to_lora_module_is_grouped_by_names(naming, network):
+def test_a_mapping_from_name_to_lora_module_is_grouped_by_names(
+    naming: str, network: type
+) -> None:
     double, single, other = NAMINGS[naming]
     names = [
         other,
@@ -237,7 +250,7 @@ def test_a_mapping_from_name_to_lora_module_is_grouped_by_names(naming, network)
         parameter_groups(model, learning_rate=1.0, multipliers={"single_block_38": 0.5})
 
 
-def test_a_mapping_that_holds_every_block_gives_the_layout():
+def test_a_mapping_that_holds_every_block_gives_the_layout() -> None:
     names = [f"lora_unet_double_blocks_{i}_img_attn_qkv" for i in range(4)] + [
         f"lora_unet_single_blocks_{i}_linear1" for i in range(8)
     ]
@@ -247,7 +260,7 @@ def test_a_mapping_that_holds_every_block_gives_the_layout():
     )
 
 
-def test_a_shared_parameter_is_grouped_once(model):
+def test_a_shared_parameter_is_grouped_once(model: FluxTransformer2DModel) -> None:
     first, second = model.transformer_blocks
     second.norm1.linear.weight = first.norm1.linear.weight
     modules = {

@@ -38,7 +38,7 @@ def warnings(folder: Path, model: Path, caption: str, tokens: int) -> list[str]:
 
 def test_captions_that_are_cut_are_counted_with_the_cure(
     tmp_path: Path, tiny_flux: Path
-):
+) -> None:
     (warning,) = warnings(tmp_path / "long", tiny_flux, "a red square " * 50, tokens=16)
     assert warning.startswith("1 captions are cut at 16 tokens")
     assert "text_encoder_2_sequence_length" in warning

@@ -16,7 +16,9 @@ NAMES = (*LAYOUT.names, OTHER)
 FACTORS = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5)
 
 
-def optimizer_of(groups, profile, base_lr):
+def optimizer_of(
+    groups: dict[str, float], profile: Profile, base_lr: float
+) -> torch.optim.SGD:
     filled = [
         {
             "name": name,
@@ -40,8 +42,8 @@ def optimizer_of(groups, profile, base_lr):
     st.floats(1e-8, 1.0),
 )
 def test_every_bit_of_a_rate_is_the_first_rate_times_the_factor(
-    multipliers, factors, base_lr
-):
+    multipliers: dict[str, float], factors: list[float], base_lr: float
+) -> None:
     profile = Profile.of(multipliers, LAYOUT)
     first = {name: base_lr * profile.at(0)[name] for name in multipliers}
     optimizer = optimizer_of(first, profile, base_lr)
@@ -54,7 +56,7 @@ def test_every_bit_of_a_rate_is_the_first_rate_times_the_factor(
             assert group["base_lr"] == base_lr
 
 
-def test_one_group_for_the_whole_transformer_keeps_the_base_rate():
+def test_one_group_for_the_whole_transformer_keeps_the_base_rate() -> None:
     profile = Profile.of({}, LAYOUT)
     optimizer = optimizer_of({WHOLE: 3e-4}, profile, 3e-4)
     for factor in (0.5, 0.25, 1.0):
@@ -64,7 +66,7 @@ def test_one_group_for_the_whole_transformer_keeps_the_base_rate():
         assert group["multiplier"] == 1.0
 
 
-def test_rates_that_change_with_the_steps_arrive_in_the_groups():
+def test_rates_that_change_with_the_steps_arrive_in_the_groups() -> None:
     profile = Profile.of({"double_block_0": 0.5}, LAYOUT)
     optimizer = optimizer_of({"double_block_0": 0.5, OTHER: 1.0}, profile, 1.0)
     set_rates(optimizer, 0.5, {"double_block_0": 0.25, OTHER: 0.0})

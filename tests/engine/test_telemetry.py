@@ -1,9 +1,11 @@
 """The telemetry of a step against what can be computed from the whole model."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
 from hypothesis import given
 from hypothesis import strategies as st
 from support import toy_models as toy
@@ -14,12 +16,15 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER, block_of
 from blockrate.engine.adapters.lora import add_adapters
 from blockrate.engine.telemetry import SAMPLE, BlockTelemetry, _stride
+from blockrate.run.events import Blocks
 
 PROFILE = {"double_block_0": 0.5, "single_block_2": 0.0}
 BLOCKS = [*BlockLayout(2, 3).names]
 
 
-def measured(model, multipliers, *, clip=1.0):
+def measured(
+    model: FluxTransformer2DModel, multipliers: dict[str, Any], *, clip: float = 1.0
+) -> tuple[Blocks, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """One training step as the trainer takes it, and what the telemetry says of it."""
     optimizer = torch.optim.AdamW(
         parameter_groups(model, learning_rate=1e-2, multipliers=multipliers)
@@ -36,7 +41,7 @@ def measured(model, multipliers, *, clip=1.0):
     return telemetry.after_step(), gradients, before
 
 
-def rms_by_block(tensors):
+def rms_by_block(tensors: dict[str, torch.Tensor]) -> dict[str, float]:
     """The root of the mean of all squares, by block."""
     blocks = {}
     for name, tensor in tensors.items():
@@ -48,7 +53,9 @@ def rms_by_block(tensors):
 
 
 @pytest.mark.parametrize("multipliers", [{}, PROFILE])
-def test_norms_and_ratios_of_adapters_are_those_of_the_whole_block(multipliers):
+def test_norms_and_ratios_of_adapters_are_those_of_the_whole_block(
+    multipliers: dict[str, Any],
+) -> None:
     model = toy.flux1()
     config = TrainConfig(
         lora_rank=2,
@@ -76,7 +83,7 @@ def test_norms_and_ratios_of_adapters_are_those_of_the_whole_block(multipliers):
         )
 
 
-def test_the_ratio_of_a_sample_is_close_to_that_of_the_whole_block():
+def test_the_ratio_of_a_sample_is_close_to_that_of_the_whole_block() -> None:
     model = toy.flux1()
     report, _, before = measured(model, PROFILE)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -89,7 +96,7 @@ def test_the_ratio_of_a_sample_is_close_to_that_of_the_whole_block():
         assert ratio == pytest.approx(moves[block] / sizes[block], rel=0.05)
 
 
-def test_rates_come_from_the_optimizer():
+def test_rates_come_from_the_optimizer() -> None:
     model = toy.flux1()
     optimizer = torch.optim.SGD(
         parameter_groups(model, learning_rate=1e-2, multipliers=PROFILE)
@@ -102,13 +109,13 @@ def test_rates_come_from_the_optimizer():
     }
 
 
-def test_one_group_is_still_told_by_block():
+def test_one_group_is_still_told_by_block() -> None:
     report, _, _ = measured(toy.flux1(), {})
     assert report.learning_rates == dict.fromkeys(["transformer", OTHER, *BLOCKS], 1e-2)
     assert set(report.grad_norms) == set(report.update_ratios) == {OTHER, *BLOCKS}
 
 
-def test_zero_weights_have_no_ratio_and_not_a_number_is_none():
+def test_zero_weights_have_no_ratio_and_not_a_number_is_none() -> None:
     modules = {
         "transformer_blocks.0.a": nn.Linear(4, 4, bias=False),
         "transformer_blocks.1.a": nn.Linear(4, 4, bias=False),
@@ -128,7 +135,7 @@ def test_zero_weights_have_no_ratio_and_not_a_number_is_none():
     assert report.update_ratios == {"double_block_0": None, "double_block_1": None}
 
 
-def test_a_step_that_moves_nothing_has_ratio_zero():
+def test_a_step_that_moves_nothing_has_ratio_zero() -> None:
     model = toy.flux1()
     telemetry = BlockTelemetry(
         model,
@@ -141,7 +148,7 @@ def test_a_step_that_moves_nothing_has_ratio_zero():
     )
 
 
-def test_only_a_sample_is_copied():
+def test_only_a_sample_is_copied() -> None:
     modules = {
         "transformer_blocks.0.a": nn.Linear(1000, 1000),
         "transformer_blocks.0.b": nn.Linear(30, 40),
@@ -158,7 +165,7 @@ def test_only_a_sample_is_copied():
 
 
 @given(st.lists(st.integers(1, 4000), max_size=2))
-def test_a_sample_is_small_and_meets_every_column(shape):
+def test_a_sample_is_small_and_meets_every_column(shape: list[Any]) -> None:
     stride = _stride(shape)
     count = math.prod(shape)
     sampled = range(0, count, stride)

@@ -6,7 +6,7 @@ import pytest
 
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import ConfigError, FileError
-from blockrate.models.families import FAMILIES, family_of, spec_from_config
+from blockrate.models.families import FAMILIES, Family, family_of, spec_from_config
 
 DEV = FAMILIES["flux1-dev"].spec
 # transformer/config.json of black-forest-labs/FLUX.1-dev, as diffusers writes it.
@@ -40,7 +40,7 @@ def test_a_pruned_model_says_so_itself() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
-def test_rotary_axes_fill_a_head(family) -> None:
+def test_rotary_axes_fill_a_head(family: Family) -> None:
     assert sum(family.spec.axes_dims_rope) == family.spec.head_dim
     assert family.title
     assert family.architecture == "FLUX.1"

@@ -3,8 +3,10 @@
 import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +25,11 @@ HEAD = {
 }
 
 
-def safetensors_bytes(tensors, dtype="BF16", metadata=None):
+def safetensors_bytes(
+    tensors: dict[str, Any],
+    dtype: torch.dtype = "BF16",
+    metadata: dict[str, str] | None = None,
+) -> bytes:
     """A header for tensors of no bytes: shapes are what is read, and the file stays small."""
     header = {
         name: {"dtype": dtype, "shape": shape, "data_offsets": [0, 0]}
@@ -35,7 +41,14 @@ def safetensors_bytes(tensors, dtype="BF16", metadata=None):
     return len(text).to_bytes(8, "little") + text
 
 
-def flux_tensors(layout=DEV.layout, *, bfl, hidden=3072, channels=64, guidance=True):
+def flux_tensors(
+    layout: BlockLayout = DEV.layout,
+    *,
+    bfl: bool,
+    hidden: int = 3072,
+    channels: int = 64,
+    guidance: bool = True,
+) -> dict[str, tuple[int, int]]:
     modules = bfl_modules(DEV.architecture, layout)
     names = (
         modules
@@ -56,12 +69,14 @@ def flux_tensors(layout=DEV.layout, *, bfl, hidden=3072, channels=64, guidance=T
     }
 
 
-def written(path: Path, tensors, **options):
+def written(
+    path: Path, tensors: dict[str, tuple[int, int]], **options: str
+) -> TrainConfig:
     path.write_bytes(safetensors_bytes(tensors, **options))
     return TrainConfig(transformer={"model_name": str(path)})
 
 
-def refusal(config):
+def refusal(config: TrainConfig) -> str:
     with pytest.raises(FileError) as caught:
         model_spec(config)
     assert caught.value.exit_code == 65
@@ -71,7 +86,9 @@ def refusal(config):
 @pytest.mark.parametrize("bfl", [True, False])
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
 @pytest.mark.parametrize("guidance", [True, False])
-def test_a_single_file_gives_the_sizes_of_its_family(tmp_path, bfl, prefix, guidance):
+def test_a_single_file_gives_the_sizes_of_its_family(
+    tmp_path: Path, bfl: bool, prefix: str, guidance: bool
+) -> None:
     tensors = {
         prefix + name: shape
         for name, shape in flux_tensors(bfl=bfl, guidance=guidance).items()
@@ -85,14 +102,14 @@ def test_a_single_file_gives_the_sizes_of_its_family(tmp_path, bfl, prefix, guid
     assert found == (DEV if guidance else FAMILIES["flux1-schnell"].spec)
 
 
-def test_a_pruned_file_gives_its_own_counts(tmp_path):
+def test_a_pruned_file_gives_its_own_counts(tmp_path: Path) -> None:
     tensors = flux_tensors(BlockLayout(8, 12), bfl=True)
     assert model_spec(
         written(tmp_path / "a.safetensors", tensors)
     ).layout == BlockLayout(8, 12)
 
 
-def test_a_file_that_lacks_a_block_is_refused(tmp_path):
+def test_a_file_that_lacks_a_block_is_refused(tmp_path: Path) -> None:
     tensors = {
         name: shape
         for name, shape in flux_tensors(bfl=True).items()
@@ -104,14 +121,14 @@ def test_a_file_that_lacks_a_block_is_refused(tmp_path):
 
 
 def test_a_narrow_file_with_bfl_names_is_refused_because_diffusers_cannot_read_it(
-    tmp_path,
-):
+    tmp_path: Path,
+) -> None:
     assert "3072" in refusal(
         written(tmp_path / "a.safetensors", flux_tensors(bfl=True, hidden=1536))
     )
 
 
-def test_flux_fill_is_refused(tmp_path):
+def test_flux_fill_is_refused(tmp_path: Path) -> None:
     assert "384 input channels" in refusal(
         written(tmp_path / "a.safetensors", flux_tensors(bfl=True, channels=384))
     )
@@ -119,7 +136,7 @@ def test_flux_fill_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["scaled_fp8", "double_blocks.0.img_attn.qkv.scale_weight", "img_in.weight_scale",
                                   "img_in.comfy_quant", "img_in.scale_input"])  # fmt: skip
-def test_scaled_fp8_is_refused_and_plain_fp8_is_not(tmp_path, name):
+def test_scaled_fp8_is_refused_and_plain_fp8_is_not(tmp_path: Path, name: str) -> None:
     tensors = flux_tensors(bfl=True)
     assert (
         model_spec(written(tmp_path / "a.safetensors", tensors, dtype="F8_E4M3")) == DEV
@@ -143,7 +160,7 @@ def test_scaled_fp8_is_refused_and_plain_fp8_is_not(tmp_path, name):
         ("something.weight", "something else"),
     ],
 )
-def test_another_architecture_is_named(tmp_path, name, found):
+def test_another_architecture_is_named(tmp_path: Path, name: str, found: str) -> None:
     assert f"holds {found}, not a FLUX.1" in refusal(
         written(tmp_path / "a.safetensors", {name: (2, 2)})
     )
@@ -172,15 +189,15 @@ def test_another_architecture_is_named(tmp_path, name, found):
     ],
 )
 def test_unsafe_and_damaged_files_are_refused_by_name_and_by_content(
-    tmp_path, name, content, found
-):
+    tmp_path: Path, name: str, content: bytes, found: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     text = refusal(TrainConfig(transformer={"model_name": str(tmp_path / name)}))
     assert found in text
     assert str(tmp_path / name) in text
 
 
-def test_a_tensor_outside_the_file_is_damage(tmp_path):
+def test_a_tensor_outside_the_file_is_damage(tmp_path: Path) -> None:
     header = json.dumps(
         {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
     ).encode()
@@ -194,14 +211,18 @@ def test_a_tensor_outside_the_file_is_damage(tmp_path):
 
 @settings(max_examples=60)
 @given(st.binary(max_size=60))
-def test_any_bytes_are_read_or_refused_but_never_crash(tmp_path_factory, content):
+def test_any_bytes_are_read_or_refused_but_never_crash(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     path = tmp_path_factory.mktemp("any") / "a.safetensors"
     path.write_bytes(len(content).to_bytes(8, "little") + content)
     with contextlib.suppress(FileError):
         read_header(path)
 
 
-def test_a_header_whose_length_looks_like_a_zip_is_still_a_header(tmp_path):
+def test_a_header_whose_length_looks_like_a_zip_is_still_a_header(
+    tmp_path: Path,
+) -> None:
     header = (
         json.dumps({"a": {"dtype": "F32", "shape": [], "data_offsets": [0, 0]}})
         .encode()
@@ -213,13 +234,19 @@ def test_a_header_whose_length_looks_like_a_zip_is_still_a_header(tmp_path):
     assert read_header(path)[1] == {"a": ("F32", ())}
 
 
-def test_metadata_is_returned(tmp_path):
+def test_metadata_is_returned(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(safetensors_bytes({"a": (1,)}, metadata={"key": "value"}))
     assert read_header(path)[0] == {"key": "value"}
 
 
-def diffusers_folder(folder: Path, *, config=None, model="FluxPipeline", tensors=None):
+def diffusers_folder(
+    folder: Path,
+    *,
+    config: Any = None,
+    model: str = "FluxPipeline",
+    tensors: dict[str, Any] | None = None,
+) -> TrainConfig:
     inside = folder / "transformer"
     inside.mkdir(parents=True)
     (folder / "model_index.json").write_text(json.dumps({"_class_name": model}))
@@ -242,7 +269,7 @@ FLUX_CONFIG = {
 }
 
 
-def test_a_folder_gives_the_sizes_of_its_config(tmp_path):
+def test_a_folder_gives_the_sizes_of_its_config(tmp_path: Path) -> None:
     spec = model_spec(
         diffusers_folder(tmp_path / "flux", config=FLUX_CONFIG, tensors={"a": (1,)})
     )
@@ -284,11 +311,13 @@ def test_a_folder_gives_the_sizes_of_its_config(tmp_path):
         ),
     ],
 )
-def test_wrong_folders_are_refused(tmp_path, options, found):
+def test_wrong_folders_are_refused(tmp_path: Path, options: Any, found: str) -> None:
     assert found in refusal(diffusers_folder(tmp_path / "model", **options))
 
 
-def test_an_empty_or_missing_folder_is_refused(tmp_path, monkeypatch):
+def test_an_empty_or_missing_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "model_index.json" in refusal(TrainConfig(base_model_name=str(tmp_path)))
     assert "no such file or folder" in refusal(
         TrainConfig(base_model_name=str(tmp_path / "none"))
@@ -303,7 +332,7 @@ def test_an_empty_or_missing_folder_is_refused(tmp_path, monkeypatch):
     )
 
 
-def test_hub_ids_and_family_names_give_their_row():
+def test_hub_ids_and_family_names_give_their_row() -> None:
     assert model_spec(TrainConfig()) == DEV
     assert (
         model_spec(

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,12 +21,16 @@ UP = torch.randn(24, 2)
 NORM = (UP @ DOWN).norm().item()
 
 
-def report_of(tmp_path, tensors, metadata=None) -> LoraReport:
+def report_of(
+    tmp_path: Path, tensors: dict[str, Any], metadata: dict[str, str] | None = None
+) -> LoraReport:
     save_file(tensors, tmp_path / "lora.safetensors", metadata)
     return inspect_lora(tmp_path / "lora.safetensors")
 
 
-def pair(module, down="lora_A", up="lora_B", alpha=None):
+def pair(
+    module: str, down: str = "lora_A", up: str = "lora_B", alpha: float | None = None
+) -> dict[str, torch.Tensor]:
     tensors = {
         f"{module}.{down}.weight": DOWN.clone(),
         f"{module}.{up}.weight": UP.clone(),
@@ -132,7 +138,9 @@ def pair(module, down="lora_A", up="lora_B", alpha=None):
         ),
     ],
 )
-def test_every_format_gives_tag_block_and_norm(tmp_path, tag, tensors, block, scale):
+def test_every_format_gives_tag_block_and_norm(
+    tmp_path: Path, tag: str, tensors: dict[str, torch.Tensor], block: str, scale: float
+) -> None:
     report = report_of(tmp_path, tensors)
     assert (report.format, report.rank, report.other) == (tag, 2, 0.0)
     assert report.blocks == {block: pytest.approx(scale * NORM, rel=1e-5)}
@@ -149,7 +157,11 @@ def test_every_format_gives_tag_block_and_norm(tmp_path, tag, tensors, block, sc
 )
 # a header of 640 bytes: the file begins like a pickle
 @example(shapes=[(9, 10, 18), (1, 1, 10)], alpha=1.0)
-def test_norm_of_a_block_is_that_of_all_its_products(tmp_path_factory, shapes, alpha):
+def test_norm_of_a_block_is_that_of_all_its_products(
+    tmp_path_factory: pytest.TempPathFactory,
+    shapes: list[tuple[int, int, int]],
+    alpha: float,
+) -> None:
     tensors = {}
     square = 0.0
     longest = 0.0  # what the square would be if every row and column agreed
@@ -168,7 +180,7 @@ def test_norm_of_a_block_is_that_of_all_its_products(tmp_path_factory, shapes, a
     )
 
 
-def test_blocks_stand_in_model_order_and_others_apart(tmp_path):
+def test_blocks_stand_in_model_order_and_others_apart(tmp_path: Path) -> None:
     modules = [
         "single_transformer_blocks.10.proj_out",
         "transformer_blocks.11.ff.net.2",
@@ -186,7 +198,9 @@ def test_blocks_stand_in_model_order_and_others_apart(tmp_path):
     assert report.other == pytest.approx(2**0.5 * NORM, rel=1e-5)
 
 
-def test_block_whose_adapters_have_not_learned_is_there_with_zero(tmp_path):
+def test_block_whose_adapters_have_not_learned_is_there_with_zero(
+    tmp_path: Path,
+) -> None:
     tensors = pair("transformer.transformer_blocks.0.attn.to_q")
     tensors["transformer.transformer_blocks.0.attn.to_q.lora_B.weight"] = torch.zeros(
         24, 2
@@ -194,7 +208,7 @@ def test_block_whose_adapters_have_not_learned_is_there_with_zero(tmp_path):
     assert report_of(tmp_path, tensors).blocks == {"double_block_0": 0.0}
 
 
-def test_text_encoders_do_not_count(tmp_path):
+def test_text_encoders_do_not_count(tmp_path: Path) -> None:
     module = "lora_unet_double_blocks_0_img_attn_qkv"
     tensors = pair(module, "lora_down", "lora_up", 2.0)
     tensors |= pair(
@@ -205,7 +219,7 @@ def test_text_encoders_do_not_count(tmp_path):
     assert report.other == 0.0
 
 
-def test_scale_of_the_header_counts_where_no_alpha_is(tmp_path):
+def test_scale_of_the_header_counts_where_no_alpha_is(tmp_path: Path) -> None:
     name = "transformer_blocks.0.attn.to_q"
     config = {
         "transformer.r": 2,
@@ -222,7 +236,7 @@ def test_scale_of_the_header_counts_where_no_alpha_is(tmp_path):
 
 
 @pytest.mark.parametrize("full", ["w1", "w2", "both", "none"])
-def test_lokr_has_the_norm_of_its_kronecker_product(tmp_path, full):
+def test_lokr_has_the_norm_of_its_kronecker_product(tmp_path: Path, full: str) -> None:
     module = "lycoris_transformer_blocks_0_attn_to_q"
     tensors = {}
     factors = []
@@ -251,7 +265,7 @@ def test_lokr_has_the_norm_of_its_kronecker_product(tmp_path, full):
     )
 
 
-def test_loha_has_the_norm_of_its_hadamard_product(tmp_path):
+def test_loha_has_the_norm_of_its_hadamard_product(tmp_path: Path) -> None:
     module = "lycoris_single_transformer_blocks_0_proj_mlp"
     parts = {
         "w1_a": torch.randn(2500, 3),
@@ -270,12 +284,14 @@ def test_loha_has_the_norm_of_its_hadamard_product(tmp_path):
     )
 
 
-def test_full_differences_are_their_own_norm(tmp_path):
+def test_full_differences_are_their_own_norm(tmp_path: Path) -> None:
     report = report_of(tmp_path, {"diffusion_model.double_blocks.0.img_mlp.0.diff": UP})
     assert report.blocks["double_block_0"] == pytest.approx(UP.norm().item(), rel=1e-6)
 
 
-def test_method_whose_size_depends_on_the_model_is_refused_by_name(tmp_path):
+def test_method_whose_size_depends_on_the_model_is_refused_by_name(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(FileError, match="OFT"):
         report_of(
             tmp_path, {"diffusion_model.double_blocks.0.img_mlp.0.oft_R.weight": UP}
@@ -295,7 +311,9 @@ TYPES = [
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_every_type_of_number_is_read_exactly(tmp_path, dtype):
+def test_every_type_of_number_is_read_exactly(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
     values = (
         torch.arange(256, dtype=torch.uint8).view(dtype)
         if dtype.itemsize == 1
@@ -311,7 +329,7 @@ def test_every_type_of_number_is_read_exactly(tmp_path, dtype):
     assert list(blocks.values()) == [abs(value) for value in values.double().tolist()]
 
 
-def test_unknown_type_of_number_is_named(tmp_path):
+def test_unknown_type_of_number_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="type I32"):
         report_of(
             tmp_path,
@@ -327,7 +345,9 @@ def test_unknown_type_of_number_is_named(tmp_path):
 @pytest.mark.parametrize(
     "roles", [("diff",), ("lora_A.weight", "lora_B.weight"), ("lokr_w1", "lokr_w2")]
 )
-def test_values_that_are_no_numbers_are_told_with_their_block(tmp_path, dtype, roles):
+def test_values_that_are_no_numbers_are_told_with_their_block(
+    tmp_path: Path, dtype: torch.dtype, roles: tuple[str, str] | tuple[str]
+) -> None:
     bad = torch.full((2, 2), float("nan"), dtype=dtype)
     with pytest.raises(FileError, match="not numbers in double_block_7"):
         report_of(
@@ -353,7 +373,9 @@ def test_values_that_are_no_numbers_are_told_with_their_block(tmp_path, dtype, r
         },
     ],
 )
-def test_matrices_that_do_not_fit_are_refused(tmp_path, shapes):
+def test_matrices_that_do_not_fit_are_refused(
+    tmp_path: Path, shapes: dict[str, tuple[int, int]]
+) -> None:
     module = "diffusion_model.double_blocks.7.img_mlp.0"
     with pytest.raises(FileError, match="do not fit"):
         report_of(
@@ -365,7 +387,7 @@ def test_matrices_that_do_not_fit_are_refused(tmp_path, shapes):
 # --- what the file says of itself ---
 
 
-def test_profile_base_model_and_config_are_read_from_the_header(tmp_path):
+def test_profile_base_model_and_config_are_read_from_the_header(tmp_path: Path) -> None:
     metadata = {
         "blockrate.multipliers": '{"double_block_0": 0.3}',
         "blockrate.base_model": "black-forest-labs/FLUX.1-dev",
@@ -382,7 +404,9 @@ def test_profile_base_model_and_config_are_read_from_the_header(tmp_path):
 
 
 @pytest.mark.parametrize("text", [None, "[1]", "no json", '{"double_block_0": "high"}'])
-def test_file_without_a_readable_profile_has_none(tmp_path, text):
+def test_file_without_a_readable_profile_has_none(
+    tmp_path: Path, text: str | None
+) -> None:
     metadata = {"blockrate.multipliers": text} if text else None
     assert (
         report_of(
@@ -410,12 +434,12 @@ def test_file_without_a_readable_profile_has_none(tmp_path, text):
         ("something", "holds something"),
     ],
 )
-def test_other_files_are_told_apart(tmp_path, key, kind):
+def test_other_files_are_told_apart(tmp_path: Path, key: str, kind: str) -> None:
     with pytest.raises(FileError, match=f"is not a LoRA of a transformer.*{kind}"):
         report_of(tmp_path, {key: UP})
 
 
-def test_empty_file_and_no_safetensors_file_are_refused(tmp_path):
+def test_empty_file_and_no_safetensors_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="empty"):
         report_of(tmp_path, {})
     (tmp_path / "a.ckpt").write_bytes(b"PK\x03\x04 pickled")
@@ -423,6 +447,6 @@ def test_empty_file_and_no_safetensors_file_are_refused(tmp_path):
         inspect_lora(tmp_path / "a.ckpt")
 
 
-def test_inspecting_needs_no_torch():
+def test_inspecting_needs_no_torch() -> None:
     code = "import sys, blockrate.models.lora_norms; sys.exit('torch' in sys.modules or 'safetensors' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,6 +1,7 @@
 """Small models of FLUX.1 with adapters, and what their LoRA files must give back."""
 
 from functools import partial
+from pathlib import Path
 
 import torch
 from diffusers import (
@@ -41,7 +42,7 @@ WIDE = TOY | {
 }
 
 
-def make_flux(**config):
+def make_flux(**config: int | tuple[int, int, int]) -> FluxTransformer2DModel:
     """A Flux with small random weights: diffusers' own start would take seconds at full width."""
     with torch.device("meta"):
         model = FluxTransformer2DModel(**config)
@@ -56,7 +57,7 @@ def make_flux(**config):
     return model.eval().requires_grad_(False)
 
 
-def block_linears(model):
+def block_linears(model: FluxTransformer2DModel) -> list[str]:
     """The names of every Linear in a block."""
     return [
         name
@@ -65,7 +66,14 @@ def block_linears(model):
     ]
 
 
-def adapt(model, names, *, rank=4, alpha=2.0, **rest):
+def adapt(
+    model: FluxTransformer2DModel,
+    names: list[str],
+    *,
+    rank: int = 4,
+    alpha: float = 2.0,
+    **rest: dict[str, float],
+) -> None:
     """Give the named modules adapters that have learned something, of a size that shows in the output."""
     torch.manual_seed(1)
     model.add_adapter(
@@ -80,7 +88,7 @@ def adapt(model, names, *, rank=4, alpha=2.0, **rest):
 
 
 @torch.no_grad()
-def predict(model):
+def predict(model: FluxTransformer2DModel) -> torch.Tensor:
     generator = torch.Generator().manual_seed(2)
     config = model.config
     return model(
@@ -100,7 +108,7 @@ def predict(model):
     )[0]
 
 
-def load_with_diffusers(model, path):
+def load_with_diffusers(model: FluxTransformer2DModel, path: Path) -> FluxPipeline:
     pipeline = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=None,
@@ -115,12 +123,14 @@ def load_with_diffusers(model, path):
 
 
 @torch.no_grad()
-def merge(model, weights):
+def merge(model: FluxTransformer2DModel, weights: dict[str, LoraWeights]) -> None:
     for name, module in weights.items():
         model.get_submodule(name).weight += module.scale * module.up @ module.down
 
 
-def assert_loads_as_trained(model, path, file_format, tolerance):
+def assert_loads_as_trained(
+    model: FluxTransformer2DModel, path: Path, file_format: str, tolerance: float
+) -> dict[str, LoraWeights]:
     """Save the model's adapters, take them off, and apply the file by diffusers, then by hand."""
     trained = predict(model)
     weights = lora_weights(model)
@@ -143,10 +153,12 @@ def assert_loads_as_trained(model, path, file_format, tolerance):
     return weights
 
 
-def random_weights(names, *, rank=4, scale=0.5, hidden=8):
+def random_weights(
+    names: list[str], *, rank: int = 4, scale: float = 0.5, hidden: int = 8
+) -> dict[str, LoraWeights]:
     generator = torch.Generator().manual_seed(3)
 
-    def rows(name):
+    def rows(name: str) -> int:
         return hidden * (4 if name.endswith("proj_mlp") else 1)
 
     return {
@@ -159,7 +171,9 @@ def random_weights(names, *, rank=4, scale=0.5, hidden=8):
     }
 
 
-def assert_same_update(left, right):
+def assert_same_update(
+    left: dict[str, LoraWeights], right: dict[str, LoraWeights]
+) -> None:
     assert left.keys() == right.keys()
     for name, module in left.items():
         assert torch.equal(module.down, right[name].down), name

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
+
+from blockrate.ui.session import Session
 
 KEY = "block_learning_rate_multiplier"
 
 
-def written(name, data):
+def written(name: str, data: Any) -> Path:
     path = Path(name).absolute()
     path.write_text(
         data if isinstance(data, str) else json.dumps(data), encoding="utf-8"
@@ -14,7 +17,7 @@ def written(name, data):
     return path
 
 
-def right(**settings):
+def right(**settings: Any) -> dict[str, Any]:
     return {
         "base_model_name": "tiny-flux1",
         "concepts": [{"path": "photos"}],
@@ -22,5 +25,5 @@ def right(**settings):
     }
 
 
-def fields(session):
+def fields(session: Session) -> list[str]:
     return [problem.field for problem in session.problems]

@@ -1,5 +1,7 @@
 """Real Flux transformers of toy size, and one training step of them, for the engine's tests."""
 
+from typing import Any
+
 import torch
 from diffusers import (
     ChromaTransformer2DModel,
@@ -16,7 +18,14 @@ POOLED = 20
 _HEADS = {"num_attention_heads": 2, "attention_head_dim": 16}
 
 
-def flux1(double=2, single=3, *, seed=0, dtype=torch.float32, device="cpu"):
+def flux1(
+    double: int = 2,
+    single: int = 3,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> FluxTransformer2DModel:
     """A FLUX.1 with random weights; the same seed gives the same weights."""
     torch.manual_seed(seed)
     with torch.device(device):
@@ -35,7 +44,7 @@ def flux1(double=2, single=3, *, seed=0, dtype=torch.float32, device="cpu"):
     return model
 
 
-def flux2(double=2, single=3):
+def flux2(double: int = 2, single: int = 3) -> Flux2Transformer2DModel:
     """A FLUX.2 without weights."""
     with torch.device("meta"):
         return Flux2Transformer2DModel(
@@ -49,7 +58,7 @@ def flux2(double=2, single=3):
         )
 
 
-def chroma(double=2, single=3):
+def chroma(double: int = 2, single: int = 3) -> ChromaTransformer2DModel:
     """A Chroma without weights."""
     with torch.device("meta"):
         return ChromaTransformer2DModel(
@@ -65,11 +74,11 @@ def chroma(double=2, single=3):
         )
 
 
-def inputs(step=0, dtype=torch.float32):
+def inputs(step: int = 0, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """What a FLUX.1 of toy size takes in one step, drawn from the step's number."""
     stream = torch.Generator().manual_seed(step)
 
-    def normal(*shape):
+    def normal(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=stream).to(dtype)
 
     return {
@@ -84,14 +93,21 @@ def inputs(step=0, dtype=torch.float32):
     }
 
 
-def backward(model, step=0, dtype=torch.float32):
+def backward(
+    model: FluxTransformer2DModel, step: int = 0, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
     """Fill the gradients with those of a made-up loss and return the loss."""
     loss = (model(**inputs(step, dtype))[0].float() - 1.0).square().mean()
     loss.backward()
     return loss.detach()
 
 
-def train(model, optimizer, steps, clip=1.0):
+def train(
+    model: FluxTransformer2DModel,
+    optimizer: torch.optim.AdamW,
+    steps: int,
+    clip: float = 1.0,
+) -> None:
     """Take a few steps as any trainer's loop does."""
     for step in range(steps):
         optimizer.zero_grad(set_to_none=True)
@@ -100,7 +116,7 @@ def train(model, optimizer, steps, clip=1.0):
         optimizer.step()
 
 
-def teach(model, size=0.05):
+def teach(model: FluxTransformer2DModel, size: float = 0.05) -> None:
     """Give every adapter something learned, so that its gradients are not zero."""
     stream = torch.Generator().manual_seed(7)
     with torch.no_grad():
@@ -109,14 +125,14 @@ def teach(model, size=0.05):
                 parameter.copy_(torch.randn(parameter.shape, generator=stream) * size)
 
 
-def weights(model):
+def weights(model: FluxTransformer2DModel) -> dict[str, torch.Tensor]:
     """A copy of every parameter by name."""
     return {
         name: parameter.detach().clone() for name, parameter in model.named_parameters()
     }
 
 
-def changed(model, before):
+def changed(model: FluxTransformer2DModel, before: dict[str, torch.Tensor]) -> set[str]:
     """Names of the parameters of which a byte differs."""
     return {
         name

@@ -9,19 +9,19 @@ from blockrate.ui.preferences import Preferences, load_preferences, state_folder
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BLOCKRATE_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
 
-def test_the_first_start_has_the_defaults_and_writes_nothing(home):
+def test_the_first_start_has_the_defaults_and_writes_nothing(home: Path) -> None:
     assert load_preferences() == Preferences(
         recent=[], theme="auto", port=0, templates={}, last_run=""
     )
     assert not home.exists()
 
 
-def test_what_is_saved_is_there_at_the_next_start():
+def test_what_is_saved_is_there_at_the_next_start() -> None:
     wishes = Preferences(
         theme="dark",
         port=8080,
@@ -36,19 +36,21 @@ def test_what_is_saved_is_there_at_the_next_start():
     "content",
     [b"", b"[1]", b'{"theme": "pink"}', b'{"port": 70000}', b"\xff", b'{"recent": 3}'],
 )
-def test_a_damaged_file_gives_the_defaults(home, content):
+def test_a_damaged_file_gives_the_defaults(home: Path, content: bytes) -> None:
     home.mkdir()
     (home / "preferences.json").write_bytes(content)
     assert load_preferences() == Preferences()
 
 
 @pytest.mark.parametrize("value", [1.5, -0.1, float("nan"), "0.5", True])
-def test_a_template_holds_multipliers_only(home, value):
+def test_a_template_holds_multipliers_only(
+    home: Path, value: bool | float | str
+) -> None:
     with pytest.raises(ValueError, match="templates"):
         Preferences(templates={"mine": {"double_block_0": value}})
 
 
-def test_the_recent_files_are_the_newest_twelve_each_once():
+def test_the_recent_files_are_the_newest_twelve_each_once() -> None:
     wishes = Preferences()
     for number in [*range(14), 5]:
         wishes.used(Path(f"/configs/{number}.json"))
@@ -58,7 +60,9 @@ def test_the_recent_files_are_the_newest_twelve_each_once():
     assert wishes.recent == load_preferences().recent == expected
 
 
-def test_a_state_folder_that_cannot_be_written_is_told_but_stops_no_opening(home):
+def test_a_state_folder_that_cannot_be_written_is_told_but_stops_no_opening(
+    home: Path,
+) -> None:
     home.write_text("a file")
     wishes = Preferences()
     wishes.used(Path("/configs/a.json"))
@@ -67,7 +71,9 @@ def test_a_state_folder_that_cannot_be_written_is_told_but_stops_no_opening(home
         wishes.save()
 
 
-def test_without_a_wish_the_state_lies_in_the_home_folder(tmp_path, monkeypatch):
+def test_without_a_wish_the_state_lies_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("BLOCKRATE_HOME")
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     assert state_folder() == tmp_path / ".blockrate"

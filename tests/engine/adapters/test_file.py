@@ -1,7 +1,10 @@
 """LoRA files against their oracles: the model that was trained, the same weights merged by hand, diffusers' loader."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -30,7 +33,7 @@ from blockrate.engine.adapters.file import (
 from blockrate.models.lora_names import bfl_modules
 
 
-def test_diffusers_form_gives_the_output_of_the_trained_model(tmp_path):
+def test_diffusers_form_gives_the_output_of_the_trained_model(tmp_path: Path) -> None:
     model = make_flux(**TOY)
     names = [*block_linears(model), "x_embedder", "norm_out.linear", "proj_out"]
     adapt(
@@ -46,7 +49,7 @@ def test_diffusers_form_gives_the_output_of_the_trained_model(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def wide_flux():
+def wide_flux() -> FluxTransformer2DModel:
     return make_flux(**WIDE)
 
 
@@ -57,8 +60,12 @@ def wide_flux():
     ids=["all 20 modules", "query and value only", "one member each"],
 )
 def test_kohya_form_gives_the_output_of_the_trained_model(
-    tmp_path, wide_flux, chosen, rank, alpha
-):
+    tmp_path: Path,
+    wide_flux: FluxTransformer2DModel,
+    chosen: str,
+    rank: int,
+    alpha: float,
+) -> None:
     names = [
         name
         for name in block_linears(wide_flux)
@@ -83,7 +90,9 @@ def test_kohya_form_gives_the_output_of_the_trained_model(
 
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("scale", [1.0, 0.5, 1 / 3, 1 / 16])
-def test_what_is_saved_is_what_is_read(tmp_path, file_format, scale):
+def test_what_is_saved_is_what_is_read(
+    tmp_path: Path, file_format: str, scale: float
+) -> None:
     names = [
         name
         for members in bfl_modules(
@@ -119,8 +128,11 @@ def test_what_is_saved_is_what_is_read(tmp_path, file_format, scale):
     untrained=st.booleans(),
 )
 def test_partial_fused_modules_come_apart_as_they_were(
-    tmp_path_factory, members, rank, untrained
-):
+    tmp_path_factory: pytest.TempPathFactory,
+    members: set[str],
+    rank: int,
+    untrained: bool,
+) -> None:
     weights = random_weights(sorted(members), rank=rank)
     first = sorted(members)[0]
     if untrained and len(members) > 1:
@@ -140,7 +152,7 @@ def test_partial_fused_modules_come_apart_as_they_were(
         assert_same_update(found, weights)
 
 
-def test_different_scales_inside_a_fused_module_are_kept(tmp_path):
+def test_different_scales_inside_a_fused_module_are_kept(tmp_path: Path) -> None:
     weights = random_weights(QKV)
     weights[QKV[1]] = LoraWeights(weights[QKV[1]].down, weights[QKV[1]].up, 2.0)
     save_lora(
@@ -153,7 +165,7 @@ def test_different_scales_inside_a_fused_module_are_kept(tmp_path):
     assert_same_update(read_lora(tmp_path / "a.safetensors"), weights)
 
 
-def test_fused_file_that_is_not_block_diagonal_is_split_by_rows(tmp_path):
+def test_fused_file_that_is_not_block_diagonal_is_split_by_rows(tmp_path: Path) -> None:
     down = torch.randn(5, 8)
     up = torch.randn(56, 5)
     key = "lora_unet_single_blocks_2_linear1"
@@ -172,7 +184,9 @@ def test_fused_file_that_is_not_block_diagonal_is_split_by_rows(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_files_keep_a_power_of_two_scale_exact(tmp_path, dtype):
+def test_half_precision_files_keep_a_power_of_two_scale_exact(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
     weights = {
         name: LoraWeights(w.down.to(dtype), w.up.to(dtype), 1 / 16)
         for name, w in random_weights(QKV).items()
@@ -193,7 +207,7 @@ def test_half_precision_files_keep_a_power_of_two_scale_exact(tmp_path, dtype):
         )
 
 
-def test_adapter_that_has_not_learned_yet_is_in_the_file(tmp_path):
+def test_adapter_that_has_not_learned_yet_is_in_the_file(tmp_path: Path) -> None:
     weights = {
         name: LoraWeights(w.down, torch.zeros_like(w.up), 1.0)
         for name, w in random_weights(QKV).items()

@@ -1,5 +1,7 @@
 """LoRA files that other trainers write, and the names and headers of ours."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import (
@@ -47,7 +49,9 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("alpha", [None, 8.0])
-def test_files_of_other_trainers_are_read(tmp_path, spelling, alpha):
+def test_files_of_other_trainers_are_read(
+    tmp_path: Path, spelling: str, alpha: float | None
+) -> None:
     module, down_name, up_name = SPELLINGS[spelling]
     fused = "qkv" in module
     down = torch.randn(2, 8)
@@ -63,7 +67,7 @@ def test_files_of_other_trainers_are_read(tmp_path, spelling, alpha):
     assert torch.allclose(update, (alpha or 2.0) / 2.0 * up @ down, atol=1e-6)
 
 
-def test_scale_in_the_header_of_diffusers_is_honoured(tmp_path):
+def test_scale_in_the_header_of_diffusers_is_honoured(tmp_path: Path) -> None:
     model = make_flux(**TOY)
     adapt(model, QKV, rank=2, alpha=6.0, alpha_pattern={QKV[1]: 1.0})
     weights = lora_weights(model)
@@ -86,7 +90,7 @@ def test_scale_in_the_header_of_diffusers_is_honoured(tmp_path):
     assert_same_update(found, weights)
 
 
-def test_final_layer_of_bfl_has_its_halves_swapped(tmp_path):
+def test_final_layer_of_bfl_has_its_halves_swapped(tmp_path: Path) -> None:
     down = torch.randn(2, 8)
     up = torch.randn(16, 2)
     module = "diffusion_model.final_layer.adaLN_modulation.1"
@@ -101,7 +105,7 @@ def test_final_layer_of_bfl_has_its_halves_swapped(tmp_path):
 # --- names and headers ---
 
 
-def test_compiled_transformer_gives_the_same_weights():
+def test_compiled_transformer_gives_the_same_weights() -> None:
     model = make_flux(**TOY)
     adapt(model, QKV)
     assert (
@@ -111,7 +115,9 @@ def test_compiled_transformer_gives_the_same_weights():
     )
 
 
-def test_diffusers_file_has_no_second_scale_and_carries_our_metadata(tmp_path):
+def test_diffusers_file_has_no_second_scale_and_carries_our_metadata(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "new folder" / "lora.safetensors"
     save_lora(
         path,
@@ -130,7 +136,9 @@ def test_diffusers_file_has_no_second_scale_and_carries_our_metadata(tmp_path):
         assert set(file.keys()) == keys
 
 
-def test_kohya_file_has_alpha_for_every_module_and_its_own_metadata(tmp_path):
+def test_kohya_file_has_alpha_for_every_module_and_its_own_metadata(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "flower.safetensors"
     save_lora(
         path,

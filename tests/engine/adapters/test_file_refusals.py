@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from support.lora_files import FORMATS, QKV, random_weights, read_lora, save_lor
 from blockrate.core.errors import FileError, NotANumberError, WriteError
 
 
-def test_kohya_form_never_drops_a_module_in_silence(tmp_path):
+def test_kohya_form_never_drops_a_module_in_silence(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="x_embedder"):
         save_lora(
             tmp_path / "a.safetensors",
@@ -25,7 +26,9 @@ def test_kohya_form_never_drops_a_module_in_silence(tmp_path):
 
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_weights_that_are_not_numbers_never_replace_a_file(tmp_path, file_format, bad):
+def test_weights_that_are_not_numbers_never_replace_a_file(
+    tmp_path: Path, file_format: str, bad: float
+) -> None:
     path = tmp_path / "a.safetensors"
     weights = random_weights(QKV)
     save_lora(path, weights, file_format=file_format, dtype=torch.float32, metadata={})
@@ -39,7 +42,9 @@ def test_weights_that_are_not_numbers_never_replace_a_file(tmp_path, file_format
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_values_too_large_for_half_precision_are_refused_with_the_cure(tmp_path):
+def test_values_too_large_for_half_precision_are_refused_with_the_cure(
+    tmp_path: Path,
+) -> None:
     weights = random_weights(QKV)
     weights[QKV[0]].up[0, 0] = 1e6
     with pytest.raises(
@@ -54,7 +59,7 @@ def test_values_too_large_for_half_precision_are_refused_with_the_cure(tmp_path)
         )
 
 
-def test_place_that_cannot_be_written_is_named(tmp_path):
+def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="file"):
         save_lora(
@@ -112,14 +117,18 @@ PAIR = {
         ({}, "empty"),
     ],
 )
-def test_what_is_no_plain_lora_is_refused_by_name(tmp_path, tensors, found):
+def test_what_is_no_plain_lora_is_refused_by_name(
+    tmp_path: Path, tensors: dict[str, Any], found: str
+) -> None:
     save_file(tensors, tmp_path / "a.safetensors")
     with pytest.raises(FileError, match=found):
         read_lora(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 pickled", b"\xff" * 64])
-def test_files_that_are_no_safetensors_are_refused(tmp_path, content):
+def test_files_that_are_no_safetensors_are_refused(
+    tmp_path: Path, content: bytes | None
+) -> None:
     path: Path = tmp_path / "a.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -130,7 +139,7 @@ def test_files_that_are_no_safetensors_are_refused(tmp_path, content):
         read_lora(path)
 
 
-def test_broken_header_of_diffusers_is_refused(tmp_path):
+def test_broken_header_of_diffusers_is_refused(tmp_path: Path) -> None:
     save_file(
         PAIR,
         tmp_path / "a.safetensors",

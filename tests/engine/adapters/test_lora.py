@@ -1,7 +1,11 @@
 """What a LoRA run trains: the chosen modules and no other, the same start for each, on every kind of base."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
 from peft.tuners.lora import LoraLayer
 from support import toy_models as toy
 from torch import nn
@@ -17,11 +21,16 @@ from blockrate.engine.optimizers import make_optimizer
 PROFILE = {"double_block_0": 0.5, "single_block_1": 0.0}
 
 
-def config(**options):
+def config(**options: Any) -> TrainConfig:
     return TrainConfig(**({"lora_rank": 4, "lora_alpha": 2.0} | options))
 
 
-def adapted(multipliers=None, *, start=None, **options):
+def adapted(
+    multipliers: dict[str, float] | None = None,
+    *,
+    start: dict[str, LoraWeights] | None = None,
+    **options: float | str | dict[str, bool],
+) -> FluxTransformer2DModel:
     model = toy.flux1()
     add_adapters(
         model,
@@ -31,17 +40,20 @@ def adapted(multipliers=None, *, start=None, **options):
     return model
 
 
-def linears(model):
+def linears(model: FluxTransformer2DModel) -> list[str]:
     return [
         name for name, module in model.named_modules() if isinstance(module, nn.Linear)
     ]
 
 
 def learned(
-    rank=4,
-    scale=0.5,
-    names=("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.proj_mlp"),
-):
+    rank: int = 4,
+    scale: float = 0.5,
+    names: tuple[str, str] | tuple[str] = (
+        "transformer_blocks.0.attn.to_q",
+        "single_transformer_blocks.1.proj_mlp",
+    ),
+) -> dict[str, LoraWeights]:
     """What a LoRA file holds."""
     stream = torch.Generator().manual_seed(3)
     base = toy.flux1()
@@ -55,13 +67,13 @@ def learned(
     }
 
 
-def output(model):
+def output(model: FluxTransformer2DModel) -> torch.Tensor:
     model.eval()
     with torch.no_grad():
         return model(**toy.inputs())[0]
 
 
-def test_every_linear_is_adapted_and_nothing_else_trains():
+def test_every_linear_is_adapted_and_nothing_else_trains() -> None:
     model = toy.flux1()
     expected = linears(model)
     before = output(model)
@@ -100,7 +112,9 @@ def test_every_linear_is_adapted_and_nothing_else_trains():
         ),
     ],
 )
-def test_the_filter_and_the_multipliers_choose_modules_by_full_name(options, chosen):
+def test_the_filter_and_the_multipliers_choose_modules_by_full_name(
+    options: dict[str, Any], chosen: Callable[..., Any]
+) -> None:
     model = toy.flux1()
     expected = [name for name in linears(model) if chosen(name)]
     assert expected
@@ -110,7 +124,7 @@ def test_the_filter_and_the_multipliers_choose_modules_by_full_name(options, cho
     ] == expected
 
 
-def test_a_frozen_block_has_no_adapter_and_not_a_byte_of_it_changes():
+def test_a_frozen_block_has_no_adapter_and_not_a_byte_of_it_changes() -> None:
     model = adapted(PROFILE)
     before = toy.weights(model)
     assert not any(
@@ -123,7 +137,7 @@ def test_a_frozen_block_has_no_adapter_and_not_a_byte_of_it_changes():
     assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
 
 
-def test_an_adapter_starts_the_same_whichever_others_there_are():
+def test_an_adapter_starts_the_same_whichever_others_there_are() -> None:
     everything = toy.weights(adapted())
     for model in (
         adapted(PROFILE),
@@ -143,7 +157,7 @@ def test_an_adapter_starts_the_same_whichever_others_there_are():
     )
 
 
-def test_first_values_are_pefts_kaiming_uniform_and_zero():
+def test_first_values_are_pefts_kaiming_uniform_and_zero() -> None:
     for weights in lora_weights(adapted()).values():
         bound = weights.down.shape[1] ** -0.5
         assert weights.down.abs().max() <= bound
@@ -157,7 +171,7 @@ def test_first_values_are_pefts_kaiming_uniform_and_zero():
     assert len(downs) == len(linears(toy.flux1()))
 
 
-def test_a_start_gives_the_output_it_had():
+def test_a_start_gives_the_output_it_had() -> None:
     merged = toy.flux1()
     start = learned(rank=3, scale=0.7)
     with torch.no_grad():
@@ -170,7 +184,7 @@ def test_a_start_gives_the_output_it_had():
     assert not torch.allclose(output(model), output(toy.flux1()))
 
 
-def test_a_start_in_a_frozen_block_is_kept_applied_and_frozen():
+def test_a_start_in_a_frozen_block_is_kept_applied_and_frozen() -> None:
     start = learned()
     model = adapted(PROFILE, start=start)
     kept = model.get_submodule("single_transformer_blocks.1.proj_mlp")
@@ -195,7 +209,7 @@ def test_a_start_in_a_frozen_block_is_kept_applied_and_frozen():
 
 
 @pytest.mark.parametrize("form", ["FLOAT_32", "BFLOAT_16"])
-def test_a_run_gets_its_own_weights_back_bit_for_bit(form):
+def test_a_run_gets_its_own_weights_back_bit_for_bit(form: str) -> None:
     options = {"lora_rank": 3, "lora_alpha": 1.7, "lora_weight_dtype": form}
     model = adapted(**options)
     toy.teach(model)
@@ -224,12 +238,14 @@ def test_a_run_gets_its_own_weights_back_bit_for_bit(form):
         ),
     ],
 )
-def test_a_start_that_does_not_fit_is_refused(start, field):
+def test_a_start_that_does_not_fit_is_refused(
+    start: dict[str, LoraWeights], field: str
+) -> None:
     with pytest.raises(ConfigError, match=field):
         adapted(start=start)
 
 
-def test_a_start_outside_the_blocks_is_refused_for_the_kohya_form():
+def test_a_start_outside_the_blocks_is_refused_for_the_kohya_form() -> None:
     start = learned(names=("x_embedder",))
     with pytest.raises(ConfigError, match=r"output_model_format.*x_embedder"):
         adapted(
@@ -243,12 +259,12 @@ def test_a_start_outside_the_blocks_is_refused_for_the_kohya_form():
 @pytest.mark.parametrize(
     "options", [{"transformer": {"train": False}}, {"layer_filter": "nothing_like_it"}]
 )
-def test_nothing_left_to_train_is_refused(options):
+def test_nothing_left_to_train_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="no module is left to train"):
         adapted(**options)
 
 
-def test_lora_dropout_is_on_in_training():
+def test_lora_dropout_is_on_in_training() -> None:
     model = adapted(dropout_probability=0.5)
     assert model.training
     layer = model.get_submodule("proj_out")
@@ -260,7 +276,9 @@ def test_lora_dropout_is_on_in_training():
     "base", [torch.float32, torch.bfloat16, torch.float8_e4m3fn, torch.uint8]
 )
 @pytest.mark.parametrize("form", ["FLOAT_32", "BFLOAT_16"])
-def test_adapters_and_their_gradients_have_the_chosen_type_on_every_base(base, form):
+def test_adapters_and_their_gradients_have_the_chosen_type_on_every_base(
+    base: torch.dtype, form: str
+) -> None:
     model = toy.flux1(
         dtype=torch.bfloat16 if base == torch.float8_e4m3fn else torch.float32
     )
@@ -289,7 +307,7 @@ def test_adapters_and_their_gradients_have_the_chosen_type_on_every_base(base, f
     assert all(p.grad.any() for p in trained)
 
 
-def test_a_start_of_another_type_is_rounded_to_nearest():
+def test_a_start_of_another_type_is_rounded_to_nearest() -> None:
     start = learned()
     for form in ("FLOAT_32", "BFLOAT_16"):
         weights = lora_weights(adapted(start=start, lora_weight_dtype=form))
@@ -303,7 +321,7 @@ def test_a_start_of_another_type_is_rounded_to_nearest():
     )
 
 
-def test_a_step_in_bf16_is_that_in_fp32_rounded_by_chance():
+def test_a_step_in_bf16_is_that_in_fp32_rounded_by_chance() -> None:
     models = [
         adapted(lora_weight_dtype=form, layer_filter="attn.to_q")
         for form in ("BFLOAT_16", "FLOAT_32")
@@ -341,7 +359,9 @@ def test_a_step_in_bf16_is_that_in_fp32_rounded_by_chance():
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_adapters_on_an_fp8_base_learn_as_on_the_same_weights_in_bf16(checkpointing):
+def test_adapters_on_an_fp8_base_learn_as_on_the_same_weights_in_bf16(
+    checkpointing: bool,
+) -> None:
     fp8 = toy.flux1(dtype=torch.bfloat16)
     bf16 = toy.flux1(dtype=torch.bfloat16)
     fp8.requires_grad_(False)
@@ -374,7 +394,7 @@ def test_adapters_on_an_fp8_base_learn_as_on_the_same_weights_in_bf16(checkpoint
     assert not toy.changed(fp8, before)
 
 
-def in_4_bits(model):
+def in_4_bits(model: FluxTransformer2DModel) -> FluxTransformer2DModel:
     """What diffusers' loading with bitsandbytes gives, which wants a graphics card to do it."""
     from bitsandbytes.nn import Linear4bit, Params4bit
 
@@ -395,7 +415,7 @@ def in_4_bits(model):
     return model.to("cpu")
 
 
-def test_adapters_on_a_4_bit_base_learn():
+def test_adapters_on_a_4_bit_base_learn() -> None:
     model = in_4_bits(toy.flux1())
     names = add_adapters(model, config(block_learning_rate_multiplier=PROFILE))
     toy.teach(model)

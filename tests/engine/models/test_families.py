@@ -1,6 +1,7 @@
 """Each architecture in models/ has its module here, and the two agree."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def test_every_module_has_the_same_functions(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
-def test_sizes_go_to_diffusers_and_come_back(family) -> None:
+def test_sizes_go_to_diffusers_and_come_back(family: Any) -> None:
     config = config_from_spec(family.spec)
     stated = {"_class_name": family.spec.facts["class"], **config}
     assert spec_from_config(stated) == family.spec

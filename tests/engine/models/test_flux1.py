@@ -2,9 +2,11 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 from peft import LoraConfig
 from torch import nn
 
@@ -30,7 +32,7 @@ SPEC = TransformerSpec(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of 1 + 2 blocks."""
     return flux1.make_tiny(
         tmp_path_factory.mktemp("models") / "small", seed=1, spec=SPEC
@@ -38,7 +40,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pipeline(folder):
+def pipeline(folder: Path) -> FluxPipeline:
     from diffusers import FluxPipeline
 
     return FluxPipeline.from_pretrained(folder)
@@ -51,17 +53,19 @@ def config(folder: Path, **changes: object) -> TrainConfig:
     )
 
 
-def loaded(folder: Path, *, weight_dtype: str = "FLOAT_32", **changes: object):
+def loaded(
+    folder: Path, *, weight_dtype: str = "FLOAT_32", **changes: object
+) -> FluxTransformer2DModel:
     chosen = config(folder, transformer={"weight_dtype": weight_dtype}, **changes)
     return flux1.load_transformer(locate(chosen), chosen, CPU)
 
 
-def loaded_vae(chosen: TrainConfig):
+def loaded_vae(chosen: TrainConfig) -> AutoencoderKL:
     folder = locate(chosen).parts["vae"]
     return flux1.load_vae(folder, weight_dtype=chosen.vae.weight_dtype, device=CPU)
 
 
-def inputs(batch: int = 2, height: int = 6, width: int = 8):
+def inputs(batch: int = 2, height: int = 6, width: int = 8) -> dict[str, Any]:
     draw = torch.Generator().manual_seed(4)
     return {
         "noisy_latents": torch.randn(batch, 16, height, width, generator=draw),
@@ -74,7 +78,7 @@ def inputs(batch: int = 2, height: int = 6, width: int = 8):
     }
 
 
-def item(given, index: int):
+def item(given: dict[str, Any], index: int) -> dict[str, Any]:
     """One item of inputs, as a batch of its own."""
     one = slice(index, index + 1)
     embeds = given["conditioning"]
@@ -86,7 +90,7 @@ def item(given, index: int):
     }
 
 
-def add_adapters(transformer) -> dict[str, nn.Parameter]:
+def add_adapters(transformer: FluxTransformer2DModel) -> dict[str, nn.Parameter]:
     """Adapters with fixed fp32 values in every Linear of the blocks."""
     names = [
         name
@@ -103,14 +107,21 @@ def add_adapters(transformer) -> dict[str, nn.Parameter]:
     return adapters
 
 
-def gradients(transformer, adapters, *, checkpointing: bool) -> list[torch.Tensor]:
+def gradients(
+    transformer: FluxTransformer2DModel,
+    adapters: dict[str, nn.Parameter],
+    *,
+    checkpointing: bool,
+) -> list[torch.Tensor]:
     transformer.enable_gradient_checkpointing() if checkpointing else transformer.disable_gradient_checkpointing()
     transformer.zero_grad()
     flux1.predict(transformer, **inputs()).square().mean().backward()
     return [parameter.grad.clone() for parameter in adapters.values()]
 
 
-def test_prediction_equals_a_call_by_the_pipelines_own_packing(folder, pipeline):
+def test_prediction_equals_a_call_by_the_pipelines_own_packing(
+    folder: Path, pipeline: FluxPipeline
+) -> None:
     given = inputs(batch=1)
     packed = pipeline._pack_latents(given["noisy_latents"], 1, 16, 6, 8)
     expected = pipeline.transformer(
@@ -127,7 +138,7 @@ def test_prediction_equals_a_call_by_the_pipelines_own_packing(folder, pipeline)
     assert torch.equal(velocity, pipeline._unpack_latents(expected, 48, 64, 8))
 
 
-def test_each_item_of_a_batch_is_predicted_alone(folder):
+def test_each_item_of_a_batch_is_predicted_alone(folder: Path) -> None:
     transformer = loaded(folder)
     both = inputs()
     with torch.no_grad():
@@ -136,13 +147,15 @@ def test_each_item_of_a_batch_is_predicted_alone(folder):
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 
-def test_packing_comes_undone():
+def test_packing_comes_undone() -> None:
     latents = torch.randn(2, 16, 6, 10)
     assert flux1.pack(latents).shape == (2, 15, 64)
     assert torch.equal(flux1.unpack(flux1.pack(latents), 6, 10), latents)
 
 
-def test_schnell_gets_no_guidance_and_dev_hears_it(folder, tmp_path):
+def test_schnell_gets_no_guidance_and_dev_hears_it(
+    folder: Path, tmp_path: Path
+) -> None:
     schnell = flux1.make_tiny(
         tmp_path / "schnell", spec=replace(SPEC, guidance_embeds=False)
     )
@@ -155,7 +168,9 @@ def test_schnell_gets_no_guidance_and_dev_hears_it(folder, tmp_path):
             assert torch.equal(one, other) is not differs
 
 
-def test_prompts_are_encoded_as_the_pipeline_does(folder, pipeline):
+def test_prompts_are_encoded_as_the_pipeline_does(
+    folder: Path, pipeline: FluxPipeline
+) -> None:
     chosen = config(
         folder,
         text_encoder={"weight_dtype": "FLOAT_32"},
@@ -174,7 +189,9 @@ def test_prompts_are_encoded_as_the_pipeline_does(folder, pipeline):
     torch.testing.assert_close(found["pooled_prompt_embeds"], expected_pooled)
 
 
-def test_images_are_encoded_and_decoded_as_the_pipeline_does(folder, pipeline):
+def test_images_are_encoded_and_decoded_as_the_pipeline_does(
+    folder: Path, pipeline: FluxPipeline
+) -> None:
     chosen = config(folder)
     vae = loaded_vae(chosen)
     images = torch.rand(2, 3, 32, 48) * 2 - 1
@@ -189,13 +206,15 @@ def test_images_are_encoded_and_decoded_as_the_pipeline_does(folder, pipeline):
     )
 
 
-def test_decoding_falls_back_to_tiles_when_memory_is_full(folder, monkeypatch):
+def test_decoding_falls_back_to_tiles_when_memory_is_full(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen = config(folder)
     vae = loaded_vae(chosen)
     decode = vae.decode
     calls = []
 
-    def full_once(latents):
+    def full_once(latents: torch.Tensor) -> Any:
         calls.append(vae.use_tiling)
         if len(calls) == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -214,7 +233,9 @@ def test_decoding_falls_back_to_tiles_when_memory_is_full(folder, monkeypatch):
         ("FLOAT_16", torch.float16),
     ],
 )
-def test_weights_have_the_wished_dtype_and_are_frozen(folder, name, dtype):
+def test_weights_have_the_wished_dtype_and_are_frozen(
+    folder: Path, name: str, dtype: torch.dtype
+) -> None:
     transformer = loaded(folder, weight_dtype=name)
     assert {parameter.dtype for parameter in transformer.parameters()} == {dtype}
     assert not any(parameter.requires_grad for parameter in transformer.parameters())
@@ -222,7 +243,9 @@ def test_weights_have_the_wished_dtype_and_are_frozen(folder, name, dtype):
 
 
 @pytest.mark.parametrize("train_dtype", ["FLOAT_32", "BFLOAT_16"])
-def test_float_8_equals_weights_cast_through_e4m3_by_hand(folder, train_dtype):
+def test_float_8_equals_weights_cast_through_e4m3_by_hand(
+    folder: Path, train_dtype: str
+) -> None:
     small = loaded(folder, weight_dtype="FLOAT_8", train_dtype=train_dtype)
     full = loaded(folder, weight_dtype=train_dtype)
     for name, module in full.named_modules():
@@ -247,7 +270,9 @@ def test_float_8_equals_weights_cast_through_e4m3_by_hand(folder, train_dtype):
     assert {parameter.dtype for parameter in small[1].values()} == {torch.float32}
 
 
-def test_nfloat_4_equals_its_weights_written_out_and_trains_adapters(folder):
+def test_nfloat_4_equals_its_weights_written_out_and_trains_adapters(
+    folder: Path,
+) -> None:
     bnb = pytest.importorskip("bitsandbytes")
     small = loaded(folder, weight_dtype="NFLOAT_4")
     full = loaded(folder)
@@ -280,7 +305,9 @@ def test_nfloat_4_equals_its_weights_written_out_and_trains_adapters(folder):
 
 
 @pytest.mark.parametrize("form", ["FLOAT_8", "NFLOAT_4"])
-def test_text_encoders_in_fewer_bits_stay_near_the_full_ones(folder, form):
+def test_text_encoders_in_fewer_bits_stay_near_the_full_ones(
+    folder: Path, form: str
+) -> None:
     pytest.importorskip("bitsandbytes")
     found = []
     for chosen in (form, "FLOAT_32"):
@@ -293,7 +320,9 @@ def test_text_encoders_in_fewer_bits_stay_near_the_full_ones(folder, form):
         assert 0 < difference < 0.4
 
 
-def test_a_single_file_with_diffusers_names_loads_bit_for_bit(folder, tmp_path):
+def test_a_single_file_with_diffusers_names_loads_bit_for_bit(
+    folder: Path, tmp_path: Path
+) -> None:
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(folder / "transformer/diffusion_pytorch_model.safetensors")
@@ -312,7 +341,9 @@ def test_a_single_file_with_diffusers_names_loads_bit_for_bit(folder, tmp_path):
         )
 
 
-def test_a_bfl_file_loads_as_the_same_model(folder, tmp_path, monkeypatch):
+def test_a_bfl_file_loads_as_the_same_model(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # diffusers' converter is fixed to width 3072, so the blocks are few and the weights mostly zeros
     hidden = 3072
     generator = torch.Generator().manual_seed(0)
@@ -386,26 +417,28 @@ def test_a_bfl_file_loads_as_the_same_model(folder, tmp_path, monkeypatch):
 
 # torch's own, while it imports its compiler
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compiling_is_by_block(folder):
+def test_compiling_is_by_block(folder: Path) -> None:
     transformer = loaded(folder, compile=True)
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
     assert all(block._compiled_call_impl is not None for block in blocks)
     assert transformer._compiled_call_impl is None
 
 
-def test_nfloat_4_without_bitsandbytes_names_the_cure(folder, monkeypatch):
+def test_nfloat_4_without_bitsandbytes_names_the_cure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(ConfigError, match="pip install bitsandbytes"):
         loaded(folder, weight_dtype="NFLOAT_4")
 
 
-def test_float_8_on_apples_gpu_is_refused_before_loading(folder):
+def test_float_8_on_apples_gpu_is_refused_before_loading(folder: Path) -> None:
     chosen = config(folder, transformer={"weight_dtype": "FLOAT_8"})
     with pytest.raises(ConfigError, match="Use BFLOAT_16"):
         flux1.load_transformer(locate(chosen), chosen, torch.device("mps"))
 
 
-def test_the_single_files_own_config_is_what_diffusers_would_save(folder):
+def test_the_single_files_own_config_is_what_diffusers_would_save(folder: Path) -> None:
     saved = json.loads((folder / "transformer/config.json").read_bytes())
     with torch.device("meta"):
         made = dict(flux1.random_transformer(SPEC).config)

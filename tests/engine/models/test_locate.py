@@ -4,6 +4,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import huggingface_hub as hub
@@ -25,12 +26,12 @@ PATCHED = ("snapshot_download", "hf_hub_download")
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory):
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return flux1.make_tiny(tmp_path_factory.mktemp("models") / "small", spec=SPEC)
 
 
 @pytest.fixture
-def folder(original, tmp_path):
+def folder(original: Path, tmp_path: Path) -> Path:
     """A copy that a test may break."""
     return Path(shutil.copytree(original, tmp_path / "model"))
 
@@ -57,7 +58,9 @@ def error_of(kind: type[Exception], status: int) -> Exception:
     )
 
 
-def test_a_local_folder_gives_all_parts_and_the_sizes(folder, tmp_path):
+def test_a_local_folder_gives_all_parts_and_the_sizes(
+    folder: Path, tmp_path: Path
+) -> None:
     files = locate.locate(config(folder, tmp_path))
     assert files.family is flux1
     assert files.spec == SPEC
@@ -65,7 +68,7 @@ def test_a_local_folder_gives_all_parts_and_the_sizes(folder, tmp_path):
     assert files.parts["text_encoder_2"] == folder / "text_encoder_2"
 
 
-def test_the_toy_is_made_on_the_spot_and_only_once(tmp_path):
+def test_the_toy_is_made_on_the_spot_and_only_once(tmp_path: Path) -> None:
     chosen = config(TOY, tmp_path)
     files = locate.locate(chosen)
     assert files.spec == FAMILIES[TOY].spec
@@ -76,7 +79,9 @@ def test_the_toy_is_made_on_the_spot_and_only_once(tmp_path):
     ).stat().st_mtime_ns == made
 
 
-def test_parts_may_come_from_elsewhere(original, folder, tmp_path):
+def test_parts_may_come_from_elsewhere(
+    original: Path, folder: Path, tmp_path: Path
+) -> None:
     part = {"model_name": str(original / "vae")}
     whole = {"model_name": str(original)}
     files = locate.locate(
@@ -88,7 +93,7 @@ def test_parts_may_come_from_elsewhere(original, folder, tmp_path):
     assert files.parts["text_encoder"] == folder / "text_encoder"
 
 
-def test_every_missing_part_is_named_at_once(folder, tmp_path):
+def test_every_missing_part_is_named_at_once(folder: Path, tmp_path: Path) -> None:
     shutil.rmtree(folder / "vae")
     (folder / "tokenizer_2/tokenizer_config.json").unlink()
     (folder / "text_encoder/model.safetensors").unlink()
@@ -99,7 +104,7 @@ def test_every_missing_part_is_named_at_once(folder, tmp_path):
     assert found.value.exit_code == 65
 
 
-def test_a_missing_shard_is_named(folder, tmp_path):
+def test_a_missing_shard_is_named(folder: Path, tmp_path: Path) -> None:
     weights = folder / "text_encoder_2"
     index = {
         "weight_map": {
@@ -119,7 +124,7 @@ def test_a_missing_shard_is_named(folder, tmp_path):
     "part",
     ["vae/diffusion_pytorch_model", "text_encoder/model", "text_encoder_2/model"],
 )
-def test_cut_off_weights_are_named(folder, tmp_path, part):
+def test_cut_off_weights_are_named(folder: Path, tmp_path: Path, part: str) -> None:
     file = folder / f"{part}.safetensors"
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(FileError, match=file.name):
@@ -127,15 +132,17 @@ def test_cut_off_weights_are_named(folder, tmp_path, part):
 
 
 @pytest.mark.parametrize("field", ["vae", "text_encoder"])
-def test_a_file_where_a_folder_is_needed_is_refused(folder, tmp_path, field):
+def test_a_file_where_a_folder_is_needed_is_refused(
+    folder: Path, tmp_path: Path, field: str
+) -> None:
     file = folder / "vae/diffusion_pytorch_model.safetensors"
     with pytest.raises(FileError, match="must be in a folder"):
         locate.locate(config(folder, tmp_path, **{field: {"model_name": str(file)}}))
 
 
 def test_a_single_file_alone_takes_the_rest_from_the_published_model(
-    folder, tmp_path, monkeypatch
-):
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
 
     def download(repo: str, **wishes: object) -> str:
@@ -153,8 +160,8 @@ def test_a_single_file_alone_takes_the_rest_from_the_published_model(
 
 
 def test_identities_change_with_weights_and_settings_and_with_nothing_else(
-    folder, tmp_path
-):
+    folder: Path, tmp_path: Path
+) -> None:
     def identities(**changes: object) -> tuple[str, str]:
         chosen = config(folder, tmp_path, **changes)
         files = locate.locate(chosen)
@@ -189,7 +196,9 @@ def test_identities_change_with_weights_and_settings_and_with_nothing_else(
     assert identities()[1] != prompt
 
 
-def test_a_moved_model_keeps_its_identity(original, folder, tmp_path):
+def test_a_moved_model_keeps_its_identity(
+    original: Path, folder: Path, tmp_path: Path
+) -> None:
     one, other = (config(place, tmp_path) for place in (original, folder))
     files = locate.locate(one)
     moved = locate.locate(other)
@@ -197,7 +206,9 @@ def test_a_moved_model_keeps_its_identity(original, folder, tmp_path):
     assert locate.image_identity(files, one) == locate.image_identity(moved, other)
 
 
-def test_big_files_are_hashed_once(folder, tmp_path, monkeypatch):
+def test_big_files_are_hashed_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen = config(folder, tmp_path)
     files = locate.locate(chosen)
     first = locate.prompt_identity(files, chosen)
@@ -208,7 +219,7 @@ def test_big_files_are_hashed_once(folder, tmp_path, monkeypatch):
     assert locate.prompt_identity(files, chosen) == first
 
 
-def test_the_hubs_own_hash_is_taken_from_the_name_of_its_blob(tmp_path):
+def test_the_hubs_own_hash_is_taken_from_the_name_of_its_blob(tmp_path: Path) -> None:
     name = "a" * 64
     (tmp_path / "blobs").mkdir()
     (tmp_path / "blobs" / name).write_text("weights")
@@ -252,8 +263,12 @@ def test_the_hubs_own_hash_is_taken_from_the_name_of_its_blob(tmp_path):
 )
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_each_fault_of_the_hub_is_one_sentence_with_its_cure(
-    tmp_path, monkeypatch, error, words, wrapped
-):
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Any,
+    words: list[str],
+    wrapped: bool,
+) -> None:
     def refuse(_repo: str, *, local_files_only: bool = False, **_: object) -> str:
         if local_files_only:
             raise errors.LocalEntryNotFoundError("not here")
@@ -273,7 +288,7 @@ def test_each_fault_of_the_hub_is_one_sentence_with_its_cure(
     assert found.value.exit_code == (73 if "disk" in message else 65)
 
 
-def test_identities_are_those_of_every_cache_made_before(tmp_path):
+def test_identities_are_those_of_every_cache_made_before(tmp_path: Path) -> None:
     """Another one would encode everybody's images and captions anew, in silence."""
     encoders = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
     parts = {}
@@ -306,8 +321,13 @@ class FakeHub:
         self.fetched = []
 
     def snapshot_download(
-        self, _repo, *, allow_patterns, local_files_only=False, dry_run=False
-    ):
+        self,
+        _repo: str,
+        *,
+        allow_patterns: list[str],
+        local_files_only: bool = False,
+        dry_run: bool = False,
+    ) -> str | list[Any]:
         names = [
             file.relative_to(self.source).as_posix()
             for file in self.source.rglob("*")
@@ -331,7 +351,7 @@ class FakeHub:
             for here in [(self.cache / n).exists()]
         ]
 
-    def hf_hub_download(self, _repo, name, *, revision):
+    def hf_hub_download(self, _repo: str, name: str, *, revision: str) -> None:
         assert revision == "c0ffee"
         (self.cache / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(self.source / name, self.cache / name)
@@ -339,7 +359,7 @@ class FakeHub:
 
 
 @pytest.fixture
-def fake_hub(folder, tmp_path, monkeypatch):
+def fake_hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     (folder / "flux1-dev.safetensors").write_bytes(b"not needed")
     (folder / "vae/diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not needed")
     (folder / "vae/diffusion_pytorch_model.bin").write_bytes(b"not safe")
@@ -349,7 +369,9 @@ def fake_hub(folder, tmp_path, monkeypatch):
     return fake
 
 
-def test_only_what_is_needed_and_safe_is_downloaded_and_once(fake_hub, tmp_path):
+def test_only_what_is_needed_and_safe_is_downloaded_and_once(
+    fake_hub: FakeHub, tmp_path: Path
+) -> None:
     told = []
     files = locate.locate(
         config(REPO, tmp_path), lambda done, total: told.append((done, total))
@@ -367,7 +389,7 @@ def test_only_what_is_needed_and_safe_is_downloaded_and_once(fake_hub, tmp_path)
     assert len(fake_hub.fetched) == count
 
 
-def test_an_interrupted_download_goes_on(fake_hub, tmp_path):
+def test_an_interrupted_download_goes_on(fake_hub: FakeHub, tmp_path: Path) -> None:
     locate.locate(config(REPO, tmp_path))
     (fake_hub.cache / "text_encoder_2/model.safetensors").unlink()
     fake_hub.fetched.clear()
@@ -376,8 +398,8 @@ def test_an_interrupted_download_goes_on(fake_hub, tmp_path):
 
 
 def test_too_little_disk_space_is_told_before_the_download(
-    fake_hub, tmp_path, monkeypatch
-):
+    fake_hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = type(shutil.disk_usage(os.curdir))(total=100, used=99, free=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(

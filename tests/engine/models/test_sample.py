@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import FluxPipeline
 from PIL import Image
 
 from blockrate.config.parts import Sample
@@ -17,7 +18,7 @@ SPEC = replace(FAMILIES["tiny-flux1"].spec, layout=BlockLayout(1, 1))
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> FluxPipeline:
     from diffusers import FluxPipeline
 
     folder = flux1.make_tiny(tmp_path_factory.mktemp("models") / "small", spec=SPEC)
@@ -26,7 +27,7 @@ def pipeline(tmp_path_factory):
     return pipeline
 
 
-def encoded(pipeline, **changes) -> EncodedPrompt:
+def encoded(pipeline: FluxPipeline, **changes: float | str) -> EncodedPrompt:
     facts = {
         "prompt": "A cat, on: a sofa!",
         "width": 48,
@@ -42,12 +43,14 @@ def encoded(pipeline, **changes) -> EncodedPrompt:
     return EncodedPrompt(sample, conditioning)
 
 
-def files_of(pipeline) -> ModelFiles:
+def files_of(pipeline: FluxPipeline) -> ModelFiles:
     scheduler = Path(pipeline.config._name_or_path) / "scheduler"
     return ModelFiles(flux1, SPEC, {"scheduler": scheduler})
 
 
-def draw(pipeline, folder, *prompts, step=100):
+def draw(
+    pipeline: FluxPipeline, folder: Path, *prompts: EncodedPrompt, step: int = 100
+) -> list[Path]:
     return sample_images(
         files_of(pipeline),
         pipeline.transformer,
@@ -58,12 +61,14 @@ def draw(pipeline, folder, *prompts, step=100):
     )
 
 
-def pixels(file) -> np.ndarray:
+def pixels(file: Path) -> np.ndarray:
     with Image.open(file) as image:
         return np.asarray(image).astype(int)
 
 
-def test_images_equal_those_of_the_pipeline(pipeline, tmp_path):
+def test_images_equal_those_of_the_pipeline(
+    pipeline: FluxPipeline, tmp_path: Path
+) -> None:
     [file] = draw(pipeline, tmp_path, encoded(pipeline, cfg_scale=2.5))
     expected = pipeline(
         "A cat, on: a sofa!",
@@ -77,7 +82,7 @@ def test_images_equal_those_of_the_pipeline(pipeline, tmp_path):
     assert np.abs(pixels(file) - np.asarray(expected).astype(int)).max() <= 1
 
 
-def test_the_seed_decides_the_image(pipeline, tmp_path):
+def test_the_seed_decides_the_image(pipeline: FluxPipeline, tmp_path: Path) -> None:
     one, same, other = draw(
         pipeline,
         tmp_path,
@@ -90,8 +95,8 @@ def test_the_seed_decides_the_image(pipeline, tmp_path):
 
 
 def test_names_tell_step_number_and_prompt_and_the_file_tells_the_rest(
-    pipeline, tmp_path
-):
+    pipeline: FluxPipeline, tmp_path: Path
+) -> None:
     words = ("日本の猫", "?!", "x" * 300)
     prompts = [
         encoded(pipeline),
@@ -116,8 +121,8 @@ def test_names_tell_step_number_and_prompt_and_the_file_tells_the_rest(
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_transformer_keeps_its_mode_and_has_no_gradients(
-    pipeline, tmp_path, training
-):
+    pipeline: FluxPipeline, tmp_path: Path, training: bool
+) -> None:
     transformer = pipeline.transformer.train(training)
     transformer.enable_gradient_checkpointing()
     draw(pipeline, tmp_path, encoded(pipeline))
@@ -126,7 +131,9 @@ def test_the_transformer_keeps_its_mode_and_has_no_gradients(
     assert all(parameter.grad is None for parameter in transformer.parameters())
 
 
-def test_without_prompts_no_vae_is_loaded(pipeline, tmp_path):
+def test_without_prompts_no_vae_is_loaded(
+    pipeline: FluxPipeline, tmp_path: Path
+) -> None:
     assert (
         sample_images(
             files_of(pipeline),
@@ -141,15 +148,17 @@ def test_without_prompts_no_vae_is_loaded(pipeline, tmp_path):
 
 
 def test_embeddings_of_another_precision_are_taken_as_the_transformers(
-    pipeline, tmp_path
-):
+    pipeline: FluxPipeline, tmp_path: Path
+) -> None:
     prompt = encoded(pipeline)
     half = {name: tensor.bfloat16() for name, tensor in prompt.conditioning.items()}
     half = replace(prompt, conditioning=half)
     assert len(draw(pipeline, tmp_path, half)) == 1
 
 
-def test_a_stop_ends_the_drawing_before_any_image(pipeline, tmp_path):
+def test_a_stop_ends_the_drawing_before_any_image(
+    pipeline: FluxPipeline, tmp_path: Path
+) -> None:
     asked = []
     files = sample_images(
         files_of(pipeline),

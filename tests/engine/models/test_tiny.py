@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import FluxPipeline
 
 from blockrate.core.blocks import BlockLayout
 from blockrate.engine.models.flux1 import make_tiny
@@ -15,7 +16,7 @@ _SMALL = replace(
 
 
 @pytest.fixture(scope="module")
-def pipeline(tiny_flux):
+def pipeline(tiny_flux: Path) -> FluxPipeline:
     from diffusers import FluxPipeline
 
     pipeline = FluxPipeline.from_pretrained(tiny_flux)
@@ -23,14 +24,16 @@ def pipeline(tiny_flux):
     return pipeline
 
 
-def test_the_real_pipeline_opens_it_and_makes_an_image(pipeline):
+def test_the_real_pipeline_opens_it_and_makes_an_image(pipeline: FluxPipeline) -> None:
     image = pipeline(
         "a cat", width=64, height=32, num_inference_steps=1, max_sequence_length=16
     ).images[0]
     assert image.size == (64, 32)
 
 
-def test_it_has_the_blocks_of_the_real_model_and_the_sizes_of_its_row(pipeline):
+def test_it_has_the_blocks_of_the_real_model_and_the_sizes_of_its_row(
+    pipeline: FluxPipeline,
+) -> None:
     config = pipeline.transformer.config
     spec = FAMILIES["tiny-flux1"].spec
     assert (
@@ -48,7 +51,9 @@ def test_it_has_the_blocks_of_the_real_model_and_the_sizes_of_its_row(pipeline):
     assert pipeline.vae.config.latent_channels == 16
 
 
-def test_the_same_seed_makes_the_same_folder_and_another_seed_other_weights(tmp_path):
+def test_the_same_seed_makes_the_same_folder_and_another_seed_other_weights(
+    tmp_path: Path,
+) -> None:
     one, same, other = (
         make_tiny(tmp_path / str(i), seed=seed, spec=_SMALL)
         for i, seed in enumerate((7, 7, 8))
@@ -60,7 +65,7 @@ def test_the_same_seed_makes_the_same_folder_and_another_seed_other_weights(tmp_
     assert (one / weights).read_bytes() != (other / weights).read_bytes()
 
 
-def test_making_it_leaves_the_global_random_stream_alone(tmp_path):
+def test_making_it_leaves_the_global_random_stream_alone(tmp_path: Path) -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
@@ -68,7 +73,7 @@ def test_making_it_leaves_the_global_random_stream_alone(tmp_path):
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_tokenizers_keep_words_apart_and_mark_the_end(pipeline):
+def test_tokenizers_keep_words_apart_and_mark_the_end(pipeline: FluxPipeline) -> None:
     assert (
         pipeline.tokenizer("a cat").input_ids
         != pipeline.tokenizer("a rocket").input_ids
@@ -88,7 +93,7 @@ def test_tokenizers_keep_words_apart_and_mark_the_end(pipeline):
     )
 
 
-def test_different_prompts_have_different_embeddings(pipeline):
+def test_different_prompts_have_different_embeddings(pipeline: FluxPipeline) -> None:
     one, other = (
         pipeline.encode_prompt(prompt, max_sequence_length=16)
         for prompt in ("a cat", "a rocket")
@@ -97,7 +102,9 @@ def test_different_prompts_have_different_embeddings(pipeline):
     assert (one[1] - other[1]).abs().mean() > 0.05
 
 
-def test_scaled_latents_of_smooth_images_are_about_standard(pipeline):
+def test_scaled_latents_of_smooth_images_are_about_standard(
+    pipeline: FluxPipeline,
+) -> None:
     coarse = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(5))
     images = torch.nn.functional.interpolate(
         coarse, size=(128, 128), mode="bicubic"
@@ -113,7 +120,7 @@ def test_scaled_latents_of_smooth_images_are_about_standard(pipeline):
 
 def test_a_failed_write_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     def fail(*_args: object, **_kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -1,5 +1,9 @@
 """A session in a state folder and a working directory of its own."""
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from blockrate.ui import session as session_module
@@ -7,7 +11,7 @@ from blockrate.ui.session import Session
 
 
 @pytest.fixture(autouse=True)
-def _own_home(tmp_path, monkeypatch, no_sync):
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_sync: None) -> None:
     """A state folder and a working directory of its own; drafts are written by `keep`, not by the clock."""
     monkeypatch.setenv("BLOCKRATE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(session_module, "_PAUSE", 1000)
@@ -17,18 +21,18 @@ def _own_home(tmp_path, monkeypatch, no_sync):
 
 
 @pytest.fixture
-def session():
+def session() -> Iterator[Session]:
     session = Session()
     yield session
     session._timer.cancel()
 
 
 @pytest.fixture
-def restart(session):
+def restart(session: Session) -> Iterator[Callable[..., Any]]:
     """End the session as a crash would, and start the next one."""
     sessions = []
 
-    def start(config=None):
+    def start(config: Path | None = None) -> Session:
         for old in (session, *sessions):
             old._timer.cancel()
         sessions.append(Session())

@@ -1,7 +1,9 @@
 """The open config: what is not saved is not lost."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.sessions import fields, right, written
@@ -9,9 +11,12 @@ from support.sessions import fields, right, written
 from blockrate.core.errors import ConfigError
 from blockrate.ui import session as session_module
 from blockrate.ui.document import FileChanged
+from blockrate.ui.session import Session
 
 
-def test_a_change_is_there_after_a_crash(session, restart):
+def test_a_change_is_there_after_a_crash(
+    session: Session, restart: Callable[..., Any]
+) -> None:
     session.open(path := written("a.json", right(lora_layers="attn")))
     session.set({"epochs": "abc"})
     session.keep()
@@ -27,7 +32,9 @@ def test_a_change_is_there_after_a_crash(session, restart):
     assert not restart().dirty
 
 
-def test_the_draft_is_written_by_itself_after_a_pause(session, monkeypatch):
+def test_the_draft_is_written_by_itself_after_a_pause(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(session_module, "_PAUSE", 0)
     session.set({"epochs": 5})
     session._timer.join()
@@ -35,7 +42,9 @@ def test_the_draft_is_written_by_itself_after_a_pause(session, monkeypatch):
     assert json.loads(draft.read_text())["data"] == {"epochs": 5}
 
 
-def test_a_file_changed_since_the_crash_is_not_overwritten_unasked(session, restart):
+def test_a_file_changed_since_the_crash_is_not_overwritten_unasked(
+    session: Session, restart: Callable[..., Any]
+) -> None:
     session.open(written("a.json", right()))
     session.set({"epochs": 5})
     session.keep()
@@ -45,7 +54,9 @@ def test_a_file_changed_since_the_crash_is_not_overwritten_unasked(session, rest
 
 
 @pytest.mark.parametrize("end", ["save", "undo", "new"])
-def test_what_is_saved_undone_or_given_up_leaves_no_draft(session, restart, end):
+def test_what_is_saved_undone_or_given_up_leaves_no_draft(
+    session: Session, restart: Callable[..., Any], end: str
+) -> None:
     session.open(written("a.json", right()))
     session.set({"epochs": 5})
     session.keep()
@@ -60,7 +71,9 @@ def test_what_is_saved_undone_or_given_up_leaves_no_draft(session, restart, end)
     assert restart().title == "a.json"  # the newest file
 
 
-def test_another_file_named_at_the_start_leaves_the_draft_for_later(session, restart):
+def test_another_file_named_at_the_start_leaves_the_draft_for_later(
+    session: Session, restart: Callable[..., Any]
+) -> None:
     session.open(first := written("a.json", right()))
     session.set({"epochs": 5})
     session.keep()
@@ -72,7 +85,9 @@ def test_another_file_named_at_the_start_leaves_the_draft_for_later(session, res
     assert restart(first).get("epochs") == 5
 
 
-def test_a_draft_is_there_again_when_its_file_is_opened_later(session, restart):
+def test_a_draft_is_there_again_when_its_file_is_opened_later(
+    session: Session, restart: Callable[..., Any]
+) -> None:
     session.open(first := written("a.json", right()))
     session.set({"epochs": 5})
     session.keep()
@@ -88,8 +103,8 @@ def test_a_draft_is_there_again_when_its_file_is_opened_later(session, restart):
 
 
 def test_what_is_remembered_counts_at_once_when_another_file_is_opened(
-    session, restart
-):
+    session: Session, restart: Callable[..., Any]
+) -> None:
     session.open(first := written("a.json", right()))
     session.remember("a", 1)
     session.open(written("b.json", right()))
@@ -102,14 +117,16 @@ def test_what_is_remembered_counts_at_once_when_another_file_is_opened(
     assert restart().remembered("a") is None
 
 
-def test_an_unnamed_config_without_changes_leaves_no_draft(session):
+def test_an_unnamed_config_without_changes_leaves_no_draft(session: Session) -> None:
     session.open_named("demo")
     session.remember("a", 1)
     session.keep()
     assert not list(Path("home/drafts").glob("*"))
 
 
-def test_a_draft_of_a_file_that_was_written_over_is_gone(session, restart):
+def test_a_draft_of_a_file_that_was_written_over_is_gone(
+    session: Session, restart: Callable[..., Any]
+) -> None:
     session.open(first := written("a.json", right()))
     session.set({"epochs": 5})
     session.keep()
@@ -119,7 +136,9 @@ def test_a_draft_of_a_file_that_was_written_over_is_gone(session, restart):
     assert (again.path, again.get("epochs"), again.dirty) == (first, 8, False)
 
 
-def test_to_forget_what_was_not_remembered_touches_no_draft(session, restart):
+def test_to_forget_what_was_not_remembered_touches_no_draft(
+    session: Session, restart: Callable[..., Any]
+) -> None:
     session.set({"epochs": 5})
     session.keep()
     other = restart(written("b.json", right()))
@@ -129,7 +148,9 @@ def test_to_forget_what_was_not_remembered_touches_no_draft(session, restart):
     assert restart().get("epochs") == 5
 
 
-def test_to_open_the_open_file_once_more_reads_it_from_the_disk(session):
+def test_to_open_the_open_file_once_more_reads_it_from_the_disk(
+    session: Session,
+) -> None:
     session.open(first := written("a.json", right()))
     session.set({"epochs": 5})
     session.keep()
@@ -140,8 +161,8 @@ def test_to_open_the_open_file_once_more_reads_it_from_the_disk(session):
 
 
 def test_what_is_remembered_outlives_a_crash_and_takes_nothing_else_along(
-    session, restart
-):
+    session: Session, restart: Callable[..., Any]
+) -> None:
     session.open(first := written("a.json", right(epochs=1)))
     session.remember("a", {"b": 1})
     session.keep()
@@ -159,7 +180,9 @@ def test_what_is_remembered_outlives_a_crash_and_takes_nothing_else_along(
     assert restart().remembered("a") is None
 
 
-def test_a_start_with_nothing_to_go_on_with_is_a_new_config(session, restart):
+def test_a_start_with_nothing_to_go_on_with_is_a_new_config(
+    session: Session, restart: Callable[..., Any]
+) -> None:
     assert restart().data == {}
     session.open(path := written("a.json", right()))
     path.unlink()
@@ -168,7 +191,9 @@ def test_a_start_with_nothing_to_go_on_with_is_a_new_config(session, restart):
         restart(Path("gone.json"))
 
 
-def test_a_draft_keeps_the_form_that_every_version_reads(session, restart):
+def test_a_draft_keeps_the_form_that_every_version_reads(
+    session: Session, restart: Callable[..., Any]
+) -> None:
     draft = {
         "data": right(epochs=5),
         "title": "a.json",
@@ -198,13 +223,15 @@ def test_a_draft_keeps_the_form_that_every_version_reads(session, restart):
     "content",
     ["", "[]", "{}", '{"data": 3}', '{"data": {}, "titel": ""}', '{"data": {}, "title'],
 )
-def test_a_damaged_draft_is_passed_over(restart, content):
+def test_a_damaged_draft_is_passed_over(
+    restart: Callable[..., Any], content: str
+) -> None:
     Path("home/drafts").mkdir(parents=True)
     written("home/drafts/unnamed.json", content)
     assert restart().data == {}
 
 
-def test_a_draft_that_cannot_be_written_is_told(session):
+def test_a_draft_that_cannot_be_written_is_told(session: Session) -> None:
     Path("home").write_text("a file")
     session.set({"epochs": 5})
     session.keep()

@@ -9,6 +9,7 @@ from support.sessions import fields, right, written
 from blockrate.config.files import load_config, parse_config
 from blockrate.config.presets import named, read_named
 from blockrate.core.errors import ConfigError
+from blockrate.ui.session import Session
 
 FACTS = json.loads(
     (Path(__file__).parents[2] / "config" / "onetrainer_defaults.json").read_text()
@@ -19,8 +20,8 @@ FACTS = json.loads(
 
 
 def test_older_names_become_todays_in_memory_and_the_file_is_copied_before_it_is_written(
-    session,
-):
+    session: Session,
+) -> None:
     old = right(
         prior={"learning_rate": 2e-4},
         lora_layers="attn",
@@ -52,7 +53,7 @@ def test_older_names_become_todays_in_memory_and_the_file_is_copied_before_it_is
     ]
 
 
-def test_a_copy_never_replaces_an_earlier_one(session):
+def test_a_copy_never_replaces_an_earlier_one(session: Session) -> None:
     for epochs in (1, 2):
         session.open(written("a.json", right(lora_layers="attn", epochs=epochs)))
         session.save()
@@ -65,8 +66,8 @@ def test_a_copy_never_replaces_an_earlier_one(session):
 
 @pytest.mark.parametrize("version", [0, 3, 8, 9, 11])
 def test_a_saved_config_of_onetrainer_opens_and_comes_back_with_all_it_holds(
-    session, version
-):
+    session: Session, version: int
+) -> None:
     data = (
         FACTS["config"]
         | {name: FACTS["part"] | part for name, part in FACTS["parts"].items()}
@@ -86,7 +87,9 @@ def test_a_saved_config_of_onetrainer_opens_and_comes_back_with_all_it_holds(
     assert json.loads(Path("a.before.json").read_text()) == data
 
 
-def test_todays_file_of_onetrainer_keeps_its_version_and_order_and_is_copied(session):
+def test_todays_file_of_onetrainer_keeps_its_version_and_order_and_is_copied(
+    session: Session,
+) -> None:
     data = right(
         __version=10,
         debug_mode=False,
@@ -102,14 +105,14 @@ def test_todays_file_of_onetrainer_keeps_its_version_and_order_and_is_copied(ses
     assert json.loads(Path("a.before.json").read_text()) == data
 
 
-def test_a_file_of_blockrate_is_not_copied(session):
+def test_a_file_of_blockrate_is_not_copied(session: Session) -> None:
     session.open(written("a.json", right()))
     session.set({"epochs": 6})
     session.save()
     assert not Path("a.before.json").exists()
 
 
-def test_presets_and_examples_open_by_name_as_copies(session):
+def test_presets_and_examples_open_by_name_as_copies(session: Session) -> None:
     for name, path in named().items():
         before = path.read_bytes()
         session.open_named(name)

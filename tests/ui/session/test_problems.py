@@ -3,6 +3,7 @@
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.sessions import KEY, fields, right, written
@@ -10,9 +11,10 @@ from support.sessions import KEY, fields, right, written
 from blockrate.config.files import load_config
 from blockrate.core.errors import ConfigError
 from blockrate.ui import checked
+from blockrate.ui.session import Session
 
 
-def test_a_right_config_has_a_plan_and_no_problem(session):
+def test_a_right_config_has_a_plan_and_no_problem(session: Session) -> None:
     session.open(written("a.json", right(learning_rate=1e-4)))
     assert (session.title, session.path, session.dirty) == (
         "a.json",
@@ -24,7 +26,7 @@ def test_a_right_config_has_a_plan_and_no_problem(session):
     assert session.plan.base_learning_rate == 1e-4
 
 
-def test_a_new_config_lacks_images_only(session):
+def test_a_new_config_lacks_images_only(session: Session) -> None:
     assert (session.data, session.path, session.dirty) == ({}, None, False)
     assert fields(session) == ["concepts"]
     assert session.config
@@ -80,7 +82,9 @@ def test_a_new_config_lacks_images_only(session):
         ),
     ],
 )
-def test_what_is_wrong_is_told_at_its_field_and_kept(session, data, field, words):
+def test_what_is_wrong_is_told_at_its_field_and_kept(
+    session: Session, data: Any, field: str, words: str
+) -> None:
     session.open(written("a.json", right() | data))
     assert field in fields(session)
     assert words in session.problem(field)
@@ -89,7 +93,7 @@ def test_what_is_wrong_is_told_at_its_field_and_kept(session, data, field, words
         assert not load_config("a.json").config or not session.problems
 
 
-def test_every_wrong_field_is_one_problem(session):
+def test_every_wrong_field_is_one_problem(session: Session) -> None:
     session.open(
         written("a.json", right(epochs=0, seed="x", transformer={"train": 1}, vae=3))
     )
@@ -99,7 +103,9 @@ def test_every_wrong_field_is_one_problem(session):
     assert session.usable.epochs == 100
 
 
-def test_what_is_usable_is_the_config_without_what_is_wrong_in_it(session):
+def test_what_is_usable_is_the_config_without_what_is_wrong_in_it(
+    session: Session,
+) -> None:
     session.open(written("a.json", right(epochs=3)))
     concepts = [{"path": "a", "balancing": 0.5}, {"path": "b", "balancing": "x"}]
     rates = {"double_block_0": 0.5, "double_block_1": 7}
@@ -117,7 +123,9 @@ def test_what_is_usable_is_the_config_without_what_is_wrong_in_it(session):
     assert session.usable.block_learning_rate_multiplier == {"double_block_0": 0.5}
 
 
-def test_what_is_wrong_in_a_list_of_its_own_leaves_the_rest_usable(session):
+def test_what_is_wrong_in_a_list_of_its_own_leaves_the_rest_usable(
+    session: Session,
+) -> None:
     session.open(written("a.json", right(lora_rank=4)))
     written("list.json", [{"path": "photos", "loss_weight": "bad"}])
     config = {
@@ -130,7 +138,9 @@ def test_what_is_wrong_in_a_list_of_its_own_leaves_the_rest_usable(session):
     assert (session.usable.lora_rank, session.usable.concepts) == (77, [])
 
 
-def test_settings_that_contradict_each_other_are_usable_one_by_one(session):
+def test_settings_that_contradict_each_other_are_usable_one_by_one(
+    session: Session,
+) -> None:
     session.open(written("a.json", right(output_model_format="DIFFUSERS", epochs=3)))
     assert session.config is None
     assert (session.usable.output_model_format, session.usable.epochs) == (
@@ -139,7 +149,7 @@ def test_settings_that_contradict_each_other_are_usable_one_by_one(session):
     )
 
 
-def test_what_is_remembered_belongs_to_the_open_config(session):
+def test_what_is_remembered_belongs_to_the_open_config(session: Session) -> None:
     session.open(written("a.json", right()))
     session.remember("a", 1)
     session.set({"epochs": 7})
@@ -150,7 +160,9 @@ def test_what_is_remembered_belongs_to_the_open_config(session):
     assert session.remembered("a") is None
 
 
-def test_a_part_that_is_no_object_can_be_removed_and_written_into(session):
+def test_a_part_that_is_no_object_can_be_removed_and_written_into(
+    session: Session,
+) -> None:
     session.open(written("a.json", right(vae=3)))
     assert [(problem.field, problem.removable) for problem in session.problems] == [
         ("vae", True)
@@ -160,7 +172,9 @@ def test_a_part_that_is_no_object_can_be_removed_and_written_into(session):
     assert session.problems == ()
 
 
-def test_unknown_and_unsupported_keys_are_named_kept_and_removable(session):
+def test_unknown_and_unsupported_keys_are_named_kept_and_removable(
+    session: Session,
+) -> None:
     data = right(
         learning_rat=1, masked_training=True, x={"y.z": 1}, optimizer={"beta9": 2}
     )
@@ -178,7 +192,7 @@ def test_unknown_and_unsupported_keys_are_named_kept_and_removable(session):
     assert session.data == right(epochs=3)
 
 
-def test_a_key_with_dots_can_be_removed(session):
+def test_a_key_with_dots_can_be_removed(session: Session) -> None:
     session.open(written("a.json", right(**{"a.b": 1}) | {"transformer": {"c.d": 2}}))
     assert {problem.field for problem in session.problems if problem.removable} == {
         "a.b",
@@ -188,12 +202,14 @@ def test_a_key_with_dots_can_be_removed(session):
     assert session.data == right()
 
 
-def test_a_known_field_with_a_wrong_value_is_mended_not_removed(session):
+def test_a_known_field_with_a_wrong_value_is_mended_not_removed(
+    session: Session,
+) -> None:
     session.open(written("a.json", right(epochs=0)))
     assert [problem.removable for problem in session.problems] == [False]
 
 
-def test_what_is_wrong_with_a_block_is_told_at_all_blocks_too(session):
+def test_what_is_wrong_with_a_block_is_told_at_all_blocks_too(session: Session) -> None:
     session.open(written("a.json", right(**{KEY: {"double_block_3": 2}})))
     assert session.problem(KEY).startswith(
         "double_block_3: 2 should be less than or equal to 1."
@@ -201,7 +217,7 @@ def test_what_is_wrong_with_a_block_is_told_at_all_blocks_too(session):
     assert session.problem("epochs") == session.problem("") == ""
 
 
-def test_a_folder_that_came_is_seen_when_checked_again(session):
+def test_a_folder_that_came_is_seen_when_checked_again(session: Session) -> None:
     session.open(written("a.json", right(concepts=[{"path": "new"}])))
     assert fields(session) == ["concepts.0.path"]
     Path("new").mkdir()
@@ -214,7 +230,9 @@ def test_a_folder_that_came_is_seen_when_checked_again(session):
     "content",
     ["", "[1]", "{", '{"a": 1, "a": 2}', '{"x":' + "[" * 100_000, '{"x":' * 900],
 )
-def test_what_is_no_json_object_is_refused_and_the_open_config_stays(session, content):
+def test_what_is_no_json_object_is_refused_and_the_open_config_stays(
+    session: Session, content: str
+) -> None:
     session.open(written("a.json", right(epochs=7)))
     session.set({"epochs": 8})
     with pytest.raises(ConfigError, match=r"b\.json"):
@@ -223,7 +241,9 @@ def test_what_is_no_json_object_is_refused_and_the_open_config_stays(session, co
 
 
 @pytest.mark.parametrize("depth", range(150, 1000, 50))
-def test_a_config_of_nested_objects_is_opened_or_refused(session, depth):
+def test_a_config_of_nested_objects_is_opened_or_refused(
+    session: Session, depth: int
+) -> None:
     path = written("b.json", '{"x":' * depth + "1" + "}" * depth)
     with suppress(ConfigError):
         session.open(path)
@@ -232,8 +252,8 @@ def test_a_config_of_nested_objects_is_opened_or_refused(session, depth):
 
 
 def test_a_problem_without_a_cure_ends_with_its_full_stop(
-    session, monkeypatch: pytest.MonkeyPatch
-):
+    session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(config: object) -> None:
         raise ConfigError("epochs", "are too few")
 

@@ -11,9 +11,10 @@ from blockrate.config.files import load_config
 from blockrate.core.errors import ConfigError, WriteError
 from blockrate.ui.document import FileChanged
 from blockrate.ui.preferences import load_preferences
+from blockrate.ui.session import Session
 
 
-def test_what_nobody_touched_is_written_back_exactly(session):
+def test_what_nobody_touched_is_written_back_exactly(session: Session) -> None:
     rates = {
         "single_block_3": 0.30000000000000004,
         "double_block_0": 1e-07,
@@ -34,7 +35,7 @@ def test_what_nobody_touched_is_written_back_exactly(session):
     assert not session.dirty
 
 
-def test_saving_needs_a_name_once(session):
+def test_saving_needs_a_name_once(session: Session) -> None:
     session.set(right())
     with pytest.raises(ConfigError, match="Save as"):
         session.save()
@@ -50,7 +51,9 @@ def test_saving_needs_a_name_once(session):
     assert load_preferences().recent == [str(Path("mine.json").absolute())]
 
 
-def test_a_file_that_another_program_changed_is_not_overwritten_unasked(session):
+def test_a_file_that_another_program_changed_is_not_overwritten_unasked(
+    session: Session,
+) -> None:
     session.open(path := written("a.json", right()))
     session.set({"epochs": 3})
     written("a.json", right(epochs=9))
@@ -67,7 +70,7 @@ def test_a_file_that_another_program_changed_is_not_overwritten_unasked(session)
     assert (session.get("epochs"), session.dirty) == (9, False)
 
 
-def test_saving_as_another_file_that_exists_is_asked_too(session):
+def test_saving_as_another_file_that_exists_is_asked_too(session: Session) -> None:
     session.open(written("a.json", right()))
     written("b.json", right(epochs=9))
     with pytest.raises(FileChanged, match="exists already"):
@@ -77,15 +80,17 @@ def test_saving_as_another_file_that_exists_is_asked_too(session):
     assert load_config("b.json").config.epochs == 100
 
 
-def test_a_file_that_is_gone_is_written_anew(session):
+def test_a_file_that_is_gone_is_written_anew(session: Session) -> None:
     session.open(path := written("a.json", right()))
     path.unlink()
     session.save()
     assert load_config(path).config == session.config
 
 
-def test_a_save_that_fails_leaves_the_old_file_and_the_changes(session, monkeypatch):
-    def full(*arguments):
+def test_a_save_that_fails_leaves_the_old_file_and_the_changes(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: int | memoryview) -> None:
         raise OSError(28, "No space left on device")
 
     session.open(path := written("a.json", right()))
@@ -101,7 +106,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_the_changes(session, monkeypa
     assert load_config(path).config.epochs == 3
 
 
-def test_a_folder_is_no_place_to_save_to(session):
+def test_a_folder_is_no_place_to_save_to(session: Session) -> None:
     Path("folder.json").mkdir()
     with pytest.raises(FileChanged):
         session.save(Path("folder.json"))
@@ -110,7 +115,7 @@ def test_a_folder_is_no_place_to_save_to(session):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
-def test_a_link_to_a_config_stays_a_link(session):
+def test_a_link_to_a_config_stays_a_link(session: Session) -> None:
     written("a.json", right())
     Path("link.json").symlink_to("a.json")
     session.open(Path("link.json"))

@@ -1,6 +1,8 @@
 """The open config: values read, written and removed, in every order."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,9 +11,10 @@ from support.sessions import KEY, fields, right, written
 
 from blockrate.config.files import load_config
 from blockrate.core.errors import ConfigError
+from blockrate.ui.session import Session
 
 
-def test_a_value_is_the_users_even_if_wrong_else_the_default(session):
+def test_a_value_is_the_users_even_if_wrong_else_the_default(session: Session) -> None:
     session.open(
         written(
             "a.json",
@@ -28,7 +31,7 @@ def test_a_value_is_the_users_even_if_wrong_else_the_default(session):
     assert session.get(KEY) == {}
 
 
-def test_a_fine_tune_has_the_defaults_of_a_fine_tune(session):
+def test_a_fine_tune_has_the_defaults_of_a_fine_tune(session: Session) -> None:
     session.set({"training_method": "FINE_TUNE"})
     assert (
         session.get("output_model_format")
@@ -43,7 +46,9 @@ def test_a_fine_tune_has_the_defaults_of_a_fine_tune(session):
     assert session.get("output_model_destination") == "models/mine"
 
 
-def test_several_values_are_one_revision_that_everybody_hears_of(session):
+def test_several_values_are_one_revision_that_everybody_hears_of(
+    session: Session,
+) -> None:
     heard = []
     session.changed.subscribe(
         lambda: heard.append((session.revision, session.get("epochs"), session.dirty))
@@ -58,7 +63,7 @@ def test_several_values_are_one_revision_that_everybody_hears_of(session):
     }
 
 
-def test_writing_what_is_there_changes_nothing(session):
+def test_writing_what_is_there_changes_nothing(session: Session) -> None:
     session.open(
         written(
             "a.json", right(learning_rate_warmup_steps=200, epochs=1, deterministic=1)
@@ -72,7 +77,7 @@ def test_writing_what_is_there_changes_nothing(session):
     assert session.problems == ()
 
 
-def test_entries_of_lists_are_added_changed_and_taken_out(session):
+def test_entries_of_lists_are_added_changed_and_taken_out(session: Session) -> None:
     session.set(
         {"samples.0.prompt": "a", "samples.1.prompt": "b", "samples.2": {"prompt": "c"}}
     )
@@ -86,7 +91,7 @@ def test_entries_of_lists_are_added_changed_and_taken_out(session):
     assert session.get("epochs") == 100
 
 
-def test_removing_gives_the_data_back_as_they_were(session):
+def test_removing_gives_the_data_back_as_they_were(session: Session) -> None:
     session.open(written("a.json", right()))
     session.set(
         {"optimizer.beta1": 0.5, f"{KEY}.double_block_0": 0.1, "samples.0.prompt": "a"}
@@ -102,7 +107,7 @@ def test_removing_gives_the_data_back_as_they_were(session):
     assert not session.dirty
 
 
-def test_what_is_got_or_given_can_be_changed_by_its_owner(session):
+def test_what_is_got_or_given_can_be_changed_by_its_owner(session: Session) -> None:
     mine = [{"path": "photos"}]
     session.set({"concepts": mine})
     mine[0]["path"] = "gone"
@@ -116,8 +121,8 @@ def test_what_is_got_or_given_can_be_changed_by_its_owner(session):
 
 
 def test_concepts_of_a_file_of_their_own_are_shown_and_written_inline_once_edited(
-    session,
-):
+    session: Session,
+) -> None:
     written(
         "c.json",
         [
@@ -152,14 +157,16 @@ def test_concepts_of_a_file_of_their_own_are_shown_and_written_inline_once_edite
     assert session.get("concepts") == []
 
 
-def test_emptying_an_inline_list_does_not_bring_the_files_back(session):
+def test_emptying_an_inline_list_does_not_bring_the_files_back(
+    session: Session,
+) -> None:
     written("c.json", [{"path": "gone"}])
     session.open(written("a.json", right(concept_file_name="c.json")))
     session.remove("concepts.0")
     assert session.get("concepts") == session.config.concepts == []
 
 
-def test_the_usual_file_of_onetrainer_may_be_absent(session):
+def test_the_usual_file_of_onetrainer_may_be_absent(session: Session) -> None:
     session.open(
         written(
             "a.json",
@@ -227,8 +234,8 @@ FILES = [
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(start=st.sampled_from(FILES), steps=steps)
 def test_whatever_is_done_the_same_data_come_back_and_load_as_they_were_checked(
-    session, restart, start, steps
-):
+    session: Session, restart: Callable[..., Any], start: Any, steps: Any
+) -> None:
     written("c.json", [{"path": "photos"}])
     session.open(path := written("a.json", start))
     for step, argument in steps:

@@ -2,10 +2,11 @@
 
 from support.sessions import KEY, right, written
 
+from blockrate.ui.session import Session
 from blockrate.ui.window_draft import WindowDraft
 
 
-def test_a_window_writes_nothing_until_ok(session):
+def test_a_window_writes_nothing_until_ok(session: Session) -> None:
     session.open(written("a.json", right(optimizer={"beta1": 0.9})))
     before = session.revision
     draft = WindowDraft(session, ["optimizer.beta1", "optimizer.optimizer"])
@@ -25,7 +26,9 @@ def test_a_window_writes_nothing_until_ok(session):
     assert session.data["optimizer"] == {"beta1": 0.5, "optimizer": "LION"}
 
 
-def test_a_window_sees_what_contradicts_the_rest_of_the_config(session):
+def test_a_window_sees_what_contradicts_the_rest_of_the_config(
+    session: Session,
+) -> None:
     session.open(written("a.json", right(optimizer={"optimizer": "PRODIGY"})))
     draft = WindowDraft(session, [KEY])
     draft.set({KEY: {"double_block_0": 0.5}})
@@ -37,7 +40,7 @@ def test_a_window_sees_what_contradicts_the_rest_of_the_config(session):
     assert draft.checked.plan.groups[0].multiplier == 0.5
 
 
-def test_reset_brings_the_defaults_and_ok_takes_the_keys_out(session):
+def test_reset_brings_the_defaults_and_ok_takes_the_keys_out(session: Session) -> None:
     session.open(
         written(
             "a.json",
@@ -54,7 +57,7 @@ def test_reset_brings_the_defaults_and_ok_takes_the_keys_out(session):
     assert session.data == right(optimizer={"eps": 1e-7, "beta1": 0.5})
 
 
-def test_a_window_put_back_as_it_was_changes_nothing(session):
+def test_a_window_put_back_as_it_was_changes_nothing(session: Session) -> None:
     session.open(written("a.json", right(epochs=3)))
     draft = WindowDraft(session, ["epochs", "seed"])
     before = session.revision
@@ -67,7 +70,9 @@ def test_a_window_put_back_as_it_was_changes_nothing(session):
     assert session.revision == before
 
 
-def test_a_window_knows_that_its_values_were_changed_elsewhere(session):
+def test_a_window_knows_that_its_values_were_changed_elsewhere(
+    session: Session,
+) -> None:
     draft = WindowDraft(session, ["epochs"])
     session.set({"seed": 1})
     assert not draft.stale
