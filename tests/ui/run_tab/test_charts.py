@@ -32,11 +32,13 @@ def test_the_loss_is_drawn_raw_smoothed_and_of_the_validation(
 
 
 def point_at_the_last_cell(page: Page) -> None:
-    """Move the mouse to the lower right corner of the map, again if the map changed its size meanwhile."""
+    """Move the mouse to the lower right corner of the map, again if the map moved or changed its size meanwhile."""
+    told = page.locator(".chart-bar [aria-live]")
     for _ in range(10):
         x, y = heat_map(page).evaluate("map => [map.clientWidth, map.clientHeight]")
-        with suppress(TooLate):
+        with suppress(TooLate, AssertionError):
             heat_map(page).hover(position={"x": x - 1, "y": y - 1}, timeout=2000)
+            expect(told).to_contain_text("Step", timeout=1000)
             return
 
 
