@@ -553,18 +553,18 @@ def test_nothing_is_pickled_or_run_from_a_string() -> None:
                 "marshal",
             }:
                 wrong.append(f"{file.relative_to(ROOT)}:{node.lineno}: {name}")
-        for node in ast.walk(tree(file)):
-            if not isinstance(node, ast.Call):
+        for call in ast.walk(tree(file)):
+            if not isinstance(call, ast.Call):
                 continue
-            whole = ast.unparse(node.func)
+            whole = ast.unparse(call.func)
             unsafe = whole in ("torch.load", "torch.save", "eval", "exec", "os.system")
             shell = any(
                 word.arg == "shell" or (word.arg == "trust_remote_code")
-                for word in node.keywords
+                for word in call.keywords
             )
             if unsafe or shell:
                 wrong.append(
-                    f"{file.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)[:80]}"
+                    f"{file.relative_to(ROOT)}:{call.lineno}: {ast.unparse(call)[:80]}"
                 )
     assert not wrong, "\n".join(wrong)
 

@@ -1,6 +1,7 @@
 """Whatever a config file holds, it is a valid config or one clear error: never a traceback."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,9 @@ def check(folder: Path, content: bytes) -> None:
     assert told is None or (told.exit_code in (2, 65) and len(str(told)) < 20_000)
 
 
-def fuzzed(examples: int, contents: st.SearchStrategy[bytes]) -> Any:
+def fuzzed(
+    examples: int, contents: st.SearchStrategy[bytes]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     limits = settings(
         max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck)
     )

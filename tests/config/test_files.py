@@ -25,7 +25,7 @@ def written(folder: Path, content: bytes | str) -> Path:
     return path
 
 
-def message(*arguments: Path, **options: list[str]) -> str:
+def message(*arguments: Path, **options: Any) -> str:
     with pytest.raises(ConfigError) as caught:
         load_config(*arguments, **options)
     assert caught.value.exit_code == 2
@@ -248,7 +248,7 @@ def test_concepts_and_samples_are_read_from_their_files(
     monkeypatch.chdir(tmp_path)
     Path("c.json").write_text('[{"path": "photos", "repeats": 3, "__version": 0}]')
     Path("s.json").write_text('[{"prompt": "a house", "__version": 0}]')
-    data = {
+    data: dict[str, Any] = {
         "concept_file_name": "c.json",
         "concepts": None,
         "samples": [],

@@ -23,7 +23,7 @@ ABSENT_FILES = 2
 def saved_config(**changes: Any) -> dict[str, Any]:
     """A config as OneTrainer saves it after its Flux LoRA preset was chosen."""
     facts = copy.deepcopy(FACTS)
-    data = facts["config"] | {
+    data: dict[str, Any] = facts["config"] | {
         name: facts["part"] | part for name, part in facts["parts"].items()
     }
     data["optimizer"] = facts["optimizer"]
@@ -151,7 +151,7 @@ def test_what_would_change_the_result_is_refused_unless_ignored(
     def data() -> dict[str, Any]:
         whole = saved_config(concepts=[copy.deepcopy(FACTS["concept"])], samples=[])
         *parents, name = path.split(".")
-        section = whole
+        section: Any = whole
         for parent in parents:
             section = section[int(parent) if parent.isdecimal() else parent]
         section[name] = value

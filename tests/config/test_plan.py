@@ -278,14 +278,10 @@ def test_bf16_weights_without_stochastic_rounding_are_told() -> None:
         == plan(optimizer={"optimizer": "LION"}).warnings
         == ()
     )
-    for fields in (
-        {},
-        {
-            "transformer": {"weight_dtype": "FLOAT_32"},
-            "optimizer": {"optimizer": "LION"},
-        },
-    ):
-        assert fine_tune(**fields).warnings == ()
+    assert fine_tune().warnings == ()
+    exact = {"weight_dtype": "FLOAT_32"}
+    lion = {"optimizer": "LION"}
+    assert fine_tune(transformer=exact, optimizer=lion).warnings == ()
 
 
 # Refusals

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from blockrate.config.files import config_hash, config_json, load_config, parse_config
-from blockrate.config.parts import Settings
+from blockrate.config.setting import Settings
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.layer_filter import PRESETS
 
 
-def every_settings_class(found: type = Settings) -> Iterator[type]:
+def every_settings_class(
+    found: type[Settings] = Settings,
+) -> Iterator[type[Settings]]:
     for child in found.__subclasses__():
         yield child
         yield from every_settings_class(child)
@@ -106,8 +108,8 @@ def test_a_filter_text_wins_over_the_preset() -> None:
 def test_assignments_are_checked_too() -> None:
     config = TrainConfig()
     with pytest.raises(ValidationError):
-        config.learning_rate = "fast"
+        config.learning_rate = "fast"  # type: ignore[assignment]
     with pytest.raises(ValidationError):
-        config.transformer.weight_dtype = "INT_3"
+        config.transformer.weight_dtype = "INT_3"  # type: ignore[assignment]
     config.learning_rate = 1e-4
     assert config.learning_rate == 1e-4

@@ -1,6 +1,7 @@
 """The learning rate over the steps: the shapes of every scheduler, and what warm-up and floor make of them."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,7 @@ schedules = st.fixed_dictionaries(
 )
 
 
-def factors(steps: int = 100, **options: object) -> list[float]:
+def factors(steps: int = 100, **options: Any) -> list[float]:
     return [
         schedule_factor(step, **({"total_steps": steps, "warmup_steps": 0} | options))
         for step in range(steps)
@@ -34,9 +35,7 @@ def factors(steps: int = 100, **options: object) -> list[float]:
 
 
 @given(schedules, st.integers(0, 500))
-def test_a_factor_is_between_floor_and_one(
-    options: dict[str, float | str], step: int
-) -> None:
+def test_a_factor_is_between_floor_and_one(options: dict[str, Any], step: int) -> None:
     factor = schedule_factor(step, **options)
     assert 0.0 <= factor <= 1.0
     total = options["total_steps"]
@@ -71,7 +70,7 @@ def test_linear_and_cosine_fall_to_the_floor_and_stay() -> None:
         curve = factors(scheduler=scheduler, min_factor=0.1)
         assert curve == sorted(curve, reverse=True)
         assert curve[50] == pytest.approx(middle)
-        last = {
+        last: dict[str, Any] = {
             "scheduler": scheduler,
             "total_steps": 100,
             "warmup_steps": 0,

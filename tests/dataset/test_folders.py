@@ -108,9 +108,12 @@ def test_the_first_image_is_enough(
         (folder / f"{number}.jpg").touch()
     looked: list[Path] = []
     usual = module._is_image
-    monkeypatch.setattr(
-        module, "_is_image", lambda path: bool(looked.append(path)) or usual(path)
-    )
+
+    def look(path: Path) -> bool:
+        looked.append(path)
+        return usual(path)
+
+    monkeypatch.setattr(module, "_is_image", look)
     assert problems({"path": str(folder)}) == []
     assert sum(map(usual, looked)) == 1
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,10 @@ def start(warm_engine: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> St
     return start_engine_of
 
 
+def has_saved(run: RunFolder, more_than: int) -> bool:
+    return len(saved_steps(run)) > more_than
+
+
 def until(engine: "subprocess.Popen[Any]", condition: Callable[[], object]) -> None:
     """Wait for something that the engine does, as long as it lives."""
     deadline = time.monotonic() + 120
@@ -86,7 +91,7 @@ def test_kills_at_random_moments_lose_no_save_and_end_in_the_same_weights(
     for _ in range(kills):
         run, engine = start(config)
         seen = len(saved_steps(run))
-        until(engine, lambda run=run, seen=seen: len(saved_steps(run)) > seen)
+        until(engine, partial(has_saved, run, seen))
         time.sleep(chance.uniform(0.0, 0.3))
         kill(run, engine)
         assert step_of(newest(run)) >= max(saved_steps(run))
@@ -128,8 +133,11 @@ def test_stops_at_random_moments_save_the_last_step_and_go_on(
         run, engine = start(config)
         until(engine, run.heartbeat_file.exists)
         time.sleep(chance.uniform(0.0, 2.0))
-        how = chance.choice((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, "command"))
-        send_command(run, "stop") if how == "command" else engine.send_signal(how)
+        how = chance.choice((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, None))
+        if how is None:
+            send_command(run, "stop")
+        else:
+            engine.send_signal(how)
         assert engine.wait(120) == 75, run.log_file.read_text()[-3000:]
         told = events(run)
         assert told[-1]["type"] == "stopped"

@@ -14,6 +14,7 @@ from support.lives import Small, events
 
 from blockrate.core.errors import NotANumberError, WriteError
 from blockrate.engine import outputs, steps, train
+from blockrate.engine.checkpoint import save_checkpoint
 from blockrate.engine.data.cache import Cache
 from blockrate.engine.state import TrainingState
 from blockrate.run.checkpoints import checkpoints, newest_valid, step_of
@@ -180,7 +181,7 @@ def test_a_bad_last_step_of_a_trained_run_does_not_keep_its_model_back(
 def test_what_turned_bad_inside_is_not_saved(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: str
 ) -> None:
-    real = train.take_step
+    real = steps.take_step
     calls = iter(range(99))
 
     def take_step(state: TrainingState, *given: Any, **named: Any) -> Any:
@@ -260,7 +261,7 @@ def test_a_stop_that_comes_during_the_save_of_a_step_is_obeyed_after_the_next(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop = StopFlag()
-    real = outputs.save_checkpoint
+    real = save_checkpoint
 
     def save(*given: Any, **named: Any) -> Path:
         stop.requested = True
@@ -304,7 +305,7 @@ def test_a_folder_that_goes_ends_the_run_and_is_not_made_again(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
 ) -> None:
     run = RunFolder(tmp_path / "run")
-    real = train.take_step
+    real = steps.take_step
     calls = iter(range(99))
 
     def take_step(*given: Any, **named: Any) -> Any:

@@ -4,12 +4,14 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from support.faults import BOUNDARIES, Fault, dies_at, disk_full
 from support.refusals import refusal
 from support.training_states import (
@@ -100,7 +102,7 @@ def test_a_file_that_the_disk_takes_in_part_costs_no_earlier_save(
     share: float,
 ) -> None:
     save(tmp_path, two[0], 1)
-    whole = checkpoint.save_file
+    whole = save_file
 
     def torn(tensors: dict[str, torch.Tensor], file: Path) -> None:
         whole(tensors, file)
@@ -129,7 +131,7 @@ def test_death_at_any_moment_of_saving_and_pruning_leaves_the_newest_commit_whol
         folder = tmp_path / str(point)
         save(folder, two[0], 1)
         save(folder, two[0], 2)
-        died = dies_at(point, lambda folder=folder: save_and_prune(folder), EVERY_CALL)
+        died = dies_at(point, partial(save_and_prune, folder), EVERY_CALL)
         newest = newest_valid(folder, lambda text: pytest.fail(text))
         assert newest
         assert is_whole(newest, two[1 if newest.name == checkpoint_name(3) else 0])

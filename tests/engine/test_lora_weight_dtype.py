@@ -7,12 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.lives import Small
+from torch import nn
 
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.plan import make_plan
 from blockrate.engine import steps, train
 from blockrate.engine.memory import dtype_of
-from blockrate.engine.state import TrainingState
+from blockrate.engine.state import TrainingState, make_training_state
 from blockrate.run.checkpoints import checkpoints
 
 pytestmark = pytest.mark.usefixtures("no_sync")
@@ -28,8 +29,8 @@ class Seen:
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     seen = Seen()
-    made = train.make_training_state
-    clipped = steps.clip_grads_with_norm_
+    made = make_training_state
+    clipped = nn.utils.clip_grads_with_norm_
 
     def make(*arguments: Any, **options: Any) -> TrainingState:
         seen.state = made(*arguments, **options)

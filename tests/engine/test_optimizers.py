@@ -121,7 +121,7 @@ def test_every_row_takes_its_defaults_and_every_value_of_its_own(name: str) -> N
     [*((name, {}) for name in OPTIMIZERS), ("ADAMW", {"stochastic_rounding": False})],
 )
 def test_the_bytes_of_state_are_those_that_are_allocated(
-    name: str, options: dict[str, Any], dtype: torch.dtype
+    name: str, options: dict[str, Any], dtype: str
 ) -> None:
     settings = OptimizerSettings(optimizer=name, **options)
     weight = torch.nn.Parameter(torch.ones(512, 512, dtype=dtype_of(dtype)))
@@ -190,10 +190,10 @@ def test_a_device_without_fused_kernels_gets_the_plain_ones(
     plain = torch.optim.AdamW.__init__
 
     def refuses(
-        self,
+        self: torch.optim.AdamW,
         params: list[dict[str, Any]],
         fused: bool | None = None,
-        **options: float | tuple[float, float],
+        **options: Any,
     ) -> None:
         if fused:
             raise RuntimeError(

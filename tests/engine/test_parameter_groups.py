@@ -185,7 +185,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group_of_its_block(
     linears = {
         name for name, module in model.named_modules() if isinstance(module, nn.Linear)
     }
-    expected = {}
+    expected: dict[str, set[str]] = {}
     for name, _ in model.named_parameters():
         module = name.rpartition(".")[0]
         block = block_of(name) or OTHER

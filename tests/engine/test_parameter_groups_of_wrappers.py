@@ -10,6 +10,7 @@ from diffusers import FluxTransformer2DModel
 from peft import LoraConfig, get_peft_model
 from support import toy_models as toy
 from torch import nn
+from torch._C._distributed_c10d import HashStore
 
 from blockrate import (
     BlockLayout,
@@ -91,7 +92,7 @@ def test_adapters_of_get_peft_model_fall_into_their_blocks(
 
 @pytest.fixture
 def process_group() -> Iterator[None]:
-    store = torch.distributed.HashStore()
+    store = HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()

@@ -18,7 +18,7 @@ FACTORS = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5)
 
 def optimizer_of(
     groups: dict[str, float], profile: Profile, base_lr: float
-) -> torch.optim.SGD:
+) -> torch.optim.Optimizer:
     filled = [
         {
             "name": name,

@@ -41,6 +41,8 @@ def test_the_mode_and_the_weights_come_back_even_after_a_failure(
         for parameter in of.trained.values():
             parameter.add_(1.0)
     before = {name: tensor.clone() for name, tensor in of.trained.items()}
+    ema = of.ema
+    assert ema
 
     def look(fail: bool) -> None:
         with of.evaluation():
@@ -48,7 +50,7 @@ def test_the_mode_and_the_weights_come_back_even_after_a_failure(
             weights = dict(of.transformer.named_parameters())
             assert all(
                 torch.equal(weights[name], average)
-                for name, average in of.ema.average.items()
+                for name, average in ema.average.items()
             )
             if fail:
                 raise ZeroDivisionError

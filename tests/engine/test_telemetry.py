@@ -43,7 +43,7 @@ def measured(
 
 def rms_by_block(tensors: dict[str, torch.Tensor]) -> dict[str, float]:
     """The root of the mean of all squares, by block."""
-    blocks = {}
+    blocks: dict[str, list[torch.Tensor]] = {}
     for name, tensor in tensors.items():
         blocks.setdefault(block_of(name) or OTHER, []).append(tensor.flatten())
     return {

@@ -67,12 +67,17 @@ def steps_of(action: Action, made: Timetable, moments: list[Moment]) -> list[int
 def test_every_so_many_units_something_is_due(
     name: str, action: Action, every: int, unit: str, expected: list[int]
 ) -> None:
-    made = timetable(**{name: every, f"{name}_unit": unit})
+    settings: dict[str, Any] = {name: every, f"{name}_unit": unit}
+    made = timetable(**settings)
     assert steps_of(action, made, MOMENTS) == expected
 
 
 def test_the_first_are_left_out_and_those_of_earlier_sessions_count() -> None:
-    settings = {"save_every": 5, "save_every_unit": "STEP", "save_skip_first": 2}
+    settings: dict[str, Any] = {
+        "save_every": 5,
+        "save_every_unit": "STEP",
+        "save_skip_first": 2,
+    }
     settings |= {"sample_after": 1, "sample_after_unit": "EPOCH"}
     settings |= {"sample_skip_first": 3}
     assert steps_of(EXPORT, timetable(**settings), MOMENTS) == [15, 20, 25, 30]
@@ -92,7 +97,7 @@ def test_the_first_are_left_out_and_those_of_earlier_sessions_count() -> None:
 def test_a_run_that_was_stopped_does_what_the_unbroken_one_does(
     every: int, unit: str, skip: int, stopped: int
 ) -> None:
-    settings = {}
+    settings: dict[str, Any] = {}
     for name in ("sample_after", "save_every", "validate_after", "backup_after"):
         settings |= {name: every, f"{name}_unit": unit}
     settings |= {"sample_skip_first": skip, "save_skip_first": skip}
@@ -114,7 +119,7 @@ def test_every_process_comes_to_the_same_answers(
     units: list[str], commands: list[str], pauses: list[float]
 ) -> None:
     names = ("validate_after", "sample_after", "save_every", "backup_after")
-    settings = {
+    settings: dict[str, Any] = {
         f"{name}_unit": unit for name, unit in zip(names, units, strict=True)
     } | {"save_every": 2}
     one = timetable(**settings)
@@ -127,7 +132,7 @@ def test_every_process_comes_to_the_same_answers(
 
 
 def test_all_is_done_in_one_order_and_a_stop_comes_last() -> None:
-    settings = {}
+    settings: dict[str, Any] = {}
     for name in ("sample_after", "save_every", "validate_after", "backup_after"):
         settings |= {name: 1, f"{name}_unit": "STEP"}
     made = timetable(**settings)
@@ -153,7 +158,7 @@ def test_a_stop_ends_with_a_checkpoint_but_not_with_two_of_one_step() -> None:
 @pytest.mark.parametrize("done", [True, False])
 def test_the_end_repeats_nothing_that_the_last_step_did(done: bool) -> None:
     every = 30 if done else 29
-    settings = {}
+    settings: dict[str, Any] = {}
     for name in ("sample_after", "validate_after", "backup_after", "save_every"):
         settings |= {name: every, f"{name}_unit": "STEP"}
     made = timetable(**settings)

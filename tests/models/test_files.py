@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,10 +23,12 @@ HEAD = {
     "double_blocks.0.img_attn.norm.query_norm.scale": (128,),
 }
 
+Shapes = dict[str, tuple[int, ...]]
+
 
 def safetensors_bytes(
     tensors: dict[str, Any],
-    dtype: torch.dtype = "BF16",
+    dtype: str = "BF16",
     metadata: dict[str, str] | None = None,
 ) -> bytes:
     """A header for tensors of no bytes: shapes are what is read, and the file stays small."""
@@ -48,7 +49,7 @@ def flux_tensors(
     hidden: int = 3072,
     channels: int = 64,
     guidance: bool = True,
-) -> dict[str, tuple[int, int]]:
+) -> Shapes:
     modules = bfl_modules(DEV.architecture, layout)
     names = (
         modules
@@ -69,9 +70,7 @@ def flux_tensors(
     }
 
 
-def written(
-    path: Path, tensors: dict[str, tuple[int, int]], **options: str
-) -> TrainConfig:
+def written(path: Path, tensors: Shapes, **options: Any) -> TrainConfig:
     path.write_bytes(safetensors_bytes(tensors, **options))
     return TrainConfig(transformer={"model_name": str(path)})
 

@@ -162,7 +162,7 @@ def test_norm_of_a_block_is_that_of_all_its_products(
     shapes: list[tuple[int, int, int]],
     alpha: float,
 ) -> None:
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     square = 0.0
     longest = 0.0  # what the square would be if every row and column agreed
     for index, (rank, columns, rows) in enumerate(shapes):
@@ -186,7 +186,7 @@ def test_blocks_stand_in_model_order_and_others_apart(tmp_path: Path) -> None:
         "transformer_blocks.11.ff.net.2",
         "transformer_blocks.2.ff.net.2",
     ]
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for module in (*modules, "x_embedder", "proj_out"):
         tensors |= pair(f"transformer.{module}")
     report = report_of(tmp_path, tensors)
@@ -238,7 +238,7 @@ def test_scale_of_the_header_counts_where_no_alpha_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("full", ["w1", "w2", "both", "none"])
 def test_lokr_has_the_norm_of_its_kronecker_product(tmp_path: Path, full: str) -> None:
     module = "lycoris_transformer_blocks_0_attn_to_q"
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     factors = []
     for part, shape in (("w1", (4, 3)), ("w2", (5, 7))):
         if full in (part, "both"):

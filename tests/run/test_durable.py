@@ -4,6 +4,7 @@ import errno
 import os
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -66,11 +67,12 @@ def test_all_is_synced_before_it_gets_its_name_and_the_folder_after(
     monkeypatch.setattr(
         durable, "_fsync", lambda descriptor: order.append(names[descriptor])
     )
-    monkeypatch.setattr(
-        durable,
-        "_replace",
-        lambda source, target: (order.append("RENAME"), os.replace(source, target)),
-    )
+
+    def replaced(source: Path, target: Path) -> None:
+        order.append("RENAME")
+        os.replace(source, target)
+
+    monkeypatch.setattr(durable, "_replace", replaced)
     durable.atomic_write(tmp_path / "file", b"data")
     assert order == ["temporary", "RENAME", tmp_path.name]
     order.clear()
@@ -112,9 +114,7 @@ def test_disk_full_at_every_boundary_of_a_commit_loses_no_finished_folder(
         make_checkpoint(folder, 1)
         with pytest.MonkeyPatch.context() as patch:
             fault = Fault(patch, point, disk_full)
-            failed = fired_write_error(
-                fault, lambda folder=folder: make_checkpoint(folder, 2)
-            )
+            failed = fired_write_error(fault, partial(make_checkpoint, folder, 2))
         assert is_step(folder / "step-1", 1)
         assert not (folder / "step-2").exists() or is_step(folder / "step-2", 2)
         assert not list(folder.glob(".tmp-*"))
@@ -142,7 +142,7 @@ def test_death_at_every_boundary_of_a_replacing_commit_keeps_the_old_or_the_new(
         folder = tmp_path / str(point)
         folder.mkdir()
         make_checkpoint(folder, 1)
-        died = dies_at(point, lambda folder=folder: replace_by_two(folder))
+        died = dies_at(point, partial(replace_by_two, folder))
         kept = [folder / "step-1", folder / "step-1.old"]
         assert any(is_step(path, step) for path in kept for step in (1, 2))
         assert not kept[0].exists() or is_step(kept[0], 1) or is_step(kept[0], 2)

@@ -180,15 +180,18 @@ ANSWERS = {
 def test_every_setting_has_its_answer_from_a_finished_run(
     run: RunFolder, path: str
 ) -> None:
-    expected = ANSWERS[fields()[path].change]
+    change = fields()[path].change
+    assert change
+    expected = ANSWERS[change]
     path = path.replace(".N.", ".0.")
     both = two_values(path)
     for data in both:
         data["workspace_dir"] = str(run.path)
         name = Path(data["output_model_destination"]).name
         data["output_model_destination"] = str(run.path / name)
-    both = sorted(both, key=lambda data: data["epochs"])
-    before, now = (config(run, **data) for data in both)
+    first, last = sorted(both, key=lambda data: data["epochs"])
+    before = config(run, **first)
+    now = config(run, **last)
     finished(run, before)
     if expected == "refused":
         with pytest.raises(ConfigError) as caught:

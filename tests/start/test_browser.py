@@ -95,11 +95,12 @@ def test_apt_is_asked_only_by_root_or_a_sudo_without_a_password(
     no_browser: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, ...]] = []
-    monkeypatch.setattr(
-        browsers,
-        "succeeds",
-        lambda *command, seconds: asked.append(command) or len(asked) > 1,
-    )
+
+    def succeeds(*command: str, seconds: int) -> bool:
+        asked.append(command)
+        return len(asked) > 1
+
+    monkeypatch.setattr(browsers, "succeeds", succeeds)
     assert INSTALL() is False  # no apt-get here
     program(no_browser, "apt-get", 0)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)

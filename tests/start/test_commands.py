@@ -55,10 +55,13 @@ def test_each_command_runs_its_module_in_the_venv(
     monkeypatch.setattr(start, "set_up", lambda again: None)
     monkeypatch.setattr(subprocess, "run", finds_a_browser(0))
     monkeypatch.setattr(start, "ENVIRONMENT", {})
-    monkeypatch.setattr(
-        start, "run", lambda arguments: started.append(list(arguments)) or 7
-    )
     started: list[list[str]] = []
+
+    def run(arguments: Sequence[str]) -> int:
+        started.append(list(arguments))
+        return 7
+
+    monkeypatch.setattr(start, "run", run)
     assert start.main(command) == 7
     assert started == [module]
     told = start.ENVIRONMENT.get("BLOCKRATE_BROWSER")
@@ -82,7 +85,12 @@ def test_without_a_browser_the_tests_do_not_start_and_the_quick_ones_do(
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot replace a process")
 def test_the_command_takes_over_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[object] = []
-    monkeypatch.setattr(os, "execve", lambda *call: taken.extend(call) or sys.exit(0))
+
+    def execve(*call: object) -> None:
+        taken.extend(call)
+        sys.exit(0)
+
+    monkeypatch.setattr(os, "execve", execve)
     with pytest.raises(SystemExit):
         start.run(["-m", "blockrate"])
     assert taken[:2] == [start.PYTHON, [start.PYTHON, "-m", "blockrate"]]

@@ -176,9 +176,12 @@ def test_a_cuda_build_that_cannot_be_had_is_not_replaced_by_another(
     house: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr(
-        start, "pip", lambda *arguments, may_fail=False: asked.append(may_fail) or True
-    )
+
+    def pip(*arguments: str, may_fail: bool = False) -> bool:
+        asked.append(may_fail)
+        return True
+
+    monkeypatch.setattr(start, "pip", pip)
     monkeypatch.setattr(start, "torch_report", lambda: ("2.13.0+cu126", True))
     start.install(
         start.torch_choice("Linux", "x86_64", nvidia("GTX 1080", (6, 1), 580)),

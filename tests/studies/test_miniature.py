@@ -5,6 +5,7 @@ import math
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -103,7 +104,9 @@ def test_larger_batch_is_chosen_only_where_its_steps_are_cheap_enough() -> None:
 
 
 def test_time_of_a_step_leaves_out_the_warm_up() -> None:
-    slow = [{"type": "step", "time": 10.0 * step} for step in range(WARM_UP)]
+    slow: list[dict[str, Any]] = [
+        {"type": "step", "time": 10.0 * step} for step in range(WARM_UP)
+    ]
     end = slow[-1]["time"]
     fast = [{"type": "step", "time": end + 0.5 * step} for step in range(1, 9)]
     phase = {"type": "phase", "time": 1e9}

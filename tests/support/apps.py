@@ -117,7 +117,8 @@ def _told_url(output: Path, process: psutil.Process) -> str:
         if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
             break
         time.sleep(0.01)
-    process.is_running() and process.kill()
+    if process.is_running():
+        process.kill()
     raise AssertionError(
         f"the app told no URL: {told}{output.with_suffix('.err').read_text()}"
     )

@@ -85,11 +85,10 @@ def ask(
     scope["headers"] = [
         (name.encode(), value.encode()) for name, value in (*host, *headers)
     ]
-    scope |= (
-        {"method": method}
-        if kind == "http"
-        else {"extensions": {"websocket.http.response": {}}}
-    )
+    if kind == "http":
+        scope["method"] = method
+    else:
+        scope["extensions"] = {"websocket.http.response": {}}
     coming: Iterator[Message] = iter(
         [
             {"type": "http.request", "body": part, "more_body": i + 1 < len(body)}

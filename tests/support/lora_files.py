@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -23,7 +24,7 @@ HEADER = {
     "blockrate.multipliers": "{}",
 }
 FORMATS = ("DIFFUSERS_LORA", "KOHYA_LORA")
-TOY = {
+TOY: dict[str, Any] = {
     "num_layers": 2,
     "num_single_layers": 3,
     "num_attention_heads": 2,
@@ -42,7 +43,7 @@ WIDE = TOY | {
 }
 
 
-def make_flux(**config: int | tuple[int, int, int]) -> FluxTransformer2DModel:
+def make_flux(**config: Any) -> FluxTransformer2DModel:
     """A Flux with small random weights: diffusers' own start would take seconds at full width."""
     with torch.device("meta"):
         model = FluxTransformer2DModel(**config)
@@ -91,7 +92,7 @@ def adapt(
 def predict(model: FluxTransformer2DModel) -> torch.Tensor:
     generator = torch.Generator().manual_seed(2)
     config = model.config
-    return model(
+    predicted: torch.Tensor = model(
         hidden_states=torch.randn(1, 6, config.in_channels, generator=generator),
         encoder_hidden_states=torch.randn(
             1, 5, config.joint_attention_dim, generator=generator
@@ -106,6 +107,7 @@ def predict(model: FluxTransformer2DModel) -> torch.Tensor:
         txt_ids=torch.zeros(5, 3),
         return_dict=False,
     )[0]
+    return predicted
 
 
 def load_with_diffusers(model: FluxTransformer2DModel, path: Path) -> FluxPipeline:

@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,6 +21,6 @@ start = load_start()
 Gpu = start.Gpu
 
 
-def nvidia(name: str, capability: tuple[int, int], driver: int) -> Gpu:
+def nvidia(name: str, capability: tuple[int, int], driver: int) -> Any:
     """A card as NVIDIA's driver tells of it."""
     return Gpu("nvidia", name, capability, driver)

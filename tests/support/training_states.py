@@ -111,7 +111,8 @@ def size_of(of: TrainingState, config: TrainConfig) -> int:
 
 
 def state_of(of: TrainingState, name: str) -> dict[str, Any]:
-    return of.optimizer.state.get(of.trained[name], {})
+    state: dict[str, Any] = of.optimizer.state.get(of.trained[name], {})
+    return state
 
 
 def equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Dialog, Locator, Page, expect
 from safetensors.numpy import save_file
 from support.apps import PHOTOS, App
 from support.pages import OpenPage, StartApp
@@ -107,7 +107,12 @@ def test_text_of_others_is_shown_as_text_on_every_tab_and_in_every_window(
 ) -> None:
     page = open_page(hostile, "/model")
     fired: list[str] = []
-    page.on("dialog", lambda dialog: (fired.append(dialog.message), dialog.dismiss()))
+
+    def dismiss(dialog: Dialog) -> None:
+        fired.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", dismiss)
     for place, part in places(page):
         expect(part).to_be_visible()
         shown = part.evaluate(

@@ -325,12 +325,9 @@ def test_a_picture_is_encoded_anew_and_says_nothing_of_where_it_was_taken(
         image = decoded(picture)
         assert image.size == shape
         assert not image.getexif()
-        assert (
-            image.convert("L").getpixel((0, 0))
-            < 64
-            < 192
-            < image.convert("L").getpixel((0, image.height - 1))
-        )
+        grey = list(image.convert("L").getdata())
+        assert grey[0] < 64
+        assert grey[-image.width] > 192
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "1", "I;16", "CMYK", "F"])

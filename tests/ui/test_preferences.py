@@ -1,6 +1,7 @@
 """What the app remembers between starts."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,9 +44,7 @@ def test_a_damaged_file_gives_the_defaults(home: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", [1.5, -0.1, float("nan"), "0.5", True])
-def test_a_template_holds_multipliers_only(
-    home: Path, value: bool | float | str
-) -> None:
+def test_a_template_holds_multipliers_only(home: Path, value: Any) -> None:
     with pytest.raises(ValueError, match="templates"):
         Preferences(templates={"mine": {"double_block_0": value}})
 

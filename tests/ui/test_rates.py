@@ -40,7 +40,7 @@ def test_an_untouched_draft_is_not_dirty_and_keeps_everything(original: object) 
 
 @given(configs, changes)
 def test_only_touched_faders_change_and_a_one_that_was_set_leaves_the_config(
-    original: dict, change: dict
+    original: dict[str, float], change: dict[str, float]
 ) -> None:
     draft = small(original)
     before = draft.values
@@ -58,7 +58,7 @@ def test_only_touched_faders_change_and_a_one_that_was_set_leaves_the_config(
 
 @given(st.lists(st.tuples(changes, st.sampled_from(["", "a", "b"])), max_size=8))
 def test_undoing_everything_and_redoing_everything_come_back_to_the_ends(
-    steps: list,
+    steps: list[tuple[dict[str, float], str]],
 ) -> None:
     draft = small({"single_block_0": 0.123456789})
     opened = {"single_block_0": 0.123456789}
@@ -75,7 +75,9 @@ def test_undoing_everything_and_redoing_everything_come_back_to_the_ends(
 
 
 @given(configs)
-def test_copied_rates_can_be_pasted_where_they_are_right(original: dict) -> None:
+def test_copied_rates_can_be_pasted_where_they_are_right(
+    original: dict[str, float],
+) -> None:
     draft = small(original)
     other = small({"double_block_0": 0.5})
     if draft.problem:

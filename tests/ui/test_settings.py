@@ -79,7 +79,7 @@ def test_every_setting_behind_three_dots_is_in_the_window_that_it_names(
 def test_a_problem_leads_to_the_tab_that_shows_the_setting(on_a_page: OnAPage) -> None:
     def look(page: Page) -> None:
         before: set[str] = set()
-        wrong = {}
+        wrong: dict[str, object] = {}
         for tab in shell.TABS:
             page.show_tab(tab)
             wrong |= {

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ from blockrate.ui.page import Page as PageOfApp
 TABS = ["Model", "Data", "Training", "Sampling", "Run"]
 ZEROS = dict.fromkeys(FAMILIES["flux1-dev"].spec.layout.names, 0.0)
 WRONG = {"learning_rate": "fast", "lora_rank": 0, "no_such_thing": 1, "nor_this": 2}
+
+
+def refuse(asked: list[str], dialog: Dialog) -> None:
+    """Note what kind of question the browser asks, and say no."""
+    asked.append(dialog.type)
+    dialog.dismiss()
 
 
 @pytest.fixture
@@ -157,7 +164,7 @@ def test_an_open_page_with_unsaved_changes_finds_the_restarted_server_without_a_
         assert time.monotonic() < deadline
         page.wait_for_timeout(50)
     asked: list[str] = []
-    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    page.on("dialog", partial(refuse, asked))
     app.kill()
     expect(page.get_by_text("Connection lost")).to_be_visible()
     start_app()
@@ -186,7 +193,7 @@ def test_an_open_page_without_changes_says_that_the_server_is_gone_and_goes_on_w
     expect(epochs).to_have_value("7")
     expect(lost).to_be_hidden()
     asked: list[str] = []
-    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    page.on("dialog", partial(refuse, asked))
     page.evaluate("window.earlier = true")
     app.kill()
     expect(lost).to_be_visible()

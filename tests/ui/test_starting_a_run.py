@@ -13,10 +13,12 @@ from support.pages import OpenConfig, OpenPage, StartApp
 
 
 @pytest.fixture
-def run_there(open_config: OpenConfig, tmp_path: Path) -> Callable[[object], App]:
+def run_there(
+    open_config: OpenConfig, tmp_path: Path
+) -> Callable[[dict[str, object]], App]:
     """Start the app with a config whose run folder holds the finished run of the config CONFIG."""
 
-    def run_there(change: object) -> App:
+    def run_there(change: dict[str, object]) -> App:
         photos = copy_photos(tmp_path / "photos")
         config = {
             "base_model_name": "tiny-flux1",
@@ -48,7 +50,7 @@ def run_there(open_config: OpenConfig, tmp_path: Path) -> Callable[[object], App
 def test_an_earlier_run_in_the_folder_is_asked_about(
     change: dict[str, object],
     words: str,
-    run_there: Callable[[object], App],
+    run_there: Callable[[dict[str, object]], App],
     start_app: StartApp,
     open_page: OpenPage,
 ) -> None:
@@ -79,7 +81,7 @@ def test_an_earlier_run_in_the_folder_is_asked_about(
 def test_a_run_that_failed_can_go_on_in_the_ways_it_has_left(
     button: str,
     asked: str | None,
-    run_there: Callable[[object], App],
+    run_there: Callable[[dict[str, object]], App],
     start_app: StartApp,
     open_page: OpenPage,
     tmp_path: Path,

@@ -389,7 +389,7 @@ def test_every_state_fits_and_can_be_read(
         ("custom", "blocks"), widths, ("light", "dark")
     ):
         page.set_viewport_size({"width": width, "height": 800})
-        page.emulate_media(color_scheme=scheme)
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         expect(page.locator(f".body--{scheme}")).to_be_attached()
         if pattern(page).is_editable() and preset == "blocks":
             choose(page, "Layer Filter", preset)

@@ -1,6 +1,7 @@
 """LoRA files that other trainers write, and the names and headers of ours."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from support.lora_files import (
     read_lora,
     save_lora,
 )
+from torch import nn
 
 from blockrate.engine.adapters.file import (
     lora_weights,
@@ -109,7 +111,7 @@ def test_compiled_transformer_gives_the_same_weights() -> None:
     model = make_flux(**TOY)
     adapt(model, QKV)
     assert (
-        list(lora_weights(torch.compile(model, backend="eager")))
+        list(lora_weights(cast(nn.Module, torch.compile(model, backend="eager"))))
         == list(lora_weights(model))
         == QKV
     )

@@ -29,7 +29,7 @@ def adapted(
     multipliers: dict[str, float] | None = None,
     *,
     start: dict[str, LoraWeights] | None = None,
-    **options: float | str | dict[str, bool],
+    **options: Any,
 ) -> FluxTransformer2DModel:
     model = toy.flux1()
     add_adapters(
@@ -70,7 +70,8 @@ def learned(
 def output(model: FluxTransformer2DModel) -> torch.Tensor:
     model.eval()
     with torch.no_grad():
-        return model(**toy.inputs())[0]
+        predicted: torch.Tensor = model(**toy.inputs())[0]
+        return predicted
 
 
 def test_every_linear_is_adapted_and_nothing_else_trains() -> None:
@@ -210,7 +211,11 @@ def test_a_start_in_a_frozen_block_is_kept_applied_and_frozen() -> None:
 
 @pytest.mark.parametrize("form", ["FLOAT_32", "BFLOAT_16"])
 def test_a_run_gets_its_own_weights_back_bit_for_bit(form: str) -> None:
-    options = {"lora_rank": 3, "lora_alpha": 1.7, "lora_weight_dtype": form}
+    options: dict[str, Any] = {
+        "lora_rank": 3,
+        "lora_alpha": 1.7,
+        "lora_weight_dtype": form,
+    }
     model = adapted(**options)
     toy.teach(model)
     again = adapted(**options, start=lora_weights(model))

@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +290,12 @@ def test_further_prompts_and_validation_images_are_filled_too(setup: Setup) -> N
     assert sum(len(setup.cache.batch(batch).files) for batch in batches) == 3
 
 
+def become_a_folder_and_go(file: Path) -> None:
+    file.unlink(missing_ok=True)
+    file.mkdir()
+    file.rmdir()
+
+
 def damages(file: Path) -> Iterator[Callable[[], object]]:
     whole = file.read_bytes()
     tensors = load(whole)
@@ -310,7 +317,7 @@ def damages(file: Path) -> Iterator[Callable[[], object]]:
     )
     yield lambda: save_file({f"{key}_": value for key, value in tensors.items()}, file)
     yield file.unlink
-    yield lambda: (file.unlink(missing_ok=True), file.mkdir(), file.rmdir())
+    yield partial(become_a_folder_and_go, file)
 
 
 @pytest.mark.parametrize("kind", ["latents", "prompts"])

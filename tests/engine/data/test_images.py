@@ -18,7 +18,13 @@ from support.image_zoo import (
 )
 
 from blockrate.core.errors import FileError
-from blockrate.engine.data.images import Crop, check_image, image_tensor, quiet_pillow
+from blockrate.engine.data.images import (
+    Crop,
+    ImageFacts,
+    check_image,
+    image_tensor,
+    quiet_pillow,
+)
 
 
 def whole(path: Path, size: tuple[int, int], *, flip: bool = False) -> np.ndarray:
@@ -193,8 +199,9 @@ def test_bad_files_are_named_with_a_reason_and_never_block(tmp_path: Path) -> No
 
 def test_known_bytes_are_not_decoded_again(tmp_path: Path) -> None:
     path = written(tmp_path, b"not an image at all")
-    facts = (hashlib.sha256(b"not an image at all").hexdigest(), 7, 9, "")
-    assert check_image(path, {facts[0]: facts}) == facts
+    digest = hashlib.sha256(b"not an image at all").hexdigest()
+    facts = ImageFacts(digest, 7, 9, "")
+    assert check_image(path, {digest: facts}) == facts
 
 
 def test_an_image_changed_since_the_check_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import httpx2
 import huggingface_hub as hub
 import pytest
 from huggingface_hub import errors
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub.utils._paths import filter_repo_objects
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
@@ -46,7 +46,7 @@ def config(folder: Path | str, tmp_path: Path, **changes: object) -> TrainConfig
     )
 
 
-def error_of(kind: type[Exception], status: int) -> Exception:
+def error_of(kind: type[errors.HfHubHTTPError], status: int) -> Exception:
     """One of huggingface_hub's own errors, with a secret in it as in real ones."""
     request = httpx2.Request(
         "GET",
@@ -143,9 +143,9 @@ def test_a_file_where_a_folder_is_needed_is_refused(
 def test_a_single_file_alone_takes_the_rest_from_the_published_model(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    asked: list[tuple[str, Any]] = []
 
-    def download(repo: str, **wishes: object) -> str:
+    def download(repo: str, **wishes: Any) -> str:
         asked.append((repo, wishes["allow_patterns"]))
         return str(folder)
 
@@ -318,7 +318,7 @@ class FakeHub:
     def __init__(self, source: Path, cache: Path) -> None:
         self.source = source
         self.cache = cache
-        self.fetched = []
+        self.fetched: list[Any] = []
 
     def snapshot_download(
         self,

@@ -110,7 +110,7 @@ def test_names_tell_step_number_and_prompt_and_the_file_tells_the_rest(
         f"step-00000100-3-{'x' * 40}.png",
     ]
     with Image.open(files[1]) as image:
-        text = image.text
+        text = image.info
     assert (text["prompt"], text["seed"], text["training_step"]) == (
         "日本の猫",
         "7",
@@ -151,8 +151,8 @@ def test_embeddings_of_another_precision_are_taken_as_the_transformers(
     pipeline: FluxPipeline, tmp_path: Path
 ) -> None:
     prompt = encoded(pipeline)
-    half = {name: tensor.bfloat16() for name, tensor in prompt.conditioning.items()}
-    half = replace(prompt, conditioning=half)
+    halves = {name: tensor.bfloat16() for name, tensor in prompt.conditioning.items()}
+    half = replace(prompt, conditioning=halves)
     assert len(draw(pipeline, tmp_path, half)) == 1
 
 
@@ -160,6 +160,11 @@ def test_a_stop_ends_the_drawing_before_any_image(
     pipeline: FluxPipeline, tmp_path: Path
 ) -> None:
     asked = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return True
+
     files = sample_images(
         files_of(pipeline),
         pipeline.transformer,
@@ -167,7 +172,7 @@ def test_a_stop_ends_the_drawing_before_any_image(
         [encoded(pipeline, diffusion_steps=50)],
         folder=tmp_path / "samples",
         step=1,
-        should_stop=lambda: asked.append(1) is None,
+        should_stop=stop,
     )
     assert files == []
     assert len(asked) <= 51

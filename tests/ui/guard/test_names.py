@@ -226,7 +226,7 @@ def test_a_server_for_all_networks_answers_to_the_addresses_of_this_machine(
 
     from psutil._ntuples import snicaddr
 
-    cards = {
+    cards: dict[str, list[tuple[Any, str]]] = {
         "eth0": [
             (AF_INET, "192.168.1.5"),
             (AF_INET6, "fe80::1%eth0"),

@@ -205,7 +205,7 @@ def test_wrong_settings_start_nothing(
     run: RunFolder, watch: Watch, trainer: Trainer
 ) -> None:
     session = session_of(run)
-    session.problems = (cast(Any, "one"),)
+    cast(Any, session).problems = ("one",)
     answer = wait(watch.start(session, Options()))
     assert isinstance(answer, Refused)
     assert str(answer.error) == "Some settings are wrong. Correct them first."

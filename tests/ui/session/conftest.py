@@ -30,7 +30,7 @@ def session() -> Iterator[Session]:
 @pytest.fixture
 def restart(session: Session) -> Iterator[Callable[..., Any]]:
     """End the session as a crash would, and start the next one."""
-    sessions = []
+    sessions: list[Session] = []
 
     def start(config: Path | None = None) -> Session:
         for old in (session, *sessions):

@@ -194,7 +194,7 @@ def test_a_start_with_nothing_to_go_on_with_is_a_new_config(
 def test_a_draft_keeps_the_form_that_every_version_reads(
     session: Session, restart: Callable[..., Any]
 ) -> None:
-    draft = {
+    draft: dict[str, Any] = {
         "data": right(epochs=5),
         "title": "a.json",
         "path": str(Path("a.json").absolute()),

@@ -21,8 +21,10 @@ def test_a_right_config_has_a_plan_and_no_problem(session: Session) -> None:
         Path("a.json").absolute(),
         False,
     )
-    assert session.problems == session.warnings == ()
+    assert session.problems == ()
+    assert session.warnings == ()
     assert session.config == load_config("a.json").config == session.usable
+    assert session.plan
     assert session.plan.base_learning_rate == 1e-4
 
 
@@ -252,7 +254,7 @@ def test_a_config_of_nested_objects_is_opened_or_refused(
 
 
 def test_a_problem_without_a_cure_ends_with_its_full_stop(
-    session: Any, monkeypatch: pytest.MonkeyPatch
+    session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(config: object) -> None:
         raise ConfigError("epochs", "are too few")

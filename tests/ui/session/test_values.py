@@ -33,6 +33,7 @@ def test_a_value_is_the_users_even_if_wrong_else_the_default(session: Session) -
 
 def test_a_fine_tune_has_the_defaults_of_a_fine_tune(session: Session) -> None:
     session.set({"training_method": "FINE_TUNE"})
+    assert session.config
     assert (
         session.get("output_model_format")
         == session.config.output_model_format
@@ -163,6 +164,7 @@ def test_emptying_an_inline_list_does_not_bring_the_files_back(
     written("c.json", [{"path": "gone"}])
     session.open(written("a.json", right(concept_file_name="c.json")))
     session.remove("concepts.0")
+    assert session.config
     assert session.get("concepts") == session.config.concepts == []
 
 
@@ -258,16 +260,16 @@ def test_whatever_is_done_the_same_data_come_back_and_load_as_they_were_checked(
         elif step == "save":
             session.save(overwrite=True)
         elif step == "open":
-            before = json.dumps(session.data)
+            text = json.dumps(session.data)
             session.save(overwrite=True)
             session.open(path)
-            assert json.dumps(session.data) == before
+            assert json.dumps(session.data) == text
         else:
             session.keep()
-            before = json.dumps(session.data)
+            text = json.dumps(session.data)
             dirty = session.dirty
             session = restart(path)
-            assert (json.dumps(session.data), session.dirty) == (before, dirty)
+            assert (json.dumps(session.data), session.dirty) == (text, dirty)
     session.save(overwrite=True)
     assert not session.dirty
     assert json.dumps(json.loads(path.read_bytes())) == json.dumps(session.data)

@@ -37,6 +37,7 @@ def test_a_window_sees_what_contradicts_the_rest_of_the_config(
     assert "double_block_0 has 0.5" in problem
     session.set({"optimizer.optimizer": "ADAMW"})
     assert draft.checked.problems == ()
+    assert draft.checked.plan
     assert draft.checked.plan.groups[0].multiplier == 0.5
 
 

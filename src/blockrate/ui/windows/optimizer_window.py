@@ -50,7 +50,7 @@ def why_not_differing_rates(source: Source) -> str:
     """
     row = _row(source)
     values = {name: source.get(f"optimizer.{name}") for name in row.parameters}
-    settings = OptimizerSettings.model_construct(optimizer=row.name, **values)
+    settings = OptimizerSettings.model_construct(**{"optimizer": row.name, **values})
     refusal = differing_rates_refusal(settings)
     return f"{refusal}." if refusal else ""
 
