@@ -38,6 +38,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = str(VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
+# files of the working directory are data, and never taken for code
+SAFELY = ("-P",)
 # written last: without it the set-up is unfinished
 STAMP = VENV / "blockrate-setup.json"
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     set_up(again=command == "setup")
     if command in BLOCKRATE:
-        return run(["-m", "blockrate", command, *rest])
+        return run([*SAFELY, "-m", "blockrate", command, *rest])
     os.chdir(ROOT)
     if command == "test":
         return test(rest)
@@ -182,6 +184,7 @@ def pip(*arguments: str, may_fail: bool = False) -> bool:
     """Whether `pip install` did it, in silence. A failure that may not be shows pip's words and ends with the cure."""
     command = [
         PYTHON,
+        *SAFELY,
         "-m",
         "pip",
         "--disable-pip-version-check",
@@ -402,7 +405,7 @@ def torch_report() -> tuple[str, bool]:
     """Version of the installed torch, and whether it can use a card."""
     code = "import torch; print(torch.__version__, torch.cuda.is_available())"
     done = subprocess.run(
-        [PYTHON, "-W", "ignore", "-c", code],
+        [PYTHON, *SAFELY, "-W", "ignore", "-c", code],
         capture_output=True,
         text=True,
         env=ENVIRONMENT,

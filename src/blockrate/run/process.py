@@ -16,6 +16,7 @@ from typing import Any, Literal
 import psutil
 
 from blockrate.core.errors import WayOn, WriteError
+from blockrate.run.children import child_environment
 from blockrate.run.durable import write_error
 from blockrate.run.events import Failed, Finished, Record, Stopped, last_event
 from blockrate.run.folder import (
@@ -81,7 +82,11 @@ def start_engine(run: RunFolder) -> subprocess.Popen[Any]:
     except OSError as error:
         raise write_error(run.log_file, error) from error
     # Threads that wait for each other without spinning: five times faster where other programs use the cores too.
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONUTF8": "1"}
+    environment = {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **child_environment(),
+        "PYTHONUTF8": "1",
+    }
     null = subprocess.DEVNULL
     start = partial(
         subprocess.Popen,

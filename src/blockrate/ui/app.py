@@ -26,6 +26,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 
 from blockrate.config.presets import examples
 from blockrate.core.errors import ConfigError
+from blockrate.run.children import child_environment
 from blockrate.ui.guard import Guard, all_names, read_key
 from blockrate.ui.live.watch import Watch
 from blockrate.ui.media import Media
@@ -252,6 +253,7 @@ def _open_window(url: str, server: uvicorn.Server) -> subprocess.Popen[str]:
         [sys.executable, "-c", _WINDOW],
         stdin=subprocess.PIPE,
         text=True,
+        env=child_environment(),
         start_new_session=True,
     )
 
