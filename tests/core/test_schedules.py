@@ -15,6 +15,7 @@ SCHEDULERS = (
     "COSINE",
     "COSINE_WITH_RESTARTS",
     "COSINE_WITH_HARD_RESTARTS",
+    "REX",
 )
 schedules = st.fixed_dictionaries(
     {
@@ -105,3 +106,22 @@ def test_restarts_swing_up_as_slowly_as_they_fell() -> None:
         [1.0, 0.0, 1.0, 0.0]
     )
     assert curve[10] == pytest.approx(curve[40])
+
+
+def test_rex_is_the_reflected_exponential_of_other_trainers() -> None:
+    """By hand, of rest / (0.1 + 0.9 rest), the numbers of OneTrainer and sd-scripts."""
+    curve = factors(scheduler="REX")
+    by_hand = {
+        0: 1.0,
+        25: 0.75 / 0.775,
+        50: 0.5 / 0.55,
+        90: 0.1 / 0.19,
+        99: 0.01 / 0.109,
+    }
+    assert {step: curve[step] for step in by_hand} == pytest.approx(by_hand)
+    assert curve == sorted(curve, reverse=True)
+    end: dict[str, Any] = {"scheduler": "REX", "total_steps": 100, "warmup_steps": 0}
+    assert schedule_factor(100, **end) == schedule_factor(1000, **end) == 0.0
+    assert schedule_factor(100, **end, min_factor=0.2) == 0.2
+    with_floor = factors(scheduler="REX", min_factor=0.2)
+    assert with_floor[50] == pytest.approx(0.2 + 0.8 * 0.5 / 0.55)

@@ -40,6 +40,7 @@ Scheduler = Literal[
     "COSINE",
     "COSINE_WITH_RESTARTS",
     "COSINE_WITH_HARD_RESTARTS",
+    "REX",
 ]
 
 

@@ -373,7 +373,7 @@ class TrainConfig(Settings):
             shift=shift,
         )
 
-    def rate_factor(self, step: int, total_steps: int) -> float:
+    def rate_factor(self, step: float, total_steps: int) -> float:
         """What every rate is multiplied with in ``step`` (0 is the first) of ``total_steps``, 0 to 1."""
         return schedule_factor(
             step,

@@ -1,0 +1,134 @@
+"""What the learning rate will do that its settings do not make plain, from the config and the number of steps alone."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from blockrate.config.optimizers import OPTIMIZERS
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.schedules import warmup_length
+
+# of what the rate falls through: an end above it is not the end that a schedule promises
+_LOW = 0.1
+# more of a run than this is not what a warm-up is for
+_MOST_WARMUP = 0.5
+# just before a step, where a schedule with restarts has not begun anew
+_BEFORE = 1e-6
+
+
+@dataclass(frozen=True)
+class Span:
+    """The steps of a run. ``first``: finished already; ``last``: of training; ``length``: that the schedule spans."""
+
+    first: int
+    last: int
+    length: int
+
+
+def span_of(
+    config: TrainConfig, steps: int, *, first: int = 0, length: int | None = None
+) -> Span:
+    """Return the span of a run that would take ``steps`` if nothing ended it before.
+
+    ``first``: steps that are finished. ``length``: those that the schedule spans, where it was planned for others.
+    """
+    last = steps
+    part = config.transformer
+    after = part.stop_training_after or 0
+    if part.stop_training_after_unit == "STEP":
+        last = min(steps, after)
+    elif part.stop_training_after_unit == "EPOCH":
+        last = min(steps, math.ceil(steps * after / config.epochs))
+    return Span(first, last, steps if length is None else length)
+
+
+def steps_at_zero(config: TrainConfig, span: Span) -> int:
+    """Return how many steps at the end of a run have rate 0: they cost time and change nothing."""
+    if _finds_its_own_rate(config):
+        return 0
+    step = span.last
+    while step > span.first and config.rate_factor(step - 1, span.length) == 0.0:
+        step -= 1
+    return span.last - step
+
+
+def schedule_warnings(
+    config: TrainConfig, steps: int, *, first: int = 0, length: int | None = None
+) -> tuple[str, ...]:
+    """Return what to know of the rate in a run of so many steps: a sentence with numbers and a cure each.
+
+    That it never gets to the rate that was set, or ends far above where its schedule should end. ``first``,
+    ``length``: as ``span_of`` takes them.
+    """
+    span = span_of(config, steps, first=first, length=length)
+    if span.last <= span.first or _finds_its_own_rate(config):
+        return ()
+    return (*_warmup_warnings(config, span), *_end_warnings(config, span))
+
+
+def _finds_its_own_rate(config: TrainConfig) -> bool:
+    row = OPTIMIZERS[config.optimizer.optimizer]
+    return row.values(config.optimizer).get(row.ignores_rates_with) is True
+
+
+def _warmup_warnings(config: TrainConfig, span: Span) -> Iterator[str]:
+    warmup = warmup_length(config.learning_rate_warmup_steps, span.length)
+    if warmup <= max(1, span.last * _MOST_WARMUP):
+        return
+    set_to = f"learning_rate_warmup_steps {config.learning_rate_warmup_steps:g}"
+    full = f"{config.base_learning_rate():.2e}"
+    cure = "Use 0.1 for a tenth of the run, or 0 for none."
+    if warmup > span.last:
+        most = f"{_rate(config, span.last - 1, span):.2e}"
+        problem = f"is more than the run has steps, {span.last}: the rate gets to {most} at most, not {full}"
+    elif config.learning_rate_warmup_steps == 1:
+        problem = (
+            f"is the whole run of {span.last} steps, for up to 1 it is a fraction: "
+            f"the rate is {full} in the last step only"
+        )
+    else:
+        problem = f"takes {warmup} of the run's {span.last} steps: only after them the rate is {full}"
+    yield f"{set_to} {problem}. {cure}"
+
+
+def _end_warnings(config: TrainConfig, span: Span) -> Iterator[str]:
+    warmup = warmup_length(config.learning_rate_warmup_steps, span.length)
+    scheduler = config.learning_rate_scheduler
+    if scheduler == "CONSTANT" or span.last <= warmup or _ends_low(config, span):
+        return
+    rate = f"{_rate(config, span.last - 1, span):.2e}"
+    full = f"{config.base_learning_rate():.2e}"
+    text = f"learning_rate_scheduler {scheduler} ends at {rate} of {full}, after {span.last} steps"
+    cycles = _cycles_that_end_low(config, span)
+    if span.last < span.length:
+        yield f"{text}: it is made for {span.length}, and training ends before."
+    elif cycles:
+        yield f"{text}, with learning_rate_cycles {config.learning_rate_cycles:g}. With {cycles:g} it ends low."
+    else:
+        yield f"{text}."
+
+
+def _ends_low(config: TrainConfig, span: Span) -> bool:
+    """Whether the rate is near its floor when training ends."""
+    ends = (span.last - 1, min(span.last, span.length) - _BEFORE)
+    # the last step of a short run is far from the end, but the schedule is as it should be
+    factor = min(config.rate_factor(end, span.length) for end in ends)
+    floor = config.learning_rate_min_factor
+    return factor - floor <= _LOW * (1 - floor)
+
+
+def _cycles_that_end_low(config: TrainConfig, span: Span) -> float | None:
+    """Return the number of cycles nearest to the config's with which the rate ends low, if any does."""
+    cycles = config.learning_rate_cycles
+    near = math.ceil(cycles)
+    # the schedules with restarts are lowest after a half or a whole one
+    halves = [near + 0.5 * count for count in (-2, -1, 0, 1, 2)]
+    for other in sorted(halves, key=lambda value: (abs(value - cycles), -value)):
+        changed = config.model_copy(update={"learning_rate_cycles": other})
+        if other > 0 and _ends_low(changed, span):
+            return other
+    return None
+
+
+def _rate(config: TrainConfig, step: int, span: Span) -> float:
+    return config.base_learning_rate() * config.rate_factor(step, span.length)
