@@ -8,9 +8,12 @@
     python start.py check              lint, formatting and types
     python start.py soak               the tests that run for hours
     python start.py setup              make .venv anew
+    python start.py lock               write requirements.lock anew, after constraints.txt or pyproject.toml changed
 
 Needs Python 3.11 or newer and nothing else. The torch build follows the card; BLOCKRATE_TORCH overrules it: cpu, cu126,
 cu130, rocm7.2, or pypi for plain torch from your own index. pip's own settings (PIP_INDEX_URL, ...) are kept.
+Every package but torch must be the very file that requirements.lock knows by its hash; BLOCKRATE_HASHES=off goes by
+version alone, for an index of your own that builds its packages itself.
 """
 
 import sys
@@ -43,6 +46,8 @@ SAFELY = ("-P",)
 # written last: without it the set-up is unfinished
 STAMP = VENV / "blockrate-setup.json"
 CONSTRAINTS = ROOT / "constraints.txt"
+# the same versions, with the hashes of their files
+LOCK = ROOT / "requirements.lock"
 # commands of the package
 BLOCKRATE = ("demo", "train", "plan", "inspect", "status", "stop", "ui")
 CHECKS = (
@@ -66,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     if command in ("-h", "--help", "help"):
         print(__doc__)
         return 0
-    if command not in (*BLOCKRATE, "test", "check", "soak", "setup"):
+    if command not in (*BLOCKRATE, "test", "check", "soak", "setup", "lock"):
         say(
             f"error: start.py has no command {command!r}. `python start.py --help` lists them."
         )
@@ -79,6 +84,9 @@ def main(arguments: Sequence[str]) -> int:
         return test(rest)
     if command == "soak":
         return run(["-m", "pytest", "-m", "soak", *rest])
+    if command == "lock":
+        os.chdir(ROOT / "tests")
+        return run(["-m", "support.lock"])
     return check() if command == "check" else 0
 
 
@@ -121,7 +129,7 @@ def check() -> int:
 
 
 def set_up(*, again: bool = False) -> None:
-    """Make .venv what constraints.txt, pyproject.toml, this Python and this card ask for; at once if it already is."""
+    """Make .venv what requirements.lock, pyproject.toml, this Python, this card ask for; at once if it already is."""
     if is_current() and not again:
         return
     if importlib.util.find_spec("ensurepip") is None:
@@ -166,18 +174,58 @@ def install(build: "TorchBuild", *, fresh: bool) -> None:
             sys.exit(
                 f"error: {VENV} cannot be made anew ({problem}). Close what uses it and start again."
             )
-    pip("--upgrade", "pip", "setuptools")
-    say(f"Step 2 of 4: torch {pinned('torch')}, build {build.name}: {build.why}")
+    pip(*packages("pip", "setuptools"))
+    say(f"Step 2 of 4: diffusers and the rest, {how_proven()}")
+    pip(*packages())
+    say(
+        f"Step 3 of 4: torch {pinned('torch')}, by its version, build {build.name}: {build.why}"
+    )
     if not pip(*build.request, may_fail=build.plain_will_do):
         say(
             "  PyTorch's own index cannot be had: torch comes from the package index (maybe with gigabytes of CUDA)."
         )
         pip(f"torch=={pinned('torch')}")
-    say("Step 3 of 4: diffusers, blockrate and the rest")
-    pip("--no-build-isolation", "--editable", f"{ROOT}[optimizers,board,dev]")
-    say("Step 4 of 4: a look at torch and the card")
+    say("Step 4 of 4: blockrate itself, and a look at torch and the card")
+    pip("--no-deps", "--no-build-isolation", "--editable", str(ROOT))
     warning = card_problem(find_gpu(), build.name, *torch_report())
     say(f"warning: {warning}" if warning else "  done")
+
+
+def hashes_count() -> bool:
+    """Whether a package must be a file that the lock knows. BLOCKRATE_HASHES overrules it."""
+    word = os.environ.get("BLOCKRATE_HASHES", "")
+    if word not in ("", "on", "off"):
+        sys.exit(f"error: BLOCKRATE_HASHES is {word!r}. It can be on or off.")
+    return word != "off"
+
+
+def how_proven() -> str:
+    """How a package is known to be the one that was tested."""
+    return (
+        f"by the hashes of {LOCK.name}"
+        if hashes_count()
+        else "by version alone: BLOCKRATE_HASHES is off"
+    )
+
+
+def packages(*names: str) -> tuple[str, ...]:
+    """What pip is asked for, to install these packages of the lock, or all of it: whole files, nothing built here."""
+    wanted = LOCK
+    if names or not hashes_count():
+        wanted = VENV / "wanted.txt"
+        blocks = lock_blocks(LOCK.read_text(encoding="utf-8"))
+        chosen = [text for name, text in blocks if name in names or not names]
+        if not hashes_count():
+            chosen = [re.sub(r" \\\n|    --hash=\S+", "", text) for text in chosen]
+        wanted.write_text("".join(chosen), encoding="utf-8")
+    proof = ("--require-hashes", "--only-binary", ":all:") if hashes_count() else ()
+    return (*proof, "--no-deps", "--requirement", str(wanted))
+
+
+def lock_blocks(text: str) -> list[tuple[str, str]]:
+    """Each package of a lock, by name, with its lines."""
+    blocks = re.split(r"(?m)^(?=[A-Za-z])", text)
+    return [(block.partition("==")[0], block) for block in blocks if "==" in block]
 
 
 def pip(*arguments: str, may_fail: bool = False) -> bool:
@@ -193,7 +241,9 @@ def pip(*arguments: str, may_fail: bool = False) -> bool:
         "--progress-bar",
         "off",
     ]
-    command += ["-c", str(CONSTRAINTS), *arguments]
+    if "--require-hashes" not in arguments:
+        command += ["-c", str(CONSTRAINTS)]
+    command += arguments
     nothing = subprocess.DEVNULL
     pipe = subprocess.PIPE
     same = subprocess.STDOUT
@@ -231,6 +281,11 @@ def pip_cure(words: str, python: tuple[int, int]) -> str:
     if "enable-long-paths" in words:
         switch = r"reg add HKLM\SYSTEM\CurrentControlSet\Control\FileSystem /v LongPathsEnabled /t REG_DWORD /d 1 /f"
         return f"{ROOT} is too long a path for Windows. Move the folder up, or type as administrator: {switch}"
+    if "DO NOT MATCH THE HASHES" in words:
+        return (
+            f"The package index gave another file than the one that {LOCK.name} names. If it is an index of your own "
+            "(PIP_INDEX_URL) that builds packages itself, set BLOCKRATE_HASHES=off; otherwise do not install it."
+        )
     if python > (3, 14):
         return f"The pinned versions are for Python 3.11 to 3.14, this is {python[0]}.{python[1]}: use one of those."
     if re.search(
@@ -238,6 +293,11 @@ def pip_cure(words: str, python: tuple[int, int]) -> str:
         words,
     ):
         return "The package index cannot be reached: look at the network (HTTPS_PROXY, PIP_INDEX_URL) and start again."
+    if "No matching distribution" in words and hashes_count():
+        return (
+            "The package index has not got this version ready to install here. If it is an index of your own, "
+            "set BLOCKRATE_HASHES=off: then what has to be built is built."
+        )
     return "pip's own words are above. `python start.py setup` tries again."
 
 
@@ -261,10 +321,12 @@ def set_up_key() -> str:
         str(sys.version_info[:2]),
         str(ROOT),
         os.environ.get("BLOCKRATE_TORCH", ""),
+        os.environ.get("BLOCKRATE_HASHES", ""),
     ]
     facts += [
         path.read_text(encoding="utf-8")
-        for path in (CONSTRAINTS, ROOT / "pyproject.toml")
+        for path in (CONSTRAINTS, LOCK, ROOT / "pyproject.toml")
+        if path.exists()
     ]
     facts += [
         f"{NVIDIA_SMI} {os.stat(NVIDIA_SMI).st_mtime}" if NVIDIA_SMI else "",

@@ -6,7 +6,14 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from support.start_module import ROOT
+from support.lock import EXTRAS, TORCHS_OWN
+from support.start_module import ROOT, start
+
+
+def locked() -> dict[str, str]:
+    """The lines of each package of the lock, by name."""
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    return dict(start.lock_blocks(text))
 
 
 def pins() -> dict[str, str]:
@@ -28,7 +35,7 @@ def test_every_package_that_is_installed_for_us_is_pinned_to_the_version_tested(
     # as start.py asks
     groups = [
         project["dependencies"],
-        *(extras[name] for name in ("optimizers", "board", "dev")),
+        *(extras[name] for name in EXTRAS),
     ]
     waiting = [Requirement(line) for group in groups for line in group]
     seen: dict[str, str] = {}
@@ -53,6 +60,22 @@ def test_every_package_that_is_installed_for_us_is_pinned_to_the_version_tested(
                 waiting.append(inner)
     installed = {key.partition("[")[0]: number for key, number in seen.items()}
     assert {name: pins().get(name) for name in installed} == installed
+
+
+def test_the_lock_names_each_pinned_version_with_the_hashes_of_its_files() -> None:
+    versions = {
+        name: lines.partition("==")[2].split()[0] for name, lines in locked().items()
+    }
+    expected = {name: number for name, number in pins().items() if name != "torch"}
+    assert versions == expected
+    without = [
+        name for name, lines in locked().items() if "--hash=sha256:" not in lines
+    ]
+    assert not without
+
+
+def test_the_lock_leaves_torch_and_its_files_for_a_card_out() -> None:
+    assert not [name for name in locked() if TORCHS_OWN.match(name)]
 
 
 def test_the_pins_keep_the_floors_that_security_advisories_ask_for() -> None:

@@ -6,24 +6,40 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from support.start_module import ROOT, Gpu, load_start, nvidia, start
+
+LOCKED = """\
+# a comment
+alpha==1.0 \\
+    --hash=sha256:0a \\
+    --hash=sha256:0b
+pip==26.3 ; sys_platform != 'never' \\
+    --hash=sha256:0c
+"""
 
 
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder as after `git clone`; start.py works on it, and `install` makes an empty .venv."""
     (tmp_path / "constraints.txt").write_text("torch==2.13.0\n")
+    (tmp_path / "requirements.lock").write_text(LOCKED)
     (tmp_path / "pyproject.toml").write_text("[project]\n")
+    (tmp_path / ".venv").mkdir()
     python = tmp_path / ".venv" / "python"
     monkeypatch.setattr(start, "ROOT", tmp_path)
     monkeypatch.setattr(start, "CONSTRAINTS", tmp_path / "constraints.txt")
+    monkeypatch.setattr(start, "LOCK", tmp_path / "requirements.lock")
+    monkeypatch.setattr(start, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(start, "STAMP", tmp_path / ".venv" / "stamp.json")
     monkeypatch.setattr(start, "PYTHON", str(python))
     monkeypatch.setattr(start, "find_gpu", Gpu)
     monkeypatch.delenv("BLOCKRATE_TORCH", raising=False)
+    monkeypatch.delenv("BLOCKRATE_HASHES", raising=False)
     return tmp_path
 
 
@@ -61,8 +77,10 @@ def test_changed_versions_are_installed_into_the_same_venv(
     start.set_up()
     (house / "pyproject.toml").write_text("[project]\nname = 'x'\n")
     start.set_up()
+    (house / "requirements.lock").write_text("alpha==2.0 --hash=sha256:0d\n")
     start.set_up()
-    assert installs == [True, False, False]
+    start.set_up()
+    assert installs == [True, False, False, False]
 
 
 def test_another_python_another_card_or_the_word_setup_make_a_new_venv(
@@ -160,10 +178,11 @@ def test_without_pytorchs_index_the_cpu_machine_takes_plain_torch(
     monkeypatch.setattr(start, "torch_report", lambda: ("2.13.0+cpu", False))
     start.install(start.torch_choice("Linux", "x86_64", Gpu()), fresh=False)
     assert asked == [
-        "--upgrade",
+        "--require-hashes",
+        "--require-hashes",
         "torch==2.13.0+cpu",
         "torch==2.13.0",
-        "--no-build-isolation",
+        "--no-deps",
     ]
     assert [
         line[:11]
@@ -187,33 +206,23 @@ def test_a_cuda_build_that_cannot_be_had_is_not_replaced_by_another(
         start.torch_choice("Linux", "x86_64", nvidia("GTX 1080", (6, 1), 580)),
         fresh=False,
     )
-    assert asked == [False, False, False]
+    assert asked == [False, False, False, False]
 
 
 def test_pips_failure_shows_its_words_and_ends_with_the_cure(
     house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(start, "PYTHON", sys.executable)
-    assert (
-        start.pip(
-            "--no-index",
-            "--find-links",
-            str(house),
-            "no-such-package-anywhere",
-            may_fail=True,
-        )
-        is False
-    )
+    broken = str(house / "alpha-1.0-py3-none-any.whl")
+    Path(broken).write_text("not a zip file\n")
+    assert start.pip("--no-index", broken, may_fail=True) is False
     capsys.readouterr()
     with pytest.raises(
         SystemExit,
         match=r"^error: a package could not be installed. pip's own words are above",
     ):
-        start.pip("--no-index", "--find-links", str(house), "no-such-package-anywhere")
-    assert (
-        "No matching distribution found for no-such-package-anywhere"
-        in capsys.readouterr().err
-    )
+        start.pip("--no-index", broken)
+    assert "alpha" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -241,6 +250,96 @@ def test_each_way_pip_fails_has_its_cure(
     words: str, python: tuple[int, int], cure: str
 ) -> None:
     assert re.search(cure, start.pip_cure(words, python))
+
+
+def wheel(folder: Path) -> Path:
+    """A package that pip can install."""
+    path = folder / "alpha-1.0-py3-none-any.whl"
+    facts = "alpha-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("alpha.py", "")
+        archive.writestr(
+            f"{facts}/METADATA", "Metadata-Version: 2.1\nName: alpha\nVersion: 1.0\n"
+        )
+        archive.writestr(
+            f"{facts}/WHEEL",
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
+        archive.writestr(f"{facts}/RECORD", "")
+    return path
+
+
+def ask_for_alpha(house: Path, digest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install alpha from this folder alone, as the lock says, and see where it would go."""
+    (house / "requirements.lock").write_text(
+        f"alpha==1.0 \\\n    --hash=sha256:{digest}\n"
+    )
+    monkeypatch.setattr(start, "PYTHON", sys.executable)
+    start.pip(
+        *("--no-index", "--find-links", str(house)),
+        *("--target", str(house / "installed")),
+        *start.packages(),
+    )
+
+
+def test_a_file_that_the_lock_knows_is_installed(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = sha256(wheel(house).read_bytes()).hexdigest()
+    ask_for_alpha(house, digest, monkeypatch)
+    assert (house / "installed" / "alpha.py").exists()
+
+
+def test_another_file_of_the_same_version_is_refused_with_the_cure(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(house)
+    with pytest.raises(SystemExit, match=r"another file .* BLOCKRATE_HASHES=off"):
+        ask_for_alpha(house, "0" * 64, monkeypatch)
+    assert not (house / "installed").exists()
+    monkeypatch.setenv("BLOCKRATE_HASHES", "off")
+    ask_for_alpha(house, "0" * 64, monkeypatch)
+    assert (house / "installed" / "alpha.py").exists()
+
+
+def test_an_index_without_a_finished_file_is_told_with_the_cure(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        SystemExit, match=r"not got this version .* BLOCKRATE_HASHES=off"
+    ):
+        ask_for_alpha(house, "0" * 64, monkeypatch)
+
+
+def test_the_tools_that_install_come_from_the_lock_too(house: Path) -> None:
+    words = start.packages("pip", "setuptools")
+    assert words[:4] == ("--require-hashes", "--only-binary", ":all:", "--no-deps")
+    wanted = Path(words[-1]).read_text()
+    assert wanted.split() == [
+        "pip==26.3",
+        *(";", "sys_platform", "!=", "'never'", "\\"),
+        "--hash=sha256:0c",
+    ]
+
+
+def test_without_hashes_versions_and_markers_stay(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLOCKRATE_HASHES", "off")
+    *others, path = start.packages()
+    assert others == ["--no-deps", "--requirement"]
+    assert Path(path).read_text().split("\n")[:2] == [
+        "alpha==1.0",
+        "pip==26.3 ; sys_platform != 'never'",
+    ]
+
+
+def test_a_word_for_hashes_that_is_not_known_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BLOCKRATE_HASHES", "yes")
+    with pytest.raises(SystemExit, match=r"BLOCKRATE_HASHES is 'yes'. It can be on or"):
+        start.hashes_count()
 
 
 def test_a_torch_that_does_not_start_is_told_with_the_cure(
