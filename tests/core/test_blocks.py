@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockrate.core.blocks import (
+    MOST_BLOCKS,
     BlockLayout,
     block_of,
     block_path,
@@ -12,6 +13,7 @@ from blockrate.core.blocks import (
     plain_name,
     split_block,
 )
+from blockrate.core.errors import BlockrateError
 
 FOUND = {
     # diffusers, PEFT, ai-toolkit
@@ -154,3 +156,29 @@ def test_names_of_compiled_and_wrapped_modules_are_plain() -> None:
         plain_name("transformer_blocks.0.ff.net.0.proj")
         == "transformer_blocks.0.ff.net.0.proj"
     )
+
+
+def test_no_number_of_blocks_makes_work_or_memory_grow() -> None:
+    assert len(BlockLayout(MOST_BLOCKS, MOST_BLOCKS).names) == 2 * MOST_BLOCKS
+    for kind in ("double", "single"):
+        with pytest.raises(BlockrateError, match=f"more than 1,000 {kind} blocks"):
+            BlockLayout.of([f"{kind}_block_999999999"])
+        with pytest.raises(BlockrateError, match=f"more than 1,000 {kind} blocks"):
+            BlockLayout(**{"double": 0, "single": 0, kind: MOST_BLOCKS + 1})
+
+
+DIGITS = "9" * 5000  # more than Python reads as a number
+
+
+@pytest.mark.parametrize(
+    "name", [f"double_block_{DIGITS}", "foo_block_3", "double_block_x", "double_block_"]
+)
+def test_what_is_not_the_name_of_a_block_is_one_short_sentence(name: str) -> None:
+    with pytest.raises(BlockrateError, match="not the name of a block") as caught:
+        BlockLayout.of([name])
+    assert len(str(caught.value)) < 200
+
+
+def test_an_endless_number_is_no_block() -> None:
+    for name in ("transformer_blocks.{}.x", "lora_unet_double_blocks_{}_x"):
+        assert block_of(name.format(DIGITS)) is None

@@ -8,10 +8,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from blockrate.core.errors import BlockrateError
+
 # the group of everything that lies in no block: embedders, final norm, output projection
 OTHER = "other"
 # what a block may be, in model order
 KINDS = ("double", "single")
+# Of a kind; known transformers have up to 60. Layouts are counted through again and again, and
+# their numbers come from files: of the size of a number nobody may have to wait or run short.
+MOST_BLOCKS = 1_000
 
 _WRAPPERS = {
     "_orig_mod",
@@ -29,17 +34,31 @@ _DOT_PREFIXES = re.compile(
 # Anchored, and with a delimiter after the digits: `transformer_blocks.1` is inside `single_transformer_blocks.1`, and
 # `double_blocks_1` is the start of `double_blocks_10`.
 _KINDS = r"(?P<single>single_transformer_blocks|single_blocks)|transformer_blocks|sformer_blocks|double_blocks"
-_DOTTED = re.compile(rf"^(?:{_KINDS})\.(?P<index>[0-9]+)(?=\.|$)")
-_UNDERSCORED = re.compile(rf"^(?:{_KINDS})_(?P<index>[0-9]+)(?=_|\.|$)")
+# At most 18 digits: int() refuses thousands of them.
+_INDEX = r"(?P<index>[0-9]{1,18})"
+_DOTTED = re.compile(rf"^(?:{_KINDS})\.{_INDEX}(?=\.|$)")
+_UNDERSCORED = re.compile(rf"^(?:{_KINDS})_{_INDEX}(?=_|\.|$)")
+_NAME = re.compile(rf"(?P<kind>double|single)_block_{_INDEX}")
+_LONGEST_SHOWN = 60  # signs
 _PATHS = {"double": "transformer_blocks", "single": "single_transformer_blocks"}
 
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """How many double and single blocks a transformer has."""
+    """How many double and single blocks a transformer has.
+
+    Raises ``BlockrateError`` for more than ``MOST_BLOCKS`` of a kind.
+    """
 
     double: int
     single: int
+
+    def __post_init__(self) -> None:
+        for kind in KINDS:
+            if self.count(kind) > MOST_BLOCKS:
+                problem = f"has more than {MOST_BLOCKS:,} {kind} blocks"
+                cure = "No transformer has; look at the numbers in the names of its blocks."
+                raise BlockrateError("the model", problem, cure)
 
     @classmethod
     def of(cls, blocks: Iterable[str]) -> "BlockLayout":
@@ -97,7 +116,14 @@ def model_order(name: str) -> tuple[int, int]:
 
 
 def split_block(block: str) -> tuple[str, int]:
-    """Return kind (``double`` or ``single``) and index of a block's name."""
-    kind, _, index = block.partition("_block_")
-    assert kind in _PATHS, f"{block!r} is not the name of a block"
-    return kind, int(index)
+    """Return kind (``double`` or ``single``) and index of a block's name; raises ``BlockrateError`` for another."""
+    name = _NAME.fullmatch(block)
+    if not name:
+        problem = f"{shortened(block)!r} is not the name of a block"
+        raise BlockrateError("", problem, "Write it like double_block_3.")
+    return name["kind"], int(name["index"])
+
+
+def shortened(name: str) -> str:
+    """Return a name from a file as a message can hold it: of a long one the beginning."""
+    return name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}..."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from numbers import Real
 from types import MappingProxyType
 
-from blockrate.core.blocks import KINDS, OTHER, BlockLayout, block_of
+from blockrate.core.blocks import KINDS, OTHER, BlockLayout, block_of, shortened
 from blockrate.core.errors import ConfigError
 
 KEY = "block_learning_rate_multiplier"
@@ -131,14 +131,15 @@ def _name_problem(key: object, layout: BlockLayout, model: str) -> str:
     allowed = (*layout.names, OTHER)
     meant = _meant(name)
     exact = re.fullmatch(r"(double|single)_block_[0-9]+", meant)
+    told = shortened(name)
     if exact and meant not in allowed:
-        return f"{name}: {model} has {_range(exact[1], layout)}"
+        return f"{told}: {model} has {_range(exact[1], layout)}"
     near = [meant]
     if meant not in allowed:
         # what is left may be a slip of the fingers
         near = difflib.get_close_matches(name.lower(), allowed, n=1, cutoff=0.8)
     question = f" (did you mean {near[0]}?)" if near else ""
-    return f"{name}: no such block{question}"
+    return f"{told}: no such block{question}"
 
 
 def _meant(name: str) -> str:
@@ -146,7 +147,7 @@ def _meant(name: str) -> str:
     block = block_of(name)
     if block:
         return block
-    loose = re.fullmatch(r"(double|single)[a-z_. ]*?([0-9]+)", name.lower())
+    loose = re.fullmatch(r"(double|single)[a-z_. ]*?([0-9]{1,9})", name.lower())
     return f"{loose[1]}_block_{int(loose[2])}" if loose else name
 
 

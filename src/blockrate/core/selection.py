@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from blockrate.core.blocks import KINDS, OTHER, BlockLayout
+from blockrate.core.blocks import KINDS, OTHER, BlockLayout, shortened
 from blockrate.core.errors import ConfigError
 
 # Which of a kind's blocks a word means; no word means all.
@@ -73,10 +73,10 @@ def _indices(kind: str, items: Sequence[str], count: int) -> set[int]:
 
 def _range_of(kind: str, item: str, count: int) -> range:
     """Return the indices of ``7`` or ``16-20``."""
-    numbers = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", item)
+    numbers = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", item)
     if not numbers:
         raise _selection_error(
-            f"{kind} {item!r} is neither a number, a range like 16-20, even nor odd"
+            f"{kind} {shortened(item)!r} is neither a number, a range like 16-20, even nor odd"
         )
     first = int(numbers[1])
     last = int(numbers[2] or numbers[1])

@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blockrate.core.blocks import BlockLayout
+from blockrate.core.blocks import MOST_BLOCKS, BlockLayout, shortened
 from blockrate.core.errors import ConfigError, FileError
 
 FACTS_FILES = ("flux1.json",)
+_UNCHANGED = "Use the model's own, unchanged config.json."
+_BLOCK_COUNTS = ("num_layers", "num_single_layers")
+# of a width or a number of heads; known transformers have up to some thousands
+_LARGEST_SIZE = 100_000
 
 
 def _read_facts(name: str) -> dict[str, Any]:
@@ -158,8 +162,8 @@ def spec_from_config(
         in_channels=sizes["in_channels"],
         joint_attention_dim=sizes["joint_attention_dim"],
         pooled_projection_dim=sizes["pooled_projection_dim"],
-        guidance_embeds=bool(config.get("guidance_embeds", False)),
-        axes_dims_rope=_axes(config, where),
+        guidance_embeds=_guidance(config, where),
+        axes_dims_rope=_axes(config, sizes["attention_head_dim"], where),
         architecture=architecture,
     )
 
@@ -193,24 +197,45 @@ def _stated_architecture(config: Mapping[str, Any], where: str) -> str:
 def _stated_sizes(
     config: Mapping[str, Any], defaults: Mapping[str, int], where: str
 ) -> dict[str, int]:
-    """Return the counts of a config.json; diffusers' default for one that is missing."""
+    """Return the counts of a config.json; diffusers' default for one that is missing.
+
+    Of blocks there may be none of a kind; every other size is at least 1.
+    """
     sizes = {}
     for key, default in defaults.items():
         size = config.get(key, default)
-        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-            cure = "Use the model's own, unchanged config.json."
-            raise FileError(where, f"{key} is {size!r}, not a count", cure)
+        of_blocks = key in _BLOCK_COUNTS
+        least = 0 if of_blocks else 1
+        most = MOST_BLOCKS if of_blocks else _LARGEST_SIZE
+        if isinstance(size, bool) or not isinstance(size, int):
+            problem = f"{key} is {shortened(repr(size))}, not a count"
+            raise FileError(where, problem, _UNCHANGED)
+        if not least <= size <= most:
+            problem = f"{key} is {shortened(str(size))}, not from {least} to {most:,}"
+            raise FileError(where, problem, _UNCHANGED)
         sizes[key] = size
     return sizes
 
 
-def _axes(config: Mapping[str, Any], where: str) -> tuple[int, ...]:
+def _guidance(config: Mapping[str, Any], where: str) -> bool:
+    """Return whether the transformer is told a guidance."""
+    guidance = config.get("guidance_embeds", False)
+    if not isinstance(guidance, bool):
+        problem = f"guidance_embeds is {shortened(repr(guidance))}, not true or false"
+        raise FileError(where, problem, _UNCHANGED)
+    return guidance
+
+
+def _axes(config: Mapping[str, Any], head_dim: int, where: str) -> tuple[int, ...]:
     """Return the widths of the rotary embedding's axes."""
     axes = config.get("axes_dims_rope", (16, 56, 56))
     is_list = isinstance(axes, list | tuple)
     if not is_list or not all(isinstance(axis, int) for axis in axes):
-        problem = f"axes_dims_rope is {axes!r}, not a list of integers"
-        raise FileError(where, problem, "Use an unchanged config.json.")
+        problem = f"axes_dims_rope is {shortened(repr(axes))}, not a list of integers"
+        raise FileError(where, problem, _UNCHANGED)
+    if any(axis < 2 or axis % 2 for axis in axes) or sum(axes) != head_dim:
+        problem = f"axes_dims_rope is {shortened(repr(axes))}, not even numbers that give {head_dim} together"
+        raise FileError(where, problem, _UNCHANGED)
     return tuple(axes)
 
 

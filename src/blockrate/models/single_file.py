@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from blockrate.core.blocks import BlockLayout, block_of
-from blockrate.core.errors import FileError
+from blockrate.core.errors import BlockrateError, FileError
 from blockrate.models.families import FAMILIES, TransformerSpec
 from blockrate.models.file_kinds import kind_of
 from blockrate.models.headers import Tensors, read_header, refuse_scaled
@@ -49,6 +49,11 @@ def spec_of_file(path: Path) -> TransformerSpec:
         head=shapes[_NORM][0],
     )
     axes = _rotary_axes(sizes.head)
+    if sizes.hidden % sizes.head:
+        problem = (
+            f"is {sizes.hidden} wide, which no number of heads {sizes.head} wide fills"
+        )
+        raise FileError(str(path), problem, "Download or copy it again.")
     _refuse_other_sizes(path, sizes, of_bfl=of_bfl, known_head=bool(axes))
     return TransformerSpec(
         layout=_layout(path, tensors),
@@ -126,8 +131,11 @@ def _rotary_axes(head_dim: int) -> tuple[int, ...]:
 
 def _layout(path: Path, tensors: Tensors) -> BlockLayout:
     blocks = {block for block in map(block_of, tensors) if block}
-    layout = BlockLayout.of(blocks)
-    if blocks != set(layout.names):
+    try:
+        layout = BlockLayout.of(blocks)
+    except BlockrateError as error:
+        raise FileError(str(path), error.problem, error.cure) from None
+    if not blocks or blocks != set(layout.names):
         cure = "Download or copy it again."
         raise FileError(str(path), "lacks some of its blocks", cure)
     return layout

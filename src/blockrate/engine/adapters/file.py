@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from blockrate.core.blocks import BlockLayout, block_of, plain_name
-from blockrate.core.errors import FileError
+from blockrate.core.errors import BlockrateError, FileError
 from blockrate.engine.file_header import sort_metadata
 from blockrate.engine.memory import checked_cast
 from blockrate.models.families import ARCHITECTURES, variant_of
@@ -108,7 +108,11 @@ def read_lora(path: Path, architecture: str) -> dict[str, LoraWeights]:
     for key, tensor in tensors.items():
         module, role = _checked_key(path, key)
         parts.setdefault(module, {})[role] = tensor.float()
-    names = file_names(architecture, _layout(parts))
+    try:
+        layout = _layout(parts)
+    except BlockrateError as error:
+        raise FileError(str(path), error.problem, error.cure) from None
+    names = file_names(architecture, layout)
     config = adapter_config(path, header)
     weights: dict[str, LoraWeights] = {}
     for module, roles in parts.items():
