@@ -280,3 +280,172 @@ def test_a_shared_parameter_is_grouped_once(model: FluxTransformer2DModel) -> No
             if p is first.norm1.linear.weight
         ]
         assert owners == ["double_block_0"]
+
+
+class FusedGroup:
+    """What OneTrainer keeps for q, k and v that train as one: a plain object, the module is inside."""
+
+    def __init__(self) -> None:
+        self.module = LoraModule()
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self.module.parameters()
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.module.named_parameters(prefix=prefix, recurse=recurse)
+
+    def modules(self) -> Iterator[nn.Module]:
+        return self.module.modules()
+
+    def requires_grad_(self, requires_grad: bool) -> None:
+        self.module.requires_grad_(requires_grad)
+
+
+class Bare:
+    """The least that trains: something with ``parameters()``."""
+
+    def __init__(self) -> None:
+        self.module = LoraModule()
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self.module.parameters()
+
+
+def fused_network(kind: type) -> dict[str, Any]:
+    """A network as OneTrainer builds it for COMFY and KOHYA output: fused groups beside modules."""
+    modules: dict[str, Any] = {"norm_out.linear": LoraModule()}
+    for index in range(19):
+        modules[f"transformer_blocks.{index}.attn.to_qkv"] = kind()
+        modules[f"transformer_blocks.{index}.attn.to_out.0"] = LoraModule()
+    for index in range(38):
+        modules[f"single_transformer_blocks.{index}.linear1"] = kind()
+    return modules
+
+
+@pytest.mark.parametrize("kind", [FusedGroup, Bare])
+def test_values_that_are_no_modules_train_at_their_own_rates(kind: type) -> None:
+    network = fused_network(kind)
+    learned = {
+        name: list(getattr(value, "module", value).parameters())
+        for name, value in network.items()
+    }
+    before = {
+        name: [weight.detach().clone() for weight in weights]
+        for name, weights in learned.items()
+    }
+    profile = {"double_block_0": 0.0, "double_block_3": 0.3, "single_block_37": 0.5}
+    groups = parameter_groups(network, learning_rate=1e-2, multipliers=profile)
+    grouped = [id(weight) for group in groups for weight in group["params"]]
+    trained = [
+        id(weight)
+        for name, weights in learned.items()
+        for weight in weights
+        if ".0.attn" not in name
+    ]
+    assert sorted(grouped) == sorted(trained)
+    # plain gradient descent moves a weight by rate times gradient, which is 1
+    for group in groups:
+        for weight in group["params"]:
+            weight.grad = torch.ones_like(weight)
+    torch.optim.SGD(groups).step()
+    moved = {
+        name: [
+            float((was - weight.detach()).mean())
+            for was, weight in zip(before[name], weights, strict=True)
+        ]
+        for name, weights in learned.items()
+    }
+    for name, steps in moved.items():
+        rate = 1e-2
+        if name.startswith("transformer_blocks.0."):
+            rate = 0.0
+        elif name.startswith("transformer_blocks.3."):
+            rate = 3e-3
+        elif name.startswith("single_transformer_blocks.37."):
+            rate = 5e-3
+        assert steps == pytest.approx([rate] * len(steps), rel=1e-4, abs=1e-12), name
+
+
+def test_names_of_parameters_in_plain_objects_are_those_of_modules() -> None:
+    plain = {"transformer_blocks.0.attn.to_qkv": FusedGroup()}
+    modules = {"transformer_blocks.0.attn.to_qkv": LoraModule()}
+    names = [
+        parameter_groups(network, learning_rate=1.0, multipliers={"other": 0.5})[0][
+            "param_names"
+        ]
+        for network in (plain, modules)
+    ]
+    assert names[0] == names[1] != []
+
+
+def test_a_mapping_to_parameters_themselves_is_grouped(
+    model: FluxTransformer2DModel,
+) -> None:
+    expected = parameter_groups(model, learning_rate=1.0, multipliers=PROFILE)
+    weights = dict(model.named_parameters())
+    groups = parameter_groups(weights, learning_rate=1.0, multipliers=PROFILE)
+    assert blocks_of_groups(groups) == blocks_of_groups(expected)
+    assert [group["param_names"] for group in groups] == [
+        group["param_names"] for group in expected
+    ]
+
+
+def test_a_value_without_parameters_is_named() -> None:
+    network: Any = {"transformer_blocks.0.attn.to_q": 7}
+    with pytest.raises(ConfigError, match="to_q is of int, which has no parameters"):
+        parameter_groups(network, learning_rate=1.0, multipliers={})
+
+
+def test_a_fused_group_that_is_spread_over_processes_is_frozen_before(
+    process_group: None,
+) -> None:
+    group = FusedGroup()
+    wrapped: Any = nn.parallel.DistributedDataParallel(group.module)
+    group.module = wrapped
+    network = {"transformer_blocks.0.attn.to_qkv": group}
+    with pytest.raises(ConfigError, match=r"double_block_0.*DistributedDataParallel"):
+        parameter_groups(network, learning_rate=1.0, multipliers={"double_block_0": 0})
+
+
+class Network(nn.Module):
+    """A network as kohya keeps it: one flat list of adapters, each under its own name."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        for name in names:
+            self.add_module(name, LoraModule())
+
+
+@pytest.mark.parametrize("blocks", [range(4), range(2, 4), [0], [3]])
+@pytest.mark.parametrize(
+    "network", [Network, lambda names: {n: LoraModule() for n in names}]
+)
+def test_a_network_of_some_blocks_takes_a_profile_of_the_whole_model(
+    network: Callable[[list[str]], Any], blocks: Any
+) -> None:
+    names = [f"lora_unet_double_blocks_{index}_img_attn_qkv" for index in blocks]
+    profile = {f"double_block_{index}": (index + 1) / 100 for index in range(19)}
+    profile |= {f"single_block_{index}": 0.0 for index in range(38)}
+    groups = parameter_groups(network(names), learning_rate=1.0, multipliers=profile)
+    assert {group["name"]: group["lr"] for group in groups} == {
+        f"double_block_{index}": (index + 1) / 100 for index in blocks
+    }
+    with pytest.raises(ConfigError, match="double_block_19: this model has"):
+        parameter_groups(
+            network(names), learning_rate=1.0, multipliers={"double_block_19": 0.5}
+        )
+
+
+def test_a_model_that_lists_its_blocks_refuses_others(
+    model: FluxTransformer2DModel,
+) -> None:
+    for call in (
+        lambda: parameter_groups(
+            model, learning_rate=1.0, multipliers={"double_block_2": 0.5}
+        ),
+        lambda: freeze_blocks(model, {"double_block_2": 0.0}),
+    ):
+        with pytest.raises(ConfigError, match="double_block_0 to double_block_1"):
+            call()

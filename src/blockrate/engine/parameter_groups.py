@@ -1,7 +1,7 @@
 """One named optimizer group per transformer block, and blocks that are frozen for real."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from torch import nn
 
@@ -10,7 +10,16 @@ from blockrate.core.errors import ConfigError
 from blockrate.core.profile import FULL, KEY, Profile
 from blockrate.models.families import DEFAULT_FAMILY
 
-Trained = nn.Module | Mapping[str, nn.Module]
+
+class HasParameters(Protocol):
+    """What trains without being a module, like OneTrainer's fused groups: a plain object around one."""
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """Return what trains in it."""
+        ...
+
+
+Trained = nn.Module | Mapping[str, nn.Module | nn.Parameter | HasParameters]
 WHOLE = "transformer"  # the single group of a run whose multipliers are all 1.0
 
 # The lists of double and single blocks: diffusers (FLUX.1, FLUX.2, Chroma), then BFL.
@@ -47,12 +56,14 @@ def parameter_groups(
 
     One group per block that has something to train, ``lr = learning_rate * multiplier``; a single group ``transformer``
     when every multiplier is 1.0; a missing one is. Takes a FLUX.1, FLUX.2 or Chroma model of diffusers, plain or with
-    PEFT adapters, wrapped or not, a BFL-named model, or a mapping from module name to LoRA module.
+    PEFT adapters, wrapped or not, a BFL-named model, or a mapping from module name to LoRA module, which may be a plain
+    object that has ``named_parameters()`` or ``parameters()``. A mapping or a network of adapters, where nothing lists
+    the blocks, may hold some of them only: a multiplier of any block of FLUX.1 is taken.
 
     Freezes the blocks with multiplier 0.0 and never un-freezes anything. Raises ``ConfigError`` for a wrong multiplier,
     when nothing is left to train, and where freezing comes too late (see ``freeze_blocks``).
     """
-    profile = Profile.of(multipliers, block_layout(model_or_mapping))
+    profile = _profile(model_or_mapping, multipliers)
     _freeze(model_or_mapping, profile)
     rows = [
         row
@@ -92,9 +103,21 @@ def freeze_blocks(model: Trained, multipliers: Mapping[str, float]) -> list[str]
     To be called before DDP or FSDP wraps the model. A wrapped model keeps account of what it synchronises, so freezing
     it then hangs or changes nothing; when such a block still trains there, this raises ``ConfigError``.
     """
-    profile = Profile.of(multipliers, block_layout(model))
+    profile = _profile(model, multipliers)
     _freeze(model, profile)
     return list(profile.never_trained)
+
+
+def _profile(model: Trained, multipliers: Mapping[str, float]) -> Profile:
+    """Return the profile of a model. Only lists of blocks tell how many there are; elsewhere more may exist."""
+    layout = block_layout(model)
+    if not _block_modules(model):
+        most = DEFAULT_FAMILY.spec.layout
+        layout = BlockLayout(
+            double=max(layout.double, most.double),
+            single=max(layout.single, most.single),
+        )
+    return Profile.of(multipliers, layout)
 
 
 def _freeze(model: Trained, profile: Profile) -> None:
@@ -177,9 +200,45 @@ def parameters_by_block(model: Trained) -> list[Row]:
             if child is not None and id(child) not in seen:
                 walk(child, f"{prefix}{name}.", block)
 
-    for name, module in model.items() if isinstance(model, Mapping) else [("", model)]:
-        walk(module, f"{name}." if name else "", OTHER)
+    for name, part in _parts(model):
+        if isinstance(part, nn.Module):
+            walk(part, name, OTHER)
+        elif id(part) not in seen:
+            seen.add(id(part))
+            rows.append(Row(name, part, block_of(name) or OTHER))
     return rows
+
+
+def _parts(model: Trained) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
+    """Yield the model with the name "", or what a mapping holds: modules, each with a prefix, and parameters."""
+    if isinstance(model, nn.Module):
+        yield "", model
+        return
+    for name, value in model.items():
+        if isinstance(value, nn.Module):
+            yield f"{name}.", value
+        else:
+            yield from _named_parameters(name, value)
+
+
+def _named_parameters(
+    name: str, value: nn.Parameter | HasParameters
+) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the parameters of a mapping's value that is no module, each with its full name."""
+    if isinstance(value, nn.Parameter):
+        yield name, value
+    elif hasattr(value, "named_parameters"):
+        for inner, parameter in value.named_parameters():
+            yield f"{name}.{inner}", parameter
+    elif hasattr(value, "parameters"):
+        for index, parameter in enumerate(value.parameters()):
+            yield f"{name}.{index}", parameter
+    else:
+        problem = f"{name} is of {type(value).__name__}, which has no parameters"
+        cure = (
+            "Map names to modules, or to what has parameters() or named_parameters()."
+        )
+        raise ConfigError("model", problem, cure)
 
 
 def _block_modules(model: Trained) -> dict[str, nn.Module]:
@@ -202,12 +261,14 @@ def _numbered(kind: str, blocks: nn.ModuleList) -> dict[str, nn.Module]:
 
 def _blocks_by_name(model: Trained) -> set[str]:
     """Return the blocks that the names of modules tell of."""
-    blocks = {block_of(name) for name, _ in _named_modules(model)}
+    blocks = {block_of(name) for name in _names(model)}
     return {block for block in blocks if block}
 
 
-def _named_modules(model: Trained) -> Iterable[tuple[str, nn.Module]]:
-    return model.named_modules() if isinstance(model, nn.Module) else model.items()
+def _names(model: Trained) -> Iterable[str]:
+    if isinstance(model, nn.Module):
+        return (name for name, _ in model.named_modules())
+    return model
 
 
 def _distributed_wrapper(model: Trained) -> str | None:
@@ -216,7 +277,8 @@ def _distributed_wrapper(model: Trained) -> str | None:
     classes = {
         kind.__name__
         for top in tops
-        for module in top.modules()
+        # a plain object around a module may show what is inside it
+        for module in getattr(top, "modules", tuple)()
         for kind in type(module).__mro__
     }
     return next(iter(sorted(_DISTRIBUTED & classes)), None)
