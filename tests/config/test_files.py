@@ -54,7 +54,7 @@ def test_the_example_of_the_readme_holds_exactly_these_fields() -> None:
     ("content", "expected"),
     [
         (b'{"epochs": 1,\n  "seed" 2}', "line 2 column 10"),
-        (b"", "line 1 column 1"),
+        (b"", "is empty"),
         (b'{"prompt": "\xff"}', "is not UTF-8 text (byte 12)"),
         ('{"epochs": 1}'.encode("utf-16"), "is not UTF-8"),
         (b"[1]", "does not hold a JSON object"),
@@ -75,7 +75,7 @@ def test_a_damaged_file_is_told_with_its_place(
 
 def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
     assert "No such file" in message(tmp_path / "none.json")
-    assert "cannot be read" in message(tmp_path)
+    assert "is a folder" in message(tmp_path)
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:

@@ -65,6 +65,46 @@ def test_an_unknown_name_is_told_with_those_there_are() -> None:
     assert caught.value.where == "flux_lore"
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("portrait", "Did you mean portrait.json?"),
+        ("portrait.jsn", "Did you mean portrait.json?"),
+        ("sets/portait.json", "Did you mean sets/portrait.json?"),
+        ("sets\\portrait.json", "Did you mean sets/portrait.json?"),
+        ("flux_lor", "Did you mean flux_lora"),
+        ("elsewhere/deep/portrait.json", "There is no folder {here}/elsewhere."),
+        ("nothing.json", "Files are looked for in {here}."),
+    ],
+)
+def test_for_a_missing_file_what_may_be_meant_is_offered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path(), Path("sets")):
+        folder.mkdir(exist_ok=True)
+        (folder / "portrait.json").write_text("{}")
+    with pytest.raises(ConfigError) as caught:
+        read(name)
+    text = str(caught.value).replace("\\", "/")
+    assert words.format(here=tmp_path.as_posix()) in text
+    assert "Known names: flux_" in text
+
+
+def test_a_name_that_no_disk_takes_is_told() -> None:
+    with pytest.raises(ConfigError, match="cannot be read: File name too long"):
+        read("x" * 5000)
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    (tmp_path / "mine.json").write_text('{"epochs": 7}')
+    assert read("~/mine.json") == {"epochs": 7}
+
+
 def test_a_package_has_its_own_examples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -20,6 +19,12 @@ from blockrate.config.onetrainer import (
     take_unsupported,
 )
 from blockrate.config.paths import put
+from blockrate.config.reading import (
+    nested_too_deeply,
+    parse_value,
+    read_json,
+    read_object,
+)
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 
@@ -92,7 +97,7 @@ def parse_config(
             _override(data, text)
         findings = find_problems(data, ignore_unsupported=ignore_unsupported)
     except RecursionError as error:
-        raise _nested_too_deeply(where) from error
+        raise nested_too_deeply(where) from error
     if not findings.config:
         raise together(where, findings.errors)
     return LoadedConfig(findings.config, warnings + findings.warnings)
@@ -129,39 +134,6 @@ def find_problems(data: Json, *, ignore_unsupported: bool = False) -> Findings:
     return Findings(None if errors else config, errors, warnings, lists)
 
 
-def read_object(path: Path) -> Json:
-    """Return what a config file holds. Raises ``ConfigError`` if that is not a JSON object."""
-    try:
-        data = _strict_json(path)
-    except RecursionError as error:
-        raise _nested_too_deeply(str(path)) from error
-    if not isinstance(data, dict):
-        cure = 'Write {"learning_rate": 1e-4, ...}.'
-        raise ConfigError(str(path), "does not hold a JSON object", cure)
-    return data
-
-
-def _strict_json(path: Path) -> Any:
-    """Return what a JSON file holds. Raises ``ConfigError`` that says where the file is wrong."""
-    try:
-        return _parsed(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
-        cure = "Check the path and its rights."
-        raise ConfigError(str(path), problem, cure) from error
-    except UnicodeDecodeError as error:
-        problem = f"is not UTF-8 text (byte {error.start})"
-        raise ConfigError(str(path), problem, "Save it as UTF-8.") from error
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno} column {error.colno}"
-        problem = f"is not valid JSON, {place}: {error.msg}"
-        cure = "Correct it there or just before."
-        raise ConfigError(str(path), problem, cure) from error
-    except ValueError as error:
-        # a key twice, a number of thousands of digits, a path that cannot be
-        raise ConfigError(str(path), f"is not valid: {error}", "Correct it.") from error
-
-
 def config_json(config: TrainConfig) -> str:
     """Return the whole config as indented JSON."""
     return json.dumps(config.model_dump(), indent=2, ensure_ascii=False) + "\n"
@@ -171,29 +143,6 @@ def config_hash(config: TrainConfig) -> str:
     """Return 16 hexadecimal digits that tell configs apart."""
     canonical = json.dumps(config.model_dump(), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def _nested_too_deeply(where: str) -> ConfigError:
-    problem = "is nested too deeply to be a config"
-    return ConfigError(where, problem, "Use another file.")
-
-
-def _parsed(text: str) -> Any:
-    data = json.loads(text, object_pairs_hook=_without_duplicates)
-    # one of these alone can be neither shown nor written as UTF-8
-    if re.search(r"[\ud800-\udfff]", json.dumps(data, ensure_ascii=False)):
-        raise ValueError("it holds half a character, like \\ud800 alone")
-    return data
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> Json:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        names = [name for name, _ in pairs]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"{name!r} is given twice in one object")
-    return data
 
 
 def _override(data: Json, text: str) -> None:
@@ -206,7 +155,7 @@ def _override(data: Json, text: str) -> None:
 
 def _value(raw: str) -> object:
     try:
-        return json.loads(raw, object_pairs_hook=_without_duplicates)
+        return parse_value(raw)
     except (ValueError, RecursionError):
         return raw
 
@@ -240,7 +189,7 @@ def _read_lists(data: Json) -> tuple[list[str], list[ConfigError]]:
 
 
 def _read_list(path: Path) -> list[Any]:
-    entries = _strict_json(path)
+    entries = read_json(path)
     if not isinstance(entries, list):
         cure = "Use OneTrainer's own file."
         raise ConfigError(str(path), "does not hold a JSON list", cure)

@@ -1,9 +1,13 @@
 """Configs that have a name: presets, and examples with their photographs. They are here in a clone and in a package."""
 
+import difflib
+from collections.abc import Iterable
+from os.path import expanduser
 from pathlib import Path
 
-from blockrate.config.files import read_object
+from blockrate.config.near_files import missing_folder, near_files
 from blockrate.config.onetrainer import Json
+from blockrate.config.reading import read_object
 from blockrate.core.errors import ConfigError
 
 _PACKAGE = Path(__file__).parents[1]
@@ -22,11 +26,14 @@ def named() -> dict[str, Path]:
 
 def read(name: str) -> Json:
     """Return what a config file holds, or a preset or an example. Raises ConfigError, also if there is none."""
-    file = Path(name)
-    # a folder that is called like an example does not hide it
-    if file.is_file() or (file.exists() and name not in named()):
-        return read_object(file)
-    return read_named(name)
+    file = Path(expanduser(name))
+    try:
+        # a folder that is called like an example does not hide it
+        is_file = file.is_file() or (file.exists() and name not in named())
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+        raise ConfigError(name, problem, "Check the path.") from error
+    return read_object(file, pipes=True) if is_file else read_named(name)
 
 
 def read_named(name: str) -> Json:
@@ -36,8 +43,8 @@ def read_named(name: str) -> Json:
     """
     files = named()
     if name not in files:
-        cure = f"Known names: {', '.join(files)}."
-        raise ConfigError(name, "there is no such file, preset or example", cure)
+        problem = "there is no such file, preset or example"
+        raise ConfigError(name, problem, _instead_of(name, files))
     data = read_object(files[name])
     for concept in data.get("concepts", []):
         # its own photographs, not those of another folder of this name where we are
@@ -45,6 +52,20 @@ def read_named(name: str) -> Json:
         if Path(concept["path"]).resolve() != photographs.resolve():
             concept["path"] = str(photographs)
     return data
+
+
+def _instead_of(name: str, known: Iterable[str]) -> str:
+    """Return what may have been meant by a name that is neither file nor preset nor example."""
+    known = list(known)
+    near = near_files(name) or difflib.get_close_matches(name, known, n=1)
+    parts = [f"Did you mean {' or '.join(near)}?"] if near else []
+    parts.append(f"Known names: {', '.join(known)}.")
+    folder = missing_folder(name)
+    if folder:
+        parts.append(f"There is no folder {Path(folder).absolute()}.")
+    elif not Path(name).is_absolute():
+        parts.append(f"Files are looked for in {Path.cwd()}.")
+    return " ".join(parts)
 
 
 def examples() -> Path | None:

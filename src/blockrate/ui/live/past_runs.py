@@ -8,7 +8,7 @@ from typing import NamedTuple
 from nicegui import Event, ui
 from nicegui.element import Element
 
-from blockrate.config.files import read_object
+from blockrate.config.reading import read_object
 from blockrate.core.errors import BlockrateError
 from blockrate.run.folder import RunFolder
 from blockrate.ui.live.found_runs import FoundRun
