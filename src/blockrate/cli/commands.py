@@ -3,7 +3,6 @@
 Heavy imports stand inside the commands, so that ``--help`` answers at once; torch is the engine's alone.
 """
 
-import json
 import os
 import shutil
 import sys
@@ -31,6 +30,7 @@ from blockrate.cli.options import (
     Settings,
     Unsupported,
 )
+from blockrate.cli.screen import plain_streams, say, say_fault, show, show_json
 from blockrate.cli.ways_on import WAYS_ON
 from blockrate.core.errors import (
     BlockrateError,
@@ -38,6 +38,7 @@ from blockrate.core.errors import (
     in_words,
     with_ways_on,
 )
+from blockrate.core.plain_text import visible
 
 if TYPE_CHECKING:
     from blockrate.config.files import LoadedConfig
@@ -79,7 +80,7 @@ def train(
     loaded = _load(config, settings, ignore_unsupported)
     options = Options(fresh=fresh, reset_optimizer=reset_optimizer, extend=extend)
     code, outputs = _train(loaded, options)
-    _print(*outputs)
+    show(*map(visible, outputs))
     raise typer.Exit(code)
 
 
@@ -96,10 +97,10 @@ def plan(
     facts = asdict(make_plan(_load(config, settings, ignore_unsupported).config))
     _warn(facts["warnings"])
     if as_json:
-        return _print(json.dumps(facts))
+        return show_json(facts)
     from blockrate.cli.show import plan_table
 
-    _print(*plan_table(facts))
+    show(*plan_table(facts))
 
 
 @app.command()
@@ -111,10 +112,10 @@ def inspect(
 
     report = asdict(inspect_lora(file))
     if as_json:
-        return _print(json.dumps(report))
+        return show_json(report)
     from blockrate.cli.show import inspect_table
 
-    _print(*inspect_table(report))
+    show(*inspect_table(report))
 
 
 @app.command()
@@ -125,9 +126,9 @@ def status(folder: Run, as_json: AsJson = False) -> None:
     state = run_state(_folder(folder, must_exist=True))
     if as_json:
         facts = asdict(state)
-        return _print(json.dumps({"state": facts.pop("name"), **facts}))
+        return show_json({"state": facts.pop("name"), **facts})
     sentence = with_ways_on(state.sentence, state.ways_on, WAYS_ON)
-    _print(f"{state.name}: {sentence}")
+    show(visible(f"{state.name}: {sentence}", lines="indented"))
 
 
 @app.command()
@@ -137,9 +138,9 @@ def stop(folder: Run) -> None:
 
     run = _folder(folder, must_exist=True)
     if not is_alive(run):
-        return typer.echo(f"Nothing is running in {folder}.", err=True)
+        return say(f"Nothing is running in {folder}.")
     send_command(run, "stop")
-    typer.echo("Asked it to stop after the current step.", err=True)
+    say("Asked it to stop after the current step.")
 
 
 @app.command()
@@ -159,7 +160,7 @@ def demo(fresh: Fresh = False) -> None:
     if fresh or state.name != "Finished":
         code, _ = _train(loaded, Options(fresh=fresh))
     if code == 0:
-        _print(*_demo_result(run, loaded))
+        show(*_demo_result(run, loaded))
     raise typer.Exit(code)
 
 
@@ -178,15 +179,16 @@ def ui(
 
     names = allowed_host or ()
     roots = root or ()
-    code = serve(
-        config,
-        host=host,
-        port=port,
-        browser=not no_browser,
-        native=native,
-        names=names,
-        roots=roots,
-    )
+    with plain_streams():
+        code = serve(
+            config,
+            host=host,
+            port=port,
+            browser=not no_browser,
+            native=native,
+            names=names,
+            roots=roots,
+        )
     raise typer.Exit(code)
 
 
@@ -197,13 +199,16 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except BlockrateError as error:
-        typer.echo(f"error: {in_words(error, WAYS_ON)}", err=True)
+        say(f"error: {in_words(error, WAYS_ON)}")
         sys.exit(error.exit_code)
     except _USAGE_ERROR as error:
         _tell_usage(error)
         sys.exit(2)
     except typer.Abort:
         sys.exit(130)
+    except Exception:
+        say_fault()
+        sys.exit(1)
 
 
 def _tell_usage(error: Any) -> None:
@@ -214,7 +219,7 @@ def _tell_usage(error: Any) -> None:
     command = error.ctx.command_path if error.ctx else "blockrate"
     problem = " ".join(error.format_message().split())
     end = "" if problem.endswith((".", "?")) else "."
-    typer.echo(f"error: {problem}{end} See `{command} --help`.", err=True)
+    say(f"error: {problem}{end} See `{command} --help`.")
 
 
 def _train(loaded: "LoadedConfig", options: "Options") -> tuple[int, list[str]]:
@@ -225,7 +230,6 @@ def _train(loaded: "LoadedConfig", options: "Options") -> tuple[int, list[str]]:
     from blockrate.run.launch import AlreadyDone, AtWork, Launched, Refused, launch
 
     run = _folder(Path(loaded.config.workspace_dir))
-    say = partial(typer.echo, err=True)
     code = 0
     signals: list[int] = []
     with ExitStack() as stack:
@@ -295,19 +299,24 @@ def _demo_result(run: "RunFolder", loaded: "LoadedConfig") -> Iterator[Any]:
     if losses:
         fall = 100 * (1 - losses[-1] / losses[0])
         yield f"loss on fixed noise and timesteps: {losses[0]:.4f} -> {losses[-1]:.4f} ({fall:.0f} % lower)\n"
-    yield from (f"LoRA file   {path.absolute()}" for path in outputs)
-    yield f"samples     {run.samples.absolute()} (patterns, no pictures: the toy never learned to decode)"
-    yield f"run folder  {run.path.absolute()}\n\nTo try next, in {Path.cwd()}:"
+    for path in outputs:
+        yield f"LoRA file   {_shown(path.absolute())}"
+    yield f"samples     {_shown(run.samples.absolute())} (patterns, no pictures: the toy never learned to decode)"
+    yield f"run folder  {_shown(run.path.absolute())}\n\nTo try next, in {_shown(Path.cwd())}:"
     program = (
         "blockrate"
         if shutil.which("blockrate")
         else os.path.relpath(Path(sys.executable).with_name("blockrate"))
     )
     mine = "--set workspace_dir=workspace/mine --set output_model_destination=models/mine.safetensors"
-    yield f"  {program} inspect {outputs[0]}"
+    yield f"  {program} inspect {_shown(outputs[0])}"
     demo = "examples/demo.json" if Path("examples/demo.json").exists() else "demo"
     yield f"  {program} train {demo} {mine} --set block_learning_rate_multiplier.single_block_37=0"
     yield f"  {program} plan flux_lora --set block_learning_rate_multiplier.double_block_0=0.3"
+
+
+def _shown(path: Path) -> str:
+    return visible(str(path))
 
 
 def _demo_facts(run: "RunFolder") -> tuple[list[Path], "Numbers", list[float]]:
@@ -343,13 +352,4 @@ def _folder(path: Path, *, must_exist: bool = False) -> "RunFolder":
 
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
-
-
-def _print(*results: Any) -> None:
-    """Print tables and lines to stdout; a line is never wrapped, so that a path stays whole."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    for result in results:
-        console.print(result, markup=False, soft_wrap=isinstance(result, str))
+        say(f"warning: {warning}")

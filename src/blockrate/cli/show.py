@@ -9,12 +9,13 @@ from itertools import groupby
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from blockrate.cli.console import SafeConsole
 from blockrate.cli.ways_on import WAYS_ON
 from blockrate.core.errors import with_ways_on
+from blockrate.core.plain_text import visible
 from blockrate.core.units import size_text
 from blockrate.run.events import (
     Failed,
@@ -151,7 +152,7 @@ def inspect_table(report: Mapping[str, Any]) -> Iterator[Table | str]:
         (name, f"{norm:.4g}", profile[name], "█" * round(BAR * norm / longest))
         for name, norm in norms.items()
     ]
-    yield f"{report['format']} LoRA, rank {report['rank']}, base model {report['base_model'] or 'not stated'}"
+    yield f"{report['format']} LoRA, rank {report['rank']}, base model {visible(report['base_model'] or 'not stated')}"
     yield _table(
         ("block", "change", "multiplier" if report["multipliers"] else "", "bar"), rows
     )
@@ -187,7 +188,7 @@ class View:
     """One progress bar on a terminal; elsewhere a line at each new phase, each tenth, and ten seconds on."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = SafeConsole(stderr=True, highlight=False)
         # whether the last event says so
         self.failed = False
         self._phase = "starting"
@@ -199,9 +200,10 @@ class View:
         # by phase: total, tenth, done, when
         self._said: dict[str, tuple[int, int, int, float]] = {}
         columns = (
-            TextColumn("{task.description}"),
+            # the names of phases stand in a file, which anybody may have written
+            TextColumn("{task.description}", markup=False),
             BarColumn(30),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
         )
         self.bar = Progress(
             *columns,
@@ -212,8 +214,9 @@ class View:
         self._task = self.bar.add_task("starting", total=None, text="")
 
     def say(self, text: str) -> None:
-        """Print one line, above the bar."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        """Print a message, above the bar; its further lines are indented."""
+        shown = visible(text, lines="indented")
+        self.console.print(shown, markup=False, soft_wrap=True)
 
     def show(self, record: Record) -> None:
         """Show what an event says; its own kind decides where."""
@@ -235,7 +238,7 @@ class View:
         self._draw()
 
     def _phase_begins(self, event: Phase) -> None:
-        self._phase = event.name
+        self._phase = visible(event.name)
         self._done = event.done
         self._total = event.total
         self._text = ""
@@ -333,7 +336,6 @@ def _table(columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Table:
         rows, key=lambda row: (row[0].rstrip("0123456789"), *row[1:])
     ):
         first, *others = [row[0] for row in same]
-        table.add_row(
-            f"{first}-{others[-1].rpartition('_')[2]}" if others else first, *cells
-        )
+        name = f"{first}-{others[-1].rpartition('_')[2]}" if others else first
+        table.add_row(*map(visible, (name, *cells)))
     return table

@@ -6,6 +6,8 @@ Source of the codes: sysexits.h where one fits (65, 71, 73, 75), else our own (7
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from blockrate.core.plain_text import visible
+
 # How else to go on: with the run in the folder set aside; with fresh moments for what is new
 # to it, or for all; without what is not supported.
 WayOn = Literal["fresh", "reset_new", "reset_all", "ignore_unsupported"]
@@ -79,7 +81,7 @@ def in_words(error: BlockrateError, words: Mapping[WayOn, str]) -> str:
     text = f"{error.problem}. {error.cure}".rstrip()
     if error.where:
         text = f"{error.where}: {text}"
-    lines = [with_ways_on(text, error.ways_on, words)]
+    lines = [with_ways_on(visible(text, lines="indented"), error.ways_on, words)]
     for part in error.parts:
         lines.append(f"  {in_words(part, words)}")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ import faulthandler
 import gc
 import io
 import os
+import re
 import shutil
 import signal
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from blockrate.core.errors import BlockrateError, ConfigError
+from blockrate.core.plain_text import visible
 from blockrate.run.durable import disk_error, write_error
 from blockrate.run.events import EventLog, Failed, Finished, Phase, Stopped
 from blockrate.run.folder import (
@@ -124,7 +126,7 @@ def _line(failed: Failed) -> str:
     if failed.ways_on:
         ways = ", ".join(failed.ways_on)
         line += f" Ways on: {ways}; see `blockrate train --help`."
-    return line
+    return visible(line, lines="indented")
 
 
 def _is_full_memory(error: Exception) -> bool:
@@ -178,11 +180,21 @@ def _send_output_to(log_file: Path) -> int:
             os.dup2(log.fileno(), 2)
     except OSError as error:
         raise write_error(log_file, error) from error
-    sys.stdout = sys.stderr = io.TextIOWrapper(
+    sys.stdout = sys.stderr = _LogText(
         _Log(1, "w", closefd=False), "utf-8", "replace", write_through=True
     )
     faulthandler.enable()  # a crash inside a driver leaves its Python stack in the log
     return screen
+
+
+class _LogText(io.TextIOWrapper):
+    """The log as text: what libraries print of files cannot steer the terminal of whoever reads it."""
+
+    def write(self, text: str) -> int:
+        """Write ``text`` without control signs; what a progress bar writes over itself is a line each time."""
+        lines = re.sub("\r\n?", "\n", text)
+        super().write(visible(lines, lines="all"))
+        return len(text)
 
 
 class _Log(io.FileIO):

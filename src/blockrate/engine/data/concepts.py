@@ -14,6 +14,7 @@ from typing import NamedTuple
 from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import FileError
+from blockrate.core.plain_text import visible
 from blockrate.dataset.folders import (
     Read,
     captions_of,
@@ -182,11 +183,11 @@ def _all_bad(errors: Sequence[FileError], total: int) -> FileError:
     """Return one error that lists what is wrong with each of ``total`` images and captions."""
     # a caption file that several images share is bad once
     lines = list(
-        dict.fromkeys(f"\n  {error.where}: {error.problem}" for error in errors)
+        dict.fromkeys(
+            f"\n  {visible(f'{error.where}: {error.problem}')}" for error in errors
+        )
     )
     problem = f"{len(lines)} bad files among {total} images and their captions"
     if len(lines) > _MOST_NAMES:
         lines[_MOST_NAMES:] = [f"\n  and {len(lines) - _MOST_NAMES} more"]
-    # names need not be UTF-8
-    listed = "".join(lines).encode(errors="backslashreplace").decode()
-    return FileError("concepts", problem, f"Repair or remove:{listed}")
+    return FileError("concepts", problem, f"Repair or remove:{''.join(lines)}")
