@@ -36,7 +36,7 @@ What stands here is public; a change is in the [CHANGELOG](../CHANGELOG.md).
 | `checkpoints/step-00001200/` | a checkpoint after that many steps; see below |
 | `samples/` | images, by prompt and step; with EMA those of the trained weights are in `samples/without-ema/` |
 | `tensorboard/` | scalars and images for TensorBoard, if it is installed |
-| `earlier/TIME/` | an earlier run that `--fresh` set aside, with all of these |
+| `earlier/TIME/` | an earlier run that `--fresh` set aside, with all of these and its results in this folder |
 
 A program that reads a run should ignore files, events and fields that it does not know: newer versions may add some.
 

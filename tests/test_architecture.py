@@ -36,7 +36,8 @@ LAYERS = {
 }
 # What lies in a run folder, not who starts, watches and stops the engine.
 ENGINE_SEES_OF_RUN = {
-    f"blockrate.run.{name}" for name in ("folder", "events", "durable", "checkpoints")
+    f"blockrate.run.{name}"
+    for name in ("folder", "events", "durable", "checkpoints", "results")
 }
 # Where a library may be imported: what we hand around are torch's tensors and modules, and a change of a library's
 # names is then a change in one room.

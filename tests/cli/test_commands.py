@@ -488,6 +488,36 @@ def test_plan_prints_the_object_of_the_interface(blockrate: Blockrate) -> None:
     assert plan["first_trained_block"] == "double_block_2"
 
 
+@pytest.mark.parametrize("command", ["plan", "train"])
+def test_a_destination_that_cannot_be_is_told_before_anything_starts(
+    blockrate: Blockrate, folder: Path, command: str
+) -> None:
+    where = "output_model_destination"
+    (folder / "file").write_text("")
+    for value, problem in [
+        ("photos", "photos: is a folder. Set output_model_destination to a name that"),
+        ("file/my.safetensors", "is no folder. Set output_model_destination to a"),
+        ("models/my", "Set output_model_destination to models/my.safetensors."),
+    ]:
+        code, out, err = blockrate(command, "config.json", "--set", f"{where}={value}")
+        assert (code, out) == (73, "")
+        assert problem in err
+    assert not RunFolder(folder / "run").config_file.exists()
+    assert not (folder / "models").exists()
+
+
+@pytest.mark.parametrize("command", ["plan", "train"])
+def test_a_file_in_the_way_is_told(
+    blockrate: Blockrate, folder: Path, command: str
+) -> None:
+    (folder / "my.safetensors").write_text("another run's")
+    option = "output_model_destination=my.safetensors"
+    code, _, err = blockrate(command, "config.json", "--set", option)
+    assert code == 0
+    assert "warning: my.safetensors is there already and is not of this run" in err
+    assert "under the next free number" in err
+
+
 def test_plan_shows_equal_neighbours_as_one_row(blockrate: Blockrate) -> None:
     lines = [line.split() for line in blockrate("plan", "config.json")[1].splitlines()]
     rows = {

@@ -21,11 +21,12 @@ from blockrate.config.files import config_hash
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError, WriteError
 from blockrate.engine import export as export_module
-from blockrate.engine.export import check_destination, export_name, file_metadata
+from blockrate.engine.export import export_name, file_metadata
 from blockrate.engine.memory import dtype_of
 from blockrate.models.lora_norms import inspect_lora
 from blockrate.run import durable
 from blockrate.run.durable import verify_folder
+from blockrate.run.results import Results, check_destination
 
 LORA = TrainConfig(
     block_learning_rate_multiplier={"double_block_1": 0.3}, base_model_name="some/flux"
@@ -294,9 +295,14 @@ def test_exports_on_the_way_are_named_by_their_step(
 
 
 def test_destination_is_checked_without_leaving_a_trace(tmp_path: Path) -> None:
-    check_destination(tmp_path / "new" / "flower.safetensors", folder=False)
-    check_destination(tmp_path / "new" / "flower", folder=True)
+    check(tmp_path / "new" / "flower.safetensors")
+    check(tmp_path / "new" / "flower", folder=True)
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def check(path: Path, *, folder: bool = False) -> None:
+    results = Results(path.parent / "events.jsonl")
+    check_destination(str(path), results, folder=folder, probe=True)
 
 
 def test_a_full_disk_is_told_of_the_destination_not_of_a_temporary_name(
@@ -307,28 +313,7 @@ def test_a_full_disk_is_told_of_the_destination_not_of_a_temporary_name(
 
     monkeypatch.setattr(durable, "_open", full)
     with pytest.raises(WriteError, match=r"flower\.safetensors: the disk is full"):
-        check_destination(tmp_path / "flower.safetensors", folder=False)
-
-
-def test_destinations_that_cannot_be_are_refused_with_the_cure(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "cat.png").write_text("")
-    with pytest.raises(WriteError, match=r"is a folder\. Set output_model_destination"):
-        check_destination(tmp_path / "photos", folder=False)
-    with pytest.raises(WriteError, match="a fine-tune writes a folder"):
-        check_destination(tmp_path / "file", folder=True)
-    with pytest.raises(WriteError, match=r"cat\.png"):
-        check_destination(tmp_path / "photos", folder=True)
-    with pytest.raises(WriteError, match="file"):
-        check_destination(tmp_path / "file" / "flower.safetensors", folder=False)
-    with pytest.raises(WriteError, match="models: cannot be made"):
-        check_destination(
-            tmp_path / "file" / "models" / "flower.safetensors", folder=False
-        )
-    with pytest.raises(WriteError, match=r"cat\.png"):
-        export(tmp_path / "photos", toy_flux(), FINE_TUNE, metadata={})
-    assert (tmp_path / "photos" / "cat.png").exists()
+        check(tmp_path / "flower.safetensors")
 
 
 def header_keys(file: Path) -> set[str]:

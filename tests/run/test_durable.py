@@ -143,17 +143,17 @@ def test_death_at_every_boundary_of_a_replacing_commit_keeps_the_old_or_the_new(
         folder.mkdir()
         make_checkpoint(folder, 1)
         died = dies_at(point, partial(replace_by_two, folder))
-        kept = [folder / "step-1", folder / "step-1.old"]
+        kept = [folder / "step-1", *folder.glob("step-1.old-*")]
         assert any(is_step(path, step) for path in kept for step in (1, 2))
         assert not kept[0].exists() or is_step(kept[0], 1) or is_step(kept[0], 2)
         durable.sweep_leftovers(folder)
         assert not list(folder.glob(".*"))
         replace_by_two(folder)  # whatever the death left behind, the next save works
         assert is_step(kept[0], 2)
-        assert not kept[1].exists()
+        assert not list(folder.glob("step-1.old*"))
         if not died:
             break
-    assert point >= 15
+    assert point >= 14
 
 
 def replace_by_two(folder: Path) -> None:

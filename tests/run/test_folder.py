@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from blockrate.core.errors import BlockrateError, ConfigError, WriteError
-from blockrate.run.events import EventLog, Finished, Phase
+from blockrate.core.errors import ConfigError, WriteError
 from blockrate.run.folder import (
     RunFolder,
     StopFlag,
@@ -18,7 +17,6 @@ from blockrate.run.folder import (
     lock,
     pending_commands,
     send_command,
-    set_aside,
     write_heartbeat,
 )
 
@@ -125,44 +123,6 @@ def test_a_heartbeat_never_raises(run: RunFolder) -> None:
         True,
     )
     write_heartbeat(RunFolder(run.path / "gone"), "training", 13)
-
-
-def test_an_earlier_run_is_set_aside_whole_and_other_files_stay(run: RunFolder) -> None:
-    log = EventLog(run.events_file)
-    log.write(Phase("training"), step=1)
-    log.write(
-        Finished([run.path / "lora.safetensors", Path("elsewhere/model.safetensors")]),
-        step=2,
-    )
-    for name in ("lora.safetensors", "notes.md", "samples/1.png"):
-        (run.path / name).write_text(name)
-    aside = set_aside(run)
-    assert aside
-    assert aside.parent == run.path / "earlier"
-    assert (aside / "samples" / "1.png").read_text() == "samples/1.png"
-    assert {"config.json", "events.jsonl", "lora.safetensors"} <= set(os.listdir(aside))
-    assert set(os.listdir(run.path)) == {".lock", "earlier", "notes.md"}
-    assert set_aside(run) is None
-
-
-def test_checkpoints_are_set_aside_even_where_the_events_are_gone(
-    run: RunFolder,
-) -> None:
-    (run.checkpoints / "step-00000001").mkdir(parents=True)
-    aside = set_aside(run)
-    assert aside
-    assert (aside / "checkpoints" / "step-00000001").is_dir()
-    assert not run.checkpoints.exists()
-
-
-def test_a_living_run_is_not_set_aside(run: RunFolder) -> None:
-    EventLog(run.events_file).write(Phase("training"), step=1)
-    with holder(run) as process:
-        assert answer(process) == "taken"
-        with pytest.raises(BlockrateError, match="is in use"):
-            set_aside(run)
-        process.communicate()
-    assert run.events_file.exists()
 
 
 def test_a_stop_is_obeyed_only_when_asked_for() -> None:

@@ -31,8 +31,8 @@ from blockrate.config.setting import (
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, NoCheckpointError, WriteError
 from blockrate.run.checkpoints import checkpoint_name
-from blockrate.run.durable import commit_folder
-from blockrate.run.events import EventLog, Finished, Step, read_events
+from blockrate.run.durable import commit_folder, sha256_of
+from blockrate.run.events import EventLog, Finished, Saved, Step, read_events
 from blockrate.run.folder import InUseError, RunFolder, lock
 from blockrate.run.launch import (
     AlreadyDone,
@@ -40,9 +40,11 @@ from blockrate.run.launch import (
     Launched,
     Options,
     Refused,
+    destination_note,
     launch,
     prepare,
 )
+from blockrate.run.results import Results
 
 SMALL_ENGINE = Path(__file__).parents[1] / "support" / "small_engine.py"
 
@@ -56,7 +58,7 @@ def config(run: RunFolder, **settings: Any) -> TrainConfig:
     return TrainConfig.model_validate(
         {
             "workspace_dir": str(run.path),
-            "output_model_destination": str(run.path / "out"),
+            "output_model_destination": str(run.path / "out.safetensors"),
             **settings,
         }
     )
@@ -143,7 +145,7 @@ def test_a_finished_run_is_no_answer_to_another_config(run: RunFolder) -> None:
         ready(run, config(run, learning_rate=1e-4))
     with pytest.raises(ConfigError, match=r"optimizer\.optimizer"):
         ready(run, config(run, optimizer={"optimizer": "LION"}), reset_optimizer="all")
-    (run.path / "out").unlink()  # nor is it made again by another config
+    (run.path / "out.safetensors").unlink()  # nor is it made again by another config
     with pytest.raises(ConfigError, match="learning_rate"):
         ready(run, config(run, learning_rate=1e-4))
     Path(config(run).output_model_destination).write_text("weights")
@@ -161,7 +163,7 @@ def test_a_start_whose_engine_never_began_leaves_a_finished_run_as_it_was(
     # nor is there a way round what makes it another run
     with pytest.raises(ConfigError, match="lora_rank"):
         ready(run, config(run, lora_rank=8))
-    EventLog(run.events_file).write(Finished([run.path / "out"]), step=10)
+    EventLog(run.events_file).write(Finished([run.path / "out.safetensors"]), step=10)
     assert not ready(run, config(run, epochs=200))[0]
     os.rename(run.checkpoints, run.path / "moved")
     for _ in range(2):
@@ -187,8 +189,8 @@ def test_every_setting_has_its_answer_from_a_finished_run(
     both = two_values(path)
     for data in both:
         data["workspace_dir"] = str(run.path)
-        name = Path(data["output_model_destination"]).name
-        data["output_model_destination"] = str(run.path / name)
+        name = Path(data["output_model_destination"]).stem
+        data["output_model_destination"] = str(run.path / f"{name}.safetensors")
     first, last = sorted(both, key=lambda data: data["epochs"])
     before = config(run, **first)
     now = config(run, **last)
@@ -226,8 +228,61 @@ def test_a_finished_run_goes_on_when_more_is_asked_for(
 
 def test_a_finished_run_whose_file_is_gone_makes_it_again(run: RunFolder) -> None:
     finished(run, config(run))
-    (run.path / "out").unlink()
+    (run.path / "out.safetensors").unlink()
     assert ready(run, config(run)) == (True, [])
+
+
+def told_finished(run: RunFolder, of: TrainConfig, content: str = "weights") -> Path:
+    """A finished run whose events tell what is in its file."""
+    finished(run, of)
+    file = Path(of.output_model_destination)
+    file.write_text(content)
+    log = EventLog(run.events_file)
+    log.write(Saved(file, "export", sha256_of(file)), step=5)
+    log.write(Finished([file]), step=5)
+    return file
+
+
+def test_a_finished_run_hands_out_no_file_of_another_ones(run: RunFolder) -> None:
+    file = told_finished(run, config(run))
+    assert prepare(config(run), run, Options(), pytest.fail) == AlreadyDone(5)
+    file.write_text("another run's")
+    todo, said = ready(run, config(run))
+    assert todo
+    assert said == [
+        f"warning: {destination_note(config(run), Results(run.events_file))}"
+    ]
+    assert f"{file} is there already and is not of this run" in said[0]
+    os.rename(run.checkpoints, run.path / "moved")
+    with refusal(f"{file} is gone or changed", "fresh"):
+        ready(run, config(run))
+
+
+def test_a_file_in_the_way_is_told_before_the_engine_starts(run: RunFolder) -> None:
+    run.path.mkdir()
+    Path(config(run).output_model_destination).write_text("another run's")
+    todo, said = ready(run, config(run))
+    assert todo
+    assert "is kept under the next free number" in said[0]
+    assert Path(config(run).output_model_destination).read_text() == "another run's"
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_destination_that_cannot_be_is_refused_and_the_folder_left_as_it_is(
+    run: RunFolder, fresh: bool
+) -> None:
+    stopped(run, config(run))
+    (run.path / "photos").mkdir()
+    before = everything(run)
+    for name, problem in [
+        ("photos", "is a folder"),
+        ("config.json/my.safetensors", "is no folder"),
+        ("my.lora", "does not end in .safetensors"),
+    ]:
+        now = config(run, output_model_destination=str(run.path / name))
+        with pytest.raises(WriteError, match=problem):
+            ready(run, now, fresh=fresh)
+    assert everything(run) == before
 
 
 def test_a_finished_run_without_a_checkpoint_is_not_begun_anew_in_silence(
@@ -253,7 +308,7 @@ def test_fresh_sets_the_earlier_run_aside_whole(run: RunFolder) -> None:
         "options.json",
         "events.jsonl",
         "checkpoints",
-        "out",
+        "out.safetensors",
     } <= names
     assert list(run.checkpoints.iterdir()) == []
 

@@ -93,9 +93,14 @@ def plan(
 ) -> None:
     """Print what would train at which rate, and what it costs. Loads no weights."""
     from blockrate.config.plan import make_plan
+    from blockrate.run.launch import destination_note
+    from blockrate.run.results import Results
 
-    facts = asdict(make_plan(_load(config, settings, ignore_unsupported).config))
+    loaded = _load(config, settings, ignore_unsupported)
+    facts = asdict(make_plan(loaded.config))
     _warn(facts["warnings"])
+    run = _folder(Path(loaded.config.workspace_dir))
+    _warn(filter(None, [destination_note(loaded.config, Results(run.events_file))]))
     if as_json:
         return show_json(facts)
     from blockrate.cli.show import plan_table

@@ -12,14 +12,12 @@ from safetensors.torch import save_file
 from blockrate.config.files import config_hash
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import plain_name
-from blockrate.core.errors import WriteError
 from blockrate.core.version import __version__
 from blockrate.engine.adapters import ADAPTERS
 from blockrate.engine.file_header import sorted_header
 from blockrate.engine.memory import checked_cast
 from blockrate.models.families import architecture_of_class
 from blockrate.run.durable import (
-    MANIFEST,
     atomic_write,
     commit_folder,
     disk_errors,
@@ -80,37 +78,6 @@ def file_metadata(config: TrainConfig) -> dict[str, str]:
     }
 
 
-def check_destination(path: Path, *, folder: bool) -> None:
-    """Raise WriteError if nothing could be written to ``path``, or would replace what no run wrote. Before the load."""
-    make_folder(path.parent)
-    probe = temporary_beside(path)
-    try:
-        atomic_write(probe, b"")
-    except WriteError as error:
-        raise WriteError(str(path), error.problem, error.cure) from error
-    probe.unlink()
-    if folder and path.is_file():
-        problem = "is a file, and a fine-tune writes a folder"
-        raise WriteError(str(path), problem, "Change output_model_destination.")
-    if not path.is_dir():
-        return
-    if not folder:
-        cure = "Set output_model_destination to a name that ends in .safetensors."
-        raise WriteError(str(path), "is a folder", cure)
-    foreign = _foreign_entries(path)
-    if foreign:
-        problem = f"holds more than a transformer ({foreign[0]})"
-        cure = "Set output_model_destination to a new folder: an export replaces the whole one."
-        raise WriteError(str(path), problem, cure)
-
-
-def _foreign_entries(folder: Path) -> list[str]:
-    """Return the names of what no export wrote into ``folder``."""
-    ours = ("config.json", MANIFEST, _WEIGHTS)
-    names = sorted(entry.name for entry in folder.iterdir())
-    return [name for name in names if not name.startswith(ours)]
-
-
 def save_transformer(
     path: Path,
     transformer: Any,  # a model of diffusers
@@ -122,7 +89,7 @@ def save_transformer(
 
     Written by shards, not by ``save_pretrained``: that one would need a second whole model in ``dtype``.
     """
-    check_destination(path, folder=True)
+    make_folder(path.parent)
     temporary = temporary_beside(path)
     with disk_errors(path, temporary):
         temporary.mkdir()

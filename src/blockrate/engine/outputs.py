@@ -21,6 +21,7 @@ from blockrate.run.checkpoints import checkpoints, prune
 from blockrate.run.durable import check_space
 from blockrate.run.events import Phase, Sampled, Saved, Validated, Warned
 from blockrate.run.folder import RunSession
+from blockrate.run.results import Results, fingerprint, make_way
 
 
 class Outputs:
@@ -35,6 +36,7 @@ class Outputs:
         session: RunSession,
         state: TrainingState,
         data: Data,
+        results: Results,
         *,
         first: int,
         total_steps: int,
@@ -45,6 +47,7 @@ class Outputs:
         self.stop = session.stop
         self.state = state
         self.data = data
+        self.results = results
         self.total_steps = total_steps
         self.destination = Path(config.output_model_destination)
         self._timetable = Timetable(
@@ -153,6 +156,7 @@ class Outputs:
     def _export(self, path: Path, step: int) -> None:
         with self._phase("saving", step):
             self._check_export_space()
+            make_way(path, self.results, lambda text: self._warn_of(text, step))
             with self.state.evaluation():
                 export(
                     path,
@@ -162,7 +166,16 @@ class Outputs:
                     dtype=dtype_of(self.config.output_dtype),
                     metadata=file_metadata(self.config),
                 )
-            self.log.write(Saved(path, "export"), step=step)
+            self._written(path, step)
+
+    def _warn_of(self, text: str, step: int) -> None:
+        self.log.write(Warned("result", text), step=step)
+
+    def _written(self, path: Path, step: int) -> None:
+        """Take note of a result as it was written, by which it is known again."""
+        sha256 = fingerprint(path)
+        self.results.add(path, sha256)
+        self.log.write(Saved(path, "export", sha256), step=step)
 
     def _checkpoint(self, step: int) -> None:
         with self._phase("saving", step):

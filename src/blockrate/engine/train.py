@@ -13,7 +13,6 @@ from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.engine.adapters import ADAPTERS
 from blockrate.engine.data.cache import prefetch
-from blockrate.engine.export import check_destination
 from blockrate.engine.memory import pick_device
 from blockrate.engine.outputs import Outputs
 from blockrate.engine.preparation import Data, prepare_data
@@ -33,6 +32,7 @@ from blockrate.run.events import (
     read_events,
 )
 from blockrate.run.folder import RunFolder, RunSession, StopFlag
+from blockrate.run.results import Results, check_destination
 
 
 def train(
@@ -43,9 +43,12 @@ def train(
     Goes on from the newest whole checkpoint, if there is one.
     """
     plan = make_plan(config)  # refuses what cannot train, before anything is loaded
+    results = Results(run.events_file)
     check_destination(
-        Path(config.output_model_destination),
+        config.output_model_destination,
+        results,
         folder=config.training_method == "FINE_TUNE",
+        probe=True,
     )
     with _reproducible(config.deterministic):
         device, why = pick_device(config.train_device)
@@ -70,6 +73,7 @@ def train(
             session,
             state,
             data,
+            results,
             first=resume.step,
             total_steps=total_steps,
         )

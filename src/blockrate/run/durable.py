@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,6 +21,7 @@ from blockrate.core.errors import WriteError
 from blockrate.core.units import size_text
 
 MANIFEST = "manifest.json"
+_SUFFIX = ".safetensors"
 _MORE_SPACE = "Free some space, or choose a folder on another disk."
 _WINDOWS = os.name == "nt"
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows changes the ends of lines without it
@@ -28,6 +30,7 @@ _open = os.open
 _write = os.write
 _fsync = os.fsync
 _replace = os.replace
+_link = os.link
 _mkdir = os.mkdir
 _unlink = os.unlink
 _remove_tree = shutil.rmtree
@@ -64,7 +67,8 @@ def commit_folder(
 ) -> None:
     """Give a finished folder, also one that a library wrote, its final name, durably; its manifest holds ``facts``.
 
-    ``final`` is a new name, unless ``replace``: then the folder there stays as ``<name>.old`` until the new one stands.
+    ``final`` is a new name, unless ``replace``: then the folder there stays as ``<name>.old-...``
+    until the new one stands.
     Raises WriteError with ``temporary`` removed.
     """
     with disk_errors(final, temporary):
@@ -78,9 +82,9 @@ def commit_folder(
                 _sync_folder(entry)
             else:
                 _sync(entry)
-        old = final.with_name(final.name + ".old")
+        # a name that nobody gives: <name>.old may be somebody's own
+        old = final.with_name(f"{final.name}.old-{uuid4().hex}")
         if final.exists():
-            remove_folder(old)
             _rename(final, old)
         try:
             _rename(temporary, final)
@@ -89,8 +93,14 @@ def commit_folder(
                 _rename(old, final)
             raise
         _sync_folder(final.parent)
-    if replace:
+    for old in _replaced(final) if replace else ():
         remove_folder(old)
+
+
+def _replaced(final: Path) -> list[Path]:
+    """Return the folders that ``final`` has replaced, also in a life before that was killed there."""
+    name = re.compile(re.escape(f"{final.name}.old-") + "[0-9a-f]{32}")
+    return [path for path in final.parent.iterdir() if name.fullmatch(path.name)]
 
 
 def verify_folder(folder: Path, *, contents: bool = True) -> list[str]:
@@ -121,6 +131,51 @@ def make_folder(folder: Path) -> None:
                 _mkdir(path)
             _sync_folder(path.parent)
         os.listdir(folder)  # a file of this name, a dead link
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file or folder another name on its disk, where nothing is yet. Raises FileExistsError, OSError."""
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    if source.is_dir() or source.is_symlink():
+        # the system itself puts no folder over one that holds anything
+        return _rename(source, target)
+    try:
+        _link(source, target)
+    except FileExistsError:
+        raise
+    except (OSError, NotImplementedError):
+        # a disk without hard links
+        return _rename(source, target)
+    return _unlink(source)
+
+
+def move_aside(path: Path) -> Path:
+    """Rename a file or folder to the next free number beside it, and return that name. Raises WriteError.
+
+    ``my.safetensors`` becomes ``my-1.safetensors``; nothing is ever put over something else.
+    """
+    with disk_errors(path, verb="moved aside"):
+        while True:
+            target = free_name(path)
+            # another run may have taken the name meanwhile
+            with suppress(FileExistsError):
+                move(path, target)
+                _sync_folder(path.parent)
+                return target
+
+
+def numbered(path: Path, number: int) -> Path:
+    """Return a name with a number: ``my-2.safetensors``. The dot in a folder's name begins no suffix."""
+    suffix = path.suffix if path.suffix.lower() == _SUFFIX else ""
+    stem = path.name[: len(path.name) - len(suffix)]
+    return path.with_name(f"{stem}-{number}{suffix}")
+
+
+def free_name(path: Path) -> Path:
+    """Return a path, or the first of its names by number, that nothing has."""
+    numbers = (numbered(path, number) for number in count(1))
+    return next(name for name in chain([path], numbers) if not os.path.lexists(name))
 
 
 def remove_folder(folder: Path) -> None:
@@ -178,7 +233,7 @@ def _files(folder: Path) -> dict[str, dict[str, object]]:
     for file in sorted(folder.rglob("*")):
         if file.is_file() and file != folder / MANIFEST:
             name = file.relative_to(folder).as_posix()
-            facts[name] = {"size": file.stat().st_size, "sha256": _sha256(file)}
+            facts[name] = {"size": file.stat().st_size, "sha256": sha256_of(file)}
     return facts
 
 
@@ -196,14 +251,15 @@ def _damage(file: Path, fact: Mapping[str, object], contents: bool) -> str:
         size = file.stat().st_size
         if size != fact["size"]:
             return f"{file.name} has {size} bytes, not {fact['size']}"
-        if contents and _sha256(file) != fact["sha256"]:
+        if contents and sha256_of(file) != fact["sha256"]:
             return f"{file.name} has changed"
     except OSError:
         return f"{file.name} is missing or cannot be read"
     return ""
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits. Raises OSError."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from blockrate.run.typed_json import kind_of, read_number_or_none, read_whole
 
 Files = Sequence[Path | str]
 Numbers = Mapping[str, float | None]
+_LONGEST_LINE = 2**20  # bytes; an event with 57 rates has some 6 KiB
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,14 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Saved:
-    """A committed checkpoint or an export."""
+    """A committed checkpoint or an export.
+
+    ``sha256``: of an exported file, of an exported folder that of its ``manifest.json``.
+    """
 
     path: Path | str
     kind: str
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,17 @@ def read_events(
     """
     lines, offset = _lines(path, offset, most)
     return [record for record in map(parse, lines) if record], offset
+
+
+def events_of(path: Path, *kinds: type[Event]) -> Iterator[Record]:
+    """Yield the events of some kinds, oldest first, a line in memory at a time."""
+    names = [kind.__name__.lower().encode() for kind in kinds]
+    with suppress(OSError), path.open("rb") as stream:
+        while line := stream.readline(_LONGEST_LINE):
+            if any(name in line for name in names):
+                record = parse(line)
+                if record and isinstance(record.event, kinds):
+                    yield record
 
 
 def last_event(path: Path) -> Record | None:

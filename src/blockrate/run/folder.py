@@ -21,18 +21,7 @@ from blockrate.run.durable import (
     temporary_beside,
     write_error,
 )
-from blockrate.run.events import EventLog, finished_outputs
-
-# What a run writes into its folder, beside its outputs. The user may keep other things there.
-_FILES = (
-    "config.json",
-    "options.json",
-    "heartbeat.json",
-    "who.json",
-    "events.jsonl",
-    "log*.txt",
-)
-_FOLDERS = ("commands", "checkpoints", "samples", "tensorboard")
+from blockrate.run.events import EventLog
 
 
 class StopRequested(BaseException):
@@ -122,23 +111,6 @@ def lock(run: RunFolder, *, sign: bool = True) -> Iterator[None]:
             start = datetime.now(UTC).isoformat(timespec="seconds")
             _replace(run.who_file, {**_identity(), "start": start})
         yield
-
-
-def set_aside(run: RunFolder) -> Path | None:
-    """Move an earlier run's files to ``earlier/<UTC time>`` and say where. Raises InUseError if it is at work."""
-    if not run.events_file.exists() and not any(run.checkpoints.glob("*")):
-        return None
-    aside = run.path / "earlier" / datetime.now(UTC).strftime("%Y-%m-%d %H-%M-%S.%f")
-    with lock(run, sign=False):
-        try:
-            aside.mkdir(parents=True)
-            outputs = [Path(path).name for path in finished_outputs(run.events_file)]
-            for pattern in (*_FILES, *_FOLDERS, *outputs):
-                for entry in list(run.path.glob(pattern)):
-                    os.replace(entry, aside / entry.name)
-        except OSError as error:
-            raise write_error(aside, error) from error
-    return aside
 
 
 def is_alive(run: RunFolder) -> bool:

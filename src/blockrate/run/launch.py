@@ -1,7 +1,7 @@
 """The one way to start a run: what is in the folder goes on, is set aside, or is finished; nothing is lost."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,13 @@ from blockrate.core.errors import (
     NoCheckpointError,
     WayOn,
 )
+from blockrate.run.aside import set_aside
 from blockrate.run.checkpoints import newest_valid, read_state
 from blockrate.run.durable import atomic_write, make_folder
 from blockrate.run.events import Finished, last_event
-from blockrate.run.folder import InUseError, RunFolder, is_at_work, lock, set_aside
+from blockrate.run.folder import InUseError, RunFolder, is_at_work, lock
 from blockrate.run.process import start_engine
+from blockrate.run.results import Results, check_destination
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,25 +113,57 @@ def prepare(
     Raises ConfigError, with the folder untouched, for a config that belongs to another run,
     or asks a finished one for another result; InUseError; NoCheckpointError; WriteError.
     """
-    if options.fresh:
-        aside = set_aside(run)
-        if aside:
-            say(f"The earlier run is now in {aside}.")
     make_folder(run.path)
     with lock(run, sign=False):
-        # the engine reads every byte
-        checkpoint = newest_valid(run.checkpoints, say, contents=False)
-        last = last_event(run.events_file)
-        if last and isinstance(last.event, Finished):
-            if _has_done(run, config, options, last.event, trained=last.step > 0):
-                return AlreadyDone(last.step)
-            if last.step and not checkpoint:
-                raise _nothing_to_go_on_from(run)
-        if checkpoint:
-            before = _config_of(checkpoint)
-            check_changes(before, config, reset=options.reset_optimizer)
+        results = Results(run.events_file)
+        if options.fresh:
+            told = destination_note(config, results)
+            if aside := set_aside(run):
+                say(str(aside))
+        else:
+            if done := _look_at_earlier(run, config, options, results, say):
+                return done
+            told = destination_note(config, results)
+        if told:
+            say(f"warning: {told}")
         _write(config, run, options)
     return None
+
+
+def _look_at_earlier(
+    run: RunFolder,
+    config: TrainConfig,
+    options: Options,
+    results: Results,
+    say: Callable[[str], None],
+) -> AlreadyDone | None:
+    """Return that the run in the folder has done what is asked, if it has. Raises as ``prepare`` does."""
+    # the engine reads every byte
+    checkpoint = newest_valid(run.checkpoints, say, contents=False)
+    last = last_event(run.events_file)
+    if last and isinstance(last.event, Finished):
+        asked = _has_done(run, config, options, trained=last.step > 0)
+        lost = _lost(last.event, results)
+        if asked and not lost:
+            return AlreadyDone(last.step)
+        if last.step and not checkpoint:
+            raise _nothing_to_go_on_from(run, lost)
+    if checkpoint:
+        before = _config_of(checkpoint)
+        check_changes(before, config, reset=options.reset_optimizer)
+    return None
+
+
+def _lost(finished: Finished, results: Results) -> list[str]:
+    """Return what a run has made and is not there as it was written: that is never handed out as the run's."""
+    outputs = map(str, finished.outputs)
+    return [path for path in outputs if not results.own(path, contents=False)]
+
+
+def destination_note(config: TrainConfig, results: Results) -> str:
+    """Return what is to be told of what is where a run writes, ``""`` if nothing. Raises WriteError if it cannot."""
+    folder = config.training_method == "FINE_TUNE"
+    return check_destination(config.output_model_destination, results, folder=folder)
 
 
 def _write(config: TrainConfig, run: RunFolder, options: Options) -> None:
@@ -148,7 +182,6 @@ def _has_done(
     run: RunFolder,
     config: TrainConfig,
     options: Options,
-    finished: Finished,
     *,
     trained: bool,
 ) -> bool:
@@ -158,8 +191,7 @@ def _has_done(
     with _fresh_is_a_way_on():
         before = load_config(run.config_file, ignore_unsupported=True).config
     check_changes(before, config, reset=options.reset_optimizer)
-    todo = left_to_do(before, config, trained=trained)
-    return not todo and all(Path(file).exists() for file in finished.outputs)
+    return not left_to_do(before, config, trained=trained)
 
 
 def _config_of(checkpoint: Path) -> TrainConfig:
@@ -178,8 +210,10 @@ def _fresh_is_a_way_on() -> Iterator[None]:
         raise
 
 
-def _nothing_to_go_on_from(run: RunFolder) -> ConfigError:
+def _nothing_to_go_on_from(run: RunFolder, lost: Sequence[str]) -> ConfigError:
     problem = f"{run.path} holds a finished run without a checkpoint to go on from"
+    if lost:
+        problem += f", and {lost[0]} is gone or changed"
     cure = "Choose another one."
     return ConfigError("workspace_dir", problem, cure, ways_on=["fresh"])
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 from support.runs import Engine, Made, loss, title
 
+from blockrate.run.aside import set_aside
 from blockrate.run.events import (
     Finished,
     Stopped,
 )
-from blockrate.run.folder import set_aside
 
 
 def test_earlier_runs_are_listed_shown_and_run_again(
