@@ -11,7 +11,8 @@ import torch
 from bare_loop import bare_loop
 from random_flux import Scale, loading_gives, random_batch
 
-from blockrate.config.plan import make_plan, matching_layers
+from blockrate.config.filtered import matching_layers
+from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.engine.data.cache import Batch
 from blockrate.engine.state import TrainingState, make_training_state

@@ -482,8 +482,8 @@ def test_plan_prints_the_object_of_the_interface(blockrate: Blockrate) -> None:
     plan = json.loads(out)
     assert code == 0
     assert set(plan) == {
-        "model_type", "training_method", "base_learning_rate", "groups", "first_trained_block",
-        "memory_bytes", "memory_bytes_all_ones", "step_cost", "warnings",
+        "model_type", "training_method", "base_learning_rate", "groups", "layers", "layers_let_through",
+        "blocks_let_through", "first_trained_block", "memory_bytes", "memory_bytes_all_ones", "step_cost", "warnings",
     }  # fmt: skip
     assert plan["first_trained_block"] == "double_block_2"
 
@@ -516,6 +516,20 @@ def test_a_file_in_the_way_is_told(
     assert code == 0
     assert "warning: my.safetensors is there already and is not of this run" in err
     assert "under the next free number" in err
+
+
+def test_plan_says_which_blocks_the_filter_lets_through(blockrate: Blockrate) -> None:
+    _, out, _ = blockrate("plan", "config.json")
+    line = (
+        "the layer filter lets through 494 of 504 layers, in: double 0-18; single 0-37"
+    )
+    assert line in out.splitlines()
+    seventh = ["layer_filter=transformer_blocks.7", "block_learning_rate_multiplier={}"]
+    settings = [word for setting in seventh for word in ("--set", setting)]
+    _, out, err = blockrate("plan", "config.json", *settings)
+    line = "the layer filter lets through 20 of 504 layers, in: double 7; single 7"
+    assert line in out.splitlines()
+    assert "For double 7 alone write '^transformer_blocks\\.7\\.'" in err
 
 
 def test_plan_shows_equal_neighbours_as_one_row(blockrate: Blockrate) -> None:

@@ -261,7 +261,7 @@ def test_a_rate_that_holds_for_all_that_can_train_in_its_block_is_not_remarked_o
             )
     assert plan({"double_block_0": 0.0}, layer_filter_preset="attn-only").warnings == ()
     assert plan(layer_filter_preset="attn-only").warnings == ()
-    whole = {"layer_filter": "transformer_blocks.0.", "layer_filter_preset": "custom"}
+    whole = {"layer_filter": r"^transformer_blocks\.0\.", "layer_filter_regex": True}
     assert plan({"double_block_0": 0.5}, **whole).warnings == ()
 
 
@@ -403,8 +403,8 @@ def test_the_json_is_to_the_letter_of_the_interface() -> None:
     made = plan({"double_block_0": 0.5})
     facts = json.loads(json.dumps(asdict(made)))
     assert list(facts) == [
-        "model_type", "training_method", "base_learning_rate", "groups", "first_trained_block", "memory_bytes",
-        "memory_bytes_all_ones", "step_cost", "warnings",
+        "model_type", "training_method", "base_learning_rate", "groups", "layers", "layers_let_through",
+        "blocks_let_through", "first_trained_block", "memory_bytes", "memory_bytes_all_ones", "step_cost", "warnings",
     ]  # fmt: skip
     assert facts["groups"][0] == {
         "name": "double_block_0",

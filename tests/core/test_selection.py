@@ -61,6 +61,41 @@ def test_a_wrong_text_says_what_is_wrong(text: str | None, problem: str) -> None
     assert "single 7,12,16-20" in caught.value.cure
 
 
+@pytest.mark.parametrize(
+    ("text", "offer"),
+    [
+        ("double_block_7", "Did you mean double 7?"),
+        ("Double Block 7", "Did you mean double 7?"),
+        ("double_block_7, double_block_9; single_block_0", "double 7,9; single 0?"),
+        ("transformer_blocks.7", "Did you mean double 7?"),
+        ("transformer_blocks.0-3", "Did you mean double 0-3?"),
+        ("single_blocks.7", "Did you mean single 7?"),
+        ("diffusion_model.double_blocks.0.img_attn.qkv", "Did you mean double 0?"),
+        ("lora_unet_single_blocks_7_linear2", "Did you mean single 7?"),
+        ("transformer.single_transformer_blocks.7.proj_out", "single 7?"),
+        ("train_double_block_indices=0-3,7", "Did you mean double 0-3,7?"),
+        ("double_blocks: 0-3", "Did you mean double 0-3?"),
+        ("7", "Of which kind: double 7 or single 7?"),
+        ("0-3", "Of which kind: double 0-3 or single 0-3?"),
+        ("double_block_" + "9" * 5000, None),
+        ("double_block_0-999999999", None),
+        ("double_block_19", None),
+    ],
+)
+def test_for_names_of_other_tools_the_fitting_text_is_offered(
+    text: str, offer: str | None
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_selection(text, FLUX1)
+    if offer:
+        assert caught.value.cure.endswith(offer)
+        meant = caught.value.cure.removeprefix("Did you mean ").removesuffix("?")
+        if meant != caught.value.cure.removesuffix("?"):
+            assert parse_selection(meant, FLUX1)
+    else:
+        assert caught.value.cure.startswith("Write it like: all")
+
+
 def test_the_written_text_is_short() -> None:
     for text in (
         "all",

@@ -14,8 +14,10 @@ from rich.table import Table
 
 from blockrate.cli.console import SafeConsole
 from blockrate.cli.ways_on import WAYS_ON
+from blockrate.core.blocks import MOST_BLOCKS, BlockLayout
 from blockrate.core.errors import with_ways_on
 from blockrate.core.plain_text import visible
+from blockrate.core.selection import selection_text
 from blockrate.core.units import size_text
 from blockrate.run.events import (
     Failed,
@@ -40,6 +42,8 @@ BAR = 32
 # bytes of events, some thousand steps: what is shown of a run that was at work before
 RECENT = 2**18
 _LONGEST = 10**9  # seconds left: more is a fault of the file, not a time
+# of a layout this large no kind is told as a whole, but by its numbers
+_WITH_NUMBERS = BlockLayout(MOST_BLOCKS, MOST_BLOCKS)
 STOPPED = 75
 LEFT = 130
 TEXTS = ("block", "status", "bar")  # columns; the others hold numbers
@@ -126,6 +130,7 @@ def plan_table(plan: Mapping[str, Any]) -> Iterator[Table | str]:
     method = f"{plan['training_method']} of {plan['model_type']}"
     rate = f"{plan['base_learning_rate']:.2e}"
     yield f"{method}: {trained:,} parameters train, base rate {rate}"
+    yield _layers(plan)
     yield f"first trained block: {plan['first_trained_block'] or 'none before the other parameters'}"
     memory = plan["memory_bytes"]
     parts = ", ".join(f"{name} {size_text(size)}" for name, size in memory.items())
@@ -133,6 +138,13 @@ def plan_table(plan: Mapping[str, Any]) -> Iterator[Table | str]:
     ones = size_text(sum(plan["memory_bytes_all_ones"].values()))
     yield f"memory: {now} ({parts}); with all multipliers 1.0: {ones}"
     yield f"a step costs {plan['step_cost']:.2f} of one with all multipliers 1.0"
+
+
+def _layers(plan: Mapping[str, Any]) -> str:
+    """Return which blocks the layer filter lets through."""
+    blocks = selection_text(plan["blocks_let_through"], _WITH_NUMBERS)
+    layers = f"{plan['layers_let_through']:,} of {plan['layers']:,} layers"
+    return f"the layer filter lets through {layers}, in: {blocks}"
 
 
 def inspect_table(report: Mapping[str, Any]) -> Iterator[Table | str]:

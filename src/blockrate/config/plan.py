@@ -5,6 +5,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from blockrate.config.base_model import model_spec
+from blockrate.config.filtered import (
+    Modules,
+    allowed_modules,
+    blocks_of,
+    candidates,
+    filter_warnings,
+)
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER
@@ -13,11 +20,9 @@ from blockrate.core.errors import ConfigError
 from blockrate.core.profile import KEY, Profile, scaled_blocks, sparse
 from blockrate.core.selection import selection_text
 from blockrate.models.families import TransformerSpec, family_of
-from blockrate.models.module_table import Module, modules
 from blockrate.models.savings import Memory, Work, memory, step_flops
 
 Status = Literal["trained", "frozen", "filtered"]
-_Modules = dict[str, Module]  # by diffusers name, in model order
 
 
 @dataclass(frozen=True)
@@ -36,13 +41,17 @@ class PlannedGroup:
 class Plan:
     """What a run would do, at its largest resolution; ``plan --json`` prints these names.
 
-    ``step_cost``: FLOPs relative to all multipliers at 1.0.
+    The layer filter lets ``layers_let_through`` of ``layers`` train, which lie in
+    ``blocks_let_through``, ``other`` among them. ``step_cost``: FLOPs relative to all multipliers at 1.0.
     """
 
     model_type: str
     training_method: str
     base_learning_rate: float
     groups: tuple[PlannedGroup, ...]
+    layers: int
+    layers_let_through: int
+    blocks_let_through: tuple[str, ...]
     first_trained_block: str | None
     memory_bytes: Memory
     memory_bytes_all_ones: Memory
@@ -61,7 +70,7 @@ def make_plan(config: TrainConfig) -> Plan:
     profile = Profile.of(
         config.block_learning_rate_multiplier, spec.layout, architecture
     )
-    allowed = _allowed_modules(config, spec)
+    allowed = allowed_modules(config, spec)
     ever_trained = profile.ever_trained
     trained = {
         name: module
@@ -74,30 +83,23 @@ def make_plan(config: TrainConfig) -> Plan:
         training_method=config.training_method,
         base_learning_rate=config.base_learning_rate(),
         groups=tuple(_groups(config, profile, allowed)),
+        layers=len(candidates(config, spec)),
+        layers_let_through=len(allowed),
+        blocks_let_through=blocks_of(allowed),
         first_trained_block=_first_block(trained),
         memory_bytes=_memory(config, spec, trained),
         memory_bytes_all_ones=_memory(config, spec, allowed),
         step_cost=step_flops(spec, trained, work) / step_flops(spec, allowed, work),
         warnings=(
+            *filter_warnings(config, spec),
             *_rate_warnings(config, spec, profile, allowed),
             *_cost_warnings(config, spec, profile, trained),
         ),
     )
 
 
-def matching_layers(config: TrainConfig) -> tuple[tuple[str, ...], int]:
-    """Return the names of the modules that the layer filter lets train, and how many there are to choose from.
-
-    Raises ``FileError`` for model files.
-    """
-    chosen = config.layer_filter_in_effect()
-    candidates = _candidates(config, model_spec(config))
-    names = [module.name for module in candidates if chosen.matches(module.name)]
-    return tuple(names), len(candidates)
-
-
 def _groups(
-    config: TrainConfig, profile: Profile, allowed: _Modules
+    config: TrainConfig, profile: Profile, allowed: Modules
 ) -> Iterator[PlannedGroup]:
     rate = config.base_learning_rate()
     sizes = _sizes_by_block(config, profile, allowed)
@@ -123,7 +125,7 @@ def _groups(
 
 
 def _sizes_by_block(
-    config: TrainConfig, profile: Profile, allowed: _Modules
+    config: TrainConfig, profile: Profile, allowed: Modules
 ) -> dict[str, int]:
     """Return how many parameters of each block, and of ``other``, could train."""
     sizes = dict.fromkeys(profile.at(0), 0)
@@ -135,27 +137,7 @@ def _sizes_by_block(
     return sizes
 
 
-def _allowed_modules(config: TrainConfig, spec: TransformerSpec) -> _Modules:
-    """Return the modules that the layer filter lets train, by name."""
-    chosen = config.layer_filter_in_effect()
-    candidates = _candidates(config, spec)
-    allowed = {
-        module.name: module for module in candidates if chosen.matches(module.name)
-    }
-    if not allowed:
-        patterns = ", ".join(chosen.patterns)
-        problem = f"{patterns!r} matches none of the {len(candidates)} modules"
-        cure = "Module names look like transformer_blocks.0.attn.to_q."
-        raise ConfigError("layer_filter", problem, cure)
-    return allowed
-
-
-def _candidates(config: TrainConfig, spec: TransformerSpec) -> list[Module]:
-    """Return the modules that can train: a LoRA goes on linear ones."""
-    return [module for module in modules(spec) if module.linear or not _is_lora(config)]
-
-
-def _refuse_what_cannot_train(config: TrainConfig, trained: _Modules) -> None:
+def _refuse_what_cannot_train(config: TrainConfig, trained: Modules) -> None:
     if not trained:
         problem = "is 0.0 for everything that the layer filter lets train, so nothing would train"
         raise ConfigError(KEY, problem, "Raise at least one of these blocks above 0.0.")
@@ -170,7 +152,7 @@ def _rate_warnings(
     config: TrainConfig,
     spec: TransformerSpec,
     profile: Profile,
-    allowed: _Modules,
+    allowed: Modules,
 ) -> Iterator[str]:
     multipliers = profile.at(0)
     reached = {module.block or OTHER for module in allowed.values()}
@@ -180,7 +162,7 @@ def _rate_warnings(
         yield f"The layer filter leaves nothing to train in {blocks}: no rate counts there."
     left_out = {
         module.block or OTHER
-        for module in _candidates(config, spec)
+        for module in candidates(config, spec)
         if module.name not in allowed
     }
     scaled = scaled_blocks(multipliers)
@@ -194,7 +176,7 @@ def _cost_warnings(
     config: TrainConfig,
     spec: TransformerSpec,
     profile: Profile,
-    trained: _Modules,
+    trained: Modules,
 ) -> Iterator[str]:
     inside = [name for name, module in trained.items() if module.block]
     work = _work(config)
@@ -210,7 +192,7 @@ def _cost_warnings(
         yield f"bf16 weights lose small changes: use ADAMW with stochastic_rounding, or {field} FLOAT_32."
 
 
-def _first_block(trained: _Modules) -> str | None:
+def _first_block(trained: Modules) -> str | None:
     """Return the block of the first module that trains and lies in one."""
     for module in trained.values():
         if module.block:
@@ -218,7 +200,7 @@ def _first_block(trained: _Modules) -> str | None:
     return None
 
 
-def _memory(config: TrainConfig, spec: TransformerSpec, trained: _Modules) -> Memory:
+def _memory(config: TrainConfig, spec: TransformerSpec, trained: Modules) -> Memory:
     dtype = config.trained_dtype()
     row = OPTIMIZERS[config.optimizer.optimizer]
     return memory(

@@ -11,6 +11,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "attn-only": ("attn",),
     "full": (),
 }
+_MOST_PATTERNS = 1_000
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -26,6 +27,10 @@ class LayerFilter:
     regex: bool = False
 
     def __post_init__(self) -> None:
+        if len(self.patterns) > _MOST_PATTERNS:
+            problem = f"has {len(self.patterns):,} parts between commas"
+            cure = f"The most is {_MOST_PATTERNS:,}."
+            raise ConfigError("layer_filter", problem, cure)
         if not self.regex:
             return
         for pattern in self.patterns:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from numbers import Real
 from types import MappingProxyType
 
-from blockrate.core.blocks import KINDS, OTHER, BlockLayout, block_of, shortened
+from blockrate.core.block_meant import block_meant
+from blockrate.core.blocks import KINDS, OTHER, BlockLayout, shortened
 from blockrate.core.errors import ConfigError
 
 KEY = "block_learning_rate_multiplier"
@@ -129,7 +130,7 @@ def scaled_blocks(multipliers: Multipliers) -> tuple[str, ...]:
 def _name_problem(key: object, layout: BlockLayout, model: str) -> str:
     name = str(key)
     allowed = (*layout.names, OTHER)
-    meant = _meant(name)
+    meant = block_meant(name)
     exact = re.fullmatch(r"(double|single)_block_[0-9]+", meant)
     told = shortened(name)
     if exact and meant not in allowed:
@@ -140,15 +141,6 @@ def _name_problem(key: object, layout: BlockLayout, model: str) -> str:
         near = difflib.get_close_matches(name.lower(), allowed, n=1, cutoff=0.8)
     question = f" (did you mean {near[0]}?)" if near else ""
     return f"{told}: no such block{question}"
-
-
-def _meant(name: str) -> str:
-    """Return the block of another tool's name, or of one like "Double 3"; else the name."""
-    block = block_of(name)
-    if block:
-        return block
-    loose = re.fullmatch(r"(double|single)[a-z_. ]*?([0-9]{1,9})", name.lower())
-    return f"{loose[1]}_block_{int(loose[2])}" if loose else name
 
 
 def _range(kind: str, layout: BlockLayout) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from blockrate.core.block_meant import blocks_meant
 from blockrate.core.blocks import KINDS, OTHER, BlockLayout, shortened
 from blockrate.core.errors import ConfigError
 
@@ -15,8 +16,19 @@ def parse_selection(text: str | None, layout: BlockLayout) -> tuple[str, ...]:
 
     Parts are separated by ``;``: ``all``, ``double``, ``single even``,
     ``single 7,12,16-20``, ``other``. Raises ``ConfigError`` for an empty text, a block
-    that does not exist and anything else.
+    that does not exist and anything else; names of other tools get the fitting text
+    offered.
     """
+    try:
+        return _parsed(text, layout)
+    except ConfigError as error:
+        offer = _offer(text or "", layout)
+        if offer:
+            raise ConfigError(error.where, error.problem, offer) from error
+        raise
+
+
+def _parsed(text: str | None, layout: BlockLayout) -> tuple[str, ...]:
     chosen: set[str] = set()
     # people paste typographic dashes
     plain = (text or "").lower().replace("–", "-")  # noqa: RUF001
@@ -58,6 +70,19 @@ def selection_text(names: Iterable[str], layout: BlockLayout) -> str:
     if OTHER in chosen:
         parts.append(OTHER)
     return "; ".join(parts)
+
+
+def _offer(text: str, layout: BlockLayout) -> str:
+    """Return a question for what a text of another tool means, empty if that cannot be told."""
+    meant = blocks_meant(text, layout)
+    if meant:
+        return f"Did you mean {selection_text(meant, layout)}?"
+    numbers = re.fullmatch(r"[0-9]{1,4}(?:[-, ]+[0-9]{1,4})*", text.strip())
+    if numbers:
+        return (
+            f"Of which kind: {' or '.join(f'{kind} {numbers[0]}' for kind in KINDS)}?"
+        )
+    return ""
 
 
 def _indices(kind: str, items: Sequence[str], count: int) -> set[int]:

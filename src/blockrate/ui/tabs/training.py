@@ -7,8 +7,10 @@ from typing import Any
 from nicegui import ui
 from nicegui.element import Element
 
+from blockrate.config.base_model import model_spec
 from blockrate.config.fields import in_window
-from blockrate.config.plan import matching_layers
+from blockrate.config.filter_meant import blocks_text
+from blockrate.config.filtered import matching_layers
 from blockrate.core.errors import ConfigError, FileError
 from blockrate.core.layer_filter import PRESETS, split_patterns
 from blockrate.core.profile import KEY, sparse
@@ -267,6 +269,8 @@ def _matches(session: Session) -> None:
         try:
             matching, count = matching_layers(config)
             fold.text = f"Matches {len(matching):,} of {count:,} layers"
+            if len(matching) < count:
+                fold.text += f": {blocks_text(matching, model_spec(config))}"
         except FileError:
             fold.text = "Choose a model to see which layers match"
         except (ConfigError, AttributeError, TypeError):  # values of a wrong type, too

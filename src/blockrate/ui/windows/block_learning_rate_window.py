@@ -6,7 +6,8 @@ from nicegui import ui
 from nicegui.element import Element
 
 from blockrate.config.base_model import model_spec
-from blockrate.config.plan import Plan, make_plan, matching_layers
+from blockrate.config.filtered import matching_layers
+from blockrate.config.plan import Plan, make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import block_of
 from blockrate.core.errors import BlockrateError
