@@ -140,7 +140,13 @@ def _type(facts: Mapping[str, Any]) -> str:
     if "$ref" in facts:
         return f"[object](#{_anchor(facts)})"
     if "additionalProperties" in facts:
-        return "object: block name to number"
+        inside = facts["additionalProperties"]
+        numbers = "object: block name to number"
+        return (
+            f"object: name to {numbers}"
+            if "additionalProperties" in inside
+            else numbers
+        )
     return TYPES[facts["type"]]
 
 
@@ -165,7 +171,8 @@ def _default(facts: Mapping[str, Any]) -> str:
 
 
 def _limits(facts: Mapping[str, Any]) -> str:
-    facts = facts.get("additionalProperties", facts)
+    while "additionalProperties" in facts:
+        facts = facts["additionalProperties"]
     found = {
         key: f"{facts[key]:g}" if facts[key] < 1e9 else "2^63"
         for key in LIMITS

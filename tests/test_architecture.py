@@ -53,7 +53,8 @@ LIBRARY_ROOMS = {
 KNOW_FAMILIES = ("models/", "engine/models/")
 # ... and, to people, in words here.
 NAME_FAMILIES = {
-    "config/train_config.py": "OneTrainer's values of model_type; the default model",
+    "config/model_config.py": "OneTrainer's values of model_type; the default model",
+    "config/train_config.py": "what a setting does for the models that people know",
     "config/parts.py": "what a field means for the models that people know",
 }
 SINGLE_BASE = {

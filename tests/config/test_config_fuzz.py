@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blockrate.config.files import config_json, load_config
-from blockrate.config.onetrainer import foreign_names
+from blockrate.config.onetrainer_sections import foreign_names
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError

@@ -1,37 +1,17 @@
 """OneTrainer's configs: of today, of every older version, and what happens to settings that blockrate lacks."""
 
 import copy
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.saved_configs import ABSENT_FILES, FACTS, saved_config
 
 from blockrate.cli.ways_on import WAYS_ON
 from blockrate.config.files import parse_config
-from blockrate.config.onetrainer import take_unsupported
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.train_config import TrainConfig
+from blockrate.config.unsupported import take_unsupported
 from blockrate.core.errors import ConfigError, in_words
-
-# Names and default values of every setting that OneTrainer saves, and its Flux LoRA preset.
-FACTS = json.loads(Path(__file__).with_name("onetrainer_defaults.json").read_text())
-# the two warnings about concepts.json and samples.json, which are not here
-ABSENT_FILES = 2
-
-
-def saved_config(**changes: Any) -> dict[str, Any]:
-    """A config as OneTrainer saves it after its Flux LoRA preset was chosen."""
-    facts = copy.deepcopy(FACTS)
-    data: dict[str, Any] = facts["config"] | {
-        name: facts["part"] | part for name, part in facts["parts"].items()
-    }
-    data["optimizer"] = facts["optimizer"]
-    for name, value in (facts["preset"] | changes).items():
-        data[name] = (
-            data[name] | value if isinstance(value, dict) and name in data else value
-        )
-    return data
 
 
 def refusal(data: Any) -> str:

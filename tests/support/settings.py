@@ -12,7 +12,18 @@ from blockrate.config.train_config import TrainConfig
 
 Data = dict[str, Any]
 # one after the other, until one is of the right type and within the limits
-_VALUES = (True, False, 2, 1, 0.5, 32, -0.5, "other", {"double_block_0": 0.5})
+_VALUES: tuple[Any, ...] = (
+    True,
+    False,
+    2,
+    1,
+    0.5,
+    32,
+    -0.5,
+    "other",
+    {"double_block_0": 0.5},
+    {"mine": {}},
+)
 
 
 def all_paths(model: type[BaseModel] = TrainConfig, before: str = "") -> list[str]:

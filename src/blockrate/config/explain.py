@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from blockrate.config.onetrainer import foreign_names
+from blockrate.config.onetrainer_sections import foreign_names
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
 from blockrate.config.parts import Concept, Sample
 from blockrate.config.paths import any_entry

@@ -12,20 +12,24 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from blockrate.config.explain import contradictions, explain, notices, together
+from blockrate.config.fork_rates import drop_nulls, fork_notices, mend_sums
 from blockrate.config.onetrainer import (
-    Json,
+    fill_absent,
     migrate,
-    migrate_concepts,
-    take_unsupported,
+    migrate_lists,
+    other_model,
 )
 from blockrate.config.paths import put
+from blockrate.config.rate_errors import told_together
 from blockrate.config.reading import (
+    Json,
     nested_too_deeply,
     parse_value,
     read_json,
     read_object,
 )
 from blockrate.config.train_config import TrainConfig
+from blockrate.config.unsupported import take_unsupported, words_of
 from blockrate.core.errors import ConfigError
 
 
@@ -59,13 +63,14 @@ class LoadedConfig:
 class Findings:
     """What a config comes to: itself where nothing is wrong, else every error.
 
-    ``lists``: concepts and samples that the config leaves to files of their own, or has none of.
+    ``unsaid``: what the config does not say itself, or not as it is read: concepts and samples that lie in files of
+    their own, or are none; what OneTrainer takes for a name that is absent; tidied block rates.
     """
 
     config: TrainConfig | None
     errors: list[ConfigError]
     warnings: list[str]
-    lists: Json
+    unsaid: Json
 
 
 def load_config(
@@ -107,31 +112,39 @@ def find_problems(data: Json, *, ignore_unsupported: bool = False) -> Findings:
     """Return the config in a migrated JSON object, which is used up, or everything that is wrong with it."""
     elsewhere = [key for key in LISTS if not data.get(key)]
     warnings, errors = _read_lists(data)
-    migrate_concepts(data)
-    lists = deepcopy({key: data.get(key, []) for key in elsewhere})
-    unsupported = take_unsupported(data)
-    changing = [item for item in unsupported if item.cure]
-    harmless = [item.where for item in unsupported if not item.cure]
-    if harmless:
-        names = ", ".join(harmless)
-        warnings.append(
-            f"settings without effect here, the result is the same: {names}"
-        )
+    migrate_lists(data)
+    said = dict(data)
+    if other := other_model(data):
+        return Findings(None, [other], warnings, _unsaid(data, said, elsewhere))
+    warnings += fill_absent(data) + fork_notices(data)
+    mend_sums(data)
+    unsaid = _unsaid(data, said, elsewhere)
+    drop_nulls(data)
+    unsupported = take_unsupported(data, all_unknown=ignore_unsupported)
+    warnings += words_of(unsupported, ignore=ignore_unsupported)
     if not ignore_unsupported:
-        errors += [item.error() for item in changing]
-    elif changing:
-        names = ", ".join(item.where for item in changing)
-        warnings.append(f"not supported and ignored as asked: {names}")
+        errors += [item.error() for item in unsupported if item.weight == "changes"]
     if data.get("training_method") == "FINE_TUNE":
         for key, value in FINE_TUNE_DEFAULTS.items():
             data.setdefault(key, value)
     try:
         config = TrainConfig.model_validate(data)
     except ValidationError as error:
-        return Findings(None, errors + explain(error), warnings, lists)
+        errors += explain(error)
+        return Findings(None, told_together(errors, data), warnings, unsaid)
     errors += contradictions(config)
     warnings += notices(config)
-    return Findings(None if errors else config, errors, warnings, lists)
+    errors = told_together(errors, data)
+    return Findings(None if errors else config, errors, warnings, unsaid)
+
+
+def _unsaid(data: Json, said: Json, elsewhere: Sequence[str]) -> Json:
+    """Return what stands in ``data`` in place of what was ``said``, and the lists from ``elsewhere``."""
+    unsaid = {key: data.get(key, []) for key in elsewhere}
+    for key, value in data.items():
+        if value is not said.get(key):
+            unsaid[key] = value
+    return deepcopy(unsaid)
 
 
 def config_json(config: TrainConfig) -> str:

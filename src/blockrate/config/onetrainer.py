@@ -1,55 +1,57 @@
-"""Reads OneTrainer's configs: older names become today's, and what blockrate does not have is told, never ignored.
+"""Reads OneTrainer's configs: older names become today's, and a name that is not there gets OneTrainer's own default.
 
-Source of names, defaults and versions (0 to 11), kept in ``onetrainer_fields.json``: OneTrainer's saved configs.
+Source of names, defaults and versions (0 to 12), kept in ``onetrainer_fields.json``: OneTrainer's saved configs.
+What blockrate does not have is told by ``unsupported.py``.
 """
 
-import json
+import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import get_args
 
-from blockrate.config.optimizers import OPTIMIZERS
-from blockrate.config.parts import OptimizerSettings
+from blockrate.config.onetrainer_sections import (
+    FACTS,
+    PARTS,
+    is_versioned,
+    sections,
+)
+from blockrate.config.paths import find
+from blockrate.config.reading import Json
+from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 
-Json = dict[str, Any]
-
-_FIELDS: Json = json.loads(
-    Path(__file__).with_name("onetrainer_fields.json").read_text("utf-8")
-)
-_RENAMED: dict[str, str] = _FIELDS["renamed"]
-_TABLES: dict[str, Json] = _FIELDS["sections"]
+_RENAMED: dict[str, str] = FACTS["renamed"]
 LAST_CHANGE = 9  # the version from which on no name or meaning has changed
-_PARTS = {
-    "transformer": "transformer",
-    "text_encoder": "encoder",
-    "text_encoder_2": "encoder",
-    "vae": "vae",
-}
 
 
-@dataclass(frozen=True)
-class Unsupported:
-    """A OneTrainer setting that blockrate does not have, at a value that means something."""
-
-    where: str
-    value: object
-    cure: str  # empty: the setting has no influence on what is learned
-
-    def error(self) -> ConfigError:
-        """Return the refusal of a setting that would change the result."""
-        problem = f"{self.value!r} would change the result and is not supported"
-        return ConfigError(
-            self.where, problem, self.cure, ways_on=["ignore_unsupported"]
-        )
+def other_model(data: Json) -> ConfigError | None:
+    """Return the one thing to say of a config for a model or a method that is not trained here, else nothing."""
+    name = data.get("model_type")
+    models = get_args(TrainConfig.model_fields["model_type"].annotation)
+    if isinstance(name, str) and name not in models:
+        slip = difflib.get_close_matches(name.upper(), models, n=1, cutoff=0.8)
+        if name in FACTS["other_models"] or not slip:
+            here = " or ".join(map(repr, models))
+            problem = f"the config is for {name!r}, and only {here} is trained here"
+            cure = "Train it in OneTrainer; what suits one model does not suit another."
+            return ConfigError("model_type", problem, cure)
+    method = data.get("training_method")
+    if method in ("EMBEDDING", "FINE_TUNE_VAE"):
+        methods = get_args(TrainConfig.model_fields["training_method"].annotation)
+        problem = f"{method} is not trained here, only {' or '.join(methods)}"
+        return ConfigError("training_method", problem, "Train it in OneTrainer.")
+    return None
 
 
 def migrate(data: Json) -> list[str]:
-    """Turn the names of every older version into today's, in place; return warnings. What has its new name stays."""
-    version = data.pop("__version", None)
-    if not isinstance(version, int):
+    """Turn the names of every older version into today's, in place; return warnings. What has its new name stays.
+
+    The version stays, as that of today's names.
+    """
+    version = data.get("__version")
+    if isinstance(version, int):
+        data["__version"] = max(version, LAST_CHANGE)
+    else:
         version = math.inf
     flat = [
         key
@@ -69,118 +71,49 @@ def migrate(data: Json) -> list[str]:
     return _respell(data)
 
 
-def migrate_concepts(data: Json) -> None:
-    """Turn the older names in a config's concepts into today's, in place."""
-    for section in _sections(data):
-        if section.kind != "concept":
-            continue
-        concept = section.settings
-        if "repeats" in concept:
-            concept.setdefault("balancing", concept.pop("repeats"))
-        if "validation_concept" in concept:
-            validates = concept.pop("validation_concept")
-            concept.setdefault("type", "VALIDATION" if validates else "STANDARD")
+def migrate_lists(data: Json) -> None:
+    """Turn the older names in a config's concepts and samples into today's, in place."""
+    for section in sections(data):
+        _rename(section.settings, FACTS["renamed_inside"].get(section.kind, {}))
+        if section.kind == "concept" and "validation_concept" in section.settings:
+            validates = section.settings.pop("validation_concept")
+            kind = "VALIDATION" if validates else "STANDARD"
+            section.settings.setdefault("type", kind)
 
 
-def take_unsupported(data: Json) -> list[Unsupported]:
-    """Remove from a migrated config what blockrate does not have; return what of it is not at its neutral value."""
-    unsupported = []
-    for section in _sections(data):
-        unsupported += _take_from_section(section)
-        if section.kind == "optimizer":
-            unsupported += _take_foreign_parameters(section.settings)
-    return unsupported
+def fill_absent(data: Json) -> list[str]:
+    """Give a config that OneTrainer saved what OneTrainer takes for names that it lacks; return warnings.
 
-
-def foreign_names() -> set[str]:
-    """Return the names of OneTrainer's settings that blockrate knows but does not have, for did-you-mean."""
-    names: set[str] = set()
-    for table in _TABLES.values():
-        for kind in ("no_effect", "harmless", "changes_result"):
-            names.update(table.get(kind, ()))
-    return names
-
-
-class _Section(NamedTuple):
-    """An object in a config that has settings of its own. ``kind``: its table in ``onetrainer_fields.json``."""
-
-    path: str
-    kind: str
-    settings: Json
-
-
-def _sections(data: Json) -> list[_Section]:
-    entries: list[tuple[str, str, object]] = [
-        ("", "config", data),
-        ("optimizer.", "optimizer", data.get("optimizer")),
-    ]
-    for name, kind in _PARTS.items():
-        entries.append((f"{name}.", kind, data.get(name)))
-    for index, concept in enumerate(_list_in(data, "concepts")):
-        path = f"concepts.{index}."
-        entries.append((path, "concept", concept))
-        if isinstance(concept, dict):
-            entries.append((f"{path}image.", "concept image", concept.get("image")))
-            entries.append((f"{path}text.", "concept text", concept.get("text")))
-    for index, sample in enumerate(_list_in(data, "samples")):
-        entries.append((f"samples.{index}.", "sample", sample))
-    return [
-        _Section(path, kind, settings)
-        for path, kind, settings in entries
-        if isinstance(settings, dict)
-    ]
-
-
-def _list_in(data: Json, key: str) -> list[Any]:
-    entries = data.get(key)
-    return entries if isinstance(entries, list) else []
-
-
-def _take_from_section(section: _Section) -> list[Unsupported]:
-    """Remove what a section's table names; return what of it means something."""
-    table = _TABLES[section.kind]
-    settings = section.settings
-    unsupported = []
-
-    def take(name: str, neutral: object, cure: str) -> None:
-        value = settings.pop(name, None)
-        if not _is_neutral(value, neutral):
-            unsupported.append(Unsupported(section.path + name, value, cure))
-
-    for name in ("__version", *table.get("no_effect", ())):
-        settings.pop(name, None)
-    for name, neutral in table.get("harmless", {}).items():
-        take(name, neutral, "")
-    for name, (neutral, cure) in table.get("changes_result", {}).items():
-        take(name, neutral, cure)
-    for name, cures in table.get("other_values", {}).items():
-        for cure, values in cures.items():
-            if settings.get(name) in values:
-                value = settings.pop(name)
-                unsupported.append(Unsupported(section.path + name, value, cure))
-    return unsupported
-
-
-def _is_neutral(value: object, neutral: object) -> bool:
-    if isinstance(value, dict) and isinstance(neutral, dict):
-        return all(value.get(key, inner) == inner for key, inner in neutral.items())
-    return value is None or value == neutral
-
-
-def _take_foreign_parameters(settings: Json) -> list[Unsupported]:
-    """Remove parameters that the chosen optimizer does not take; return those that are set to something."""
-    row = OPTIMIZERS.get(str(settings.get("optimizer", "ADAMW")))
-    if not row:
+    A migrated config without a version is left as it is: nobody knows that OneTrainer would read it. Parts that get
+    something are made anew.
+    """
+    if not is_versioned(data):
         return []
-    unsupported = []
-    for key in sorted(settings.keys() & OptimizerSettings.model_fields.keys()):
-        if key == "optimizer" or key in row.parameters:
-            continue
-        value = settings.pop(key)
-        # saved configs hold false, and stochastic_rounding true, for every optimizer
-        if value not in (None, False) and key != "stochastic_rounding":
-            unsupported.append(Unsupported(f"optimizer.{key}", value, ""))
-    return unsupported
+    for name in PARTS:
+        if isinstance(data.get(name), dict):
+            data[name] = dict(data[name])
+    filled = []
+    for path, value in FACTS["absent"].items():
+        if not find(data, path):
+            _put(data, path, value)
+            filled.append(f"{path} {_written(value)}")
+    others = [
+        f"{path} (there {_written(value)})"
+        for path, value in FACTS["absent_here"].items()
+        if not find(data, path)
+    ]
+    warnings = []
+    if filled:
+        told = ", ".join(filled)
+        warnings.append(f"not in the file, so as OneTrainer takes it: {told}")
+    if others:
+        told = ", ".join(others)
+        warnings.append(f"not in the file, and not as OneTrainer takes it: {told}")
+    return warnings
+
+
+def _written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
 def _rename(data: Json, renamed: Mapping[str, str]) -> None:
@@ -212,7 +145,7 @@ def _spread_globals(data: Json) -> None:
             fraction = 0.0
         _put(data, "transformer.gradient_checkpointing", is_on)
         _put(data, "transformer.offload_fraction", fraction)
-    for name in _PARTS:
+    for name in PARTS:
         part = data.get(name)
         if isinstance(part, dict) and part.get("weight_dtype") == "NONE":
             del part["weight_dtype"]
@@ -233,7 +166,7 @@ def _old_noise(data: Json) -> None:
 
 def _respell(data: Json) -> list[str]:
     """Write values that mean the same in today's spelling; return what deserves a word."""
-    for name, old, new in _FIELDS["respelled"]:
+    for name, old, new in FACTS["respelled"]:
         if name in data and data[name] == old:
             data[name] = new
     optimizer = data.get("optimizer")

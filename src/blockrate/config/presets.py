@@ -6,8 +6,7 @@ from os.path import expanduser
 from pathlib import Path
 
 from blockrate.config.near_files import missing_folder, near_files
-from blockrate.config.onetrainer import Json
-from blockrate.config.reading import read_object
+from blockrate.config.reading import Json, read_object
 from blockrate.core.errors import ConfigError
 
 _PACKAGE = Path(__file__).parents[1]

@@ -7,9 +7,9 @@ from typing import Any
 
 from blockrate.config.explain import default
 from blockrate.config.files import FINE_TUNE_DEFAULTS, LISTS, find_problems
-from blockrate.config.onetrainer import Json
 from blockrate.config.paths import drop, find
 from blockrate.config.plan import Plan, make_plan
+from blockrate.config.reading import Json
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, FileError, in_words, with_ways_on
 from blockrate.core.profile import FULL, KEY
@@ -39,7 +39,7 @@ class Checked:
     plan: Plan | None
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
-    complete: Json  # the config, with the lists that lie in files of their own
+    complete: Json  # the config, with what it leaves to other files or to OneTrainer
 
     def get(self, path: str) -> Any:
         """Return a copy of what stands at a path, even if it is wrong, else the default."""
@@ -91,7 +91,7 @@ def check(data: Json) -> Checked:
     if plan:
         warnings += plan.warnings
     problems = dict.fromkeys(_problem(error, data) for error in errors)
-    complete = {**data, **judged.lists}
+    complete = {**data, **judged.unsaid}
     return Checked(config, plan, tuple(problems), tuple(warnings), complete)
 
 

@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from blockrate.config.files import LISTS
-from blockrate.config.onetrainer import (
-    LAST_CHANGE,
-    Json,
-    foreign_names,
-    migrate,
-    migrate_concepts,
-)
+from blockrate.config.onetrainer import fill_absent, migrate, migrate_lists
+from blockrate.config.onetrainer_sections import foreign_names
 from blockrate.config.paths import drop, put
+from blockrate.config.reading import Json
+from blockrate.config.unsupported import take_idle
 from blockrate.core.errors import ConfigError
 from blockrate.run.durable import atomic_write, disk_errors
 from blockrate.ui.checked import Checked, copied, last_first
@@ -75,9 +72,10 @@ def make_document(data: Json, *, path: Path | None, title: str) -> Document:
     """Return what was read from a file as a document; older names become today's."""
     migrated = copied(data)
     notes = migrate(migrated)
-    migrate_concepts(migrated)
-    is_older = canonical_json(migrated | _lasting_version(data)) != canonical_json(data)
+    migrate_lists(migrated)
+    is_older = canonical_json(migrated) != canonical_json(data)
     if is_older:
+        notes += _settle(migrated)
         notes.append(_note_on_older_names(data, migrated))
     of_onetrainer = "__version" in data or not foreign_names().isdisjoint(data)
     # of today's form: as it stands, with its version and in its order
@@ -93,12 +91,17 @@ def make_document(data: Json, *, path: Path | None, title: str) -> Document:
     )
 
 
-def _lasting_version(data: Json) -> Json:
-    """The version of a file that is of OneTrainer's newest form, which migrating takes out."""
-    version = data.get("__version")
-    if isinstance(version, int) and version >= LAST_CHANGE:
-        return {"__version": version}
-    return {}
+def _settle(migrated: Json) -> list[str]:
+    """Take out the version, and write down what it meant; return what to tell."""
+    idle = take_idle(migrated)
+    notes = fill_absent(migrated)
+    if idle:
+        names = ", ".join(idle)
+        notes.append(
+            f"settings that blockrate does not know, and that set nothing: {names}"
+        )
+    migrated.pop("__version", None)
+    return notes
 
 
 def _note_on_older_names(before: Json, migrated: Json) -> str:

@@ -9,10 +9,9 @@ from typing import Any
 
 from nicegui import Event
 
-from blockrate.config.onetrainer import Json
 from blockrate.config.plan import Plan
 from blockrate.config.presets import read_named
-from blockrate.config.reading import read_object
+from blockrate.config.reading import Json, read_object
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.run.durable import atomic_write, disk_errors, make_folder

@@ -50,6 +50,16 @@ def test_templates_can_be_used_saved_and_deleted(faders: Faders) -> None:
     expect(faders.page.get_by_role("menuitem")).to_have_count(10)
 
 
+def test_named_rates_of_the_config_are_among_the_templates(
+    training: Callable[..., Faders],
+) -> None:
+    presets = {"<i>Luma</i>": {"double_block_0": 0.0, "single_block_37": 0.5}}
+    faders = training(block_learning_rate_custom_presets=presets).open()
+    faders.template("<i>Luma</i>")
+    faders.says("<i>Luma</i> drawn")
+    assert faders.values() == complete(presets["<i>Luma</i>"], FLUX)
+
+
 def test_reset_writes_nothing(training: Callable[..., Faders]) -> None:
     faders = training({"double_block_0": 0.5, "single_block_7": 0.0}).open()
     faders.button("Reset All to 1.0").click()

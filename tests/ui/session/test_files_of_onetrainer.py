@@ -123,3 +123,62 @@ def test_presets_and_examples_open_by_name_as_copies(session: Session) -> None:
         assert path.read_bytes() == before
     with pytest.raises(ConfigError, match="no such file, preset or example"):
         session.open_named("nowhere")
+
+
+@pytest.mark.parametrize("version", [6, 10])
+def test_unknown_names_that_set_nothing_stand_in_nobodys_way(
+    session: Session, version: int
+) -> None:
+    data = right(__version=version, brand_new=False, optimizer={"zeta": None})
+    data |= {"samples": [{"prompt": "a", "prior_attention_mask": False}]}
+    session.open(path := written("a.json", data))
+    assert fields(session) == []
+    assert any("brand_new, optimizer.zeta" in line for line in session.warnings)
+    session.set({"epochs": 3})
+    session.save()
+    assert load_config(path).config == session.config
+
+
+def test_what_onetrainer_takes_for_an_absent_name_is_shown_and_stays_absent(
+    session: Session,
+) -> None:
+    data = right(__version=10, transformer={"train": True})
+    session.open(path := written("a.json", data))
+    assert session.get("dynamic_timestep_shifting") is False
+    assert session.get("transformer.weight_dtype") == "FLOAT_32"
+    assert session.config
+    assert session.config.transformer.weight_dtype == "FLOAT_32"
+    assert not session.dirty
+    session.set({"epochs": 3, "transformer.train": True})
+    session.save()
+    assert json.loads(path.read_text()) == {**data, "epochs": 3}
+    session.set({"dynamic_timestep_shifting": True})
+    assert session.config.dynamic_timestep_shifting
+
+
+def test_what_an_older_file_meant_by_an_absent_name_is_written_into_it(
+    session: Session,
+) -> None:
+    session.open(path := written("a.json", right(__version=6)))
+    session.save()
+    saved = json.loads(path.read_text())
+    assert saved["dynamic_timestep_shifting"] is False
+    assert "__version" not in saved
+    assert load_config(path).config == session.config
+
+
+@pytest.mark.parametrize("rates", [None, {"double_block_3": 1.0000000000000002}])
+def test_rates_of_the_fork_are_read_where_they_are_shown(
+    session: Session, rates: object
+) -> None:
+    data = right(__version=9, block_learning_rate_multiplier=rates)
+    session.open(path := written("a.json", data))
+    assert fields(session) == []
+    shown = session.get("block_learning_rate_multiplier")
+    assert shown == ({"double_block_3": 1.0} if rates else {})
+    session.set({"block_learning_rate_multiplier.double_block_4": 0.5})
+    session.save()
+    assert load_config(path).config.block_learning_rate_multiplier == {
+        **shown,
+        "double_block_4": 0.5,
+    }

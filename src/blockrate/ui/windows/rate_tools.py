@@ -119,7 +119,7 @@ class RateTools:
     # -- templates
 
     def _fill_menu(self) -> None:
-        """The templates, those of the user at the end."""
+        """The templates, those of the user and of the open config at the end."""
         self._menu.clear()
         with self._menu:
             for title, template in TEMPLATES.items():
@@ -128,10 +128,16 @@ class RateTools:
             for name, rates in self._page.preferences.templates.items():
                 use = partial(self._use_own_template, name, rates)
                 _menu_entry(name, "Your own", partial(self.change, use))
+            for name, rates in self._of_the_config().items():
+                use = partial(self._use_own_template, name, rates)
+                _menu_entry(name, "Of this config", partial(self.change, use))
             _menu_entry(
                 "Save as template", "Keep these rates under a name", self._save_template
             )
             _menu_entry("Delete a template", "One of your own", self._delete_template)
+
+    def _of_the_config(self) -> dict[str, dict[str, float]]:
+        return self._page.session.usable.block_learning_rate_custom_presets
 
     def _use_template(self, title: str) -> str:
         self._rates.use_template(title, self._selection.value)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from blockrate.config.fork_rates import without_nulls
 from blockrate.core import shapes
 from blockrate.core.blocks import OTHER, BlockLayout
 from blockrate.core.errors import ConfigError
@@ -137,7 +138,7 @@ class RatesDraft:
     def problem(self) -> str:
         """What is wrong with the rates as they stand, ``""`` if nothing."""
         try:
-            check_multipliers(self.state, self.layout)
+            check_multipliers(without_nulls(self.state), self.layout)
         except ConfigError as error:
             return f"{error.problem}. {error.cure}"
         return ""

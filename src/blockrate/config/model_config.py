@@ -1,0 +1,118 @@
+"""The first half of a config: the run, the model, and what comes out of it."""
+
+from typing import Literal
+
+from blockrate.config.parts import TextEncoderPart, TransformerPart, VaePart
+from blockrate.config.setting import (
+    ANOTHER_RUN,
+    FREE,
+    LENGTH,
+    OUTPUT,
+    RESULT,
+    SILENT,
+    Flag,
+    Folder,
+    Integer,
+    Model,
+    NewPlace,
+    Precision,
+    Section,
+    Settings,
+    TimeUnit,
+    setting,
+)
+
+
+class ModelConfig(Settings):
+    """What is trained, from where, and to where; ``TrainConfig`` says how."""
+
+    training_method: Literal["LORA", "FINE_TUNE"] = setting(
+        "LORA",
+        "Train small adapters, or the weights themselves",
+        ANOTHER_RUN,
+        section=Section("The run", "Model"),
+    )
+    model_type: Literal["FLUX_DEV_1", "FLUX_SCHNELL_1"] = setting(
+        "FLUX_DEV_1",
+        "FLUX.1-dev takes a guidance value, FLUX.1-schnell does not",
+        ANOTHER_RUN,
+    )
+    workspace_dir: Folder = setting(
+        "workspace/run",
+        "The run folder: config, events, checkpoints, samples",
+        SILENT,
+        min_length=1,
+    )
+    cache_dir: Folder = setting(
+        "workspace-cache/run",
+        "Cached latents and embeddings; runs may share it",
+        SILENT,
+        min_length=1,
+    )
+    only_cache: Flag = setting(
+        False, "Fill the cache, then stop without training", LENGTH
+    )
+    seed: Integer = setting(
+        42,
+        "Fixes noise, timesteps, order and first values of a run",
+        ANOTHER_RUN,
+        ge=0,
+        lt=2**63,
+    )
+    deterministic: Flag = setting(
+        False, "Bit-exact repeats on a GPU, a little slower", RESULT
+    )
+    tensorboard: Flag = setting(
+        True, "Write TensorBoard scalars, when tensorboard is installed", FREE
+    )
+    validation: Flag = setting(
+        False,
+        "Measure the loss on VALIDATION concepts, on fixed noise and timesteps",
+        FREE,
+        tab="Data",
+    )
+    validate_after: Integer = setting(
+        1, "Measure the validation loss every so many units", FREE, tab="Data", ge=0
+    )
+    validate_after_unit: TimeUnit = setting(
+        "EPOCH", "Unit of the setting before", FREE, tab="Data"
+    )
+    train_device: str | None = setting(
+        None, "Device: cuda, cuda:1, mps or cpu; empty = the best one there is", FREE
+    )
+
+    base_model_name: Model = setting(
+        "black-forest-labs/FLUX.1-dev",
+        "Hub id, folder or file",
+        ANOTHER_RUN,
+        section=Section("The model", "Model"),
+        min_length=1,
+    )
+    transformer: TransformerPart = setting(TransformerPart, "The part that trains")
+    text_encoder: TextEncoderPart = setting(TextEncoderPart, "CLIP")
+    text_encoder_2: TextEncoderPart = setting(TextEncoderPart, "T5")
+    text_encoder_2_sequence_length: Integer = setting(
+        77, "Tokens of a caption for T5; the rest is cut", RESULT, ge=1, le=512
+    )
+    vae: VaePart = setting(VaePart, "Turns images into latents and back")
+    compile: Flag = setting(
+        False,
+        "Compile the transformer block by block: slow start, faster steps on a GPU",
+        FREE,
+    )
+
+    output_model_destination: NewPlace = setting(
+        "models/model.safetensors",
+        "The finished file; of a fine-tune a folder",
+        OUTPUT,
+        section=Section("What comes out", "Model"),
+        min_length=1,
+    )
+    output_model_format: Literal["DIFFUSERS_LORA", "KOHYA_LORA", "DIFFUSERS"] = setting(
+        "DIFFUSERS_LORA",
+        "Form of a LoRA file; DIFFUSERS is a fine-tune's folder",
+        OUTPUT,
+    )
+    output_dtype: Precision = setting(
+        "FLOAT_32", "Precision of the weights in the result: LoRA file or model", OUTPUT
+    )
