@@ -127,7 +127,7 @@ def test_a_finished_run_writes_anew_what_was_put_in_the_place_of_its_file(
     before = file.read_bytes()
     assert prepare(lora, run, Options(), pytest.fail) == AlreadyDone(3)
     file.write_text("another run's")
-    assert prepare(lora, run, Options(), lambda text: None) is None
+    assert prepare(lora, run, Options(), lambda text: None) == run.asked()
     live(small, lora)
     assert file.read_bytes() == before
     assert file.with_name("my-1.safetensors").read_text() == "another run's"

@@ -68,7 +68,7 @@ def ready(run: RunFolder, now: TrainConfig, **options: Any) -> tuple[bool, list[
     """Whether there is something to do, and what was said."""
     said: list[str] = []
     done = prepare(now, run, Options(**options), said.append)
-    return done is None, said
+    return not isinstance(done, AlreadyDone), said
 
 
 def stopped(run: RunFolder, at: TrainConfig, step: int = 5) -> None:

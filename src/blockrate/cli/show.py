@@ -34,7 +34,7 @@ from blockrate.run.events import (
     Warned,
     read_events,
 )
-from blockrate.run.folder import RunFolder, is_alive
+from blockrate.run.folder import OvertakenError, RunFolder, is_alive
 from blockrate.run.launch import Launched
 from blockrate.run.process import exit_sentence, run_state, stop_engine
 
@@ -105,7 +105,9 @@ def _ending(
         code = launched.process.wait()
     if left and code != STOPPED:
         code = LEFT  # on Windows it was killed, and gives another code
-    if code and not view.failed:
+    if code and launched and launched.asked != run.asked():
+        view.say(f"error: {OvertakenError(run)}")
+    elif code and not view.failed:
         reason = exit_sentence(code)
         if state.exit_code is None:
             reason = f"another run is at work in {run.path}: {state.sentence}."

@@ -24,6 +24,7 @@ from blockrate.core.plain_text import visible
 from blockrate.run.durable import disk_error, write_error
 from blockrate.run.events import EventLog, Failed, Finished, Phase, Stopped
 from blockrate.run.folder import (
+    ASKED,
     RunFolder,
     StopFlag,
     StopRequested,
@@ -45,7 +46,7 @@ def main(folder: Path) -> int:
     run = RunFolder(folder)
     _listen(stop)  # before anything slow: from here on no first signal ends the process
     try:
-        with lock(run):
+        with lock(run, asked=os.environ.get(ASKED, "")):
             return _run(run, stop)
     except BlockrateError as error:
         print(f"error: {error}", file=sys.stderr)

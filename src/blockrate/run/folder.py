@@ -1,5 +1,6 @@
 """A run on disk: where its files are, who has its lock, and what it is told to do."""
 
+import hashlib
 import json
 import os
 import socket
@@ -22,6 +23,9 @@ from blockrate.run.durable import (
     write_error,
 )
 from blockrate.run.events import EventLog
+
+# the variable by which an engine is told the hash of what it is to do
+ASKED = "BLOCKRATE_ASKED"
 
 
 class StopRequested(BaseException):
@@ -66,6 +70,14 @@ class RunFolder:
             make_folder(folder)
         atomic_write(self.config_file, config_json)
 
+    def asked(self) -> str:
+        """Return a hash of what the last start asked for, by which its engine knows it again."""
+        digest = hashlib.sha256()
+        for file in (self.config_file, self.options_file):
+            with suppress(OSError):
+                digest.update(file.read_bytes())
+        return digest.hexdigest()
+
     def options(self) -> dict[str, Any]:
         """Return what the last start was asked alone, reset_optimizer and extend, and how long the events were then."""
         return read_json(self.options_file)
@@ -78,6 +90,15 @@ class RunSession:
     folder: RunFolder
     log: EventLog
     stop: StopFlag
+
+
+class OvertakenError(ConfigError):
+    """Another start has put its settings into a run folder before our engine came."""
+
+    def __init__(self, run: RunFolder) -> None:
+        problem = f"another start has put its settings into {run.path} meanwhile, so yours did not train"
+        cure = "Choose another folder, or start again when that run has ended."
+        super().__init__("workspace_dir", problem, cure)
 
 
 class InUseError(ConfigError):
@@ -94,10 +115,11 @@ class InUseError(ConfigError):
 
 
 @contextmanager
-def lock(run: RunFolder, *, sign: bool = True) -> Iterator[None]:
+def lock(run: RunFolder, *, sign: bool = True, asked: str = "") -> Iterator[None]:
     """Hold the run's kernel lock, which dies with the process. Raises InUseError naming the run that has it.
 
-    ``sign``: leave our name there, as an engine does.
+    ``sign``: leave our name there, as an engine does. ``asked``: the hash of what we are to do; OvertakenError if that
+    is not what stands there.
     """
     try:
         # outwaits the glances of is_alive
@@ -107,6 +129,8 @@ def lock(run: RunFolder, *, sign: bool = True) -> Iterator[None]:
     except OSError as error:
         raise write_error(run.lock_file, error) from error
     with taken:
+        if asked and asked != run.asked():
+            raise OvertakenError(run)
         if sign:
             start = datetime.now(UTC).isoformat(timespec="seconds")
             _replace(run.who_file, {**_identity(), "start": start})

@@ -39,10 +39,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Launched:
-    """An engine was started. ``events_from``: where in the file its events begin, in bytes."""
+    """An engine was started.
+
+    ``events_from``: where in the file its events begin, in bytes. ``asked``: the hash of what it is to do.
+    """
 
     process: Popen[Any]
     events_from: int
+    asked: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,22 +97,25 @@ def launch(
     try:
         for warning in make_plan(config).warnings:
             say(f"warning: {warning}")
-        done = prepare(config, run, options, say)
+        prepared = prepare(config, run, options, say)
     except InUseError as error:
         return AtWork() if is_at_work(run) else Refused(error)
     except (ConfigError, FileError, NoCheckpointError) as error:
         return Refused(error)
-    if done:
-        return done
+    if isinstance(prepared, AlreadyDone):
+        return prepared
     events_from = _events_bytes(run)
     before_start()
-    return Launched(start_engine(run), events_from)
+    process = start_engine(run, asked=prepared)
+    return Launched(process, events_from, prepared)
 
 
 def prepare(
     config: TrainConfig, run: RunFolder, options: Options, say: Callable[[str], None]
-) -> AlreadyDone | None:
-    """Make the run folder ready for an engine, unless there is nothing left to do.
+) -> AlreadyDone | str:
+    """Make the run folder ready for an engine, unless there is nothing left to do; return a hash of what it is to do.
+
+    Another start may come before that engine has the lock: by the hash it sees that its settings are gone.
 
     Raises ConfigError, with the folder untouched, for a config that belongs to another run,
     or asks a finished one for another result; InUseError; NoCheckpointError; WriteError.
@@ -127,7 +134,7 @@ def prepare(
         if told:
             say(f"warning: {told}")
         _write(config, run, options)
-    return None
+        return run.asked()
 
 
 def _look_at_earlier(

@@ -20,6 +20,7 @@ from blockrate.run.children import child_environment
 from blockrate.run.durable import write_error
 from blockrate.run.events import Failed, Finished, Record, Stopped, last_event
 from blockrate.run.folder import (
+    ASKED,
     RunFolder,
     is_alive,
     pending_commands,
@@ -73,8 +74,11 @@ def engine_command(run: Path) -> list[str]:
     return [*words, str(run.absolute())]
 
 
-def start_engine(run: RunFolder) -> subprocess.Popen[Any]:
-    """Start the engine so that neither Ctrl-C nor the end of the terminal or of this process reaches it."""
+def start_engine(run: RunFolder, *, asked: str = "") -> subprocess.Popen[Any]:
+    """Start the engine so that neither Ctrl-C nor the end of the terminal or of this process reaches it.
+
+    ``asked``: the hash of what it is to do; without one it does what stands in the folder.
+    """
     # a stop that an earlier run did not live to obey must not end this one
     pending_commands(run)
     try:
@@ -86,6 +90,7 @@ def start_engine(run: RunFolder) -> subprocess.Popen[Any]:
         "OMP_WAIT_POLICY": "PASSIVE",
         **child_environment(),
         "PYTHONUTF8": "1",
+        ASKED: asked,
     }
     null = subprocess.DEVNULL
     start = partial(

@@ -12,7 +12,7 @@ from typing import Any
 from nicegui import Event
 
 from blockrate.core.errors import BlockrateError, ConfigError, WriteError
-from blockrate.run.folder import RunFolder, send_command
+from blockrate.run.folder import OvertakenError, RunFolder, send_command
 from blockrate.run.launch import (
     AlreadyDone,
     Answer,
@@ -54,6 +54,7 @@ class Watch:
         self.log = ""
         self._preferences = preferences
         self._process: Popen[Any] | None = None
+        self._asked = ""  # the hash of what that process is to do
         self._starting = False
         self._stop_at_once = False
         self._stop_asked: float | None = None  # when, by the monotonic clock
@@ -102,9 +103,10 @@ class Watch:
     def _show_answer(self, run: RunFolder, answer: Answer) -> None:
         """Show what was started, is at work already, or is finished."""
         match answer:
-            case Launched(process=process):
+            case Launched(process=process, asked=asked):
                 # somebody has to take note of its end, or it stays as a zombie
                 Thread(target=process.wait, daemon=True).start()
+                self._asked = asked
                 self.show(run.path, process)
                 if self._stop_at_once:
                     self.stop()
@@ -207,6 +209,8 @@ class Watch:
         # it never came so far as to tell of itself
         if code and code != state.exit_code:
             sentence = exit_sentence(code)
+            if self._asked and self.run and self._asked != self.run.asked():
+                sentence = str(OvertakenError(self.run))
             return RunState("Failed", sentence, step=state.step, exit_code=code)
         return state
 
