@@ -50,7 +50,9 @@ def test_every_way_on_but_one_is_a_way_to_start() -> None:
     assert len(set(OPTIONS.values())) == len(OPTIONS)
 
 
-@pytest.mark.parametrize("option", ["fresh", "reset-optimizer", "ignore-unsupported"])
+@pytest.mark.parametrize(
+    "option", ["fresh", "reset-optimizer", "extend", "ignore-unsupported"]
+)
 def test_the_command_line_alone_names_its_options(option: str) -> None:
     naming = {
         file.relative_to(SOURCE).parts[0]

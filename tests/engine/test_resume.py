@@ -1,6 +1,7 @@
 """A run goes on where it was: bit for bit, each parameter with its own moments, and never in silence."""
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -255,20 +256,70 @@ def test_longer_epochs_keep_the_length_of_the_schedule_unless_it_is_extended(
         "gradient_accumulation_steps": 1,
     }
     small.live(small.config(tmp_path, epochs=2, **settings))
-    run = small.live(small.config(tmp_path, epochs=3, **settings))
+    floor = {"learning_rate_min_factor": 0.1}
+    run = small.live(small.config(tmp_path, epochs=3, **settings, **floor))
     rates = [event["learning_rate"] for event in events(run, "step")]
-    assert rates == pytest.approx(
-        [1e-3 * factor for factor in (1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0, 0, 0)]
-    )
-    assert (
-        "the rate's schedule keeps its 6 steps; --extend stretches it to 9"
-        in resumed(tmp_path)[0][1]
-    )
+    falling = (1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6)
+    assert rates == pytest.approx([1e-3 * factor for factor in (*falling, *[0.1] * 3)])
+    (kept,) = events(run, "warned")
+    assert kept["message"] == "the rate's schedule keeps its 6 steps, the run has 9."
+    assert kept["ways_on"] == ["extend"]
     run.options_file.write_text(json.dumps({"extend": True}))
     small.live(small.config(tmp_path, epochs=4, **settings))
     assert [
         event["learning_rate"] for event in events(run, "step")[9:]
     ] == pytest.approx([1e-3 * factor for factor in (3 / 12, 2 / 12, 1 / 12)])
+    assert (
+        "the rate's schedule spans all 12 steps of the run" in resumed(tmp_path)[1][1]
+    )
+
+
+@pytest.mark.parametrize("scheduler", ["LINEAR", "COSINE", "REX"])
+def test_a_run_with_nothing_left_but_rate_zero_is_refused_before_the_model_is_loaded(
+    small: Small, tmp_path: Path, scheduler: str
+) -> None:
+    settings = {"learning_rate_scheduler": scheduler, "learning_rate_warmup_steps": 0}
+    small.live(small.config(tmp_path, epochs=2, **settings))
+    told = f"learning_rate_scheduler: {scheduler} was planned for 3 steps.*all 3 steps"
+    with refusal(told, "extend"):
+        small.live(small.config(tmp_path, epochs=4, **settings))
+    run = RunFolder(tmp_path)
+    assert len(events(run, "started")) == 1
+    run.options_file.write_text(json.dumps({"extend": True}))
+    small.live(small.config(tmp_path, epochs=4, **settings))
+    assert all(event["learning_rate"] for event in events(run, "step"))
+
+
+def test_steps_at_rate_zero_at_the_end_of_a_run_are_counted(
+    small: Small, tmp_path: Path
+) -> None:
+    """Planned for 6 steps, ended after 3 by fewer epochs, then made longer than it was planned for."""
+    settings = {"learning_rate_scheduler": "COSINE", "learning_rate_warmup_steps": 0}
+    ended = {"stop_training_after": 3, "stop_training_after_unit": "STEP"}
+    small.live(small.config(tmp_path, epochs=4, transformer=ended, **settings))
+    run = small.live(small.config(tmp_path, epochs=6, **settings))
+    rates = [event["learning_rate"] for event in events(run, "step")]
+    assert [step for step, rate in enumerate(rates, 1) if rate == 0] == [7, 8, 9]
+    warned = events(run, "warned")[-1]
+    assert (
+        "keeps its 6 steps, the run has 9: the last 3 have rate 0" in warned["message"]
+    )
+    assert warned["ways_on"] == ["extend"]
+
+
+def test_a_schedule_after_a_constant_rate_spans_the_whole_run(
+    small: Small, tmp_path: Path
+) -> None:
+    constant = {"learning_rate_warmup_steps": 0}
+    small.live(small.config(tmp_path, epochs=2, **constant))
+    cosine = {**constant, "learning_rate_scheduler": "COSINE"}
+    for epochs in (4, 4):
+        run = small.live(small.config(tmp_path, epochs=epochs, **cosine))
+    rates = [event["learning_rate"] for event in events(run, "step")]
+    by_hand = [0.5e-3 * (1 + math.cos(math.pi * step / 6)) for step in (3, 4, 5)]
+    assert rates == pytest.approx([1e-3] * 3 + by_hand)
+    assert "the rate's schedule spans all 6 steps of the run" in resumed(tmp_path)[0][1]
+    assert not events(run, "warned")
 
 
 def test_a_new_filter_needs_a_word_and_then_keeps_the_old_moments(
@@ -381,7 +432,7 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_again(
 def test_a_damaged_checkpoint_is_told_passed_over_and_saved_anew(
     small: Small, tmp_path: Path
 ) -> None:
-    config = small.config(tmp_path, epochs=2)
+    config = small.config(tmp_path, epochs=2, learning_rate_warmup_steps=0)
     run = small.live(config)
     expected = saved_bytes(checkpoints(run.checkpoints)[-1])
     last(tmp_path, "weights").write_bytes(
@@ -429,6 +480,7 @@ def test_what_kills_left_is_swept_and_what_may_be_in_use_is_not(
     config = small.config(
         tmp_path / "run",
         epochs=2,
+        learning_rate_warmup_steps=0,
         output_model_destination=str(tmp_path / "out" / "x.safetensors"),
     )
     checkpoint = tmp_path / "run" / "checkpoints"

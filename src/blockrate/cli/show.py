@@ -243,8 +243,8 @@ class View:
                 self._step(event, record.step)
             case Failed(message=message, ways_on=ways_on):
                 self.say(f"error: {with_ways_on(message, ways_on, WAYS_ON)}")
-            case Warned(message=message):
-                self.say(f"warning: {message}")
+            case Warned(message=message, ways_on=ways_on):
+                self.say(f"warning: {with_ways_on(message, ways_on, WAYS_ON)}")
             case Resumed(from_step=step, changes=changes):
                 self.say("; ".join([f"goes on from step {step}", *changes]))
             case Skipped() | Saved() | Sampled() | Validated():

@@ -13,5 +13,6 @@ WAYS_ON: Mapping[WayOn, str] = {
     "reset_all": (
         "add --reset-optimizer all: the weights stay, the moments begin anew"
     ),
+    "extend": "add --extend: the rate's schedule is stretched over all epochs",
     "ignore_unsupported": "train without it: --ignore-unsupported",
 }

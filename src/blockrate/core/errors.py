@@ -9,8 +9,8 @@ from typing import Literal
 from blockrate.core.plain_text import visible
 
 # How else to go on: with the run in the folder set aside; with fresh moments for what is new
-# to it, or for all; without what is not supported.
-WayOn = Literal["fresh", "reset_new", "reset_all", "ignore_unsupported"]
+# to it, or for all; with the rate's schedule stretched; without what is not supported.
+WayOn = Literal["fresh", "reset_new", "reset_all", "extend", "ignore_unsupported"]
 
 
 class BlockrateError(ValueError):

@@ -48,37 +48,36 @@ def prepare_data(
     device: torch.device,
     log: EventLog,
     stop: StopFlag,
-    *,
     check: Callable[[str], None],
+    check_steps: Callable[[int], None] = lambda steps: None,
 ) -> Data:
     """Check every image and caption, find the model's files, and cache latents and prompt embeddings.
 
-    ``check``: is told the data set's fingerprint. Raises FileError or ConfigError before anything big is loaded,
-    StopRequested when asked to stop.
+    ``check``: is told the data set's fingerprint. ``check_steps``: how many steps the run has. Raises FileError or
+    ConfigError before anything big is loaded, StopRequested when asked to stop.
     """
-    warn = partial(_warn, log)
     loading = partial(_report_loading, log, stop)
-    items = find_items(config, warn, loading)
+    items = find_items(config, partial(_warn, log), loading)
     fingerprint = _fingerprint(items, config.concepts)
     check(fingerprint)
     order = StepOrder(config, items)
+    check_steps(order.number_of_steps)
     validation = validation_batches(config, items) if config.validation else []
     files = locate(config, loading)
     stop.obey()
     cache = _cache(files, config)
+    examples = [*order.every_example(), *chain.from_iterable(validation)]
     samples = [sample for sample in config.samples if sample.enabled]
     lengths: list[int] = []
     cache.fill(
-        [*order.every_example(), *chain.from_iterable(validation)],
-        load_image_encoder=partial(
-            _image_encoder, files, config.vae.weight_dtype, device
-        ),
+        examples,
+        load_image_encoder=partial(_image_encoder, files, config, device),
         load_prompt_encoder=partial(_prompt_encoder, files, config, device, lengths),
         progress=partial(_report_caching, log),
         should_stop=lambda: stop.requested,
         prompts=[sample.prompt for sample in samples],
     )
-    _warn_of_cut_captions(lengths, config.text_encoder_2_sequence_length, warn)
+    _warn_of_cut_captions(lengths, config.text_encoder_2_sequence_length, log)
     stop.obey()
     prompts = [EncodedPrompt(sample, cache.prompt(sample.prompt)) for sample in samples]
     return Data(files, order, cache, validation, prompts, fingerprint)
@@ -114,10 +113,10 @@ def _cache(files: ModelFiles, config: TrainConfig) -> Cache:
 
 
 def _image_encoder(
-    files: ModelFiles, weight_dtype: str, device: torch.device
+    files: ModelFiles, config: TrainConfig, device: torch.device
 ) -> ImageEncoder:
     vae = files.family.load_vae(
-        files.parts["vae"], weight_dtype=weight_dtype, device=device
+        files.parts["vae"], weight_dtype=config.vae.weight_dtype, device=device
     )
     return lambda images: files.family.encode_images(vae, images)
 
@@ -139,12 +138,11 @@ def _prompt_encoder(
     return encode
 
 
-def _warn_of_cut_captions(
-    lengths: Sequence[int], most: int, warn: Callable[[str], None]
-) -> None:
+def _warn_of_cut_captions(lengths: Sequence[int], most: int, log: EventLog) -> None:
     cut = [length for length in lengths if length > most]
     if cut:
-        warn(
+        _warn(
+            log,
             f"{len(cut)} captions are cut at {most} tokens, the longest has {max(cut)}: "
-            "raise text_encoder_2_sequence_length, up to 512"
+            "raise text_encoder_2_sequence_length, up to 512",
         )

@@ -12,6 +12,14 @@ from torch import Tensor
 from blockrate.config.changes import check_changes
 from blockrate.config.files import parse_config
 from blockrate.config.optimizers import OPTIMIZERS
+from blockrate.config.schedule_check import (
+    Span,
+    check_rate,
+    kept_schedule,
+    schedule_length,
+    schedule_warnings,
+    span_of,
+)
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, NoCheckpointError
 from blockrate.core.version import __version__
@@ -34,6 +42,8 @@ _DAY = 86400.0
 class Resume:
     """The checkpoint a run goes on from and what differs since. ``facts``: what it says of itself."""
 
+    config: TrainConfig
+    before: TrainConfig
     checkpoint: Path | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     changes: list[str] = field(default_factory=list)
@@ -45,20 +55,43 @@ class Resume:
         """How many steps are finished."""
         return int(self.facts.get("step", 0))
 
-    def schedule_length(self, steps: int, *, scheduler: str) -> int:
-        """Return how many steps the learning rate's schedule spans: those it was planned with, unless extended."""
-        stored = int(self.facts.get("total_steps", steps))
-        if stored != steps and not self.extend and scheduler != "CONSTANT":
-            self.changes.append(
-                f"the rate's schedule keeps its {stored} steps; --extend stretches it to {steps}"
+    def span(self, steps: int) -> Span:
+        """Return the span of a run of so many steps: its schedule keeps the length it was planned with."""
+        length = steps
+        if not self.extend:
+            stored = int(self.facts.get("total_steps", steps))
+            length = schedule_length(
+                self.before, self.config, stored=stored, steps=steps
             )
-        return steps if self.extend else stored
+        return span_of(self.config, steps, first=self.step, length=length)
 
     def check_data(self, fingerprint: str) -> None:
         """Raise ConfigError if the data set is not the one the run has learned from."""
         if self.facts.get("data", fingerprint) != fingerprint:
             problem = "the images or captions are not those this run has learned from, so its order would not hold"
             raise ConfigError("concepts", problem, "Put them back.", ways_on=["fresh"])
+
+    def check_steps(self, steps: int) -> None:
+        """Raise ConfigError if all that is left of a run of so many steps has rate 0."""
+        if not self.config.only_cache:
+            check_rate(self.config, self.span(steps))
+
+    def tell_schedule(self, steps: int, log: EventLog) -> Span:
+        """Warn of a rate that is not what its settings seem to say; return the span of a run of so many steps."""
+        span = self.span(steps)
+        stored = self.facts.get("total_steps", steps)
+        if stored != span.length and self.config.learning_rate_scheduler != "CONSTANT":
+            self.changes.append(
+                f"the rate's schedule spans all {span.length} steps of the run"
+            )
+        kept = kept_schedule(self.config, steps, span)
+        if kept:
+            log.write(Warned("schedule", kept, ["extend"]), step=self.step)
+        for text in schedule_warnings(
+            self.config, steps, first=self.step, length=span.length
+        ):
+            log.write(Warned("schedule", text), step=self.step)
+        return span
 
     def weights(self) -> dict[str, Tensor]:
         """Return what the run has learned, by parameter name; nothing where it begins."""
@@ -103,7 +136,7 @@ def find_resume(config: TrainConfig, run: RunFolder, log: EventLog) -> Resume:
 
     newest = newest_valid(run.checkpoints, warn)
     if newest is None:
-        return Resume(changes=_lost_session(run))
+        return Resume(config, config, changes=_lost_session(run))
     set_damaged_aside(run.checkpoints, newest)
     facts = read_state(newest)
     options = run.options()
@@ -113,7 +146,15 @@ def find_resume(config: TrainConfig, run: RunFolder, log: EventLog) -> Resume:
         dict(facts["config"]), ignore_unsupported=True, where=str(newest)
     ).config
     changes += check_changes(before, config, reset=reset)
-    return Resume(newest, facts, changes, reset == "all", bool(options.get("extend")))
+    return Resume(
+        config,
+        before,
+        newest,
+        facts,
+        changes,
+        fresh_optimizer=reset == "all",
+        extend=bool(options.get("extend")),
+    )
 
 
 def sweep_interrupted_saves(

@@ -54,7 +54,8 @@ def train(
         device, why = pick_device(config.train_device)
         print(f"training on {device}: {why}")
         resume = _resume(config, run, log)
-        data = prepare_data(config, device, log, stop, check=resume.check_data)
+        check = (resume.check_data, resume.check_steps)
+        data = prepare_data(config, device, log, stop, *check)
         if config.only_cache:
             return []
         log.write(Phase("loading"), step=resume.step)
@@ -63,9 +64,7 @@ def train(
         )
         stop.obey()
         log.write(_started(config, state, plan.first_trained_block), step=resume.step)
-        total_steps = resume.schedule_length(
-            data.order.number_of_steps, scheduler=config.learning_rate_scheduler
-        )
+        span = resume.tell_schedule(data.order.number_of_steps, log)
         resume.restore(state, log)
         session = RunSession(run, log, stop)
         outputs = Outputs(
@@ -74,8 +73,8 @@ def train(
             state,
             data,
             results,
-            first=resume.step,
-            total_steps=total_steps,
+            first=span.first,
+            total_steps=span.length,
         )
         bad = BadSteps(trained=_has_trained(run, resume.step))
         last = _steps(config, state, data, outputs, log, bad, first=resume.step)

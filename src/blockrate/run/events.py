@@ -120,10 +120,11 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Warned:
-    """Something to know; training goes on."""
+    """Something to know; training goes on. ``ways_on``: how it could be otherwise, at the next start."""
 
     code: str
     message: str
+    ways_on: Sequence[WayOn] = ()
 
 
 @dataclass(frozen=True)

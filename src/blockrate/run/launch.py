@@ -11,6 +11,7 @@ from typing import Any
 from blockrate.config.changes import Reset, check_changes, left_to_do
 from blockrate.config.files import config_json, load_config, parse_config
 from blockrate.config.plan import make_plan
+from blockrate.config.schedule_check import check_longer_run
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import (
     BlockrateError,
@@ -20,7 +21,7 @@ from blockrate.core.errors import (
     WayOn,
 )
 from blockrate.run.aside import set_aside
-from blockrate.run.checkpoints import newest_valid, read_state
+from blockrate.run.checkpoints import newest_valid, read_state, step_of
 from blockrate.run.durable import atomic_write, make_folder
 from blockrate.run.events import Finished, last_event
 from blockrate.run.folder import InUseError, RunFolder, is_at_work, lock
@@ -74,6 +75,7 @@ OPTIONS: Mapping[WayOn, Options] = {
     "fresh": Options(fresh=True),
     "reset_new": Options(reset_optimizer="new"),
     "reset_all": Options(reset_optimizer="all"),
+    "extend": Options(extend=True),
 }
 
 
@@ -158,7 +160,15 @@ def _look_at_earlier(
     if checkpoint:
         before = _config_of(checkpoint)
         check_changes(before, config, reset=options.reset_optimizer)
+        if not options.extend:
+            _check_rate(before, config, checkpoint)
     return None
+
+
+def _check_rate(before: TrainConfig, config: TrainConfig, checkpoint: Path) -> None:
+    """Raise ConfigError if a longer run has no rate left."""
+    length = read_state(checkpoint).get("total_steps")
+    check_longer_run(before, config, step=step_of(checkpoint), length=length)
 
 
 def _lost(finished: Finished, results: Results) -> list[str]:

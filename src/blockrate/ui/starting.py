@@ -16,6 +16,7 @@ from blockrate.run.launch import (
     Options,
     Refused,
 )
+from blockrate.run.process import StateName
 from blockrate.ui.checked import Problem
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change
@@ -25,6 +26,8 @@ from blockrate.ui.parts.labels import label_of, sentence
 from blockrate.ui.ways_on import BUTTONS, WAYS_ON
 
 _AFTER_THE_END: Sequence[WayOn] = ("fresh",)
+# what a run has warned of can still be had otherwise
+_ENDED_EARLY: Sequence[StateName] = ("No run", "Failed", "Lost")
 
 
 async def start(page: Page, way: WayOn | None = None) -> None:
@@ -76,7 +79,7 @@ def _text(answer: AlreadyDone | AtWork | Refused) -> str:
 
 
 def way_buttons(page: Page, changed: Event[[]]) -> None:
-    """Buttons that start the open config in the ways that its run has left, if that failed."""
+    """Buttons that start the open config in the ways that its run has left, if that did not end well."""
 
     def fill(ways_on: Sequence[WayOn]) -> None:
         for way in ways_on:
@@ -92,7 +95,10 @@ def _ways_left(page: Page) -> Sequence[WayOn]:
     own = Path(page.session.usable.workspace_dir).absolute()
     if run is None or run.path != own:
         return ()
-    return [way for way in page.watch.state.ways_on if way in OPTIONS]
+    ways = dict.fromkeys(page.watch.state.ways_on)
+    if page.watch.state.name in _ENDED_EARLY:
+        ways |= dict.fromkeys(page.watch.history.ways_on)
+    return [way for way in ways if way in OPTIONS]
 
 
 def show_problems(page: Page) -> None:

@@ -207,3 +207,15 @@ def test_a_run_of_a_million_steps_stays_small() -> None:
         "the first samples are there to compare with"
     )
     assert max(history.files.samples) == 1_000_000
+
+
+def test_what_a_warning_offers_is_said_in_the_apps_words_until_the_next_session() -> (
+    None
+):
+    history = fed(started(alone("double_block_0")))
+    history.feed([Record(Warned("schedule", "It keeps its 6 steps.", ["extend"]))])
+    text = "It keeps its 6 steps. Or stretch the rate's schedule over all epochs."
+    assert history.warnings == [text]
+    assert list(history.ways_on) == ["extend"]
+    history.feed([started(alone("double_block_0"))])
+    assert not history.ways_on

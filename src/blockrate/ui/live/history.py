@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from blockrate.core.blocks import OTHER, model_order
+from blockrate.core.errors import WayOn, with_ways_on
 from blockrate.run.events import (
     Blocks,
     Event,
@@ -23,6 +24,7 @@ from blockrate.run.events import (
     Validated,
     Warned,
 )
+from blockrate.ui.ways_on import WAYS_ON
 
 MOST_POINTS = 1000
 MOST_COLUMNS = 200
@@ -184,7 +186,8 @@ class TrainedBlocks:
 class History:
     """A run as its events tell it, from the first to the last one fed.
 
-    ``by_block``: a series of rows with a number for each block, by kind.
+    ``by_block``: a series of rows with a number for each block, by kind. ``ways_on``: that
+    warnings of the newest session name.
     """
 
     def __init__(self) -> None:
@@ -198,6 +201,7 @@ class History:
         self.files = Files()
         self.blocks = TrainedBlocks()
         self.warnings: list[str] = []
+        self.ways_on: tuple[WayOn, ...] = ()
 
     def feed(self, records: Iterable[Record]) -> None:
         """Take what a run tells, in order."""
@@ -230,11 +234,13 @@ class History:
                 self.files.take(event, step)
             case Skipped(reason=reason):
                 self._warn(f"Step {step} was skipped: {reason}.")
-            case Warned(message=message):
-                self._warn(message)
+            case Warned(message=message, ways_on=ways_on):
+                self._warn(with_ways_on(message, ways_on, WAYS_ON))
+                self.ways_on = tuple(dict.fromkeys([*self.ways_on, *ways_on]))
 
     def _begin(self, event: Started) -> None:
         self.files.outputs = []
+        self.ways_on = ()
         self.progress.begin()
         self.blocks.groups = list(event.groups)
         self.blocks.add_names(self.blocks.trained)
