@@ -31,7 +31,7 @@ from blockrate.config.files import config_json
 from blockrate.engine.models.flux1 import random_transformer
 from blockrate.models.families import FAMILIES
 from blockrate.models.module_table import modules
-from blockrate.run.events import Step, read_events
+from blockrate.run.events import Step, events_of
 
 SPEC = FAMILIES["flux1-dev"].spec
 STEPS = 6
@@ -134,7 +134,7 @@ def first_step(folder: Path, config: Path) -> tuple[float, float]:
 def _steps(events: Path) -> list[float]:
     return [
         record.time
-        for record in read_events(events)[0]
+        for record in events_of(events, Step)
         if isinstance(record.event, Step) and record.time is not None
     ]
 

@@ -37,7 +37,7 @@ from websockets.asyncio.client import connect
 from websockets.typing import Origin
 
 from blockrate.config.files import config_json
-from blockrate.run.events import Step, read_events
+from blockrate.run.events import Step, events_of
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -256,7 +256,7 @@ def _seconds(events: Path, begun: float) -> list[float]:
     """How long each step took that ended after ``begun``."""
     return [
         record.event.seconds
-        for record in read_events(events)[0]
+        for record in events_of(events, Step)
         if isinstance(record.event, Step) and (record.time or 0) > begun
     ]
 

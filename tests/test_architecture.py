@@ -37,7 +37,7 @@ LAYERS = {
 # What lies in a run folder, not who starts, watches and stops the engine.
 ENGINE_SEES_OF_RUN = {
     f"blockrate.run.{name}"
-    for name in ("folder", "events", "durable", "checkpoints", "results")
+    for name in ("folder", "events", "durable", "checkpoints", "results", "saved_state")
 }
 # Where a library may be imported: what we hand around are torch's tensors and modules, and a change of a library's
 # names is then a change in one room.

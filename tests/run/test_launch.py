@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.refusals import refusal
+from support.saved_checkpoints import commit_checkpoint
 from support.settings import two_values
 
 from blockrate.config.fields import fields
@@ -32,7 +33,7 @@ from blockrate.config.setting import (
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, NoCheckpointError, WriteError
 from blockrate.run.checkpoints import checkpoint_name
-from blockrate.run.durable import commit_folder, sha256_of
+from blockrate.run.durable import sha256_of
 from blockrate.run.events import EventLog, Finished, Saved, Step, read_events
 from blockrate.run.folder import InUseError, RunFolder, lock
 from blockrate.run.launch import (
@@ -75,11 +76,7 @@ def ready(run: RunFolder, now: TrainConfig, **options: Any) -> tuple[bool, list[
 def stopped(run: RunFolder, at: TrainConfig, step: int = 5) -> None:
     """A run that has saved a checkpoint, without weights."""
     ready(run, at)
-    (temporary := run.checkpoints / ".tmp-1").mkdir()
-    (temporary / "state.json").write_text(
-        json.dumps({"step": step, "config": at.model_dump(mode="json")})
-    )
-    commit_folder(temporary, run.checkpoints / checkpoint_name(step))
+    commit_checkpoint(run.checkpoints, step, at.model_dump(mode="json"))
     EventLog(run.events_file).write(Step(1.0, 1e-3, 1.0, 0.1), step=step)
 
 
@@ -255,9 +252,7 @@ def test_a_longer_run_whose_schedule_is_over_is_refused_before_an_engine_starts(
 def rewrite(checkpoint: Path, state: dict[str, Any]) -> None:
     """Put another state into a checkpoint, whole."""
     shutil.rmtree(checkpoint)
-    (temporary := checkpoint.parent / ".tmp-1").mkdir()
-    (temporary / "state.json").write_text(json.dumps(state))
-    commit_folder(temporary, checkpoint)
+    commit_checkpoint(checkpoint.parent, state["step"], {}, state=state)
 
 
 def test_a_finished_run_whose_file_is_gone_makes_it_again(run: RunFolder) -> None:

@@ -35,6 +35,7 @@ from blockrate.cli.ways_on import WAYS_ON
 from blockrate.core.errors import (
     BlockrateError,
     ConfigError,
+    FileError,
     in_words,
     with_ways_on,
 )
@@ -295,13 +296,16 @@ def _demo_result(run: "RunFolder", loaded: "LoadedConfig") -> Iterator[Any]:
     from blockrate.models.lora_norms import inspect_lora
 
     outputs, rates, losses = _demo_facts(run)
+    if not outputs:
+        problem = "does not say which file the run has made"
+        raise FileError(str(run.events_file), problem, ways_on=["fresh"])
     report = inspect_lora(outputs[0])
     yield demo_table(
         asdict(make_plan(loaded.config)),
         rates,
         {**report.blocks, "other": report.other},
     )
-    if losses:
+    if losses and losses[0]:
         fall = 100 * (1 - losses[-1] / losses[0])
         yield f"loss on fixed noise and timesteps: {losses[0]:.4f} -> {losses[-1]:.4f} ({fall:.0f} % lower)\n"
     for path in outputs:
@@ -325,21 +329,22 @@ def _shown(path: Path) -> str:
 
 
 def _demo_facts(run: "RunFolder") -> tuple[list[Path], "Numbers", list[float]]:
-    """The files of a run, its last rates by block, and its validation losses."""
-    from blockrate.run.events import Blocks, Finished, Validated, read_events
+    """The files of a run, its last rates by block, and its first and last validation loss."""
+    from blockrate.run.events import Blocks, Finished, Validated, events_of
 
     outputs: list[Path] = []
     rates: Numbers = {}
-    losses = []
-    for record in read_events(run.events_file)[0]:
+    losses: list[float] = []
+    for record in events_of(run.events_file, Finished, Blocks, Validated):
         event = record.event
         match event:
             case Finished():
-                outputs += map(Path, event.outputs)
+                outputs = [Path(output) for output in event.outputs]
             case Blocks():
                 rates = event.learning_rates
             case Validated(loss=float(loss)):
-                losses.append(loss)
+                # of a run of any length the first and the last
+                losses = [*losses[:1], loss]
     return outputs, rates, losses
 
 

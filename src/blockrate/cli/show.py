@@ -63,15 +63,17 @@ def watch(
     with view.bar:
         while not ended:
             # before the last look at the events
-            ended = not _is_working(run, launched)
-            records, offset = read_events(run.events_file, offset)
+            works = _is_working(run, launched)
+            before = offset
+            records, offset = read_events(run.events_file, before)
             for record in records:
                 view.show(record)
             # one a round: two at the same moment would reach the engine as one
             if stops < len(signals):
                 stops += 1
                 _stop(run, view, at_once=stops > 1)
-            time.sleep(0 if ended else 0.1)
+            ended = not works and offset == before
+            time.sleep(0.1 if works else 0)
     return _ending(run, view, launched, left=stops > 1)
 
 

@@ -107,6 +107,15 @@ def block_path(block: str) -> str:
     return f"{_PATHS[kind]}.{index}"
 
 
+def is_block(name: str) -> bool:
+    """Whether this is the name of a block that a transformer may have."""
+    match = _NAME.fullmatch(name)
+    if not match:
+        return False
+    index = int(match["index"])
+    return index < MOST_BLOCKS and name == f"{match['kind']}_block_{index}"
+
+
 def model_order(name: str) -> tuple[int, int]:
     """Return a key that sorts block names as the model runs, and ``other`` last."""
     if name == OTHER:

@@ -1,6 +1,7 @@
 """Files that a user names, read whole: plain ones only, and never more than so many bytes."""
 
 import stat
+from io import BufferedReader
 from pathlib import Path
 
 # what the shell has opened for us: a pipe there is meant to be read
@@ -32,6 +33,14 @@ def what_else(path: Path) -> str:
         if is_kind(mode):
             return name
     return ""
+
+
+def open_plain(path: Path) -> BufferedReader:
+    """Open a plain file for reading. Raises NotPlainError, at once, and OSError as ``open`` does."""
+    kind = what_else(path)
+    if kind:
+        raise NotPlainError(None, f"is {kind}", str(path))
+    return path.open("rb")
 
 
 def read_plain(path: Path, most: int, *, pipes: bool = False) -> bytes:

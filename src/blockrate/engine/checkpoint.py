@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from blockrate.core.profile import KEY
 from blockrate.core.version import __version__
 from blockrate.engine.parameter_groups import WHOLE
 from blockrate.engine.state import TrainingState
-from blockrate.run.checkpoints import STATE, checkpoint_name
+from blockrate.run.checkpoints import checkpoint_name
 from blockrate.run.durable import (
     atomic_write,
     check_space,
@@ -30,6 +31,7 @@ from blockrate.run.durable import (
     disk_errors,
     temporary_beside,
 )
+from blockrate.run.saved_state import PARTS, STATE
 
 # between a parameter's name and the name of its state; in no parameter's name
 _SEPARATOR = "::"
@@ -89,6 +91,26 @@ def checkpoint_bytes(
     )
     trained = sum(parameter.numel() for parameter in state.trained.values())
     return learned + int(state_bytes * trained)
+
+
+def unfit_tensors(checkpoint: Path) -> str:
+    """Return what is wrong with the tensors of a checkpoint whose files are whole; empty if nothing is."""
+    names: dict[str, set[str]] = {}
+    for part in PARTS:
+        try:
+            with safe_open(checkpoint / f"{part}.safetensors", "pt") as tensors:
+                keys = tensors.keys()
+        except (SafetensorError, OSError, ValueError):
+            return f"{part}.safetensors is no safetensors file"
+        names[part] = {key.partition(_SEPARATOR)[0] for key in keys}
+    weights = names.pop("weights")
+    if not weights:
+        return "weights.safetensors holds no weights"
+    for part, known in names.items():
+        unknown = sorted(known - weights)
+        if unknown:
+            return f"{part}.safetensors is of other weights ({unknown[0]})"
+    return ""
 
 
 def read_tensors(

@@ -28,11 +28,12 @@ from blockrate.engine.checkpoint import (
     read_tensors,
     restore_average,
     restore_optimizer,
+    unfit_tensors,
 )
 from blockrate.engine.state import TrainingState
 from blockrate.run.checkpoints import newest_valid, read_state, set_damaged_aside
 from blockrate.run.durable import sweep_leftovers
-from blockrate.run.events import EventLog, Resumed, Saved, Step, Warned, read_events
+from blockrate.run.events import EventLog, Resumed, Saved, Step, Warned, events_of
 from blockrate.run.folder import RunFolder
 
 _DAY = 86400.0
@@ -134,7 +135,7 @@ def find_resume(config: TrainConfig, run: RunFolder, log: EventLog) -> Resume:
     def warn(text: str) -> None:
         log.write(Warned("checkpoint", text), step=0)
 
-    newest = newest_valid(run.checkpoints, warn)
+    newest = newest_valid(run.checkpoints, warn, look_inside=unfit_tensors)
     if newest is None:
         return Resume(config, config, changes=_lost_session(run))
     set_damaged_aside(run.checkpoints, newest)
@@ -185,7 +186,7 @@ def _changed_versions(old: Mapping[str, str]) -> list[str]:
 def _lost_session(run: RunFolder) -> list[str]:
     """Return what to say when a run that had begun has no checkpoint, which is never passed over in silence."""
     last_step = None
-    for record in read_events(run.events_file)[0]:
+    for record in events_of(run.events_file, Saved, Step):
         match record.event:
             case Saved(kind="checkpoint"):
                 problem = "the checkpoints of this run are gone"

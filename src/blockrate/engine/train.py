@@ -29,7 +29,7 @@ from blockrate.run.events import (
     Skipped,
     Started,
     Step,
-    read_events,
+    events_of,
 )
 from blockrate.run.folder import RunFolder, RunSession, StopFlag
 from blockrate.run.results import Results, check_destination
@@ -153,7 +153,7 @@ def _has_trained(run: RunFolder, step: int) -> bool:
     if step == 0:
         return False
     skipped = False
-    for record in read_events(run.events_file)[0]:
+    for record in events_of(run.events_file, Step, Skipped):
         if record.step <= step:
             if isinstance(record.event, Step):
                 return True

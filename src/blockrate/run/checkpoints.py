@@ -1,15 +1,18 @@
 """The checkpoints of a run: which there are, which is whole, which may go."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from blockrate.core.errors import NoCheckpointError
 from blockrate.run.durable import keep_damaged, remove_folder, verify_folder
+from blockrate.run.saved_state import STATE, wrong_in
 
-STATE = "state.json"  # what a checkpoint says of itself
 _PREFIX = "step-"
+# more digits than any number of steps has; int() refuses thousands
+_NAME = re.compile(rf"{_PREFIX}([0-9]{{1,18}})")
 
 
 def checkpoint_name(step: int) -> str:
@@ -25,9 +28,7 @@ def step_of(checkpoint: Path) -> int:
 def checkpoints(folder: Path) -> list[Path]:
     """Return the committed checkpoints below ``folder``, oldest first: by step, never by a clock."""
     committed = [
-        path
-        for path in folder.glob(f"{_PREFIX}*")
-        if path.name.removeprefix(_PREFIX).isdecimal()
+        path for path in folder.glob(f"{_PREFIX}*") if _NAME.fullmatch(path.name)
     ]
     return sorted(committed, key=step_of)
 
@@ -37,18 +38,20 @@ def newest_valid(
     warn: Callable[[str], None] = lambda text: None,
     *,
     contents: bool = True,
+    look_inside: Callable[[Path], str] = lambda checkpoint: "",
 ) -> Path | None:
     """Return the newest whole checkpoint, None if there is none yet; each damaged one on the way is told to ``warn``.
 
-    ``contents``: read every byte, not names and sizes only.
-    Raises NoCheckpointError when there are checkpoints and all of them are damaged: never start over in silence.
+    ``contents``: read every byte, not names and sizes only. ``look_inside``: returns what else is wrong with one,
+    empty if nothing is. Raises NoCheckpointError when there are checkpoints and all of them are damaged: never start
+    over in silence.
     """
     committed = checkpoints(folder)
     for checkpoint in reversed(committed):
-        damage = verify_folder(checkpoint, contents=contents)
+        damage = _damage(checkpoint, contents) or look_inside(checkpoint)
         if not damage:
             return checkpoint
-        damaged = f"checkpoint {checkpoint.name} is damaged ({damage[0]})"
+        damaged = f"checkpoint {checkpoint.name} is damaged ({damage})"
         warn(f"{damaged}: going back to the one before")
     if committed:
         problem = f"none of the {len(committed)} checkpoints is intact"
@@ -57,9 +60,18 @@ def newest_valid(
     return None
 
 
+def _damage(checkpoint: Path, contents: bool) -> str:
+    """Return the first thing that is wrong with a checkpoint, empty if nothing is."""
+    step = step_of(checkpoint)
+    if checkpoint.name != checkpoint_name(step):
+        return f"one of step {step} is called {checkpoint_name(step)}"
+    reasons = verify_folder(checkpoint, contents=contents)
+    return reasons[0] if reasons else wrong_in(checkpoint, step)
+
+
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """Return the facts of a verified checkpoint: step, total_steps, config, data and more."""
-    state: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    state: dict[str, Any] = json.loads((checkpoint / STATE).read_bytes())
     return state
 
 

@@ -15,13 +15,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from blockrate.core.errors import WriteError
+from blockrate.core.plain_files import open_plain, read_plain
 from blockrate.core.units import size_text
 
 MANIFEST = "manifest.json"
 _SUFFIX = ".safetensors"
+_LARGEST_MANIFEST = 2**24  # bytes
 _MORE_SPACE = "Free some space, or choose a folder on another disk."
 _WINDOWS = os.name == "nt"
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows changes the ends of lines without it
@@ -103,21 +106,29 @@ def _replaced(final: Path) -> list[Path]:
     return [path for path in final.parent.iterdir() if name.fullmatch(path.name)]
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return what the manifest of a committed folder says. Raises OSError and ValueError for a damaged one."""
+    text = read_plain(folder / MANIFEST, _LARGEST_MANIFEST)
+    try:
+        manifest = dict(json.loads(text))
+        facts = {key: fact for key, fact in manifest.items() if key != "checksum"}
+        if text == _manifest_text(facts):
+            return facts
+    except (TypeError, RecursionError) as error:
+        raise ValueError from error
+    raise ValueError
+
+
 def verify_folder(folder: Path, *, contents: bool = True) -> list[str]:
     """What is wrong with a committed folder, a reason each; empty means whole. Quick without the ``contents``."""
     reasons = []
     try:
-        text = (folder / MANIFEST).read_bytes()
-        manifest = json.loads(text)
-        facts = {key: fact for key, fact in manifest.items() if key != "checksum"}
-        if text != _manifest_text(facts):
-            return [f"{MANIFEST} is damaged"]
-        for name, fact in manifest["files"].items():
+        for name, fact in read_manifest(folder)["files"].items():
             reason = _damage(folder / name, fact, contents)
             if reason:
                 reasons.append(reason)
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
-        return [f"{MANIFEST} is missing or cannot be read"]
+        return [f"{MANIFEST} is missing, damaged or cannot be read"]
     return reasons
 
 
@@ -260,7 +271,7 @@ def _damage(file: Path, fact: Mapping[str, object], contents: bool) -> str:
 
 def sha256_of(file: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits. Raises OSError."""
-    with file.open("rb") as stream:
+    with open_plain(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -16,11 +16,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from blockrate.core.errors import WayOn
-from blockrate.run.typed_json import kind_of, read_number_or_none, read_whole
+from blockrate.core.plain_files import open_plain
+from blockrate.run.typed_json import kind_of, read_moment_or_none, read_whole
 
+# bytes of events that are read at once; no line is longer
+PORTION = 2**20
+# An event with 57 rates is some 6 KiB.
+_USUAL_END = 2**16
+# Of a text in an event: escaped, characters take up to 12 bytes. All of it is in the log.
+_LONGEST_TEXT = 2**16
 Files = Sequence[Path | str]
 Numbers = Mapping[str, float | None]
-_LONGEST_LINE = 2**20  # bytes; an event with 57 rates has some 6 KiB
 
 
 @dataclass(frozen=True)
@@ -184,9 +190,10 @@ class EventLog:
         self.step = 0
         self._path = path
         self._lock = threading.Lock()
-        self._torn = False
         with suppress(OSError):
-            self._torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+            self._torn = _ends_torn(path)
+            return
+        self._torn = False
 
     def write(self, event: Event, *, step: int) -> None:
         """Append ``event`` in one write. Never raises: a full disk must not stop training."""
@@ -207,13 +214,22 @@ class EventLog:
                 self._torn = stream.write(data) != len(data)
 
 
+def _ends_torn(path: Path) -> bool:
+    """Whether the last line of a file is not whole. Raises OSError."""
+    with open_plain(path) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - 1))
+        return stream.read(1) not in (b"", b"\n")
+
+
 def read_events(
-    path: Path, offset: int = 0, *, most: int = -1
+    path: Path, offset: int = 0, *, most: int = PORTION
 ) -> tuple[list[Record], int]:
     """The events after byte ``offset`` up to the last full line, and the offset to go on from.
 
-    ``most``: bytes that are read at once; -1 reads to the end. A missing file has none;
-    what ``parse`` does not take is left out; a file grown shorter is read from its start.
+    ``most``: bytes that are read at once; there may be more behind. A missing file has
+    none; what ``parse`` does not take is left out, and so is a line of more bytes than
+    that; a file grown shorter is read from its start.
     """
     lines, offset = _lines(path, offset, most)
     return [record for record in map(parse, lines) if record], offset
@@ -222,8 +238,8 @@ def read_events(
 def events_of(path: Path, *kinds: type[Event]) -> Iterator[Record]:
     """Yield the events of some kinds, oldest first, a line in memory at a time."""
     names = [kind.__name__.lower().encode() for kind in kinds]
-    with suppress(OSError), path.open("rb") as stream:
-        while line := stream.readline(_LONGEST_LINE):
+    with suppress(OSError), open_plain(path) as stream:
+        while line := stream.readline(PORTION):
             if any(name in line for name in names):
                 record = parse(line)
                 if record and isinstance(record.event, kinds):
@@ -232,29 +248,33 @@ def events_of(path: Path, *kinds: type[Event]) -> Iterator[Record]:
 
 def last_event(path: Path) -> Record | None:
     """The newest event, None if there is none; reads the end of the file only."""
-    try:
-        # an event with 57 rates is some 6 KiB
-        start = max(0, path.stat().st_size - 2**18)
-    except OSError:
-        return None
-    lines, _ = _lines(path, start, -1)
-    for line in reversed(lines):
-        record = parse(line)
-        if record:
-            return record
+    for most in (_USUAL_END, 2 * PORTION):
+        try:
+            start = max(0, path.stat().st_size - most)
+        except OSError:
+            return None
+        lines, _ = _lines(path, start, most)
+        for line in reversed(lines):
+            record = parse(line)
+            if record:
+                return record
     return None
 
 
 def _lines(path: Path, offset: int, most: int) -> tuple[list[bytes], int]:
     """The full lines after byte ``offset``, and where they end."""
     try:
-        with path.open("rb") as stream:
-            offset = offset if offset <= stream.seek(0, os.SEEK_END) else 0
+        with open_plain(path) as stream:
+            size = stream.seek(0, os.SEEK_END)
+            offset = offset if offset <= size else 0
             stream.seek(offset)
             data = stream.read(most)
     except OSError:
         return [], offset
     whole = data[: data.rfind(b"\n") + 1]
+    if not whole and size > offset + most:
+        # no event is that long: damage is passed over
+        return [], offset + most
     return whole.splitlines(), offset + len(whole)
 
 
@@ -277,7 +297,7 @@ def parse(line: bytes) -> Record | None:
         row, end = _decode(text)
         kind = _KINDS[row["type"]]
         step = read_whole(row.get("step", 0))
-        when = read_number_or_none(row.get("time"))
+        when = read_moment_or_none(row.get("time"))
         event = kind.read(row)
     # no JSON, no object, no known type, a field that is wrong or missing
     except (ValueError, TypeError, LookupError, RecursionError):
@@ -292,7 +312,9 @@ _KINDS = {make.__name__.lower(): kind_of(make) for make in get_args(Event)}
 
 def _plain(value: Any) -> Any:
     """``value`` as JSON can hold it: NaN and infinities become null, paths text, numpy and torch scalars numbers."""
-    if value is None or isinstance(value, str | bool | int):
+    if isinstance(value, str):
+        return value if len(value) <= _LONGEST_TEXT else f"{value[:_LONGEST_TEXT]} ..."
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}

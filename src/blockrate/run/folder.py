@@ -23,6 +23,8 @@ from blockrate.run.durable import (
     write_error,
 )
 from blockrate.run.events import EventLog
+from blockrate.run.signs_of_life import who_in
+from blockrate.run.typed_json import read_object
 
 # the variable by which an engine is told the hash of what it is to do
 ASKED = "BLOCKRATE_ASKED"
@@ -105,11 +107,13 @@ class InUseError(ConfigError):
     """Another process works in a run folder."""
 
     def __init__(self, run: RunFolder) -> None:
-        who = read_json(run.who_file)
-        process = f"process {who.get('pid')} on {who.get('host')}"
+        who = who_in(read_json(run.who_file))
+        process = "a process that left no name"
+        if who:
+            process = f"process {who.pid} on {who.host}, started {who.start}"
         super().__init__(
             "workspace_dir",
-            f"{run.path} is in use by {process}, started {who.get('start')}",
+            f"{run.path} is in use by {process}",
             "Stop that run, or choose another folder.",
         )
 
@@ -138,14 +142,20 @@ def lock(run: RunFolder, *, sign: bool = True, asked: str = "") -> Iterator[None
 
 
 def is_alive(run: RunFolder) -> bool:
-    """Whether an engine holds the lock: the kernel's word, so a killed one is dead at once."""
-    if not run.lock_file.exists():
+    """Whether an engine holds the lock: the kernel's word, so a killed one is dead at once.
+
+    Raises WriteError where the lock may not be tried.
+    """
+    # what is no file was not locked by an engine
+    if not run.lock_file.is_file():
         return False
     try:
         with FileLock(run.lock_file, blocking=False):
             return False
     except Timeout:
         return True
+    except OSError as error:
+        raise write_error(run.lock_file, error) from error
 
 
 def is_at_work(run: RunFolder) -> bool:
@@ -164,13 +174,14 @@ def is_at_work(run: RunFolder) -> bool:
 
 def _signer_lives(run: RunFolder) -> bool:
     """Whether the engine that left its name here last is alive, as far as can be seen."""
-    who = read_json(run.who_file)
-    if who.get("host") != socket.gethostname():
-        # on another host, which we cannot look into; or there was never an engine
-        return bool(who)
-    with suppress(psutil.Error, LookupError):
-        born = psutil.Process(who["pid"]).create_time()
-        return bool(born == who["create_time"])
+    who = who_in(read_json(run.who_file))
+    if who is None:
+        return False
+    if who.host != socket.gethostname():
+        # on another host, which we cannot look into
+        return True
+    with suppress(psutil.Error):
+        return bool(psutil.Process(who.pid).create_time() == who.create_time)
     return False
 
 
@@ -205,10 +216,9 @@ def pending_commands(run: RunFolder) -> list[str]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file, empty if it is missing or torn."""
+    """The object in a JSON file, empty if it is missing, torn or no such thing."""
     with suppress(OSError, ValueError):
-        content = json.loads(file.read_bytes())
-        return content if isinstance(content, dict) else {}
+        return read_object(file)
     return {}
 
 

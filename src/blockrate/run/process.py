@@ -28,6 +28,7 @@ from blockrate.run.folder import (
     send_command,
     write_heartbeat,
 )
+from blockrate.run.signs_of_life import Heartbeat, heartbeat_in, who_in
 
 StateName = Literal[
     "No run", "Preparing", "Running", "Stopping", "Finished", "Failed", "Lost"
@@ -81,6 +82,10 @@ def start_engine(run: RunFolder, *, asked: str = "") -> subprocess.Popen[Any]:
     """
     # a stop that an earlier run did not live to obey must not end this one
     pending_commands(run)
+    for file in (run.log_file, run.events_file):
+        if file.exists() and not file.is_file():
+            # a pipe would be waited for without end
+            raise WriteError(str(file), "is not a file", "Move it away.")
     try:
         log = run.log_file.open("ab")
     except OSError as error:
@@ -134,19 +139,19 @@ def kill_engine(run: RunFolder) -> None:
         # it may be writing its heartbeat
         with suppress(psutil.TimeoutExpired):
             process.wait(1)
-        beat = read_json(run.heartbeat_file)
-        phase = beat.get("phase", "")
-        write_heartbeat(run, phase, beat.get("step", 0), stopping=True)
+        beat = heartbeat_in(read_json(run.heartbeat_file))
+        phase, step = (beat.phase, beat.step) if beat else ("", 0)
+        write_heartbeat(run, phase, step, stopping=True)
 
 
 def _engine_process(run: RunFolder) -> psutil.Process | None:
     """The engine's process if it lives on this host."""
-    who = read_json(run.who_file)
-    if not is_alive(run) or who.get("host") != socket.gethostname():
+    who = who_in(read_json(run.who_file))
+    if not who or not is_alive(run) or who.host != socket.gethostname():
         return None
-    process = psutil.Process(who["pid"])
+    process = psutil.Process(who.pid)
     # else somebody else has that number
-    return process if process.create_time() == who["create_time"] else None
+    return process if process.create_time() == who.create_time else None
 
 
 def run_state(run: RunFolder) -> RunState:
@@ -171,7 +176,8 @@ def run_state(run: RunFolder) -> RunState:
         case Record(event=Stopped()):
             stopped = f"Stopped at step {step}."
             return RunState("No run", stopped, step=step, exit_code=75)
-    if read_json(run.heartbeat_file).get("stopping"):
+    beat = heartbeat_in(read_json(run.heartbeat_file))
+    if beat and beat.stopping:
         return RunState("No run", SENTENCES[130], step=step, exit_code=130)
     if started:
         lost = f"The engine died after step {step} without a word (killed, out of memory?); see {run.log_file}"
@@ -180,21 +186,21 @@ def run_state(run: RunFolder) -> RunState:
 
 
 def _live_state(run: RunFolder) -> RunState:
-    beat = read_json(run.heartbeat_file)
-    who = read_json(run.who_file)
-    if beat.get("pid") != who.get("pid"):
-        beat = {}  # of an earlier run
-    phase = str(beat.get("phase", "starting"))
-    step = int(beat.get("step", 0))
-    silence = time.time() - beat.get("time", time.time())
-    process = f"process {who.get('pid')} on {who.get('host')}"
-    sentence = f"{phase}, step {step}, {process} since {who.get('start')}"
+    beat = heartbeat_in(read_json(run.heartbeat_file))
+    who = who_in(read_json(run.who_file))
+    if not beat or not who or beat.pid != who.pid:
+        # of an earlier run, or not to be read
+        beat = Heartbeat(pid=0, time=time.time())
+    sentence = f"{beat.phase}, step {beat.step}"
+    if who:
+        sentence += f", process {who.pid} on {who.host} since {who.start}"
+    silence = time.time() - beat.time
     if silence > SILENCE_SECONDS:
         sentence += f"; not responding for {silence:.0f} s"
-    name: StateName = "Running" if phase in WORKING else "Preparing"
-    if beat.get("stopping"):
+    name: StateName = "Running" if beat.phase in WORKING else "Preparing"
+    if beat.stopping:
         name = "Stopping"
-    return RunState(name, sentence, phase, step)
+    return RunState(name, sentence, beat.phase, beat.step)
 
 
 def exit_sentence(code: int) -> str:

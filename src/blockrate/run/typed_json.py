@@ -3,14 +3,35 @@
 Types are compared, not asked for: JSON has no others, and true is no number.
 """
 
+import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+from blockrate.core.plain_files import read_plain
+
 _Read = Callable[[Any], Any]
+# what an optimizer keeps that is no tensor
+Scalar = bool | float | None
+# bytes of a file of ours, which has some hundred
+_LARGEST = 2**20
+
+
+def read_object(path: Path, most: int = _LARGEST) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises OSError for the file, ValueError for what it holds.
+
+    ``most``: bytes; a larger file is refused.
+    """
+    try:
+        content = json.loads(read_plain(path, most))
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+    if isinstance(content, dict):
+        return content
+    raise ValueError("is no JSON object")
 
 
 class Kind(NamedTuple):
@@ -40,6 +61,14 @@ def kind_of(make: type[Any]) -> Kind:
 def _reader(hint: Any) -> _Read:
     if hint in _READERS:
         return _READERS[hint]
+    if isinstance(hint, type) and is_dataclass(hint):
+        return kind_of(hint).read
+    if get_origin(hint) is Mapping:
+        _, entry = get_args(hint)
+        read = _reader(entry)
+        return lambda value: {
+            name: read(inner) for name, inner in _object(value).items()
+        }
     (entry,) = get_args(hint)
     if get_origin(entry) is Literal:
         known = get_args(entry)
@@ -51,8 +80,8 @@ def _reader(hint: Any) -> _Read:
 
 
 def read_whole(value: Any) -> int:
-    """Return a whole number of at most 64 bits. Raises ValueError."""
-    if type(value) is int and abs(value) < 2**63:
+    """Return a whole number from 0 that has at most 63 bits. Raises ValueError."""
+    if type(value) is int and 0 <= value < 2**63:
         return value
     raise ValueError
 
@@ -67,6 +96,20 @@ def read_number(value: Any) -> float:
 def read_number_or_none(value: Any) -> float | None:
     """Return a finite number, None for null. Raises ValueError."""
     return None if value is None else read_number(value)
+
+
+def read_moment_or_none(value: Any) -> float | None:
+    """Return UTC seconds that a calendar has, None for null. Raises ValueError."""
+    moment = read_number_or_none(value)
+    if moment is None or 0 <= moment < _END_OF_CALENDARS:
+        return moment
+    raise ValueError
+
+
+def _flag(value: Any) -> bool:
+    if type(value) is bool:
+        return value
+    raise ValueError
 
 
 def _text(value: Any) -> str:
@@ -85,30 +128,44 @@ def _list(value: Any) -> list[Any]:
     raise ValueError
 
 
+def _object(value: Any) -> dict[str, Any]:
+    if type(value) is dict:
+        return value
+    raise ValueError
+
+
+def _scalar(value: Any) -> Scalar:
+    return value if type(value) is bool else read_number_or_none(value)
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     return tuple(map(_text, _list(value)))
 
 
 def _numbers(value: Any) -> Mapping[str, float | None]:
-    if type(value) is not dict:
-        raise ValueError
-    numbers = value.values()
+    rates: Mapping[str, float | None] = _object(value)
+    numbers = rates.values()
     # the usual case, without a call for each of 57 rates: a sum shows what is not finite
     usual = _NUMBER_TYPES.issuperset(map(type, numbers))
     if usual and math.isfinite(sum(filter(None, numbers))):
-        return value
-    return {name: read_number_or_none(number) for name, number in value.items()}
+        return rates
+    return {name: read_number_or_none(number) for name, number in rates.items()}
 
 
 _NUMBER_TYPES = {float, type(None)}
+# some days before the year 10,000, which no time zone then reaches
+_END_OF_CALENDARS = 253_402_000_000.0
 _READERS: Mapping[Any, _Read] = {
     int: read_whole,
     float: read_number,
     float | None: read_number_or_none,
+    bool: _flag,
     str: _text,
     str | None: _text_or_none,
     Path | str: _text,
     Sequence[str]: _texts,
     Sequence[Path | str]: _texts,
     Mapping[str, float | None]: _numbers,
+    Mapping[str, Any]: _object,
+    Scalar: _scalar,
 }

@@ -61,8 +61,6 @@ def look_into(run: RunFolder, last: Position) -> Look:
     begins_anew = file != last.file or size < last.offset
     start = 0 if begins_anew else last.offset
     records, end = read_events(run.events_file, start, most=_PORTION)
-    if end == start and size > start + _PORTION:
-        end += _PORTION  # no event is that long: damage is passed over
     return Look(
         state,
         _end_of_log(run.log_file),
