@@ -63,15 +63,16 @@ def prepare_data(
     order = StepOrder(config, items)
     check_steps(order.number_of_steps)
     validation = validation_batches(config, items) if config.validation else []
-    files = locate(config, loading)
+    files = locate(config, loading, partial(_warn, log))
     stop.obey()
     cache = _cache(files, config)
     examples = [*order.every_example(), *chain.from_iterable(validation)]
     samples = [sample for sample in config.samples if sample.enabled]
     lengths: list[int] = []
+    vae = _Vae(files, config.vae.weight_dtype, device)
     cache.fill(
         examples,
-        load_image_encoder=partial(_image_encoder, files, config, device),
+        load_image_encoder=vae.encoder,
         load_prompt_encoder=partial(_prompt_encoder, files, config, device, lengths),
         progress=partial(_report_caching, log),
         should_stop=lambda: stop.requested,
@@ -79,6 +80,8 @@ def prepare_data(
     )
     _warn_of_cut_captions(lengths, config.text_encoder_2_sequence_length, log)
     stop.obey()
+    if samples and not vae.was_loaded:
+        vae.encoder()  # whole and finite? At the first sample it is late to find out
     prompts = [EncodedPrompt(sample, cache.prompt(sample.prompt)) for sample in samples]
     return Data(files, order, cache, validation, prompts, fingerprint)
 
@@ -112,13 +115,26 @@ def _cache(files: ModelFiles, config: TrainConfig) -> Cache:
     )
 
 
-def _image_encoder(
-    files: ModelFiles, config: TrainConfig, device: torch.device
-) -> ImageEncoder:
-    vae = files.family.load_vae(
-        files.parts["vae"], weight_dtype=config.vae.weight_dtype, device=device
-    )
-    return lambda images: files.family.encode_images(vae, images)
+class _Vae:
+    """Loads the VAE when it is asked for, and knows whether it was: loading is what checks it."""
+
+    def __init__(
+        self, files: ModelFiles, weight_dtype: str, device: torch.device
+    ) -> None:
+        self.files = files
+        self.weight_dtype = weight_dtype
+        self.device = device
+        self.was_loaded = False
+
+    def encoder(self) -> ImageEncoder:
+        """Return what makes latents of images."""
+        family = self.files.family
+        folder = self.files.parts["vae"]
+        vae = family.load_vae(
+            folder, weight_dtype=self.weight_dtype, device=self.device
+        )
+        self.was_loaded = True
+        return lambda images: family.encode_images(vae, images)
 
 
 def _prompt_encoder(

@@ -1,11 +1,9 @@
 """What a model's file or folder is, read from headers alone: the sizes of its transformer, and where its parts lie."""
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from blockrate.core.errors import FileError
 from blockrate.models.families import (
@@ -16,15 +14,8 @@ from blockrate.models.families import (
     spec_from_config,
 )
 from blockrate.models.headers import UNSAFE_SUFFIXES, read_header, refuse_scaled
+from blockrate.models.part_files import read_config, refuse_quantized, weight_files
 from blockrate.models.single_file import spec_of_file
-
-# What the weights of a part of a diffusers folder are called; the other parts have none.
-WEIGHTS = {
-    "transformer": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-    "text_encoder_2": "model",
-}
 
 
 def spec_of(name: str, model_type: str) -> TransformerSpec:
@@ -95,25 +86,6 @@ def toy_folder(cache_dir: str, name: str) -> Path:
     return Path(cache_dir) / "models" / name
 
 
-def lack_of(part: str, path: Path) -> str:
-    """Return what is missing of a part that lies in ``path``, or nothing."""
-    if not path.is_file() and not any(path.glob("*config.json")):
-        return part
-    missing = [file.name for file in weight_files(part, path) if not file.is_file()]
-    return f"{part} ({', '.join(missing)})" if missing else ""
-
-
-def weight_files(part: str, path: Path) -> list[Path]:
-    """Return the files that a loader will read: one, or the shards that an index names; none of a tokenizer."""
-    if path.is_file() or part not in WEIGHTS:
-        return []
-    index = path / f"{WEIGHTS[part]}.safetensors.index.json"
-    if index.is_file():
-        shards = _read_config(index).get("weight_map", {}).values()
-        return sorted({path / Path(shard).name for shard in shards})
-    return [path / f"{WEIGHTS[part]}.safetensors"]
-
-
 def _spec_of_folder(folder: Path) -> TransformerSpec:
     """Return the sizes of a diffusers folder: of a whole model, or of a transformer alone."""
     transformer = _inside(folder, "transformer")
@@ -122,13 +94,12 @@ def _spec_of_folder(folder: Path) -> TransformerSpec:
     if not config_file.is_file():
         cure = "Use a folder with model_index.json and transformer/config.json, or a hub id."
         raise FileError(str(folder), f"holds {contents}, not a FLUX.1", cure)
-    config = _read_config(config_file)
+    config = read_config(config_file)
     spec = spec_from_config(config, str(config_file))
-    if "quantization_config" in config:
-        problem = "belongs to weights that are already quantized"
-        cure = "Use the original weights; transformer.weight_dtype FLOAT_8 or NFLOAT_4 makes them as small."
-        raise FileError(str(config_file), problem, cure)
-    weights = sorted(transformer.glob("*.safetensors"))
+    refuse_quantized(config_file, config)
+    weights = [
+        file for file in weight_files("transformer", transformer) if file.is_file()
+    ]
     if not weights:
         cure = "Download the folder again, with safetensors."
         raise FileError(str(transformer), "holds no .safetensors weights", cure)
@@ -145,21 +116,10 @@ def _inside(folder: Path, part: str) -> Path:
 def _contents(folder: Path) -> str:
     """Return what model a folder says that it holds."""
     index_file = folder / "model_index.json"
-    index = _read_config(index_file) if index_file.is_file() else {}
+    index = read_config(index_file) if index_file.is_file() else {}
     if "_class_name" in index:
         return f"a {index['_class_name']}"
     return "no model that diffusers knows"
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    cure = "Download the folder again."
-    try:
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise FileError(str(path), f"cannot be read: {error}", cure) from error
-    if not isinstance(config, dict):
-        raise FileError(str(path), "does not hold a JSON object", cure)
-    return config
 
 
 def _is_hub_id(name: str) -> bool:

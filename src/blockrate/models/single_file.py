@@ -4,11 +4,11 @@ Source of the names: black-forest-labs/flux and diffusers.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from blockrate.core.blocks import BlockLayout, block_of
+from blockrate.core.blocks import BlockLayout, block_of, shortened
 from blockrate.core.errors import BlockrateError, FileError
 from blockrate.models.families import FAMILIES, TransformerSpec
 from blockrate.models.file_kinds import kind_of
@@ -34,9 +34,10 @@ def spec_of_file(path: Path) -> TransformerSpec:
     Raises FileError for what is damaged, unsafe to read, or not a FLUX.1.
     """
     every = read_header(path)[1]
-    tensors = _transformer_tensors(every)
+    names = transformer_names(every)
+    tensors = {own: every[name] for own, name in names.items()}
     refuse_scaled(path, tensors)
-    of_bfl = "img_in.weight" in tensors
+    of_bfl = has_bfl_names(tensors)
     shapes = _shapes(tensors, of_bfl=of_bfl)
     if not _is_flux1(shapes):
         problem = f"holds {kind_of(every, 'others') or 'something else'}, not a FLUX.1"
@@ -76,16 +77,40 @@ class _Sizes(NamedTuple):
     head: int
 
 
-def _transformer_tensors(every: Tensors) -> Tensors:
-    """Return the tensors of the transformer, without the prefix that a whole checkpoint gives them."""
+def transformer_names(every: Iterable[str]) -> dict[str, str]:
+    """Return the names in a file of the transformer's tensors, by its own: without the prefix of a whole checkpoint."""
+    names = list(every)
+    prefix = _prefix(names)
+    return {
+        name.removeprefix(prefix): name for name in names if name.startswith(prefix)
+    }
+
+
+def has_bfl_names(own_names: Collection[str]) -> bool:
+    """Whether a transformer's tensors have BFL's names, not diffusers'."""
+    return "img_in.weight" in own_names
+
+
+def beside_transformer(path: Path, every: Collection[str]) -> list[str]:
+    """Return what to tell of a file that holds more than a transformer: a whole checkpoint does."""
+    prefix = _prefix(every)
+    beside = [name for name in every if not name.startswith(prefix)]
+    if not beside:
+        return []
+    first = sorted({shortened(name.partition(".")[0]) for name in beside})
+    more = f" and {len(first) - 5} more" if len(first) > 5 else ""
+    told = f"{', '.join(first[:5])}{more}"
+    return [
+        f"{path}: only its transformer is used, not {len(beside):,} other tensors ({told})"
+    ]
+
+
+def _prefix(names: Iterable[str]) -> str:
+    names = list(names)
     for prefix in _PREFIXES:
-        inside = {}
-        for name, facts in every.items():
-            if name.startswith(prefix):
-                inside[name.removeprefix(prefix)] = facts
-        if inside:
-            return inside
-    return every
+        if any(name.startswith(prefix) for name in names):
+            return prefix
+    return ""
 
 
 def _shapes(tensors: Tensors, *, of_bfl: bool) -> dict[str, tuple[int, ...]]:

@@ -14,7 +14,10 @@ from blockrate.config.parts import Sample
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.engine.memory import dtype_of, release
+from blockrate.engine.models.finite import FiniteWeights
+from blockrate.engine.models.from_folder import load_of_diffusers
 from blockrate.models.families import TransformerSpec, config_from_spec
+from blockrate.models.single_file import transformer_names
 
 FEW_BITS = ("FLOAT_8", "NFLOAT_4")  # forms that weights are kept in, not computed in
 # What a transformer is conditioned on by its prompt: tensors by name, with or without a
@@ -107,12 +110,12 @@ def load_transformer(
     if source.is_file():
         transformer = _from_single_file(model_class, source, files.spec, dtype)
     else:
-        transformer = model_class.from_pretrained(
-            source, dtype=dtype, use_safetensors=True
+        transformer = load_of_diffusers(
+            model_class, "transformer", source, files.spec.architecture, dtype
         )
     transformer.requires_grad_(False)
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
-    place(transformer, blocks, part.weight_dtype, dtype, device)
+    place(transformer, blocks, part.weight_dtype, dtype, device, where=source)
     # PEFT asks which kind of adapter fits
     transformer.is_loaded_in_4bit = part.weight_dtype == "NFLOAT_4"
     if part.gradient_checkpointing:
@@ -123,14 +126,13 @@ def load_transformer(
 
 
 def load_vae(
-    model_class: Any, folder: Path, weight_dtype: str, device: torch.device
+    model_class: Any, architecture: str, folder: Path, form: str, device: torch.device
 ) -> Any:
-    """Return a VAE of diffusers' ``model_class`` on the device, frozen."""
+    """Return a VAE of diffusers' ``model_class`` on the device, frozen; ``form``: of its weights."""
     release()
-    vae = model_class.from_pretrained(
-        folder, dtype=dtype_of(weight_dtype), use_safetensors=True
-    )
-    return vae.requires_grad_(False).to(device)
+    vae = load_of_diffusers(model_class, "vae", folder, architecture, dtype_of(form))
+    place(vae, [], form, dtype_of(form), device, where=folder)
+    return vae
 
 
 def decode_in_tiles_if_needed(vae: Any, latents: Tensor) -> Tensor:
@@ -175,14 +177,21 @@ def place(
     form: str,
     dtype: torch.dtype,
     device: torch.device,
+    *,
+    where: Path,
     keep: str = "(?!)",
 ) -> None:
     """Move a model to the device in the wished form, block by block: no memory ever holds two whole copies.
 
+    Each weight is looked at on the way, while it is at hand: FileError names ``where`` it comes from and which are
+    not finite numbers.
+
     FLOAT_8 is diffusers' layerwise casting, here of modulations too: by its default they stay, a quarter of FLUX.1's
     weights, and 15 GB fit no 16 GB card. ``keep``: pattern of modules that stay in ``dtype``.
     """
+    weights = FiniteWeights(model)
     for block in blocks:
+        weights.look_at(block)
         if form == "NFLOAT_4":
             _to_four_bits(block, dtype, keep)
         block.to(device)
@@ -192,6 +201,8 @@ def place(
             apply_layerwise_casting(
                 block, torch.float8_e4m3fn, dtype, skip_modules_pattern=(keep,)
             )
+    weights.look_at(model)
+    weights.refuse(where)
     model.to(device)
 
 
@@ -226,16 +237,11 @@ def _from_single_file(
     from safetensors.torch import load_file
 
     tensors = load_file(file)
-    prefix = re.compile(r"(model\.diffusion_model|diffusion_model|transformer)\.")
-    inside = {
-        prefix.sub("", name, count=1): tensors[name]
-        for name in tensors
-        if prefix.match(name)
-    }
+    inside = {own: tensors[name] for own, name in transformer_names(tensors).items()}
     # without a config of our own, diffusers asks the hub for the published model's
     with TemporaryDirectory() as folder:
         with torch.device("meta"):
             model_class(**config_from_spec(spec)).save_config(folder)
         return model_class.from_single_file(
-            inside or tensors, config=folder, dtype=dtype
+            inside, config=folder, dtype=dtype, local_files_only=True
         )

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from blockrate.core.errors import BlockrateError, FileError
-from blockrate.models.files import WEIGHTS, lack_of
+from blockrate.models.part_files import WEIGHTS, lack_of
 from blockrate.run.durable import check_space, write_error
 
 _NO_SPACE = "Free some space, or set HF_HOME to a folder on another disk."

@@ -18,7 +18,11 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.engine.memory import release
 from blockrate.engine.models import common, tiny
 from blockrate.engine.models.common import Conditioning, ModelFiles
+from blockrate.engine.models.from_folder import load_text_encoder
+from blockrate.engine.models.tokenizers import load_tokenizer
 from blockrate.models.families import FAMILIES, TransformerSpec, config_from_spec
+
+_ARCHITECTURE = "FLUX.1"
 
 
 def predict(
@@ -132,7 +136,10 @@ def encode_prompts(encoders: TextEncoders, prompts: Sequence[str]) -> dict[str, 
         "truncation": True,
         "return_tensors": "pt",
     }
-    clip_tokens = encoders.clip_tokenizer(list(prompts), **wishes).input_ids
+    positions = encoders.clip.config.max_position_embeddings  # 77
+    clip_tokens = encoders.clip_tokenizer(
+        list(prompts), max_length=positions, **wishes
+    ).input_ids
     t5_tokens = encoders.t5_tokenizer(
         list(prompts), max_length=encoders.sequence_length, **wishes
     ).input_ids
@@ -162,7 +169,7 @@ def load_vae(folder: Path, *, weight_dtype: str, device: torch.device) -> Any:
     """Return the AutoencoderKL on the device."""
     from diffusers import AutoencoderKL
 
-    return common.load_vae(AutoencoderKL, folder, weight_dtype, device)
+    return common.load_vae(AutoencoderKL, _ARCHITECTURE, folder, weight_dtype, device)
 
 
 def load_text_encoders(
@@ -182,23 +189,29 @@ def load_text_encoders(
     train_dtype = config.train_dtype
     dtype = common.compute_dtype("text_encoder", form, train_dtype, device)
     dtype_2 = common.compute_dtype("text_encoder_2", form_2, train_dtype, device)
-    clip = CLIPTextModel.from_pretrained(
-        files.parts["text_encoder"], dtype=dtype, use_safetensors=True
-    ).requires_grad_(False)
-    t5 = T5EncoderModel.from_pretrained(
-        files.parts["text_encoder_2"], dtype=dtype_2, use_safetensors=True
-    ).requires_grad_(False)
+    folder = files.parts["text_encoder"]
+    folder_2 = files.parts["text_encoder_2"]
+    clip = load_text_encoder(
+        CLIPTextModel, "text_encoder", folder, _ARCHITECTURE, dtype
+    )
     # its path has changed
     layers = next(
         module for module in clip.modules() if isinstance(module, nn.ModuleList)
     )
-    common.place(clip, layers, form, dtype, device)
+    common.place(clip, layers, form, dtype, device, where=folder)
+    t5 = load_text_encoder(
+        T5EncoderModel, "text_encoder_2", folder_2, _ARCHITECTURE, dtype_2
+    )
     # T5 casts the input of wo to the dtype of its weights, whatever that stands for.
-    common.place(t5, t5.encoder.block, form_2, dtype_2, device, keep=r"\bwo$")
-    clip_tokenizer = CLIPTokenizer.from_pretrained(files.parts["tokenizer"])
-    t5_tokenizer = T5TokenizerFast.from_pretrained(files.parts["tokenizer_2"])
+    common.place(
+        t5, t5.encoder.block, form_2, dtype_2, device, where=folder_2, keep=r"\bwo$"
+    )
     return TextEncoders(
-        clip, t5, clip_tokenizer, t5_tokenizer, config.text_encoder_2_sequence_length
+        clip,
+        t5,
+        load_tokenizer(CLIPTokenizer, files.parts["tokenizer"], clip),
+        load_tokenizer(T5TokenizerFast, files.parts["tokenizer_2"], t5),
+        config.text_encoder_2_sequence_length,
     )
 
 
@@ -224,7 +237,7 @@ def denoise(
 
     weight = transformer.x_embedder.weight
     scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(
-        files.parts["scheduler"]
+        files.parts["scheduler"], local_files_only=True
     )
     absent = dict.fromkeys(
         ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,18 +14,22 @@ from blockrate.engine.models import FAMILY_MODULES
 from blockrate.engine.models.common import FEW_BITS, ModelFiles
 from blockrate.engine.models.download import Progress, from_hub
 from blockrate.models.families import FAMILIES, is_toy
-from blockrate.models.files import lack_of, toy_folder, weight_files
-from blockrate.models.headers import read_header
+from blockrate.models.files import toy_folder
 from blockrate.models.hub import repo_of
+from blockrate.models.part_files import lack_of, part_files
+from blockrate.models.whole import check_parts, check_transformer
 from blockrate.run.durable import atomic_write, make_folder
 
 
 def locate(
-    config: TrainConfig, progress: Progress = lambda done, total: None
+    config: TrainConfig,
+    progress: Progress = lambda done, total: None,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> ModelFiles:
     """Find every part of the model, download what only the hub has, and check it by headers. Loads no weights.
 
-    Raises FileError for what is missing, damaged, of another model or not to be had, WriteError without disk space.
+    ``warn`` is told what a file holds and nobody uses. Raises FileError for what is missing, damaged, left over, of
+    another model or not to be had, WriteError without disk space.
     """
     spec = model_spec(config)
     paths = model_paths(
@@ -39,40 +43,40 @@ def locate(
             update={"model_name": str(paths["transformer"])}
         )
         spec = model_spec(config.model_copy(update={"transformer": known}))
+    check_parts(paths, spec)
+    for message in check_transformer(paths["transformer"], spec):
+        warn(message)
     return ModelFiles(FAMILY_MODULES[spec.architecture], spec, paths)
 
 
 def image_identity(files: ModelFiles, config: TrainConfig) -> str:
     """Return a hash of all that latents hang on beside the image: the VAE's weights and precision."""
-    return _identity(config.cache_dir, [files.parts["vae"]], [config.vae.weight_dtype])
+    return _identity(config.cache_dir, files, ["vae"], [config.vae.weight_dtype])
 
 
 def prompt_identity(files: ModelFiles, config: TrainConfig) -> str:
     """Return a hash of all that embeddings hang on beside the caption: encoders, tokenizers, precision, length."""
     encoders = [part for part in files.parts if part.startswith("text_encoder")]
     tokenizers = [part for part in files.parts if part.startswith("tokenizer")]
-    folders = [files.parts[part] for part in (*encoders, *tokenizers)]
     forms = [getattr(config, part).weight_dtype for part in encoders]
     computed = [config.train_dtype if form in FEW_BITS else form for form in forms]
     facts = [*forms, *computed, config.text_encoder_2_sequence_length]
-    return _identity(config.cache_dir, folders, facts)
+    return _identity(config.cache_dir, files, [*encoders, *tokenizers], facts)
 
 
-def _identity(cache_dir: str, folders: Iterable[Path], facts: Iterable[object]) -> str:
-    """Hash the files of folders by content. What is known of a big file (T5: 10 GB) is kept in the cache folder."""
+def _identity(
+    cache_dir: str, files: ModelFiles, parts: Iterable[str], facts: Iterable[object]
+) -> str:
+    """Hash the files of parts by content. What is known of a big file (T5: 10 GB) is kept in the cache folder."""
     memo_file = Path(cache_dir) / "file-hashes.json"
     memo = {}
     with suppress(OSError, ValueError):
         memo = json.loads(memo_file.read_bytes())
     before = dict(memo)
-    kinds = (".safetensors", ".json", ".txt", ".model")
-    files = [
-        file
-        for folder in folders
-        for file in sorted(folder.iterdir())
-        if file.suffix in kinds
-    ]
-    hashes = [(file.name, _sha256(file, memo)) for file in files]
+    hashes = []
+    for part in parts:
+        for file in part_files(part, files.parts[part]):
+            hashes.append((file.name, _sha256(file, memo)))
     if memo != before:
         make_folder(memo_file.parent)
         atomic_write(memo_file, json.dumps(memo))
@@ -95,7 +99,7 @@ def _sha256(file: Path, memo: dict[str, list[object]]) -> str:
 
 
 def _check(paths: Mapping[str, Path]) -> None:
-    """Refuse what lacks a part or is cut off."""
+    """Refuse what lacks a part."""
     lacking = [lack for part, path in paths.items() if (lack := lack_of(part, path))]
     if lacking:
         where = paths["scheduler"].parent
@@ -104,9 +108,6 @@ def _check(paths: Mapping[str, Path]) -> None:
             f"lacks {', '.join(lacking)}",
             "Copy or download the model again, as a whole.",
         )
-    for part, path in paths.items():
-        for file in weight_files(part, path):
-            read_header(file)
 
 
 def _folder(name: str, parts: list[str], cache_dir: str, progress: Progress) -> Path:

@@ -16,7 +16,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError
 from blockrate.core.units import share_text, size_text
 from blockrate.models.families import FAMILIES, TransformerSpec, is_toy
-from blockrate.models.files import lack_of, toy_folder, weight_files
+from blockrate.models.files import toy_folder
 from blockrate.models.hub import (
     downloads_folder,
     is_gated,
@@ -25,6 +25,7 @@ from blockrate.models.hub import (
     snapshot_folder,
 )
 from blockrate.models.module_table import modules
+from blockrate.models.part_files import lack_of, weight_files
 from blockrate.models.savings import Memory
 
 

@@ -1,0 +1,39 @@
+"""Whether every weight of a model is a number, asked of each once, while it is at hand."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from blockrate.models.whole import refuse_names
+
+
+class FiniteWeights:
+    """Looks at the weights of a model on their way to the device: read from the disk, and not yet in fewer bits."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._unseen: dict[int, tuple[str, Tensor]] = {}
+        for name, weights in model.named_parameters():
+            self._unseen[id(weights)] = (name, weights)
+        self._bad: list[str] = []
+
+    def look_at(self, part: nn.Module) -> None:
+        """Look at those weights of a part of the model that were not looked at."""
+        for parameter in part.parameters():
+            name, weights = self._unseen.pop(id(parameter), ("", None))
+            if weights is not None and not is_finite(weights):
+                self._bad.append(name)
+
+    def refuse(self, where: Path) -> None:
+        """Raise FileError if any of them was not finite; ``where``: the file or folder they come from."""
+        refuse_names(where, "holds weights that are not finite numbers", self._bad)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether every value is a finite number.
+
+    A sum is not finite if any part is not, and takes an eighth of the time of isfinite() on bf16.
+    """
+    if tensor.sum(dtype=torch.float32).isfinite():
+        return True
+    return bool(tensor.isfinite().all())  # only the sum may be too large

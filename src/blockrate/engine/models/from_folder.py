@@ -1,0 +1,152 @@
+"""A part of a model, loaded from its folder: by a library's own class, but only from the files that were checked.
+
+A text encoder is handed over as a config and tensors, so transformers opens no folder: it would obey adapters, other
+models' names and kernels that a config.json asks for. Nothing here asks the hub.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from blockrate.core.errors import FileError
+from blockrate.models.part_files import (
+    UNCHANGED,
+    checked_config,
+    config_file,
+    own_config,
+    weight_files,
+)
+from blockrate.models.whole import (
+    known_beside,
+    refuse_names,
+    refuse_wrong_names,
+    tensors_of,
+)
+
+_AGAIN = "Download or copy the model again, as a whole."
+# What a config may not decide: where weights come from, how they are computed, what is given back.
+_NOT_OF_A_FILE = {
+    "architectures",
+    "dtype",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+    "transformers_version",
+}
+
+
+def load_text_encoder(
+    model_class: Any, part: str, folder: Path, architecture: str, dtype: torch.dtype
+) -> Any:
+    """Return a text encoder of transformers' ``model_class`` on the CPU, frozen and whole.
+
+    Raises FileError with the names of what is missing, left over or of another shape.
+    """
+    config = _text_config(model_class, part, folder)
+    _refuse_another_size(lambda: model_class(config), part, folder)
+    tensors: dict[str, torch.Tensor] = {}
+    for file in weight_files(part, folder):
+        tensors |= load_file(file)
+    with _fitting(folder):
+        model, report = model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            dtype=dtype,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    _refuse_report(part, folder, architecture, report)
+    return model.requires_grad_(False)
+
+
+def load_of_diffusers(
+    model_class: Any, part: str, folder: Path, architecture: str, dtype: torch.dtype
+) -> Any:
+    """Return a part of diffusers' ``model_class`` on the CPU, frozen; raises as ``load_text_encoder`` does."""
+    config = checked_config(part, folder)
+    _refuse_another_size(lambda: model_class.from_config(config), part, folder)
+    with _fitting(folder):
+        model, report = model_class.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    _refuse_report(part, folder, architecture, report)
+    return model.requires_grad_(False)
+
+
+def _text_config(model_class: Any, part: str, folder: Path) -> Any:
+    """Return the config of a text encoder, of the facts alone that its class knows and that a file may decide."""
+    kind = model_class.config_class
+    stated = own_config(checked_config(part, folder))
+    known = (kind().to_dict().keys() | kind.attribute_map.keys()) - _NOT_OF_A_FILE
+    facts = {}
+    for key, value in stated.items():
+        if key in known and not key.startswith("_"):
+            facts[key] = value
+    try:
+        return kind.from_dict(facts)
+    except Exception as error:  # each class checks in ways of its own
+        raise _no_model(part, folder, error) from error
+
+
+def _refuse_another_size(make: Callable[[], Any], part: str, folder: Path) -> None:
+    """Refuse a config that makes no model, or one far larger than its weights, before memory is taken for it.
+
+    ``make``: the model of the config, which costs nothing on the device that holds no numbers.
+    """
+    try:
+        with torch.device("meta"):
+            model = make()
+    except Exception as error:  # of a library, about numbers that fit no model
+        raise _no_model(part, folder, error) from error
+    asked = sum(weights.numel() for weights in model.parameters())
+    tensors = tensors_of(part, folder)
+    held = sum(math.prod(facts.shape) for facts in tensors.values())
+    if asked > 4 * held + 1_000_000:
+        problem = f"asks for {asked:,} numbers, and the weights hold {held:,}"
+        raise FileError(str(config_file(part, folder)), problem, UNCHANGED)
+
+
+@contextmanager
+def _fitting(folder: Path) -> Iterator[None]:
+    """Say of which folder the weights do not fit their config; a full memory is another matter."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "Allocator" in str(error):
+            raise
+        problem = f"does not fit its config.json ({_first_line(error)})"
+        raise FileError(str(folder), problem, _AGAIN) from error
+
+
+def _refuse_report(
+    part: str, folder: Path, architecture: str, report: dict[str, Any]
+) -> None:
+    """Refuse what a library tells of a part that it has loaded, and would otherwise only write into its log."""
+    unknown = [
+        name
+        for name in sorted(report["unexpected_keys"])
+        if not known_beside(architecture, part, name)
+    ]
+    refuse_wrong_names(folder, sorted(report["missing_keys"]), unknown)
+    mismatched = [str(row[0]) for row in report["mismatched_keys"]]
+    refuse_names(folder, "has tensors of another shape", mismatched)
+
+
+def _no_model(part: str, folder: Path, error: Exception) -> FileError:
+    problem = f"makes no model ({_first_line(error)})"
+    return FileError(str(config_file(part, folder)), problem, UNCHANGED)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]

@@ -1,0 +1,177 @@
+"""Whether the files of a model hold what it is made of: nothing missing, nothing left over. Reads headers alone."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from blockrate.core.blocks import shortened, split_block
+from blockrate.core.errors import FileError
+from blockrate.models.families import ARCHITECTURES, TransformerSpec
+from blockrate.models.headers import Tensors, read_header, refuse_scaled
+from blockrate.models.lora_names import bfl_modules
+from blockrate.models.module_table import Module, modules
+from blockrate.models.part_files import (
+    WEIGHTS,
+    checked_config,
+    config_file,
+    index_file,
+    own_config,
+    shards_of,
+    weight_files,
+)
+from blockrate.models.single_file import (
+    beside_transformer,
+    has_bfl_names,
+    transformer_names,
+)
+
+_TOLD = 3  # names in one sentence
+_COPY_AGAIN = "Download or copy the model again, as a whole."
+_OTHER_PART = "Name the part that belongs to this transformer."
+Shapes = dict[str, tuple[int, ...]]
+
+
+def tensors_of(part: str, path: Path) -> Tensors:
+    """Return dtype and shape of every tensor of a part, by the name in its files.
+
+    Raises FileError for damaged files, scaled 8-bit weights, a tensor that two shards hold, and
+    an index that does not say what the shards hold.
+    """
+    tensors: Tensors = {}
+    places: dict[str, str] = {}
+    for file in weight_files(part, path):
+        found = read_header(file)[1]
+        refuse_scaled(file, found)
+        refuse_names(
+            file, "holds tensors that another shard holds too", tensors.keys() & found
+        )
+        tensors |= found
+        places |= dict.fromkeys(found, file.name)
+    index = index_file(part, path)
+    if index:
+        listed = shards_of(index)
+        wrong = [
+            name
+            for name in places.keys() | listed
+            if places.get(name) != listed.get(name)
+        ]
+        refuse_names(index, "does not say what the shards hold", wrong)
+    return tensors
+
+
+def check_parts(paths: Mapping[str, Path], spec: TransformerSpec) -> None:
+    """Refuse parts that are damaged, of another model, or too wide or narrow for the transformer."""
+    for part, path in paths.items():
+        if part in WEIGHTS and path.is_dir():
+            config = checked_config(part, path)
+            tensors_of(part, path)
+            _check_fit(part, path, config, spec)
+
+
+def known_beside(architecture: str, part: str, name: str) -> bool:
+    """Whether files of this part may hold a tensor that the part does not have: the other half of CLIP, for one."""
+    kind = ARCHITECTURES[architecture]["kinds"][part]
+    return bool(re.search(kind["beside"], name))
+
+
+def _check_fit(
+    part: str, folder: Path, config: Mapping[str, Any], spec: TransformerSpec
+) -> None:
+    """Refuse a part that is of another kind than the architecture's, or whose width is not the transformer's."""
+    kind = spec.facts["kinds"].get(part)
+    if not kind:
+        return
+    where = str(config_file(part, folder))
+    stated = config.get(kind["says"], kind["is"][0])
+    if stated not in kind["is"]:
+        problem = f"is of a {shortened(str(stated))}, not of a {kind['is'][0]}"
+        raise FileError(where, problem, _OTHER_PART)
+    needed = getattr(spec, kind["feeds"])
+    width = own_config(config).get(kind["width"])
+    if not isinstance(width, int) or width * kind["times"] != needed:
+        told = shortened(repr(width))
+        problem = f"{kind['width']} is {told}, and the transformer takes {needed // kind['times']}"
+        raise FileError(where, problem, _OTHER_PART)
+
+
+def check_transformer(path: Path, spec: TransformerSpec) -> list[str]:
+    """Compare a transformer's folder or file with the model of its sizes, and return what to tell.
+
+    Raises FileError with the names of tensors that are missing, left over or of another shape.
+    """
+    every = tensors_of("transformer", path)
+    names = transformer_names(every)
+    tensors = {own: every[name] for own, name in names.items()}
+    of_bfl = has_bfl_names(tensors)
+    expected = dict(_bfl_shapes(spec) if of_bfl else _shapes(spec))
+    missing = [name for name in expected if name not in tensors]
+    unknown = [name for name in tensors if name not in expected]
+    refuse_wrong_names(path, missing, unknown)
+    wrong = [name for name, shape in expected.items() if tensors[name].shape != shape]
+    if wrong:
+        name = wrong[0]
+        problem = f"has tensors of another shape than its sizes ask for: {name} {list(tensors[name].shape)}"
+        problem += f", not {list(expected[name])}"
+        raise FileError(str(path), _counted(problem, len(wrong) - 1), _COPY_AGAIN)
+    return beside_transformer(path, every)
+
+
+def refuse_wrong_names(
+    where: Path, missing: Sequence[str], unknown: Sequence[str]
+) -> None:
+    """Raise FileError for tensors that are missing from a part or left over in it, all in one sentence."""
+    problems = []
+    if missing:
+        problems.append(f"lacks {len(missing):,} tensors ({_in_words(missing)})")
+    if unknown:
+        told = _in_words(unknown)
+        problems.append(f"has {len(unknown):,} that are not of this model ({told})")
+    if problems:
+        raise FileError(str(where), " and ".join(problems), _COPY_AGAIN)
+
+
+def refuse_names(where: Path, problem: str, names: Collection[str]) -> None:
+    """Raise FileError if there are names that a problem is with."""
+    if names:
+        told = f"{problem}: {len(names):,} ({_in_words(sorted(names))})"
+        raise FileError(str(where), told, _COPY_AGAIN)
+
+
+def _in_words(names: Sequence[str]) -> str:
+    """Return the first names and how many more there are."""
+    told = ", ".join(shortened(name) for name in names[:_TOLD])
+    return _counted(told, len(names) - _TOLD)
+
+
+def _counted(text: str, more: int) -> str:
+    return f"{text} and {more:,} more" if more > 0 else text
+
+
+def _shapes(spec: TransformerSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield every tensor by diffusers' name, with its shape."""
+    for module in modules(spec):
+        yield f"{module.name}.weight", module.shape
+        if module.bias:
+            yield f"{module.name}.bias", module.shape[:1]
+
+
+def _bfl_shapes(spec: TransformerSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield every tensor by BFL's name, with its shape: the rows of fused modules stacked."""
+    table = {module.name: module for module in modules(spec)}
+    for name, members in bfl_modules(spec.architecture, spec.layout).items():
+        if members[0] in table:  # a module that only some variants have
+            yield from _fused(name, [table[member] for member in members])
+    for block in spec.layout.names:
+        kind, index = split_block(block)
+        for norm in spec.facts[kind]["bfl_norms"]:
+            yield f"{kind}_blocks.{index}.{norm}", (spec.head_dim,)
+
+
+def _fused(
+    name: str, members: Sequence[Module]
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    rows = sum(member.shape[0] for member in members)
+    yield f"{name}.weight", (rows, members[0].shape[1])
+    if members[0].bias:
+        yield f"{name}.bias", (rows,)
