@@ -170,14 +170,16 @@ def _default(facts: Mapping[str, Any]) -> str:
             return f"{value:g}"
 
 
+def _limit(number: float) -> str:
+    if number >= 1e9:
+        return "2^63"
+    return f"{number:g}" if number < 1e5 else f"{number:,}"
+
+
 def _limits(facts: Mapping[str, Any]) -> str:
     while "additionalProperties" in facts:
         facts = facts["additionalProperties"]
-    found = {
-        key: f"{facts[key]:g}" if facts[key] < 1e9 else "2^63"
-        for key in LIMITS
-        if key in facts
-    }
+    found = {key: _limit(facts[key]) for key in LIMITS if key in facts}
     return ", ".join(
         [LIMITS[key].format(value) for key, value in found.items()]
         + ["not empty"] * ("minLength" in facts)

@@ -96,9 +96,9 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
         ({"masked_trainin": True}, ["Did you mean masked_training?"]),
         (
             {"concepts": [{"pth": "x"}]},
-            ["concepts.0.pth:", "Did you mean concepts.N.path?"],
+            ["concepts.0.pth:", "Did you mean concepts.0.path?"],
         ),
-        ({"learning_rate": "1e-4"}, ['"1e-4"', "number", "0.0003"]),
+        ({"learning_rate": "1e-4"}, ['"1e-4"', "number", "without quotes: 0.0001"]),
         ({"learning_rate": 0}, ["greater than 0"]),
         ({"epochs": True}, ["epochs", "true", "integer"]),
         ({"epochs": 1.5}, ["1.5", "integer"]),

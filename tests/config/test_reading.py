@@ -153,11 +153,11 @@ def too_much() -> dict[str, tuple[str, str]]:
     many = MOST_NAMES + 1
     names = ", ".join(f'"name{index}": 1' for index in range(many))
     entries = ", ".join(['{"path": "x"}'] * many)
-    several = ", ".join(f"[{','.join('1' * MOST_NAMES)}]" for _ in range(31))
+    several = ", ".join(f"[{','.join('1' * MOST_NAMES)}]" for _ in range(21))
     return {
         "names": (f"{{{names}}}", "more than 10,000 names or entries"),
         "concepts": (f'{{"concepts": [{entries}]}}', "more than 10,000 names"),
-        "in all": (f'{{"x": [{several}]}}', "more than 300,000 names"),
+        "in all": (f'{{"x": [{several}]}}', "more than 200,000 names"),
         "a text": (f'{{"prompt": "{"x" * 200_000}"}}', "a text of 200,000 letters"),
         "a name": (f'{{"{"x" * 200_000}": 1}}', "a text of 200,000 letters"),
         "digits": (f'{{"seed": {"9" * 5000}}}', "a number of 5,000 digits"),

@@ -1,19 +1,9 @@
-"""What is wrong with a config, as sentences: pydantic's findings, contradictions between settings, and notices."""
+"""What valid settings contradict each other in, and what else the user should know of them, as sentences."""
 
-import difflib
-import json
-import re
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Iterator
 from os.path import splitext
-from typing import Any
 
-from pydantic import ValidationError
-
-from blockrate.config.onetrainer_sections import foreign_names
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
-from blockrate.config.parts import Concept, Sample
-from blockrate.config.paths import any_entry
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import buckets
 from blockrate.core.errors import ConfigError
@@ -22,18 +12,6 @@ from blockrate.core.profile import KEY, scaled_blocks
 
 # other programs choose how to read a file by its ending
 _PICKLES = (".ckpt", ".pt", ".bin", ".pth")
-
-
-def together(where: str, errors: Sequence[ConfigError]) -> ConfigError:
-    """Return one error that lists all."""
-    if len(errors) == 1:
-        return errors[0]
-    return ConfigError(where, f"{len(errors)} settings are wrong", parts=errors)
-
-
-def explain(error: ValidationError) -> list[ConfigError]:
-    """Return each of pydantic's errors as path, value, rule and cure."""
-    return [_sentence(item) for item in error.errors()]
 
 
 def contradictions(config: TrainConfig) -> list[ConfigError]:
@@ -147,73 +125,3 @@ def notices(config: TrainConfig) -> list[str]:
             "lora_model_name has no effect: a FINE_TUNE starts from the base model"
         )
     return notes
-
-
-def _sentence(item: Any) -> ConfigError:
-    where = ".".join(map(str, item["loc"]))
-    if item["type"] == "extra_forbidden":
-        return ConfigError(where, "there is no such setting", _did_you_mean(where))
-    rule = item["msg"].removeprefix("Input ").removeprefix("String ")
-    problem = f"{_shown(item['input'])} {rule}"
-    problem = re.sub(r"a valid dictionary.*", "an object, written in { }", problem)
-    if where.startswith(f"{KEY}."):
-        cure = "Write a number from 0.0 (frozen) to 1.0, without quotes."
-        return ConfigError(where, problem, cure)
-    choices = re.findall(r"'([\w-]+)'", item["msg"])
-    given = str(item["input"]).upper()
-    near = difflib.get_close_matches(given, choices, n=1, cutoff=0.8)
-    cure = f"The default is {_shown(default(where))}."
-    if near:
-        cure = f"Did you mean {near[0]}?"
-    return ConfigError(where, problem, cure)
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _did_you_mean(path: str) -> str:
-    paths = [*_defaults(), *foreign_names()]
-    names = {_last_name(path) for path in paths}
-    near = difflib.get_close_matches(_last_name(path), names, n=1, cutoff=0.7)
-    if not near:
-        return "Remove it."
-    homes = [path for path in paths if _last_name(path) == near[0]]
-    return f"Did you mean {_beside(path, homes)}?"
-
-
-def _last_name(path: str) -> str:
-    return path.rpartition(".")[2]
-
-
-def _beside(path: str, homes: Sequence[str]) -> str:
-    """Return the setting of the same section as ``path``, else the first of ``homes``."""
-    section = path.rpartition(".")[0]
-    for home in homes:
-        if home.rpartition(".")[0] == section:
-            return home
-    return homes[0]
-
-
-def default(path: str, unknown: Any = None) -> Any:
-    """Return the default of a setting, shared: do not change it; ``unknown`` if there is no such setting."""
-    return _defaults().get(any_entry(path), unknown)
-
-
-@cache
-def _defaults() -> dict[str, object]:
-    """Return every setting with its default, by path; N stands for an index."""
-    values = {
-        **TrainConfig().model_dump(),
-        "concepts.N": Concept().model_dump(),
-        "samples.N": Sample().model_dump(),
-    }
-    return dict(_flat(values))
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in values.items():
-        yield prefix + name, value
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")

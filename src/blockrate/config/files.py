@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from os.path import expanduser
@@ -11,15 +12,17 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from blockrate.config.explain import contradictions, explain, notices, together
+from blockrate.config.explain import contradictions, notices
 from blockrate.config.fork_rates import drop_nulls, fork_notices, mend_sums
+from blockrate.config.not_json import DOCS
 from blockrate.config.onetrainer import (
     fill_absent,
     migrate,
     migrate_lists,
     other_model,
 )
-from blockrate.config.paths import put
+from blockrate.config.paths import drop, last_first, put
+from blockrate.config.plan import filter_problems
 from blockrate.config.rate_errors import told_together
 from blockrate.config.reading import (
     Json,
@@ -28,8 +31,10 @@ from blockrate.config.reading import (
     read_json,
     read_object,
 )
+from blockrate.config.told_together import places, together
 from blockrate.config.train_config import TrainConfig
 from blockrate.config.unsupported import take_unsupported, words_of
+from blockrate.config.value_errors import UNKNOWN, explain
 from blockrate.core.errors import ConfigError
 
 
@@ -49,6 +54,12 @@ FINE_TUNE_DEFAULTS = {
     "output_model_format": "DIFFUSERS",
     "output_model_destination": "models/model",
 }
+# unknown names that are more than slips
+_MANY_UNKNOWN = 5
+# so many wrong settings are left out, to see what else is wrong
+_MOST_LEFT_OUT = 500
+# what blocks there are hangs on these
+_NAME_THE_MODEL = ("base_model_name", "model_type", "transformer.model_name")
 
 
 @dataclass(frozen=True)
@@ -97,14 +108,15 @@ def parse_config(
 ) -> LoadedConfig:
     """Return the config in a parsed JSON object, which is used up; see ``load_config``."""
     try:
+        order = places(data)
         warnings = migrate(data)
-        for text in overrides:
-            _override(data, text)
+        errors = _override(data, overrides)
         findings = find_problems(data, ignore_unsupported=ignore_unsupported)
     except RecursionError as error:
         raise nested_too_deeply(where) from error
-    if not findings.config:
-        raise together(where, findings.errors)
+    errors += findings.errors
+    if errors or not findings.config:
+        raise together(where, errors, order, _of_another_program(order, errors))
     return LoadedConfig(findings.config, warnings + findings.warnings)
 
 
@@ -131,8 +143,11 @@ def find_problems(data: Json, *, ignore_unsupported: bool = False) -> Findings:
         config = TrainConfig.model_validate(data)
     except ValidationError as error:
         errors += explain(error)
-        return Findings(None, told_together(errors, data), warnings, unsaid)
+        errors = told_together(errors, data) + _problems_beside(data, error)
+        return Findings(None, errors, warnings, unsaid)
     errors += contradictions(config)
+    if errors:
+        errors += filter_problems(config)
     warnings += notices(config)
     errors = told_together(errors, data)
     return Findings(None if errors else config, errors, warnings, unsaid)
@@ -158,12 +173,60 @@ def config_hash(config: TrainConfig) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _override(data: Json, text: str) -> None:
+def _problems_beside(data: Json, error: ValidationError) -> list[ConfigError]:
+    """Return what is wrong with the layer filter of a config of which other settings are wrong: they are taken out."""
+    if error.error_count() > _MOST_LEFT_OUT:
+        return []
+    wrong = [".".join(map(str, item["loc"])) for item in error.errors()]
+    names_the_model = any(
+        f"{model}.".startswith(f"{path}.")
+        for path in wrong
+        for model in _NAME_THE_MODEL
+    )
+    if names_the_model:
+        return []
+    for path in last_first(wrong):
+        drop(data, path)
+    try:
+        return filter_problems(TrainConfig.model_validate(data))
+    except ValidationError:
+        return []
+
+
+def _of_another_program(names: Iterable[str], errors: Sequence[ConfigError]) -> str:
+    """Return what to do with a config that is hardly one of ours, empty for one that is."""
+    unknown = [error for error in errors if error.problem == UNKNOWN]
+    top = [error for error in unknown if "." not in error.where]
+    known = [name for name in names if name in TrainConfig.model_fields]
+    if len(top) < _MANY_UNKNOWN or len(known) >= len(top):
+        return ""
+    return f"Is it the config of another program? Write one for blockrate: {DOCS}."
+
+
+def _override(data: Json, overrides: Sequence[str]) -> list[ConfigError]:
+    """Put settings like ``path=value`` into ``data``; return what is wrong with them."""
+    errors = []
+    for text in overrides:
+        try:
+            _put(data, text)
+        except ConfigError as error:
+            errors.append(error)
+    return errors
+
+
+def _put(data: Json, text: str) -> None:
     path, equals, raw = text.partition("=")
-    if not equals or not all(path.strip().split(".")):
-        cure = "Write it like --set learning_rate=1e-4."
-        raise ConfigError(f"--set {text}", "is not path=value", cure)
-    put(data, path.strip(), _value(raw), where=f"--set {path}")
+    path = path.strip()
+    if not equals or not all(path.split(".")):
+        raise ConfigError(f"--set {text}", "is not path=value", _written(text))
+    put(data, path, _value(raw), where=f"--set {path}")
+
+
+def _written(text: str) -> str:
+    """Return how a setting is written that was given as ``path: value`` or ``path value``."""
+    parts = re.fullmatch(r"\s*([\w.]+)\s*[:\s]\s*(\S.*)", text)
+    example = f"{parts[1]}={parts[2]}" if parts else "learning_rate=1e-4"
+    return f"Write it like --set {example}."
 
 
 def _value(raw: str) -> object:

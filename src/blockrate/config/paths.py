@@ -1,6 +1,7 @@
 """Paths through what JSON holds, like ``concepts.0.path``: put, find and drop what stands at one."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from blockrate.core.errors import ConfigError
@@ -52,6 +53,16 @@ def drop(node: Any, path: str) -> None:
             del node[key]
     elif key is not None and not rest:
         del node[key]
+
+
+def last_first(paths: Iterable[str]) -> list[str]:
+    """Order paths so that to remove one entry of a list moves none of those that are still to be removed."""
+    return sorted(paths, key=_in_order, reverse=True)
+
+
+def _in_order(path: str) -> list[tuple[int, str]]:
+    """A key that sorts ``samples.10`` behind ``samples.9``."""
+    return [(len(name), name) for name in path.split(".")]
 
 
 def _key_to_write(node: Any, name: str, where: str) -> Any:

@@ -1,6 +1,6 @@
 """What a config would train, block by block, what it costs, and every refusal that needs neither weights nor images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,10 +13,11 @@ from blockrate.config.filtered import (
     filter_warnings,
 )
 from blockrate.config.optimizers import OPTIMIZERS
+from blockrate.config.told_together import together
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER
 from blockrate.core.buckets import buckets
-from blockrate.core.errors import ConfigError
+from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.profile import KEY, Profile, scaled_blocks, sparse
 from blockrate.core.selection import selection_text
 from blockrate.models.families import TransformerSpec, family_of
@@ -66,10 +67,10 @@ def make_plan(config: TrainConfig) -> Plan:
     """
     spec = model_spec(config)
     work = _work(config)
-    architecture = family_of(config.model_type, config.base_model_name).architecture
-    profile = Profile.of(
-        config.block_learning_rate_multiplier, spec.layout, architecture
-    )
+    refusals = _refusals(config, spec)
+    if refusals:
+        raise together("the config", refusals)
+    profile = _profile(config, spec)
     allowed = allowed_modules(config, spec)
     ever_trained = profile.ever_trained
     trained = {
@@ -96,6 +97,35 @@ def make_plan(config: TrainConfig) -> Plan:
             *_cost_warnings(config, spec, profile, trained),
         ),
     )
+
+
+def filter_problems(config: TrainConfig) -> list[ConfigError]:
+    """Return what is wrong with the layer filter, by the model; nothing if that is not to be had."""
+    try:
+        allowed_modules(config, model_spec(config))
+    except ConfigError as error:
+        return [error]
+    except BlockrateError:
+        # told by the plan, once the rest is right
+        return []
+    return []
+
+
+def _refusals(config: TrainConfig, spec: TransformerSpec) -> list[ConfigError]:
+    errors = []
+    checks: tuple[Callable[..., object], ...] = (_profile, allowed_modules)
+    for check in checks:
+        try:
+            check(config, spec)
+        except ConfigError as error:
+            errors.append(error)
+    return errors
+
+
+def _profile(config: TrainConfig, spec: TransformerSpec) -> Profile:
+    architecture = family_of(config.model_type, config.base_model_name).architecture
+    multipliers = config.block_learning_rate_multiplier
+    return Profile.of(multipliers, spec.layout, architecture)
 
 
 def _groups(

@@ -14,9 +14,9 @@ Json = dict[str, Any]
 # far beyond the largest that people have: some thousand concepts
 LARGEST = 10 * 2**20
 MOST_NAMES = 10_000  # in one object or list
-_MOST_IN_ALL = 300_000
+_MOST_IN_ALL = 200_000
 _LONGEST_TEXT = 100_000
-_MOST_DIGITS = 100
+_MOST_DIGITS = 19  # of a whole number that fits in 64 bits
 # one of these alone can be neither shown nor written as UTF-8
 _HALF = re.compile("[\ud800-\udfff]")
 # a path of Windows, without blanks, in which a single backslash has made a tab or a line break

@@ -109,6 +109,8 @@ class Place:
 # Strict, because pydantic would otherwise read true as 1 and "0.5" as 0.5.
 Flag = Annotated[bool, Strict()]
 Integer = Annotated[int, Strict()]
+# far above what anybody means, far below what cannot be counted with
+Count = Annotated[int, Strict(), Field(ge=1, le=1_000_000)]
 Real = Annotated[float, Strict()]
 Fraction = Annotated[float, Strict(), Field(ge=0.0, le=1.0)]
 Pixels = Annotated[int, Strict(), Field(ge=16, le=8192, multiple_of=16)]

@@ -24,6 +24,7 @@ from blockrate.config.setting import (
     RESULT,
     SILENT,
     STATE,
+    Count,
     Flag,
     Fraction,
     Integer,
@@ -78,10 +79,10 @@ class TrainConfig(ModelConfig):
         window="Learning Rate Scheduler",
         gt=0,
     )
-    epochs: Integer = setting(100, "How often every image is seen", LENGTH, ge=1)
-    batch_size: Integer = setting(1, "Images in one forward pass", ANOTHER_RUN, ge=1)
-    gradient_accumulation_steps: Integer = setting(
-        1, "Forward passes for one change of the weights", ANOTHER_RUN, ge=1
+    epochs: Count = setting(100, "How often every image is seen", LENGTH)
+    batch_size: Count = setting(1, "Images in one forward pass", ANOTHER_RUN)
+    gradient_accumulation_steps: Count = setting(
+        1, "Forward passes for one change of the weights", ANOTHER_RUN
     )
     clip_grad_norm: Real | None = setting(
         1.0,

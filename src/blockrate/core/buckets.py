@@ -11,6 +11,7 @@ from blockrate.core.errors import ConfigError
 _RATIOS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0)
 PATCH = 16  # pixels a side that make one image token: VAE factor 8, times 2 by packing
 _LARGEST = 8192
+_MOST_SIZES = 100
 
 
 @dataclass(frozen=True, order=True)
@@ -33,6 +34,9 @@ def buckets(resolution: str) -> tuple[tuple[Bucket, ...], ...]:
     ``WIDTHxHEIGHT`` is that one size. Raises ``ConfigError``.
     """
     parts = [part.strip().lower() for part in resolution.split(",")]
+    if len(parts) > _MOST_SIZES:
+        problem = f"names {len(parts):,} sizes"
+        raise ConfigError("resolution", problem, f"The most is {_MOST_SIZES}.")
     return tuple(_buckets_of(part) for part in parts)
 
 

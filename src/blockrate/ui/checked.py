@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from blockrate.config.explain import default
 from blockrate.config.files import FINE_TUNE_DEFAULTS, LISTS, find_problems
-from blockrate.config.paths import drop, find
+from blockrate.config.paths import drop, find, last_first
 from blockrate.config.plan import Plan, make_plan
 from blockrate.config.reading import Json
 from blockrate.config.train_config import TrainConfig
+from blockrate.config.value_errors import default
 from blockrate.core.errors import ConfigError, FileError, in_words, with_ways_on
 from blockrate.core.profile import FULL, KEY
 from blockrate.dataset.folders import concept_problems
@@ -84,7 +84,8 @@ def check(data: Json) -> Checked:
         try:
             plan = make_plan(config)
         except ConfigError as error:
-            errors.append(error)
+            errors += [part for part in error.parts if isinstance(part, ConfigError)]
+            errors += [] if error.parts else [error]
         except FileError as error:
             errors.append(_about_the_model(error, config))
     warnings = list(judged.warnings)
@@ -120,16 +121,6 @@ def usable(data: Json, problems: Iterable[Problem]) -> TrainConfig | None:
         if config:
             return config
     return None
-
-
-def last_first(paths: Iterable[str]) -> list[str]:
-    """Order paths so that to remove one entry of a list moves none of those that are still to be removed."""
-    return sorted(paths, key=_in_order, reverse=True)
-
-
-def _in_order(path: str) -> list[tuple[int, str]]:
-    """A key that sorts ``samples.10`` behind ``samples.9``."""
-    return [(len(name), name) for name in path.split(".")]
 
 
 def _problem(error: ConfigError, data: Json) -> Problem:

@@ -13,12 +13,12 @@ from typing import Any
 from blockrate.config.files import LISTS
 from blockrate.config.onetrainer import fill_absent, migrate, migrate_lists
 from blockrate.config.onetrainer_sections import foreign_names
-from blockrate.config.paths import drop, put
+from blockrate.config.paths import drop, last_first, put
 from blockrate.config.reading import Json
 from blockrate.config.unsupported import take_idle
 from blockrate.core.errors import ConfigError
 from blockrate.run.durable import atomic_write, disk_errors
-from blockrate.ui.checked import Checked, copied, last_first
+from blockrate.ui.checked import Checked, copied
 
 
 class FileChanged(ConfigError):  # noqa: N818 (what happened, told as a question)
