@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from blockrate.config.parts import Concept
+from blockrate.config.parts import Concept, Sample
 from blockrate.config.train_config import TrainConfig
 from blockrate.engine.data.batches import StepOrder, TrainingExample, validation_batches
 from blockrate.engine.data.cache import Batch, Cache, ImageEncoder, PromptEncoder
@@ -66,12 +66,11 @@ def prepare_data(
     files = locate(config, loading, partial(_warn, log))
     stop.obey()
     cache = _cache(files, config)
-    examples = [*order.every_example(), *chain.from_iterable(validation)]
     samples = [sample for sample in config.samples if sample.enabled]
     lengths: list[int] = []
     vae = _Vae(files, config.vae.weight_dtype, device)
     cache.fill(
-        examples,
+        [*order.every_example(), *chain.from_iterable(validation)],
         load_image_encoder=vae.encoder,
         load_prompt_encoder=partial(_prompt_encoder, files, config, device, lengths),
         progress=partial(_report_caching, log),
@@ -80,10 +79,17 @@ def prepare_data(
     )
     _warn_of_cut_captions(lengths, config.text_encoder_2_sequence_length, log)
     stop.obey()
-    if samples and not vae.was_loaded:
-        vae.encoder()  # whole and finite? At the first sample it is late to find out
-    prompts = [EncodedPrompt(sample, cache.prompt(sample.prompt)) for sample in samples]
+    prompts = _encoded_prompts(samples, cache, vae)
     return Data(files, order, cache, validation, prompts, fingerprint)
+
+
+def _encoded_prompts(
+    samples: Sequence[Sample], cache: Cache, vae: "_Vae"
+) -> list[EncodedPrompt]:
+    """Return what the prompts of samples became; the VAE that will draw them is looked at, too."""
+    if samples:
+        vae.check()
+    return [EncodedPrompt(sample, cache.prompt(sample.prompt)) for sample in samples]
 
 
 def _warn(log: EventLog, message: str) -> None:
@@ -124,7 +130,7 @@ class _Vae:
         self.files = files
         self.weight_dtype = weight_dtype
         self.device = device
-        self.was_loaded = False
+        self._is_whole = False
 
     def encoder(self) -> ImageEncoder:
         """Return what makes latents of images."""
@@ -133,8 +139,13 @@ class _Vae:
         vae = family.load_vae(
             folder, weight_dtype=self.weight_dtype, device=self.device
         )
-        self.was_loaded = True
+        self._is_whole = True
         return lambda images: family.encode_images(vae, images)
+
+    def check(self) -> None:
+        """Refuse a VAE that is not whole, if it was not loaded yet: at the first sample it would be late."""
+        if not self._is_whole:
+            self.encoder()
 
 
 def _prompt_encoder(
