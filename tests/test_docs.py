@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from support.saved_configs import saved_config
 
 import blockrate
 from blockrate import BlockLayout
@@ -203,6 +204,10 @@ def said(data: dict[str, Any]) -> list[str]:
     return [f"warning: {warning}" for warning in loaded.warnings]
 
 
+def _without(data: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key != name}
+
+
 def refused(**changes: Any) -> str:
     with pytest.raises(ConfigError) as caught:
         check_changes(TrainConfig(), TrainConfig.model_validate(changes))
@@ -226,6 +231,10 @@ def test_the_messages_shown_to_onetrainers_users_are_real() -> None:
             }
         ),
         *said({"learning_rat": 1e-4, "layer_filter_presett": "blocks"}),
+        *said(_without(saved_config(), "dynamic_timestep_shifting")),
+        *said(saved_config(brand_new=False)),
+        *said(saved_config(brand_new="FAST")),
+        *said(saved_config(model_type="FLUX_2")),
         *said(PRODIGY),
         refused(lora_rank=8),
         refused(optimizer={"optimizer": "LION"}),
@@ -236,7 +245,7 @@ def test_the_messages_shown_to_onetrainers_users_are_real() -> None:
         for line in block.splitlines()
     ]
     messages = [line for line in shown if line.startswith(("error:", "warning:", "  "))]
-    assert len(messages) == 11
+    assert len(messages) == 15
     assert [
         line for line in messages if line not in [text.rstrip() for text in real]
     ] == []

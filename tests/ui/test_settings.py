@@ -6,6 +6,7 @@ from collections.abc import Callable
 from nicegui import ui
 
 from blockrate.config.fields import fields, in_window, tab_of
+from blockrate.config.fork_rates import PRESETS_KEY
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.core.profile import KEY
 from blockrate.ui import shell
@@ -70,7 +71,7 @@ def test_every_setting_behind_three_dots_is_in_the_window_that_it_names(
         optimizer = set(shown()) - set(scheduler) - timesteps
         assert optimizer == {*in_window("Optimizer")}
         # the window of block rates has tests of its own
-        assert in_window("Block Learning Rate") == (KEY,)
+        assert in_window("Block Learning Rate") == (KEY, PRESETS_KEY)
         assert KEY in page.controls
 
     on_a_page(look)

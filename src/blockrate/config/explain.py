@@ -124,4 +124,8 @@ def notices(config: TrainConfig) -> list[str]:
         notes.append(
             "lora_model_name has no effect: a FINE_TUNE starts from the base model"
         )
+    if config.output_frozen_blocks and config.training_method == "FINE_TUNE":
+        notes.append(
+            "output_frozen_blocks has no effect: a FINE_TUNE writes every weight"
+        )
     return notes

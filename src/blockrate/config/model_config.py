@@ -116,3 +116,8 @@ class ModelConfig(Settings):
     output_dtype: Precision = setting(
         "FLOAT_32", "Precision of the weights in the result: LoRA file or model", OUTPUT
     )
+    output_frozen_blocks: Flag = setting(
+        False,
+        "Write blocks at 0.0 into a LoRA file too, as zeros, for programs that ask for every block",
+        OUTPUT,
+    )

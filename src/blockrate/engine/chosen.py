@@ -1,6 +1,6 @@
 """Which modules train: what ``transformer.train``, the layer filter and the blocks' rates let through."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 
@@ -20,11 +20,16 @@ def chosen_modules(
     layout = block_layout(transformer)
     profile = Profile.of(config.block_learning_rate_multiplier, layout)
     ever_trained = profile.ever_trained
-    layer_filter = config.layer_filter_in_effect()
     if not config.transformer.train:
         return set()
     return {
         name
-        for name, block in modules.items()
-        if block in ever_trained and layer_filter.matches(name)
+        for name in matching_modules(modules, config)
+        if modules[name] in ever_trained
     }
+
+
+def matching_modules(modules: Iterable[str], config: TrainConfig) -> list[str]:
+    """Return the names that the layer filter lets through, whatever the rates of their blocks."""
+    layer_filter = config.layer_filter_in_effect()
+    return [name for name in modules if layer_filter.matches(name)]

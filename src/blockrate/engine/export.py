@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -38,11 +39,12 @@ def export(
     file_format: str,
     dtype: torch.dtype,
     metadata: Mapping[str, str],
+    at_zero: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write what was trained to ``path``; an older export is replaced safely.
 
-    Adapters become one file in ``file_format``, weights a folder with the whole transformer. Raises NotANumberError
-    and leaves the older one, WriteError.
+    Adapters become one file in ``file_format``, with those ``at_zero``, weights a folder with the whole transformer.
+    Raises NotANumberError and leaves the older one, WriteError.
     """
     adapter = ADAPTERS.get(training_method)
     if adapter is None:
@@ -57,7 +59,19 @@ def export(
             file_format=file_format,
             dtype=dtype,
             metadata=metadata,
+            at_zero=at_zero,
         )
+
+
+def adapters_at_zero(
+    transformer: Any,  # a model of diffusers
+    config: TrainConfig,
+) -> Mapping[str, Any]:
+    """Return the adapters of frozen blocks that a config wants in its file, too: they change nothing."""
+    adapter = ADAPTERS.get(config.training_method)
+    if adapter is None or not config.output_frozen_blocks:
+        return {}
+    return adapter.adapters_at_zero(transformer, config)
 
 
 def export_name(destination: Path, step: int, *, prefix: str = "") -> Path:

@@ -8,7 +8,12 @@ from pathlib import Path
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import WriteError
 from blockrate.engine.checkpoint import checkpoint_bytes, save_checkpoint
-from blockrate.engine.export import export, export_name, file_metadata
+from blockrate.engine.export import (
+    adapters_at_zero,
+    export,
+    export_name,
+    file_metadata,
+)
 from blockrate.engine.intervals import Moment
 from blockrate.engine.memory import dtype_of
 from blockrate.engine.models.sample import sample_images
@@ -165,6 +170,7 @@ class Outputs:
                     file_format=self.config.output_model_format,
                     dtype=dtype_of(self.config.output_dtype),
                     metadata=file_metadata(self.config),
+                    at_zero=adapters_at_zero(self.state.transformer, self.config),
                 )
             self._written(path, step)
 

@@ -34,8 +34,14 @@ class AdapterModule(Protocol):
         file_format: str,
         dtype: torch.dtype,
         metadata: Mapping[str, str],
+        at_zero: Mapping[str, Any],
     ) -> None:
-        """Write the adapters of a transformer as a file that applies as they were trained."""
+        """Write the adapters of a transformer, and those ``at_zero``, as a file that applies as they were trained."""
+
+    def adapters_at_zero(
+        self, transformer: nn.Module, config: TrainConfig
+    ) -> Mapping[str, Any]:
+        """Return adapters that change nothing for the modules that are frozen for their block's rate alone."""
 
 
 # By the training method of a config; the methods that are not here train the weights.

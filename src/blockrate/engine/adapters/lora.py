@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from blockrate.config.base_model import model_spec
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.blocks import OTHER, block_of
+from blockrate.core.blocks import OTHER, block_of, plain_name
 from blockrate.core.errors import ConfigError
 from blockrate.engine.adapters.file import (
     ADAPTER,
@@ -22,7 +22,7 @@ from blockrate.engine.adapters.file import (
     read_lora,
     save_lora,
 )
-from blockrate.engine.chosen import chosen_modules
+from blockrate.engine.chosen import chosen_modules, matching_modules
 from blockrate.engine.memory import dtype_of
 from blockrate.engine.seeds import generator
 from blockrate.models.module_table import modules
@@ -71,16 +71,48 @@ def write(
     file_format: str,
     dtype: torch.dtype,
     metadata: Mapping[str, str],
+    at_zero: Mapping[str, LoraWeights],
 ) -> None:
-    """Write the adapters of a transformer as one LoRA file, see ``save_lora``."""
+    """Write the adapters of a transformer, and those ``at_zero``, as one LoRA file, see ``save_lora``."""
     save_lora(
         path,
-        lora_weights(transformer),
+        {**lora_weights(transformer), **at_zero},
         architecture=architecture,
         file_format=file_format,
         dtype=dtype,
         metadata=metadata,
     )
+
+
+def adapters_at_zero(
+    transformer: nn.Module, config: TrainConfig
+) -> dict[str, LoraWeights]:
+    """Return what the adapters of frozen blocks begin with, which changes nothing, by diffusers module name.
+
+    Of every Linear that the layer filter lets through and that has no adapter because its block never trains: a loader
+    that asks for every block finds it, and may train it.
+    """
+    adapted = tuple(
+        f"{name}."
+        for name, module in transformer.named_modules()
+        if isinstance(module, LoraLayer)
+    )
+    linears = {
+        plain_name(name): linear
+        for name, linear in _linears(transformer).items()
+        if not name.startswith(adapted)
+    }
+    modules = {name: block_of(name) or OTHER for name in linears}
+    kohya = config.output_model_format == "KOHYA_LORA"
+    rank = config.lora_rank
+    zeros = {}
+    for name in matching_modules(modules, config):
+        if kohya and modules[name] == OTHER:
+            continue
+        stream = generator(config.seed, name)
+        down, up = _first_values(linears[name], rank, stream)
+        zeros[name] = LoraWeights(down, up, config.lora_alpha / rank)
+    return zeros
 
 
 def add_adapters(

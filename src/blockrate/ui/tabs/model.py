@@ -33,6 +33,7 @@ _OUTPUT = (
     "output_model_destination",
     "output_model_format",
     "output_dtype",
+    "output_frozen_blocks",
 )
 _PARTS = (
     "transformer.weight_dtype",
