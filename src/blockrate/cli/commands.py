@@ -29,8 +29,10 @@ from blockrate.cli.options import (
     Run,
     Settings,
     Unsupported,
+    Version,
 )
 from blockrate.cli.screen import plain_streams, say, say_fault, show, show_json
+from blockrate.cli.usage import advice
 from blockrate.cli.ways_on import WAYS_ON
 from blockrate.core.errors import (
     BlockrateError,
@@ -53,9 +55,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help=TITLE,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 # click's own, which typer has moved and not named
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+@app.callback()
+def _program(version: Version = False) -> None:
+    pass
 
 
 @app.command()
@@ -224,8 +232,13 @@ def _tell_usage(error: Any) -> None:
         return
     command = error.ctx.command_path if error.ctx else "blockrate"
     problem = " ".join(error.format_message().split())
-    end = "" if problem.endswith((".", "?")) else "."
-    say(f"error: {problem}{end} See `{command} --help`.")
+    meant = advice(error, sys.argv[1:])
+    if meant:
+        # click's own guesses are names of options only
+        problem = problem.partition(" (Possible options")[0]
+    sentences = [problem if problem.endswith((".", "?")) else f"{problem}.", meant]
+    sentences.append(f"See `{command} --help`.")
+    say(f"error: {' '.join(filter(None, sentences))}")
 
 
 def _train(loaded: "LoadedConfig", options: "Options") -> tuple[int, list[str]]:

@@ -5,6 +5,25 @@ from typing import Annotated
 
 import typer
 
+from blockrate.core.version import __version__
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"blockrate {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version",
+        "-V",
+        help="Print the version.",
+        callback=_tell_version,
+        is_eager=True,
+    ),
+]
 ConfigName = Annotated[
     str,
     typer.Argument(

@@ -1,6 +1,7 @@
 """Configs that have a name: presets, and examples with their photographs. They are here in a clone and in a package."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from os.path import expanduser
 from pathlib import Path
@@ -58,6 +59,8 @@ def _instead_of(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = near_files(name) or difflib.get_close_matches(name, known, n=1)
     parts = [f"Did you mean {' or '.join(near)}?"] if near else []
+    if re.match(r"[\w.]+=", name):
+        parts.append(f"A setting is given behind the config: --set {name}.")
     parts.append(f"Known names: {', '.join(known)}.")
     folder = missing_folder(name)
     if folder:
