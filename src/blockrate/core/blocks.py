@@ -7,6 +7,7 @@ and XLabs, checked against module identity on real models.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from blockrate.core.errors import BlockrateError
 
@@ -107,6 +108,7 @@ def block_path(block: str) -> str:
     return f"{_PATHS[kind]}.{index}"
 
 
+@lru_cache(maxsize=4 * MOST_BLOCKS)
 def is_block(name: str) -> bool:
     """Whether this is the name of a block that a transformer may have."""
     match = _NAME.fullmatch(name)

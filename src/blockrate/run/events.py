@@ -261,6 +261,15 @@ def last_event(path: Path) -> Record | None:
     return None
 
 
+def end_of_events(path: Path) -> list[Record]:
+    """The events in the last bytes of a file, those of some ten steps at least."""
+    try:
+        start = max(0, path.stat().st_size - _USUAL_END)
+    except OSError:
+        return []
+    return read_events(path, start)[0]
+
+
 def _lines(path: Path, offset: int, most: int) -> tuple[list[bytes], int]:
     """The full lines after byte ``offset``, and where they end."""
     try:

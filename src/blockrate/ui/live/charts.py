@@ -10,6 +10,7 @@ from nicegui import Event, ui
 from nicegui.element import Element
 
 from blockrate.core.errors import ConfigError
+from blockrate.core.plain_text import visible
 from blockrate.ui.live.history import Row, Series
 from blockrate.ui.live.watch import Watch
 from blockrate.ui.page import Page
@@ -204,12 +205,13 @@ def _pictures(page: Page, shown: list[SamplesOfStep]) -> None:
     try:
         for prompt, pictures in _by_prompt(shown, folder).items():
             with ui.element("li"):
-                words = ui.label(prompt.partition("-")[2].replace("-", " ")).text
+                words = visible(prompt.partition("-")[2].replace("-", " "))
+                ui.label(words)
                 for picture in pictures:
                     _picture(page, picture, words)
     except ConfigError as error:  # outside the roots
         text = f"The samples cannot be shown: {error.problem}. {error.cure}"
-        ui.label(text).classes("field-note")
+        ui.label(visible(text)).classes("field-note")
 
 
 def _by_prompt(shown: list[SamplesOfStep], folder: Path) -> dict[str, list[Picture]]:

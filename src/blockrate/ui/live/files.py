@@ -8,6 +8,7 @@ from nicegui import Event, ui
 from nicegui.element import Element
 
 from blockrate.core.errors import ConfigError
+from blockrate.core.plain_text import visible
 from blockrate.ui.live.watch import Watch
 from blockrate.ui.page import Page
 from blockrate.ui.parts.dialogs import icon_button
@@ -41,19 +42,22 @@ def _rows(page: Page, files: dict[str, str]) -> None:
     for path, kind in files.items():
         with ui.element("li"):
             ui.label(kind)
-            label = ui.label(str(Path(path).absolute())).classes("mono")
+            shown = visible(str(Path(path).absolute()))
+            label = ui.label(shown).classes("mono")
             with ui.element("div"):
                 if kind in ("Result", "Export"):
                     _download_button(page, Path(path))
-                copy_button(page, label, f"Copy the path of {Path(path).name}")
+                name = visible(Path(path).name)
+                copy_button(page, label, f"Copy the path of {name}")
 
 
 def _download_button(page: Page, path: Path) -> None:
     """A button that brings a LoRA file to the browser's machine, if the file lies where files may be seen."""
     with suppress(ConfigError, OSError):
         address = page.media.download_url(path)
-        button = icon_button("download", f"Download {path.name}", lambda: None)
-        button.props.update({"href": address, "download": path.name})
+        name = visible(path.name)
+        button = icon_button("download", f"Download {name}", lambda: None)
+        button.props.update({"href": address, "download": name})
 
 
 def copy_button(page: Page, source: Element, name: str) -> None:

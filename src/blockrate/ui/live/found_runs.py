@@ -1,15 +1,17 @@
 """The runs on the disk beside one another, found by their events. For threads."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from blockrate.run.events import Step, read_events
+from blockrate.core.plain_text import visible
+from blockrate.run.events import Step, end_of_events
 from blockrate.run.folder import RunFolder
-from blockrate.run.process import RunState, run_state
+from blockrate.run.process import RunState
+from blockrate.ui.live.look import state_of
 
-_END = 2**16  # bytes of events that tell how a run ended
 _MOST_RUNS = 50
 _PATTERNS = ("*/events.jsonl", "*/earlier/*/events.jsonl")
 
@@ -28,15 +30,19 @@ class FoundRun:
         """The folder's name; of a run that was set aside the name it had, and when that was."""
         folder = self.path.parent
         if folder.name == "earlier":
-            return f"{folder.parent.name} until {self.path.name[:19]}"
-        return self.path.name
+            return visible(f"{folder.parent.name} until {self.path.name[:19]}")
+        return visible(self.path.name)
 
 
 def runs_in(folders: Iterable[Path]) -> list[FoundRun]:
     """Return the runs in folders, the newest first."""
-    files = list(_event_files(folders))
-    files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
-    return [_found(file) for file in files[:_MOST_RUNS]]
+    times = {}
+    for file in _event_files(folders):
+        # a dead link, or gone meanwhile
+        with suppress(OSError):
+            times[file] = file.stat().st_mtime
+    newest = sorted(times, key=lambda file: times[file], reverse=True)
+    return [_found(file, times[file]) for file in newest[:_MOST_RUNS]]
 
 
 def folder_around(run: Path) -> Path:
@@ -52,14 +58,12 @@ def _event_files(folders: Iterable[Path]) -> Iterator[Path]:
             yield from islice(folder.glob(pattern), 10 * _MOST_RUNS)
 
 
-def _found(file: Path) -> FoundRun:
-    facts = file.stat()
-    records, _ = read_events(file, max(0, facts.st_size - _END))
+def _found(file: Path, time: float) -> FoundRun:
+    """Return the run that has these events; ``time``: when they were last written."""
     loss = None
-    time = facts.st_mtime
-    for record in records:
+    for record in end_of_events(file):
         if isinstance(record.event, Step):
             loss = record.event.loss
         if record.time is not None:
             time = record.time
-    return FoundRun(file.parent, run_state(RunFolder(file.parent)), time, loss)
+    return FoundRun(file.parent, state_of(RunFolder(file.parent)), time, loss)

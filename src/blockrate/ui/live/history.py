@@ -2,11 +2,13 @@
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import median
 
-from blockrate.core.blocks import OTHER, model_order
+from blockrate.core.blocks import MOST_BLOCKS, OTHER, is_block, model_order
 from blockrate.core.errors import WayOn, with_ways_on
+from blockrate.core.plain_text import visible
 from blockrate.run.events import (
     Blocks,
     Event,
@@ -34,6 +36,12 @@ _FEWEST = 10
 _MOST_SAMPLES = 500
 _MOST_SAVED = 100
 _MOST_WARNINGS = 50
+# What no run of ours comes near: a run folder may be made by hand.
+_MOST_FILES = 5000
+_MOST_GROUPS = 2 * MOST_BLOCKS + 1
+_LONGEST_PATH = 4096  # characters
+_LONGEST_TEXT = 2000
+_LONGEST_WAIT = 1e9  # seconds
 Row = dict[str, float | None]
 
 
@@ -102,7 +110,8 @@ class Progress:
         seconds = self.seconds_per_step
         if not seconds or not self.total_steps:
             return None
-        return seconds * max(0, self.total_steps - self.step)
+        left = seconds * max(0, self.total_steps - self.step)
+        return left if 0 <= left < _LONGEST_WAIT else None
 
     def begin(self) -> None:
         """Forget how long steps took: another process may be faster."""
@@ -110,7 +119,7 @@ class Progress:
 
     def take_phase(self, phase: Phase) -> None:
         """Take what is done now."""
-        self.phase = phase.name
+        self.phase = visible(phase.name[:_LONGEST_TEXT])
         self.done = phase.done
         self.total = phase.total
         if phase.name == "training" and phase.total:
@@ -136,16 +145,23 @@ class Files:
         """Take what was written after a step."""
         match event:
             case Sampled(files=files):
-                self.samples[step] = [str(file) for file in files]
-                if len(self.samples) > _MOST_SAMPLES:
-                    # the first stays, to compare with
-                    del self.samples[sorted(self.samples)[1]]
+                self.samples[step] = _paths(files)
+                self._drop_samples()
             case Saved(path=path, kind="checkpoint"):
-                self.checkpoint = str(path)
+                self.checkpoint = "".join(_paths([path]))
             case Saved(path=path):
-                self.exports = [*self.exports[1 - _MOST_SAVED :], str(path)]
+                self.exports = [*self.exports[1 - _MOST_SAVED :], *_paths([path])]
             case Finished(outputs=outputs):
-                self.outputs = [str(path) for path in outputs]
+                self.outputs = _paths(outputs)[:_MOST_SAVED]
+
+    def _drop_samples(self) -> None:
+        """Keep as many as can be looked through; the first stay, to compare with, and the newest."""
+        steps = sorted(self.samples)
+        files = sum(map(len, self.samples.values()))
+        for step in steps[1:-1]:
+            if len(self.samples) <= _MOST_SAMPLES and files <= _MOST_FILES:
+                break
+            files -= len(self.samples.pop(step))
 
     def drop_after(self, step: int) -> None:
         """Forget the samples of later steps."""
@@ -178,7 +194,7 @@ class TrainedBlocks:
 
     def add_names(self, names: Iterable[str]) -> None:
         """Give blocks a place in the order, whoever names them."""
-        blocks = {name for name in names if name == OTHER or "_block_" in name}
+        blocks = set(filter(_is_shown, names))
         if not blocks.issubset(self.names):
             self.names = sorted(blocks.union(self.names), key=model_order)
 
@@ -242,7 +258,10 @@ class History:
         self.files.outputs = []
         self.ways_on = ()
         self.progress.begin()
-        self.blocks.groups = list(event.groups)
+        self.blocks.groups = [
+            replace(group, blocks=tuple(filter(_is_shown, group.blocks)))
+            for group in event.groups[:_MOST_GROUPS]
+        ]
         self.blocks.add_names(self.blocks.trained)
 
     def _go_back_to(self, step: int) -> None:
@@ -260,12 +279,25 @@ class History:
             "learning_rates": event.learning_rates,
         }
         for kind, row in numbers.items():
-            self.blocks.add_names(row)
-            self.by_block[kind].add(self.progress.step, dict(row))
+            shown = {name: row[name] for name in row if _is_shown(name)}
+            self.blocks.add_names(shown)
+            self.by_block[kind].add(self.progress.step, shown)
 
     def _warn(self, text: str) -> None:
+        text = visible(text[:_LONGEST_TEXT], lines="indented")
         if text not in self.warnings:
             self.warnings = [*self.warnings[1 - _MOST_WARNINGS :], text]
+
+
+def _is_shown(name: str) -> bool:
+    """Whether a number by this name has a row."""
+    return name == OTHER or is_block(name)
+
+
+def _paths(files: Iterable[Path | str]) -> list[str]:
+    """Return the paths that a disk can have."""
+    paths = [str(file) for file in files]
+    return [path for path in paths if len(path) <= _LONGEST_PATH][:_MOST_FILES]
 
 
 def _mean(rows: Iterable[Row]) -> Row:

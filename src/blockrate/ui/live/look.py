@@ -4,13 +4,16 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from blockrate.config.base_model import model_spec
 from blockrate.config.files import load_config
-from blockrate.core.blocks import BlockLayout
+from blockrate.core.blocks import OTHER, BlockLayout, is_block
 from blockrate.core.errors import BlockrateError
+from blockrate.core.plain_files import open_plain
+from blockrate.core.plain_text import visible
 from blockrate.core.profile import frozen_blocks
 from blockrate.run.events import Record, read_events
 from blockrate.run.folder import RunFolder
@@ -51,10 +54,10 @@ class Look(NamedTuple):
 
 def look_into(run: RunFolder, last: Position) -> Look:
     """Read what is new in a run folder since the ``last`` position, never more than a portion."""
-    state = run_state(run)
+    state = state_of(run)
     size = 0
     file = 0
-    if run.events_file.exists():
+    if run.events_file.is_file():
         facts = run.events_file.stat()
         size = facts.st_size
         file = facts.st_ino
@@ -71,15 +74,29 @@ def look_into(run: RunFolder, last: Position) -> Look:
     )
 
 
+def state_of(run: RunFolder) -> RunState:
+    """What a run is doing, in words that can be shown, or why that cannot be seen."""
+    try:
+        state = run_state(run)
+    except BlockrateError as error:
+        state = RunState("No run", str(error))
+    return replace(
+        state,
+        sentence=visible(state.sentence, lines="indented"),
+        phase=visible(state.phase),
+    )
+
+
 def _blocks(run: RunFolder) -> ModelBlocks:
     """Return what can be known of them from the run's config."""
     names: Sequence[str] = ()
     frozen: Sequence[str] = ()
     with suppress(BlockrateError):
         config = load_config(run.config_file, ignore_unsupported=True).config
-        frozen = frozen_blocks(config.block_learning_rate_multiplier)
+        named = frozen_blocks(config.block_learning_rate_multiplier)
+        frozen = [name for name in named if name == OTHER or is_block(name)]
         # of a model that cannot be read, the frozen ones at least
-        names = BlockLayout.of(name for name in frozen if "_block_" in name).names
+        names = BlockLayout.of(filter(is_block, frozen)).names
         names = model_spec(config).layout.names
     return ModelBlocks(names, frozen)
 
@@ -87,7 +104,7 @@ def _blocks(run: RunFolder) -> ModelBlocks:
 def _end_of_log(file: Path) -> str:
     """The last lines of a log, however long it and they are, as plain text."""
     try:
-        with file.open("rb") as stream:
+        with open_plain(file) as stream:
             start = max(0, stream.seek(0, os.SEEK_END) - _END_OF_LOG)
             stream.seek(start)
             text = stream.read(_END_OF_LOG).decode(errors="replace")

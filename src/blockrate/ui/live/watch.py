@@ -11,7 +11,7 @@ from typing import Any
 
 from nicegui import Event
 
-from blockrate.core.errors import BlockrateError, ConfigError, WriteError
+from blockrate.core.errors import ConfigError, WriteError
 from blockrate.run.folder import OvertakenError, RunFolder, send_command
 from blockrate.run.launch import (
     AlreadyDone,
@@ -27,12 +27,11 @@ from blockrate.run.process import (
     StateName,
     exit_sentence,
     kill_engine,
-    run_state,
     stop_engine,
 )
 from blockrate.ui.live.found_runs import FoundRun, folder_around, runs_in
 from blockrate.ui.live.history import History
-from blockrate.ui.live.look import Position, look_into
+from blockrate.ui.live.look import Position, look_into, state_of
 from blockrate.ui.preferences import Preferences
 from blockrate.ui.session import Session
 
@@ -61,23 +60,34 @@ class Watch:
         self._position = Position()
         self._shown: tuple[object, ...] = ()
         self._shown_at = 0.0
-        if preferences.last_run and Path(preferences.last_run).is_dir():
-            self.show(Path(preferences.last_run))
+        self._trouble = ""  # the last that was told
+        with suppress(OSError, ValueError):
+            if preferences.last_run and Path(preferences.last_run).is_dir():
+                self.show(Path(preferences.last_run))
 
     def show(self, path: Path, process: Popen[Any] | None = None) -> None:
-        """Follow the run in this folder from now on. ``process``: what was just started there."""
+        """Follow the run in this folder from now on. ``process``: what was just started there.
+
+        It is remembered for the next start when it was looked at without harm, and not before.
+        """
         self.run = RunFolder(path.absolute())
         self._process = process
         self.history = History()
         self.log = ""
         self._position = Position()
         self._stop_asked = None
-        self.state = self._with_own_knowledge(run_state(self.run))
-        if self._preferences.last_run != str(self.run.path):
-            self._preferences.last_run = str(self.run.path)
-            with suppress(BlockrateError):  # a wish, not worth a failure
-                self._preferences.save()
+        if self._preferences.last_run == str(self.run.path):
+            self._remember("")
+        self.state = self._with_own_knowledge(state_of(self.run))
         self.changed.emit()
+
+    def _remember(self, path: str) -> None:
+        """Keep which run the next start shows; none for an empty path."""
+        if self._preferences.last_run != path:
+            self._preferences.last_run = path
+            # a wish, not worth a failure; not every path can be written
+            with suppress(ValueError):
+                self._preferences.save()
 
     async def start(self, session: Session, options: Options) -> Answer:
         """Start the open config, and follow the run; else say why nothing was started.
@@ -157,9 +167,17 @@ class Watch:
                 # the folder of the run may be on a drive that comes back
                 with suppress(OSError):
                     behind = await self.look()
-            except Exception:
-                traceback.print_exc()
+            except Exception as error:
+                self._tell_trouble(error)
             await asyncio.sleep(0.02 if behind else 1)
+
+    def _tell_trouble(self, error: Exception) -> None:
+        """Print what went wrong in a look, not again each second, and do not begin with this run the next time."""
+        trouble = repr(error)
+        if trouble != self._trouble:
+            traceback.print_exc()
+        self._trouble = trouble
+        self._remember("")
 
     async def look(self) -> bool:
         """Take in what is new, and tell the pages if anything is. Return whether there is more to read."""
@@ -178,6 +196,7 @@ class Watch:
         self.state = self._with_own_knowledge(look.state)
         self.log = look.log
         self._show_news(behind=look.behind)
+        self._remember(str(run.path))
         return look.behind
 
     def _show_news(self, *, behind: bool) -> None:
