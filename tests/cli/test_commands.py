@@ -547,9 +547,9 @@ def test_plan_shows_equal_neighbours_as_one_row(blockrate: Blockrate) -> None:
     assert rows["single_block_37"][1:] == ["0.5", "1.50e-04", "trained"]
 
 
-def lora_file(path: Path) -> dict[str, float]:
+def lora_file(path: Path, stray: dict[str, Any] | None = None) -> dict[str, float]:
     """A LoRA of two blocks in diffusers' form with a profile; gives the norm that each block must show."""
-    tensors: dict[str, Any] = {}
+    tensors: dict[str, Any] = dict(stray or {})
     norms = {"double_block_2": 3.0, "single_block_37": 1.5}
     for module, norm in (
         ("transformer_blocks.2", 3.0),
@@ -577,6 +577,8 @@ def test_inspect_shows_bars_and_the_profile(blockrate: Blockrate, folder: Path) 
         "multipliers",
         "base_model",
         "config_hash",
+        "unknown_tensors",
+        "notes",
     }
     assert report["blocks"] == pytest.approx(norms)
     rows = [
@@ -588,6 +590,19 @@ def test_inspect_shows_bars_and_the_profile(blockrate: Blockrate, folder: Path) 
         ["double_block_2", "3", "1", "█" * 32],
         ["single_block_37", "1.5", "0.5", "█" * 16],
     ]
+
+
+def test_inspect_tells_what_the_norms_leave_out(
+    blockrate: Blockrate, folder: Path
+) -> None:
+    lora_file(folder / "lora.safetensors", {"epoch": np.array(3)})
+    note = (
+        "Without 1 tensor that blockrate does not understand: the norms may be too "
+        "small. The first is epoch."
+    )
+    assert note in blockrate("inspect", "lora.safetensors")[1].splitlines()
+    report = json.loads(blockrate("inspect", "lora.safetensors", "--json")[1])
+    assert (report["unknown_tensors"], report["notes"]) == (1, [note])
 
 
 def test_the_demo_shows_rates_changes_loss_files_and_what_to_try(

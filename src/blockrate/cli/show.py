@@ -172,6 +172,7 @@ def inspect_table(report: Mapping[str, Any]) -> Iterator[Table | str]:
     yield _table(
         ("block", "change", "multiplier" if report["multipliers"] else "", "bar"), rows
     )
+    yield from map(visible, report["notes"])
 
 
 def demo_table(

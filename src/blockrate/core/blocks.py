@@ -1,7 +1,7 @@
 """The names of transformer blocks, and how to find the block in any name a tool gives a weight.
 
-Source of the name rules: the names of diffusers, PEFT, BFL, ComfyUI, kohya sd-scripts, OneTrainer, LyCORIS, ai-toolkit
-and XLabs, checked against module identity on real models.
+Source of the name rules: the names of diffusers, PEFT, BFL, ComfyUI, kohya sd-scripts, OneTrainer, LyCORIS, ai-toolkit,
+DiffSynth and XLabs, checked against module identity on real models.
 """
 
 import re
@@ -30,14 +30,18 @@ _UNDERSCORE_PREFIX = re.compile(
     r"^(?:lora_unet_|lora_transformer_|lycoris_|lora_prior_unet_|oft_unet_)"
 )
 _DOT_PREFIXES = re.compile(
-    r"^(?:(?:base_model|model|diffusion_model|transformer|unet)\.)+"
+    r"^(?:(?:base_model|model|diffusion_model|transformer|unet|pipe|dit)\.)+"
 )
 # Anchored, and with a delimiter after the digits: `transformer_blocks.1` is inside `single_transformer_blocks.1`, and
 # `double_blocks_1` is the start of `double_blocks_10`.
 _KINDS = r"(?P<single>single_transformer_blocks|single_blocks)|transformer_blocks|sformer_blocks|double_blocks"
 # At most 18 digits: int() refuses thousands of them.
 _INDEX = r"(?P<index>[0-9]{1,18})"
-_DOTTED = re.compile(rf"^(?:{_KINDS})\.{_INDEX}(?=\.|$)")
+# DiffSynth's double blocks are plain `blocks`, as those of many models are: what is inside tells, marked a and b.
+_DIFFSYNTH = (
+    r"blocks(?=\.[0-9]+\.(?:norm[12]_[ab]|ff_[ab]|attn\.(?:[ab]_to_|norm_[qk]_[ab])))"
+)
+_DOTTED = re.compile(rf"^(?:{_KINDS}|{_DIFFSYNTH})\.{_INDEX}(?=\.|$)")
 _UNDERSCORED = re.compile(rf"^(?:{_KINDS})_{_INDEX}(?=_|\.|$)")
 _NAME = re.compile(rf"(?P<kind>double|single)_block_{_INDEX}")
 _LONGEST_SHOWN = 60  # signs
@@ -86,15 +90,24 @@ def block_of(name: str) -> str | None:
     Knows the names of diffusers, PEFT, BFL, ComfyUI, kohya, OneTrainer, LyCORIS and ai-toolkit, wrapped by DDP, FSDP,
     ``torch.compile`` or not. Embedders, shared modulation, ControlNet projections and text encoders give ``None``.
     """
-    name = plain_name(name.replace("$$", "."))
-    underscored = _UNDERSCORE_PREFIX.match(name)
-    block = _DOTTED.match(_DOT_PREFIXES.sub("", name))
-    if underscored:
-        block = _UNDERSCORED.match(name[underscored.end() :])
+    bare = bare_name(name)
+    is_underscored = _UNDERSCORE_PREFIX.match(plain_name(name))
+    block = (_UNDERSCORED if is_underscored else _DOTTED).match(bare)
     if not block:
         return None
     kind = "single" if block["single"] else "double"
     return f"{kind}_block_{int(block['index'])}"
+
+
+def bare_name(name: str) -> str:
+    """Return a name without the prefixes of tools and wrappers: ``transformer.base_model.model.x_embedder`` is
+    ``x_embedder``, ``lora_unet_double_blocks_0_img_mlp_0`` is ``double_blocks_0_img_mlp_0``.
+    """
+    name = plain_name(name.replace("$$", "."))
+    underscored = _UNDERSCORE_PREFIX.match(name)
+    if underscored:
+        return name[underscored.end() :]
+    return _DOT_PREFIXES.sub("", name)
 
 
 def plain_name(name: str) -> str:

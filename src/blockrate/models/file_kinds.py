@@ -11,8 +11,14 @@ _ROWS: dict[str, list[tuple[str, str]]] = json.loads(
 )
 
 
-def kind_of(names: Collection[str], among: Literal["lora_formats", "others"]) -> str:
-    """Return a LoRA file's format, or what another file is: ``kohya``; ``a VAE``. Empty when no name tells."""
+Table = Literal["lora_formats", "other_loras", "kin_loras", "outside", "others"]
+
+
+def kind_of(names: Collection[str], among: Table) -> str:
+    """Return a LoRA file's format, whose LoRA it is, or what another file is: ``kohya``; ``Wan``; ``a VAE``.
+
+    Empty when no name tells. The file explains its tables.
+    """
     for kind, pattern in _ROWS[among]:
         if any(re.search(pattern, name) for name in names):
             return kind

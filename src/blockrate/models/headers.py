@@ -3,12 +3,19 @@
 Source of the form: huggingface/safetensors.
 """
 
-import json
 import re
+import stat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from blockrate.core.errors import FileError
+from blockrate.core.units import size_text
+from blockrate.models.header_check import (
+    LARGEST_HEADER,
+    HeaderError,
+    Place,
+    parse_header,
+)
 
 
 class TensorFacts(NamedTuple):
@@ -23,35 +30,44 @@ Tensors = dict[str, TensorFacts]
 # pickles: reading them can run programs
 UNSAFE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _COPY_AGAIN = "Download or copy it again."
-_LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 _SCALES = re.compile(
     r"(scale_weight|weight_scale(_2)?|scaled_fp8|comfy_quant|scale_input|input_scale)$"
 )
 
 
-def read_header(path: Path) -> tuple[dict[str, str], Tensors]:
-    """Return the metadata of a safetensors file, and of each tensor dtype and shape. Reads no weights."""
+def read_header(path: Path, *, whole: bool = False) -> tuple[dict[str, str], Tensors]:
+    """Return the metadata of a safetensors file, and of each tensor dtype and shape. Reads no weights.
+
+    A header without its weights tells sizes too, unless ``whole``. Raises FileError for whatever is not a regular
+    file with a header as safetensors demands it, see ``header_check``.
+    """
+    metadata, places, _ = read_places(path, whole=whole)
+    return metadata, {
+        name: TensorFacts(place.dtype, place.shape) for name, place in places.items()
+    }
+
+
+def read_places(
+    path: Path, *, whole: bool = True
+) -> tuple[dict[str, str], dict[str, Place], int]:
+    """Return metadata, tensors and where the weights begin, in bytes; raises as ``read_header``."""
     try:
-        size = path.stat().st_size
+        size = _size(path)
         with path.open("rb") as file:
-            start = file.read(9)
-            length = _header_length(path, start, size)
-            header = json.loads(start[8:] + file.read(length - 1))
-        metadata = header.pop("__metadata__", None) or {}
-        weights_size = size - 8 - length
-        tensors = {}
-        for name, facts in header.items():
-            tensors[name] = _tensor(facts, weights_size)
+            length = _header_length(path, file.read(9), size)
+            file.seek(8)
+            text = file.read(length)
+    except FileError:
+        raise
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
         cure = "Check the path and its rights."
         raise FileError(str(path), problem, cure) from error
-    except FileError:
-        raise
-    except (RecursionError, TypeError, KeyError, AttributeError, ValueError) as error:
-        problem = "has a damaged header or is cut off"
+    try:
+        return *parse_header(text, size - 8 - length, whole=whole), 8 + length
+    except HeaderError as error:
+        problem = f"has a damaged header or is cut off ({error})"
         raise FileError(str(path), problem, _COPY_AGAIN) from error
-    return metadata, tensors
 
 
 def refuse_scaled(path: Path, tensors: Tensors) -> None:
@@ -67,22 +83,32 @@ def refuse_scaled(path: Path, tensors: Tensors) -> None:
             raise FileError(str(path), problem, cure)
 
 
+def _size(path: Path) -> int:
+    """Return the bytes of a regular file; a pipe would be waited for, and a device has no end."""
+    try:
+        facts = path.stat()
+    except ValueError as error:
+        cure = "Give the name of a file."
+        raise FileError(str(path), "is not the name of a file", cure) from error
+    if not stat.S_ISREG(facts.st_mode):
+        kind = "folder" if stat.S_ISDIR(facts.st_mode) else "pipe or device"
+        cure = "Give a file that ends in .safetensors."
+        raise FileError(str(path), f"is a {kind}, not a file", cure)
+    return facts.st_size
+
+
 def _header_length(path: Path, start: bytes, size: int) -> int:
     """Return how many bytes the header takes, by the first bytes of a file; raises FileError for another format."""
     _refuse_other_formats(path, start)
     length = int.from_bytes(start[:8], "little")
-    if len(start) < 9 or length > min(_LARGEST_HEADER, size - 8):
+    if len(start) < 9 or length > size - 8:
         problem = "is not a safetensors file, or is cut off"
         raise FileError(str(path), problem, _COPY_AGAIN)
+    if length > LARGEST_HEADER:
+        problem = f"has a header of {size_text(length)}; {size_text(LARGEST_HEADER)} are the most"
+        cure = "Save the weights again without what else it holds."
+        raise FileError(str(path), problem, cure)
     return length
-
-
-def _tensor(facts: Any, size: int) -> TensorFacts:
-    start, end = facts["data_offsets"]
-    shape = tuple(int(side) for side in facts["shape"])
-    if not 0 <= start <= end <= size or any(side < 0 for side in shape):
-        raise ValueError("tensor outside the file")
-    return TensorFacts(str(facts["dtype"]), shape)
 
 
 def _refuse_other_formats(path: Path, start: bytes) -> None:

@@ -4,9 +4,15 @@ BFL keeps query, key and value (and in a single block the MLP's input too) in on
 diffusers modules, stacked in the order that the architecture's facts give.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from blockrate.core.blocks import BlockLayout, block_of, block_path, split_block
+from blockrate.core.blocks import (
+    BlockLayout,
+    bare_name,
+    block_of,
+    block_path,
+    split_block,
+)
 from blockrate.models.families import ARCHITECTURES
 
 # what stands before the names of BFL and diffusers, and before those with underscores
@@ -17,7 +23,8 @@ _PREFIXES = (
     "transformer.",
     "",
 )
-_UNDERSCORED_PREFIXES = ("lora_transformer_", "lycoris_", "lora_unet_")
+_KOHYA_PREFIX = "lora_unet_"
+_UNDERSCORED_PREFIXES = ("lora_transformer_", "lycoris_", _KOHYA_PREFIX)
 
 
 def bfl_modules(
@@ -71,7 +78,7 @@ def _output_size(architecture: str, member: str) -> int:
 
 def kohya_name(bfl_module: str) -> str:
     """Return the kohya name of a BFL module: ``lora_unet_double_blocks_0_img_attn_qkv``."""
-    return f"lora_unet_{bfl_module.replace('.', '_')}"
+    return f"{_KOHYA_PREFIX}{bfl_module.replace('.', '_')}"
 
 
 def file_names(architecture: str, layout: BlockLayout) -> dict[str, tuple[str, ...]]:
@@ -80,7 +87,8 @@ def file_names(architecture: str, layout: BlockLayout) -> dict[str, tuple[str, .
     Underscored names cannot be parsed, so they are looked up. Keys carry no suffix such as ``.lora_A.weight``.
     """
     names: dict[str, tuple[str, ...]] = {}
-    for bfl, members in bfl_modules(architecture, layout).items():
+    modules = bfl_modules(architecture, layout)
+    for bfl, members in modules.items():
         for prefix in _PREFIXES:
             names[prefix + bfl] = members
             for member in members:
@@ -89,4 +97,30 @@ def file_names(architecture: str, layout: BlockLayout) -> dict[str, tuple[str, .
         for prefix in _UNDERSCORED_PREFIXES:
             for member in members:
                 names[prefix + member.replace(".", "_")] = (member,)
+    return names | _diffsynth_names(architecture, layout, modules)
+
+
+def members_of(
+    names: Mapping[str, tuple[str, ...]], module: str
+) -> tuple[str, ...] | None:
+    """Return what ``file_names`` knows of a module, whatever prefixes tools have put before it."""
+    bare = bare_name(module)
+    for spelling in (module, bare, f"{_KOHYA_PREFIX}{bare}"):
+        if spelling in names:
+            return names[spelling]
+    return None
+
+
+def _diffsynth_names(
+    architecture: str, layout: BlockLayout, modules: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    facts = ARCHITECTURES[architecture]
+    names = {}
+    for block in layout.names:
+        kind, index = split_block(block)
+        path = "single_blocks" if kind == "single" else "blocks"
+        for name, bfl in facts[kind]["diffsynth"].items():
+            names[f"{path}.{index}.{name}"] = modules[f"{kind}_blocks.{index}.{bfl}"]
+    for name, member in facts["other"]["diffsynth"].items():
+        names[name] = (member,)
     return names

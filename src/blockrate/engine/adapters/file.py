@@ -3,39 +3,35 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from blockrate.core.blocks import BlockLayout, block_of, plain_name
 from blockrate.core.errors import BlockrateError, FileError
+from blockrate.engine.adapters.one_module import (
+    NO_PLAIN_LORA,
+    OneModule,
+    plain_keys,
+    read_tensors,
+)
 from blockrate.engine.file_header import sort_metadata
 from blockrate.engine.memory import checked_cast
 from blockrate.models.families import ARCHITECTURES, variant_of
-from blockrate.models.lora_keys import (
-    adapter_config,
-    adapter_scale,
-    is_text_encoder,
-    method_of,
-    split_key,
-)
 from blockrate.models.lora_names import (
     bfl_modules,
     file_names,
     has_swapped_halves,
     kohya_name,
+    members_of,
     row_shares,
 )
+from blockrate.models.lora_scale import HeaderScale
 from blockrate.run.durable import atomic_write, make_folder
 
 ADAPTER = "default"
-_NO_PLAIN_LORA = (
-    "Start from a plain LoRA of the transformer, or leave lora_model_name empty."
-)
 
 
 @dataclass(frozen=True)
@@ -101,32 +97,33 @@ def read_lora(path: Path, architecture: str) -> dict[str, LoraWeights]:
     """Return a LoRA file's weights (fp32) by diffusers module name; fused modules come apart exactly.
 
     Reads diffusers, kohya, ComfyUI, BFL, DiffSynth, LyCORIS and OneTrainer's legacy names. Scale: ``.alpha``, else the
-    header's ``lora_adapter_metadata``, else 1. FileError for anything that would not be applied as it was trained.
+    header's word, see ``HeaderScale``. FileError for anything that would not be applied as it was trained.
     """
-    header, tensors = _read(path)
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        module, role = _checked_key(path, key)
-        parts.setdefault(module, {})[role] = tensor.float()
+    header, tensors = read_tensors(path)
+    keys = plain_keys(path, tensors)
     try:
-        layout = _layout(parts)
+        layout = _layout(keys)
     except BlockrateError as error:
         raise FileError(str(path), error.problem, error.cure) from None
     names = file_names(architecture, layout)
-    config = adapter_config(path, header)
+    scale = HeaderScale(path, header)
     weights: dict[str, LoraWeights] = {}
-    for module, roles in parts.items():
-        members = names.get(module)
+    for module, key_of in keys.items():
+        members = members_of(names, module)
         if not members:
             problem = f"no module of {architecture} is called {module}"
-            raise FileError(str(path), problem, _NO_PLAIN_LORA)
+            raise FileError(str(path), problem, NO_PLAIN_LORA)
         shares = row_shares(architecture, members)
-        fused = _weights_of(path, module, roles, members, shares, config)
+        one = OneModule(path, module, {r: tensors[key] for r, key in key_of.items()})
+        down, up = one.factors(sum(shares))
+        fused = LoraWeights(down, up, one.scale(scale, members[0], down.shape[0]))
         if has_swapped_halves(architecture, module):
             fused = replace(fused, up=torch.cat(fused.up.chunk(2)[::-1]))
-        weights |= _unfused(members, shares, fused)
-    if not weights:
-        raise FileError(str(path), "is empty", _NO_PLAIN_LORA)
+        for name, part in _unfused(members, shares, fused).items():
+            if name in weights:
+                problem = f"holds {name} under two names, the second is {module}"
+                raise FileError(str(path), problem, NO_PLAIN_LORA)
+            weights[name] = part
     return weights
 
 
@@ -247,76 +244,6 @@ def _kohya_header(
         ).lora_architecture,
         "modelspec.title": path.stem,
     }
-
-
-# --- reading ---
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            keys = list(file.keys())
-            tensors = {key: file.get_tensor(key) for key in keys}
-            return file.metadata() or {}, tensors
-    except OSError as error:
-        raise FileError(
-            str(path),
-            f"cannot be read ({error.strerror or error})",
-            "Check lora_model_name.",
-        ) from error
-    except SafetensorError as error:
-        raise FileError(
-            str(path), f"is not a complete safetensors file ({error})", _NO_PLAIN_LORA
-        ) from error
-
-
-def _checked_key(path: Path, key: str) -> tuple[str, str]:
-    split = split_key(key)
-    if is_text_encoder(key):
-        problem = f"trains a text encoder too ({key}), which blockrate does not"
-    elif not split:
-        problem = f"holds {key}, which is not part of a LoRA"
-    elif split[1] not in ("down", "up", "alpha"):
-        problem = f"holds {method_of(split[1]) or 'more than a LoRA'} ({key})"
-    else:
-        return split
-    raise FileError(str(path), problem, _NO_PLAIN_LORA)
-
-
-def _weights_of(
-    path: Path,
-    module: str,
-    roles: Mapping[str, Tensor],
-    members: Sequence[str],
-    shares: Sequence[int],
-    config: Mapping[str, Any],
-) -> LoraWeights:
-    """Return one module as the file has it, its scale by ``.alpha`` or the header's ``config``."""
-    down = roles.get("down", torch.zeros(0))
-    up = roles.get("up", torch.zeros(0))
-    whole = (
-        down.ndim == up.ndim == 2
-        and down.shape[0] == up.shape[1] > 0
-        and not up.shape[0] % sum(shares)
-    )
-    if not whole:
-        problem = (
-            f"{module} is incomplete: down {list(down.shape)}, up {list(up.shape)}"
-        )
-        raise FileError(str(path), problem, "Export the LoRA again.")
-    if not (down.isfinite().all() and up.isfinite().all()):
-        raise FileError(
-            str(path),
-            f"{module} holds values that are not numbers",
-            "Use an earlier save.",
-        )
-    rank = down.shape[0]
-    scale = (
-        roles["alpha"].item() / rank
-        if "alpha" in roles
-        else adapter_scale(config, members[0], rank)
-    )
-    return LoraWeights(down, up, scale)
 
 
 def _layout(names: Iterable[str]) -> BlockLayout:

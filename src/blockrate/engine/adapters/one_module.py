@@ -1,0 +1,123 @@
+"""What a LoRA file holds of one module, if that is plain LoRA: two factors and their scale."""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from blockrate.core.errors import FileError
+from blockrate.models.headers import read_header
+from blockrate.models.lora_keys import method_of, sort_keys
+from blockrate.models.lora_kinds import refuse_known_others
+from blockrate.models.lora_scale import HeaderScale
+
+NO_PLAIN_LORA = (
+    "Start from a plain LoRA of the transformer, or leave lora_model_name empty."
+)
+_PLAIN = ("down", "up", "mid", "alpha", "scalar")
+_EXPORT_AGAIN = "Export the LoRA again."
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return the metadata and tensors of a safetensors file. FileError for whatever is not one, see ``read_header``."""
+    metadata, _ = read_header(path, whole=True)
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys = list(file.keys())
+            return metadata, {key: file.get_tensor(key) for key in keys}
+    except (OSError, SafetensorError) as error:
+        problem = f"cannot be read ({error})"
+        raise FileError(str(path), problem, "Check lora_model_name.") from error
+
+
+def plain_keys(path: Path, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the keys of a file by module and role. FileError for any that is not part of a plain LoRA."""
+    names = list(names)
+    keys = sort_keys(path, names)
+    refuse_known_others(path, keys, names)
+    problem = ""
+    if keys.text_encoder:
+        first = keys.text_encoder[0]
+        problem = f"trains a text encoder too ({first}), which blockrate does not"
+    elif keys.embedding:
+        first = keys.embedding[0]
+        problem = f"holds an embedding too ({first}), which blockrate does not train"
+    elif keys.unknown:
+        problem = f"holds {keys.unknown[0]}, which is not part of a LoRA"
+    elif not names:
+        problem = "is empty"
+    for roles in keys.modules.values():
+        for role, key in roles.items():
+            if role not in _PLAIN:
+                held = method_of(role) or "more than a LoRA"
+                problem = problem or f"holds {held} ({key})"
+    if problem:
+        raise FileError(str(path), problem, NO_PLAIN_LORA)
+    return keys.modules
+
+
+class OneModule:
+    """One module as the file has it. ``roles``: its tensors, see ``split_key``."""
+
+    def __init__(self, path: Path, module: str, roles: Mapping[str, Tensor]) -> None:
+        self._path = path
+        self._module = module
+        self._roles = roles
+
+    def factors(self, shares: int) -> tuple[Tensor, Tensor]:
+        """Return down (rank, in) and up (out, rank), fp32; out can be shared out evenly among ``shares``."""
+        if not {"down", "up"} <= self._roles.keys():
+            held = ", ".join(self._roles)
+            raise self._error(f"{self._module} is incomplete: it has only {held}")
+        down = self._matrix("down")
+        up = self._matrix("up")
+        shapes = f"down {list(down.shape)}, up {list(up.shape)}"
+        if "mid" in self._roles:
+            mid = self._matrix("mid")
+            shapes += f", mid {list(mid.shape)}"
+            fits = up.shape[1] == mid.shape[0] and mid.shape[1] == down.shape[0]
+            up = up @ mid if fits else up
+        if not (down.shape[0] == up.shape[1] > 0 and up.shape[0] % shares == 0):
+            raise self._error(f"{self._module} is incomplete: {shapes}")
+        if not (down.isfinite().all() and up.isfinite().all()):
+            problem = f"{self._module} holds values that are not numbers"
+            raise self._error(problem, "Use an earlier save.")
+        return down, up
+
+    def scale(self, header: HeaderScale, name: str, rank: int) -> float:
+        """Return alpha / rank: by the module's own alpha, else by the header, where it is called ``name``."""
+        own = self._number("alpha")
+        scale = header.of(name, rank) if own is None else own / rank
+        factor = self._number("scalar")
+        return scale if factor is None else scale * factor
+
+    def _matrix(self, role: str) -> Tensor:
+        """Return a factor; convolutions of one pixel are matrices too."""
+        tensor = self._roles[role]
+        if not tensor.is_floating_point():
+            raise self._error(f"holds weights of type {tensor.dtype} ({self._module})")
+        while tensor.ndim > 2 and tensor.shape[-1] == 1:
+            tensor = tensor.squeeze(-1)
+        if tensor.ndim != 2:
+            shape = list(tensor.shape)
+            raise self._error(f"{self._module} is incomplete: {role} {shape}")
+        return tensor.float()
+
+    def _number(self, role: str) -> float | None:
+        tensor = self._roles.get(role)
+        if tensor is None:
+            return None
+        if tensor.numel() != 1:
+            raise self._error(
+                f"holds {tensor.numel()} values as {self._module}.{role}, where one belongs"
+            )
+        number = float(tensor.item())
+        if not math.isfinite(number):
+            problem = f"{self._module}.{role} is {number}, not a number"
+            raise self._error(problem, "Use an earlier save.")
+        return number
+
+    def _error(self, problem: str, cure: str = _EXPORT_AGAIN) -> FileError:
+        return FileError(str(self._path), problem, cure)
