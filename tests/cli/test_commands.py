@@ -217,7 +217,7 @@ def test_a_setting_on_the_command_line_reaches_the_run(
         (["inspect", "photos"], 65, "photos: is a folder. Give inspect the LoRA file"),
         (["status", "nowhere"], 2, "there is no such run folder"),
         (["stop", "nowhere"], 2, "there is no such run folder"),
-        (["train"], 2, "error: Missing argument 'CONFIG'. See `"),
+        (["train"], 2, "error: Missing argument 'CONFIG'. Name a config file"),
         (["train", "config.json", "--frsh"], 2, "--frsh"),
         (["trian"], 2, "trian"),
         (["train", "config.json", "--reset-optimizer", "some"], 2, "'new', 'all'"),

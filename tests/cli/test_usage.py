@@ -105,3 +105,25 @@ def test_help_has_two_names(said: Said, line: str) -> None:
     code, out, _ = said(*line.split())
     assert code == 0
     assert "Usage: " in out
+
+
+def test_what_lies_beside_the_config_only_is_told_with_where_it_lies(
+    said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Path.cwd()
+    Path("models").mkdir()
+    Path("mine.json").write_text('{"base_model_name": "models"}')
+    Path("there").mkdir()
+    monkeypatch.chdir("there")
+    for command in ("plan", "train"):
+        code, _, err = said(command, "../mine.json")
+        assert code == 2
+        assert f"base_model_name: there is no models in {here / 'there'}" in err
+        assert f"write {here / 'models'}" in err.replace("there/../", "")
+    assert not list(Path.cwd().iterdir())
+
+
+def test_a_lora_to_start_from_that_is_not_there_is_told_by_plan(said: Said) -> None:
+    code, _, err = said("plan", "my.json", "--set", "lora_model_name=lra.safetensors")
+    assert code == 2
+    assert "lora_model_name: there is no file lra.safetensors. Did you mean lora" in err

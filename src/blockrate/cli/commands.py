@@ -101,11 +101,13 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Print what would train at which rate, and what it costs. Loads no weights."""
+    from blockrate.config.named_files import check_start_file
     from blockrate.config.plan import make_plan
     from blockrate.run.launch import destination_note
     from blockrate.run.results import Results
 
     loaded = _load(config, settings, ignore_unsupported)
+    check_start_file(loaded.config)
     facts = asdict(make_plan(loaded.config))
     _warn(facts["warnings"])
     run = _folder(Path(loaded.config.workspace_dir))
@@ -291,6 +293,8 @@ def _checked(
     ignore_unsupported: bool = False,
 ) -> "LoadedConfig":
     from blockrate.config.files import parse_config
+    from blockrate.config.named_files import folder_of, misplaced
+    from blockrate.config.told_together import together
 
     loaded = parse_config(
         data,
@@ -299,6 +303,9 @@ def _checked(
         where=name,
     )
     _warn(loaded.warnings)
+    elsewhere = misplaced(loaded.config, folder_of(name))
+    if elsewhere:
+        raise together(name, elsewhere)
     return loaded
 
 

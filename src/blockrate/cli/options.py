@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
+from blockrate.cli.screen import show
 from blockrate.core.version import __version__
 
 
 def _tell_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"blockrate {__version__}")
+        show(f"blockrate {__version__}")
         raise typer.Exit
 
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from blockrate.config.explain import contradictions, notices
 from blockrate.config.fork_rates import drop_nulls, fork_notices, mend_sums
+from blockrate.config.named_files import folder_of, where_looked_for
 from blockrate.config.not_json import DOCS
 from blockrate.config.onetrainer import (
     fill_absent,
@@ -36,6 +37,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.config.unsupported import take_unsupported, words_of
 from blockrate.config.value_errors import UNKNOWN, explain
 from blockrate.core.errors import ConfigError
+from blockrate.core.plain_files import is_there
 
 
 class ListFile(NamedTuple):
@@ -111,7 +113,9 @@ def parse_config(
         order = places(data)
         warnings = migrate(data)
         errors = _override(data, overrides)
-        findings = find_problems(data, ignore_unsupported=ignore_unsupported)
+        findings = find_problems(
+            data, ignore_unsupported=ignore_unsupported, beside=folder_of(where)
+        )
     except RecursionError as error:
         raise nested_too_deeply(where) from error
     errors += findings.errors
@@ -120,10 +124,15 @@ def parse_config(
     return LoadedConfig(findings.config, warnings + findings.warnings)
 
 
-def find_problems(data: Json, *, ignore_unsupported: bool = False) -> Findings:
-    """Return the config in a migrated JSON object, which is used up, or everything that is wrong with it."""
+def find_problems(
+    data: Json, *, ignore_unsupported: bool = False, beside: Path | None = None
+) -> Findings:
+    """Return the config in a migrated JSON object, which is used up, or everything that is wrong with it.
+
+    ``beside``: the folder of its file.
+    """
     elsewhere = [key for key in LISTS if not data.get(key)]
-    warnings, errors = _read_lists(data)
+    warnings, errors = _read_lists(data, beside)
     migrate_lists(data)
     said = dict(data)
     if other := other_model(data):
@@ -236,7 +245,7 @@ def _value(raw: str) -> object:
         return raw
 
 
-def _read_lists(data: Json) -> tuple[list[str], list[ConfigError]]:
+def _read_lists(data: Json, beside: Path | None) -> tuple[list[str], list[ConfigError]]:
     """Put concepts and samples that lie in files of their own into ``data``; paths are from the working directory.
 
     Returns warnings, and what is wrong with those files.
@@ -260,7 +269,10 @@ def _read_lists(data: Json) -> tuple[list[str], list[ConfigError]]:
             data[key] = _read_list(Path(name))
         except ConfigError as error:
             problem = f"{name} {error.problem}"
-            errors.append(ConfigError(file.setting, problem, error.cure))
+            cure = error.cure
+            if not is_there(Path(name)):
+                cure = where_looked_for(name, beside)
+            errors.append(ConfigError(file.setting, problem, cure))
     return warnings, errors
 
 

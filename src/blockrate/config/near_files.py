@@ -5,6 +5,8 @@ from itertools import islice
 from os import scandir
 from pathlib import Path, PureWindowsPath
 
+from blockrate.core.plain_files import is_there
+
 # of a folder; more names are not looked through
 _MOST_NAMES = 2_000
 _MOST_OFFERED = 3
@@ -13,7 +15,7 @@ _MOST_OFFERED = 3
 def near_files(name: str) -> list[str]:
     """Return names of files like the one that is not there, the likeliest first; none may be."""
     with_slashes = Path(PureWindowsPath(name).as_posix())
-    if "\\" in name and _exists(with_slashes):
+    if "\\" in name and is_there(with_slashes):
         return [str(with_slashes)]
     path = Path(name)
     try:
@@ -30,12 +32,4 @@ def near_files(name: str) -> list[str]:
 def missing_folder(name: str) -> str:
     """Return the first folder on the way to a file that is not there; empty if all are."""
     folders = reversed(Path(name).parents)
-    return next((str(folder) for folder in folders if not _exists(folder)), "")
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:
-        # a name that no disk takes
-        return False
+    return next((str(folder) for folder in folders if not is_there(folder)), "")

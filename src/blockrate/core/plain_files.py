@@ -23,6 +23,14 @@ class TooLargeError(OSError):
     """A file is larger than its reader takes."""
 
 
+def is_there(path: Path) -> bool:
+    """Whether a path leads anywhere; a name that no disk takes does not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def what_else(path: Path) -> str:
     """Return what a path names that is no plain file, like ``a folder``; empty for a plain file.
 

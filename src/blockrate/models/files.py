@@ -34,6 +34,8 @@ def spec_of(name: str, model_type: str) -> TransformerSpec:
         return spec_of_file(path)
     if not _is_hub_id(name):
         cure = "Check transformer.model_name and base_model_name."
+        if not path.is_absolute():
+            cure += f" Paths start at the folder you are in, {Path.cwd()}."
         raise FileError(name, "there is no such file or folder", cure)
     return family_of(model_type, name).spec
 
