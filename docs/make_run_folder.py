@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from blockrate.config.plan import Plan, PlannedGroup
+from blockrate.dataset.findings import Finding
+from blockrate.dataset.report import DataReport
 from blockrate.models.savings import Memory
 from blockrate.run.events import Event, Group
 
@@ -16,7 +18,7 @@ FILE = Path(__file__).with_name("run_folder.md")
 
 INTRODUCTION = """# The run folder
 
-<!-- Made by docs/make_run_folder.py from the docstrings of run/events.py and config/plan.py: change them there. -->
+<!-- Made by docs/make_run_folder.py from the docstrings of run/events.py, config/plan.py, dataset/: change those. -->
 
 A run is a folder, the config's `workspace_dir`.
 The engine writes into it, and everything that shows a run (the command line, the app, your own program) reads it:
@@ -66,6 +68,8 @@ A line torn by a kill is left out by readers; NaN and infinities are `null`.
 PLAN = """## `blockrate plan --json`
 
 One object, at the largest resolution of the config.
+Beside the fields below it has `data`: what the config's folders hold, or `null` for a config without concepts.
+The exit code is that which `train` would end with on the same data.
 """
 
 METADATA = """## File metadata
@@ -104,6 +108,8 @@ def document() -> str:
     lines += [PLAN, *_rows(Plan)]
     lines += _described(PlannedGroup, "### A group of the plan")
     lines += _described(Memory, "### Memory")
+    lines += _described(DataReport, "### The data")
+    lines += _described(Finding, "### A finding of the data")
     lines.append(METADATA)
     return "\n".join(lines).rstrip() + "\n"
 

@@ -8,7 +8,8 @@ from PIL import Image
 from support.image_zoo import picture
 
 from blockrate.config.train_config import TrainConfig
-from blockrate.dataset.survey import Survey, image_size, survey
+from blockrate.dataset.headers import image_size
+from blockrate.dataset.survey import Survey, survey
 
 # -- what is in the folders --------------------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ def test_steps_and_buckets_are_those_that_training_comes_to(
         cache_dir=str(tmp_path / "cache"),
         **settings,
     )
-    items = find_items(config, lambda text: None, lambda done, total: None)
+    items = find_items(config, lambda done, total: None)
     *_, last = survey(config)
     assert last.steps == StepOrder(config, items).number_of_steps
     bucket_of = [item_buckets(config, item)[0] for item in items]

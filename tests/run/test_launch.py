@@ -476,6 +476,30 @@ def test_a_config_that_cannot_be_planned_leaves_no_folder(run: RunFolder) -> Non
     assert not run.path.exists()
 
 
+def no_images() -> None:
+    raise ConfigError("concepts.0.path", "'photos' is not a folder", "Find it.")
+
+
+def test_data_that_cannot_be_trained_on_leave_no_folder(run: RunFolder) -> None:
+    answer = launch(plannable(run), run, Options(), look_at_data=no_images)
+    assert isinstance(answer, Refused)
+    assert answer.error.where == "concepts.0.path"
+    assert not run.path.exists()
+
+
+def test_a_finished_run_answers_when_its_images_are_gone(run: RunFolder) -> None:
+    finished(run, plannable(run))
+    before = everything(run)
+    answer = launch(plannable(run), run, Options(), look_at_data=no_images)
+    assert answer == AlreadyDone(5)
+    # to start anew they are needed, and nothing is set aside before they are there
+    fresh = Options(fresh=True)
+    answer = launch(plannable(run), run, fresh, look_at_data=no_images)
+    assert isinstance(answer, Refused)
+    assert answer.error.where == "concepts.0.path"
+    assert everything(run) == before
+
+
 def test_what_was_done_and_what_is_another_run_are_answers(run: RunFolder) -> None:
     finished(run, plannable(run))
     assert launch(plannable(run), run, Options()) == AlreadyDone(5)

@@ -88,7 +88,7 @@ def train(
 
     loaded = _load(config, settings, ignore_unsupported)
     options = Options(fresh=fresh, reset_optimizer=reset_optimizer, extend=extend)
-    code, outputs = _train(loaded, options)
+    code, outputs = _train(loaded, options, config)
     show(*map(visible, outputs))
     raise typer.Exit(code)
 
@@ -100,7 +100,9 @@ def plan(
     ignore_unsupported: Unsupported = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print what would train at which rate, and what it costs. Loads no weights."""
+    """Print what would train at which rate, on which data, and what it costs. Loads no weights."""
+    from blockrate.cli.data_report import data_of_plan
+    from blockrate.cli.show import plan_table
     from blockrate.config.named_files import check_start_file
     from blockrate.config.plan import make_plan
     from blockrate.run.launch import destination_note
@@ -109,14 +111,17 @@ def plan(
     loaded = _load(config, settings, ignore_unsupported)
     check_start_file(loaded.config)
     facts = asdict(make_plan(loaded.config))
+    data = data_of_plan(loaded.config, config)
+    facts["warnings"] += data.warnings
     _warn(facts["warnings"])
     run = _folder(Path(loaded.config.workspace_dir))
     _warn(filter(None, [destination_note(loaded.config, Results(run.events_file))]))
     if as_json:
-        return show_json(facts)
-    from blockrate.cli.show import plan_table
-
-    show(*plan_table(facts))
+        show_json({**facts, "data": data.facts})
+    else:
+        show(*plan_table(facts), *data.lines)
+    if data.error:
+        raise data.error
 
 
 @app.command()
@@ -174,7 +179,7 @@ def demo(fresh: Fresh = False) -> None:
     state = run_state(run)
     code = 0
     if fresh or state.name != "Finished":
-        code, _ = _train(loaded, Options(fresh=fresh))
+        code, _ = _train(loaded, Options(fresh=fresh), "demo")
     if code == 0:
         show(*_demo_result(run, loaded))
     raise typer.Exit(code)
@@ -243,8 +248,11 @@ def _tell_usage(error: Any) -> None:
     say(f"error: {' '.join(filter(None, sentences))}")
 
 
-def _train(loaded: "LoadedConfig", options: "Options") -> tuple[int, list[str]]:
+def _train(
+    loaded: "LoadedConfig", options: "Options", name: str
+) -> tuple[int, list[str]]:
     """Start the engine, or find the one at work, and show it to its end; (exit code, outputs)."""
+    from blockrate.cli.data_report import refuse_bad_folders
     from blockrate.cli.show import signals_kept, watch
     from blockrate.run.events import finished_outputs
     from blockrate.run.folder import InUseError
@@ -256,7 +264,10 @@ def _train(loaded: "LoadedConfig", options: "Options") -> tuple[int, list[str]]:
     with ExitStack() as stack:
         # Ctrl-C ends us until there is an engine, and from then on reaches that
         keep = partial(stack.enter_context, signals_kept(signals))
-        answer = launch(loaded.config, run, options, say, before_start=keep)
+        look = partial(refuse_bad_folders, loaded.config, name)
+        answer = launch(
+            loaded.config, run, options, say, look_at_data=look, before_start=keep
+        )
         match answer:
             case Launched():
                 code = watch(run, signals, answer)

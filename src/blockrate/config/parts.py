@@ -42,6 +42,7 @@ Scheduler = Literal[
     "COSINE_WITH_HARD_RESTARTS",
     "REX",
 ]
+CaptionForm = Literal["LINES", "WHOLE"]
 
 
 class Part(Settings):
@@ -239,6 +240,10 @@ class ConceptText(Settings, title="A concept's captions"):
     )
     prompt_path: TextFile = setting(
         "", "The text file for the source 'concept'; each line is one caption"
+    )
+    caption_form: CaptionForm = setting(
+        "LINES",
+        "LINES: each line of a text file is a caption. WHOLE: the file is one, its lines joined by spaces",
     )
     enable_tag_shuffling: Flag = setting(
         False, "Put the tags of a caption in a new order every time"

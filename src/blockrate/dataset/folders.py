@@ -1,14 +1,13 @@
-"""Where a run finds its images and their captions: what the engine decodes and the screens count."""
+"""Where a run finds its images: what the engine decodes and the screens count."""
 
 import os
-import re
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
@@ -32,23 +31,9 @@ SUFFIXES = frozenset(
         ".avif",
     }
 )
-_NOT_READ = (
-    ".heic",
-    ".heif",
-    ".jxl",
-    ".jp2",
-    ".psd",
-    ".tga",
-    ".svg",
-    ".exr",
-    ".dng",
-    ".cr2",
-    ".nef",
-)
-_MASKS = ("-masklabel.png", "-condlabel.png")  # OneTrainer's names
+MASKS = ("-masklabel.png", "-condlabel.png")  # OneTrainer's names
 # files without an image among them that are looked at before a start
 _MOST_OTHERS = 10_000
-Read = Callable[[Path], tuple[str, ...]]
 
 
 def used_concepts(config: TrainConfig) -> list[int]:
@@ -69,8 +54,13 @@ def used_concepts(config: TrainConfig) -> list[int]:
     return used
 
 
-def concept_problems(config: TrainConfig) -> list[ConfigError]:
-    """Return what stands in the way of finding images, without looking into one. Quick: it stops at the first image."""
+def concept_problems(
+    config: TrainConfig, *, beside: Path | None = None
+) -> list[ConfigError]:
+    """Return what stands in the way of finding images, without looking into one. Quick: it stops at the first image.
+
+    ``beside``: the folder that the config lies in, to tell of what lies there instead.
+    """
     try:
         used = used_concepts(config)
     except ConfigError as error:
@@ -80,7 +70,7 @@ def concept_problems(config: TrainConfig) -> list[ConfigError]:
         concept = config.concepts[index]
         where = f"concepts.{index}"
         try:
-            _folder(concept, where)
+            _folder(concept, where, beside)
             if _is_without_images(concept):
                 problems.append(_no_images(concept, where))
         except ConfigError as error:
@@ -95,69 +85,42 @@ def _is_without_images(concept: Concept) -> bool:
     """Whether there is no image; False also after so many other files that it would take too long to tell."""
     others = 0
     for path in islice(_files(concept), _MOST_OTHERS):
-        if _is_image(path):
+        if is_image(path):
             return False
         others += 1
     return others < _MOST_OTHERS
 
 
-def concept_images(
-    concept: Concept, where: str, warn: Callable[[str], None]
-) -> list[tuple[str, Path]]:
+def concept_images(concept: Concept, where: str) -> list[tuple[str, Path]]:
     """Return the images of a concept by name, sorted: folder/relative/path.png, the same on every machine.
 
     Raises ``ConfigError`` about ``where`` if there are none, ``FileError`` for a folder that cannot be read.
     """
+    return list_concept(concept, where).images
+
+
+class Listing(NamedTuple):
+    """What is in a concept's folder: its images by name, sorted, and every other file."""
+
+    images: list[tuple[str, Path]]
+    others: list[Path]
+
+
+def list_concept(concept: Concept, where: str) -> Listing:
+    """Return the images of a concept and what else lies there; raises as ``concept_images``."""
     folder = _folder(concept, where)
-    files = list(_files(concept))
-    unread = Counter(path.suffix.lower() for path in files)
-    kinds = [f"{unread[suffix]} {suffix}" for suffix in unread if suffix in _NOT_READ]
-    if kinds:
-        warn(f"{folder}: save {', '.join(kinds)} as PNG: they are not used")
-    paths = [path for path in files if _is_image(path)]
-    if not paths:
-        raise _no_images(concept, where)
     folder_name = folder.resolve().name
     images = []
-    for path in paths:
+    others = []
+    for path in _files(concept):
+        if not is_image(path):
+            others.append(path)
+            continue
         name = f"{folder_name}/{path.relative_to(folder).as_posix()}"
         images.append((unicodedata.normalize("NFC", name), path))
-    return sorted(images)
-
-
-def read_captions(path: Path) -> tuple[str, ...]:
-    """Return a caption file's lines without the blank ones. Raises ``FileError`` with the offset of a wrong byte."""
-    with open_file(path) as file:
-        data = file.read()
-    try:
-        text = data.decode()  # not "utf-8-sig": it counts offsets from behind the mark
-        wrong = data.find(0)  # UTF-16 without a mark is valid UTF-8 full of zeros
-    except UnicodeDecodeError as error:
-        text = ""
-        wrong = error.start
-    if wrong >= 0:
-        line = data.count(b"\n", 0, wrong) + 1
-        raise FileError(
-            str(path),
-            f"is not UTF-8 text: byte 0x{data[wrong]:02x} at offset {wrong}, line {line}",
-        )
-    lines = re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff"))
-    return tuple(line.strip() for line in lines if line.strip())
-
-
-def captions_of(concept: Concept, image: Path, read: Read) -> tuple[str, ...]:
-    """Return an image's captions, at least one, maybe empty. Raises ``FileError`` for a bad caption file."""
-    if concept.text.prompt_source == "filename":
-        return (image.stem,)
-    if concept.text.prompt_source == "concept":
-        path = Path(concept.text.prompt_path)
-        captions = read(path)
-        if not captions:
-            raise FileError(str(path), "has no captions")
-        return captions
-    sidecar = image.with_suffix(".txt")
-    captions = read(sidecar) if os.path.lexists(sidecar) else ()
-    return captions or ("",)
+    if not images:
+        raise _no_images(concept, where)
+    return Listing(sorted(images), sorted(others))
 
 
 def image_buckets(
@@ -198,33 +161,58 @@ def open_file(path: Path) -> Iterator[BufferedReader]:
         raise FileError(str(path), f"cannot be read: {reason}") from error
 
 
-def _folder(concept: Concept, where: str) -> Path:
-    if not concept.path or not os.path.isdir(concept.path):
-        raise ConfigError(
-            f"{where}.path",
-            f"{concept.path!r} is not a folder",
-            "Set it to a folder of images.",
-        )
+def _folder(concept: Concept, where: str, beside: Path | None = None) -> Path:
+    if not os.path.isdir(concept.path):
+        field = f"{where}.path"
+        raise _missing(concept.path, field, "folder", "folder of images", beside)
     file = concept.text.prompt_path
     if concept.text.prompt_source == "concept" and not os.path.isfile(file):
-        raise ConfigError(
-            f"{where}.text.prompt_path",
-            f"{file!r} is not a file",
-            "Set it to a text file.",
-        )
+        field = f"{where}.text.prompt_path"
+        raise _missing(file, field, "file", "text file", beside)
     return Path(concept.path)
 
 
+def _missing(
+    path: str, field: str, kind: str, wanted: str, beside: Path | None
+) -> ConfigError:
+    """Return the error of a path that leads to no ``kind``. ``beside``: where the config lies."""
+    problem = f"{path!r} is not a {kind}"
+    cure = f"Set it to a {wanted}."
+    if not path:
+        return ConfigError(field, problem, cure)
+    if os.path.exists(path):
+        other = "file" if kind == "folder" else "folder"
+        return ConfigError(field, f"{problem} but a {other}", cure)
+    if not os.path.isabs(path):
+        problem = f"{problem}; it was looked for in {os.getcwd()}"
+        if beside and os.path.exists(beside / path):
+            there = beside.absolute()
+            problem = f"{problem}, and lies beside the config"
+            cure = f"Start blockrate in {there}, or set it to {str(there / path)!r}."
+    return ConfigError(field, problem, cure)
+
+
 def _no_images(concept: Concept, where: str) -> ConfigError:
-    return ConfigError(
-        f"{where}.path",
-        f"{concept.path!r} has no images",
-        "Fill it, or set include_subdirectories.",
-    )
+    cure = "Fill it with images."
+    if not concept.include_subdirectories and inner_folders(concept):
+        cure = "Fill it, or set include_subdirectories: there are images in folders inside."
+    return ConfigError(f"{where}.path", f"{concept.path!r} has no images", cure)
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.lower().endswith(_MASKS)
+def inner_folders(concept: Concept) -> list[Path]:
+    """Return the folders directly inside a concept's that hold images, sorted; an unreadable one holds none."""
+    folders = []
+    with suppress(OSError, FileError):
+        for folder in sorted(Path(concept.path).iterdir()):
+            is_shown = not folder.name.startswith(".") and folder.is_dir()
+            if is_shown and not _is_without_images(Concept(path=str(folder))):
+                folders.append(folder)
+    return folders
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is called as images are, and not as OneTrainer's masks."""
+    return path.suffix.lower() in SUFFIXES and not path.name.lower().endswith(MASKS)
 
 
 def _files(concept: Concept) -> Iterator[Path]:

@@ -1,7 +1,6 @@
-"""What the Data tab counts, from folders and headers alone, without decoding an image. It reads files: for threads."""
+"""What the images of a config are and what is to be said of them, without decoding one. It reads files: for threads."""
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -9,34 +8,34 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import PIL.Image
-
 from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import Bucket
 from blockrate.core.errors import ConfigError, FileError
-from blockrate.dataset.folders import (
-    FORMATS,
-    concept_images,
-    image_buckets,
-    images_an_epoch,
-    open_file,
-)
+from blockrate.dataset.caption_findings import look_at_captions
+from blockrate.dataset.findings import Finding, Looked
+from blockrate.dataset.folders import image_buckets, images_an_epoch, list_concept
+from blockrate.dataset.headers import Size, image_size
+from blockrate.dataset.image_findings import not_images
+from blockrate.dataset.measured import NOTHING_MEASURED, Measured, measure
+from blockrate.dataset.repeats import repeats_in_names
+from blockrate.dataset.use_findings import drawn_once, images_left_out
 
-Size = tuple[int, int]
 _PORTION = 500  # images whose headers are read before the screen hears of it
-_ORIENTATION = 0x0112  # EXIF; from 5 on an image lies on its side
-# by path and time of change; a few megabytes for 10,000 images
-_sizes: dict[tuple[Path, int], Size | None] = {}
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What a concept's folder holds. ``bare``: images without a caption file. ``problem``: why it cannot be used."""
+    """What a concept's folder holds. ``bare``: images without a caption file. ``problem``: why it cannot be used.
+
+    ``findings``: what is to be said of it, sizes of images aside. ``bad``: captions that cannot be read.
+    """
 
     images: tuple[Path, ...] = ()
     bare: int = 0
     problem: str = ""
+    findings: tuple[Finding, ...] = ()
+    bad: tuple[FileError, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,19 @@ class Survey:
     buckets: Mapping[Bucket, int] = field(default_factory=dict)
     unreadable: int = 0
     steps: int | None = None
+    measured: Measured = NOTHING_MEASURED
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is to be said of the data, as far as it is known."""
+        told = [finding for folder in self.folders for finding in folder.findings]
+        return (*told, *self.measured.findings)
+
+    @property
+    def bad(self) -> tuple[FileError, ...]:
+        """What is wrong with images and captions, so that no run can start."""
+        wrong = [error for folder in self.folders for error in folder.bad]
+        return (*wrong, *self.measured.bad)
 
 
 class Image(NamedTuple):
@@ -71,8 +83,8 @@ class Buckets(NamedTuple):
 def survey(config: TrainConfig) -> Iterator[Survey]:
     """Look into every concept: count first, then read sizes in portions."""
     so_far = Survey()
-    for concept in config.concepts:
-        so_far = replace(so_far, folders=(*so_far.folders, look(concept)))
+    for index in range(len(config.concepts)):
+        so_far = replace(so_far, folders=(*so_far.folders, look(config, index)))
         yield so_far
     images = _training_images(config, so_far.folders)
     sizes: list[Size | None] = []
@@ -87,7 +99,18 @@ def survey(config: TrainConfig) -> Iterator[Survey]:
         buckets=buckets.images,
         unreadable=sizes.count(None),
         steps=_steps(config, buckets),
+        measured=measure(config, list(_used(config, so_far.folders))),
     )
+
+
+def _used(config: TrainConfig, folders: Sequence[Folder]) -> Iterator[Looked]:
+    for index, concept in enumerate(config.concepts):
+        if _is_used(config, concept) and folders[index].images:
+            yield Looked(index, concept, folders[index].images)
+
+
+def _is_used(config: TrainConfig, concept: Concept) -> bool:
+    return concept.enabled and (concept.type == "STANDARD" or config.validation)
 
 
 def _training_images(config: TrainConfig, folders: Sequence[Folder]) -> list[Image]:
@@ -139,45 +162,30 @@ def counted(config: TrainConfig) -> TrainConfig:
         batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         epochs=config.epochs,
+        validation=config.validation,
     )
 
 
-def look(concept: Concept) -> Folder:
-    """Count the images of a concept, and which of them lack a caption."""
-    notes: list[str] = []
+def look(config: TrainConfig, index: int) -> Folder:
+    """Count the images of a concept, and read its captions."""
+    concept = config.concepts[index]
+    is_used = _is_used(config, concept)
     try:
-        images = [path for _, path in concept_images(concept, "path", notes.append)]
+        listing = list_concept(concept, "path")
     except (ConfigError, FileError) as error:
-        texts = (*notes, f"{error.problem}.", error.cure)
-        return Folder(problem=" ".join(texts).strip())
-    bare = 0
-    if concept.text.prompt_source == "sample":
-        captions = [path.with_suffix(".txt") for path in images]
-        bare = sum(not os.path.exists(caption) for caption in captions)
-    return Folder(tuple(images), bare)
-
-
-def image_size(path: Path) -> Size | None:
-    """Return the upright size of an image, read once; None for what is not an image."""
-    with suppress(OSError):
-        key = path, path.stat().st_mtime_ns
-        if key not in _sizes:
-            # not before it is known: other threads look here too
-            _sizes[key] = _read_size(path)
-        return _sizes[key]
-    return None
-
-
-def _read_size(path: Path) -> Size | None:
-    with (
-        suppress(FileError),
-        open_file(path) as file,
-        PIL.Image.open(file, formats=FORMATS) as image,
-    ):
-        # a PNG whose EXIF stands behind its pixels would be decoded for it
-        if image.format == "PNG" and "exif" not in image.info:
-            return image.size
-        if image.getexif().get(_ORIENTATION, 1) > 4:
-            return image.height, image.width
-        return image.size
-    return None
+        named = tuple(repeats_in_names(Looked(index, concept, ())))
+        problem = f"{error.problem}. {error.cure}".rstrip()
+        return Folder(problem=problem, findings=named if is_used else ())
+    images = tuple(path for _, path in listing.images)
+    looked = Looked(index, concept, images, tuple(listing.others))
+    captions = look_at_captions(looked)
+    if not is_used:
+        return Folder(images, captions.bare)
+    findings = [
+        *captions.findings,
+        *repeats_in_names(looked),
+        *images_left_out(config, looked),
+        *drawn_once(looked),
+        *not_images(looked),
+    ]
+    return Folder(images, captions.bare, "", tuple(findings), captions.bad)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -57,7 +58,7 @@ def prepare_data(
     ConfigError before anything big is loaded, StopRequested when asked to stop.
     """
     loading = partial(_report_loading, log, stop)
-    items = find_items(config, partial(_warn, log), loading)
+    items = find_items(config, loading)
     fingerprint = _fingerprint(items, config.concepts)
     check(fingerprint)
     order = StepOrder(config, items)
@@ -108,7 +109,9 @@ def _report_caching(log: EventLog, done: int, total: int) -> None:
 def _fingerprint(items: Sequence[Item], concepts: Sequence[Concept]) -> str:
     """Return a hash of every image, caption and setting of concepts that order or content of the steps hang on."""
     rows = [(item.name, item.sha256, item.concept, item.captions) for item in items]
-    settings = [concept.model_dump(exclude={"path", "name"}) for concept in concepts]
+    # the form of captions is in the captions; runs from before it was a setting go on
+    left_out: Any = {"path": True, "name": True, "text": {"caption_form": True}}
+    settings = [concept.model_dump(exclude=left_out) for concept in concepts]
     return hashlib.sha256(json.dumps([rows, settings]).encode()).hexdigest()
 
 

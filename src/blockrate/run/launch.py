@@ -85,11 +85,14 @@ def launch(
     options: Options,
     say: Callable[[str], None] = lambda text: None,
     *,
+    look_at_data: Callable[[], object] = lambda: None,
     before_start: Callable[[], object] = lambda: None,
 ) -> Answer:
     """Check everything that needs no model, and start an engine if there is anything to do.
 
     ``say``: is told what the plan warns of, and what became of an earlier run.
+    ``look_at_data``: raises ConfigError if the folders cannot be trained on; called
+    before the run folder is made or touched, and only where a finished run is not enough.
     ``before_start``: called when all is ready, and an engine is about to start. Raises
     WriteError and OSError for a disk that does not take the run, and an engine that cannot
     be started.
@@ -99,7 +102,13 @@ def launch(
     try:
         for warning in make_plan(config).warnings:
             say(f"warning: {warning}")
+        # the images of a finished run may be gone
+        is_finished = not options.fresh and _is_finished(run)
+        if not is_finished:
+            look_at_data()
         prepared = prepare(config, run, options, say)
+        if is_finished and not isinstance(prepared, AlreadyDone):
+            look_at_data()
     except InUseError as error:
         return AtWork() if is_at_work(run) else Refused(error)
     except (ConfigError, FileError, NoCheckpointError) as error:
@@ -181,6 +190,11 @@ def destination_note(config: TrainConfig, results: Results) -> str:
     """Return what is to be told of what is where a run writes, ``""`` if nothing. Raises WriteError if it cannot."""
     folder = config.training_method == "FINE_TUNE"
     return check_destination(config.output_model_destination, results, folder=folder)
+
+
+def _is_finished(run: RunFolder) -> bool:
+    last = last_event(run.events_file)
+    return last is not None and isinstance(last.event, Finished)
 
 
 def _write(config: TrainConfig, run: RunFolder, options: Options) -> None:

@@ -95,7 +95,7 @@ class Setup:
             cache_dir=str(self.folder / "cache"),
             **self.settings,
         )
-        return StepOrder(config, find_items(config, lambda _: None, lambda *_: None))
+        return StepOrder(config, find_items(config, lambda *_: None))
 
     def fill(self, **options: Any) -> tuple[int, list[str]]:
         """Return how many images were encoded and which texts."""

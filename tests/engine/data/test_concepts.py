@@ -23,11 +23,9 @@ class Found:
 
     def __init__(self, *concepts: dict[str, Any], cache: Path, **settings: Any) -> None:
         config = TrainConfig(concepts=list(concepts), cache_dir=str(cache), **settings)
-        self.warnings: list[str] = []
         self.progress: list[tuple[int, int]] = []
         self.items = find_items(
             config,
-            self.warnings.append,
             lambda done, total: self.progress.append((done, total)),
         )
 
@@ -78,7 +76,7 @@ def test_an_item_tells_what_its_file_is(folder: Path) -> None:
         False,
         0,
     )
-    assert (result.warnings, result.progress) == ([], [(1, 1)])
+    assert result.progress == [(1, 1)]
 
 
 def test_the_order_is_by_name_and_the_same_everywhere(folder: Path) -> None:
@@ -165,11 +163,6 @@ def test_validation_concepts_give_validation_items_if_validation_is_on(
     ]
     off = Found(*pair, cache=folder.parent / "cache")
     assert off.names == ["dogs/a.png"]
-    assert off.warnings[0] == "validation is off: the VALIDATION concepts are not used"
-    alone = Found(pair[0], cache=folder.parent / "cache", validation=True)
-    assert alone.warnings[0].startswith(
-        "validation is on, but no concept is of type VALIDATION"
-    )
 
 
 @pytest.mark.parametrize(
@@ -182,13 +175,28 @@ def test_validation_concepts_give_validation_items_if_validation_is_on(
         (b"\xef\xbb\xbfa dog\r\n", ("a dog",)),
         (b" one \r\n\r\ntwo\rthree\n", ("one", "two", "three")),
         ("ein Hündchen, שלום 🐶\u2028 x".encode(), ("ein Hündchen, שלום 🐶\u2028 x",)),
-        (b"word " * 200_000, (("word " * 200_000).strip(),)),
+        (b"word " * 13_000, (("word " * 13_000).strip(),)),
     ],
 )
 def test_sidecars_give_a_caption_a_line(
     folder: Path, text: bytes | None, expected: tuple[str, ...]
 ) -> None:
     assert captions(folder, text) == expected
+
+
+def test_a_file_is_one_caption_where_the_config_says_so(folder: Path) -> None:
+    text = {"caption_form": "WHOLE"}
+    assert captions(folder, b"one\n\ntwo\n", text=text) == ("one two",)
+    json_text = b'{\n  "caption": "a dog"\n}'
+    assert captions(folder, json_text, text=text) == ('{ "caption": "a dog" }',)
+    with pytest.raises(FileError, match="holds JSON"):
+        captions(folder, json_text)
+
+
+@pytest.mark.parametrize("name", ["a.TXT", "a.caption", "a.png.txt"])
+def test_captions_under_other_names_are_learned(folder: Path, name: str) -> None:
+    put(folder, name, content=b"a dog")
+    assert captions(folder, None) == ("a dog",)
 
 
 def test_file_names_and_one_file_for_all_are_sources_too(folder: Path) -> None:
@@ -315,27 +323,6 @@ def test_an_empty_concept_file_is_a_file_error(folder: Path) -> None:
                 "prompt_path": str(folder.parent / "all.txt"),
             },
         )
-
-
-def test_what_is_used_otherwise_than_it_is_gets_one_warning_with_a_count(
-    folder: Path,
-) -> None:
-    put(
-        folder,
-        "a.gif",
-        content=encoded(
-            GRADIENT, "GIF", save_all=True, append_images=[Image.new("RGB", (64, 48))]
-        ),
-    )
-    put(folder, "b.png", "c.png", content=encoded(Image.new("RGBA", (8, 8)), "PNG"))
-    put(folder, "d.heic", "e.HEIC", content=b"?")
-    for _ in range(2):  # the second time nothing is decoded
-        warnings = found(folder).warnings
-        assert len(warnings) == 4
-        assert "2 .heic" in warnings[0]
-        assert warnings[1].startswith("1 of 3 images: animated")
-        assert warnings[2].startswith("3 of 3 images: no caption")
-        assert warnings[3].startswith("2 of 3 images: transparent")
 
 
 def test_an_image_is_decoded_once_for_all_starts(

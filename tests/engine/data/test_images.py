@@ -18,12 +18,12 @@ from support.image_zoo import (
 )
 
 from blockrate.core.errors import FileError
+from blockrate.dataset.headers import quiet_pillow
 from blockrate.engine.data.images import (
     Crop,
     ImageFacts,
     check_image,
     image_tensor,
-    quiet_pillow,
 )
 
 

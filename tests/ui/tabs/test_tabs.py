@@ -143,6 +143,29 @@ def test_a_caption_is_edited_beside_its_image(photos: Page, tmp_path: Path) -> N
     ).read_text() == "a <b>rocket</b>\n"
 
 
+def test_what_will_not_be_learned_stands_below_its_folder(
+    photos: Page, tmp_path: Path
+) -> None:
+    told = card(photos, "Concept 1").locator(".findings")
+    expect(told).to_contain_text("1 of 3 images: no caption")
+    folder = tmp_path / "work" / "photos"
+    (folder / "rocket.CAPTION").write_text("a rocket\n\nin the air")
+    card(photos, "What training sees").get_by_role("button", name="Look again").click()
+    expect(told).to_contain_text("1 of 3 captions: several lines")
+    expect(told).to_contain_text("(rocket.CAPTION)")
+    expect(told).not_to_contain_text("no caption")
+    choose(photos, "A caption file holds", "one caption")
+    expect(told).not_to_contain_text("several lines")
+    # paragraphs stay, and the file is the one that is read
+    photos.get_by_role("button", name="Edit the caption of rocket.jpg").click()
+    box = photos.get_by_role("textbox", name="Caption", exact=True)
+    expect(box).to_have_value("a rocket\n\nin the air")
+    photos.get_by_role("button", name="Save caption").click()
+    expect(photos.locator(".thumbnail", has_text="a rocket in the air")).to_be_visible()
+    assert (folder / "rocket.CAPTION").read_text() == "a rocket\n\nin the air\n"
+    assert not (folder / "rocket.txt").exists()
+
+
 def test_a_caption_that_another_program_wrote_is_not_lost(
     photos: Page, tmp_path: Path
 ) -> None:
@@ -174,6 +197,9 @@ def test_of_a_folder_outside_the_roots_only_counts_are_told(
         },
     )
     expect(card(page, "Concept 1")).to_contain_text("1 image, 1 without a caption")
+    expect(card(page, "Concept 1")).to_contain_text("1 of 1 images: no caption")
+    expect(card(page, "Concept 1")).not_to_contain_text("a.png")
+    expect(card(page, "Concept 1")).not_to_contain_text("a.txt and the like")
     for name in ("Concept 1", "Concept 2"):
         card(page, name).get_by_role("button", name="Images and captions").click()
     expect(card(page, "Concept 1")).to_contain_text("--root")

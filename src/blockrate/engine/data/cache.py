@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load, save
 
 from blockrate.core.errors import FileError
+from blockrate.dataset.headers import quiet_pillow
 from blockrate.engine.data.batches import TrainingExample
-from blockrate.engine.data.images import image_tensor, quiet_pillow
+from blockrate.engine.data.images import image_tensor
 from blockrate.engine.memory import release
 from blockrate.models.families import Conditioned
 from blockrate.run.durable import atomic_write, make_folder

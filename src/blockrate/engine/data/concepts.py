@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,20 +13,21 @@ from typing import NamedTuple
 from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import FileError
-from blockrate.core.plain_text import visible
-from blockrate.dataset.folders import (
+from blockrate.dataset.captions import (
+    Names,
     Read,
+    caption_names,
     captions_of,
-    concept_images,
     read_captions,
-    used_concepts,
 )
-from blockrate.engine.data.images import ImageFacts, check_image, quiet_pillow
+from blockrate.dataset.findings import all_bad
+from blockrate.dataset.folders import concept_images, used_concepts
+from blockrate.dataset.headers import quiet_pillow
+from blockrate.engine.data.images import ImageFacts, check_image
 from blockrate.run.durable import atomic_write, make_folder
 
 # in the cache folder: what was decoded once is not decoded at every start
 _CHECKED = "checked_images_1.json"
-_MOST_NAMES = 20
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,13 @@ class _ImageFile(NamedTuple):
     path: Path
 
 
-def find_items(
-    config: TrainConfig,
-    warn: Callable[[str], None],
-    progress: Callable[[int, int], None],
-) -> list[Item]:
+def find_items(config: TrainConfig, progress: Callable[[int, int], None]) -> list[Item]:
     """Return the items of every enabled concept, sorted by concept and name, after reading each file to its end.
 
+    What is learned otherwise than it lies there is told before, by ``look_at_data``.
     Raises ``ConfigError`` for a concept without images and one ``FileError`` that lists every bad image and caption.
     """
-    files = _image_files(config, warn)
+    files = _image_files(config)
     record = Path(config.cache_dir) / _CHECKED
     checked = _checked_before(record)
     items = []
@@ -78,33 +75,17 @@ def find_items(
     # also where others are bad: the next start need not decode the good ones again
     _remember(record, checked, items)
     if errors:
-        raise _all_bad(errors, len(files))
-    for note, count in sorted(Counter(_notes(items)).items()):
-        warn(f"{count} of {len(items)} images: {note}")
+        raise all_bad(errors, len(files))
     return items
 
 
-def _image_files(config: TrainConfig, warn: Callable[[str], None]) -> list[_ImageFile]:
+def _image_files(config: TrainConfig) -> list[_ImageFile]:
     files = []
-    for index in _used_concepts(config, warn):
+    for index in used_concepts(config):
         concept = config.concepts[index]
-        for name, path in concept_images(concept, f"concepts.{index}", warn):
+        for name, path in concept_images(concept, f"concepts.{index}"):
             files.append(_ImageFile(concept, index, name, path))
     return files
-
-
-def _used_concepts(config: TrainConfig, warn: Callable[[str], None]) -> list[int]:
-    used = used_concepts(config)
-    has_validation = any(
-        concept.enabled and concept.type == "VALIDATION" for concept in config.concepts
-    )
-    if has_validation and not config.validation:
-        warn("validation is off: the VALIDATION concepts are not used")
-    if config.validation and not has_validation:
-        warn(
-            "validation is on, but no concept is of type VALIDATION: nothing is measured"
-        )
-    return used
 
 
 def _checked_before(record: Path) -> dict[str, ImageFacts]:
@@ -134,7 +115,8 @@ def _examined(
 ) -> Iterator[Item | list[FileError]]:
     """Yield for each file its item or what is wrong with it, in order."""
     read = functools.cache(read_captions)  # a concept's prompt file serves every image
-    examine = functools.partial(_item, checked=checked, read=read)
+    names = functools.cache(caption_names)
+    examine = functools.partial(_item, checked=checked, read=read, names=names)
     # Pillow lets other threads run
     with quiet_pillow(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for done, result in enumerate(pool.map(examine, files), start=1):
@@ -143,7 +125,7 @@ def _examined(
 
 
 def _item(
-    file: _ImageFile, *, checked: Mapping[str, ImageFacts], read: Read
+    file: _ImageFile, *, checked: Mapping[str, ImageFacts], read: Read, names: Names
 ) -> Item | list[FileError]:
     errors = []
     try:
@@ -151,7 +133,7 @@ def _item(
     except FileError as error:
         errors.append(error)
     try:
-        captions = captions_of(file.concept, file.path, read)
+        captions = captions_of(file.concept, file.path, read, names)
     except FileError as error:
         errors.append(error)
     if errors:
@@ -168,26 +150,3 @@ def _item(
         file.concept.loss_weight,
         validation=file.concept.type == "VALIDATION",
     )
-
-
-def _notes(items: Sequence[Item]) -> Iterator[str]:
-    """Yield what is to be known of the items, a sentence each time it holds for one."""
-    for item in items:
-        if item.note:
-            yield item.note
-        if item.captions == ("",):
-            yield "no caption in a .txt of the same name; trained without one"
-
-
-def _all_bad(errors: Sequence[FileError], total: int) -> FileError:
-    """Return one error that lists what is wrong with each of ``total`` images and captions."""
-    # a caption file that several images share is bad once
-    lines = list(
-        dict.fromkeys(
-            f"\n  {visible(f'{error.where}: {error.problem}')}" for error in errors
-        )
-    )
-    problem = f"{len(lines)} bad files among {total} images and their captions"
-    if len(lines) > _MOST_NAMES:
-        lines[_MOST_NAMES:] = [f"\n  and {len(lines) - _MOST_NAMES} more"]
-    return FileError("concepts", problem, f"Repair or remove:{''.join(lines)}")

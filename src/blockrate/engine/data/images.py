@@ -5,9 +5,8 @@ Transparent pixels become white, 16-bit grey is scaled (not clipped) to 8 bits, 
 
 import hashlib
 import io
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -15,16 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from blockrate.core.errors import FileError
-from blockrate.dataset.folders import FORMATS, open_file
+from blockrate.dataset.folders import open_file
+from blockrate.dataset.headers import note_of, open_image
 
 # pixels; such images are decoded one at a time, so that they cannot fill the memory together
 _BIG = 32_000_000
 _one_big_image = Lock()
-_ANIMATED = "animated or with several pages; the first is used"
-_TRANSPARENT = "transparent; put on white"
 
 
 class ImageFacts(NamedTuple):
@@ -98,38 +96,16 @@ def _cut(image: Image.Image, crop: Crop) -> Image.Image:
     )
 
 
-@contextmanager
-def quiet_pillow() -> Iterator[None]:
-    """Silence Pillow's remarks on odd but readable files. For the main thread: filters are the process's."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")
-        yield
-
-
 def _decode(
     file: io.BufferedReader, *, smallest: int = 2**30
 ) -> tuple[Image.Image, str]:
     """Return the upright RGB image and a note. A JPEG may come smaller, with sides of at least ``smallest``."""
-    if not file.seek(0, io.SEEK_END):
-        raise ValueError("it is empty (0 bytes)")
-    file.seek(0)
-    try:
-        image: Image.Image = Image.open(file, formats=FORMATS)
-    except UnidentifiedImageError:
-        raise FileError(
-            str(file.name), "is not a PNG, JPEG, WebP, BMP, TIFF, GIF or AVIF image"
-        ) from None
-    # MPO: phones add a preview
-    animated = image.format != "MPO" and getattr(image, "is_animated", False)
+    image = open_image(file)
+    note = note_of(image)
     is_big = image.width * image.height > _BIG
     with _one_big_image if is_big else nullcontext():
         image.draft(None, (smallest, smallest))
         image.load()
-        note = ""
-        if animated:
-            note = _ANIMATED
-        elif image.has_transparency_data:
-            note = _TRANSPARENT
         # EXIF that cannot be read says nothing about orientation
         with suppress(Exception):
             image = ImageOps.exif_transpose(image)

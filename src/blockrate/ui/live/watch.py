@@ -4,6 +4,7 @@ import asyncio
 import time
 import traceback
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from subprocess import Popen
 from threading import Thread
@@ -12,6 +13,7 @@ from typing import Any
 from nicegui import Event
 
 from blockrate.core.errors import ConfigError, WriteError
+from blockrate.dataset.report import refuse_bad_folders
 from blockrate.run.folder import OvertakenError, RunFolder, send_command
 from blockrate.run.launch import (
     AlreadyDone,
@@ -104,7 +106,10 @@ class Watch:
         self._starting = True
         self._stop_at_once = False
         try:
-            answer = await asyncio.to_thread(launch, config, run, options)
+            look = partial(refuse_bad_folders, config)
+            answer = await asyncio.to_thread(
+                launch, config, run, options, look_at_data=look
+            )
         finally:
             self._starting = False
         self._show_answer(run, answer)

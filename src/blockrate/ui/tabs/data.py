@@ -1,17 +1,24 @@
 """The Data tab: folders of images, what is in them, and what a run makes of them."""
 
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nicegui import Event, ui
 from pydantic import ValidationError
 
-from blockrate.config.parts import Concept
+from blockrate.config.parts import CaptionForm, Concept
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, FileError
-from blockrate.dataset.folders import captions_of, read_captions
+from blockrate.dataset.captions import (
+    Names,
+    caption_names,
+    captions_of,
+    read_captions,
+)
+from blockrate.dataset.findings import in_words
 from blockrate.dataset.survey import Folder, Survey, counted, survey
 from blockrate.ui.media import Media
 from blockrate.ui.page import Page
@@ -24,6 +31,7 @@ from blockrate.ui.parts.follow import (
     rebuild_on_change,
     show_from_thread,
 )
+from blockrate.ui.parts.labels import sentence
 from blockrate.ui.parts.picker import pick
 from blockrate.ui.tabs.captions import edit_caption
 
@@ -38,6 +46,7 @@ _THEN = (
     "balancing",
     "balancing_strategy",
     "text.prompt_source",
+    "text.caption_form",
     "include_subdirectories",
 )
 _RARE = (
@@ -124,6 +133,16 @@ class DataTab:
         self.looks += 1
         self.session.changed.emit()
 
+    def findings(self, index: int | None) -> tuple[str, ...]:
+        """What is to be said of a concept, or of all: a line each. Of a folder outside the roots no names are told."""
+        told = [found for found in self.survey.findings if found.concept == index]
+        if index is not None:
+            try:
+                self.page.media.resolve_inside(self.concepts()[index].path)
+            except (ConfigError, IndexError):
+                told = [replace(found, examples=(), cure="") for found in told]
+        return tuple(in_words(replace(found, concept=None)) for found in told)
+
     def folder(self, index: int) -> Folder:
         """What is known of a concept's folder so far."""
         if index < len(self.survey.folders):
@@ -147,8 +166,12 @@ def build(page: Page) -> None:
                 page.session.changed, lambda: len(tab.concepts()), partial(_cards, tab)
             )
     with ui.element("div").classes("stack"):
-        with section("What training sees"), ui.element("div"):
-            rebuild_on_change(tab.changed, lambda: tab.survey, partial(_totals, tab))
+        with section("What training sees"):
+            with ui.element("div"):
+                rebuild_on_change(
+                    tab.changed, lambda: tab.survey, partial(_totals, tab)
+                )
+            _findings(tab, None)
         fields(page.session, "All images", *_ALL)
 
 
@@ -183,6 +206,7 @@ def _card(tab: DataTab, index: int) -> None:
     with fields(session, f"Concept {index + 1}", *first):
         _remove_button(tab, index)
         facts = ui.label().classes("facts")
+        _findings(tab, index)
         for name in _THEN:
             field(session, f"{at}.{name}", classes="half")
         file = field(session, f"{at}.text.prompt_path")
@@ -220,6 +244,19 @@ def _remove_button(tab: DataTab, index: int) -> None:
 
     button = icon_button("delete_outline", f"Remove concept {index + 1}", remove)
     button.classes("corner")
+
+
+def _findings(tab: DataTab, index: int | None) -> None:
+    """A list of what is to be said of a concept, or of all."""
+    with ui.element("ul").classes("findings") as rows:
+        rebuild_on_change(tab.changed, partial(tab.findings, index), _lines)
+    rows.props["aria-live"] = "polite"
+
+
+def _lines(lines: tuple[str, ...]) -> None:
+    for line in lines:
+        with ui.element("li"):
+            ui.label(sentence(line))
 
 
 def _facts(folder: Folder) -> str:
@@ -286,16 +323,18 @@ class Thumbnails:
         """What there is to show: nothing while the fold is closed."""
         return self.tab.folder(self.index).images if self.fold.value else ()
 
+    def concept(self) -> Concept:
+        """Whose images they are."""
+        concepts = self.tab.concepts()
+        return concepts[self.index] if self.index < len(concepts) else Concept()
+
     def to_show(self) -> ToShow:
         """Which images to show, and whose."""
-        looks, config = self.tab.to_survey()
-        concept = Concept()
-        if self.index < len(config.concepts):
-            concept = config.concepts[self.index]
         images = self.images()
         last_page = (len(images) - 1) // _A_PAGE
         self.first = max(0, min(self.first, last_page * _A_PAGE))
-        return ToShow(looks, concept, images[self.first : self.first + _A_PAGE])
+        looks = self.tab.looks
+        return ToShow(looks, self.concept(), images[self.first : self.first + _A_PAGE])
 
     def go_to(self, first: int) -> None:
         """Show another page."""
@@ -324,7 +363,8 @@ class Thumbnails:
         name = image.path.name.encode(errors="replace").decode()
 
         async def edit() -> None:
-            if await edit_caption(self.tab.page, image.path, url):
+            form = self.concept().text.caption_form
+            if await edit_caption(self.tab.page, image.path, url, form):
                 self.tab.look_again()
 
         with ui.element("li"):
@@ -343,17 +383,18 @@ class Thumbnails:
 
 def _captions(media: Media, wanted: ToShow) -> Iterator[list[Captioned]]:
     editable = wanted.concept.text.prompt_source == "sample"
+    names = cache(caption_names)
     yield [
-        Captioned(path, _caption(media, wanted.concept, path), editable)
+        Captioned(path, _caption(media, wanted.concept, path, names), editable)
         for path in wanted.images
     ]
 
 
-def _caption(media: Media, concept: Concept, path: Path) -> str:
-    def read(file: Path) -> tuple[str, ...]:
-        return read_captions(media.resolve_inside(file))
+def _caption(media: Media, concept: Concept, path: Path, names: Names) -> str:
+    def read(file: Path, form: CaptionForm) -> tuple[str, ...]:
+        return read_captions(media.resolve_inside(file), form)
 
     try:
-        return "\n".join(captions_of(concept, path, read))
+        return "\n".join(captions_of(concept, path, read, names))
     except (ConfigError, FileError) as error:
         return f"{error.problem}."

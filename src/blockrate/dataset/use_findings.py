@@ -1,0 +1,103 @@
+"""What of a concept's images and captions comes into training at all, and how often."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from blockrate.config.train_config import TrainConfig
+from blockrate.dataset.findings import Finding, Looked
+from blockrate.dataset.folders import images_an_epoch, inner_folders
+from blockrate.dataset.image_findings import alike
+
+
+def images_left_out(config: TrainConfig, looked: Looked) -> Iterator[Finding]:
+    """Yield which images no epoch uses: in folders inside, or too many for the balancing."""
+    concept = looked.concept
+    at = f"concepts.{looked.index}"
+    inner = [] if concept.include_subdirectories else inner_folders(concept)
+    if inner and looked.images:
+        yield looked.finding(
+            "note",
+            "folders inside",
+            inner,
+            "there are images in them that are not used",
+            f"Set {at}.include_subdirectories to true to use them.",
+            what="folders inside",
+            total=len(inner),
+        )
+    number = len(looked.images)
+    shown = images_an_epoch(concept, number) * config.epochs
+    if concept.type == "STANDARD" and shown < number:
+        spared = looked.images[shown:]
+        problem = (
+            f"never learned: balancing {concept.balancing:g} in {concept.balancing_strategy} "
+            f"shows {shown:,} in all {config.epochs:,} epochs"
+        )
+        cure = f"Raise {at}.balancing or epochs."
+        found = looked.finding("warning", "never learned", spared, problem, cure)
+        # which ones is drawn by lot
+        yield _without_examples(found)
+
+
+def drawn_once(looked: Looked) -> Iterator[Finding]:
+    """Yield what is called random and is drawn once for every image."""
+    concept = looked.concept
+    at = f"concepts.{looked.index}"
+    if concept.text.enable_tag_shuffling and concept.text_variations == 1:
+        problem = "their tags are put into one new order, which stays"
+        cure = f"Set {at}.text_variations to 10, for example, to draw ten orders."
+        yield _of_all(looked, "tags shuffled once", problem, cure)
+    if concept.image.enable_random_flip and concept.image_variations == 1:
+        problem = "half of them are mirrored, always the same half"
+        cure = f"Set {at}.image_variations to 4, for example, to draw each four times."
+        yield _of_all(looked, "mirrored once", problem, cure)
+
+
+def validation_unlike_config(config: TrainConfig) -> Iterator[Finding]:
+    """Yield that validation is on without images, or off with some."""
+    kept = [c for c in config.concepts if c.enabled and c.type == "VALIDATION"]
+    if kept and not config.validation:
+        problem = "validation is off: the VALIDATION concepts are not used"
+        cure = "Set validation to true to measure them."
+        yield _of_the_config("validation is off", len(kept), problem, cure)
+    if config.validation and not kept:
+        problem = "validation is on, but no concept is of type VALIDATION: nothing is measured"
+        cure = "Set the type of a concept, or validation to false."
+        yield _of_the_config("nothing to validate", 0, problem, cure)
+
+
+def validated_and_learned(
+    learned: Sequence[Path], validated: Mapping[Path, Looked]
+) -> Iterator[Finding]:
+    """Yield which validation images are learned, too, so that they measure memory. ``validated``: by path, whose."""
+    known = set(learned)
+    both = []
+    for group in alike([*known, *(path for path in validated if path not in known)]):
+        if known.intersection(group):
+            both += [path for path in group if path in validated]
+    both += [path for path in validated if path in known and path not in both]
+    if both:
+        problem = f"{len(both):,} of {len(validated):,} validation images are learned, too: they measure memory"
+        examples = tuple(validated[path].shown(path) for path in sorted(both)[:3])
+        yield Finding(
+            "note",
+            "validated and learned",
+            None,
+            len(both),
+            len(validated),
+            problem,
+            examples,
+            "Keep them in one folder only.",
+        )
+
+
+def _of_all(looked: Looked, kind: str, problem: str, cure: str) -> Finding:
+    found = looked.finding("note", kind, looked.images, problem, cure)
+    return _without_examples(found)
+
+
+def _without_examples(found: Finding) -> Finding:
+    return Finding(**{**vars(found), "examples": ()})
+
+
+def _of_the_config(kind: str, number: int, problem: str, cure: str) -> Finding:
+    return Finding("warning", kind, None, number, number, problem, (), cure)
