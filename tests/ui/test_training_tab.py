@@ -231,6 +231,25 @@ def test_a_preset_shows_its_pattern_and_custom_lets_it_be_edited(
     expect(regex).to_be_checked()
 
 
+def test_a_filter_that_takes_more_than_it_says_is_told_below_it(
+    training: Training,
+) -> None:
+    _, page = training({**TINY, "layer_filter_preset": "custom"})
+    pattern(page).fill("transformer_blocks.7")
+    pattern(page).press("Enter")
+    expect(
+        page.get_by_text("Matches 20 of 504 layers: double 7; single 7")
+    ).to_be_visible()
+    note = page.get_by_role("status").filter(has_text="For double 7 alone write")
+    expect(note).to_be_visible()
+    pattern(page).fill("double_blocks.7")
+    pattern(page).press("Enter")
+    expect(pattern(page)).to_have_accessible_description(
+        re.compile(r"Did you mean '\^transformer_blocks")
+    )
+    expect(note).to_have_count(0)
+
+
 def test_a_wrong_expression_is_told_with_its_place_whatever_else_is_wrong(
     training: Training,
 ) -> None:

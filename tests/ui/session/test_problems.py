@@ -1,6 +1,7 @@
 """The open config: what is wrong with it is told at its field, and kept."""
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -263,3 +264,15 @@ def test_a_problem_without_a_cure_ends_with_its_full_stop(
     session.open(written("a.json", right()))
     (problem,) = session.problems
     assert (problem.field, problem.text) == ("epochs", "are too few.")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="named pipes")
+def test_a_pipe_is_refused_and_never_waited_for(session: Session) -> None:
+    os.mkfifo("pipe.json")
+    for opens in (session.open, session.restore):
+        with pytest.raises(ConfigError, match="is a named pipe"):
+            opens(Path("pipe.json"))
+    session.open(written("a.json", right(concept_file_name="pipe.json", concepts=[])))
+    assert any(
+        "pipe.json is a named pipe" in problem.text for problem in session.problems
+    )

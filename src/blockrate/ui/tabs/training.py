@@ -10,7 +10,7 @@ from nicegui.element import Element
 from blockrate.config.base_model import model_spec
 from blockrate.config.fields import in_window
 from blockrate.config.filter_meant import blocks_text
-from blockrate.config.filtered import matching_layers
+from blockrate.config.filtered import filter_warnings, matching_layers
 from blockrate.core.errors import ConfigError, FileError
 from blockrate.core.layer_filter import PRESETS, split_patterns
 from blockrate.core.profile import KEY, sparse
@@ -256,26 +256,33 @@ def _rates_stay(session: Session, choice: LayerChoice) -> None:
 
 
 def _matches(session: Session) -> None:
-    """How many layers the filter matches, and on request which."""
+    """How many layers the filter matches and in which blocks, what it takes beyond that, and on request which."""
     with ui.expansion().classes("fold matches") as fold:
         names = ui.label().classes("mono layer-names")
+    note = ui.label().classes("field-note").props("role=status")
 
     def refresh() -> None:
         matching: tuple[str, ...] = ()
+        words = ""
         layer_filter = {
             path: session.get(path) for path in (_PRESET, _PATTERNS, _REGEX)
         }
         config = session.usable.model_copy(update=layer_filter)
         try:
             matching, count = matching_layers(config)
+            spec = model_spec(config)
             fold.text = f"Matches {len(matching):,} of {count:,} layers"
             if len(matching) < count:
-                fold.text += f": {blocks_text(matching, model_spec(config))}"
+                fold.text += f": {blocks_text(matching, spec)}"
+            if matching:
+                words = "\n".join(filter_warnings(config, spec))
         except FileError:
             fold.text = "Choose a model to see which layers match"
         except (ConfigError, AttributeError, TypeError):  # values of a wrong type, too
             fold.text = "Correct the filter to see which layers match"
         names.set_text("\n".join(matching) if fold.value else "")
+        note.set_text(words)
+        note.set_visibility(bool(words))
 
     fold.on_value_change(refresh)
     call_on_change(session.changed, refresh)
