@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,29 @@ def test_older_names_of_concepts_are_todays_in_a_file_too(tmp_path: Path) -> Non
     assert (concept.balancing, concept.type) == (3.0, "VALIDATION")
 
 
+@pytest.mark.parametrize(
+    ("dtype", "read"), [("BFLOAT_16", "BFLOAT_16"), ("NONE", "FLOAT_32")]
+)
+def test_adapters_without_a_type_of_their_own_have_that_of_all(
+    dtype: str, read: str
+) -> None:
+    data = saved_at("2025-06") | {"weight_dtype": dtype, "lora_weight_dtype": "NONE"}
+    assert parse_config(data).config.lora_weight_dtype == read
+
+
+def test_a_fine_tune_of_an_older_version_names_a_file_and_gets_a_folder() -> None:
+    data = saved_config(
+        __version=9,
+        training_method="FINE_TUNE",
+        output_model_format="SAFETENSORS",
+        output_model_destination="models/mine.safetensors",
+        transformer={"weight_dtype": "BFLOAT_16"},
+    )
+    loaded = parse_config(data)
+    assert loaded.config.output_model_destination == "models/mine"
+    assert "models/mine" in told(loaded, "output_model_destination")
+
+
 # -- names that nobody knows -------------------------------------------------------------------------------------------
 
 IDLE: list[Any] = [None, False, 0, 0.0, "", "NONE", [], {}]
@@ -189,6 +213,12 @@ def test_a_name_that_is_surely_a_slip_of_the_fingers_has_a_hint() -> None:
     assert "Did you mean learning_rate?" in line
     [line] = refusal(saved_config(align_probability=0.3))
     assert "Did you mean" not in line
+
+
+@pytest.mark.parametrize("retired", OURS["retired"])
+def test_no_hint_leads_to_a_name_that_is_gone(retired: str) -> None:
+    [line] = refusal({f"{retired}x": 1})
+    assert not re.search(rf"mean (\S*\.)?{retired}\?", line)
 
 
 def test_a_config_without_a_version_keeps_refusing_unknown_names_even_idle_ones() -> (

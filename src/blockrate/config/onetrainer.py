@@ -137,6 +137,8 @@ def _put(data: Json, path: str, value: object) -> None:
 def _spread_globals(data: Json) -> None:
     """Give the parts what were once settings of the whole model."""
     dtype = data.pop("weight_dtype", "NONE")
+    if data.get("lora_weight_dtype") == "NONE":
+        data["lora_weight_dtype"] = "FLOAT_32" if dtype == "NONE" else dtype
     fraction = data.pop("layer_offload_fraction", 0.0)
     checkpointing = data.pop("gradient_checkpointing", None)
     if checkpointing is not None:
@@ -179,4 +181,13 @@ def _respell(data: Json) -> list[str]:
     if data.get("training_method") == "FINE_TUNE":
         form = "DIFFUSERS"
     data["output_model_format"] = form
-    return [f"output_model_format: OneTrainer's old SAFETENSORS is read as {form}"]
+    notes = [f"output_model_format: OneTrainer's old SAFETENSORS is read as {form}"]
+    name = data.get("output_model_destination")
+    if form == "DIFFUSERS" and isinstance(name, str) and is_versioned(data):
+        folder = name.removesuffix(".safetensors")
+        if folder != name:
+            data["output_model_destination"] = folder
+            notes.append(
+                f"output_model_destination: {folder}, for DIFFUSERS is a folder"
+            )
+    return notes

@@ -55,12 +55,17 @@ def is_versioned(settings: Json) -> bool:
 
 
 def foreign_names() -> set[str]:
-    """Return the names of OneTrainer's settings that blockrate knows but does not have, for did-you-mean."""
+    """Return the names of OneTrainer's settings that blockrate knows but does not have."""
     names: set[str] = set()
     for table in TABLES.values():
         for kind in ("no_effect", "harmless", "changes_result"):
             names.update(table.get(kind, ()))
     return names
+
+
+def names_of_today() -> set[str]:
+    """Return those of the foreign names that OneTrainer still has, for did-you-mean."""
+    return foreign_names().difference(FACTS["retired"])
 
 
 def _list_in(data: Json, key: str) -> list[Any]:

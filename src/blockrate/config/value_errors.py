@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from blockrate.config.fields import field_at
-from blockrate.config.onetrainer_sections import foreign_names
+from blockrate.config.onetrainer_sections import names_of_today
 from blockrate.config.parts import Concept, Sample
 from blockrate.config.paths import any_entry
 from blockrate.config.setting import Place
@@ -147,7 +147,7 @@ def _shown(value: object) -> str:
 
 
 def _did_you_mean(path: str) -> str:
-    paths = [*_defaults(), *foreign_names()]
+    paths = [*_defaults(), *names_of_today()]
     names = {_last_name(path) for path in paths}
     near = difflib.get_close_matches(_last_name(path), names, n=1, cutoff=0.7)
     if not near:
