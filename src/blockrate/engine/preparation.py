@@ -58,13 +58,14 @@ def prepare_data(
     ConfigError before anything big is loaded, StopRequested when asked to stop.
     """
     loading = partial(_report_loading, log, stop)
+    warn = partial(_warn, log)
     items = find_items(config, loading)
     fingerprint = _fingerprint(items, config.concepts)
     check(fingerprint)
     order = StepOrder(config, items)
     check_steps(order.number_of_steps)
     validation = validation_batches(config, items) if config.validation else []
-    files = locate(config, loading, partial(_warn, log))
+    files = locate(config, loading, warn)
     stop.obey()
     cache = _cache(files, config)
     samples = [sample for sample in config.samples if sample.enabled]
@@ -77,6 +78,7 @@ def prepare_data(
         progress=partial(_report_caching, log),
         should_stop=lambda: stop.requested,
         prompts=[sample.prompt for sample in samples],
+        warn=warn,
     )
     _warn_of_cut_captions(lengths, config.text_encoder_2_sequence_length, log)
     stop.obey()

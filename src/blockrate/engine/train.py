@@ -115,7 +115,8 @@ def _steps(
     last = data.order.number_of_steps
     outputs.before_first_step(first)
     log.write(Phase("training", first, last), step=first)
-    with closing(prefetch(data.step_batches, range(first, last))) as steps:
+    steps_ahead = prefetch(data.step_batches, range(first, last))
+    with closing(steps_ahead) as steps, outputs.saved_at_a_loss():
         for step, batches in enumerate(steps, start=first):
             if outputs.ended(step):
                 return step

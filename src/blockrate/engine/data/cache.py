@@ -5,20 +5,26 @@ import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
-from safetensors.torch import load, save
 
 from blockrate.core.errors import FileError
 from blockrate.dataset.headers import quiet_pillow
 from blockrate.engine.data.batches import TrainingExample
+from blockrate.engine.data.entries import (
+    Entry,
+    Flaw,
+    NoEntry,
+    read_entry,
+    write_entry,
+)
 from blockrate.engine.data.images import image_tensor
 from blockrate.engine.memory import release
 from blockrate.models.families import Conditioned
-from blockrate.run.durable import atomic_write, make_folder
 
 # (B, 3, H, W), -1..1 -> latents (B, C, H/8, W/8)
 ImageEncoder = Callable[[torch.Tensor], torch.Tensor]
@@ -28,8 +34,13 @@ LoadImage = Callable[[], ImageEncoder]
 LoadPrompt = Callable[[], PromptEncoder]
 In = TypeVar("In")
 Out = TypeVar("Out")
+Source = TypeVar("Source", TrainingExample, str)
 # raise it when the same key would hold something else: another way to cut, scale or encode
 _VERSION = 1
+_REASONS: dict[Flaw, str] = {
+    "damaged": "entries are damaged or in another's place",
+    "unproven": "entries have no checksum, as an earlier version left them",
+}
 
 
 @dataclass(frozen=True)
@@ -42,12 +53,8 @@ class Batch:
     files: tuple[str, ...]
 
 
-class Entry(NamedTuple):
-    """A file of the cache that is to be written. ``source``: what it was made from, in words."""
-
-    file: Path
-    source: str
-    tensors: dict[str, torch.Tensor]
+class CacheError(FileError):
+    """An entry that the run has made is not there any more, or not what it was."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +75,21 @@ class Cache:
         progress: Callable[[int, int], None],
         should_stop: Callable[[], bool],
         prompts: Iterable[str] = (),
+        warn: Callable[[str], None] = lambda message: None,
     ) -> None:
         """Make what is missing or damaged for the examples and further prompts, keeping each entry at once.
 
         An encoder is loaded only if something of its kind is missing, and let go before the next is loaded.
+        ``warn`` is told of entries that are there and cannot be used.
         """
         crops = {self._file(example): example for example in examples}
         captions = dict.fromkeys(prompts)
         for example in examples:
             captions |= dict.fromkeys(example.captions.values())
-        new_crops = [crop for crop in crops.values() if self._latents(crop) is None]
-        new_texts = [text for text in captions if self._conditioning(text) is None]
+        flaws = _Flaws()
+        new_crops = flaws.found_in(crops.values(), self._latents)
+        new_texts = flaws.found_in(captions, self._conditioning)
+        flaws.tell(self.folder, warn)
         total = len(crops) + len(captions)
         done = total - len(new_crops) - len(new_texts)
         entries = self._make(
@@ -86,17 +97,18 @@ class Cache:
         )
         with quiet_pillow(), torch.inference_mode():
             for entry in entries:
-                _write(entry)
+                write_entry(entry)
                 done += 1
                 progress(done, total)
                 if should_stop():
                     return
 
     def batch(self, examples: Sequence[TrainingExample]) -> Batch:
-        """Return examples of one bucket as tensors. Raises ``FileError`` if an entry was lost or damaged meanwhile."""
+        """Return examples of one bucket as tensors. Raises ``CacheError`` if an entry was lost or damaged meanwhile."""
         latents = []
         for example in examples:
-            latents.append(self._whole(self._latents(example), str(example.item.path)))
+            with self._there(str(example.item.path)):
+                latents.append(self._latents(example))
         return Batch(
             latents=torch.stack(latents),
             conditioning=self._batch_conditioning(examples),
@@ -108,7 +120,8 @@ class Cache:
 
     def prompt(self, text: str) -> dict[str, torch.Tensor]:
         """Return the conditioning, without a dimension for the batch, of a caption or prompt that was filled in."""
-        return self._whole(self._conditioning(text), _caption_in_words(text))
+        with self._there(_caption_in_words(text)):
+            return self._conditioning(text)
 
     def _batch_conditioning(
         self, examples: Sequence[TrainingExample]
@@ -147,7 +160,8 @@ class Cache:
         for example, image in zip(crops, images, strict=True):
             latents = encode(image[None])[0]
             source = str(example.item.path)
-            yield Entry(self._file(example), source, {"latents": latents})
+            tensors = {"latents": latents}
+            yield Entry(self._file(example), self._key(example), source, tensors)
 
     def _make_conditioning(
         self, texts: list[str], encode: PromptEncoder
@@ -155,28 +169,42 @@ class Cache:
         for text in texts:
             batch = encode([text])
             tensors = {name: batch[name][0] for name in self.conditioning}
-            yield Entry(self._file(text), _caption_in_words(text), tensors)
+            source = _caption_in_words(text)
+            yield Entry(self._file(text), self._key(text), source, tensors)
 
-    def _latents(self, example: TrainingExample) -> torch.Tensor | None:
+    def _latents(self, example: TrainingExample) -> torch.Tensor:
+        """Return the latents of an example; raises ``NoEntry``."""
         size = (example.bucket.height // 8, example.bucket.width // 8)
-        tensors = _read(self._file(example), {"latents": 3})
-        if tensors and tensors["latents"].shape[1:] == size:
-            return tensors["latents"]
-        return None
+        file = self._file(example)
+        latents = read_entry(file, self._key(example), {"latents": 3})["latents"]
+        if latents.shape[1:] != size:
+            raise NoEntry("damaged")
+        return latents
 
-    def _conditioning(self, text: str) -> dict[str, torch.Tensor] | None:
+    def _conditioning(self, text: str) -> dict[str, torch.Tensor]:
+        """Return what a caption became; raises ``NoEntry``."""
         dimensions = {name: row.dimensions for name, row in self.conditioning.items()}
-        return _read(self._file(text), dimensions)
+        return read_entry(self._file(text), self._key(text), dimensions)
 
-    def _whole(self, content: Out | None, source: str) -> Out:
-        """Return what an entry holds. Raises ``FileError`` if there is nothing, for it was there when the run began."""
-        if content is None:
+    @contextmanager
+    def _there(self, source: str) -> Iterator[None]:
+        """Raise ``CacheError`` if there is no entry, for it was there when the run began."""
+        try:
+            yield
+        except NoEntry:
             problem = f"the entry of {source} is missing or damaged"
-            raise FileError(str(self.folder), problem, "Start again.")
-        return content
+            cure = "Start again: it is made anew, and the run goes on."
+            raise CacheError(str(self.folder), problem, cure) from None
 
     def _file(self, source: TrainingExample | str) -> Path:
         """Return where the latents of an example, or the conditioning of a caption, are kept."""
+        kind = "latents" if isinstance(source, TrainingExample) else "prompts"
+        key = self._key(source)
+        # by two letters, because some file systems are slow with many files in one folder
+        return self.folder / kind / key[:2] / f"{key[:40]}.safetensors"
+
+    def _key(self, source: TrainingExample | str) -> str:
+        """Return a hash of all that decides what an entry holds."""
         if isinstance(source, TrainingExample):
             kind = "latents"
             crop = astuple(source.crop)
@@ -185,9 +213,36 @@ class Cache:
             kind = "prompts"
             made_from = [self.prompt_identity, source]
         text = json.dumps([_VERSION, kind, *made_from])
-        key = hashlib.sha256(text.encode()).hexdigest()
-        # by two letters, because some file systems are slow with many files in one folder
-        return self.folder / kind / key[:2] / f"{key[:40]}.safetensors"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _Flaws:
+    """Which entries there are that cannot be used, and why."""
+
+    def __init__(self) -> None:
+        self.sources: dict[Flaw, list[str]] = {}
+
+    def found_in(
+        self, sources: Iterable[Source], read: Callable[[Source], object]
+    ) -> list[Source]:
+        """Return those of which no entry can be used."""
+        missing = []
+        for source in sources:
+            try:
+                read(source)
+            except NoEntry as no_entry:
+                missing.append(source)
+                self.sources.setdefault(no_entry.flaw, []).append(_in_words(source))
+        return missing
+
+    def tell(self, folder: Path, warn: Callable[[str], None]) -> None:
+        """Say which are made anew though something is there, one line for each reason."""
+        for flaw, reason in _REASONS.items():
+            sources = self.sources.get(flaw, [])
+            if sources:
+                more = f" and {len(sources) - 2} more" if len(sources) > 2 else ""
+                told = f"{', '.join(sources[:2])}{more}"
+                warn(f"{folder}: {len(sources)} {reason}, and are made anew: {told}")
 
 
 def prefetch(
@@ -212,39 +267,11 @@ def _cropped_image(example: TrainingExample) -> torch.Tensor:
     return image_tensor(example.item.path, example.item.sha256, example.crop)
 
 
+def _in_words(source: TrainingExample | str) -> str:
+    if isinstance(source, TrainingExample):
+        return str(source.item.path)
+    return _caption_in_words(source)
+
+
 def _caption_in_words(text: str) -> str:
     return f"caption {text[:80]!r}"
-
-
-def _write(entry: Entry) -> None:
-    if not _all_finite(entry.tensors):
-        problem = f"its {' and '.join(entry.tensors)} are not finite"
-        raise FileError(entry.source, problem, "Try weight_dtype FLOAT_32.")
-    on_cpu = {name: tensor.cpu().contiguous() for name, tensor in entry.tensors.items()}
-    make_folder(entry.file.parent)
-    atomic_write(entry.file, save(on_cpu))
-
-
-def _read(file: Path, dimensions: Mapping[str, int]) -> dict[str, torch.Tensor] | None:
-    """Return an entry's tensors, or None if it is absent or anything is wrong with it.
-
-    ``dimensions``: how many each tensor has, by name.
-    """
-    try:
-        tensors = load(file.read_bytes())
-        finite = _all_finite(tensors)
-    except Exception:
-        # a damaged header makes safetensors raise more than its own error
-        return None
-    found = {name: tensor.dim() for name, tensor in tensors.items()}
-    return tensors if finite and found == dimensions else None
-
-
-def _all_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether every value is finite.
-
-    A sum is not finite if any part is not, and takes an eighth of the time of isfinite() on bf16.
-    """
-    return all(
-        tensor.sum(dtype=torch.float32).isfinite() for tensor in tensors.values()
-    )
