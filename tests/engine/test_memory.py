@@ -1,6 +1,5 @@
 import functools
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.engine import memory
-from blockrate.run.folder import RunFolder
+from blockrate.engine.full_memory import in_training, out_of_memory
 
 
 @pytest.fixture
@@ -97,7 +96,7 @@ def test_three_remedies_name_fields_that_would_change_something(
     settings: dict[str, Any],
 ) -> None:
     config = TrainConfig.model_validate(settings)
-    found = memory.remedies(config)[:3]
+    found = in_training(config)[:3]
     assert len(found) == 3
     for remedy in found:
         field, _, new = remedy.partition(" to ")
@@ -107,16 +106,14 @@ def test_three_remedies_name_fields_that_would_change_something(
 
 
 def test_a_full_memory_names_what_was_tried_and_what_to_set(
-    cards: None, tmp_path: Path
+    cards: None,
 ) -> None:
-    run = RunFolder(tmp_path)
-    run.config_file.write_text('{"batch_size": 4, "resolution": "1024"}')
-    told = memory.out_of_memory(
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), run
-    )
+    config = TrainConfig.model_validate({"batch_size": 4, "resolution": "1024"})
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    told = out_of_memory(full, config, "training")
     assert told.exit_code == 71
     assert str(told) == (
-        "GPU memory: is full after 23.0 GiB, at batch_size 4 and resolution 1024. "
+        "GPU memory: is full in training after 23.0 GiB, at batch_size 4 and resolution 1024. "
         "Set transformer.weight_dtype to FLOAT_8, or NFLOAT_4 for less; "
         "or batch_size to 2 and gradient_accumulation_steps higher; or resolution lower."
     )

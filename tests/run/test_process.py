@@ -157,7 +157,11 @@ def test_a_killed_run_is_lost_and_its_folder_free(run: RunFolder, start: Start) 
         ("nan", 76, "loss: is not a number. Lower the learning rate."),
         ("full", 73, "the disk is full"),
         ("rust", 73, "the disk is full"),
-        ("memory", 71, "memory: is full, at batch_size 1 and resolution 768. Set "),
+        (
+            "memory",
+            71,
+            "memory: is full in training, at batch_size 1 and resolution 768. Set ",
+        ),
         ("fault", 1, "KeyError: 'something of ours'. This is a fault of blockrate"),
     ],
 )

@@ -76,6 +76,14 @@ class NotANumberError(BlockrateError):
     exit_code = 76
 
 
+def is_full_memory(error: BaseException) -> bool:
+    """Whether there was too little memory. By names: torch may not have been imported yet."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    # on the CPU torch raises a plain RuntimeError
+    return "DefaultCPUAllocator" in str(error)
+
+
 def in_words(error: BlockrateError, words: Mapping[WayOn, str]) -> str:
     """Return what an error says, with its ways on in the words of a front end."""
     text = f"{error.problem}. {error.cure}".rstrip()

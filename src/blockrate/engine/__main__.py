@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from blockrate.core.errors import BlockrateError, ConfigError
+from blockrate.core.errors import BlockrateError, ConfigError, is_full_memory
 from blockrate.core.plain_text import visible
 from blockrate.run.durable import disk_error, write_error
 from blockrate.run.events import EventLog, Failed, Finished, Phase, Stopped
@@ -67,7 +67,7 @@ def _run(run: RunFolder, stop: StopFlag) -> int:
         return STOPPED
     except Exception as error:
         traceback.print_exc()
-        failed = _explained(error, run)
+        failed = _explained(error, run, log.phase)
         log.write(failed, step=log.step)
         os.write(screen, f"{_line(failed)}\n".encode())
         return failed.code
@@ -99,26 +99,40 @@ def _train(run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
     return train(config, run, log, stop)
 
 
-def _explained(error: Exception, run: RunFolder) -> Failed:
-    """Return what is told of whatever ended the run."""
+def _explained(error: Exception, run: RunFolder, phase: str) -> Failed:
+    """Return what is told of whatever ended the run in a phase."""
     if isinstance(error, BlockrateError):
         return _failed(error)
-    if _is_full_memory(error):
-        from blockrate.engine.memory import out_of_memory
+    if is_full_memory(error):
+        from blockrate.config.files import load_config
+        from blockrate.engine.full_memory import out_of_memory
 
-        return _failed(out_of_memory(error, run))
+        config = load_config(run.config_file).config
+        return _failed(_with_notes(out_of_memory(error, config, phase), error))
     cause = disk_error(error)
     if cause and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
-        return _failed(write_error(Path(cause.filename or run.path), cause))
+        full = write_error(Path(cause.filename or run.path), cause)
+        return _failed(_with_notes(full, error))
     first_line = (str(error).splitlines() or [""])[0]
-    return Failed(
-        FAULT,
-        f"{type(error).__name__}: {first_line}. This is a fault of blockrate; details are in {run.log_file}.",
-    )
+    text = f"{type(error).__name__}: {first_line}. This is a fault of blockrate; details are in {run.log_file}."
+    return Failed(FAULT, " ".join([text, *_notes(error)]))
 
 
 def _failed(error: BlockrateError) -> Failed:
-    return Failed(error.exit_code, str(error), error.ways_on)
+    text = " ".join([str(error), *_notes(error)])
+    return Failed(error.exit_code, text, error.ways_on)
+
+
+def _with_notes(told: BlockrateError, error: Exception) -> BlockrateError:
+    """Return what is told instead of an error, with what was found out about that on its way."""
+    for note in _notes(error):
+        told.add_note(note)
+    return told
+
+
+def _notes(error: Exception) -> list[str]:
+    """Return what became of the steps that an error has ended."""
+    return list(getattr(error, "__notes__", ()))
 
 
 def _line(failed: Failed) -> str:
@@ -128,14 +142,6 @@ def _line(failed: Failed) -> str:
         ways = ", ".join(failed.ways_on)
         line += f" Ways on: {ways}; see `blockrate train --help`."
     return visible(line, lines="indented")
-
-
-def _is_full_memory(error: Exception) -> bool:
-    """Whether there was too little memory, by names: torch may not have been imported yet."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    # on the CPU torch raises a plain RuntimeError
-    return "DefaultCPUAllocator" in str(error)
 
 
 def _pulse(

@@ -25,6 +25,7 @@ class Ema:
         self.parameters = dict(parameters)
         self.decay = decay
         self.interval = interval
+        self.is_swapped = False
         self.average: dict[str, Tensor] = {
             name: parameter.detach().to(
                 device or parameter.device, torch.float32, copy=True
@@ -52,11 +53,14 @@ class Ema:
             name: parameter.detach().to("cpu", copy=True)
             for name, parameter in self.parameters.items()
         }
-        self._fill(self.average)
+        self.is_swapped = True
         try:
+            # a part of it may be there already when memory runs out
+            self._fill(self.average)
             yield
         finally:
             self._fill(trained)
+            self.is_swapped = False
 
     @torch.no_grad()
     def _fill(self, values: Mapping[str, Tensor]) -> None:

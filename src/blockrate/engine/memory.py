@@ -1,4 +1,4 @@
-"""The device, its memory, and what to do when that is full."""
+"""The device, its memory, and how numbers leave it."""
 
 import gc
 from pathlib import Path
@@ -6,11 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from blockrate.config.files import load_config
-from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import ConfigError, NotANumberError, OutOfMemoryError
+from blockrate.core.errors import ConfigError, NotANumberError
 from blockrate.core.units import size_text
-from blockrate.run.folder import RunFolder
 
 
 def pick_device(train_device: str | None) -> tuple[torch.device, str]:
@@ -97,47 +94,3 @@ def release() -> None:
         torch.cuda.empty_cache()
     elif torch.mps.is_available():
         torch.mps.empty_cache()
-
-
-def out_of_memory(error: BaseException, run: RunFolder) -> OutOfMemoryError:
-    """Return the sentence for a full memory: what was tried, and three settings that need less, the mildest first."""
-    config = load_config(run.config_file).config
-    used = ""
-    if torch.cuda.is_available():
-        used = f" after {size_text(torch.cuda.max_memory_allocated())}"
-    tried = f"batch_size {config.batch_size} and resolution {config.resolution}"
-    memory = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
-    cure = f"Set {'; or '.join(remedies(config)[:3])}."
-    return OutOfMemoryError(memory, f"is full{used}, at {tried}", cure)
-
-
-def remedies(config: TrainConfig) -> list[str]:
-    """Return the settings of this config that could need less memory, at least three, the mildest first."""
-    fine_tune = config.training_method == "FINE_TUNE"
-    found = []
-    if not config.transformer.gradient_checkpointing:
-        found.append("transformer.gradient_checkpointing to true")
-    found += _smaller_weights(config.transformer.weight_dtype, fine_tune=fine_tune)
-    if config.batch_size > 1:
-        half = config.batch_size // 2
-        found.append(f"batch_size to {half} and gradient_accumulation_steps higher")
-    if config.ema == "GPU":
-        found.append("ema to CPU")
-    if fine_tune and config.optimizer.optimizer == "ADAMW":
-        found.append("optimizer.optimizer to ADAMW_8BIT")
-    found.append("resolution lower")
-    found.append("more of block_learning_rate_multiplier to 0.0, the first blocks best")
-    found.append("training_method to LORA" if fine_tune else "lora_rank lower")
-    return found
-
-
-def _smaller_weights(weight_dtype: str, *, fine_tune: bool) -> list[str]:
-    """Return the next smaller form of the weights. What trains cannot be in fewer bits than 16."""
-    if fine_tune:
-        is_largest = weight_dtype == "FLOAT_32"
-        return ["transformer.weight_dtype to BFLOAT_16"] if is_largest else []
-    if weight_dtype == "NFLOAT_4":
-        return []
-    if weight_dtype == "FLOAT_8":
-        return ["transformer.weight_dtype to NFLOAT_4"]
-    return ["transformer.weight_dtype to FLOAT_8, or NFLOAT_4 for less"]

@@ -1,12 +1,21 @@
 """What a run makes besides steps: validation, samples, exports, checkpoints, TensorBoard."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import WriteError
+from blockrate.engine.byproducts import (
+    EXPORT,
+    PRUNING,
+    SAMPLES,
+    VALIDATION,
+    ByProduct,
+    ByProducts,
+)
 from blockrate.engine.checkpoint import checkpoint_bytes, save_checkpoint
 from blockrate.engine.data.cache import CacheError
 from blockrate.engine.export import (
@@ -16,7 +25,7 @@ from blockrate.engine.export import (
     file_metadata,
 )
 from blockrate.engine.intervals import Moment
-from blockrate.engine.memory import dtype_of
+from blockrate.engine.memory import dtype_of, release
 from blockrate.engine.models.sample import sample_images
 from blockrate.engine.preparation import Data
 from blockrate.engine.state import TrainingState
@@ -34,6 +43,7 @@ class Outputs:
     """Does what the timetable says is due. ``step`` always counts finished steps.
 
     ``first``: the step that this session begins with. ``total_steps``: those that the rate's schedule spans.
+    ``finished``: steps, up to now.
     """
 
     def __init__(
@@ -55,6 +65,11 @@ class Outputs:
         self.data = data
         self.results = results
         self.total_steps = total_steps
+        self.finished = first
+        # those that the newest checkpoint holds
+        self._saved = first
+        self._cannot_save = False
+        self._byproducts = ByProducts(config, session.log)
         self.destination = Path(config.output_model_destination)
         self._timetable = Timetable(
             config,
@@ -76,6 +91,7 @@ class Outputs:
 
     def after_step(self, step: int, result: StepResult, rate: float) -> None:
         """Do whatever is due now that ``step`` steps are finished, and what was asked for meanwhile."""
+        self.finished = step
         if self._tensorboard:
             self._tensorboard.step(step, result, rate)
         now = self._moment(step, commands=_taken(self.stop.commands))
@@ -102,10 +118,43 @@ class Outputs:
 
     def finish(self, step: int) -> list[Path]:
         """Measure, sample and export the finished model; return the files to hand over. A stop shortens it only."""
-        self._perform_all(self._timetable.due_at_end(step), step)
+        failed: Exception | None = None
+        for action in self._timetable.due_at_end(step):
+            try:
+                self._perform(action, step)
+            except Exception as error:
+                # what of checkpoint and finished model can be written is written
+                failed = failed or error
+                self.keep(error)
         if self._tensorboard:
             self._tensorboard.close()
+        if failed:
+            raise failed
         return [self.destination]
+
+    def keep(self, error: Exception, *, trusted: bool = True) -> None:
+        """Save the finished steps that an error would lose, and let it tell what became of them.
+
+        ``trusted``: whether what they learned is worth a checkpoint.
+        """
+        if trusted and self.state.weights_are_whole and not self._cannot_save:
+            # what the failed work holds on the device
+            traceback.clear_frames(error.__traceback__)
+            self.state.optimizer.zero_grad(set_to_none=True)
+            release()
+            self._try_to_save()
+        lost = self.finished - self._saved
+        if lost > 0:
+            steps = "step is" if lost == 1 else f"{lost} steps are"
+            error.add_note(f"The last {steps} in no checkpoint.")
+        elif self.finished:
+            error.add_note(f"Step {self.finished} is saved: the same command goes on.")
+
+    def _try_to_save(self) -> None:
+        if self.finished > self._saved:
+            # the error that there is says more
+            with suppress(Exception):
+                self._checkpoint(self.finished)
 
     def _moment(self, step: int, *, commands: tuple[str, ...] = ()) -> Moment:
         """Return what decides what is due. The only reading of the clock: one process reads it for all."""
@@ -119,18 +168,29 @@ class Outputs:
     def _perform(self, action: Action, step: int) -> None:
         match action:
             case Action.VALIDATE:
-                self._validate(step)
+                self._make(VALIDATION, self._validate, step)
             case Action.SAMPLE:
-                self._sample(step)
+                self._make(SAMPLES, self._sample, step)
             case Action.EXPORT:
-                prefix = self.config.save_filename_prefix
-                self._export(export_name(self.destination, step, prefix=prefix), step)
+                self._make(EXPORT, self._export_on_the_way, step)
             case Action.CHECKPOINT:
                 self._checkpoint(step)
             case Action.STOP:
                 self.stop.obey()
             case Action.HAND_OVER:
                 self._export(self.destination, step)
+
+    def _make(self, what: ByProduct, work: Callable[[int], None], step: int) -> None:
+        """Do what a run can do without."""
+        made = self._byproducts.make(what, partial(work, step), step)
+        if not self.state.weights_are_whole:
+            raise RuntimeError(f"{what.name}, and the weights are not those of before")
+        if not made:
+            self._go_on_training(step)
+
+    def _export_on_the_way(self, step: int) -> None:
+        prefix = self.config.save_filename_prefix
+        self._export(export_name(self.destination, step, prefix=prefix), step)
 
     def _validate(self, step: int) -> None:
         batches = self.data.read(self.data.validation)
@@ -198,6 +258,7 @@ class Outputs:
 
     def _checkpoint(self, step: int) -> None:
         with self._phase("saving", step):
+            self._cannot_save = True
             path = save_checkpoint(
                 self.run.checkpoints,
                 self.state,
@@ -207,21 +268,22 @@ class Outputs:
                 data=self.data.fingerprint,
             )
             self.log.write(Saved(path, "checkpoint"), step=step)
+            self._cannot_save = False
+            self._saved = step
             if self.config.rolling_backup:
-                self._prune(step)
-
-    def _prune(self, step: int) -> None:
-        """Delete the oldest checkpoints. One too many is no reason to end the run."""
-        try:
-            prune(self.run.checkpoints, self.config.rolling_backup_count)
-        except WriteError as error:
-            self.log.write(Warned("checkpoint", str(error)), step=step)
+                # one too many is no reason to end the run
+                keep = self.config.rolling_backup_count
+                work = partial(prune, self.run.checkpoints, keep)
+                self._byproducts.make(PRUNING, work, step)
 
     @contextmanager
     def _phase(self, name: str, step: int) -> Iterator[None]:
         """Say what is being done, and at its end that training goes on."""
         self.log.write(Phase(name), step=step)
         yield
+        self._go_on_training(step)
+
+    def _go_on_training(self, step: int) -> None:
         last = self.data.order.number_of_steps
         self.log.write(Phase("training", step, last), step=step)
 

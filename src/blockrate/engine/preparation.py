@@ -16,6 +16,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.engine.data.batches import StepOrder, TrainingExample, validation_batches
 from blockrate.engine.data.cache import Batch, Cache, ImageEncoder, PromptEncoder
 from blockrate.engine.data.concepts import Item, find_items
+from blockrate.engine.full_memory import named_if_full
 from blockrate.engine.models.common import ModelFiles
 from blockrate.engine.models.locate import image_identity, locate, prompt_identity
 from blockrate.engine.models.sample import EncodedPrompt
@@ -70,7 +71,7 @@ def prepare_data(
     cache = _cache(files, config)
     samples = [sample for sample in config.samples if sample.enabled]
     lengths: list[int] = []
-    vae = _Vae(files, config.vae.weight_dtype, device)
+    vae = _Vae(files, config, device)
     cache.fill(
         [*order.every_example(), *chain.from_iterable(validation)],
         load_image_encoder=vae.encoder,
@@ -130,22 +131,29 @@ class _Vae:
     """Loads the VAE when it is asked for, and knows whether it was: loading is what checks it."""
 
     def __init__(
-        self, files: ModelFiles, weight_dtype: str, device: torch.device
+        self, files: ModelFiles, config: TrainConfig, device: torch.device
     ) -> None:
         self.files = files
-        self.weight_dtype = weight_dtype
+        self.weight_dtype = config.vae.weight_dtype
         self.device = device
+        self._named = partial(named_if_full, "encoding images", config)
         self._is_whole = False
 
     def encoder(self) -> ImageEncoder:
         """Return what makes latents of images."""
         family = self.files.family
         folder = self.files.parts["vae"]
-        vae = family.load_vae(
-            folder, weight_dtype=self.weight_dtype, device=self.device
-        )
+        with self._named():
+            vae = family.load_vae(
+                folder, weight_dtype=self.weight_dtype, device=self.device
+            )
         self._is_whole = True
-        return lambda images: family.encode_images(vae, images)
+
+        def encode(images: torch.Tensor) -> torch.Tensor:
+            with self._named():
+                return family.encode_images(vae, images)
+
+        return encode
 
     def check(self) -> None:
         """Refuse a VAE that is not whole, if it was not loaded yet: at the first sample it would be late."""
@@ -161,11 +169,14 @@ def _prompt_encoder(
 ) -> PromptEncoder:
     """``lengths`` gets the tokens of every prompt that is encoded."""
     family = files.family
-    encoders = family.load_text_encoders(files, config, device)
+    named = partial(named_if_full, "encoding captions", config)
+    with named():
+        encoders = family.load_text_encoders(files, config, device)
 
     def encode(prompts: Sequence[str]) -> dict[str, torch.Tensor]:
         lengths.extend(family.prompt_lengths(encoders, prompts))
-        return family.encode_prompts(encoders, prompts)
+        with named():
+            return family.encode_prompts(encoders, prompts)
 
     return encode
 

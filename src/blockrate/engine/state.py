@@ -36,6 +36,8 @@ class TrainingState:
     formerly_trained: dict[str, nn.Parameter]
     ema: Ema | None
     profile: Profile  # what multiplies the rate of each block
+    # False while a step changes them or others are in their place: what fails then leaves weights of no step
+    weights_are_whole: bool = True
 
     def learned(self) -> dict[str, nn.Parameter]:
         """Return every parameter that was ever trained, by name."""
@@ -74,9 +76,11 @@ class TrainingState:
                 name: parameter.detach().to("cpu", copy=True)
                 for name, parameter in self.trained.items()
             }
-        optimizers.evaluation_mode(self.optimizer)
-        self.transformer.eval()
+        self.weights_are_whole = False
         try:
+            # inside, for it may fail half way
+            optimizers.evaluation_mode(self.optimizer)
+            self.transformer.eval()
             with self.ema.swapped() if self.ema and averaged else nullcontext():
                 yield
         finally:
@@ -84,6 +88,7 @@ class TrainingState:
             optimizers.training_mode(self.optimizer)
             for name, values in exact.items():
                 self.trained[name].data.copy_(values)
+            self.weights_are_whole = not (self.ema and self.ema.is_swapped)
 
 
 def make_training_state(

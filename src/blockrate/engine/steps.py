@@ -60,10 +60,12 @@ def take_step(
         telemetry.before_step()
     if config.clip_grad_norm:
         clip_grads_with_norm_(parameters, config.clip_grad_norm, norm)
+    state.weights_are_whole = False
     state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
     if state.ema:
         state.ema.update(step + 1)
+    state.weights_are_whole = True
+    state.optimizer.zero_grad(set_to_none=True)
     return StepResult(
         loss_value, norm_value, telemetry.after_step() if telemetry else None
     )

@@ -1,5 +1,6 @@
 """TensorBoard scalars and images, when tensorboard is installed."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +42,8 @@ class TensorBoardWriter:
         """Add one point to each curve that has a value."""
         with self._writing() as writer:
             for name, value in values.items():
-                if writer and value is not None:
+                # what is not a number is no point of a curve
+                if writer and value is not None and math.isfinite(value):
                     writer.add_scalar(name, value, step)
 
     def images(self, files: Sequence[Path], step: int) -> None:
@@ -61,13 +63,22 @@ class TensorBoardWriter:
 
     @contextmanager
     def _writing(self) -> Iterator[Any]:
-        """Give the writer, or None. A disk that takes no more curves ends them, not the training."""
+        """Give the writer, or None. Whatever fails in it, a full disk or the package, ends the curves alone."""
+        writer = None
         try:
-            yield self._open()
-        except OSError as error:
-            self._ended = True
-            self._writer = None
-            self._warn(f"no more curves for TensorBoard: {error}")
+            writer = self._open()
+        except Exception as error:
+            self._end(error)
+        try:
+            yield writer
+        except Exception as error:
+            self._end(error)
+
+    def _end(self, error: Exception) -> None:
+        self._ended = True
+        self._writer = None
+        kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+        self._warn(f"no more curves for TensorBoard: {kind}{error}")
 
     def _open(self) -> Any:
         if self._writer is not None or self._ended:

@@ -11,6 +11,7 @@ import torch
 from blockrate.config.files import config_hash
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import NotANumberError
 from blockrate.engine.adapters import ADAPTERS
 from blockrate.engine.data.cache import prefetch
 from blockrate.engine.memory import pick_device
@@ -77,9 +78,7 @@ def train(
             total_steps=span.length,
         )
         bad = BadSteps(trained=_has_trained(run, resume.step))
-        last = _steps(config, state, data, outputs, log, bad, first=resume.step)
-        bad.end()
-        return outputs.finish(last)
+        return outputs.finish(_trained(config, state, data, outputs, log, bad))
 
 
 def _resume(config: TrainConfig, run: RunFolder, log: EventLog) -> Resume:
@@ -100,6 +99,25 @@ def _resume(config: TrainConfig, run: RunFolder, log: EventLog) -> Resume:
     return resume
 
 
+def _trained(
+    config: TrainConfig,
+    state: TrainingState,
+    data: Data,
+    outputs: Outputs,
+    log: EventLog,
+    bad: BadSteps,
+) -> int:
+    """Take all steps and return how many are finished; what fails loses no more of them than it must."""
+    try:
+        last = _steps(config, state, data, outputs, log, bad)
+        bad.end()
+    except Exception as error:
+        # after bad numbers an older checkpoint may be the better one
+        outputs.keep(error, trusted=not isinstance(error, NotANumberError))
+        raise
+    return last
+
+
 def _steps(
     config: TrainConfig,
     state: TrainingState,
@@ -107,10 +125,9 @@ def _steps(
     outputs: Outputs,
     log: EventLog,
     bad: BadSteps,
-    *,
-    first: int,
 ) -> int:
-    """Take the optimizer steps from ``first`` on, do what is due after each, and return how many are finished."""
+    """Take the optimizer steps that are left, do what is due after each, and return how many are finished."""
+    first = outputs.finished
     telemetry = BlockTelemetry(state.transformer, state.optimizer)
     last = data.order.number_of_steps
     outputs.before_first_step(first)

@@ -1,0 +1,148 @@
+"""What to do when memory is full: settings that need less, by what was being done."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+
+from blockrate.config.parts import TextEncoderPart
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import OutOfMemoryError, is_full_memory
+from blockrate.core.units import size_text
+
+# once the cache is full, neither text encoders nor VAE are loaded for it any more
+_CACHE_ON_CPU = "train_device to cpu with only_cache, for one run that fills the cache"
+
+
+def out_of_memory(
+    error: BaseException, config: TrainConfig, phase: str
+) -> OutOfMemoryError:
+    """Return the sentence for a full memory: where, what was tried, and up to three settings that need less."""
+    used = ""
+    if torch.cuda.is_available():
+        used = f" after {size_text(torch.cuda.max_memory_allocated())}"
+    tried = f"batch_size {config.batch_size} and resolution {config.resolution}"
+    memory = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
+    cure = f"Set {'; or '.join(remedies_in(phase, config)[:3])}."
+    return OutOfMemoryError(memory, f"is full in {phase}{used}, at {tried}", cure)
+
+
+@contextmanager
+def named_if_full(phase: str, config: TrainConfig) -> Iterator[None]:
+    """Say of a memory that is full inside what was being done. Raises OutOfMemoryError."""
+    try:
+        yield
+    except Exception as error:
+        if not is_full_memory(error):
+            raise
+        raise out_of_memory(error, config, phase) from error
+
+
+def remedies_in(phase: str, config: TrainConfig) -> list[str]:
+    """Return the settings of this config that could need less memory in a phase, the mildest first."""
+    return _REMEDIES.get(phase, in_training)(config)
+
+
+def in_training(config: TrainConfig) -> list[str]:
+    """Return at least three settings that could need less memory in training."""
+    fine_tune = config.training_method == "FINE_TUNE"
+    found = []
+    if not config.transformer.gradient_checkpointing:
+        found.append("transformer.gradient_checkpointing to true")
+    found += _smaller_weights(config)
+    if config.batch_size > 1:
+        half = config.batch_size // 2
+        found.append(f"batch_size to {half} and gradient_accumulation_steps higher")
+    if config.ema == "GPU":
+        found.append("ema to CPU")
+    if fine_tune and config.optimizer.optimizer == "ADAMW":
+        found.append("optimizer.optimizer to ADAMW_8BIT")
+    found.append("resolution lower")
+    found.append("more of block_learning_rate_multiplier to 0.0, the first blocks best")
+    found.append("training_method to LORA" if fine_tune else "lora_rank lower")
+    return found
+
+
+def _in_loading(config: TrainConfig) -> list[str]:
+    found = _smaller_weights(config)
+    if config.ema == "GPU":
+        found.append("ema to CPU")
+    if config.training_method == "FINE_TUNE":
+        found.append("training_method to LORA")
+    return [*found, "other programs aside that use this memory"]
+
+
+def _in_encoding_captions(config: TrainConfig) -> list[str]:
+    parts = {
+        "text_encoder_2": config.text_encoder_2,
+        "text_encoder": config.text_encoder,
+    }
+    found = []
+    for name, part in parts.items():
+        smaller = _smaller_encoder(part)
+        if smaller:
+            found.append(f"{name}.weight_dtype to {smaller}")
+    if config.text_encoder_2_sequence_length > 77:
+        found.append("text_encoder_2_sequence_length lower")
+    return [*found, _CACHE_ON_CPU]
+
+
+def _in_encoding_images(config: TrainConfig) -> list[str]:
+    return [*_smaller_vae(config), "resolution lower", _CACHE_ON_CPU]
+
+
+def _in_sampling(config: TrainConfig) -> list[str]:
+    drawn = [number for number, sample in enumerate(config.samples) if sample.enabled]
+    found = []
+    if drawn:
+        largest = max(drawn, key=lambda number: _pixels(config, number))
+        found.append(f"samples.{largest}.width and samples.{largest}.height lower")
+    return [*found, "sample_after_unit to NEVER", *_smaller_vae(config)]
+
+
+def _pixels(config: TrainConfig, number: int) -> int:
+    sample = config.samples[number]
+    return sample.width * sample.height
+
+
+def _smaller_vae(config: TrainConfig) -> list[str]:
+    is_largest = config.vae.weight_dtype == "FLOAT_32"
+    return ["vae.weight_dtype to BFLOAT_16"] if is_largest else []
+
+
+def _smaller_encoder(part: TextEncoderPart) -> str:
+    forms = ("FLOAT_32", "BFLOAT_16", "FLOAT_8", "NFLOAT_4")
+    # FLOAT_16 is of the size of BFLOAT_16
+    place = forms.index(part.weight_dtype) if part.weight_dtype in forms else 1
+    return forms[place + 1] if place + 1 < len(forms) else ""
+
+
+def _smaller_weights(config: TrainConfig) -> list[str]:
+    """Return the next smaller form of the weights. What trains cannot be in fewer bits than 16."""
+    weight_dtype = config.transformer.weight_dtype
+    if config.training_method == "FINE_TUNE":
+        is_largest = weight_dtype == "FLOAT_32"
+        return ["transformer.weight_dtype to BFLOAT_16"] if is_largest else []
+    if weight_dtype == "NFLOAT_4":
+        return []
+    if weight_dtype == "FLOAT_8":
+        return ["transformer.weight_dtype to NFLOAT_4"]
+    return ["transformer.weight_dtype to FLOAT_8, or NFLOAT_4 for less"]
+
+
+def _only(*cures: str) -> Callable[[TrainConfig], list[str]]:
+    return lambda config: list(cures)
+
+
+# by what is done, in words: these stand in messages
+_REMEDIES: Mapping[str, Callable[[TrainConfig], list[str]]] = {
+    "training": in_training,
+    "loading": _in_loading,
+    "encoding captions": _in_encoding_captions,
+    "encoding images": _in_encoding_images,
+    "sampling": _in_sampling,
+    "validation": _only("validate_after_unit to NEVER", "validation to false"),
+    "exporting on the way": _only("save_every_unit to NEVER"),
+    "saving": _only("other programs aside that use this memory"),
+    "writing curves": _only("tensorboard to false"),
+}
