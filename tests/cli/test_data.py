@@ -60,7 +60,7 @@ def blockrate(
 def test_plan_tells_what_will_and_will_not_be_learned(blockrate: Blockrate) -> None:
     code, out, err = blockrate("plan", "config.json")
     assert code == 0
-    assert "data: 1 images, about 10 steps" in out
+    assert "data: 1 image, about 10 steps" in out
     assert "warning: concepts.0: 1 of 1 captions: several lines" in err
     assert "learning_rate_warmup_steps 200 is more than the run has steps, 10" in err
 
@@ -138,5 +138,6 @@ def test_a_config_started_elsewhere_says_where_its_data_are(
     for command in ("plan", "train"):
         code, _, err = blockrate(command, "../config.json")
         assert code == 2
-        assert f"it was looked for in {elsewhere}, and lies beside the config" in err
+        assert "'photos' is not a folder. It lies beside the config" in err
+        assert f"the folder you are in, {elsewhere}: write {folder / 'photos'}" in err
     assert list(elsewhere.iterdir()) == []

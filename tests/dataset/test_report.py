@@ -151,6 +151,19 @@ def test_images_without_a_caption_and_captions_without_an_image_are_counted(
     assert told(tmp_path)["caption without image"].level == "note"
 
 
+def test_captions_that_all_have_other_names_than_the_images_keep_a_run_from_starting(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path, *(f"{n}.png" for n in range(4)), "README.txt")
+    assert told(tmp_path)["caption without image"].level == "warning"
+    put(tmp_path, "image1.txt")
+    found = looked({"path": str(tmp_path)})
+    assert isinstance(found.refusal, ConfigError)
+    assert "no image is called so" in found.refusal.problem
+    put(tmp_path, "0.txt")
+    assert told(tmp_path)["caption without image"].level == "warning"
+
+
 def test_twins_that_share_a_caption_are_told(tmp_path: Path) -> None:
     put(tmp_path, "dog.jpg", "dog.png", "dog.txt", "cat.png", "cat.txt")
     found = told(tmp_path)["shared caption"]
@@ -187,6 +200,9 @@ def test_bad_files_are_all_in_one_error(tmp_path: Path) -> None:
     assert error.exit_code == 65
     # a start leaves them to the engine, which decodes every pixel and names them all
     assert found.refusal is None
+    by_kind = {finding.kind: finding for finding in found.report.findings}
+    assert by_kind["bad captions"].examples == ("a.txt", "b.txt")
+    assert by_kind["bad images"].examples == ("c.png",)
     lines = str(error).splitlines()
     assert "3 bad files among 3 images" in lines[0]
     assert [line.split(": ")[0].strip() for line in lines[1:]] == [
@@ -291,20 +307,37 @@ def test_a_folder_that_is_not_there_says_from_where_it_was_read(
     monkeypatch.chdir(here)
     plain = looked({"path": "data"}).error
     assert plain
-    assert plain.problem == f"'data' is not a folder; it was looked for in {here}"
-    beside = looked({"path": "data"}, beside=Path("..", "home ü")).error
+    assert plain.problem == "'data' is not a folder"
+    assert f"the folder you are in, {here}" in plain.cure
+    beside = looked({"path": "data"}, beside=home).error
     assert beside
-    assert "lies beside the config" in beside.problem
-    assert str(home / "data") in beside.cure.replace("here/../", "")
+    assert f"write {home / 'data'}, or start in {home}" in beside.cure
     text = {"prompt_source": "concept", "prompt_path": "data/all.txt"}
     concept = {"path": str(home / "data"), "text": text}
     missing = looked(concept, beside=home).error
     assert missing
     assert missing.where == "concepts.0.text.prompt_path"
     assert str(home / "data" / "all.txt") in missing.cure
+    slip = looked({"path": str(home / "datas")}, beside=home).error
+    assert slip
+    assert slip.cure == f"Did you mean {home / 'data'}?"
     file = looked({"path": str(home / "data" / "a.png")}).error
     assert file
     assert file.problem.endswith("is not a folder but a file")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes there")
+def test_a_pipe_is_no_folder_and_no_prompt_file(tmp_path: Path) -> None:
+    put(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "pipe")
+    text = {"prompt_source": "concept", "prompt_path": str(tmp_path / "pipe")}
+    for concept in (
+        {"path": text["prompt_path"]},
+        {"path": str(tmp_path), "text": text},
+    ):
+        error = looked(concept).error
+        assert error
+        assert error.problem.endswith("but a named pipe")
 
 
 def test_every_folder_in_the_way_is_told_at_once(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """What the terminal says of the data of a run."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from blockrate.cli.screen import say
+from blockrate.config.named_files import folder_of
 from blockrate.config.schedule_check import schedule_warnings
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError
@@ -14,9 +14,8 @@ from blockrate.dataset.report import DataFound, look_at_data
 
 def tell_of_data(config: TrainConfig, name: str) -> DataFound:
     """Look into the folders of a config, say what is found there, and return it. ``name``: of the config."""
-    file = Path(name)
     with quiet_pillow():
-        found = look_at_data(config, beside=file.parent if file.is_file() else None)
+        found = look_at_data(config, beside=folder_of(name))
     for finding in found.report.findings:
         if finding.level != "error":
             say(f"{finding.level}: {in_words(finding)}")
@@ -47,6 +46,7 @@ def data_of_plan(config: TrainConfig, name: str) -> PlannedData:
     report = found.report
     if not report.steps:
         return PlannedData(found.as_json(), error=found.error)
-    line = f"data: {report.images:,} images, about {report.steps:,} steps"
+    noun = "image" if report.images == 1 else "images"
+    line = f"data: {report.images:,} {noun}, about {report.steps:,} steps"
     warnings = schedule_warnings(config, report.steps)
     return PlannedData(found.as_json(), (line,), warnings, found.error)

@@ -1,6 +1,7 @@
 """Files that a config names: looked for from the folder that the program works in, and told where else they lie."""
 
 from collections.abc import Iterator
+from os.path import abspath
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ def folder_of(config_name: str) -> Path | None:
     """Return the folder of a config's file, ``None`` for a preset or an example."""
     file = Path(config_name).expanduser()
     try:
-        return file.absolute().parent if file.is_file() else None
+        return Path(abspath(file)).parent if file.is_file() else None
     except OSError:
         return None
 

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from blockrate.core.errors import ConfigError
 
@@ -27,6 +28,7 @@ class Bucket:
         return (self.width // PATCH) * (self.height // PATCH)
 
 
+@cache
 def buckets(resolution: str) -> tuple[tuple[Bucket, ...], ...]:
     """Return one tuple of buckets per resolution of ``"512"``, ``"512,768"`` or ``"832x1216"``.
 

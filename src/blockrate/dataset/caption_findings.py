@@ -21,6 +21,8 @@ _NOTES = {".json", ".jsonl", ".csv", ".xml", ".yaml", ".yml", ".toml"}
 _NOTES |= {".md", ".text", ".cap", ".tag", ".tags", ".rtf", ".doc", ".docx"}
 # ... and of any name, that may say it about all of them.
 _TABLES = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xlsx"}
+# the kinds of findings that all captions may lie where they are not read
+ELSEWHERE = ("captions not read", "caption without image")
 # by path, time of change and bytes: a screen looks again at every change of the config
 _known: dict[tuple[Path, int, int], CaptionText] = {}
 
@@ -177,38 +179,36 @@ def _left_over(looked: Looked, told: _Told) -> Iterator[Finding]:
     read = {*told.images_of, *told.unused}
     texts = [path for path in looked.others if is_caption_name(path.name)]
     orphans = [path for path in texts if path not in read]
-    without = [*told.none, *told.empty]
+    without = len(told.none) + len(told.empty)
+    none_is_captioned = without == len(looked.images)
     if orphans:
-        yield looked.finding(
-            "warning" if without else "note",
-            "caption without image",
-            orphans,
-            "no image is called so; not used",
-            "Rename them after their images, or leave them.",
-            what="text files",
-            total=len(texts),
-        )
-    alike = _like_captions(looked, tables=bool(without))
+        level: Level = "warning" if without else "note"
+        # one or two may be about the folder
+        if none_is_captioned and 2 * len(orphans) >= len(looked.images):
+            level = "error"
+        problem = "no image is called so; not used"
+        cure = "Rename them after their images, or leave them."
+        yield _elsewhere(looked, level, ELSEWHERE[1], orphans, problem, cure)
+    alike = _like_captions(looked, tables=without > 0)
     if alike:
-        is_all = len(without) == len(looked.images)
-        yield _not_read(looked, alike, none_is_captioned=is_all)
+        level = "error" if none_is_captioned else "warning"
+        problem = "look like captions, and are not read"
+        cure = "Captions are plain text in a .txt beside each image: write those."
+        yield _elsewhere(looked, level, ELSEWHERE[0], alike, problem, cure)
 
 
-def _not_read(looked: Looked, alike: list[Path], *, none_is_captioned: bool) -> Finding:
-    level: Level = "warning"
-    problem = "look like captions, and are not read"
-    cure = "Captions are plain text in a .txt beside each image: write those."
-    if none_is_captioned:
-        level = "error"
-        problem = f"{problem}, and no image has another caption"
+def _elsewhere(
+    looked: Looked, level: Level, kind: str, found: list[Path], problem: str, cure: str
+) -> Finding:
+    if level == "error":
+        problem = f"{problem}, and no image has a caption"
         cure = (
             f"{cure} To train without captions, move these files out of the folder, "
             f"or set concepts.{looked.index}.text.prompt_source to concept or filename."
         )
     total = len(looked.others)
-    kind = "captions not read"
     return looked.finding(
-        level, kind, alike, problem, cure, what="other files", total=total
+        level, kind, found, problem, cure, what="other files", total=total
     )
 
 

@@ -1,6 +1,6 @@
 """What is found in the data of a run: in words, with examples, and with the cure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -64,6 +64,15 @@ class Looked:
             tuple(self.shown(path) for path in found[:_EXAMPLES]),
             cure,
         )
+
+    def bad(self, kind: str, errors: Sequence[FileError]) -> Iterator[Finding]:
+        """Yield the finding that files cannot be used, if any cannot."""
+        if errors:
+            paths = list(dict.fromkeys(Path(error.where) for error in errors))
+            problem = f"cannot be used; the first {errors[0].problem}"
+            cure = "Repair or remove them."
+            what = kind.removeprefix("bad ")
+            yield self.finding("error", kind, paths, problem, cure, what=what)
 
     def shown(self, path: Path) -> str:
         """Return a file's name within the folder, or the folder's."""

@@ -9,10 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from blockrate.config.named_files import where_looked_for
 from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import Bucket, buckets, nearest_bucket
 from blockrate.core.errors import ConfigError, FileError
+from blockrate.core.plain_files import is_there, what_else
 
 # What Pillow is allowed to open. Never every format it knows: EPS starts Ghostscript, and
 # PSD had a write out of bounds (CVE-2026-25990).
@@ -180,15 +182,13 @@ def _missing(
     cure = f"Set it to a {wanted}."
     if not path:
         return ConfigError(field, problem, cure)
-    if os.path.exists(path):
-        other = "file" if kind == "folder" else "folder"
-        return ConfigError(field, f"{problem} but a {other}", cure)
-    if not os.path.isabs(path):
-        problem = f"{problem}; it was looked for in {os.getcwd()}"
-        if beside and os.path.exists(beside / path):
-            there = beside.absolute()
-            problem = f"{problem}, and lies beside the config"
-            cure = f"Start blockrate in {there}, or set it to {str(there / path)!r}."
+    if is_there(Path(path)):
+        other = what_else(Path(path)) or "a file"
+        return ConfigError(field, f"{problem} but {other}", cure)
+    if beside:
+        cure = where_looked_for(path, beside)
+    elif not os.path.isabs(path):
+        cure = f"{cure} Paths start at the folder you are in, {os.getcwd()}."
     return ConfigError(field, problem, cure)
 
 

@@ -35,11 +35,14 @@ def measure(config: TrainConfig, used: Sequence[Looked]) -> Measured:
     bad: list[FileError] = []
     for looked in used:
         headers: dict[Path, Header] = {}
+        wrong: list[FileError] = []
         for path in looked.images:
             try:
                 headers[path] = image_header(path)
             except FileError as error:
-                bad.append(error)
+                wrong.append(error)
+        bad += wrong
+        findings += looked.bad("bad images", wrong)
         findings += sizes_unlike_buckets(config, looked, headers)
         findings += pixels_not_as_they_are(looked, headers)
         findings += copies(looked)

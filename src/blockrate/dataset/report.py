@@ -7,6 +7,7 @@ from typing import Any
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
+from blockrate.dataset.caption_findings import ELSEWHERE
 from blockrate.dataset.findings import Finding, all_bad
 from blockrate.dataset.folders import concept_problems
 from blockrate.dataset.survey import Survey, survey
@@ -73,7 +74,7 @@ def captions_elsewhere(found: Survey) -> list[ConfigError]:
     """Return the errors of concepts whose captions all lie where they are not read."""
     errors = []
     for finding in found.findings:
-        if finding.level == "error":
+        if finding.level == "error" and finding.kind in ELSEWHERE:
             where = f"concepts.{finding.concept}.text.prompt_source"
             problem = f"{finding.problem} ({', '.join(finding.examples)})"
             errors.append(ConfigError(where, problem, finding.cure))

@@ -182,6 +182,7 @@ def look(config: TrainConfig, index: int) -> Folder:
     if not is_used:
         return Folder(images, captions.bare)
     findings = [
+        *looked.bad("bad captions", captions.bad),
         *captions.findings,
         *repeats_in_names(looked),
         *images_left_out(config, looked),
