@@ -123,7 +123,11 @@ def test_what_lies_beside_the_config_only_is_told_with_where_it_lies(
     assert not list(Path.cwd().iterdir())
 
 
-def test_a_lora_to_start_from_that_is_not_there_is_told_by_plan(said: Said) -> None:
-    code, _, err = said("plan", "my.json", "--set", "lora_model_name=lra.safetensors")
+@pytest.mark.parametrize("command", ["plan", "train"])
+def test_a_lora_to_start_from_that_is_not_there_is_told_before_anything_starts(
+    said: Said, command: str
+) -> None:
+    code, _, err = said(command, "my.json", "--set", "lora_model_name=lra.safetensors")
     assert code == 2
     assert "lora_model_name: there is no file lra.safetensors. Did you mean lora" in err
+    assert not Path("workspace").exists()

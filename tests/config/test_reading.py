@@ -159,7 +159,7 @@ def too_much() -> dict[str, tuple[str, str]]:
         "concepts": (f'{{"concepts": [{entries}]}}', "more than 10,000 names"),
         "in all": (f'{{"x": [{several}]}}', "more than 200,000 names"),
         "a text": (f'{{"prompt": "{"x" * 200_000}"}}', "a text of 200,000 letters"),
-        "a name": (f'{{"{"x" * 200_000}": 1}}', "a text of 200,000 letters"),
+        "a name": (f'{{"{"x" * 5_000}": 1}}', "a name of 5,000 letters"),
         "digits": (f'{{"seed": {"9" * 5000}}}', "a number of 5,000 digits"),
         "bytes": (f'{{"x": "{"x" * LARGEST}"}}', "larger than 10.0 MiB"),
         "the last twice": (f'{{{names}, "name7": 1}}', "'name7' is given twice"),

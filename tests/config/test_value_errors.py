@@ -49,6 +49,8 @@ def refusal(data: dict[str, Any], *overrides: str) -> ConfigError:
         ("epochs=1000000000000000000", "should be less than or equal to 1000000"),
         ("batch_size=10000000", "should be less than or equal to 1000000"),
         ("telemetry_every=" + "9" * 99, "should be a valid integer"),
+        ("base_model_name=" + "x" * 5000, "has 5,000 letters, too many for a path"),
+        ("concepts.0.path=a\0b", "holds a zero byte, which no path can"),
         ("resolution=" + ",".join(["512"] * 101), "names 101 sizes. The most is 100."),
     ],
 )  # fmt: skip

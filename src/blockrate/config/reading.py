@@ -16,6 +16,7 @@ LARGEST = 10 * 2**20
 MOST_NAMES = 10_000  # in one object or list
 _MOST_IN_ALL = 200_000
 _LONGEST_TEXT = 100_000
+_LONGEST_NAME = 1_000
 _MOST_DIGITS = 19  # of a whole number that fits in 64 bits
 # one of these alone can be neither shown nor written as UTF-8
 _HALF = re.compile("[\ud800-\udfff]")
@@ -143,10 +144,18 @@ def _refuse_too_much(data: Any) -> None:
             )
             raise _UnfitError(problem, "Give another file.")
         if isinstance(value, dict):
+            _check_names(value)
             rest.extend(value)
             rest.extend(value.values())
         else:
             rest.extend(value)
+
+
+def _check_names(data: Json) -> None:
+    for name in data:
+        if len(name) > _LONGEST_NAME:
+            problem = f"holds a name of {len(name):,} letters ({name[:20]!r}...)"
+            raise _UnfitError(problem, f"The longest is {_LONGEST_NAME:,}.")
 
 
 def _check_text(text: str) -> None:

@@ -115,14 +115,26 @@ Real = Annotated[float, Strict()]
 Fraction = Annotated[float, Strict(), Field(ge=0.0, le=1.0)]
 Pixels = Annotated[int, Strict(), Field(ge=16, le=8192, multiple_of=16)]
 
+
+def _fit(name: str) -> str:
+    """Return a path that a disk may take. Raises ValueError for another."""
+    if "\0" in name:
+        raise ValueError("holds a zero byte, which no path can")
+    if len(name) > _LONGEST_PATH:
+        raise ValueError(f"has {len(name):,} letters, too many for a path")
+    return name
+
+
+_LONGEST_PATH = 4096  # of Linux, the most that any system takes
+_FIT = AfterValidator(_fit)
 # no shell reads a config, so ~ would be a folder of that name
 _HOME = AfterValidator(expanduser)
-Folder = Annotated[str, _HOME, Place("folder")]
-JsonFile = Annotated[str, _HOME, Place("file", (".json",))]
-LoraFile = Annotated[str, _HOME, Place("file", (".safetensors",))]
-TextFile = Annotated[str, _HOME, Place("file", (".txt",))]
-Model = Annotated[str, _HOME, Place("either", (".safetensors",))]
-NewPlace = Annotated[str, _HOME, Place("new")]
+Folder = Annotated[str, _FIT, _HOME, Place("folder")]
+JsonFile = Annotated[str, _FIT, _HOME, Place("file", (".json",))]
+LoraFile = Annotated[str, _FIT, _HOME, Place("file", (".safetensors",))]
+TextFile = Annotated[str, _FIT, _HOME, Place("file", (".txt",))]
+Model = Annotated[str, _FIT, _HOME, Place("either", (".safetensors",))]
+NewPlace = Annotated[str, _FIT, _HOME, Place("new")]
 
 TimeUnit = Literal["NEVER", "EPOCH", "STEP", "SECOND", "MINUTE", "HOUR", "ALWAYS"]
 Precision = Literal["FLOAT_32", "BFLOAT_16", "FLOAT_16"]

@@ -5,7 +5,7 @@ from itertools import count
 from typing import Any
 
 from blockrate.config.value_errors import MOST_ERRORS, QuotedNumber
-from blockrate.core.errors import ConfigError
+from blockrate.core.errors import BlockrateError, ConfigError
 
 # of the settings that are wrong
 _MOST_TOLD = 20
@@ -46,14 +46,19 @@ def together(
     told = _numbers_in_one(distinct)
     if len(told) == 1:
         return told[0]
-    rest = told[_MOST_TOLD:]
-    parts = told[:_MOST_TOLD]
-    if rest:
-        parts.append(ConfigError("", f"and {len(rest):,} more"))
     number = f"{len(distinct):,}"
     if len(distinct) >= MOST_ERRORS:
         number = f"more than {MOST_ERRORS:,}"
-    return ConfigError(where, f"{number} settings are wrong", cure, parts=parts)
+    return ConfigError(
+        where, f"{number} settings are wrong", cure, parts=first_of(told)
+    )
+
+
+def first_of(errors: Sequence[BlockrateError]) -> list[BlockrateError]:
+    """Return the first errors, and one that says how many more there are."""
+    rest = len(errors) - _MOST_TOLD
+    more = [ConfigError("", f"and {rest:,} more")] if rest > 0 else []
+    return [*errors[:_MOST_TOLD], *more]
 
 
 def _place(path: str, order: Mapping[str, int]) -> int:

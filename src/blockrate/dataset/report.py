@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from blockrate.config.told_together import first_of
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.dataset.caption_findings import ELSEWHERE
@@ -83,5 +84,6 @@ def captions_elsewhere(found: Survey) -> list[ConfigError]:
 
 def _together(errors: Sequence[BlockrateError]) -> BlockrateError | None:
     if len(errors) > 1:
-        return ConfigError("concepts", "cannot be trained on", parts=errors)
+        parts = first_of(errors)
+        return ConfigError("concepts", "cannot be trained on", parts=parts)
     return errors[0] if errors else None

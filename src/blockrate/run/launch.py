@@ -10,6 +10,7 @@ from typing import Any
 
 from blockrate.config.changes import Reset, check_changes, left_to_do
 from blockrate.config.files import config_json, load_config, parse_config
+from blockrate.config.named_files import check_start_file
 from blockrate.config.plan import make_plan
 from blockrate.config.schedule_check import check_longer_run
 from blockrate.config.train_config import TrainConfig
@@ -105,6 +106,7 @@ def launch(
         # the images of a finished run may be gone
         is_finished = not options.fresh and _is_finished(run)
         if not is_finished:
+            check_start_file(config)
             look_at_data()
         prepared = prepare(config, run, options, say)
         if is_finished and not isinstance(prepared, AlreadyDone):
