@@ -240,6 +240,20 @@ def test_a_long_value_is_not_told_whole() -> None:
     assert len(line) < 300
 
 
+def test_thousands_of_unknown_names_are_a_few_lines() -> None:
+    names = [f"n{number}_{'z' * 200}" for number in range(5000)]
+    loaded = parse_config(saved_config(**dict.fromkeys(names, 0)))
+    line = told(loaded, "does not know")
+    assert line.endswith("and 4,900 more")
+    assert len(line) < 10_000
+    lines = refusal(saved_config(**dict.fromkeys(names, 1)))
+    assert sum(map(len, lines)) < 10_000
+    loaded = parse_config(
+        saved_config(**dict.fromkeys(names, 1)), ignore_unsupported=True
+    )
+    assert told(loaded, "ignored as asked").endswith("and 4,900 more")
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -360,6 +374,18 @@ def test_a_config_for_another_model_gets_one_sentence(
     assert line.startswith(f"model_type: the config is for {model!r}")
     assert "--ignore-unsupported" not in line
     assert "should be" not in line
+
+
+def test_a_preset_for_another_model_gets_one_sentence_and_a_long_name_is_cut() -> None:
+    preset = {
+        "model_type": "CHROMA_1",
+        "timestep_distribution": "INVERTED_PARABOLA",
+        "output_model_format": "ORIGINAL_TRANSFORMER",
+    }
+    [line] = refusal(preset)
+    assert line.startswith("model_type: the config is for 'CHROMA_1'")
+    [line] = refusal({"model_type": "M" * 10_000})
+    assert len(line) < 300
 
 
 @pytest.mark.parametrize("method", ["EMBEDDING", "FINE_TUNE_VAE"])

@@ -4,6 +4,7 @@ from typing import Any
 
 from blockrate.config.onetrainer_sections import is_versioned
 from blockrate.config.reading import Json
+from blockrate.core.blocks import shortened
 from blockrate.core.profile import FULL, KEY
 
 PRESETS_KEY = "block_learning_rate_custom_presets"
@@ -64,11 +65,13 @@ def fork_notices(data: Json) -> list[str]:
     preset = data.get("layer_filter_preset", "full")
     if not is_versioned(data) or preset in _ACT_UNDER or not isinstance(rates, dict):
         return []
+    if not isinstance(preset, str):
+        return []
     if all(rate == FULL for rate in rates.values()):
         return []
     rule = f"{', '.join(_ACT_UNDER[:-1])} and {_ACT_UNDER[-1]}"
     return [
         f"{KEY}: block rates act under every layer filter here; in the OneTrainer fork "
         f"that has them they act under {rule} only, and layer_filter_preset is "
-        f"{preset!r}. To train without them set {KEY} to {{}}."
+        f"{shortened(preset)!r}. To train without them set {KEY} to {{}}."
     ]

@@ -18,6 +18,7 @@ from blockrate.config.onetrainer_sections import (
 from blockrate.config.paths import find
 from blockrate.config.reading import Json
 from blockrate.config.train_config import TrainConfig
+from blockrate.core.blocks import shortened
 from blockrate.core.errors import ConfigError
 
 _RENAMED: dict[str, str] = FACTS["renamed"]
@@ -32,7 +33,7 @@ def other_model(data: Json) -> ConfigError | None:
         slip = difflib.get_close_matches(name.upper(), models, n=1, cutoff=0.8)
         if name in FACTS["other_models"] or not slip:
             here = " or ".join(map(repr, models))
-            problem = f"the config is for {name!r}, and only {here} is trained here"
+            problem = f"the config is for {shortened(name)!r}, and only {here} is trained here"
             cure = "Train it in OneTrainer; what suits one model does not suit another."
             return ConfigError("model_type", problem, cure)
     method = data.get("training_method")

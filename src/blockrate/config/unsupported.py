@@ -27,6 +27,7 @@ from blockrate.config.parts import (
 )
 from blockrate.config.reading import Json
 from blockrate.config.train_config import TrainConfig
+from blockrate.core.blocks import shortened
 from blockrate.core.errors import ConfigError
 
 _MODELS: dict[str, type[BaseModel]] = {
@@ -46,7 +47,8 @@ _NEVER_LEFT_OUT = ("model_type", "training_method")
 _NOTHING_SET: tuple[object, ...] = (None, False, 0, "", "NONE", "OFF", [])
 # nearer than names of another kind come to each other by chance
 _SURELY_MEANT = 0.88
-_LONGEST_SHOWN = 60  # signs
+_MOST_LISTED = 100
+_MOST_HINTS = 20
 _CHANGES = "would change the result and is not supported"
 _UNKNOWN = "may change the result, and blockrate does not know the setting"
 
@@ -138,8 +140,15 @@ def words_of(unsupported: Sequence[Unsupported], *, ignore: bool) -> list[str]:
     for weight, words in kinds:
         names = [item.where for item in unsupported if item.weight == weight]
         if names:
-            lines.append(f"{words}: {', '.join(names)}")
+            lines.append(f"{words}: {listed(names)}")
     return lines
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names between commas: of many the first hundred, of long ones the beginning."""
+    told = ", ".join(map(shortened, names[:_MOST_LISTED]))
+    more = len(names) - _MOST_LISTED
+    return f"{told} and {more:,} more" if more > 0 else told
 
 
 def _changing(where: str, value: Any, neutral: object, cure: str) -> Unsupported:
@@ -183,7 +192,10 @@ def _take_other_choices(section: Section) -> Iterator[Unsupported]:
 def _take_unknown(section: Section) -> Iterator[Unsupported]:
     """Remove every setting whose name blockrate does not know."""
     known = tuple(_MODELS[section.kind].model_fields)
-    for name in _unknown_in(section):
+    unknown = _unknown_in(section)
+    # nobody makes so many slips, and to look for what was meant takes time
+    are_few = len(unknown) <= _MOST_HINTS
+    for name in unknown:
         value = section.settings.pop(name)
         where = section.path + name
         if name.startswith(_PREFIXES):
@@ -191,7 +203,7 @@ def _take_unknown(section: Section) -> Iterator[Unsupported]:
         if _sets_nothing(value):
             yield Unsupported(where, value, weight="unknown")
         else:
-            near = _nearest(name, known, _SURELY_MEANT)
+            near = _nearest(name, known, _SURELY_MEANT) if are_few else ""
             cure = f"Did you mean {section.path}{near}?" if near else "Remove it."
             yield Unsupported(where, value, cure, "changes", _UNKNOWN)
 
@@ -235,5 +247,4 @@ def _nearest(name: str, choices: tuple[str, ...], cutoff: float) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+    return shortened(repr(value))

@@ -15,7 +15,7 @@ from blockrate.config.onetrainer import fill_absent, migrate, migrate_lists
 from blockrate.config.onetrainer_sections import foreign_names
 from blockrate.config.paths import drop, last_first, put
 from blockrate.config.reading import Json
-from blockrate.config.unsupported import take_idle
+from blockrate.config.unsupported import listed, take_idle
 from blockrate.core.errors import ConfigError
 from blockrate.run.durable import atomic_write, disk_errors
 from blockrate.ui.checked import Checked, copied
@@ -96,7 +96,7 @@ def _settle(migrated: Json) -> list[str]:
     idle = take_idle(migrated)
     notes = fill_absent(migrated)
     if idle:
-        names = ", ".join(idle)
+        names = listed(idle)
         notes.append(
             f"settings that blockrate does not know, and that set nothing: {names}"
         )
