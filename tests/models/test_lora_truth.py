@@ -422,8 +422,17 @@ def test_the_core_of_a_tucker_decomposition_counts(
     }
     change = 2.0 * up.astype(np.float64) @ mid @ down
     checked(tmp_path, [Module(tensors, "double_block_0", {TO_OUT[0][0]: change})])
-    tensors[f"{KOHYA}.lora_mid.weight"] = draw(2, 5, *ones)
-    assert "double_blocks_0_img_attn_proj" in refusal(tmp_path, tensors)
+    for shape in ((2, 5), (5, 3), (3, 2), (0, 3), (2, 0), (1, 1)):
+        tensors[f"{KOHYA}.lora_mid.weight"] = draw(*shape, *ones)
+        assert refusal(tmp_path, tensors).count(KOHYA) == 2
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (8, 4), (1, 1), (4, 1)])
+def test_a_core_that_does_not_fit_is_not_passed_over(
+    tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    tensors = {**of_kohya().tensors, f"{KOHYA}.lora_mid.weight": draw(*shape)}
+    assert refusal(tmp_path, tensors).count(KOHYA) == 2
 
 
 def test_the_core_of_a_convolution_counts_pixel_by_pixel(tmp_path: Path) -> None:
@@ -461,6 +470,28 @@ def test_factors_that_do_not_fit_are_refused_by_module(
     }
     text = refusal(tmp_path, {**plain().tensors, **tensors})
     assert text.count(KOHYA) == 2
+
+
+def test_products_beyond_any_model_take_no_memory(tmp_path: Path) -> None:
+    # down and up of a thousand times more ranks than there are rows: their Gram matrices would be huge
+    tensors = {
+        f"{KOHYA}.lora_down.weight": draw(200_000, 2),
+        f"{KOHYA}.lora_up.weight": draw(2, 200_000),
+    }
+    down, up = (value.astype(np.float64) for value in tensors.values())
+    inspected(tmp_path, [Module(tensors, "double_block_0", {"": up @ down})])
+    path = tmp_path / "hadamard.safetensors"
+    save_file(
+        {
+            f"{KOHYA}.hada_w1_a": draw(200_000, 1),
+            f"{KOHYA}.hada_w1_b": draw(1, 200_000),
+            f"{KOHYA}.hada_w2_a": draw(200_000, 1),
+            f"{KOHYA}.hada_w2_b": draw(1, 200_000),
+        },
+        path,
+    )
+    with pytest.raises(FileError, match="no Linear is 200000 x 200000"):
+        inspect_lora(path)
 
 
 def test_factors_of_integers_are_refused(tmp_path: Path) -> None:

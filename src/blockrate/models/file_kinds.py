@@ -4,13 +4,11 @@ import json
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-_ROWS: dict[str, list[tuple[str, str]]] = json.loads(
+_TABLES: dict[str, Any] = json.loads(
     Path(__file__).with_suffix(".json").read_text("utf-8")
 )
-
-
 Table = Literal["lora_formats", "other_loras", "kin_loras", "outside", "others"]
 
 
@@ -19,7 +17,9 @@ def kind_of(names: Collection[str], among: Table) -> str:
 
     Empty when no name tells. The file explains its tables.
     """
-    for kind, pattern in _ROWS[among]:
-        if any(re.search(pattern, name) for name in names):
-            return kind
+    # in one text, a line each: a file may bring thousands of names
+    text = "\n".join(name.replace("\n", " ") for name in names)
+    for kind, pattern in _TABLES[among]:
+        if re.search(pattern, text, re.MULTILINE):
+            return str(kind)
     return ""

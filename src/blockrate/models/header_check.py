@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 # some MB. The library's own limit is 100 MB, of which Python makes a gigabyte of objects.
 LARGEST_HEADER = 32 * 2**20
 # The largest published models of all kinds have some thousand.
-MOST_TENSORS = 50_000
-_LONGEST_NAME = 500
+MOST_TENSORS = 20_000
+_LONGEST_NAME = 256
 _MOST_SIDES = 16
 _LARGEST_SIDE = 2**53
 _BITS = {

@@ -83,13 +83,13 @@ def _seems(keys: SortedKeys, names: Collection[str]) -> str:
 
 def _is_of_flux(modules: Collection[str]) -> bool:
     """Whether some modules are a Flux's: in its blocks, or known outside of them."""
-    in_blocks = []
-    for module in modules:
-        if block_of(module) and not kind_of([module], "other_loras"):
-            in_blocks.append(module)
+    in_blocks = [module for module in modules if block_of(module)]
+    has_others = bool(kind_of(modules, "other_loras"))
+    if has_others:
+        in_blocks = [row for row in in_blocks if not kind_of([row], "other_loras")]
     if not in_blocks:
         bare = [bare_name(module) for module in modules]
-        return bool(kind_of(bare, "outside")) and not kind_of(modules, "other_loras")
+        return bool(kind_of(bare, "outside")) and not has_others
     return not _is_beyond(in_blocks)
 
 

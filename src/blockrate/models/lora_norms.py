@@ -27,7 +27,9 @@ from blockrate.models.lora_values import LoraValues, Matrix, misfit
 KeyOf = Mapping[str, str]  # role -> key in the file
 
 _HADAMARD = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
-_CHUNK = 1024  # rows of a Hadamard product at a time: 3072 columns of them are 25 MB
+_MOST_PIXELS = 1_000  # of a convolution
+_CHUNK = 2**22  # values of a Hadamard product at a time, 16 MB
+_LARGEST = 2**30  # values of a Linear, sixteen times those of any in a Flux
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ class _Norms:
         if "mid" not in key_of:
             return _product_square(self._path, module, up, down), down.shape[0]
         mid = self._values.cube(key_of["mid"])
+        if mid.shape[2] > _MOST_PIXELS:
+            raise misfit(self._path, f"{module} has {mid.shape[2]:,} pixels")
         square = 0.0
         for place in range(mid.shape[2]):
             core = mid[:, :, place]
@@ -169,9 +173,14 @@ class _Norms:
 
 
 def _product_square(path: Path, module: str, up: Matrix, down: Matrix) -> float:
-    """Return ``||up @ down||^2`` as the trace of two Gram matrices of rank x rank: the product itself may be 350 MB."""
+    """Return ``||up @ down||^2``, with no matrix larger than the two together.
+
+    As the trace of two Gram matrices of rank x rank: the product itself may be 350 MB.
+    """
     if up.shape[1] != down.shape[0]:  # numpy would stretch a rank of 1
         raise misfit(path, f"{module}: ranks {up.shape[1]} and {down.shape[0]}")
+    if down.shape[0] ** 2 > up.shape[0] * down.shape[1]:
+        return _sum((up.astype(np.float64) @ down) ** 2)
     # in this order nan stays nan
     return max(_sum((up.T @ up).astype(np.float64) * (down @ down.T)), 0.0)
 
@@ -183,9 +192,12 @@ def _hadamard_square(
     products = {(a[0], b[1]) for a, b in shapes}
     if any(a[1] != b[0] for a, b in shapes) or len(products) > 1:
         raise misfit(path, f"{module}: {shapes[0]} and {shapes[1]}")
+    if w1_a.shape[0] * w1_b.shape[1] > _LARGEST:
+        raise misfit(path, f"{module}: no Linear is {w1_a.shape[0]} x {w1_b.shape[1]}")
     square = 0.0
-    for start in range(0, w1_a.shape[0], _CHUNK):
-        rows = slice(start, start + _CHUNK)
+    chunk = max(1, _CHUNK // w1_b.shape[1])
+    for start in range(0, w1_a.shape[0], chunk):
+        rows = slice(start, start + chunk)
         square += _sum(((w1_a[rows] @ w1_b) * (w2_a[rows] @ w2_b)) ** 2)
     return square, w1_b.shape[0]
 

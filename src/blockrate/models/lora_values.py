@@ -21,7 +21,8 @@ class LoraValues:
         self._places = places
         self._data: NDArray[np.uint8] = np.zeros(0, np.uint8)
         if path.stat().st_size > offset:
-            self._data = np.memmap(path, np.uint8, "r", offset=offset)
+            # a plain view: slices of a memmap are slow to make
+            self._data = np.asarray(np.memmap(path, np.uint8, "r", offset=offset))
 
     def matrix(self, key: str) -> Matrix:
         """Return a tensor as rows: all but the first dimension are one. FileError if it has no rows or integers."""

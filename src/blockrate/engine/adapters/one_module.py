@@ -74,12 +74,14 @@ class OneModule:
         down = self._matrix("down")
         up = self._matrix("up")
         shapes = f"down {list(down.shape)}, up {list(up.shape)}"
+        inner = up.shape[1]
         if "mid" in self._roles:
             mid = self._matrix("mid")
             shapes += f", mid {list(mid.shape)}"
-            fits = up.shape[1] == mid.shape[0] and mid.shape[1] == down.shape[0]
-            up = up @ mid if fits else up
-        if not (down.shape[0] == up.shape[1] > 0 and up.shape[0] % shares == 0):
+            # an inner rank of 0 stands for one that does not fit
+            inner = mid.shape[1] if mid.shape[0] == inner else 0
+            up = up @ mid if inner else up
+        if not (down.shape[0] == inner > 0 and up.shape[0] % shares == 0):
             raise self._error(f"{self._module} is incomplete: {shapes}")
         if not (down.isfinite().all() and up.isfinite().all()):
             problem = f"{self._module} holds values that are not numbers"
