@@ -398,6 +398,31 @@ def test_a_value_without_parameters_is_named() -> None:
         parameter_groups(network, learning_rate=1.0, multipliers={})
 
 
+class Wrapper:
+    """What OneTrainer keeps its network in: no module, and no mapping itself."""
+
+    def __init__(self) -> None:
+        self.lora_modules = {"transformer_blocks.0.attn.to_q": LoraModule()}
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [*self.lora_modules["transformer_blocks.0.attn.to_q"].parameters()]
+
+
+@pytest.mark.parametrize(
+    "network", [Wrapper(), [LoraModule()], {3: LoraModule()}, None]
+)
+def test_what_is_neither_model_nor_mapping_is_told_with_what_to_pass(
+    network: Any,
+) -> None:
+    for call in (
+        lambda: parameter_groups(network, learning_rate=1.0, multipliers={}),
+        lambda: freeze_blocks(network, {}),
+        lambda: block_layout(network),
+    ):
+        with pytest.raises(ConfigError, match="neither a model nor a mapping"):
+            call()
+
+
 def test_a_fused_group_that_is_spread_over_processes_is_frozen_before(
     process_group: None,
 ) -> None:

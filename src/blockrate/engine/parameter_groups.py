@@ -266,9 +266,14 @@ def _blocks_by_name(model: Trained) -> set[str]:
 
 
 def _names(model: Trained) -> Iterable[str]:
+    """Yield the names of a model's modules, or of a mapping. Raises ``ConfigError`` for what is neither."""
     if isinstance(model, nn.Module):
         return (name for name, _ in model.named_modules())
-    return model
+    if isinstance(model, Mapping) and all(isinstance(name, str) for name in model):
+        return model
+    problem = f"{type(model).__name__} is neither a model nor a mapping from names"
+    cure = "Pass the transformer, the network, or {name: module} like OneTrainer's lora_modules."
+    raise ConfigError("model", problem, cure)
 
 
 def _distributed_wrapper(model: Trained) -> str | None:
