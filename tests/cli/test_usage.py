@@ -81,6 +81,12 @@ def said(
         ("train done", "Did you mean done/config.json?"),
         ("train lora.safetensors", "is empty"),
         ("status my.json --set epochs=3", "No such option: --set"),
+        ("status my.json", "my.json: is not a run folder. Did you mean workspace/run,"),
+        ("stop lora.safetensors", "is not a run folder. Give the workspace_dir"),
+        ("status dome", "there is no such run folder. Did you mean done?"),
+        ("status " + "x" * 5000, "there is no such run folder."),
+        ("ui my.jsn --no-browser", "Did you mean my.json?"),
+        ("ui " + "x" * 5000, "there is no such file, preset or example"),
     ],
 )  # fmt: skip
 def test_an_odd_line_is_told_with_the_one_that_was_meant(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from blockrate.cli.named_run import check_run_folder
 from blockrate.cli.options import (
     AllowedHosts,
     AsJson,
@@ -36,7 +37,6 @@ from blockrate.cli.usage import advice
 from blockrate.cli.ways_on import WAYS_ON
 from blockrate.core.errors import (
     BlockrateError,
-    ConfigError,
     FileError,
     in_words,
     with_ways_on,
@@ -382,12 +382,8 @@ def _demo_facts(run: "RunFolder") -> tuple[list[Path], "Numbers", list[float]]:
 def _folder(path: Path, *, must_exist: bool = False) -> "RunFolder":
     from blockrate.run.folder import RunFolder
 
-    if must_exist and not path.is_dir():
-        raise ConfigError(
-            str(path),
-            "there is no such run folder",
-            "Give the workspace_dir of a config.",
-        )
+    if must_exist:
+        check_run_folder(path)
     return RunFolder(path)
 
 

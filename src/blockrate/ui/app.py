@@ -26,6 +26,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 
 from blockrate.config.presets import examples
 from blockrate.core.errors import ConfigError
+from blockrate.core.plain_files import is_there
 from blockrate.run.children import child_environment
 from blockrate.ui.guard import Guard, all_names, read_key
 from blockrate.ui.live.watch import Watch
@@ -184,8 +185,9 @@ def _busy(port: int, error: Exception) -> ConfigError:
 def _open(config: str, preferences: Preferences) -> Session:
     """What was open last, unless ``config`` names a file, a preset or an example. Raises ConfigError."""
     session = Session(preferences)
-    if not config or Path(config).exists():
-        session.restore(Path(config) if config else None)
+    file = Path(config).expanduser()
+    if not config or is_there(file):
+        session.restore(file if config else None)
     else:
         session.open_named(config)
     return session
