@@ -360,6 +360,21 @@ def test_ctrl_c_is_handed_on_once_and_the_run_stops_after_its_step(
     assert kinds(folder)[-2:] == ["step", "stopped"]
 
 
+@posix
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGTERM"])
+def test_a_clusters_signal_to_every_process_at_once_is_one_stop(
+    folder: Path, started: "subprocess.Popen[str]", name: str
+) -> None:
+    """Clusters, and systemd, send it to the command and to the engine, in a session of its own or not."""
+    engine = read_json(RunFolder(folder / "run").who_file)["pid"]
+    for process in (started.pid, engine):
+        os.kill(process, getattr(signal, name))
+    out, err = started.communicate()
+    assert (started.returncode, out) == (75, "")
+    assert "The same command goes on where it was." in err
+    assert kinds(folder)[-2:] == ["step", "stopped"]
+
+
 # the console script with one part of the start that takes its time
 SLOWLY = """
 import sys, time

@@ -96,11 +96,15 @@ def test_the_engine_is_in_a_session_of_its_own_and_speaks_into_the_log(
     assert "a library says something" in run.log_file.read_text()
 
 
+WARNINGS = ("SIGUSR1", "SIGUSR2", "SIGXCPU")
+
+
 @posix
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", *WARNINGS])
 def test_a_signal_ends_the_run_after_its_step(
-    run: RunFolder, start: Start, number: signal.Signals
+    run: RunFolder, start: Start, name: str
 ) -> None:
+    number = getattr(signal, name)
     engine = start("slow")
     wait_for(lambda: "started" in types(run))
     engine.send_signal(number)
@@ -119,6 +123,31 @@ def test_a_second_signal_leaves_at_once(run: RunFolder, start: Start) -> None:
     stop_engine(run)
     assert engine.wait() == 130
     assert (run_state(run).name, run_state(run).exit_code) == ("No run", 130)
+
+
+@posix
+@pytest.mark.parametrize("name", WARNINGS)
+def test_warnings_of_a_cluster_never_cut_a_stop_short(
+    run: RunFolder, start: Start, name: str
+) -> None:
+    """XCPU comes every second from the limit on, and SIGTERM after USR1: none is the second wish of somebody."""
+    engine = start("slow")
+    wait_for(lambda: "step" in types(run))
+    for sent in (name, name, "SIGTERM", name):
+        engine.send_signal(getattr(signal, sent))
+        time.sleep(0.02)
+    assert engine.wait() == 75
+    assert types(run)[-2:] == ["step", "stopped"]
+
+
+@posix
+def test_leaving_at_once_needs_no_signal_before(run: RunFolder, start: Start) -> None:
+    engine = start("stuck")
+    wait_for(lambda: "started" in types(run))
+    send_command(run, "stop")
+    wait_for(lambda: run_state(run).name == "Stopping")
+    stop_engine(run, at_once=True)
+    assert engine.wait() == 130
 
 
 def test_a_stop_command_is_obeyed_and_deleted(run: RunFolder, start: Start) -> None:

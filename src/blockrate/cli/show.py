@@ -15,9 +15,10 @@ from rich.table import Table
 from blockrate.cli.console import SafeConsole
 from blockrate.cli.ways_on import WAYS_ON
 from blockrate.core.blocks import MOST_BLOCKS, BlockLayout
-from blockrate.core.errors import with_ways_on
+from blockrate.core.errors import WriteError, with_ways_on
 from blockrate.core.plain_text import visible
 from blockrate.core.selection import selection_text
+from blockrate.core.signals import WARNINGS, leaves_at_once
 from blockrate.core.units import size_text
 from blockrate.run.events import (
     Failed,
@@ -34,7 +35,7 @@ from blockrate.run.events import (
     Warned,
     read_events,
 )
-from blockrate.run.folder import OvertakenError, RunFolder, is_alive
+from blockrate.run.folder import OvertakenError, RunFolder, is_alive, send_command
 from blockrate.run.launch import Launched
 from blockrate.run.process import exit_sentence, run_state, stop_engine
 
@@ -59,6 +60,7 @@ def watch(
     view = View()
     offset = _shown_from(run, launched)
     stops = 0
+    at_once = False
     ended = False
     with view.bar:
         while not ended:
@@ -71,10 +73,11 @@ def watch(
             # one a round: two at the same moment would reach the engine as one
             if stops < len(signals):
                 stops += 1
-                _stop(run, view, at_once=stops > 1)
+                at_once = leaves_at_once(signals[:stops])
+                _stop(run, view, at_once=at_once)
             ended = not works and offset == before
             time.sleep(0.1 if works else 0)
-    return _ending(run, view, launched, left=stops > 1)
+    return _ending(run, view, launched, left=at_once)
 
 
 def _shown_from(run: RunFolder, launched: Launched | None) -> int:
@@ -91,10 +94,21 @@ def _is_working(run: RunFolder, launched: Launched | None) -> bool:
 
 
 def _stop(run: RunFolder, view: "View", *, at_once: bool) -> None:
-    stop_engine(run, at_once=at_once)
+    if at_once:
+        stop_engine(run, at_once=True)
+    else:
+        _ask_to_stop(run)
     view.say(
         "Leaving." if at_once else "Stopping after this step; once more leaves at once."
     )
+
+
+def _ask_to_stop(run: RunFolder) -> None:
+    """Ask without a signal: what stops us may have reached the engine, too, and two would end it at once."""
+    try:
+        send_command(run, "stop")
+    except WriteError:
+        stop_engine(run)
 
 
 def _ending(
@@ -299,13 +313,13 @@ class View:
 
 @contextmanager
 def signals_kept(signals: list[int]) -> Iterator[None]:
-    """Keep Ctrl-C and SIGTERM from ending this process: put them into ``signals``, to be handed on.
+    """Keep Ctrl-C, SIGTERM and a cluster's warnings from ending this process: put them into ``signals``.
 
-    The engine is in a session of its own, so that none of them reaches it but through us.
+    To be handed on: the engine is in a session of its own, and may hear of none of them but through us.
     """
     before = {
         number: signal.signal(number, lambda number, _frame: signals.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, *WARNINGS)
     }
     try:
         yield

@@ -21,6 +21,7 @@ from typing import Any
 
 from blockrate.core.errors import BlockrateError, ConfigError, is_full_memory
 from blockrate.core.plain_text import visible
+from blockrate.core.signals import STOPS, leaves_at_once
 from blockrate.run.durable import disk_error, write_error
 from blockrate.run.events import EventLog, Failed, Finished, Phase, Stopped
 from blockrate.run.folder import (
@@ -33,7 +34,6 @@ from blockrate.run.folder import (
     write_heartbeat,
 )
 
-STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
 STOPPED = 75
 FAULT = 1
 SECOND_SIGNAL = 130
@@ -163,19 +163,20 @@ def _pulse(
 
 
 def _listen(stop: StopFlag) -> None:
-    """The first signal asks for a stop after the step; the second leaves at once, the last save stays intact."""
+    """The first signal asks for a stop after the step; a second leaves at once, and the last save stays intact.
+
+    A warning that comes before or after is no second one.
+    """
     signals: list[int] = []
 
     def on_signal(number: int, _frame: object) -> None:
         signals.append(number)
-        if len(signals) > 1:
+        if leaves_at_once(signals):
             os._exit(SECOND_SIGNAL)
         stop.requested = True
 
-    for name in STOP_SIGNALS:
-        number = getattr(signal, name, None)  # every system lacks one
-        if number is not None:
-            signal.signal(number, on_signal)
+    for number in STOPS:
+        signal.signal(number, on_signal)
 
 
 def _send_output_to(log_file: Path) -> int:

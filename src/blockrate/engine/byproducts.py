@@ -22,6 +22,7 @@ class ByProduct:
 
 VALIDATION = ByProduct("no validation loss", "validation", "validation")
 SAMPLES = ByProduct("no samples", "sample", "sampling")
+SPOILT = ByProduct("samples not drawn", "sample", "sampling")
 EXPORT = ByProduct("no export", "export", "exporting on the way")
 CURVES = ByProduct("no curves for TensorBoard", "tensorboard", "writing curves")
 PRUNING = ByProduct("old checkpoints stay", "checkpoint", "deleting checkpoints")
@@ -47,8 +48,18 @@ class ByProducts:
             return True
         # only now nothing holds what the failed work has left on the device
         release()
-        self._tell(what, cause, step)
+        self.tell(what, cause, step)
         return False
+
+    def tell(self, what: ByProduct, cause: str, step: int) -> None:
+        """Warn that something is not there after ``step`` steps."""
+        times = self._failures.get((what, cause), 0) + 1
+        self._failures[what, cause] = times
+        text = f"{what.name} after step {step}, training goes on: {cause}"
+        if times > 1:
+            text = f"{what.name} after step {step}, as {times - 1} times before for the same reason"
+        if times.bit_count() == 1:
+            self._log.write(Warned(what.code, text), step=step)
 
     def _cause(self, what: ByProduct, error: Exception) -> str:
         if is_full_memory(error):
@@ -58,12 +69,3 @@ class ByProducts:
             return str(error)
         first_line = (str(error).splitlines() or [""])[0]
         return f"{type(error).__name__}: {first_line}. Details are in the log."
-
-    def _tell(self, what: ByProduct, cause: str, step: int) -> None:
-        times = self._failures.get((what, cause), 0) + 1
-        self._failures[what, cause] = times
-        text = f"{what.name} after step {step}, training goes on: {cause}"
-        if times > 1:
-            text = f"{what.name} after step {step}, as {times - 1} times before for the same reason"
-        if times.bit_count() == 1:
-            self._log.write(Warned(what.code, text), step=step)

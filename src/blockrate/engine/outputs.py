@@ -12,6 +12,7 @@ from blockrate.engine.byproducts import (
     EXPORT,
     PRUNING,
     SAMPLES,
+    SPOILT,
     VALIDATION,
     ByProduct,
     ByProducts,
@@ -26,8 +27,9 @@ from blockrate.engine.export import (
 )
 from blockrate.engine.intervals import Moment
 from blockrate.engine.memory import dtype_of, release
-from blockrate.engine.models.sample import sample_images
+from blockrate.engine.models.sample import Spoilt, sample_images
 from blockrate.engine.preparation import Data
+from blockrate.engine.spoilt import samples_in_words
 from blockrate.engine.state import TrainingState
 from blockrate.engine.steps import StepResult, validation_loss
 from blockrate.engine.tensorboard_writer import TensorBoardWriter
@@ -215,9 +217,10 @@ class Outputs:
                 self._tensorboard.images(files, step)
 
     def _images(self, folder: Path, step: int, *, averaged: bool) -> list[Path]:
+        spoilt: list[Spoilt] = []
         with self.state.evaluation(averaged=averaged):
             files = self.data.files
-            return sample_images(
+            images = sample_images(
                 files,
                 self.state.transformer,
                 lambda: files.family.load_vae(
@@ -229,7 +232,11 @@ class Outputs:
                 folder=folder,
                 step=step,
                 should_stop=lambda: self.stop.requested,
+                tell_spoilt=spoilt.append,
             )
+        if spoilt:
+            self._byproducts.tell(SPOILT, samples_in_words(spoilt, self.config), step)
+        return images
 
     def _export(self, path: Path, step: int) -> None:
         with self._phase("saving", step):

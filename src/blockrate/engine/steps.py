@@ -1,9 +1,10 @@
 """One optimizer step: predictions, loss, gradients, the change of the weights."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from blockrate.core.errors import NotANumberError
 from blockrate.engine import flow_matching
 from blockrate.engine.data.cache import Batch
 from blockrate.engine.seeds import generator
+from blockrate.engine.spoilt import steps_cure
 from blockrate.engine.state import TrainingState
 from blockrate.engine.telemetry import BlockTelemetry
 from blockrate.run.events import Blocks, Skipped
@@ -138,7 +140,10 @@ def flow_loss(
 def validation_loss(
     state: TrainingState, batches: Sequence[Batch], config: TrainConfig
 ) -> float:
-    """Return the mean loss over validation batches, on noise and evenly spread times that never change."""
+    """Return the mean loss over validation batches, on noise and evenly spread times that never change.
+
+    Raises NotANumberError, with the files of the first batch whose loss is none.
+    """
     count = sum(len(batch.latents) for batch in batches)
     total = 0.0
     place = 0
@@ -148,7 +153,12 @@ def validation_loss(
             config.seed, VALIDATION, index, batch.latents.shape
         )
         uniform = (torch.arange(place, place + size) + 0.5) / count
-        total += flow_loss(state, batch, config, noise, uniform).item() * size
+        loss = flow_loss(state, batch, config, noise, uniform).item()
+        if not math.isfinite(loss):
+            problem = f"the loss on {_listed(batch.files)} is not a number"
+            cure = steps_cure(config, trained=True)
+            raise NotANumberError("validation", problem, cure)
+        total += loss * size
         place += size
     return total / count
 
@@ -168,7 +178,10 @@ def _autocast(train_dtype: str, device: torch.device) -> AbstractContextManager[
 class BadSteps:
     """Counts skipped steps in a row; at the fifth it raises NotANumberError. ``trained``: whether any step was good."""
 
-    def __init__(self, most: int = 5, *, trained: bool = False) -> None:
+    def __init__(
+        self, config: TrainConfig, most: int = 5, *, trained: bool = False
+    ) -> None:
+        self.config = config
         self.most = most
         self.in_a_row = 0
         self.trained = trained
@@ -178,9 +191,9 @@ class BadSteps:
         self.in_a_row = self.in_a_row + 1 if skipped else 0
         self.trained |= not skipped
         if skipped and self.in_a_row >= self.most:
-            files = ", ".join(map(str, skipped.files))
+            files = _listed(skipped.files)
             problem = f"{self.most} steps in a row had a loss or gradient that was not a number, the last on {files}"
-            raise NotANumberError(skipped.block or "loss", problem, _CURE)
+            raise NotANumberError(skipped.block or "loss", problem, self._cure())
 
     def end(self) -> None:
         """Raise NotANumberError if there was no good step at all: what would be handed over has learned nothing."""
@@ -188,8 +201,12 @@ class BadSteps:
             raise NotANumberError(
                 "loss",
                 "every step of this run had a loss or gradient that was not a number, so it has learned nothing",
-                _CURE,
+                self._cure(),
             )
 
+    def _cure(self) -> str:
+        return steps_cure(self.config, trained=self.trained)
 
-_CURE = "Lower learning_rate, leave out the named images, or set train_dtype to FLOAT_32; saves are untouched."
+
+def _listed(files: Iterable[Path | str]) -> str:
+    return ", ".join(map(str, files))

@@ -77,7 +77,7 @@ def train(
             first=span.first,
             total_steps=span.length,
         )
-        bad = BadSteps(trained=_has_trained(run, resume.step))
+        bad = BadSteps(config, trained=_has_trained(run, resume.step))
         return outputs.finish(_trained(config, state, data, outputs, log, bad))
 
 

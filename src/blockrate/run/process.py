@@ -115,7 +115,10 @@ def start_engine(run: RunFolder, *, asked: str = "") -> subprocess.Popen[Any]:
 
 
 def stop_engine(run: RunFolder, *, at_once: bool = False) -> None:
-    """Ask a living engine to stop by a signal: the first ends it after its step, with a save, the second at once."""
+    """Ask a living engine to stop by a signal: the first ends it after its step, with a save, the second at once.
+
+    ``at_once``: send both.
+    """
     on_windows = os.name == "nt"
     with suppress(psutil.Error):
         process = None
@@ -123,6 +126,9 @@ def stop_engine(run: RunFolder, *, at_once: bool = False) -> None:
             process = _engine_process(run)
         if process and on_windows:
             return process.terminate()
+        if process and at_once:
+            # of two of a kind it may see one
+            process.send_signal(signal.SIGTERM)
         if process:
             return process.send_signal(signal.SIGINT)
     # where no signal reaches it: Windows, another host, an engine just starting

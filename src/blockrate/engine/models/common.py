@@ -53,7 +53,7 @@ class FamilyModule(Protocol):
         """Return latents (B, C, h, w), float32, of images (B, 3, H, W) in -1..1."""
 
     def decode_latents(self, vae: Any, latents: Tensor) -> Tensor:
-        """Return images, float32, of latents."""
+        """Return images, float32, in -1..1, of latents; NaN where there is no number."""
 
     def image_tokens(self, latents: Tensor) -> int:
         """Return how many tokens the transformer makes of each of these latents."""

@@ -107,11 +107,15 @@ def encode_images(vae: Any, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:
-    """Return images, float32, of latents. Works by overlapping tiles of 512 pixels when memory runs out."""
+    """Return images, float32, of latents; NaN stays where the VAE gives no number.
+
+    Works by overlapping tiles of 512 pixels when memory runs out.
+    """
     latents = latents.to(vae.device)
     unscaled = latents / vae.config.scaling_factor + vae.config.shift_factor
     images = common.decode_in_tiles_if_needed(vae, unscaled.to(vae.dtype))
-    return images.float().clamp(-1, 1)
+    # an infinite one would be clamped to white
+    return images.float().where(images.isfinite(), torch.nan).clamp(-1, 1)
 
 
 @dataclass(frozen=True)

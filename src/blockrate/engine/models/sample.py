@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from PIL import Image, PngImagePlugin
@@ -25,6 +25,16 @@ class EncodedPrompt:
     conditioning: Conditioning
 
 
+Fault = Literal["latents", "pixels", "one colour"]
+
+
+class Spoilt(NamedTuple):
+    """A sample that is no picture, by its number among the prompts, and where it went bad."""
+
+    number: int
+    what: Fault
+
+
 @torch.no_grad()
 def sample_images(
     files: ModelFiles,
@@ -35,11 +45,13 @@ def sample_images(
     folder: Path,
     step: int,
     should_stop: Callable[[], bool] = lambda: False,
+    tell_spoilt: Callable[[Spoilt], object] = lambda spoilt: None,
 ) -> list[Path]:
     """Draw every prompt with diffusers' own pipeline and return the PNG files, their prompt and seed inside.
 
     The transformer is in evaluation mode, the VAE comes after the last denoising step and leaves at the end.
-    ``should_stop`` is asked after each denoising step; if so, there are no images. Raises WriteError.
+    ``should_stop`` is asked after each denoising step; if so, there are no images. ``tell_spoilt``: is told of each
+    sample that is no picture; there is no file of it. Raises WriteError.
     """
     if not prompts:
         return []
@@ -56,18 +68,55 @@ def sample_images(
         )
     if should_stop():
         return []
+    whole = _finite(latents, tell_spoilt)
+    if not whole:
+        return []
     vae = load_vae()
     make_folder(folder)
     images = []
-    for number, (prompt, drawn) in enumerate(zip(prompts, latents, strict=True)):
-        words = re.sub(r"[\W_]+", "-", prompt.sample.prompt.lower())[:40].strip("-")
-        name = f"step-{step:08d}-{number}-{words or 'sample'}.png"
-        image = files.family.decode_latents(vae, drawn)[0]
-        atomic_write(folder / name, _png(image, prompt.sample, step))
-        images.append(folder / name)
+    for number in whole:
+        prompt = prompts[number]
+        image = files.family.decode_latents(vae, latents[number])[0]
+        if fault := _fault(image):
+            tell_spoilt(Spoilt(number, fault))
+            continue
+        file = folder / _name(prompt.sample, number, step)
+        atomic_write(file, _png(image, prompt.sample, step))
+        images.append(file)
     del vae
     release()
     return images
+
+
+def _name(sample: Sample, number: int, step: int) -> str:
+    words = re.sub(r"[\W_]+", "-", sample.prompt.lower())[:40].strip("-")
+    return f"step-{step:08d}-{number}-{words or 'sample'}.png"
+
+
+def _finite(
+    latents: Sequence[Tensor], tell_spoilt: Callable[[Spoilt], object]
+) -> list[int]:
+    """Return which latents are numbers; the others are told."""
+    whole = []
+    for number, drawn in enumerate(latents):
+        if drawn.isfinite().all():
+            whole.append(number)
+        else:
+            tell_spoilt(Spoilt(number, "latents"))
+    return whole
+
+
+def _fault(image: Tensor) -> Fault | None:
+    """Return why an image (3, H, W) is no picture, if it is none."""
+    if not image.isfinite().all():
+        return "pixels"
+    pixels = _pixels(image)
+    return "one colour" if bool((pixels == pixels[:1, :1]).all()) else None
+
+
+def _pixels(image: Tensor) -> Tensor:
+    """Return an image (3, H, W) in -1..1 as bytes (H, W, 3)."""
+    return ((image + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu()
 
 
 def _png(image: Tensor, sample: Sample, step: int) -> bytes:
@@ -78,8 +127,7 @@ def _png(image: Tensor, sample: Sample, step: int) -> bytes:
     text.add_text("diffusion_steps", str(sample.diffusion_steps))
     text.add_text("cfg_scale", str(sample.cfg_scale))
     text.add_text("training_step", str(step))
-    pixels = ((image + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0)
-    Image.fromarray(pixels.cpu().numpy()).save(
+    Image.fromarray(_pixels(image).numpy()).save(
         stream := io.BytesIO(), "PNG", pnginfo=text
     )
     return stream.getvalue()
