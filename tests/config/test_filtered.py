@@ -70,7 +70,12 @@ DOUBLE_0_TO_3 = [
         ("double_blocks", DOUBLES),
         ("double_blocks.0-3", DOUBLE_0_TO_3),
         ("img_in", ["x_embedder"]),
+        ("transformer_blocks_7", in_block("double_block_7")),
+        ("final_layer.linear", ["proj_out"]),
+        # DiffSynth
+        ("blocks.3.attn.a_to_qkv", [f"transformer_blocks.3.attn.to_{letter}" for letter in "qkv"]),
         # ours, and selections
+        ("double_block_0..3", DOUBLE_0_TO_3),
         ("double_block_7", in_block("double_block_7")),
         ("single_block_7", in_block("single_block_7")),
         ("double_block_7.attn.to_q", in_block("double_block_7", "attn.to_q")),

@@ -34,6 +34,8 @@ def refusal(data: dict[str, Any], *overrides: str) -> ConfigError:
         ("transformer.train=0", "Write false."),
         ('transformer.train="true"', "Write true."),
         ("transformer.train=perhaps", "The default is true."),
+        ("layer_filter_preset=Attn-MLP", "Did you mean attn-mlp?"),
+        ("learning_rate_scheduler=cosine with restarts", "Did you mean COSINE_WITH_RESTARTS?"),
         ("resolution=[512,768]", 'Write "512,768".'),
         ('layer_filter=["attn", "ff"]', 'Write "attn,ff".'),
         ("concepts=data/plain", "--set concepts.0.path=data/plain."),

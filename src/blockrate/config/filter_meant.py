@@ -93,7 +93,9 @@ def _modules_meant(
     ):
         found = _spelled_like(expression, spelled)
         if found:
-            return found
+            # of transformer_blocks_7, which is inside single_transformer_blocks_7
+            meant = {member for member in found if block_of(member) in blocks}
+            return meant or found
     return {module.name for module in modules(spec) if module.block in blocks}
 
 

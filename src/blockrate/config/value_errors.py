@@ -75,11 +75,12 @@ def _sentence(where: str, item: Mapping[str, Any]) -> ConfigError:
         cure = "Write a number from 0.0 (frozen) to 1.0, without quotes."
         return ConfigError(where, problem, cure)
     choices = re.findall(r"'([\w-]+)'", item["msg"])
-    given = shortened(str(item["input"]).upper())
-    near = difflib.get_close_matches(given, choices, n=1, cutoff=0.8)
+    by_small_letters = {choice.lower(): choice for choice in choices}
+    given = shortened(str(item["input"])).lower().replace(" ", "_")
+    near = difflib.get_close_matches(given, by_small_letters, n=1, cutoff=0.8)
     cure = f"The default is {_shown(default(where))}."
     if near:
-        cure = f"Did you mean {near[0]}?"
+        cure = f"Did you mean {by_small_letters[near[0]]}?"
     return ConfigError(where, problem, cure)
 
 

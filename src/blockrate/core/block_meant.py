@@ -7,6 +7,8 @@ from blockrate.core.blocks import KINDS, BlockLayout, block_of, split_block
 
 # a name, then an index or a range of them, then what stands inside the block
 _TOKEN = re.compile(r"(\D*)([0-9]{1,6})(?:-([0-9]{1,6}))?(?:[._][\w.]*)?")
+# other ways to write 0-3
+_RANGE = re.compile(r"([0-9])\s*(?:\.\.+|\bto\b|\s-\s|[–—])\s*([0-9])")  # noqa: RUF001
 
 
 def block_meant(name: str) -> str:
@@ -24,7 +26,13 @@ def blocks_meant(text: str, layout: BlockLayout) -> tuple[str, ...]:
     Takes the names and ranges of other tools: ``double_block_7``, ``transformer_blocks.0-3``,
     ``train_double_block_indices=0-3,7``, ``lora_unet_single_blocks_7_linear2``.
     """
-    found = set(_named(text))
+    plain = _RANGE.sub(r"\1-\2", text)
+    found = set(_named(plain))
+    kind = block_of(f"{text.strip()}.0")
+    if not found and kind:
+        # all of a kind: double_blocks
+        start = kind.removesuffix("0")
+        return tuple(name for name in layout.names if name.startswith(start))
     if not found <= set(layout.names):
         return ()
     return tuple(name for name in layout.names if name in found)
@@ -49,7 +57,8 @@ def _named(text: str) -> Iterator[str]:
 
 def _kind(name: str) -> str:
     """Return the kind of block that a name with an index is of, empty if it is of none."""
-    block = block_of(name)
+    # kohya's names, too, without what stands before them
+    block = block_of(name) or block_of(f"lora_unet_{name}")
     if block:
         return split_block(block)[0]
     return next((kind for kind in KINDS if kind in name.lower()), "")

@@ -14,9 +14,10 @@ from blockrate.config.files import LISTS
 from blockrate.config.onetrainer import fill_absent, migrate, migrate_lists
 from blockrate.config.onetrainer_sections import foreign_names
 from blockrate.config.paths import drop, last_first, put
-from blockrate.config.reading import Json
+from blockrate.config.reading import LARGEST, Json
 from blockrate.config.unsupported import listed, take_idle
 from blockrate.core.errors import ConfigError
+from blockrate.core.plain_files import read_plain
 from blockrate.run.durable import atomic_write, disk_errors
 from blockrate.ui.checked import Checked, copied
 
@@ -235,5 +236,5 @@ def canonical_json(data: Json) -> str:
 
 def _digest(path: Path) -> str:
     with suppress(OSError):
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    return ""  # a folder, or no right to read it
+        return hashlib.sha256(read_plain(path, LARGEST)).hexdigest()
+    return ""  # no file that could be a config, or no right to read it
