@@ -173,7 +173,7 @@ def _default(facts: Mapping[str, Any]) -> str:
 def _limit(number: float) -> str:
     if number >= 1e9:
         return "2^63"
-    return f"{number:g}" if number < 1e5 else f"{number:,}"
+    return f"{number:g}" if number < 1e5 else f"{number:,.0f}"
 
 
 def _limits(facts: Mapping[str, Any]) -> str:

@@ -50,6 +50,7 @@ def refusal(data: dict[str, Any], *overrides: str) -> ConfigError:
         ("epochs 3", "Write it like --set epochs=3."),
         ("epochs=1000000000000000000", "should be less than or equal to 1000000"),
         ("batch_size=10000000", "should be less than or equal to 1000000"),
+        ("concepts.0.balancing=1e12", "should be less than or equal to 1000000"),
         ("telemetry_every=" + "9" * 99, "should be a valid integer"),
         ("base_model_name=" + "x" * 5000, "has 5,000 letters, too many for a path"),
         ("concepts.0.path=a\0b", "holds a zero byte, which no path can"),
@@ -166,3 +167,8 @@ def test_places_are_those_of_the_file() -> None:
         "b.x.1.z",
         "a",
     ]
+
+
+def test_a_rate_beyond_all_numbers_is_refused() -> None:
+    settings = {"learning_rate_scaler": "BATCH", "batch_size": 1000}
+    assert refusal({"learning_rate": 1e308, **settings}).where == "learning_rate"

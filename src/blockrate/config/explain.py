@@ -1,5 +1,6 @@
 """What valid settings contradict each other in, and what else the user should know of them, as sentences."""
 
+import math
 from collections.abc import Iterator
 from os.path import splitext
 
@@ -83,6 +84,9 @@ def _of_values(config: TrainConfig) -> Iterator[ConfigError]:
     if config.min_noising_strength >= config.max_noising_strength:
         problem = f"{config.min_noising_strength} is not below max_noising_strength, {config.max_noising_strength}"
         yield ConfigError("min_noising_strength", problem, "Use 0.0 and 1.0.")
+    if not math.isfinite(config.base_learning_rate()):
+        problem = f"{config.learning_rate} times the scaler is beyond all numbers"
+        yield ConfigError("learning_rate", problem, "Use one like 1e-4.")
     losses = (
         config.mse_strength,
         config.mae_strength,

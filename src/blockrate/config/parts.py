@@ -272,7 +272,10 @@ class Concept(Settings, title="A concept"):
         1, "How many variants of each caption are cached", ge=1, le=1000
     )
     balancing: Real = setting(
-        1.0, "Repeats of each image an epoch, or the number of samples", ge=0
+        1.0,
+        "Repeats of each image an epoch, or the number of samples",
+        ge=0,
+        le=1_000_000,
     )
     balancing_strategy: Literal["REPEATS", "SAMPLES"] = setting(
         "REPEATS", "Balancing is a factor, or a count"
