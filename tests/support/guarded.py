@@ -7,6 +7,7 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from blockrate.ui.guard import Guard, all_names
+from blockrate.ui.sign_ins import SignIns
 from support.loops import run_apart
 
 TOKEN = "t" * 43
@@ -59,7 +60,7 @@ def make(
     return Guard(
         inside,
         token=token,
-        key=key,
+        sign_ins=SignIns(key, "a server"),
         names=all_names("127.0.0.1", "127.0.0.1", 8080, extra),
     )
 

@@ -157,7 +157,7 @@ def no_file_tells_a_secret(app: App) -> set[str]:
         "events.jsonl",
         "log.txt",
         "config.json",
-        "session.key",
+        f"session-{urlsplit(app.url).port}.key",
         "preferences.json",
         "app-0.err",
     } <= names

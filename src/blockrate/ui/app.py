@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
+from typing import Any, cast
 
 import psutil
 import uvicorn
@@ -28,13 +29,16 @@ from blockrate.config.presets import examples
 from blockrate.core.errors import ConfigError
 from blockrate.core.plain_files import is_there
 from blockrate.run.children import child_environment
-from blockrate.ui.guard import Guard, all_names, read_key
+from blockrate.ui.connections import most_strangers, protocol_of
+from blockrate.ui.guard import Guard, all_names
 from blockrate.ui.live.watch import Watch
 from blockrate.ui.media import Media
 from blockrate.ui.page import Page
 from blockrate.ui.preferences import Preferences, load_preferences, state_folder
+from blockrate.ui.quiet_log import speak_sparingly
 from blockrate.ui.session import Session
 from blockrate.ui.shell import TABS, build
+from blockrate.ui.sign_ins import SignIns, read_key
 
 PAGES = {"/": TABS[0], **{f"/{tab.lower()}": tab for tab in TABS}}
 _STATIC = Path(__file__).parent / "static"
@@ -75,9 +79,8 @@ def serve(
         guard = Guard(
             app,
             token=token,
-            key=read_key(state_folder() / "session.key"),
+            sign_ins=_sign_ins(address, preferences.port),
             names=all_names(host, address, preferences.port, names),
-            cookie=f"blockrate-{preferences.port}",
         )
         url = _url(address, preferences.port)
         _print_address(address, preferences.port, url + token)
@@ -204,11 +207,28 @@ def default_roots() -> list[Path]:
     return roots
 
 
+def _sign_ins(address: str, port: int) -> SignIns:
+    """The sessions of the server at this address and port, those of its last time too."""
+    file = state_folder() / f"session-{port}.key"
+    with suppress(OSError):
+        # of versions before, whose sessions were good at every port
+        (state_folder() / "session.key").unlink()
+    place = f"{address} {port}"
+    return SignIns(read_key(file), place, file, cookie=f"blockrate-{port}")
+
+
 def _server(guard: Guard) -> uvicorn.Server:
-    # h11 is stricter than httptools: it shows the whole of an absolute address, and refuses two Hosts
     settings = uvicorn.Config(
-        guard, http="h11", ws_max_size=2**20, log_level="warning", access_log=False
+        guard,
+        # h11 is stricter than httptools: it shows the whole of an absolute address, and refuses two Hosts
+        http=cast(Any, protocol_of(guard.connections)),
+        ws_max_size=2**20,
+        # as many wait to be taken in at once
+        backlog=most_strangers(),
+        log_level="warning",
+        access_log=False,
     )
+    speak_sparingly()
     settings.proxy_headers = False
     settings.forwarded_allow_ips = ""
     settings.timeout_graceful_shutdown = 3

@@ -13,13 +13,11 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, quote
 
 import psutil
-from itsdangerous import BadSignature, TimestampSigner
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import (
@@ -30,11 +28,14 @@ from starlette.responses import (
 )
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from blockrate.core.errors import ConfigError
-from blockrate.run.durable import atomic_write
+from blockrate.core.errors import ConfigError, WriteError
+from blockrate.ui.connections import Connections, Peer
+from blockrate.ui.quiet_log import tell_broken_packet
+from blockrate.ui.sign_ins import SECONDS, SignIns
 
 OPEN = {"/health"}  # what needs no session
-_SECONDS = 30 * 86400  # that a session lasts
+SIGN_OUT = "/sign-out"
+_NOT_UNDERSTOOD = 1007  # RFC 6455: data that is not of its kind
 _BODY = 2**20  # bytes of a request; engine.io itself takes no more
 _PATH = 1000  # characters
 _SIGN_IN = (Path(__file__).parent / "static" / "sign_in.html").read_text("utf-8")
@@ -69,22 +70,18 @@ class Guard:
         app: ASGIApp,
         *,
         token: str,
-        key: bytes,
+        sign_ins: SignIns,
         names: Names,
-        cookie: str = "blockrate",
     ) -> None:
-        if len(token) < 32 or len(key) < 32:
-            raise ValueError(
-                "a guard needs a token and a key of at least 32 characters"
-            )
+        if len(token) < 32:
+            raise ValueError("a guard needs a token of at least 32 characters")
         self.app = app  # NiceGUI looks for the app inside by this name
         self._token = token
         self._tickets = set[str]()
         self._names = names
-        self._cookie = cookie
-        self._signer = TimestampSigner(
-            key, salt="blockrate session", digest_method=sha256
-        )
+        self._cookie = sign_ins.cookie
+        self._sign_ins = sign_ins
+        self.connections = Connections()
         self._wrong: list[float] = []  # when wrong tokens came
 
     def ticket(self) -> str:
@@ -107,6 +104,8 @@ class Guard:
         answer = await self._own_answer(request)
         if answer:
             return await answer(scope, receive, send_safely)
+        if scope["path"] not in OPEN:
+            self.connections.know(_peer(scope))
         receive_body = await _read_body(request, receive)
         if not receive_body:
             answer = PlainTextResponse("This is too large.", 413)
@@ -119,10 +118,16 @@ class Guard:
         ]
         try:
             await self.app({**scope, "headers": headers}, receive_body, send_safely)
-        except RuntimeError as error:
+        except Exception as error:
             # Starlette's word for a browser that has gone on meanwhile
-            if str(error) != "No response returned.":
+            if str(error) == "No response returned.":
+                return
+            if scope["type"] == "http":
                 raise
+            # engine.io's, for a packet that is none
+            tell_broken_packet(error)
+            with suppress(Exception):
+                await send({"type": "websocket.close", "code": _NOT_UNDERSTOOD})
 
     async def _own_answer(self, request: HTTPConnection) -> Response | None:
         """What the guard answers itself; None for who may come in."""
@@ -130,6 +135,7 @@ class Guard:
             self._refusal(request)
             or await self._sign_in(request)
             or self._without_session(request)
+            or self._sign_out(request)
         )
 
     def _refusal(self, request: HTTPConnection) -> Response | None:
@@ -161,11 +167,10 @@ class Guard:
             return None
         without_token = RedirectResponse(quote(request.scope["path"]), 303)
         if self._takes(given[0]):
-            session = self._signer.sign(secrets.token_urlsafe(16)).decode()
             without_token.set_cookie(
                 self._cookie,
-                session,
-                max_age=_SECONDS,
+                self._sign_ins.begin(),
+                max_age=SECONDS,
                 httponly=True,
                 samesite="strict",
             )
@@ -205,10 +210,21 @@ class Guard:
         return _sign_in_page()
 
     def _has_session(self, request: HTTPConnection) -> bool:
-        cookie = request.cookies.get(self._cookie, "")
-        with suppress(BadSignature):
-            return bool(self._signer.unsign(cookie, max_age=_SECONDS))
-        return False
+        return self._sign_ins.hold(request.cookies.get(self._cookie, ""))
+
+    def _sign_out(self, request: HTTPConnection) -> Response | None:
+        """End every session of this server, and what is open on its connections; None if that is not asked for."""
+        if request.scope["path"] != SIGN_OUT or request.scope.get("method") != "POST":
+            return None
+        answer: Response = PlainTextResponse("Signed out.")
+        try:
+            self._sign_ins.end_all()
+        except WriteError as error:
+            text = f"Signed out, but only until the next start: {error}"
+            answer = PlainTextResponse(text, 500)
+        answer.delete_cookie(self._cookie, httponly=True, samesite="strict")
+        self.connections.drop_others(_peer(request.scope))
+        return answer
 
     def _add_headers(self, message: Message, request: HTTPConnection) -> None:
         headers = MutableHeaders(scope=message)
@@ -242,16 +258,6 @@ def all_names(host: str, address: str, port: int, extra: Iterable[str]) -> Names
     return Names(frozenset(hosts), frozenset(origins))
 
 
-def read_key(file: Path) -> bytes:
-    """The key that signs sessions, made on first use; only its owner may read it. Raises WriteError."""
-    key = file.read_bytes() if file.is_file() else b""
-    if len(key) < 32:
-        key = secrets.token_hex(32).encode()
-        atomic_write(file, key, mode=0o600)
-    file.chmod(0o600)
-    return key
-
-
 def _own_names(address: str) -> Iterator[str]:
     bound = ipaddress.ip_address(address)
     if bound.is_loopback or bound.is_unspecified:
@@ -282,6 +288,11 @@ def _is_odd(path: str) -> bool:
     is_climbing = not {".", ".."}.isdisjoint(path.split("/"))
     is_strange = "//" in path or "\\" in path or not path.isprintable()
     return is_climbing or is_strange or len(path) > _PATH
+
+
+def _peer(scope: Scope) -> Peer | None:
+    peer = scope.get("client")
+    return (str(peer[0]), int(peer[1])) if peer else None
 
 
 def _is_foreign(request: HTTPConnection) -> bool:

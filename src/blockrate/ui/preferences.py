@@ -9,10 +9,12 @@ from pydantic import BaseModel, Field
 
 from blockrate.config.setting import Fraction
 from blockrate.core.errors import WriteError
-from blockrate.run.durable import atomic_write, make_folder
+from blockrate.run.durable import atomic_write, disk_errors, make_folder
 
 _FILE = "preferences.json"
 _MOST_RECENT = 12
+# which photographs somebody has, and what they are called, is nobody else's business
+PRIVATE = 0o600
 
 
 class Preferences(BaseModel):
@@ -26,8 +28,8 @@ class Preferences(BaseModel):
 
     def save(self) -> None:
         """Keep the wishes for the next start. Raises WriteError."""
-        make_folder(state_folder())
-        atomic_write(state_folder() / _FILE, self.model_dump_json(indent=2))
+        text = self.model_dump_json(indent=2)
+        atomic_write(private_folder() / _FILE, text, mode=PRIVATE)
 
     def used(self, path: Path) -> None:
         """Put a config file at the head of the recent ones."""
@@ -49,3 +51,20 @@ def state_folder() -> Path:
     """Where the app remembers things: BLOCKRATE_HOME, else .blockrate in the home folder."""
     folder = os.environ.get("BLOCKRATE_HOME") or Path.home() / ".blockrate"
     return Path(folder).absolute()
+
+
+def private_folder(name: str = "") -> Path:
+    """Make the state folder, or a folder in it, which only the user may look into. Raises WriteError.
+
+    One that BLOCKRATE_HOME names, and that is there already, stays as open as it is: it may be shared on purpose.
+    """
+    root = state_folder()
+    folder = root / name
+    closed = {root, folder}
+    if root.exists() and os.environ.get("BLOCKRATE_HOME"):
+        closed.discard(root)
+    make_folder(folder)
+    for own in closed:
+        with disk_errors(own):
+            own.chmod(0o700)
+    return folder

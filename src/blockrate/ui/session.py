@@ -14,7 +14,7 @@ from blockrate.config.presets import read_named
 from blockrate.config.reading import Json, read_object
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
-from blockrate.run.durable import atomic_write, disk_errors, make_folder
+from blockrate.run.durable import atomic_write, disk_errors
 from blockrate.ui.checked import Problem, check, usable
 from blockrate.ui.document import (
     Document,
@@ -26,7 +26,13 @@ from blockrate.ui.document import (
     with_changes,
     write_document,
 )
-from blockrate.ui.preferences import Preferences, load_preferences, state_folder
+from blockrate.ui.preferences import (
+    PRIVATE,
+    Preferences,
+    load_preferences,
+    private_folder,
+    state_folder,
+)
 
 _PAUSE = 0.5  # seconds without a change before the draft is written
 
@@ -223,8 +229,8 @@ class Session:
             draft = self._drafts / document.draft_name
             try:
                 if document.worth_keeping:
-                    make_folder(self._drafts)
-                    atomic_write(draft, draft_text(document))
+                    private_folder(self._drafts.name)
+                    atomic_write(draft, draft_text(document), mode=PRIVATE)
                 else:
                     with disk_errors(draft):
                         draft.unlink(missing_ok=True)

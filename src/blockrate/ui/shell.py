@@ -11,12 +11,13 @@ from nicegui.element import Element
 from blockrate.config.fields import tab_of
 from blockrate.core.errors import BlockrateError
 from blockrate.dataset.survey import Survey, counted, survey
+from blockrate.ui.guard import SIGN_OUT
 from blockrate.ui.live.progress import headline, share
 from blockrate.ui.live.watch import ALIVE, Watch
 from blockrate.ui.open_save import open_config, save, save_as
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, set_props
-from blockrate.ui.parts.dialogs import heading
+from blockrate.ui.parts.dialogs import ask, heading
 from blockrate.ui.parts.follow import show_from_thread
 from blockrate.ui.parts.labels import duration, sentence
 from blockrate.ui.starting import start
@@ -36,6 +37,10 @@ _FILE_BUTTONS = (
     ("Save as", "save_as", save_as),
 )
 _STATIC = Path(__file__).parent / "static"
+_SIGN_OUT = "Sign out"
+_SIGN_OUT_SCRIPT = (
+    f"fetch('{SIGN_OUT}', {{method: 'POST'}}).finally(() => location.reload())"
+)
 
 
 class Theme(NamedTuple):
@@ -67,6 +72,7 @@ def build(page: Page, tab: str = "Model") -> None:
         tabs = _tabs(page)
         _config_buttons(page)
         _theme_button(page)
+        _sign_out_button()
     with ui.element("div").classes("content") as content:
         _warnings(page)
         panels = {name: _panel(name) for name in TABS}
@@ -202,6 +208,18 @@ def _theme_button(page: Page) -> None:
     with button:
         tip = ui.tooltip()
     show()
+
+
+def _sign_out_button() -> None:
+    async def sign_out() -> None:
+        text = "Every browser has to sign in again, by the address that the app has printed. A run goes on."
+        if await ask("Sign out?", text, [_SIGN_OUT, "Cancel"]) == _SIGN_OUT:
+            ui.run_javascript(_SIGN_OUT_SCRIPT)
+
+    button = ui.button(icon="logout", color=None, on_click=sign_out)
+    button.props("flat dense").classes("header-button")
+    button.props["aria-label"] = _SIGN_OUT
+    button.tooltip(_SIGN_OUT)
 
 
 def _warnings(page: Page) -> None:

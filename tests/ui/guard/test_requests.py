@@ -5,6 +5,7 @@ from starlette.types import Receive, Scope, Send
 from support.guarded import KEY, TOKEN, Inside, ask, sign_in
 
 from blockrate.ui.guard import Guard, all_names
+from blockrate.ui.sign_ins import SignIns
 
 
 def test_only_health_needs_no_session(guard: Guard, inside: Inside) -> None:
@@ -135,7 +136,10 @@ def test_only_a_browser_that_goes_on_before_the_answer_is_no_fault(
         raise RuntimeError(words)
 
     guard = Guard(
-        fail, token=TOKEN, key=KEY, names=all_names("127.0.0.1", "127.0.0.1", 8080, ())
+        fail,
+        token=TOKEN,
+        sign_ins=SignIns(KEY, "a server"),
+        names=all_names("127.0.0.1", "127.0.0.1", 8080, ()),
     )
     # nothing was sent
     with (

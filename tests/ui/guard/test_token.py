@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from support.guarded import KEY, TOKEN, Inside, ask, make, sign_in
 
-from blockrate.ui.guard import Guard, read_key
+from blockrate.ui.guard import Guard
+from blockrate.ui.sign_ins import read_key
 
 
 def test_the_token_is_traded_for_a_cookie_and_redirected_away(
