@@ -41,7 +41,7 @@ def tensors_of(part: str, path: Path) -> Tensors:
     tensors: Tensors = {}
     places: dict[str, str] = {}
     for file in weight_files(part, path):
-        found = read_header(file)[1]
+        found = read_header(file, whole=True)[1]
         refuse_scaled(file, found)
         refuse_names(
             file, "holds tensors that another shard holds too", tensors.keys() & found
