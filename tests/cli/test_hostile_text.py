@@ -3,6 +3,7 @@
 import ast
 import io
 import json
+import logging
 import os
 import re
 import subprocess
@@ -205,6 +206,22 @@ def test_the_server_prints_no_control_signs(capsys: pytest.CaptureFixture[str]) 
     assert_harmless(printed.out)
     assert_harmless(printed.err)
     assert printed.err.count("pwned") == 2
+
+
+def test_the_app_runs_within_the_plain_streams(
+    blockrate: Blockrate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(*_: object, **__: object) -> int:
+        print(EVIL)
+        logger = logging.getLogger("server")
+        logger.propagate = False
+        logger.addHandler(logging.StreamHandler())
+        logger.error("refused %s", EVIL)
+        return 0
+
+    monkeypatch.setattr("blockrate.ui.app.serve", serve)
+    code, out, err = blockrate("ui", "--no-browser")
+    assert (code, "pwned" in out, "pwned" in err) == (0, True, True)
 
 
 def test_the_engine_tells_and_logs_no_control_signs(tmp_path: Path) -> None:

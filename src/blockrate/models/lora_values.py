@@ -102,3 +102,6 @@ _WHOLE_NUMBERS = {
     **{f"I{8 * size}": _viewed(f"<i{size}") for size in (1, 2, 4, 8)},
     **{f"U{8 * size}": _viewed(f"<u{size}") for size in (1, 2, 4, 8)},
 }
+# what factors may be, and what a number beside them
+FACTOR_TYPES = frozenset(_DECODED)
+NUMBER_TYPES = FACTOR_TYPES | _WHOLE_NUMBERS.keys()

@@ -20,6 +20,7 @@ from blockrate.engine.adapters.one_module import (
 from blockrate.engine.file_header import sort_metadata
 from blockrate.engine.memory import checked_cast
 from blockrate.models.families import ARCHITECTURES, variant_of
+from blockrate.models.headers import read_header
 from blockrate.models.lora_names import (
     bfl_modules,
     file_names,
@@ -99,14 +100,15 @@ def read_lora(path: Path, architecture: str) -> dict[str, LoraWeights]:
     Reads diffusers, kohya, ComfyUI, BFL, DiffSynth, LyCORIS and OneTrainer's legacy names. Scale: ``.alpha``, else the
     header's word, see ``HeaderScale``. FileError for anything that would not be applied as it was trained.
     """
-    header, tensors = read_tensors(path)
-    keys = plain_keys(path, tensors)
+    metadata, facts = read_header(path, whole=True)
+    keys = plain_keys(path, facts)
     try:
         layout = _layout(keys)
     except BlockrateError as error:
         raise FileError(str(path), error.problem, error.cure) from None
     names = file_names(architecture, layout)
-    scale = HeaderScale(path, header)
+    scale = HeaderScale(path, metadata)
+    tensors = read_tensors(path)
     weights: dict[str, LoraWeights] = {}
     for module, key_of in keys.items():
         members = members_of(names, module)

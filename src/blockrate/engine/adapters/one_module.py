@@ -1,42 +1,34 @@
 """What a LoRA file holds of one module, if that is plain LoRA: two factors and their scale."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from blockrate.core.errors import FileError
-from blockrate.models.headers import read_header
+from blockrate.models.headers import Tensors
 from blockrate.models.lora_keys import method_of, sort_keys
 from blockrate.models.lora_kinds import refuse_known_others
 from blockrate.models.lora_scale import HeaderScale
+from blockrate.models.lora_values import FACTOR_TYPES, NUMBER_TYPES
 
 NO_PLAIN_LORA = (
     "Start from a plain LoRA of the transformer, or leave lora_model_name empty."
 )
-_PLAIN = ("down", "up", "mid", "alpha", "scalar")
+_FACTORS = ("down", "up", "mid")
+_NUMBERS = ("alpha", "scalar")
 _EXPORT_AGAIN = "Export the LoRA again."
 
 
-def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Return the metadata and tensors of a safetensors file. FileError for whatever is not one, see ``read_header``."""
-    metadata, _ = read_header(path, whole=True)
-    try:
-        with safe_open(path, framework="pt") as file:
-            keys = list(file.keys())
-            return metadata, {key: file.get_tensor(key) for key in keys}
-    except (OSError, SafetensorError) as error:
-        problem = f"cannot be read ({error})"
-        raise FileError(str(path), problem, "Check lora_model_name.") from error
+def plain_keys(path: Path, tensors: Tensors) -> dict[str, dict[str, str]]:
+    """Return the keys of a file by module and role. FileError for any that is not part of a plain LoRA.
 
-
-def plain_keys(path: Path, names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return the keys of a file by module and role. FileError for any that is not part of a plain LoRA."""
-    names = list(names)
-    keys = sort_keys(path, names)
-    refuse_known_others(path, keys, names)
+    ``tensors``: what its header says of them.
+    """
+    keys = sort_keys(path, tensors)
+    refuse_known_others(path, keys, tensors)
     problem = ""
     if keys.text_encoder:
         first = keys.text_encoder[0]
@@ -46,16 +38,33 @@ def plain_keys(path: Path, names: Iterable[str]) -> dict[str, dict[str, str]]:
         problem = f"holds an embedding too ({first}), which blockrate does not train"
     elif keys.unknown:
         problem = f"holds {keys.unknown[0]}, which is not part of a LoRA"
-    elif not names:
+    elif not tensors:
         problem = "is empty"
     for roles in keys.modules.values():
         for role, key in roles.items():
-            if role not in _PLAIN:
-                held = method_of(role) or "more than a LoRA"
-                problem = problem or f"holds {held} ({key})"
+            problem = problem or _unfit(role, key, tensors[key].dtype)
     if problem:
         raise FileError(str(path), problem, NO_PLAIN_LORA)
     return keys.modules
+
+
+def _unfit(role: str, key: str, dtype: str) -> str:
+    """Return what is wrong with a tensor of this role and type, if anything."""
+    if role not in (*_FACTORS, *_NUMBERS):
+        return f"holds {method_of(role) or 'more than a LoRA'} ({key})"
+    readable = FACTOR_TYPES if role in _FACTORS else NUMBER_TYPES
+    return "" if dtype in readable else f"holds {key} of type {dtype}"
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file whose header is known to be right."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys = list(file.keys())
+            return {key: file.get_tensor(key) for key in keys}
+    except (OSError, SafetensorError) as error:
+        problem = f"cannot be read ({error})"
+        raise FileError(str(path), problem, "Check lora_model_name.") from error
 
 
 class OneModule:
@@ -98,8 +107,6 @@ class OneModule:
     def _matrix(self, role: str) -> Tensor:
         """Return a factor; convolutions of one pixel are matrices too."""
         tensor = self._roles[role]
-        if not tensor.is_floating_point():
-            raise self._error(f"holds weights of type {tensor.dtype} ({self._module})")
         while tensor.ndim > 2 and tensor.shape[-1] == 1:
             tensor = tensor.squeeze(-1)
         if tensor.ndim != 2:
