@@ -20,7 +20,7 @@ INTRODUCTION = """# The run folder
 
 <!-- Made by docs/make_run_folder.py from the docstrings of run/events.py, config/plan.py, dataset/: change those. -->
 
-A run is a folder, the config's `workspace_dir`.
+A run is a folder, the config's `workspace_dir`; `workspace/my` of `my.json`, if that leaves it open.
 The engine writes into it, and everything that shows a run (the command line, the app, your own program) reads it:
 nothing has to be asked of the process.
 What stands here is public; a change is in the [CHANGELOG](../CHANGELOG.md).
@@ -28,7 +28,7 @@ What stands here is public; a change is in the [CHANGELOG](../CHANGELOG.md).
 | file | holds |
 |---|---|
 | `config.json` | the whole config of the last start, every default included |
-| `options.json` | what that start alone was asked: `reset_optimizer`, `extend`; and `events_bytes` before it |
+| `options.json` | of that start: `reset_optimizer`, `extend`, `events_bytes` before it, `origin` (the config's file) |
 | `events.jsonl` | what happened, a JSON object a line, appended; see below |
 | `log.txt`, `log.1.txt` | all that the engine and its libraries printed; the second is the older half |
 | `heartbeat.json` | every second: `pid`, `create_time`, `host`, `phase`, `step`, `stopping`, `time` |

@@ -532,7 +532,7 @@ def test_a_file_in_the_way_is_told(
     option = "output_model_destination=my.safetensors"
     code, _, err = blockrate(command, "config.json", "--set", option)
     assert code == 0
-    assert "warning: my.safetensors is there already and is not of this run" in err
+    assert "warning: there is a my.safetensors already, which is not of this run" in err
     assert "under the next free number" in err
 
 
@@ -548,6 +548,42 @@ def test_plan_says_which_blocks_the_filter_lets_through(blockrate: Blockrate) ->
     line = "the layer filter lets through 20 of 504 layers, in: double 7; single 7"
     assert line in out.splitlines()
     assert "For double 7 alone write '^transformer_blocks\\.7\\.'" in err
+
+
+def test_configs_that_choose_no_folder_have_runs_of_their_own(
+    blockrate: Blockrate, folder: Path
+) -> None:
+    """As saved configs do: they hold the defaults."""
+    saved = {**CONFIG, "workspace_dir": "workspace/run"}
+    for name, rate in [("a/my.json", 1e-3), ("b/my.json", 2e-3), ("other.json", 3e-3)]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps({**saved, "learning_rate": rate}))
+    runs = {"a/my.json": "my", "b/my.json": "my-2", "other.json": "other"}
+    for name, run in runs.items():
+        code, out, err = blockrate("train", name)
+        assert code == 0
+        assert f"workspace/{run}" in err
+        assert out == f"{folder / 'workspace' / run / 'out.safetensors'}\n"
+    for name, run in runs.items():
+        assert f"result models/{run}.safetensors" in blockrate("plan", name)[1]
+        code, _, err = blockrate("status", name)
+        assert code == 2
+        assert f"Did you mean workspace/{run}, its workspace_dir?" in err
+        own = read_json(RunFolder(folder / "workspace" / run).config_file)
+        assert own["learning_rate"] == read_json(folder / name)["learning_rate"]
+    assert "of this config is in workspace/my-2" in blockrate("plan", "b/my.json")[2]
+
+
+def test_the_own_config_of_a_run_shows_that_run(
+    blockrate: Blockrate, folder: Path
+) -> None:
+    (folder / "my.json").write_text(
+        json.dumps({**CONFIG, "workspace_dir": "workspace/run"})
+    )
+    assert blockrate("train", "my.json")[0] == 0
+    out = blockrate("plan", "workspace/my/config.json")[1]
+    assert "run folder workspace/my, result models/my.safetensors" in out
+    assert not (folder / "workspace" / "config").exists()
 
 
 def test_plan_shows_equal_neighbours_as_one_row(blockrate: Blockrate) -> None:

@@ -81,7 +81,7 @@ def said(
         ("train done", "Did you mean done/config.json?"),
         ("train lora.safetensors", "is empty"),
         ("status my.json --set epochs=3", "No such option: --set"),
-        ("status my.json", "my.json: is not a run folder. Did you mean workspace/run,"),
+        ("status my.json", "my.json: is not a run folder. Did you mean workspace/my,"),
         ("stop lora.safetensors", "is not a run folder. Give the workspace_dir"),
         ("status dome", "there is no such run folder. Did you mean done?"),
         ("status " + "x" * 5000, "there is no such run folder."),

@@ -98,6 +98,7 @@ def test_a_new_folder_gets_config_and_options(run: RunFolder) -> None:
     assert ready(run, config(run), reset_optimizer="new", extend=True) == (True, [])
     assert run.config_file.read_text() == config_json(config(run))
     options = {"reset_optimizer": "new", "extend": True, "events_bytes": 0}
+    options["origin"] = ""
     assert run.options() == options
     assert ready(run, config(run)) == (True, [])
     assert run.options() == options | {"reset_optimizer": None, "extend": False}
@@ -281,7 +282,7 @@ def test_a_finished_run_hands_out_no_file_of_another_ones(run: RunFolder) -> Non
     assert said == [
         f"warning: {destination_note(config(run), Results(run.events_file))}"
     ]
-    assert f"{file} is there already and is not of this run" in said[0]
+    assert f"there is a {file} already, which is not of this run" in said[0]
     os.rename(run.checkpoints, run.path / "moved")
     with refusal(f"{file} is gone or changed", "fresh"):
         ready(run, config(run))

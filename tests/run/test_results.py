@@ -196,7 +196,7 @@ def test_a_destination_is_refused_or_told_before_anything_is_made(events: Path) 
     exported(Path("model"))
     for destination in ("my.safetensors", "model"):
         note = check_destination(destination, results, folder=destination == "model")
-        assert note.startswith(f"{destination} is there already and is not of this run")
+        assert note.startswith(f"there is a {destination} already, which is not of")
         own = told(events, Path(destination), fingerprint(Path(destination)))
         assert check_destination(destination, own, folder=destination == "model") == ""
 

@@ -6,7 +6,7 @@ Heavy imports stand inside the commands, so that ``--help`` answers at once; tor
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from blockrate.cli.named_run import check_run_folder
+from blockrate.cli.inputs import placed_config, run_in, warn
 from blockrate.cli.options import (
     AllowedHosts,
     AsJson,
@@ -44,10 +44,10 @@ from blockrate.core.errors import (
 from blockrate.core.plain_text import visible
 
 if TYPE_CHECKING:
-    from blockrate.config.files import LoadedConfig
     from blockrate.run.events import Numbers
     from blockrate.run.folder import RunFolder
     from blockrate.run.launch import Options
+    from blockrate.run.places import Placed
 
 TITLE = "Train Flux image models with a learning rate of its own for every transformer block."
 app = typer.Typer(
@@ -86,9 +86,14 @@ def train(
     """Train, and print the files it made. The same command again goes on where a run was, or shows it at work."""
     from blockrate.run.launch import Options
 
-    loaded = _load(config, settings, ignore_unsupported)
-    options = Options(fresh=fresh, reset_optimizer=reset_optimizer, extend=extend)
-    code, outputs = _train(loaded, options, config)
+    placed = placed_config(config, settings, ignore_unsupported)
+    options = Options(
+        fresh=fresh,
+        reset_optimizer=reset_optimizer,
+        extend=extend,
+        origin=placed.origin,
+    )
+    code, outputs = _train(placed, options, config)
     show(*map(visible, outputs))
     raise typer.Exit(code)
 
@@ -102,24 +107,24 @@ def plan(
 ) -> None:
     """Print what would train at which rate, on which data, and what it costs. Loads no weights."""
     from blockrate.cli.data_report import data_of_plan
-    from blockrate.cli.show import plan_table
+    from blockrate.cli.show import places_line, plan_table
     from blockrate.config.named_files import check_start_file
     from blockrate.config.plan import make_plan
     from blockrate.run.launch import destination_note
     from blockrate.run.results import Results
 
-    loaded = _load(config, settings, ignore_unsupported)
-    check_start_file(loaded.config)
-    facts = asdict(make_plan(loaded.config))
-    data = data_of_plan(loaded.config, config)
+    placed = placed_config(config, settings, ignore_unsupported)
+    check_start_file(placed.config)
+    facts = asdict(make_plan(placed.config))
+    data = data_of_plan(placed.config, config)
     facts["warnings"] += data.warnings
-    _warn(facts["warnings"])
-    run = _folder(Path(loaded.config.workspace_dir))
-    _warn(filter(None, [destination_note(loaded.config, Results(run.events_file))]))
+    warn(facts["warnings"])
+    results = Results(placed.run.events_file)
+    warn(filter(None, [placed.note, destination_note(placed.config, results)]))
     if as_json:
         show_json({**facts, "data": data.facts})
     else:
-        show(*plan_table(facts), *data.lines)
+        show(*plan_table(facts), *data.lines, visible(places_line(placed)))
     if data.error:
         raise data.error
 
@@ -144,7 +149,7 @@ def status(folder: Run, as_json: AsJson = False) -> None:
     """Print what a run is doing."""
     from blockrate.run.process import run_state
 
-    state = run_state(_folder(folder, must_exist=True))
+    state = run_state(run_in(folder))
     if as_json:
         facts = asdict(state)
         return show_json({"state": facts.pop("name"), **facts})
@@ -157,7 +162,7 @@ def stop(folder: Run) -> None:
     """Ask a run to finish its step and stop."""
     from blockrate.run.folder import is_alive, send_command
 
-    run = _folder(folder, must_exist=True)
+    run = run_in(folder)
     if not is_alive(run):
         return say(f"Nothing is running in {folder}.")
     send_command(run, "stop")
@@ -174,14 +179,13 @@ def demo(fresh: Fresh = False) -> None:
     root = presets.clone()
     if root:
         os.chdir(root)  # the paths of the example are relative to it
-    loaded = _checked(presets.read_named("demo"), "demo")
-    run = _folder(Path(loaded.config.workspace_dir))
-    state = run_state(run)
+    placed = placed_config("demo", named=True)
+    state = run_state(placed.run)
     code = 0
     if fresh or state.name != "Finished":
-        code, _ = _train(loaded, Options(fresh=fresh), "demo")
+        code, _ = _train(placed, Options(fresh=fresh), "demo")
     if code == 0:
-        show(*_demo_result(run, loaded))
+        show(*_demo_result(placed))
     raise typer.Exit(code)
 
 
@@ -248,25 +252,27 @@ def _tell_usage(error: Any) -> None:
     say(f"error: {' '.join(filter(None, sentences))}")
 
 
-def _train(
-    loaded: "LoadedConfig", options: "Options", name: str
-) -> tuple[int, list[str]]:
+def _train(placed: "Placed", options: "Options", name: str) -> tuple[int, list[str]]:
     """Start the engine, or find the one at work, and show it to its end; (exit code, outputs)."""
     from blockrate.cli.data_report import refuse_bad_folders
-    from blockrate.cli.show import signals_kept, watch
+    from blockrate.cli.show import places_line, signals_kept, watch
     from blockrate.run.events import finished_outputs
     from blockrate.run.folder import InUseError
     from blockrate.run.launch import AlreadyDone, AtWork, Launched, Refused, launch
 
-    run = _folder(Path(loaded.config.workspace_dir))
+    run = placed.run
+    if placed.note:
+        say(f"{placed.note}.")
+    elif not placed.chosen:
+        say(places_line(placed))
     code = 0
     signals: list[int] = []
     with ExitStack() as stack:
         # Ctrl-C ends us until there is an engine, and from then on reaches that
         keep = partial(stack.enter_context, signals_kept(signals))
-        look = partial(refuse_bad_folders, loaded.config, name)
+        look = partial(refuse_bad_folders, placed.config, name)
         answer = launch(
-            loaded.config, run, options, say, look_at_data=look, before_start=keep
+            placed.config, run, options, say, look_at_data=look, before_start=keep
         )
         match answer:
             case Launched():
@@ -288,51 +294,20 @@ def _train(
     return code, finished_outputs(run.events_file)
 
 
-def _load(
-    name: str, settings: list[str] | None = None, ignore_unsupported: bool = False
-) -> "LoadedConfig":
-    """The config in a file, a preset or an example; its warnings go to stderr."""
-    from blockrate.config.presets import read
-
-    return _checked(read(name), name, settings, ignore_unsupported)
-
-
-def _checked(
-    data: dict[str, Any],
-    name: str,
-    settings: list[str] | None = None,
-    ignore_unsupported: bool = False,
-) -> "LoadedConfig":
-    from blockrate.config.files import parse_config
-    from blockrate.config.named_files import folder_of, misplaced
-    from blockrate.config.told_together import together
-
-    loaded = parse_config(
-        data,
-        overrides=settings or (),
-        ignore_unsupported=ignore_unsupported,
-        where=name,
-    )
-    _warn(loaded.warnings)
-    elsewhere = misplaced(loaded.config, folder_of(name))
-    if elsewhere:
-        raise together(name, elsewhere)
-    return loaded
-
-
-def _demo_result(run: "RunFolder", loaded: "LoadedConfig") -> Iterator[Any]:
+def _demo_result(placed: "Placed") -> Iterator[Any]:
     """What the demo shows: rates and changes block by block, the fall of the loss, the files, what to try next."""
     from blockrate.cli.show import demo_table
     from blockrate.config.plan import make_plan
     from blockrate.models.lora_norms import inspect_lora
 
+    run = placed.run
     outputs, rates, losses = _demo_facts(run)
     if not outputs:
         problem = "does not say which file the run has made"
         raise FileError(str(run.events_file), problem, ways_on=["fresh"])
     report = inspect_lora(outputs[0])
     yield demo_table(
-        asdict(make_plan(loaded.config)),
+        asdict(make_plan(placed.config)),
         rates,
         {**report.blocks, "other": report.other},
     )
@@ -377,16 +352,3 @@ def _demo_facts(run: "RunFolder") -> tuple[list[Path], "Numbers", list[float]]:
                 # of a run of any length the first and the last
                 losses = [*losses[:1], loss]
     return outputs, rates, losses
-
-
-def _folder(path: Path, *, must_exist: bool = False) -> "RunFolder":
-    from blockrate.run.folder import RunFolder
-
-    if must_exist:
-        check_run_folder(path)
-    return RunFolder(path)
-
-
-def _warn(warnings: Iterable[str]) -> None:
-    for warning in warnings:
-        say(f"warning: {warning}")

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
-from blockrate.core.errors import ConfigError
+from blockrate.core.errors import BlockrateError, ConfigError
 
 
 def check_run_folder(path: Path) -> None:
@@ -25,11 +25,11 @@ def check_run_folder(path: Path) -> None:
 
 
 def _workspace_of(file: Path) -> str:
-    """Return the run folder that a config names, empty for what is no config."""
-    from blockrate.config.reading import read_object
-    from blockrate.config.train_config import TrainConfig
+    """Return the run folder of a config, empty for what is no config."""
+    from blockrate.config.files import load_config
+    from blockrate.run.places import Source, place
 
-    with suppress(ConfigError):
-        default = TrainConfig.model_fields["workspace_dir"].default
-        return str(read_object(file).get("workspace_dir", default))
+    with suppress(BlockrateError):
+        config = load_config(file, ignore_unsupported=True).config
+        return str(place(config, Source(file)).run.path)
     return ""

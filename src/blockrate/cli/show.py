@@ -37,6 +37,7 @@ from blockrate.run.events import (
 )
 from blockrate.run.folder import OvertakenError, RunFolder, is_alive, send_command
 from blockrate.run.launch import Launched
+from blockrate.run.places import Placed
 from blockrate.run.process import exit_sentence, run_state, stop_engine
 
 BAR = 32
@@ -163,6 +164,14 @@ def _layers(plan: Mapping[str, Any]) -> str:
     blocks = selection_text(plan["blocks_let_through"], _WITH_NUMBERS)
     layers = f"{plan['layers_let_through']:,} of {plan['layers']:,} layers"
     return f"the layer filter lets through {layers}, in: {blocks}"
+
+
+def places_line(placed: Placed) -> str:
+    """Where a run is, and what it writes."""
+    config = placed.config
+    return (
+        f"run folder {config.workspace_dir}, result {config.output_model_destination}"
+    )
 
 
 def inspect_table(report: Mapping[str, Any]) -> Iterator[Table | str]:

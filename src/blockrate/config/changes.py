@@ -1,6 +1,6 @@
 """What may change between two sessions of a run, and whether a finished one has anything left to do."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from blockrate.config.fields import field_at, with_change
@@ -73,6 +73,26 @@ def left_to_do(before: TrainConfig, now: TrainConfig, *, trained: bool) -> bool:
     if other and trained:
         raise _made_otherwise(other)
     return bool(other) or OUTPUT in rest
+
+
+def goes_on(before: TrainConfig, now: TrainConfig, *, finished: bool) -> bool:
+    """Return whether a run that was trained by one config may go on, or is done, by another one with the same data."""
+    differences = _one_by_one(_differences(_in_effect(before), _in_effect(now)))
+    if any(_change(difference.path) == DATA for difference in differences):
+        return False
+    try:
+        check_changes(before, now)
+        if finished:
+            left_to_do(before, now, trained=True)
+    except ConfigError:
+        return False
+    return True
+
+
+def is_same(before: TrainConfig, now: TrainConfig, *, but: Container[str]) -> bool:
+    """Return whether two configs come to the same, ``but`` for the settings at these paths."""
+    differences = _one_by_one(_differences(_in_effect(before), _in_effect(now)))
+    return all(difference.path in but for difference in differences)
 
 
 class Difference(NamedTuple):

@@ -39,7 +39,7 @@ class ModelConfig(Settings):
     )
     workspace_dir: Folder = setting(
         "workspace/run",
-        "The run folder: config, events, checkpoints, samples",
+        "The run folder; left as it is, it is named like the config's file",
         SILENT,
         min_length=1,
     )
@@ -103,7 +103,7 @@ class ModelConfig(Settings):
 
     output_model_destination: NewPlace = setting(
         "models/model.safetensors",
-        "The finished file; of a fine-tune a folder",
+        "The finished file, of a fine-tune a folder; left as it is, named like the run",
         OUTPUT,
         section=Section("What comes out", "Model"),
         min_length=1,

@@ -36,6 +36,15 @@ def read(name: str) -> Json:
     return read_object(file, pipes=True) if is_file else read_named(name)
 
 
+def file_of(name: str) -> Path | None:
+    """Return the config file that a name means; None for a preset or an example, and for what is no file to keep."""
+    file = Path(expanduser(name))
+    try:
+        return file if file.is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
 def read_named(name: str) -> Json:
     """Return what a preset or an example holds; its photographs are found from any folder.
 

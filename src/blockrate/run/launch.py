@@ -32,11 +32,15 @@ from blockrate.run.results import Results, check_destination
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is asked of one start alone, and stands in no config."""
+    """What is asked of one start alone, and stands in no config.
+
+    ``origin``: what the run is to remember its config by, see ``Placed``.
+    """
 
     fresh: bool = False
     reset_optimizer: Reset = None
     extend: bool = False
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,7 @@ def _look_at_earlier(
         asked = _has_done(run, config, options, trained=last.step > 0)
         lost = _lost(last.event, results)
         if asked and not lost:
+            _remember(run, options)
             return AlreadyDone(last.step)
         if last.step and not checkpoint:
             raise _nothing_to_go_on_from(run, lost)
@@ -180,6 +185,14 @@ def _check_rate(before: TrainConfig, config: TrainConfig, checkpoint: Path) -> N
     """Raise ConfigError if a longer run has no rate left."""
     length = read_state(checkpoint).get("total_steps")
     check_longer_run(before, config, step=step_of(checkpoint), length=length)
+
+
+def _remember(run: RunFolder, options: Options) -> None:
+    """Let a run know its config, which may have been renamed since, although there is nothing to do."""
+    before = run.options()
+    if options.origin not in ("", before.get("origin")):
+        values = {**before, "origin": options.origin}
+        atomic_write(run.options_file, json.dumps(values))
 
 
 def _lost(finished: Finished, results: Results) -> list[str]:
@@ -205,6 +218,8 @@ def _write(config: TrainConfig, run: RunFolder, options: Options) -> None:
         "reset_optimizer": options.reset_optimizer,
         "extend": options.extend,
         "events_bytes": _events_bytes(run),
+        # a run that is started by its own config does not forget whose it is
+        "origin": options.origin or run.options().get("origin", ""),
     }
     # before the config, which is not that of the finished run from then on
     atomic_write(run.options_file, json.dumps(values))

@@ -98,7 +98,7 @@ def check_destination(
     if results.own(path, contents=False):
         return ""
     return (
-        f"{path} is there already and is not of this run: "
+        f"there is a {path} already, which is not of this run: "
         "it is kept under the next free number when this run writes its own"
     )
 

@@ -10,11 +10,12 @@ from typing import Any
 from nicegui import Event
 
 from blockrate.config.plan import Plan
-from blockrate.config.presets import read_named
+from blockrate.config.presets import named, read_named
 from blockrate.config.reading import Json, read_object
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.run.durable import atomic_write, disk_errors
+from blockrate.run.places import Source
 from blockrate.ui.checked import Problem, check, usable
 from blockrate.ui.document import (
     Document,
@@ -72,6 +73,12 @@ class Session:
     def path(self) -> Path | None:
         """The file it came from, or was saved to; None while it has none."""
         return self._document.path
+
+    @property
+    def source(self) -> Source:
+        """Where it comes from, by which its run is found."""
+        is_named = self.path is None and self.title in named()
+        return Source(self.path, self.title if is_named else "")
 
     @property
     def dirty(self) -> bool:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from nicegui import Event, ui
 
@@ -16,6 +15,7 @@ from blockrate.run.launch import (
     Options,
     Refused,
 )
+from blockrate.run.places import place
 from blockrate.run.process import StateName
 from blockrate.ui.checked import Problem
 from blockrate.ui.page import Page
@@ -92,13 +92,14 @@ def way_buttons(page: Page, changed: Event[[]]) -> None:
 
 def _ways_left(page: Page) -> Sequence[WayOn]:
     run = page.watch.run
-    own = Path(page.session.usable.workspace_dir).absolute()
-    if run is None or run.path != own:
-        return ()
     ways = dict.fromkeys(page.watch.state.ways_on)
     if page.watch.state.name in _ENDED_EARLY:
         ways |= dict.fromkeys(page.watch.history.ways_on)
-    return [way for way in ways if way in OPTIONS]
+    left = [way for way in ways if way in OPTIONS]
+    if run is None or not left:
+        return ()
+    own = place(page.session.usable, page.session.source).run
+    return left if run.path == own.path.absolute() else ()
 
 
 def show_problems(page: Page) -> None:

@@ -29,6 +29,7 @@ from blockrate.run.launch import (
     Refused,
     launch,
 )
+from blockrate.run.places import Source
 from blockrate.run.process import kill_engine
 from blockrate.ui.live import look as look_module
 from blockrate.ui.live import watch as watch_module
@@ -71,15 +72,21 @@ def watch() -> Watch:
 
 def session_of(run: RunFolder) -> Session:
     """All that a watch wants of a session: a config without problems."""
+    photos = run.path.parent / "photos"
+    photos.mkdir(parents=True, exist_ok=True)
+    (photos / "a.png").touch()
     config = TrainConfig.model_validate(
         {
             "base_model_name": "tiny-flux1",
             "workspace_dir": str(run.path),
-            "concepts": [{"path": "photos"}],
+            "concepts": [{"path": str(photos)}],
             "block_learning_rate_multiplier": RATES,
         }
     )
-    return cast(Session, SimpleNamespace(config=config, usable=config, problems=()))
+    session = SimpleNamespace(
+        config=config, usable=config, problems=(), source=Source()
+    )
+    return cast(Session, session)
 
 
 def wait(awaitable: Awaitable[Result]) -> Result:
@@ -245,10 +252,10 @@ def test_a_stop_that_comes_before_there_is_a_run_counts(
     asked = threading.Event()
     go_on = threading.Event()
 
-    def slowly(*arguments: Any) -> Answer:
+    def slowly(*arguments: Any, **options: Any) -> Answer:
         asked.set()
         assert go_on.wait(30)
-        return launch(*arguments)
+        return launch(*arguments, **options)
 
     async def start_and_stop() -> Answer:
         starting = asyncio.create_task(watch.start(session_of(run), Options()))

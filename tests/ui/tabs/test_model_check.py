@@ -13,6 +13,8 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.models.families import DEFAULT_FAMILY
 from blockrate.models.files import parts_of
 from blockrate.models.savings import Memory
+from blockrate.run.folder import RunFolder
+from blockrate.run.places import Source
 from blockrate.ui.tabs import model_check
 from blockrate.ui.tabs.model_check import (
     Card,
@@ -175,6 +177,34 @@ def test_the_check_carries_the_plan_s_memory() -> None:
     _, memory, card = check(config, plan)
     assert memory == plan.memory_bytes
     assert card.total > 0
+
+
+def test_the_check_says_where_a_run_is_and_what_is_in_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = TrainConfig(base_model_name="tiny-flux1")
+    source = Source(Path("my.json"))
+
+    def said(config: TrainConfig) -> list[Finding]:
+        return check(config, None, source).findings[-2:]
+
+    where = Finding("Fine", "Trains in workspace/my, and writes models/my.safetensors.")
+    assert said(config)[-1] == where
+    run = RunFolder(tmp_path / "workspace" / "my")
+    run.create("{}")
+    where, note = said(config)
+    assert where.text == "Trains in workspace/my-2, and writes models/my-2.safetensors."
+    assert note.text.startswith("This run is in workspace/my-2: workspace/my is taken")
+    (tmp_path / "b.safetensors").write_text("")
+    config.output_model_destination = "b.safetensors"
+    assert (
+        "There is a b.safetensors already, which is not of this run"
+        in said(config)[-1].text
+    )
+    config.output_model_destination = str(tmp_path)
+    assert said(config)[-1].kind == "Problem"
+    assert "is a folder" in said(config)[-1].text
 
 
 @pytest.mark.parametrize("destination", ["models/my.lora", "models/model"])

@@ -4,6 +4,7 @@ import asyncio
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from subprocess import Popen
@@ -12,6 +13,7 @@ from typing import Any
 
 from nicegui import Event
 
+from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, WriteError
 from blockrate.dataset.report import refuse_bad_folders
 from blockrate.run.folder import OvertakenError, RunFolder, send_command
@@ -24,6 +26,7 @@ from blockrate.run.launch import (
     Refused,
     launch,
 )
+from blockrate.run.places import Source, place
 from blockrate.run.process import (
     RunState,
     StateName,
@@ -102,13 +105,11 @@ class Watch:
         if config is None or session.problems:
             cure = "Correct them first."
             return Refused(ConfigError("", "Some settings are wrong", cure))
-        run = RunFolder(Path(config.workspace_dir).absolute())
         self._starting = True
         self._stop_at_once = False
         try:
-            look = partial(refuse_bad_folders, config)
-            answer = await asyncio.to_thread(
-                launch, config, run, options, look_at_data=look
+            run, answer = await asyncio.to_thread(
+                _launch, config, session.source, options
             )
         finally:
             self._starting = False
@@ -248,3 +249,14 @@ class Watch:
     def _send(self, command: str) -> None:
         if self.run and self.state.name == "Running":
             send_command(self.run, command)
+
+
+def _launch(
+    config: TrainConfig, source: Source, options: Options
+) -> tuple[RunFolder, Answer]:
+    """Start a config where its run is."""
+    placed = place(config, source)
+    run = RunFolder(placed.run.path.absolute())
+    options = replace(options, origin=placed.origin)
+    look = partial(refuse_bad_folders, config)
+    return run, launch(placed.config, run, options, look_at_data=look)

@@ -14,6 +14,7 @@ from blockrate.config.presets import named
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.units import size_text
 from blockrate.models.families import FAMILIES
+from blockrate.run.places import Source
 from blockrate.ui.open_save import open_config
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, field, section
@@ -117,6 +118,7 @@ class ToCheck(NamedTuple):
 
     config: TrainConfig | None
     plan: Plan | None
+    source: Source
     visits: int
 
 
@@ -133,14 +135,14 @@ def _follow_check(page: Page, findings: Element) -> None:
         changed.emit()
 
     def to_check() -> ToCheck:
-        return ToCheck(_config_to_check(session), session.plan, visits)
+        return ToCheck(_config_to_check(session), session.plan, session.source, visits)
 
     call_on_change(session.changed, changed.emit)
     call_on_change(page.tab_changed, count_visits)
     show_from_thread(
         changed,
         to_check,
-        lambda wanted: iter([check(wanted.config, wanted.plan)]),
+        lambda wanted: iter([check(wanted.config, wanted.plan, wanted.source)]),
         partial(_show, findings),
     )
 

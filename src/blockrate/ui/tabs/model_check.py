@@ -27,6 +27,10 @@ from blockrate.models.hub import (
 from blockrate.models.module_table import modules
 from blockrate.models.part_files import lack_of, weight_files
 from blockrate.models.savings import Memory
+from blockrate.run.launch import destination_note
+from blockrate.run.places import PLACES, Source, place
+from blockrate.run.results import Results
+from blockrate.ui.parts.labels import sentence
 
 
 class Finding(NamedTuple):
@@ -51,11 +55,32 @@ class Report(NamedTuple):
     card: Card
 
 
-def check(config: TrainConfig | None, plan: Plan | None) -> Report:
-    """Look for a config's model on this computer, and what the memory is. It reads headers: for a thread."""
+def check(
+    config: TrainConfig | None, plan: Plan | None, source: Source | None = None
+) -> Report:
+    """Look for a config's model on this computer, what the memory is, and where its run is. It reads: for a thread."""
     card = card_of(config.train_device if config else None, nvidia_cards())
     memory = plan.memory_bytes if plan else None
-    return Report(_findings(config), memory, card)
+    findings = _findings(config)
+    if config and source:
+        findings += _places(config, source)
+    return Report(findings, memory, card)
+
+
+def _places(config: TrainConfig, source: Source) -> Iterator[Finding]:
+    """Say where a run is and writes, and what is there."""
+    placed = place(config, source)
+    folder, result = (getattr(placed.config, path) for path in PLACES)
+    if not placed.chosen:
+        yield Finding("Fine", f"Trains in {folder}, and writes {result}.")
+    results = Results(placed.run.events_file)
+    try:
+        note = destination_note(placed.config, results)
+    except BlockrateError as error:
+        yield Finding("Problem", str(error))
+        return
+    for text in filter(None, (placed.note, note)):
+        yield Finding("Note", sentence(text))
 
 
 def method_change(method: str, destination: str) -> dict[str, str]:

@@ -1,0 +1,58 @@
+"""What a command is given: a config by its file or name, and a run by its folder."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blockrate.cli.named_run import check_run_folder
+from blockrate.cli.screen import say
+
+if TYPE_CHECKING:
+    from blockrate.run.folder import RunFolder
+    from blockrate.run.places import Placed
+
+
+def placed_config(
+    name: str,
+    settings: Sequence[str] | None = None,
+    ignore_unsupported: bool = False,
+    *,
+    named: bool = False,
+) -> "Placed":
+    """Return the config in a file, a preset or an example, and where its run is; its warnings go to stderr.
+
+    ``named``: of a preset or an example, whatever file there is of that name.
+    """
+    from blockrate.config.files import parse_config
+    from blockrate.config.named_files import folder_of, misplaced
+    from blockrate.config.presets import file_of, read, read_named
+    from blockrate.config.told_together import together
+    from blockrate.run.places import Source, place
+
+    loaded = parse_config(
+        read_named(name) if named else read(name),
+        overrides=settings or (),
+        ignore_unsupported=ignore_unsupported,
+        where=name,
+    )
+    warn(loaded.warnings)
+    elsewhere = misplaced(loaded.config, folder_of(name))
+    if elsewhere:
+        raise together(name, elsewhere)
+    chosen = (setting.partition("=")[0].strip() for setting in settings or ())
+    file = None if named else file_of(name)
+    return place(loaded.config, Source(file, name, frozenset(chosen)))
+
+
+def run_in(path: Path) -> "RunFolder":
+    """Return the run in a folder. Raises ConfigError if there is none."""
+    from blockrate.run.folder import RunFolder
+
+    check_run_folder(path)
+    return RunFolder(path)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Say each of these on stderr."""
+    for warning in warnings:
+        say(f"warning: {warning}")
