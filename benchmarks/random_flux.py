@@ -8,11 +8,10 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
 from blockrate.engine.data.cache import Batch
-from blockrate.engine.models import flux1
+from blockrate.engine.models import common, flux1
 from blockrate.engine.models.common import ModelFiles
 from blockrate.models.families import FAMILIES, Family, TransformerSpec
 
@@ -109,10 +108,10 @@ def fill(name: str, weights: Tensor) -> None:
 
 @contextmanager
 def loading_gives(make: Callable[[torch.dtype], nn.Module]) -> Iterator[None]:
-    """Make diffusers' loading of a transformer give what ``make`` makes of its dtype."""
+    """Make the loading of a transformer give what ``make`` makes of its dtype."""
 
-    def load(*_: Any, dtype: torch.dtype, **__: Any) -> nn.Module:
-        return make(dtype)
+    def load(*given: Any) -> nn.Module:
+        return make(given[-1])
 
-    with patch.object(FluxTransformer2DModel, "from_pretrained", load):
+    with patch.object(common, "load_of_diffusers", load):
         yield

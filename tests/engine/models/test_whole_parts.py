@@ -181,8 +181,16 @@ def test_numbers_too_large_for_the_wished_form_are_refused(folder: Path) -> None
 
 
 def test_large_numbers_whose_sum_is_too_large_are_numbers() -> None:
-    assert is_finite(torch.full((100,), 3e38))
-    assert not is_finite(torch.tensor([3e38, float("inf")]))
+    for dtype, large in (
+        (torch.float32, 3e38),
+        (torch.bfloat16, 3e38),
+        (torch.float16, 6e4),
+    ):
+        numbers = torch.full((10, 100), large, dtype=dtype)
+        assert is_finite(numbers)
+        for bad in (float("nan"), float("inf"), -float("inf")):
+            numbers[3, 7] = bad
+            assert not is_finite(numbers)
     assert is_finite(torch.zeros(0))
 
 

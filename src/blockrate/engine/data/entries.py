@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load, save
 
 from blockrate.core.errors import FileError
+from blockrate.engine.models.finite import is_finite
 from blockrate.run.durable import atomic_write, make_folder
 
 # absent: nothing is there; unproven: an earlier version made it, or another program
@@ -92,10 +93,4 @@ def _stated_and_found(content: bytes) -> tuple[str, str]:
 
 
 def _all_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether every value is finite.
-
-    A sum is not finite if any part is not, and takes an eighth of the time of isfinite() on bf16.
-    """
-    return all(
-        tensor.sum(dtype=torch.float32).isfinite() for tensor in tensors.values()
-    )
+    return all(is_finite(tensor) for tensor in tensors.values())

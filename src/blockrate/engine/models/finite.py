@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from blockrate.models.whole import refuse_names
@@ -32,8 +31,9 @@ class FiniteWeights:
 def is_finite(tensor: Tensor) -> bool:
     """Whether every value is a finite number.
 
-    A sum is not finite if any part is not, and takes an eighth of the time of isfinite() on bf16.
+    A sum is not finite if any part is not. In the tensor's own dtype it takes a fiftieth of the time of isfinite() on
+    bf16; where the sum alone is too large, the least and the greatest value tell.
     """
-    if tensor.sum(dtype=torch.float32).isfinite():
+    if tensor.sum().isfinite():
         return True
-    return bool(tensor.isfinite().all())  # only the sum may be too large
+    return all(bool(bound.isfinite()) for bound in tensor.aminmax())
