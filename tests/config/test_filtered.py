@@ -111,6 +111,7 @@ def test_for_a_name_of_another_tool_the_fitting_filter_is_offered(
         ("attention", False, "Did you mean attn?"),
         ("transformer_blcoks.7", False, "Did you mean transformer_blocks.7?"),
         ("x" * 5000, False, "Module names look like"),
+        (r"(\w+)+!", False, "Module names look like"),
         ("double_blocks." + "9" * 5000, False, "Module names look like"),
     ],
 )

@@ -58,6 +58,8 @@ def test_a_wrong_regular_expression_is_told_with_its_place() -> None:
         match=r"layer_filter: 'attn\(' is not a valid regular expression.*position 4",
     ):
         LayerFilter(("ok", "attn("), regex=True)
+    with pytest.raises(ConfigError, match="is not a valid regular expression"):
+        LayerFilter(("a{99999999999}",), regex=True)
     assert not LayerFilter(("attn(",)).matches("attn")
 
 
@@ -86,3 +88,39 @@ def test_patterns_split_at_commas_outside_brackets(
 @given(st.lists(st.text("abc.)]}", min_size=1)))
 def test_joined_patterns_come_back(patterns: list[str]) -> None:
     assert split_patterns(",".join(patterns)) == tuple(patterns)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(\w+)+!",
+        r"(.*)*x!",
+        r"(\w*\.*)*!",
+        r"(\w|\w)*!",
+        r"(?:(?:\w{1,30}){1,30})x",
+        r"(a?)+!",
+        r"\w*\w*\w*\w*\w*!",
+        "(" * 5000 + ")" * 5000,
+    ],
+)
+def test_an_expression_that_may_take_for_ever_is_refused(pattern: str) -> None:
+    with pytest.raises(ConfigError, match=r"layer_filter: .*(for ever|too deeply)"):
+        LayerFilter((pattern,), regex=True)
+    # as a text it is searched for like any other
+    assert not LayerFilter((pattern,)).matches(LINEARS[0])
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"^transformer_blocks\.[0-9]+\.attn",
+        r"^(single_)?transformer_blocks\.\d+\.(attn|ff)",
+        r"^transformer_blocks\.(1|2|1[0-9])\.",
+        ".*single.*attn.*to_q.*",
+        r"(attn\.)+to_q",
+        r"(\w{3}){2}",
+        "(?i)ATTN",
+    ],
+)
+def test_an_expression_that_people_write_is_taken(pattern: str) -> None:
+    LayerFilter((pattern,), regex=True).matches(LINEARS[0])

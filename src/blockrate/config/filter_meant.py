@@ -8,6 +8,7 @@ from blockrate.core.block_meant import blocks_meant
 from blockrate.core.blocks import KINDS, OTHER, block_of, block_path
 from blockrate.core.filter_text import filter_for
 from blockrate.core.layer_filter import PRESETS
+from blockrate.core.regex_cost import is_endless
 from blockrate.core.selection import selection_text
 from blockrate.models.families import TransformerSpec
 from blockrate.models.lora_keys import is_text_encoder, split_key
@@ -61,11 +62,8 @@ def _as_expression(pattern: str, names: Sequence[str]) -> bool:
     """Whether a text finds something only as a regular expression."""
     if re.escape(pattern).replace(r"\.", ".").replace(r"\-", "-") == pattern:
         return False
-    try:
-        expression = re.compile(pattern)
-    except re.error:
-        return False
-    return any(expression.search(name) for name in names)
+    expression = _compiled(pattern)
+    return expression is not None and any(map(expression.search, names))
 
 
 def plain_pattern(pattern: str) -> str:
@@ -100,9 +98,8 @@ def _modules_meant(
 
 
 def _spelled_like(expression: str, spelled: Mapping[str, Collection[str]]) -> set[str]:
-    try:
-        pattern = re.compile(expression, re.IGNORECASE)
-    except re.error:
+    pattern = _compiled(expression)
+    if not pattern:
         return set()
     return {
         member
@@ -110,6 +107,14 @@ def _spelled_like(expression: str, spelled: Mapping[str, Collection[str]]) -> se
         if pattern.search(spelling)
         for member in members
     }
+
+
+def _compiled(expression: str) -> re.Pattern[str] | None:
+    """Return an expression that may be searched for, ``None`` for what is none or may take for ever."""
+    try:
+        return None if is_endless(expression) else re.compile(expression, re.IGNORECASE)
+    except (re.error, RecursionError, OverflowError):
+        return None
 
 
 def _parts(names: Sequence[str]) -> list[str]:

@@ -88,7 +88,7 @@ def by_kind(names: Iterable[str]) -> list[list[str]]:
 def _search(expression: str, names: Iterable[str]) -> list[str]:
     try:
         pattern = re.compile(expression)
-    except re.error:
+    except (re.error, RecursionError):
         return []
     return [name for name in names if pattern.search(name)]
 

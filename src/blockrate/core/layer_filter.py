@@ -3,7 +3,9 @@
 import re
 from dataclasses import dataclass
 
+from blockrate.core.blocks import shortened
 from blockrate.core.errors import ConfigError
+from blockrate.core.regex_cost import is_endless
 
 PRESETS: dict[str, tuple[str, ...]] = {
     "blocks": ("transformer_block",),
@@ -36,10 +38,20 @@ class LayerFilter:
         for pattern in self.patterns:
             try:
                 re.compile(pattern)
-            except re.error as error:
+                endless = is_endless(pattern)
+            except RecursionError as error:
+                problem = f"{shortened(pattern)!r} is nested too deeply"
+                raise ConfigError(
+                    "layer_filter", problem, "Write it simpler."
+                ) from error
+            except (re.error, OverflowError) as error:
                 problem = f"{pattern!r} is not a valid regular expression: {error}"
                 cure = "Correct it, or switch layer_filter_regex off."
                 raise ConfigError("layer_filter", problem, cure) from error
+            if endless:
+                problem = f"{shortened(pattern)!r} repeats a repetition, or too much, and may take for ever"
+                cure = r"Write it like ^transformer_blocks\.[0-9]+\.attn."
+                raise ConfigError("layer_filter", problem, cure)
 
     def matches(self, module_name: str) -> bool:
         """Tell whether a module, named as diffusers names it, is let through."""
