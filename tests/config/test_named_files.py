@@ -53,6 +53,20 @@ def test_a_list_that_is_nowhere_is_told_with_the_folder_it_was_looked_for_in(
     assert caught.value.cure == f"Paths start at the folder you are in, {Path.cwd()}."
 
 
+def test_the_list_that_every_saved_config_of_onetrainer_names_is_told_where_it_lies(
+    project: Path,
+) -> None:
+    name = "training_concepts/concepts.json"
+    file = written(project, concept_file_name=name)
+    assert load_config(file).warnings == [
+        f"concept_file_name: there is no {name} here, so there are no concepts"
+    ]
+    (project / "training_concepts").mkdir()
+    (project / name).write_text("[]")
+    [warning] = load_config(file).warnings
+    assert warning.endswith(f": write {project / name}, or start in {project}.")
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -149,6 +149,28 @@ def test_for_a_folder_what_is_in_it_is_offered(
     assert words.replace("{folder}", folder.as_posix()) in text
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a" + " " * 5_000_000 + "b",
+        '{"epochs": 1 + ' + "1" * 5_000_000 + "x}",
+        '{"name": ' + "x" * 5_000_000 + "}",
+        "[" + "1 " * 2_000_000 + "]",
+        "#" * 5_000_000,
+        "/*" * 2_000_000,
+        "\n" * 5_000_000 + "{",
+    ],
+    ids=range(7),
+)
+def test_a_long_text_that_is_no_json_is_told_as_soon_as_a_short_one(
+    tmp_path: Path, content: str
+) -> None:
+    # one that is gone through again for each of its signs would take for ever
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    assert "JSON" in refusal(path)
+
+
 def too_much() -> dict[str, tuple[str, str]]:
     many = MOST_NAMES + 1
     names = ", ".join(f'"name{index}": 1' for index in range(many))

@@ -263,6 +263,8 @@ def _read_lists(data: Json, beside: Path | None) -> tuple[list[str], list[Config
         # every saved OneTrainer config names it
         if name == file.default and not Path(name).exists():
             missing = f"there is no {name} here, so there are no {key}"
+            if beside and is_there(beside / name):
+                missing = f"{missing}. {where_looked_for(name, beside)}"
             warnings.append(f"{file.setting}: {missing}")
             continue
         try:

@@ -13,6 +13,10 @@ DOCS = (
 _EXAMPLE = '{"learning_rate": 1e-4, "concepts": [{"path": "photos"}]}'
 _JSON_CURE = f"Write the settings that differ from the defaults as JSON: {DOCS}."
 _COMMENTS = re.compile(r"(?:\s+|//[^\n]*|#[^\n]*|/\*.*?\*/)+", re.DOTALL)
+# what is wrong is told by what stands around it, and a form by how a text begins
+_LOOKED_AT = 500
+_CUT_OFF = "the file ends in the middle, as one that is cut off"
+_WHOLE = "Copy or save it again, or close its brackets."
 _WORD = re.compile(r"[^\W\d][\w.-]*")
 _QUOTES = "'`‘’‚‛“”„«»"  # noqa: RUF001 (signs that people paste)
 _FLAGS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
@@ -77,9 +81,10 @@ def why_not_json(text: str, error: json.JSONDecodeError) -> Finding:
         return Finding("is empty", f"Write {_EXAMPLE}, or name a preset.")
     comments = _COMMENTS.match(text)
     start = comments.end() if comments else 0
+    begins = text[:_LOOKED_AT], text[start : start + _LOOKED_AT]
     for pattern, problem, cure in _TEXT_FORMS:
         # a script is told by what looks like a comment
-        if re.match(pattern, text[start:]) or re.match(pattern, text):
+        if any(re.match(pattern, begin) for begin in begins):
             return Finding(problem, cure)
     if text[start : start + 1] in ("{", "["):
         return _in_json(text, error)
@@ -90,15 +95,20 @@ def why_not_json(text: str, error: json.JSONDecodeError) -> Finding:
 
 def _in_json(text: str, error: json.JSONDecodeError) -> Finding:
     """Return what is wrong where JSON ends to be JSON."""
-    rest = text[error.pos :]
-    before = text[: error.pos].rstrip()
+    if not text[error.pos :].strip():
+        return Finding(f"is not valid JSON, {_place(error)}: {_CUT_OFF}", _WHOLE)
+    rest = text[error.pos : error.pos + _LOOKED_AT]
+    all_before = text[: error.pos].rstrip()
+    before = all_before[-_LOOKED_AT:]
     for look in (_within_text, _at_end, _of_signs, _of_numbers, _of_words):
         finding = look(before, rest, error)
         if finding:
-            place = f"line {before.count(chr(10)) + 1}"
-            if not finding.problem.startswith("a comma"):
-                place = _place(error)
-            return Finding(f"is not valid JSON, {place}: {finding[0]}", finding.cure)
+            place = _place(error)
+            if finding.problem.startswith("a comma"):
+                place = f"line {all_before.count(chr(10)) + 1}"
+            return Finding(
+                f"is not valid JSON, {place}: {finding.problem}", finding.cure
+            )
     problem = f"is not valid JSON, {_place(error)}: {error.msg}"
     return Finding(problem, "Correct it there or just before.")
 
@@ -123,9 +133,6 @@ def _within_text(before: str, rest: str, error: json.JSONDecodeError) -> Finding
 
 
 def _at_end(before: str, rest: str, error: json.JSONDecodeError) -> Finding | None:
-    if not rest.strip():
-        problem = "the file ends in the middle, as one that is cut off"
-        return Finding(problem, "Copy or save it again, or close its brackets.")
     if rest.startswith(("//", "/*", "#")):
         return Finding("JSON has no comments", "Remove this one, and any others.")
     if error.msg != "Extra data":

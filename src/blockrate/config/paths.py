@@ -74,6 +74,8 @@ def _key_to_write(node: Any, name: str, where: str) -> Any:
     if not name.isdecimal() or int(name) > len(node):
         problem = f"the list has {len(node)} entries and none is {name!r}"
         cure = f"Use a number from 0 to {len(node)}; {len(node)} adds one."
+        if not node:
+            cure = "Use 0, which adds the first."
         raise ConfigError(where, problem, cure)
     if int(name) == len(node):
         node.append(None)
