@@ -73,6 +73,7 @@ def test_an_event_is_one_line_with_type_time_step_and_its_fields(
     assert line.pop("time") > 1e9
     assert line == {
         "type": "step", "step": 7, "loss": 0.5, "learning_rate": 1e-4, "grad_norm": None, "seconds": 0.1,
+        "d": None, "effective_rate": None,
     }  # fmt: skip
 
 

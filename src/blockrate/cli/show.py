@@ -293,7 +293,7 @@ class View:
         seconds_left = (self._total - step) * self._seconds
         left = timedelta(seconds=round(max(0.0, min(seconds_left, _LONGEST))))
         loss = _number(event.loss, ".4f")
-        rate = _number(event.learning_rate, ".2e")
+        rate = _rate_in_effect(event)
         speed = 1 / max(self._seconds, 1e-9)
         self._text = f"  loss {loss}  rate {rate}  {speed:.2f} steps/s  {left} left"
 
@@ -349,6 +349,15 @@ def _line(event: Skipped | Saved | Sampled | Validated, step: int) -> str:
             return f"step {step}: drew {_listed(files)}"
         case Validated(loss=loss):
             return f"step {step}: validation loss {_number(loss, '.4f')}"
+
+
+def _rate_in_effect(step: Step) -> str:
+    """The rate that weights move by; where the optimizer has found it, what it is made of."""
+    rate = _number(step.learning_rate, ".2e")
+    if step.effective_rate is None:
+        return rate
+    effective = f"{step.effective_rate:.2e}"
+    return effective if step.d is None else f"{effective} (d {step.d:.2e} x {rate})"
 
 
 def _listed(files: Files) -> str:

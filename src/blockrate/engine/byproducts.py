@@ -57,7 +57,10 @@ class ByProducts:
         self._failures[what, cause] = times
         text = f"{what.name} after step {step}, training goes on: {cause}"
         if times > 1:
-            text = f"{what.name} after step {step}, as {times - 1} times before for the same reason"
+            before = "once" if times == 2 else f"{times - 1} times"
+            text = (
+                f"{what.name} after step {step}, as {before} before for the same reason"
+            )
         if times.bit_count() == 1:
             self._log.write(Warned(what.code, text), step=step)
 

@@ -18,7 +18,6 @@ from blockrate.engine.byproducts import (
     ByProducts,
 )
 from blockrate.engine.checkpoint import checkpoint_bytes, save_checkpoint
-from blockrate.engine.data.cache import CacheError
 from blockrate.engine.export import (
     adapters_at_zero,
     export,
@@ -34,7 +33,7 @@ from blockrate.engine.state import TrainingState
 from blockrate.engine.steps import StepResult, validation_loss
 from blockrate.engine.tensorboard_writer import TensorBoardWriter
 from blockrate.engine.timetable import Action, Timetable
-from blockrate.run.checkpoints import checkpoints, prune, step_of
+from blockrate.run.checkpoints import checkpoints, prune
 from blockrate.run.durable import check_space
 from blockrate.run.events import Phase, Sampled, Saved, Validated, Warned
 from blockrate.run.folder import RunSession
@@ -101,18 +100,6 @@ class Outputs:
         # one look, or a stop that comes during the save would end the run without it
         stopping = self.stop.requested
         self._perform_all(self._timetable.saves_after(now, stopping=stopping), step)
-
-    @contextmanager
-    def saved_at_a_loss(self) -> Iterator[None]:
-        """Save what was learned when an entry of the cache is lost: the run ends, and goes on with a new one."""
-        try:
-            yield
-        except CacheError:
-            step = self.log.step
-            saved = [step_of(folder) for folder in checkpoints(self.run.checkpoints)]
-            if step and step not in saved:
-                self._checkpoint(step)
-            raise
 
     def ended(self, step: int) -> bool:
         """Whether the training ends after ``step`` steps, before the last of the run."""

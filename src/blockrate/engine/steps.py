@@ -14,6 +14,12 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError
 from blockrate.engine import flow_matching
 from blockrate.engine.data.cache import Batch
+from blockrate.engine.effective_rates import (
+    AS_THEY_ARE,
+    EffectiveRates,
+    effective_rates,
+    found_factors,
+)
 from blockrate.engine.seeds import generator
 from blockrate.engine.spoilt import steps_cure
 from blockrate.engine.state import TrainingState
@@ -32,6 +38,7 @@ class StepResult:
     grad_norm: float
     blocks: Blocks | None = None
     skipped: Skipped | None = None
+    effective: EffectiveRates = AS_THEY_ARE
 
 
 def take_step(
@@ -62,15 +69,16 @@ def take_step(
         telemetry.before_step()
     if config.clip_grad_norm:
         clip_grads_with_norm_(parameters, config.clip_grad_norm, norm)
+    factors = found_factors(state.optimizer)
     state.weights_are_whole = False
     state.optimizer.step()
     if state.ema:
         state.ema.update(step + 1)
     state.weights_are_whole = True
     state.optimizer.zero_grad(set_to_none=True)
-    return StepResult(
-        loss_value, norm_value, telemetry.after_step() if telemetry else None
-    )
+    effective = effective_rates(state.optimizer, factors)
+    blocks = telemetry.after_step(effective) if telemetry else None
+    return StepResult(loss_value, norm_value, blocks, effective=effective)
 
 
 def _gradients(

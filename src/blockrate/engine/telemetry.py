@@ -1,11 +1,12 @@
 """What each block does in a step: its rate, its gradient, how far its weights moved."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from blockrate.engine.effective_rates import AS_THEY_ARE, EffectiveRates
 from blockrate.engine.parameter_groups import Trained, parameters_by_block
 from blockrate.run.events import Blocks
 
@@ -52,7 +53,7 @@ class BlockTelemetry:
         self._weights = [_sample(parameters) for parameters in self.blocks.values()]
 
     @torch.no_grad()
-    def after_step(self) -> Blocks:
+    def after_step(self, effective: EffectiveRates = AS_THEY_ARE) -> Blocks:
         """Return rates by group and by block, gradient norms, and update ratios by block.
 
         The update ratio is the RMS of the change over the RMS of the weights, by the samples of all tensors of the
@@ -69,20 +70,27 @@ class BlockTelemetry:
         # The one moment that waits for the device.
         values = torch.stack(norms).tolist()
         count = len(self.blocks)
-        moves = dict(zip(self.blocks, values[:count], strict=True))
-        weights = dict(zip(self.blocks, values[count : 2 * count], strict=True))
-        squares = dict.fromkeys(self.blocks, 0.0)
-        for (block, _), norm in zip(self._gradients, values[2 * count :], strict=True):
-            squares[block] += norm * norm
+        gradients = self._gradient_norms(values[2 * count :])
+        ratios = {}
+        for place, block in enumerate(self.blocks):
+            weights = values[count + place]
+            ratios[block] = _finite(values[place] / weights if weights else math.nan)
         self._gradients = []
         self._weights = []
-        gradients = {}
-        ratios = {}
-        for block in self.blocks:
-            gradients[block] = _finite(math.sqrt(squares[block]))
-            ratio = moves[block] / weights[block] if weights[block] else math.nan
-            ratios[block] = _finite(ratio)
-        return Blocks(self.learning_rates(), gradients, ratios)
+        return Blocks(
+            self.learning_rates(),
+            gradients,
+            ratios,
+            self._by_block(effective.rates),
+            self._by_block(effective.d),
+        )
+
+    def _gradient_norms(self, norms: Sequence[float]) -> dict[str, float | None]:
+        """Return the norm of each block's gradient, of those of its tensors."""
+        squares = dict.fromkeys(self.blocks, 0.0)
+        for (block, _), norm in zip(self._gradients, norms, strict=True):
+            squares[block] += norm * norm
+        return {block: _finite(math.sqrt(squares[block])) for block in squares}
 
     def learning_rates(self) -> dict[str, float | None]:
         """Return what the optimizer holds, by group; and by block where one group holds the whole transformer."""
@@ -94,6 +102,15 @@ class BlockTelemetry:
             for parameter in group["params"]:
                 rates[self.block_of[id(parameter)]] = rate
         return rates
+
+    def _by_block(self, values: Mapping[str, float]) -> dict[str, float | None]:
+        """Return values of groups by group and by block."""
+        found: dict[str, float | None] = dict(values)
+        for group in self.optimizer.param_groups:
+            if group.get("name") in values:
+                for parameter in group["params"]:
+                    found[self.block_of[id(parameter)]] = values[group["name"]]
+        return found
 
 
 def _finite(value: float) -> float | None:

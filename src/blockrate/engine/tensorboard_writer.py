@@ -23,15 +23,22 @@ class TensorBoardWriter:
         self._ended = False
 
     def step(self, step: int, result: StepResult, rate: float) -> None:
-        """Write loss, base rate and gradient norm, and by block what the step's telemetry measured."""
+        """Write loss, base rate and gradient norm, and by block what the step's telemetry measured.
+
+        Of an optimizer that finds its own step size also that, and the rates it comes to.
+        """
         values: dict[str, float | None] = {
             "loss/train": result.loss,
             "rate/base": rate,
             "gradient/norm": result.grad_norm,
+            "rate/effective": result.effective.largest_rate,
+            "rate/d": result.effective.largest_d,
         }
         if result.blocks:
             for name, value in result.blocks.learning_rates.items():
                 values[f"rate/{name}"] = value
+            for name, value in result.blocks.effective_rates.items():
+                values[f"effective/{name}"] = value
             for name, value in result.blocks.grad_norms.items():
                 values[f"gradient/{name}"] = value
             for name, value in result.blocks.update_ratios.items():

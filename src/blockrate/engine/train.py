@@ -133,7 +133,7 @@ def _steps(
     outputs.before_first_step(first)
     log.write(Phase("training", first, last), step=first)
     steps_ahead = prefetch(data.step_batches, range(first, last))
-    with closing(steps_ahead) as steps, outputs.saved_at_a_loss():
+    with closing(steps_ahead) as steps:
         for step, batches in enumerate(steps, start=first):
             if outputs.ended(step):
                 return step
@@ -161,7 +161,16 @@ def _write_step(
     if result.skipped:
         log.write(result.skipped, step=step)
     else:
-        log.write(Step(result.loss, rate, result.grad_norm, seconds), step=step)
+        found = result.effective
+        done = Step(
+            result.loss,
+            rate,
+            result.grad_norm,
+            seconds,
+            found.largest_d,
+            found.largest_rate,
+        )
+        log.write(done, step=step)
     if result.blocks:
         log.write(result.blocks, step=step)
 

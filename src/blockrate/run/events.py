@@ -71,22 +71,31 @@ class Phase:
 class Step:
     """One optimizer step; ``learning_rate`` is the base rate after schedule.
 
-    None is what was not a number, which JSON cannot hold.
+    ``d``, ``effective_rate``: the step size that Prodigy and its like have found, and the rate
+    that weights at 1.0 moved by; null where the optimizer takes the rate as it is. None is
+    what was not a number, which JSON cannot hold.
     """
 
     loss: float | None
     learning_rate: float | None
     grad_norm: float | None
     seconds: float
+    d: float | None = None
+    effective_rate: float | None = None
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """What each block does; rates are read from the optimizer, None where nothing can be said."""
+    """What each block does; rates are read from the optimizer, None where nothing can be said.
+
+    ``effective_rates``, ``d``: of an optimizer that finds its own step size, as in ``step``.
+    """
 
     learning_rates: Numbers
     grad_norms: Numbers = field(default_factory=dict)
     update_ratios: Numbers = field(default_factory=dict)
+    effective_rates: Numbers = field(default_factory=dict)
+    d: Numbers = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

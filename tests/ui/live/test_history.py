@@ -219,3 +219,15 @@ def test_what_a_warning_offers_is_said_in_the_apps_words_until_the_next_session(
     assert list(history.ways_on) == ["extend"]
     history.feed([started(alone("double_block_0"))])
     assert not history.ways_on
+
+
+def test_the_rates_of_an_optimizer_that_finds_its_own_are_those_it_comes_to() -> None:
+    rates = {"double_block_0": 1.0}
+    found = Blocks(rates, {}, {}, {"double_block_0": 3e-6}, {"double_block_0": 3e-6})
+    history = fed(started(alone("double_block_0")), Record(found, 1))
+    assert history.blocks.rates == {"double_block_0": 3e-6}
+    assert history.blocks.factors == {"double_block_0": 3e-6}
+    assert history.by_block["learning_rates"].rows == [{"double_block_0": 3e-6}]
+    history.feed([blocks(2, "double_block_0")])  # as an older version writes it
+    assert history.blocks.rates == {"double_block_0": 1e-4}
+    assert history.blocks.factors == {}

@@ -176,13 +176,15 @@ class TrainedBlocks:
 
     ``names``: blocks and other, in model order. ``frozen``: those at 0.0. ``groups``: of
     the optimizer, from the run's own start. ``rates``: the newest of each group and block,
-    read from the optimizer.
+    read from the optimizer; of one that finds its own step size those that it comes to, and
+    ``factors``: what it multiplies them with.
     """
 
     names: list[str] = field(default_factory=list)
     frozen: list[str] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     rates: Numbers = field(default_factory=dict)
+    factors: Numbers = field(default_factory=dict)
 
     @property
     def trained(self) -> set[str]:
@@ -272,11 +274,12 @@ class History:
             series.drop_after(step)
 
     def _take_blocks(self, event: Blocks) -> None:
-        self.blocks.rates = event.learning_rates
+        self.blocks.rates = {**event.learning_rates, **event.effective_rates}
+        self.blocks.factors = event.d
         numbers = {
             "grad_norms": event.grad_norms,
             "update_ratios": event.update_ratios,
-            "learning_rates": event.learning_rates,
+            "learning_rates": self.blocks.rates,
         }
         for kind, row in numbers.items():
             shown = {name: row[name] for name in row if _is_shown(name)}

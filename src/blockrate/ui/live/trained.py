@@ -71,4 +71,9 @@ def _summary(blocks: TrainedBlocks) -> str:
     if left_out:
         names = sentence(_in_words(left_out, blocks))
         sentences.append(f"{names} left out by the layer filter.")
+    factors = [value for value in blocks.factors.values() if value is not None]
+    if factors:
+        sentences.append(
+            f"Rates are those set times d, the step size found: {max(factors):.2e}."
+        )
     return " ".join(sentences)
