@@ -28,7 +28,7 @@ What stands here is public; a change is in the [CHANGELOG](../CHANGELOG.md).
 | file | holds |
 |---|---|
 | `config.json` | the whole config of the last start, every default included |
-| `options.json` | of that start: `reset_optimizer`, `extend`, `events_bytes` before it, `origin` (the config's file) |
+| `options.json` | of that start: `reset_optimizer`, `extend`, `events_bytes` before it, `origin`, `data` |
 | `events.jsonl` | what happened, a JSON object a line, appended; see below |
 | `log.txt`, `log.1.txt` | all that the engine and its libraries printed; the second is the older half |
 | `heartbeat.json` | every second: `pid`, `create_time`, `host`, `phase`, `step`, `stopping`, `time` |

@@ -98,7 +98,7 @@ def test_a_new_folder_gets_config_and_options(run: RunFolder) -> None:
     assert ready(run, config(run), reset_optimizer="new", extend=True) == (True, [])
     assert run.config_file.read_text() == config_json(config(run))
     options = {"reset_optimizer": "new", "extend": True, "events_bytes": 0}
-    options["origin"] = ""
+    options |= {"origin": "", "data": ""}
     assert run.options() == options
     assert ready(run, config(run)) == (True, [])
     assert run.options() == options | {"reset_optimizer": None, "extend": False}
@@ -286,6 +286,73 @@ def test_a_finished_run_hands_out_no_file_of_another_ones(run: RunFolder) -> Non
     os.rename(run.checkpoints, run.path / "moved")
     with refusal(f"{file} is gone or changed", "fresh"):
         ready(run, config(run))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for name in ("a.png", "a.txt", "more/b.png"):
+        (folder / name).write_text("first")
+    return folder
+
+
+@pytest.mark.parametrize("change", ["other", "added", "gone", "caption", "inside"])
+def test_a_finished_run_is_no_answer_to_other_images_in_its_folder(
+    run: RunFolder, photos: Path, change: str
+) -> None:
+    concept = {"path": str(photos), "include_subdirectories": True}
+    now = config(run, concepts=[concept])
+    finished(run, now)
+    assert prepare(now, run, Options(), pytest.fail) == AlreadyDone(5)
+    if change == "gone":
+        (photos / "a.png").unlink()
+    else:
+        names = {"other": "a.png", "added": "c.png", "inside": "more/b.png"}
+        (photos / names.get(change, "a.txt")).write_text("second one")
+    todo, said = ready(run, now)
+    assert todo, "the engine compares what is in them"
+    assert "files in the data folders have changed" in said[0]
+    EventLog(run.events_file).write(Finished([run.path / "out.safetensors"]), step=5)
+    assert prepare(now, run, Options(), pytest.fail) == AlreadyDone(5)
+
+
+def test_without_a_checkpoint_nobody_knows_what_a_finished_run_has_learned_from(
+    run: RunFolder, photos: Path
+) -> None:
+    now = config(run, concepts=[{"path": str(photos)}])
+    finished(run, now)
+    os.rename(run.checkpoints, run.path / "moved")
+    (photos / "more" / "b.png").write_text("not looked at")
+    assert prepare(now, run, Options(), pytest.fail) == AlreadyDone(5)
+    (photos / "c.png").write_text("new")
+    with refusal("concepts: files in the data folders have changed", "fresh"):
+        ready(run, now)
+
+
+def test_a_data_folder_that_is_gone_is_no_other_data(
+    run: RunFolder, photos: Path
+) -> None:
+    now = config(run, concepts=[{"path": str(photos)}])
+    finished(run, now)
+    os.rename(photos, run.path / "unplugged")
+    assert prepare(now, run, Options(), pytest.fail) == AlreadyDone(5)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"epochs": "x"}', None])
+def test_a_finished_run_whose_config_is_garbled_goes_by_its_checkpoint(
+    run: RunFolder, content: str | None
+) -> None:
+    finished(run, config(run))
+    if content is None:
+        run.config_file.unlink()
+    else:
+        run.config_file.write_text(content)
+    assert prepare(config(run), run, Options(), pytest.fail) == AlreadyDone(5)
+    with pytest.raises(ConfigError, match="learning_rate"):
+        ready(run, config(run, learning_rate=1.0))
+    assert ready(run, config(run, epochs=200)) == (True, [])
+    assert run.config_file.read_text() == config_json(config(run, epochs=200))
 
 
 def test_a_file_in_the_way_is_told_before_the_engine_starts(run: RunFolder) -> None:

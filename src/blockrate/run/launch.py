@@ -23,6 +23,7 @@ from blockrate.core.errors import (
 )
 from blockrate.run.aside import set_aside
 from blockrate.run.checkpoints import newest_valid, read_state, step_of
+from blockrate.run.data_state import data_state
 from blockrate.run.durable import atomic_write, make_folder
 from blockrate.run.events import Finished, last_event
 from blockrate.run.folder import InUseError, RunFolder, is_at_work, lock
@@ -166,9 +167,12 @@ def _look_at_earlier(
     checkpoint = newest_valid(run.checkpoints, say, contents=False)
     last = last_event(run.events_file)
     if last and isinstance(last.event, Finished):
-        asked = _has_done(run, config, options, trained=last.step > 0)
+        trained = last.step > 0
+        asked = _has_done(run, config, options, checkpoint, trained=trained)
         lost = _lost(last.event, results)
-        if asked and not lost:
+        if asked and _has_other_data(run, config):
+            _look_again(checkpoint, say)
+        elif asked and not lost:
             _remember(run, options)
             return AlreadyDone(last.step)
         if last.step and not checkpoint:
@@ -185,6 +189,23 @@ def _check_rate(before: TrainConfig, config: TrainConfig, checkpoint: Path) -> N
     """Raise ConfigError if a longer run has no rate left."""
     length = read_state(checkpoint).get("total_steps")
     check_longer_run(before, config, step=step_of(checkpoint), length=length)
+
+
+def _has_other_data(run: RunFolder, config: TrainConfig) -> bool:
+    """Whether the data folders are not as the run found them. One that is gone is no other data."""
+    before = run.options().get("data")
+    now = data_state(config)
+    return bool(before and now and before != now)
+
+
+def _look_again(checkpoint: Path | None, say: Callable[[str], None]) -> None:
+    """Let the engine look into the images of a finished run. Raises ConfigError if it has nothing to compare with."""
+    problem = "files in the data folders have changed since the run began (names, sizes or times)"
+    if checkpoint is None:
+        problem += ", and there is no checkpoint that tells what it has learned from"
+        cure = "Put them back, or choose another workspace_dir."
+        raise ConfigError("concepts", problem, cure, ways_on=["fresh"])
+    say(f"{problem}: looking whether images and captions are the same.")
 
 
 def _remember(run: RunFolder, options: Options) -> None:
@@ -218,6 +239,7 @@ def _write(config: TrainConfig, run: RunFolder, options: Options) -> None:
         "reset_optimizer": options.reset_optimizer,
         "extend": options.extend,
         "events_bytes": _events_bytes(run),
+        "data": data_state(config),
         # a run that is started by its own config does not forget whose it is
         "origin": options.origin or run.options().get("origin", ""),
     }
@@ -230,14 +252,21 @@ def _has_done(
     run: RunFolder,
     config: TrainConfig,
     options: Options,
+    checkpoint: Path | None,
     *,
     trained: bool,
 ) -> bool:
     """Whether a finished run has done what a config asks for. Raises ConfigError if it was trained otherwise."""
     if _never_began(run):
         return False
-    with _fresh_is_a_way_on():
+    try:
         before = load_config(run.config_file, ignore_unsupported=True).config
+    except ConfigError as error:
+        if checkpoint is None:
+            error.ways_on = ("fresh",)
+            raise
+        # which holds the config, too
+        before = _config_of(checkpoint)
     check_changes(before, config, reset=options.reset_optimizer)
     return not left_to_do(before, config, trained=trained)
 
