@@ -41,8 +41,7 @@ def part_files(part: str, path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if part.startswith("tokenizer"):
-        kinds = (".json", ".txt", ".model")
-        return [file for file in sorted(path.iterdir()) if file.suffix in kinds]
+        return [file for file in _vocabulary_files(path) if file.is_file()]
     index = index_file(part, path)
     files = [config_file(part, path), *weight_files(part, path)]
     if index:
@@ -113,6 +112,10 @@ def lack_of(part: str, path: Path) -> str:
     missing = [file.name for file in weight_files(part, path) if not file.is_file()]
     if part.startswith("tokenizer"):
         missing = _lacking_vocabulary(path)
+        # a library would wait for a pipe
+        odd = [file.name for file in _vocabulary_files(path) if not file.is_file()]
+        if odd:
+            return f"{part} ({', '.join(odd)} is not a plain file)"
     return f"{part} ({', '.join(missing)})" if missing else ""
 
 
@@ -186,6 +189,12 @@ def _check_number(file: Path, key: str, number: object) -> None:
 
 def _single(part: str, folder: Path) -> Path:
     return folder / f"{WEIGHTS[part]}.safetensors"
+
+
+def _vocabulary_files(folder: Path) -> list[Path]:
+    """Return what a tokenizer may be made of, in the order of the names."""
+    kinds = (".json", ".txt", ".model")
+    return [file for file in sorted(folder.iterdir()) if file.suffix in kinds]
 
 
 def _lacking_vocabulary(folder: Path) -> list[str]:

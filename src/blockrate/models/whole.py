@@ -131,11 +131,13 @@ def refuse_wrong_names(
         raise FileError(str(where), " and ".join(problems), _COPY_AGAIN)
 
 
-def refuse_names(where: Path, problem: str, names: Collection[str]) -> None:
+def refuse_names(
+    where: Path, problem: str, names: Collection[str], cure: str = _COPY_AGAIN
+) -> None:
     """Raise FileError if there are names that a problem is with."""
     if names:
         told = f"{problem}: {len(names):,} ({_in_words(sorted(names))})"
-        raise FileError(str(where), told, _COPY_AGAIN)
+        raise FileError(str(where), told, cure)
 
 
 def _in_words(names: Sequence[str]) -> str:

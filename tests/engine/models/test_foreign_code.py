@@ -340,3 +340,33 @@ def test_a_pipe_for_a_config_is_waited_for_by_nobody(folder: Path, part: str) ->
 def test_a_model_of_this_computer_loads_without_a_network(folder: Path) -> None:
     embeds = load(folder, "text_encoder")[-2:]
     assert all(tensor.isfinite().all() for tensor in embeds)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "special_tokens_map.json", "vocab.json", "spiece.model"]
+)
+def test_a_pipe_in_a_tokenizer_is_waited_for_by_nobody(folder: Path, name: str) -> None:
+    file = folder / "tokenizer_2" / name
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    with pytest.raises(FileError, match=f"{name} is not a plain file"):
+        load(folder, "text_encoder")
+
+
+@pytest.mark.parametrize(
+    "memo", ["[]", "{", "3", '{"FILE": 3}', '{"FILE": [1, 2, 3]}', "[" * 100_000, None]
+)
+def test_a_memo_of_hashes_that_is_none_is_made_anew(
+    folder: Path, memo: str | None
+) -> None:
+    chosen = config(folder)
+    expected = prompt_identity(locate(chosen), chosen)
+    file = Path(chosen.cache_dir) / "file-hashes.json"
+    weights = folder.resolve() / "text_encoder/model.safetensors"
+    if memo is None:
+        rows = json.loads(file.read_bytes())
+        rows[str(weights)][3] = 7
+        memo = json.dumps(rows)
+    file.write_text(memo.replace("FILE", str(weights)))
+    assert prompt_identity(locate(chosen), chosen) == expected

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.lives import Small
 from support.model_folders import (
     Tensors,
     change_config,
@@ -510,3 +511,28 @@ def test_what_is_hashed_is_what_is_loaded(folder: Path) -> None:
     put(next(iter(tensors)), 0.5)(tensors)
     save_file(tensors, shard, {"format": "pt"})
     assert identities()[1] != in_shards[1]
+
+
+@pytest.mark.usefixtures("no_sync")
+def test_a_damaged_decoder_is_told_before_training_though_all_is_cached(
+    small: Small, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(small.folder / "model", tmp_path / "model"))
+    sample = {"prompt": "a cat", "width": 64, "height": 64, "diffusion_steps": 1}
+    cache = str(tmp_path / "cache")
+    settings: dict[str, Any] = {
+        "base_model_name": str(folder),
+        "cache_dir": cache,
+        "samples": [sample],
+    }
+    small.live(small.config(tmp_path / "first", only_cache=True, **settings))
+    change_weights(folder, "vae", put("decoder.conv_out.bias", float("nan")))
+    # as if the cache had been made by this very VAE
+    original = image_identity(locate(config(small.folder / "model")), config(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "blockrate.engine.preparation.image_identity", lambda *_: original
+        )
+        with pytest.raises(FileError, match=r"decoder\.conv_out\.bias"):
+            small.live(small.config(tmp_path / "second", **settings))
+    assert not list((tmp_path / "second").rglob("*.png"))

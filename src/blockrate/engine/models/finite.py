@@ -25,7 +25,9 @@ class FiniteWeights:
 
     def refuse(self, where: Path) -> None:
         """Raise FileError if any of them was not finite; ``where``: the file or folder they come from."""
-        refuse_names(where, "holds weights that are not finite numbers", self._bad)
+        cure = "Download or copy the model again, as a whole; or is weight_dtype FLOAT_16, which ends at 65,504?"
+        problem = "holds weights that are not finite numbers"
+        refuse_names(where, problem, self._bad, cure)
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -69,9 +69,7 @@ def _identity(
 ) -> str:
     """Hash the files of parts by content. What is known of a big file (T5: 10 GB) is kept in the cache folder."""
     memo_file = Path(cache_dir) / "file-hashes.json"
-    memo = {}
-    with suppress(OSError, ValueError):
-        memo = json.loads(memo_file.read_bytes())
+    memo = _read_memo(memo_file)
     before = dict(memo)
     hashes = []
     for part in parts:
@@ -83,9 +81,24 @@ def _identity(
     return hashlib.sha256(json.dumps([hashes, list(facts)]).encode()).hexdigest()
 
 
+def _read_memo(file: Path) -> dict[str, list[object]]:
+    """Return what is known of files: size, two times and SHA-256. What cannot be read, or is not that, is not known."""
+    known: dict[str, list[object]] = {}
+    with suppress(OSError, ValueError, RecursionError):
+        rows = json.loads(file.read_bytes()) if file.is_file() else {}
+        for name, row in rows.items() if isinstance(rows, dict) else ():
+            if isinstance(row, list) and len(row) == 4 and _is_sha256(row[3]):
+                known[name] = row
+    return known
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value))
+
+
 def _sha256(file: Path, memo: dict[str, list[object]]) -> str:
     file = file.resolve()
-    if file.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", file.name):
+    if file.parent.name == "blobs" and _is_sha256(file.name):
         return file.name  # the hub's cache calls a big file by its SHA-256
     state = file.stat()
     known = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
