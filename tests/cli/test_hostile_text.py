@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 from support.sizes import tree
 from support.source import FILES, place_of
@@ -99,6 +100,24 @@ def test_a_config_is_told_without_control_signs(
     assert "error: " in err
 
 
+@posix
+@pytest.mark.parametrize("captioned", [False, True])
+def test_names_of_images_and_captions_are_told_without_control_signs(
+    blockrate: Blockrate, tmp_path: Path, captioned: bool
+) -> None:
+    folder = tmp_path / f"10_{NAME}".replace("/", "")
+    folder.mkdir()
+    for name in (NAME.replace("/", ""), "a\nerror: forged.jpg", "b\x1b[2J"):
+        Image.new("RGB", (8, 8)).save(folder / f"{name}.png")
+        (folder / f"{name}.jpg").write_bytes(b"no image")
+        if captioned:
+            (folder / f"{name}.txt").write_text(f"{NAME}\n{NAME}\n")
+            (folder / f"{name}.caption").write_text(NAME)
+    for path in (folder, tmp_path):
+        code, _, _ = blockrate("plan", config(tmp_path, concepts=[{"path": str(path)}]))
+        assert code in (0, 2, 65)
+
+
 @pytest.mark.parametrize("command", ["plan", "train", "status", "stop", "inspect"])
 def test_what_is_typed_is_told_without_control_signs(
     blockrate: Blockrate, command: str
@@ -181,6 +200,8 @@ def test_events_are_shown_without_control_signs(
         view.console.print(view.bar.get_renderable())
     text = written.getvalue()
     assert "pwned" in text
+    if not isinstance(event, Warned | Failed):
+        assert text.count("forged line") == text.count(r"\nerror: forged line")
     # rich's own colours
     assert_harmless(re.sub(r"\x1b\[[0-9;]*m", "", text))
 

@@ -60,9 +60,9 @@ def test_which_line_breaks_stay() -> None:
 
 def test_an_error_shows_what_it_names_on_one_line() -> None:
     parts = [FileError("b\x1b[2J.png", "is cut off")]
-    error = ConfigError("a\nerror: all is well", "is \u202eno folder", parts=parts)
+    error = ConfigError("a\n  error: all is well", "is \u202eno folder", parts=parts)
     assert str(error) == (
-        r"a\nerror: all is well: is \u202eno folder."
+        r"a\n  error: all is well: is \u202eno folder."
         "\n"
         r"  b\x1b[2J.png: is cut off."
     )

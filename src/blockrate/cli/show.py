@@ -272,9 +272,9 @@ class View:
             case Warned(message=message, ways_on=ways_on):
                 self.say(f"warning: {with_ways_on(message, ways_on, WAYS_ON)}")
             case Resumed(from_step=step, changes=changes):
-                self.say("; ".join([f"goes on from step {step}", *changes]))
+                self.say(visible("; ".join([f"goes on from step {step}", *changes])))
             case Skipped() | Saved() | Sampled() | Validated():
-                self.say(_line(event, record.step))
+                self.say(visible(_line(event, record.step)))
         self._draw()
 
     def _phase_begins(self, event: Phase) -> None:

@@ -88,7 +88,7 @@ def in_words(error: BlockrateError, words: Mapping[WayOn, str]) -> str:
     """Return what an error says, with its ways on in the words of a front end."""
     text = f"{error.problem}. {error.cure}".rstrip()
     if error.where:
-        text = f"{error.where}: {text}"
+        text = f"{visible(error.where)}: {text}"
     lines = [with_ways_on(visible(text, lines="indented"), error.ways_on, words)]
     for part in error.parts:
         lines.append(f"  {in_words(part, words)}")
