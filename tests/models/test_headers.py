@@ -161,6 +161,13 @@ def test_too_many_tensors_and_too_long_headers_are_refused(tmp_path: Path) -> No
     assert "300,000 tensors; 20,000 are the most" in refusal(
         written(tmp_path, json.dumps(many), 0)
     )
+    no_facts = json.dumps(dict.fromkeys(map(str, range(30_000)), 1))
+    assert "30,000 tensors; 20,000 are the most" in refusal(
+        written(tmp_path, no_facts, 0)
+    )
+    # what metadata quotes is no tensor
+    quoted = json.dumps({"__metadata__": {"a": '"data_offsets"' * 30_000}, **GOOD})
+    assert len(read_header(written(tmp_path, quoted), whole=True)[1]) == 2
     long = json.dumps({"__metadata__": {"a": "b" * 33 * 2**20}, **GOOD})
     assert "a header of 33.0 MiB; 32.0 MiB are the most" in refusal(
         written(tmp_path, long)

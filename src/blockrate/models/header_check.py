@@ -47,12 +47,11 @@ def parse_header(
 
     ``weights_size``: bytes behind the header. ``whole``: refuse a header without weights, too.
     """
+    # before anything is made of them, which takes seconds and a gigabyte where there are too many
+    _check_count(text.count(b'"data_offsets"'))
     header = _parsed(text)
     metadata = _metadata(header.pop("__metadata__", None))
-    if len(header) > MOST_TENSORS:
-        raise HeaderError(
-            f"it lists {len(header):,} tensors; {MOST_TENSORS:,} are the most"
-        )
+    _check_count(len(header))
     tensors = {}
     for name, facts in header.items():
         tensors[name] = _place(_checked_name(name), facts)
@@ -60,6 +59,11 @@ def parse_header(
     if whole or not is_header_alone:
         _check_places(tensors, weights_size)
     return metadata, tensors
+
+
+def _check_count(count: int) -> None:
+    if count > MOST_TENSORS:
+        raise HeaderError(f"it lists {count:,} tensors; {MOST_TENSORS:,} are the most")
 
 
 def _parsed(text: bytes) -> dict[str, Any]:
