@@ -514,7 +514,10 @@ def test_a_destination_that_cannot_be_is_told_before_anything_starts(
     (folder / "file").write_text("")
     for value, problem in [
         ("photos", "photos: is a folder. Set output_model_destination to a name that"),
-        ("file/my.safetensors", "is no folder. Set output_model_destination to a"),
+        (
+            "file/my.safetensors",
+            "is not a folder, so nothing can be written in it. Set output_",
+        ),
         ("models/my", "Set output_model_destination to models/my.safetensors."),
     ]:
         code, out, err = blockrate(command, "config.json", "--set", f"{where}={value}")

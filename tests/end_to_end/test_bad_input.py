@@ -124,7 +124,7 @@ CASES = {
     "pickle": (pickle_file, 65, "flux.ckpt"),
     "scaled fp8": (scaled_fp8, 65, "scaled.safetensors"),
     "start of a higher rank": (lora_of_higher_rank, 2, "rank 32"),
-    "no place to write": (read_only_output, 73, "cannot be written"),
+    "no place to write": (read_only_output, 73, "is not a folder"),
 }
 
 

@@ -373,7 +373,7 @@ def test_a_destination_that_cannot_be_is_refused_and_the_folder_left_as_it_is(
     before = everything(run)
     for name, problem in [
         ("photos", "is a folder"),
-        ("config.json/my.safetensors", "is no folder"),
+        ("config.json/my.safetensors", "is not a folder"),
         ("my.lora", "does not end in .safetensors"),
     ]:
         now = config(run, output_model_destination=str(run.path / name))

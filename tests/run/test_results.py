@@ -184,7 +184,7 @@ def test_a_destination_is_refused_or_told_before_anything_is_made(events: Path) 
         ("photos", False, "is a folder"),
         ("photos", True, "holds more than a transformer"),
         ("file", True, "a fine-tune writes a folder"),
-        ("file/a/b/my.safetensors", False, "file: is no folder"),
+        ("file/a/b/my.safetensors", False, "file: is not a folder"),
         ("models/my", False, r"Set output_model_destination to models/my\.safetensors"),
     ]:
         with pytest.raises(WriteError, match=problem):

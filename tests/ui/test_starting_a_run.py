@@ -68,6 +68,7 @@ def test_an_earlier_run_in_the_folder_is_asked_about(
     page.get_by_role("button", name="Start", exact=True).click()
     question.get_by_role("button", name="Start anew").click()
     expect(page).to_have_url(re.compile("/run$"))
+    expect(page.get_by_text("The earlier run is now in")).to_be_visible()
     assert (
         len(list((app.folder / "runs" / "mine" / "earlier").glob("*/events.jsonl")))
         == 1

@@ -131,7 +131,8 @@ def _refuse_closed_folder(folder: Path) -> None:
     while not os.path.lexists(there) and there != there.parent:
         there = there.parent
     if not there.is_dir():
-        raise _refusal(there, "is no folder", "to a name in another folder")
+        problem = "is not a folder, so nothing can be written in it"
+        raise _refusal(there, problem, "to a name in another folder")
     if not os.access(there, os.W_OK):
         raise _refusal(there, "cannot be written into", "to a name in another folder")
 

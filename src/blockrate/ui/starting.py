@@ -46,7 +46,10 @@ async def _start_or_ask(page: Page, way: WayOn | None) -> None:
     options = OPTIONS[way] if way else Options()
     answer = await page.watch.start(page.session, options)
     if isinstance(answer, Launched):
-        return page.go("Run")
+        page.go("Run")
+        for text in page.watch.told:
+            page.show_message(text)
+        return
     ways_on = () if way else _ways_on(answer)
     if not ways_on:
         return page.show_message(_text(answer), kind="error")

@@ -56,6 +56,7 @@ class Watch:
         self.state = _NOTHING
         self.history = History()
         self.log = ""
+        self.told: list[str] = []  # at the last start, of an earlier run
         self._preferences = preferences
         self._process: Popen[Any] | None = None
         self._asked = ""  # the hash of what that process is to do
@@ -108,7 +109,7 @@ class Watch:
         self._starting = True
         self._stop_at_once = False
         try:
-            run, answer = await asyncio.to_thread(
+            run, answer, self.told = await asyncio.to_thread(
                 _launch, config, session.source, options
             )
         finally:
@@ -253,10 +254,14 @@ class Watch:
 
 def _launch(
     config: TrainConfig, source: Source, options: Options
-) -> tuple[RunFolder, Answer]:
-    """Start a config where its run is."""
+) -> tuple[RunFolder, Answer, list[str]]:
+    """Start a config where its run is, and return what was told of an earlier run there."""
     placed = place(config, source)
     run = RunFolder(placed.run.path.absolute())
     options = replace(options, origin=placed.origin)
     look = partial(refuse_bad_folders, config)
-    return run, launch(placed.config, run, options, look_at_data=look)
+    said: list[str] = []
+    answer = launch(placed.config, run, options, said.append, look_at_data=look)
+    # the pages show the warnings
+    told = [text for text in said if not text.startswith("warning: ")]
+    return run, answer, told
