@@ -112,9 +112,9 @@ def test_a_finished_run_says_so_and_is_left_as_it_was(
 def test_a_finished_run_goes_on_when_epochs_are_raised(tmp_path: Path) -> None:
     root = unpack(tmp_path, "fine-tune-finished")
     run = root / "fine-tune-finished"
-    done = blockrate(
-        "train", "fine-tune-finished.json", "--set", "epochs=42", folder=root
-    )
+    # its rate has fallen to its end
+    longer = ("--set", "epochs=42", "--extend")
+    done = blockrate("train", "fine-tune-finished.json", *longer, folder=root)
     assert done.code == 0, done.err
     assert [event["from_step"] for event in events(run, "resumed")] == [40]
     assert newest_checkpoint(run).name == "step-00000042"
