@@ -21,6 +21,7 @@ from blockrate.run.events import (
     Step,
     events_of,
     last_event,
+    last_step,
     read_events,
 )
 from blockrate.run.folder import (
@@ -217,6 +218,18 @@ def test_a_long_history_is_read_in_portions(
     assert last
     assert isinstance(last.event, Finished)
     assert most < 20 * PORTION
+
+
+def test_the_last_step_is_found_behind_whatever_came_after(run: RunFolder) -> None:
+    assert last_step(run.events_file) is None
+    log = EventLog(run.events_file)
+    log.write(Step(1.0, 1.0, 1.0, 1.0), step=3)
+    log.write(Step(1.0, 1.0, 1.0, 1.0), step=4)
+    log.write(Finished(), step=9)
+    assert last_step(run.events_file) == 4
+    for _ in range(3):
+        log.write(Failed(2, "m" * 60_000), step=9)
+    assert last_step(run.events_file) == 4
 
 
 def test_a_message_of_any_length_can_be_read_again(run: RunFolder) -> None:

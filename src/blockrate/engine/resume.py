@@ -33,7 +33,14 @@ from blockrate.engine.checkpoint import (
 from blockrate.engine.state import TrainingState
 from blockrate.run.checkpoints import newest_valid, read_state, set_damaged_aside
 from blockrate.run.durable import sweep_leftovers
-from blockrate.run.events import EventLog, Resumed, Saved, Step, Warned, events_of
+from blockrate.run.events import (
+    EventLog,
+    Resumed,
+    Saved,
+    Warned,
+    events_of,
+    last_step,
+)
 from blockrate.run.folder import RunFolder
 
 _DAY = 86400.0
@@ -185,16 +192,13 @@ def _changed_versions(old: Mapping[str, str]) -> list[str]:
 
 def _lost_session(run: RunFolder) -> list[str]:
     """Return what to say when a run that had begun has no checkpoint, which is never passed over in silence."""
-    last_step = None
-    for record in events_of(run.events_file, Saved, Step):
-        match record.event:
-            case Saved(kind="checkpoint"):
-                problem = "the checkpoints of this run are gone"
-                raise NoCheckpointError(
-                    str(run.checkpoints), problem, "Put them back.", ways_on=["fresh"]
-                )
-            case Step():
-                last_step = record.step
-    if last_step is None:
+    for record in events_of(run.events_file, Saved):
+        if isinstance(record.event, Saved) and record.event.kind == "checkpoint":
+            problem = "the checkpoints of this run are gone"
+            raise NoCheckpointError(
+                str(run.checkpoints), problem, "Put them back.", ways_on=["fresh"]
+            )
+    last = last_step(run.events_file)
+    if last is None:
         return []
-    return [f"it ended after step {last_step} without a save, so it begins again"]
+    return [f"it ended after step {last} without a save, so it begins again"]

@@ -245,14 +245,32 @@ def read_events(
 
 
 def events_of(path: Path, *kinds: type[Event]) -> Iterator[Record]:
-    """Yield the events of some kinds, oldest first, a line in memory at a time."""
+    """Yield the events of some kinds, oldest first, a portion of the file in memory at a time."""
     names = [kind.__name__.lower().encode() for kind in kinds]
-    with suppress(OSError), open_plain(path) as stream:
-        while line := stream.readline(PORTION):
+    end = 0
+    start = -1
+    while end > start:
+        start = end
+        whole, end = _whole_lines(path, start, PORTION)
+        # most portions of a long run hold none of the rare kinds
+        lines = whole.splitlines() if any(name in whole for name in names) else []
+        for line in lines:
             if any(name in line for name in names):
                 record = parse(line)
                 if record and isinstance(record.event, kinds):
                     yield record
+
+
+def last_step(path: Path) -> int | None:
+    """How many steps were finished with the newest step that is told of, None if there is none."""
+    for record in reversed(end_of_events(path)):
+        if isinstance(record.event, Step):
+            return record.step
+    last = None
+    # where much else came after it
+    for record in events_of(path, Step):
+        last = record.step
+    return last
 
 
 def last_event(path: Path) -> Record | None:
@@ -281,6 +299,12 @@ def end_of_events(path: Path) -> list[Record]:
 
 def _lines(path: Path, offset: int, most: int) -> tuple[list[bytes], int]:
     """The full lines after byte ``offset``, and where they end."""
+    whole, end = _whole_lines(path, offset, most)
+    return whole.splitlines(), end
+
+
+def _whole_lines(path: Path, offset: int, most: int) -> tuple[bytes, int]:
+    """What is after byte ``offset`` up to the last full line, and where that ends."""
     try:
         with open_plain(path) as stream:
             size = stream.seek(0, os.SEEK_END)
@@ -288,12 +312,12 @@ def _lines(path: Path, offset: int, most: int) -> tuple[list[bytes], int]:
             stream.seek(offset)
             data = stream.read(most)
     except OSError:
-        return [], offset
+        return b"", offset
     whole = data[: data.rfind(b"\n") + 1]
     if not whole and size > offset + most:
         # no event is that long: damage is passed over
-        return [], offset + most
-    return whole.splitlines(), offset + len(whole)
+        return b"", offset + most
+    return whole, offset + len(whole)
 
 
 def finished_outputs(path: Path) -> list[str]:
