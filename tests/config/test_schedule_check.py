@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from blockrate.config.files import parse_config
 from blockrate.config.schedule_check import (
+    schedule_length,
     schedule_warnings,
     span_of,
     steps_at_zero,
@@ -124,3 +125,21 @@ def test_an_optimizer_that_finds_its_own_rate_hears_nothing_of_schedules() -> No
     free = config(**settings, learning_rate_warmup_steps=200)
     assert not schedule_warnings(free, 16)
     assert steps_at_zero(free, span_of(free, 16, first=8, length=8)) == 0
+
+
+def test_a_plan_is_kept_unless_there_was_none_or_nothing_of_it_is_left() -> None:
+    constant = config()
+    cosine = config(learning_rate_scheduler="COSINE")
+    floor = config(learning_rate_scheduler="COSINE", learning_rate_min_factor=0.1)
+
+    def length(before: TrainConfig, now: TrainConfig, first: int, steps: int) -> int:
+        return schedule_length(before, now, first=first, stored=8, steps=steps)
+
+    assert length(cosine, cosine, 8, 16) == 16  # nothing of it is left
+    assert length(cosine, cosine, 7, 16) == 8  # one step is
+    assert length(cosine, floor, 8, 16) == 8  # which goes on at its floor
+    assert length(cosine, cosine, 8, 8) == 8  # nothing is left to train
+    assert length(cosine, cosine, 4, 6) == 8  # fewer epochs
+    assert length(constant, cosine, 8, 16) == 16
+    assert length(constant, cosine, 3, 16) == 16
+    assert length(cosine, constant, 8, 16) == 8

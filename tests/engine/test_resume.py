@@ -275,18 +275,26 @@ def test_longer_epochs_keep_the_length_of_the_schedule_unless_it_is_extended(
 
 
 @pytest.mark.parametrize("scheduler", ["LINEAR", "COSINE", "REX"])
-def test_a_run_with_nothing_left_but_rate_zero_is_refused_before_the_model_is_loaded(
+def test_a_schedule_that_is_over_spans_the_longer_run_in_every_life_of_it(
     small: Small, tmp_path: Path, scheduler: str
 ) -> None:
-    settings = {"learning_rate_scheduler": scheduler, "learning_rate_warmup_steps": 0}
+    settings = {
+        "learning_rate_scheduler": scheduler,
+        "learning_rate_warmup_steps": 0,
+        "backup_after": 1000,
+    }
     small.live(small.config(tmp_path, epochs=2, **settings))
-    told = f"learning_rate_scheduler: {scheduler} was planned for 3 steps.*all 3 steps"
-    with refusal(told, "extend"):
-        small.live(small.config(tmp_path, epochs=4, **settings))
-    run = RunFolder(tmp_path)
-    assert len(events(run, "started")) == 1
-    run.options_file.write_text(json.dumps({"extend": True}))
-    small.live(small.config(tmp_path, epochs=4, **settings))
+    longer = small.config(tmp_path, epochs=4, **settings)
+    run = small.live(longer)
+    rates = [event["learning_rate"] for event in events(run, "step")]
+    expected = [longer.rate_factor(step, 6) * 1e-3 for step in (3, 4, 5)]
+    assert rates[3:] == pytest.approx(expected)
+    assert all(rates)
+    told = "the rate's schedule spans all 6 steps of the run: the 3 it was planned for are over"
+    assert told in resumed(tmp_path)[0][1]
+    assert not events(run, "warned")
+    # the plan is now that of 6 steps, and is over again
+    small.live(small.config(tmp_path, epochs=6, **settings))
     assert all(event["learning_rate"] for event in events(run, "step"))
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import shutil
 import socket
 import sys
 import threading
@@ -223,37 +222,6 @@ def test_a_finished_run_goes_on_when_more_is_asked_for(
 ) -> None:
     finished(run, config(run))
     assert ready(run, config(run, **more)) == (True, [])
-
-
-@pytest.mark.parametrize("scheduler", ["LINEAR", "COSINE", "REX"])
-def test_a_longer_run_whose_schedule_is_over_is_refused_before_an_engine_starts(
-    run: RunFolder, scheduler: str
-) -> None:
-    planned = {"learning_rate_scheduler": scheduler, "learning_rate_warmup_steps": 0}
-    finished(run, config(run, **planned))
-    (checkpoint,) = run.checkpoints.iterdir()
-    state = json.loads((checkpoint / "state.json").read_text())
-    rewrite(checkpoint, {**state, "total_steps": 5})
-    longer = {**planned, "epochs": 200}
-    with refusal(f"learning_rate_scheduler: {scheduler} was planned for 5", "extend"):
-        ready(run, config(run, **longer))
-    for way_out in (
-        {**longer, "learning_rate_scheduler": "CONSTANT"},
-        {**longer, "learning_rate_min_factor": 0.1},
-    ):
-        assert ready(run, config(run, **way_out))[0]
-    assert ready(run, config(run, **longer), extend=True)[0]
-    rewrite(checkpoint, {**state, "total_steps": 6})
-    assert ready(run, config(run, **longer))[0]  # the last step of the old ones is left
-    constant = config(run).model_dump(mode="json")
-    rewrite(checkpoint, {**state, "total_steps": 5, "config": constant})
-    assert ready(run, config(run, **longer))[0]  # there was no schedule to be kept
-
-
-def rewrite(checkpoint: Path, state: dict[str, Any]) -> None:
-    """Put another state into a checkpoint, whole."""
-    shutil.rmtree(checkpoint)
-    commit_checkpoint(checkpoint.parent, state["step"], {}, state=state)
 
 
 def test_a_finished_run_whose_file_is_gone_makes_it_again(run: RunFolder) -> None:

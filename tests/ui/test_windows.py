@@ -4,9 +4,11 @@ import json
 import re
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 
 import pytest
 from nicegui import ui
+from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from support.apps import App
 from support.pages import OpenPage, StartApp
@@ -392,6 +394,25 @@ def test_the_scheduler_is_drawn_as_it_is_set(opened: Opened) -> None:
     expect(window).to_contain_text("ends at 5.00e-04")
     assert curve.get_attribute("d") != before
     expect(window).to_contain_text("step 1,000, for example")
+
+
+def test_a_rate_that_never_gets_to_what_is_set_is_said_when_the_steps_are_known(
+    opened: Opened, tmp_path: Path
+) -> None:
+    for number in range(4):
+        Image.new("RGB", (768, 768), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    config = {
+        "learning_rate": 1e-3,
+        "epochs": 4,
+        "concepts": [{"path": str(tmp_path)}],
+    }
+    _, _, window = opened("Learning Rate Scheduler", config)
+    expect(window).to_contain_text("is more than the run has steps, 16")
+    expect(window).to_contain_text("8.00e-05 at most, not 1.00e-03")
+    type_in(window, "Warm-up steps", "1")
+    expect(window).to_contain_text("is the whole run of 16 steps")
+    type_in(window, "Warm-up steps", "0")
+    expect(window).not_to_contain_text("whole run")
 
 
 def test_the_picture_follows_while_something_else_is_wrong(opened: Opened) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import ConfigError
 from blockrate.core.schedules import warmup_length
 
 # of what the rate falls through: an end above it is not the end that a schedule promises
@@ -44,40 +43,20 @@ def span_of(
 
 
 def schedule_length(
-    before: TrainConfig, now: TrainConfig, *, stored: int, steps: int
+    before: TrainConfig, now: TrainConfig, *, first: int, stored: int, steps: int
 ) -> int:
-    """Return how many steps the schedule of a run that goes on spans.
+    """Return how many steps the schedule of a run spans that goes on after ``first`` steps.
 
-    ``stored``: those that it was planned with, which it keeps. A constant rate has no plan to be kept: a schedule that
-    comes after it spans all ``steps`` of the run.
+    ``stored``: those that it was planned with, which it keeps, with two exceptions. A constant rate has no plan to be
+    kept. And a plan that is over, so that all that is left would have rate 0, is no use to anybody. Then it spans all
+    ``steps`` of the run.
     """
     begins = now.learning_rate_scheduler != "CONSTANT"
     if before.learning_rate_scheduler == "CONSTANT" and begins:
         return steps
-    return stored
-
-
-def check_rate(config: TrainConfig, span: Span) -> None:
-    """Raise ConfigError if every step that is left has rate 0."""
+    span = span_of(now, steps, first=first, length=stored)
     left = span.last - span.first
-    if left > 0 and steps_at_zero(config, span) == left:
-        raise _no_rate_left(config, span, f"all {left} steps that are left")
-
-
-def check_longer_run(
-    before: TrainConfig, now: TrainConfig, *, step: int, length: object
-) -> None:
-    """Raise ConfigError if a run with more epochs than before has nothing but steps at rate 0 left.
-
-    Before it is known how many they are. ``step``: those that are finished. ``length``: of the schedule, as a
-    checkpoint says.
-    """
-    if not isinstance(length, int) or now.epochs <= before.epochs or now.only_cache:
-        return
-    span = Span(step, step + 1, length)
-    is_planned = schedule_length(before, now, stored=0, steps=1) == 0
-    if is_planned and step >= length and steps_at_zero(now, span):
-        raise _no_rate_left(now, span, "all steps that are left")
+    return steps if 0 < left == steps_at_zero(now, span) else stored
 
 
 def kept_schedule(config: TrainConfig, steps: int, span: Span) -> str:
@@ -89,16 +68,6 @@ def kept_schedule(config: TrainConfig, steps: int, span: Span) -> str:
     if zero:
         text += f": the last {zero} have rate 0 and change nothing"
     return f"{text}."
-
-
-def _no_rate_left(config: TrainConfig, span: Span, which: str) -> ConfigError:
-    scheduler = config.learning_rate_scheduler
-    problem = (
-        f"{scheduler} was planned for {span.length} steps, of which none is left: "
-        f"{which} would have rate 0 and change nothing"
-    )
-    cure = "Set it to CONSTANT to go on at the full rate."
-    return ConfigError("learning_rate_scheduler", problem, cure, ways_on=["extend"])
 
 
 def steps_at_zero(config: TrainConfig, span: Span) -> int:

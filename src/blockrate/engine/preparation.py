@@ -50,13 +50,13 @@ def prepare_data(
     device: torch.device,
     log: EventLog,
     stop: StopFlag,
+    *,
     check: Callable[[str], None],
-    check_steps: Callable[[int], None] = lambda steps: None,
 ) -> Data:
     """Check every image and caption, find the model's files, and cache latents and prompt embeddings.
 
-    ``check``: is told the data set's fingerprint. ``check_steps``: how many steps the run has. Raises FileError or
-    ConfigError before anything big is loaded, StopRequested when asked to stop.
+    ``check``: is told the data set's fingerprint. Raises FileError or ConfigError before anything big is loaded,
+    StopRequested when asked to stop.
     """
     loading = partial(_report_loading, log, stop)
     warn = partial(_warn, log)
@@ -64,7 +64,6 @@ def prepare_data(
     fingerprint = _fingerprint(items, config.concepts)
     check(fingerprint)
     order = StepOrder(config, items)
-    check_steps(order.number_of_steps)
     validation = validation_batches(config, items) if config.validation else []
     files = locate(config, loading, warn)
     stop.obey()

@@ -14,7 +14,6 @@ from blockrate.config.files import parse_config
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.schedule_check import (
     Span,
-    check_rate,
     kept_schedule,
     schedule_length,
     schedule_warnings,
@@ -64,12 +63,12 @@ class Resume:
         return int(self.facts.get("step", 0))
 
     def span(self, steps: int) -> Span:
-        """Return the span of a run of so many steps: its schedule keeps the length it was planned with."""
+        """Return the span of a run of so many steps: its schedule keeps the length it was planned with, if it can."""
         length = steps
         if not self.extend:
             stored = int(self.facts.get("total_steps", steps))
             length = schedule_length(
-                self.before, self.config, stored=stored, steps=steps
+                self.before, self.config, first=self.step, stored=stored, steps=steps
             )
         return span_of(self.config, steps, first=self.step, length=length)
 
@@ -79,19 +78,15 @@ class Resume:
             problem = "the images or captions are not those this run has learned from, so its order would not hold"
             raise ConfigError("concepts", problem, "Put them back.", ways_on=["fresh"])
 
-    def check_steps(self, steps: int) -> None:
-        """Raise ConfigError if all that is left of a run of so many steps has rate 0."""
-        if not self.config.only_cache:
-            check_rate(self.config, self.span(steps))
-
     def tell_schedule(self, steps: int, log: EventLog) -> Span:
         """Warn of a rate that is not what its settings seem to say; return the span of a run of so many steps."""
         span = self.span(steps)
         stored = self.facts.get("total_steps", steps)
         if stored != span.length and self.config.learning_rate_scheduler != "CONSTANT":
-            self.changes.append(
-                f"the rate's schedule spans all {span.length} steps of the run"
-            )
+            told = f"the rate's schedule spans all {span.length} steps of the run"
+            if self.before.learning_rate_scheduler != "CONSTANT" and not self.extend:
+                told += f": the {stored} it was planned for are over"
+            self.changes.append(told)
         kept = kept_schedule(self.config, steps, span)
         if kept:
             log.write(Warned("schedule", kept, ["extend"]), step=self.step)

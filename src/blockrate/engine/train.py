@@ -55,8 +55,7 @@ def train(
         device, why = pick_device(config.train_device)
         print(f"training on {device}: {why}")
         resume = _resume(config, run, log)
-        check = (resume.check_data, resume.check_steps)
-        data = prepare_data(config, device, log, stop, *check)
+        data = prepare_data(config, device, log, stop, check=resume.check_data)
         if config.only_cache:
             return []
         log.write(Phase("loading"), step=resume.step)

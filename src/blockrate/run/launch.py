@@ -12,7 +12,6 @@ from blockrate.config.changes import Reset, check_changes, left_to_do
 from blockrate.config.files import config_json, load_config, parse_config
 from blockrate.config.named_files import check_start_file
 from blockrate.config.plan import make_plan
-from blockrate.config.schedule_check import check_longer_run
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import (
     BlockrateError,
@@ -22,7 +21,7 @@ from blockrate.core.errors import (
     WayOn,
 )
 from blockrate.run.aside import set_aside
-from blockrate.run.checkpoints import newest_valid, read_state, step_of
+from blockrate.run.checkpoints import newest_valid, read_state
 from blockrate.run.data_state import data_state
 from blockrate.run.durable import atomic_write, make_folder
 from blockrate.run.events import Finished, last_event
@@ -180,15 +179,7 @@ def _look_at_earlier(
     if checkpoint:
         before = _config_of(checkpoint)
         check_changes(before, config, reset=options.reset_optimizer)
-        if not options.extend:
-            _check_rate(before, config, checkpoint)
     return None
-
-
-def _check_rate(before: TrainConfig, config: TrainConfig, checkpoint: Path) -> None:
-    """Raise ConfigError if a longer run has no rate left."""
-    length = read_state(checkpoint).get("total_steps")
-    check_longer_run(before, config, step=step_of(checkpoint), length=length)
 
 
 def _has_other_data(run: RunFolder, config: TrainConfig) -> bool:

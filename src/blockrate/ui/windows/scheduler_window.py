@@ -3,6 +3,7 @@
 from nicegui.element import Element
 
 from blockrate.config.fields import in_window
+from blockrate.config.schedule_check import schedule_warnings
 from blockrate.config.train_config import TrainConfig
 from blockrate.dataset.survey import Survey, survey
 from blockrate.ui.page import Page
@@ -32,7 +33,10 @@ def open_scheduler_window(page: Page, opener: Element) -> None:
         window.chosen.set_text(option_label(config.learning_rate_scheduler))
         curve = factors(config, steps or _STEPS)
         last_step = f"step {steps:,}" if steps else f"step {_STEPS:,}, for example"
-        drawing.show(curve, _curve_in_words(curve, config), last_step)
+        words = [_curve_in_words(curve, config)]
+        if steps:
+            words += schedule_warnings(config, steps)
+        drawing.show(curve, " ".join(words), last_step)
 
     def take_steps(result: Survey) -> None:
         nonlocal steps
