@@ -247,11 +247,14 @@ def pasted(finding: Finding) -> list[dict[str, Any]]:
     return concepts
 
 
+@pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("inside", [False, True])
 def test_folders_named_for_sd_scripts_come_with_the_concepts_to_paste(
-    tmp_path: Path, inside: bool
+    tmp_path: Path, inside: bool, deep: bool
 ) -> None:
     folder = kohya(tmp_path / "img")
+    if deep:
+        folder = tmp_path
     settings: dict[str, Any] = {"loss_weight": 0.5, "text": {"caption_form": "WHOLE"}}
     found = told(folder, include_subdirectories=inside, **settings)["repeats"]
     assert "would repeat their images 10 and 1 times" in found.problem
@@ -272,6 +275,17 @@ def test_a_concept_of_such_a_folder_is_told_its_balancing(tmp_path: Path) -> Non
     assert told(folder, balancing=10.0) == {}
     assert told(folder, balancing=5.0) == {}  # meant so
     assert told(tmp_path / "img" / "1_woman") == {}
+
+
+def test_validation_images_are_measured_once_whatever_their_folder_is_called(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path / "one", "a.png", "a.txt")
+    held = kohya(tmp_path / "img") / "10_ohwx man"
+    concepts = ({"path": str(tmp_path / "one")}, {"path": str(held)})
+    assert [f.kind for f in looked(*concepts).report.findings] == ["repeats"]
+    validation = ({**concepts[1], "type": "VALIDATION"}, concepts[0])
+    assert looked(*validation, validation=True).report.findings == ()
 
 
 def test_a_year_is_no_number_of_repeats(tmp_path: Path) -> None:
@@ -401,16 +415,30 @@ def test_copies_are_told_byte_for_byte(tmp_path: Path) -> None:
 def test_files_that_only_begin_alike_are_no_copies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from blockrate.dataset import image_findings
-    from blockrate.dataset.image_findings import alike
+    from blockrate.dataset import copies
+    from blockrate.dataset.copies import alike
 
     beginning = bytes(2**16)
     files = [tmp_path / name for name in "abcd"]
     for file, end in zip(files, (b"1", b"2", b"1", b"33"), strict=True):
         file.write_bytes(beginning + end)
     assert alike(files) == [[files[0], files[2]]]
-    monkeypatch.setattr(image_findings, "_MOST_READ", 2**16 + 2)
+    monkeypatch.setattr(copies, "_MOST_READ", 2**16 + 2)
     assert alike(files) == []  # the third was not read any more
+
+
+def test_images_of_two_concepts_are_noted(tmp_path: Path) -> None:
+    put(tmp_path / "a", "x.png", "x.txt", "y.png", "y.txt", size=80)
+    put(tmp_path / "b", "z.png", "z.txt", size=90)
+    pair = ({"path": str(tmp_path / "a")}, {"path": str(tmp_path / "b")})
+    assert looked(*pair).report.findings == ()
+    shutil.copy(tmp_path / "a" / "x.png", tmp_path / "b" / "w.png")
+    put(tmp_path / "b", "w.txt")
+    (found,) = looked(*pair).report.findings
+    assert (found.level, found.kind) == ("note", "in two concepts")
+    assert (found.count, found.total, found.examples) == (2, 4, ("x.png", "w.png"))
+    (same,) = looked(pair[0], pair[0]).report.findings
+    assert (same.count, same.total) == (2, 2)
 
 
 def test_pixels_that_are_not_used_as_they_are_get_a_note(tmp_path: Path) -> None:

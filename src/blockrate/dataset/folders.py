@@ -200,14 +200,29 @@ def _no_images(concept: Concept, where: str) -> ConfigError:
 
 
 def inner_folders(concept: Concept) -> list[Path]:
-    """Return the folders directly inside a concept's that hold images, sorted; an unreadable one holds none."""
+    """Return the folders directly inside a concept's that hold images, or have folders that do, sorted."""
     folders = []
     with suppress(OSError, FileError):
         for folder in sorted(Path(concept.path).iterdir()):
             is_shown = not folder.name.startswith(".") and folder.is_dir()
-            if is_shown and not _is_without_images(Concept(path=str(folder))):
+            if is_shown and not _is_without_images(_all_of(folder)):
                 folders.append(folder)
     return folders
+
+
+def image_folders(concept: Concept) -> list[Path]:
+    """Return every folder with images inside a concept's; of very many files only the first are looked at."""
+    found: dict[Path, None] = {}
+    for folder in inner_folders(concept):
+        with suppress(FileError):
+            for path in islice(_files(_all_of(folder)), _MOST_OTHERS):
+                if is_image(path):
+                    found[path.parent] = None
+    return sorted(found)
+
+
+def _all_of(folder: Path) -> Concept:
+    return Concept(path=str(folder), include_subdirectories=True)
 
 
 def is_image(path: Path) -> bool:

@@ -1,16 +1,16 @@
 """What there is to say of a concept's images: far too small, cut to less than half, twice there."""
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import Bucket
-from blockrate.core.errors import ConfigError, FileError
+from blockrate.core.errors import ConfigError
+from blockrate.dataset.copies import alike
 from blockrate.dataset.findings import Finding, Looked
-from blockrate.dataset.folders import MASKS, image_buckets, open_file
+from blockrate.dataset.folders import MASKS, image_buckets
 from blockrate.dataset.headers import Header
 
 # Enlarged by 2, an image has a quarter of the pixels that it trains at: what is learned from it is mostly blur.
@@ -32,9 +32,6 @@ _NOT_IMAGES_HERE = frozenset(
         ".nef",
     ]
 )
-# bytes; files that begin alike are read whole until so much is read in all
-_BEGINNING = 2**16
-_MOST_READ = 2**30
 
 
 def sizes_unlike_buckets(
@@ -121,44 +118,3 @@ def copies(looked: Looked) -> Iterator[Finding]:
         yield looked.finding(
             "warning", "copies", extra, problem, "Remove what is too much."
         )
-
-
-def alike(paths: Sequence[Path]) -> list[list[Path]]:
-    """Return the groups of files that are the same byte for byte.
-
-    Of files of one size that begin alike, a gigabyte at most is read in all.
-    """
-    budget = [_MOST_READ]
-
-    def whole(path: Path) -> str | None:
-        if budget[0] <= 0:
-            return None
-        budget[0] -= path.stat().st_size
-        with open_file(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    groups = [list(paths)]
-    for mark in (_size, _beginning, whole):
-        groups = [finer for group in groups for finer in _split(group, mark)]
-    return groups
-
-
-def _split(
-    paths: Sequence[Path], mark: Callable[[Path], object]
-) -> Iterator[list[Path]]:
-    """Yield the groups of two files or more of which ``mark`` gives the same, and not None."""
-    groups: dict[object, list[Path]] = defaultdict(list)
-    for path in paths:
-        with suppress(OSError, FileError):  # told where it is read
-            groups[mark(path)].append(path)
-    groups.pop(None, None)
-    yield from (group for group in groups.values() if len(group) > 1)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
-
-
-def _beginning(path: Path) -> bytes:
-    with open_file(path) as file:
-        return hashlib.sha256(file.read(_BEGINNING)).digest()

@@ -14,6 +14,7 @@ from blockrate.dataset.image_findings import (
     sizes_unlike_buckets,
 )
 from blockrate.dataset.use_findings import (
+    learned_by_two_concepts,
     validated_and_learned,
     validation_unlike_config,
 )
@@ -46,6 +47,7 @@ def measure(config: TrainConfig, used: Sequence[Looked]) -> Measured:
         findings += sizes_unlike_buckets(config, looked, headers)
         findings += pixels_not_as_they_are(looked, headers)
         findings += copies(looked)
+    findings += learned_by_two_concepts(used)
     findings += _validation(config, used)
     return Measured(tuple(findings), tuple(bad))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from blockrate.config.parts import Concept
 from blockrate.dataset.findings import Finding, Looked
-from blockrate.dataset.folders import inner_folders
+from blockrate.dataset.folders import image_folders
 
 # sd-scripts takes any number; 2024_holiday is a year
 _NAME = re.compile(r"(\d{1,3})_.+")
@@ -17,11 +17,11 @@ _MOST_CONCEPTS = 20
 def repeats_in_names(looked: Looked) -> Iterator[Finding]:
     """Yield what sd-scripts would repeat and this concept does not, with the concepts that do."""
     concept = looked.concept
-    if concept.balancing != 1.0 or concept.balancing_strategy != "REPEATS":
+    is_as_it_was = concept.balancing == 1.0 and concept.balancing_strategy == "REPEATS"
+    if concept.type == "VALIDATION" or not is_as_it_was:
         return
     folders = list(dict.fromkeys(path.parent for path in looked.images))
-    if not folders:
-        folders = inner_folders(concept)
+    folders = folders or image_folders(concept)
     top = Path(concept.path)
     numbers = {folder: repeats_of(folder, top) for folder in folders}
     named = [folder for folder, number in numbers.items() if number is not None]

@@ -1,12 +1,14 @@
 """What of a concept's images and captions comes into training at all, and how often."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from blockrate.config.train_config import TrainConfig
+from blockrate.core.plain_text import visible
+from blockrate.dataset.copies import alike
 from blockrate.dataset.findings import Finding, Looked
 from blockrate.dataset.folders import images_an_epoch, inner_folders
-from blockrate.dataset.image_findings import alike
 
 
 def images_left_out(config: TrainConfig, looked: Looked) -> Iterator[Finding]:
@@ -63,6 +65,32 @@ def validation_unlike_config(config: TrainConfig) -> Iterator[Finding]:
         problem = "validation is on, but no concept is of type VALIDATION: nothing is measured"
         cure = "Set the type of a concept, or validation to false."
         yield _of_the_config("nothing to validate", 0, problem, cure)
+
+
+def learned_by_two_concepts(used: Sequence[Looked]) -> Iterator[Finding]:
+    """Yield which images more than one concept trains on."""
+    owners: dict[Path, set[int]] = defaultdict(set)
+    for looked in used:
+        if looked.concept.type == "STANDARD":
+            for path in looked.images:
+                owners[path].add(looked.index)
+    if len(set().union(*owners.values())) < 2:
+        return
+    both = {path for path, concepts in owners.items() if len(concepts) > 1}
+    for group in alike(list(owners)):
+        if len(set().union(*(owners[path] for path in group))) > 1:
+            both.update(group)
+    if both:
+        yield Finding(
+            "note",
+            "in two concepts",
+            None,
+            len(both),
+            len(owners),
+            f"{len(both):,} of {len(owners):,} images: in more than one concept, which each learn them",
+            tuple(visible(path.name) for path in sorted(both)[:3]),
+            "",
+        )
 
 
 def validated_and_learned(

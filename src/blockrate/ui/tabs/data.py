@@ -1,7 +1,6 @@
 """The Data tab: folders of images, what is in them, and what a run makes of them."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,6 @@ from blockrate.dataset.captions import (
     captions_of,
     read_captions,
 )
-from blockrate.dataset.findings import in_words
 from blockrate.dataset.survey import Folder, Survey, counted, survey
 from blockrate.ui.media import Media
 from blockrate.ui.page import Page
@@ -31,9 +29,9 @@ from blockrate.ui.parts.follow import (
     rebuild_on_change,
     show_from_thread,
 )
-from blockrate.ui.parts.labels import sentence
 from blockrate.ui.parts.picker import pick
 from blockrate.ui.tabs.captions import edit_caption
+from blockrate.ui.tabs.findings import findings_list, lines_to_show
 
 # What stands in the card of a concept: at its head, below that, and behind More settings.
 _FIRST = (
@@ -133,16 +131,6 @@ class DataTab:
         self.looks += 1
         self.session.changed.emit()
 
-    def findings(self, index: int | None) -> tuple[str, ...]:
-        """What is to be said of a concept, or of all: a line each. Of a folder outside the roots no names are told."""
-        told = [found for found in self.survey.findings if found.concept == index]
-        if index is not None:
-            try:
-                self.page.media.resolve_inside(self.concepts()[index].path)
-            except (ConfigError, IndexError):
-                told = [replace(found, examples=(), cure="") for found in told]
-        return tuple(in_words(replace(found, concept=None)) for found in told)
-
     def folder(self, index: int) -> Folder:
         """What is known of a concept's folder so far."""
         if index < len(self.survey.folders):
@@ -171,7 +159,7 @@ def build(page: Page) -> None:
                 rebuild_on_change(
                     tab.changed, lambda: tab.survey, partial(_totals, tab)
                 )
-            _findings(tab, None)
+            findings_list(tab.changed, lambda: findings_of(tab, None))
         fields(page.session, "All images", *_ALL)
 
 
@@ -206,7 +194,7 @@ def _card(tab: DataTab, index: int) -> None:
     with fields(session, f"Concept {index + 1}", *first):
         _remove_button(tab, index)
         facts = ui.label().classes("facts")
-        _findings(tab, index)
+        findings_list(tab.changed, lambda: findings_of(tab, index))
         for name in _THEN:
             field(session, f"{at}.{name}", classes="half")
         file = field(session, f"{at}.text.prompt_path")
@@ -246,17 +234,13 @@ def _remove_button(tab: DataTab, index: int) -> None:
     button.classes("corner")
 
 
-def _findings(tab: DataTab, index: int | None) -> None:
-    """A list of what is to be said of a concept, or of all."""
-    with ui.element("ul").classes("findings") as rows:
-        rebuild_on_change(tab.changed, partial(tab.findings, index), _lines)
-    rows.props["aria-live"] = "polite"
-
-
-def _lines(lines: tuple[str, ...]) -> None:
-    for line in lines:
-        with ui.element("li"):
-            ui.label(sentence(line))
+def findings_of(tab: DataTab, index: int | None) -> tuple[str, ...]:
+    """Return what is to be said of a concept, or of all, as it may be shown."""
+    shown = tab.concepts()
+    if index is not None:
+        shown = shown[index : index + 1]
+    told = [found for found in tab.survey.findings if found.concept == index]
+    return lines_to_show(tab.page.media, shown, told)
 
 
 def _facts(folder: Folder) -> str:
