@@ -111,10 +111,10 @@ def test_one_missing_tensor_of_the_published_file_is_named(
     tensors = published()
     shape = tensors.pop(name)
     file = write(tmp_path / "flux.safetensors", tensors)
-    assert refusal(file) == f"lacks 1 tensors ({name})"
+    assert refusal(file) == f"lacks 1 tensor ({name})"
     write(file, {**tensors, f"{name}_old": shape})
     assert refusal(file) == (
-        f"lacks 1 tensors ({name}) and has 1 that are not of this model ({name}_old)"
+        f"lacks 1 tensor ({name}) and has 1 that is not of this model ({name}_old)"
     )
 
 

@@ -123,10 +123,12 @@ def refuse_wrong_names(
     """Raise FileError for tensors that are missing from a part or left over in it, all in one sentence."""
     problems = []
     if missing:
-        problems.append(f"lacks {len(missing):,} tensors ({_in_words(missing)})")
+        tensors = "tensor" if len(missing) == 1 else "tensors"
+        problems.append(f"lacks {len(missing):,} {tensors} ({_in_words(missing)})")
     if unknown:
-        told = _in_words(unknown)
-        problems.append(f"has {len(unknown):,} that are not of this model ({told})")
+        are = "is" if len(unknown) == 1 else "are"
+        told = f"{len(unknown):,} that {are} not of this model"
+        problems.append(f"has {told} ({_in_words(unknown)})")
     if problems:
         raise FileError(str(where), " and ".join(problems), _COPY_AGAIN)
 

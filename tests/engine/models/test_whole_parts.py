@@ -96,7 +96,7 @@ def put(name: str, value: float) -> Callable[[Tensors], object]:
 @pytest.mark.parametrize("part", PARTS)
 def test_a_missing_tensor_is_named(folder: Path, part: str) -> None:
     change_weights(folder, part, drop(SOME[part]))
-    assert f"lacks 1 tensors ({SOME[part]})" in refusal(folder, part)
+    assert f"lacks 1 tensor ({SOME[part]})" in refusal(folder, part)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -137,7 +137,7 @@ def test_a_tensor_that_the_part_does_not_know_is_named(folder: Path, part: str) 
     change_weights(
         folder, part, lambda tensors: tensors.update({"extra.gate": torch.ones(3)})
     )
-    assert "1 that are not of this model (extra.gate)" in refusal(folder, part)
+    assert "1 that is not of this model (extra.gate)" in refusal(folder, part)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -361,11 +361,11 @@ def test_a_checkpoint_with_other_parts_beside_loads_and_says_what_is_not_used(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (drop(SOME["transformer"]), f"lacks 1 tensors ({SOME['transformer']})"),
-        (drop("proj_out.bias"), "lacks 1 tensors (proj_out.bias)"),
+        (drop(SOME["transformer"]), f"lacks 1 tensor ({SOME['transformer']})"),
+        (drop("proj_out.bias"), "lacks 1 tensor (proj_out.bias)"),
         (
             lambda tensors: tensors.update({"ip_adapter.0.weight": torch.ones(2)}),
-            "1 that are not of this model (ip_adapter.0.weight)",
+            "1 that is not of this model (ip_adapter.0.weight)",
         ),
         (put(SOME["transformer"], float("nan")), "not finite numbers: 1 ("),
     ],
