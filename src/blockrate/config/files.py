@@ -35,7 +35,7 @@ from blockrate.config.reading import (
 from blockrate.config.told_together import places, together
 from blockrate.config.train_config import TrainConfig
 from blockrate.config.unsupported import take_unsupported, words_of
-from blockrate.config.value_errors import UNKNOWN, explain
+from blockrate.config.value_errors import explain
 from blockrate.core.errors import ConfigError
 from blockrate.core.plain_files import is_there
 
@@ -204,10 +204,11 @@ def _problems_beside(data: Json, error: ValidationError) -> list[ConfigError]:
 
 def _of_another_program(names: Iterable[str], errors: Sequence[ConfigError]) -> str:
     """Return what to do with a config that is hardly one of ours, empty for one that is."""
-    unknown = [error for error in errors if error.problem == UNKNOWN]
-    top = [error for error in unknown if "." not in error.where]
-    known = [name for name in names if name in TrainConfig.model_fields]
-    if len(top) < _MANY_UNKNOWN or len(known) >= len(top):
+    settings = TrainConfig.model_fields
+    wrong = {error.where for error in errors}
+    unknown = [name for name in names if name in wrong and name not in settings]
+    known = [name for name in names if name in settings]
+    if len(unknown) < _MANY_UNKNOWN or len(known) >= len(unknown):
         return ""
     return f"Is it the config of another program? Write one for blockrate: {DOCS}."
 

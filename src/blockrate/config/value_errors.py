@@ -20,7 +20,7 @@ from blockrate.core.errors import ConfigError
 from blockrate.core.numbers import number_meant
 from blockrate.core.profile import KEY
 
-UNKNOWN = "there is no such setting"
+_UNKNOWN = "there is no such setting"
 # more are not put into words
 MOST_ERRORS = 2_000
 # to look for near names takes a while
@@ -59,7 +59,7 @@ def explain(error: ValidationError) -> list[ConfigError]:
 def _unknown(where: str, *, with_hint: bool) -> ConfigError:
     is_short = len(where.rpartition(".")[2]) <= _LONGEST_NAME
     cure = _did_you_mean(where) if with_hint and is_short else "Remove it."
-    return ConfigError(where, UNKNOWN, cure)
+    return ConfigError(where, _UNKNOWN, cure)
 
 
 def _sentence(where: str, item: Mapping[str, Any]) -> ConfigError:

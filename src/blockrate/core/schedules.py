@@ -15,8 +15,8 @@ def _with_hard_restarts(progress: float, cycles: float) -> float:
 
 
 def _reflected_exponential(progress: float, _cycles: float) -> float:
-    # Source: Chen, Wolfe, Kyrillidis 2021, "REX". The paper has 0.5 twice; all trainers of
-    # diffusion models that know the name have 0.1 and 0.9, which stays high for longer.
+    # Source: Chen, Wolfe, Kyrillidis 2021, "REX". The paper has 0.5 twice; OneTrainer,
+    # whose configs hold the name, has 0.1 and 0.9, which stays high for longer.
     rest = 1.0 - progress
     return rest / (0.1 + 0.9 * rest)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from blockrate.core.errors import FileError
+from blockrate.core.errors import FileError, is_full_memory
 from blockrate.models.part_files import (
     UNCHANGED,
     checked_config,
@@ -122,7 +122,7 @@ def _fitting(folder: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "Allocator" in str(error):
+        if is_full_memory(error):
             raise
         problem = f"does not fit its config.json ({_first_line(error)})"
         raise FileError(str(folder), problem, _AGAIN) from error
