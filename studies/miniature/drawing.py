@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pictures import SIZE, caption
+from pictures import caption
 from PIL import Image
 from torch import Tensor
 
@@ -32,11 +32,12 @@ def draw(
     pipeline: Any,
     words: Sequence[str],
     *,
+    pixels: int,
     tokens: int = 16,
     steps: int = STEPS,
     seed: int = SEED,
 ) -> np.ndarray:
-    """Return what the pipeline draws for each of the words, (N, 128, 128, 3), 8 bits; the noise is drawn on the CPU."""
+    """Return what the pipeline draws for each of the words, (N, pixels, pixels, 3), 8 bits; the noise is the CPU's."""
     drawn = []
     for start in range(0, len(words), 64):
         part = list(words[start : start + 64])
@@ -46,8 +47,8 @@ def draw(
         ]
         images = pipeline(
             prompt=part,
-            width=SIZE,
-            height=SIZE,
+            width=pixels,
+            height=pixels,
             num_inference_steps=steps,
             guidance_scale=0.0,
             max_sequence_length=tokens,
@@ -83,8 +84,9 @@ def examine(
     pipeline: Any, names: Sequence[str], images: dict[str, np.ndarray]
 ) -> tuple[Image.Image, dict[str, float]]:
     """Draw names and return the page and the distances."""
-    drawn = draw(pipeline, [caption(name) for name in names])
     truth = np.stack([np.asarray(images[name]) for name in names])
+    words = [caption(name) for name in names]
+    drawn = draw(pipeline, words, pixels=truth.shape[1])
     return page(drawn, truth), distances(drawn, truth)
 
 

@@ -65,14 +65,17 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     begun = time.monotonic()
     packages = options.packages or making.work / "packages"
-    names = prepare_pictures(making.work, packages, known=options.known)
-    making.note(known=len(names.known), pictures_seconds=_since(begun))
+    names = prepare_pictures(
+        making.work, packages, pixels=options.pixels, known=options.known
+    )
+    known = len(names.known)
+    making.note(pixels=options.pixels, known=known, pictures_seconds=_since(begun))
     shutil.rmtree(making.work / "model", ignore_errors=True)
     if options.from_nothing:
         make_model_folder(making, names)
     else:
         take_model_folder(making)
-    fill_cache(making.work)
+    fill_cache(making.work, resolution=str(options.pixels))
     train_flow(making, names)
     making.note(seconds=_since(begun))
     told = {name: fact for name, fact in making.facts.items() if name != "curve"}
@@ -128,7 +131,9 @@ def train_flow(making: Making, names: Names) -> None:
     options = making.options
     work = making.work
     begun = time.monotonic()
-    choice = fastest(work, options.choices, len(names.known))
+    resolution = str(options.pixels)
+    settings = [{**each, "resolution": resolution} for each in options.choices]
+    choice = fastest(work, settings, len(names.known))
     seconds = options.flow_seconds - min(START_SECONDS, options.flow_seconds / 4)
     changes = flow_settings(choice, seconds, len(names.known), options.save_every)
     print(
@@ -225,8 +230,9 @@ def _measured(
 ) -> dict[str, float]:
     if not names:
         return {}
-    drawn = draw(pipeline, [caption(name) for name in names])
     truth = np.stack([np.asarray(images[name]) for name in names])
+    words = [caption(name) for name in names]
+    drawn = draw(pipeline, words, pixels=truth.shape[1])
     return distances(drawn, truth)
 
 

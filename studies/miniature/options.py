@@ -100,5 +100,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--known", type=int, default=KNOWN, help="how many names")
     add("--head-dim", type=int, default=HEAD_DIM, help="width of each of four heads")
     add("--choices", type=json.loads, help="settings to choose from, a JSON list")
+    add(
+        "--pixels",
+        type=int,
+        choices=(64, 128),
+        default=64 if usual == "cpu" else 128,
+        help="a side of a picture; 64 have a quarter of the image tokens",
+    )
     add("--smoke", action="store_true", help="little of everything")
     return parser

@@ -1,4 +1,4 @@
-"""Pictograms with their names: fetched from npm, drawn at 128 pixels, laid out as blockrate's concepts read them.
+"""Pictograms with their names: fetched from npm, drawn at 64 or 128 pixels, laid out as blockrate's concepts read them.
 
 Three sets of SVG emoji, one JSON file each, in which one name means one subject. The flow model learns the first
 style only; the same subjects in the others are the truth for what a LoRA should make of them.
@@ -14,14 +14,14 @@ import tarfile
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-SIZE = 128  # pixels a side of a picture
-MARGIN = 8  # white around the drawing
+MARGIN = 1 / 16  # of a picture's side, white around the drawing
 VERSIONS = {"noto": "1.2.9", "twemoji": "1.2.5", "fluent-emoji-flat": "1.2.6"}
 STYLES = tuple(VERSIONS)
 BASE = STYLES[0]  # the one that the flow model learns
@@ -69,12 +69,17 @@ class Names:
     apart: list[str]
 
 
-def prepare_pictures(work: Path, packages: Path, *, known: int = KNOWN) -> Names:
-    """Draw all styles below ``work`` and write the base style's pictures and captions; return who learns what."""
+def prepare_pictures(
+    work: Path, packages: Path, *, pixels: int = 128, known: int = KNOWN
+) -> Names:
+    """Draw all styles below ``work``, so many pixels a side; return who learns what.
+
+    The base style's pictures and captions are written as concepts.
+    """
     styles = {name: unpack(name, packages) for name in STYLES}
     names = choose_names(styles, known)
     for name, style in styles.items():
-        _draw_style(work, name, style.svg)
+        _draw_style(work, name, style.svg, pixels)
     (work / "names.json").write_text(json.dumps(asdict(names), indent=1))
     images = load_pictures(work, BASE)
     write_concept(work / "data" / BASE, names.known, images)
@@ -112,7 +117,7 @@ def caption(name: str) -> str:
 
 
 def load_pictures(work: Path, style: str) -> dict[str, np.ndarray]:
-    """Return the pictures of a style by name, each (128, 128, 3), 8 bits."""
+    """Return the pictures of a style by name, each (pixels, pixels, 3), 8 bits."""
     names = json.loads((work / "pictures" / f"{style}.json").read_text())
     images = np.load(work / "pictures" / f"{style}.npy", mmap_mode="r")
     return dict(zip(names, images, strict=True))
@@ -166,21 +171,20 @@ def _svg(icon: dict[str, Any], icons: dict[str, Any]) -> str:
     width = icon.get("width", icons.get("width", 16))
     height = icon.get("height", icons.get("height", 16))
     box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
-    side = SIZE - 2 * MARGIN
     plain = 'xmlns="http://www.w3.org/2000/svg"'
     linked = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
-    size = f'width="{side}" height="{side}" viewBox="{box}"'
-    return f"<svg {plain} {linked} {size}>{icon['body']}</svg>"
+    return f'<svg {plain} {linked} viewBox="{box}">{icon["body"]}</svg>'
 
 
-def _draw_style(work: Path, style: str, svg: dict[str, str]) -> None:
+def _draw_style(work: Path, style: str, svg: dict[str, str], pixels: int) -> None:
     """Draw what a set has of one or two words, on all cores, and keep it as one array."""
     folder = work / "pictures"
-    if (folder / f"{style}.json").exists():
+    if _is_drawn(folder, style, pixels):
         return print(f"pictures: {style}: drawn before", flush=True)
     names = [name for name in svg if _is_short(name)]
     with ProcessPoolExecutor() as pool:
-        images = list(pool.map(_draw, [svg[name] for name in names], chunksize=32))
+        draw = partial(_draw, pixels=pixels)
+        images = list(pool.map(draw, [svg[name] for name in names], chunksize=32))
     drawn = {}
     for name, image in zip(names, images, strict=True):
         if image is not None:
@@ -192,15 +196,24 @@ def _draw_style(work: Path, style: str, svg: dict[str, str]) -> None:
     print(f"pictures: {style}: {len(drawn)} drawn, {failed} could not be", flush=True)
 
 
-def _draw(svg: str) -> np.ndarray | None:
+def _is_drawn(folder: Path, style: str, pixels: int) -> bool:
+    if not (folder / f"{style}.json").exists():
+        return False
+    images = np.load(folder / f"{style}.npy", mmap_mode="r")
+    return bool(images.shape[1] == pixels)
+
+
+def _draw(svg: str, pixels: int) -> np.ndarray | None:
     """Return one drawing on white, or None where the renderer refuses it."""
     import resvg_py  # type: ignore[import-not-found, unused-ignore]
 
+    side = pixels - 2 * round(MARGIN * pixels)
     try:
-        data = bytes(resvg_py.svg_to_bytes(svg_string=svg))
+        data = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=side, height=side))
     except Exception:  # the renderer raises plain ValueErrors of its own wording
         return None
     image = Image.open(io.BytesIO(data)).convert("RGBA")
-    page = Image.new("RGB", (SIZE, SIZE), "white")
-    page.paste(image, ((SIZE - image.width) // 2, (SIZE - image.height) // 2), image)
+    page = Image.new("RGB", (pixels, pixels), "white")
+    corner = ((pixels - image.width) // 2, (pixels - image.height) // 2)
+    page.paste(image, corner, image)
     return np.asarray(page)

@@ -54,14 +54,11 @@ def write_config(work: Path, *, file: Path, **changes: Any) -> Path:
     return file
 
 
-def fill_cache(work: Path) -> None:
-    """Encode every picture and caption, and stop."""
+def fill_cache(work: Path, **changes: Any) -> None:
+    """Encode every picture and caption, with these fields of the recipe changed, and stop."""
     run = str(work / "caching")
-    train(
-        write_config(
-            work, file=work / "caching.json", only_cache=True, workspace_dir=run
-        )
-    )
+    only = {"only_cache": True, "workspace_dir": run}
+    train(write_config(work, file=work / "caching.json", **{**changes, **only}))
 
 
 def read_events(run: Path) -> list[dict[str, Any]]:

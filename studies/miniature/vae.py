@@ -20,7 +20,7 @@ WARM_UP = 50  # steps
 Report = Callable[[dict[str, float]], None]
 
 
-def make_vae(channels: tuple[int, ...] = CHANNELS) -> Any:
+def make_vae(channels: tuple[int, ...] = CHANNELS, *, pixels: int = 128) -> Any:
     """Return the VAE with drawn weights."""
     from diffusers import AutoencoderKL
 
@@ -34,12 +34,12 @@ def make_vae(channels: tuple[int, ...] = CHANNELS) -> Any:
         use_quant_conv=False,
         use_post_quant_conv=False,
         mid_block_add_attention=False,
-        sample_size=128,
+        sample_size=pixels,
     )
 
 
 def all_pictures(work: Path) -> Tensor:
-    """Return the pictures of all styles, (N, 3, 128, 128), 8 bits."""
+    """Return the pictures of all styles, (N, 3, pixels, pixels), 8 bits."""
     stacks = [np.stack(list(load_pictures(work, style).values())) for style in STYLES]
     return torch.from_numpy(np.concatenate(stacks)).permute(0, 3, 1, 2).contiguous()
 
@@ -55,7 +55,7 @@ def train_vae(
 ) -> Any:
     """Return a VAE trained for so many seconds on ``images`` (N, 3, H, W), 8 bits; weights end rounded to bf16."""
     torch.manual_seed(0)
-    vae = make_vae(channels).to(device)
+    vae = make_vae(channels, pixels=images.shape[-1]).to(device)
     optimizer = torch.optim.AdamW(
         vae.parameters(), RATE, betas=(0.9, 0.95), weight_decay=0.0, fused=True
     )
