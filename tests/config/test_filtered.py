@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from blockrate.config.filtered import matching_layers
+from blockrate.config.filtered import filter_warnings, matching_layers
 from blockrate.config.plan import Plan, make_plan
 from blockrate.config.train_config import TrainConfig
+from blockrate.core import layer_filter
 from blockrate.core.errors import ConfigError
 from blockrate.core.filter_text import filter_for
 from blockrate.core.selection import selection_text
@@ -185,6 +186,32 @@ def test_a_part_that_takes_more_than_meant_is_told_with_what_takes_less(
 def settings_of(sentence: str) -> dict[str, Any]:
     text = sentence.partition("'")[2].partition("'")[0]
     return settings(text, regex="layer_filter_regex true" in sentence)
+
+
+def test_of_many_parts_that_take_more_than_meant_the_first_are_told() -> None:
+    parts = [f"transformer_blocks.{index}" for index in range(19)]
+    warnings = plan(",".join(parts)).warnings
+    assert len(warnings) == 6
+    assert warnings[-1].endswith("may let through more than they say, too.")
+
+
+def test_each_part_is_read_as_an_expression_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[str] = []
+    is_endless = layer_filter.is_endless
+
+    def counted(pattern: str) -> bool:
+        read.append(pattern)
+        return is_endless(pattern)
+
+    monkeypatch.setattr(layer_filter, "is_endless", counted)
+    part = r"^transformer_blocks\.7\.attn"
+    config = TrainConfig(**settings(part, regex=True))
+    read.clear()
+    assert list(filter_warnings(config, DEFAULT_FAMILY.spec)) == []
+    # of the whole filter, and of the part by itself
+    assert read == [part, part]
 
 
 def test_a_block_that_the_model_does_not_have_is_told() -> None:

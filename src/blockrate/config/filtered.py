@@ -1,7 +1,7 @@
 """Which modules the layer filter lets train, what it takes beyond its meaning, and what was meant by what it misses."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from blockrate.config.base_model import model_spec
 from blockrate.config.filter_meant import (
@@ -72,13 +72,12 @@ def filter_warnings(config: TrainConfig, spec: TransformerSpec) -> Iterator[str]
         return
     chosen = config.layer_filter_in_effect()
     names = [module.name for module in candidates(config, spec)]
-    missing = []
-    for pattern in chosen.patterns:
-        found = [name for name in names if _only(pattern, chosen).matches(name)]
-        if not found:
-            missing.append(pattern)
-        elif names_blocks(pattern):
-            yield from _excess(pattern, chosen, found, names, spec)
+    taken = {
+        pattern: list(filter(LayerFilter((pattern,), chosen.regex).matches, names))
+        for pattern in chosen.patterns
+    }
+    yield from _excesses(taken, names, spec, regex=chosen.regex)
+    missing = [pattern for pattern, found in taken.items() if not found]
     for pattern in missing[:_MOST_TOLD]:
         cure = what_was_meant(pattern, spec, names)
         yield f"layer_filter: {_quoted(pattern)} matches none of the {len(names)} modules. {cure}"
@@ -87,19 +86,36 @@ def filter_warnings(config: TrainConfig, spec: TransformerSpec) -> Iterator[str]
         yield f"layer_filter: {rest} more parts match none of the {len(names)} modules."
 
 
-def _only(pattern: str, chosen: LayerFilter) -> LayerFilter:
-    return LayerFilter((pattern,), chosen.regex)
+def _excesses(
+    taken: Mapping[str, Sequence[str]],
+    names: Sequence[str],
+    spec: TransformerSpec,
+    *,
+    regex: bool,
+) -> Iterator[str]:
+    """Yield what the first patterns take beyond their meaning. ``taken``: the modules that each lets through."""
+    told = 0
+    for pattern, found in taken.items():
+        if not found or not names_blocks(pattern):
+            continue
+        if told == _MOST_TOLD:
+            yield "layer_filter: the parts after these may let through more than they say, too."
+            return
+        for text in _excess(pattern, found, names, spec, regex=regex):
+            told += 1
+            yield text
 
 
 def _excess(
     pattern: str,
-    chosen: LayerFilter,
     found: Sequence[str],
     names: Sequence[str],
     spec: TransformerSpec,
+    *,
+    regex: bool,
 ) -> Iterator[str]:
     """Yield what a pattern for certain blocks takes: those of both kinds, or 10 to 19 for 1."""
-    strict = strict_reading(pattern, regex=chosen.regex, names=names)
+    strict = strict_reading(pattern, regex=regex, names=names)
     kinds = by_kind(strict)
     all_blocks = blocks_text(found, spec)
     text = f"layer_filter: {_quoted(pattern)} lets through {all_blocks}."
@@ -107,7 +123,7 @@ def _excess(
     if named and named not in map(block_of, found):
         yield f"{text} {range_of(spec)}"
     elif all_blocks != blocks_text(strict, spec) or len(kinds) > 1:
-        like = pattern if chosen.regex else re.escape(pattern)
+        like = pattern if regex else re.escape(pattern)
         yield " ".join([text, *alone(kinds, names, spec, like)])
 
 
