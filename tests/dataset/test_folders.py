@@ -127,3 +127,24 @@ def test_a_concept_may_have_a_resolution_of_its_own() -> None:
     assert image_buckets(config, own, 40, 40) == [Bucket(256, 256)]
     squares = TrainConfig(resolution="512", aspect_ratio_bucketing=False)
     assert image_buckets(squares, Concept(), 400, 40) == [Bucket(512, 512)]
+
+
+def test_folders_inside_are_looked_into_no_further_than_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        (tmp_path / f"inside-{number}").mkdir()
+        for other in range(4):
+            (tmp_path / f"inside-{number}" / f"{other}.md").touch()
+    looked: list[Path] = []
+    usual = module.is_image
+
+    def look(path: Path) -> bool:
+        looked.append(path)
+        return usual(path)
+
+    monkeypatch.setattr(module, "is_image", look)
+    monkeypatch.setattr(module, "_MOST_OTHERS", 30)
+    assert len(problems({"path": str(tmp_path)})) == 1
+    # the folder itself, and all that is in it
+    assert len(looked) == 20 + 30

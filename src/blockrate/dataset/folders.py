@@ -194,9 +194,17 @@ def _missing(
 
 def _no_images(concept: Concept, where: str) -> ConfigError:
     cure = "Fill it with images."
-    if not concept.include_subdirectories and inner_folders(concept):
+    if not concept.include_subdirectories and _has_images_inside(concept):
         cure = "Fill it, or set include_subdirectories: there are images in folders inside."
     return ConfigError(f"{where}.path", f"{concept.path!r} has no images", cure)
+
+
+def _has_images_inside(concept: Concept) -> bool:
+    """Whether there are images in folders inside; of very many files only the first are looked at."""
+    every = islice(_files(_all_of(Path(concept.path))), _MOST_OTHERS)
+    with suppress(FileError):
+        return any(map(is_image, every))
+    return False
 
 
 def inner_folders(concept: Concept) -> list[Path]:
