@@ -98,11 +98,10 @@ def validated_and_learned(
 ) -> Iterator[Finding]:
     """Yield which validation images are learned, too, so that they measure memory. ``validated``: by path, whose."""
     known = set(learned)
-    both = []
+    both = {path for path in validated if path in known}
     for group in alike([*known, *(path for path in validated if path not in known)]):
         if known.intersection(group):
-            both += [path for path in group if path in validated]
-    both += [path for path in validated if path in known and path not in both]
+            both.update(path for path in group if path in validated)
     if both:
         problem = f"{len(both):,} of {len(validated):,} validation images are learned, too: they measure memory"
         examples = tuple(validated[path].shown(path) for path in sorted(both)[:3])
