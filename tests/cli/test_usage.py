@@ -87,6 +87,8 @@ def said(
         ("status " + "x" * 5000, "there is no such run folder."),
         ("ui my.jsn --no-browser", "Did you mean my.json?"),
         ("ui " + "x" * 5000, "there is no such file, preset or example"),
+        ("ui ~nobody-of-this-name/a", "there is no such file, preset or example"),
+        ("plan ~nobody-of-this-name/a", "there is no such file, preset or example"),
     ],
 )  # fmt: skip
 def test_an_odd_line_is_told_with_the_one_that_was_meant(

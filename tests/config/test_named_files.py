@@ -90,6 +90,15 @@ def test_a_model_and_a_lora_beside_the_config_are_told(
     assert folder_of("flux_lora") is None
 
 
+def test_a_file_called_like_the_home_of_nobody_is_a_file(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    (project / "~nobody-of-this-name").write_text("{}")
+    assert load_config("~nobody-of-this-name").config
+    assert folder_of("~nobody-of-this-name") == Path.cwd()
+
+
 def test_a_name_of_the_hub_is_no_file(project: Path) -> None:
     file = written(project, base_model_name="black-forest-labs/FLUX.1-dev")
     assert misplaced(load_config(file).config, project) == []

@@ -7,6 +7,7 @@ from typing import Any
 
 from blockrate.config.fields import fields
 from blockrate.config.near_files import near_files
+from blockrate.config.presets import file_of
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.core.plain_files import is_there, what_else
@@ -14,11 +15,8 @@ from blockrate.core.plain_files import is_there, what_else
 
 def folder_of(config_name: str) -> Path | None:
     """Return the folder of a config's file, ``None`` for a preset or an example."""
-    file = Path(config_name).expanduser()
-    try:
-        return Path(abspath(file)).parent if file.is_file() else None
-    except OSError:
-        return None
+    file = file_of(config_name)
+    return Path(abspath(file)).parent if file else None
 
 
 def where_looked_for(name: str, beside: Path | None = None) -> str:

@@ -2,6 +2,7 @@
 
 import stat
 from io import BufferedReader
+from os.path import expanduser, realpath
 from pathlib import Path
 
 # what the shell has opened for us: a pipe there is meant to be read
@@ -21,6 +22,14 @@ class NotPlainError(OSError):
 
 class TooLargeError(OSError):
     """A file is larger than its reader takes."""
+
+
+def real_path(name: Path | str) -> Path:
+    """Return where a name leads that a user wrote: ``~`` is the home folder, links are followed.
+
+    ``~somebody`` whom the system does not know is a name like any other. Raises OSError and ValueError.
+    """
+    return Path(realpath(expanduser(name)))
 
 
 def is_there(path: Path) -> bool:

@@ -188,7 +188,7 @@ def _busy(port: int, error: Exception) -> ConfigError:
 def _open(config: str, preferences: Preferences) -> Session:
     """What was open last, unless ``config`` names a file, a preset or an example. Raises ConfigError."""
     session = Session(preferences)
-    file = Path(config).expanduser()
+    file = Path(os.path.expanduser(config))
     if not config or is_there(file):
         session.restore(file if config else None)
     else:

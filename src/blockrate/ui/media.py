@@ -19,6 +19,7 @@ from typing import NamedTuple
 from PIL import Image, ImageOps
 
 from blockrate.core.errors import ConfigError, FileError
+from blockrate.core.plain_files import real_path
 from blockrate.dataset.folders import FORMATS, open_file
 
 # ids that are known at one time; the one given out longest ago goes first
@@ -58,7 +59,7 @@ class Media:
         Raises ConfigError about ``where``. Whether there is such a file is another question.
         """
         try:
-            real = Path(os.path.realpath(os.path.expanduser(path)))
+            real = real_path(path)
         except (OSError, ValueError):  # NUL, or a circle of links on Windows
             problem = f"{str(path)!r} is not a path"
             raise ConfigError(where, problem, "Choose another.") from None

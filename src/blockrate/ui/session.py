@@ -11,9 +11,10 @@ from nicegui import Event
 
 from blockrate.config.plan import Plan
 from blockrate.config.presets import named, read_named
-from blockrate.config.reading import Json, read_object
+from blockrate.config.reading import Json, nested_too_deeply, read_object
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
+from blockrate.core.plain_files import real_path
 from blockrate.run.durable import atomic_write, disk_errors
 from blockrate.run.places import Source
 from blockrate.ui.checked import Problem, check, usable
@@ -162,7 +163,7 @@ class Session:
 
         Raises ConfigError only if it is not a JSON object.
         """
-        path = path.expanduser().resolve()
+        path = real_path(path)
         draft = None
         if path != self.path:
             draft = read_draft(self._drafts / draft_name(path))
@@ -185,11 +186,7 @@ class Session:
             self.opened += 1
             self._set_document(document)
         except RecursionError as error:
-            raise ConfigError(
-                str(path or title),
-                "is nested too deeply to be a config",
-                "Use another file.",
-            ) from error
+            raise nested_too_deeply(str(path or title)) from error
 
     def save(self, path: Path | None = None, *, overwrite: bool = False) -> None:
         """Write the config to its file, or to another one that is then the open one.
@@ -199,7 +196,7 @@ class Session:
         target = path or self.path
         if not target:
             raise ConfigError(self.title, "has no file yet", "Choose one with Save as.")
-        target = target.expanduser().resolve()
+        target = real_path(target)
         document = write_document(self._document, target, overwrite=overwrite)
         # what a crash left of a file that is written over
         self._drop_draft(document.draft_name)

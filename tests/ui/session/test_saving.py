@@ -51,6 +51,14 @@ def test_saving_needs_a_name_once(session: Session) -> None:
     assert load_preferences().recent == [str(Path("mine.json").absolute())]
 
 
+def test_the_home_of_nobody_is_a_name_like_any_other(session: Session) -> None:
+    name = Path("~nobody-of-this-name")
+    written(str(name), right())
+    session.open(name)
+    session.save(name)
+    assert session.path == name.absolute()
+
+
 def test_a_file_that_another_program_changed_is_not_overwritten_unasked(
     session: Session,
 ) -> None:
