@@ -8,9 +8,9 @@ import pytest
 from blockrate.config.filtered import filter_warnings, matching_layers
 from blockrate.config.plan import Plan, make_plan
 from blockrate.config.train_config import TrainConfig
-from blockrate.core import layer_filter
 from blockrate.core.errors import ConfigError
 from blockrate.core.filter_text import filter_for
+from blockrate.core.regex_cost import is_endless
 from blockrate.core.selection import selection_text
 from blockrate.models.families import DEFAULT_FAMILY
 from blockrate.models.module_table import modules
@@ -199,13 +199,12 @@ def test_each_part_is_read_as_an_expression_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     read: list[str] = []
-    is_endless = layer_filter.is_endless
 
     def counted(pattern: str) -> bool:
         read.append(pattern)
         return is_endless(pattern)
 
-    monkeypatch.setattr(layer_filter, "is_endless", counted)
+    monkeypatch.setattr("blockrate.core.layer_filter.is_endless", counted)
     part = r"^transformer_blocks\.7\.attn"
     config = TrainConfig(**settings(part, regex=True))
     read.clear()

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from blockrate.core.blocks import MOST_BLOCKS, BlockLayout, shortened
 from blockrate.core.errors import ConfigError, FileError
+from blockrate.models.part_files import UNCHANGED
 
 FACTS_FILES = ("flux1.json",)
-_UNCHANGED = "Use the model's own, unchanged config.json."
 _BLOCK_COUNTS = ("num_layers", "num_single_layers")
 # of a width or a number of heads; known transformers have up to some thousands
 _LARGEST_SIZE = 100_000
@@ -209,10 +209,10 @@ def _stated_sizes(
         most = MOST_BLOCKS if of_blocks else _LARGEST_SIZE
         if isinstance(size, bool) or not isinstance(size, int):
             problem = f"{key} is {shortened(repr(size))}, not a count"
-            raise FileError(where, problem, _UNCHANGED)
+            raise FileError(where, problem, UNCHANGED)
         if not least <= size <= most:
             problem = f"{key} is {shortened(str(size))}, not from {least} to {most:,}"
-            raise FileError(where, problem, _UNCHANGED)
+            raise FileError(where, problem, UNCHANGED)
         sizes[key] = size
     return sizes
 
@@ -222,7 +222,7 @@ def _guidance(config: Mapping[str, Any], where: str) -> bool:
     guidance = config.get("guidance_embeds", False)
     if not isinstance(guidance, bool):
         problem = f"guidance_embeds is {shortened(repr(guidance))}, not true or false"
-        raise FileError(where, problem, _UNCHANGED)
+        raise FileError(where, problem, UNCHANGED)
     return guidance
 
 
@@ -232,10 +232,10 @@ def _axes(config: Mapping[str, Any], head_dim: int, where: str) -> tuple[int, ..
     is_list = isinstance(axes, list | tuple)
     if not is_list or not all(isinstance(axis, int) for axis in axes):
         problem = f"axes_dims_rope is {shortened(repr(axes))}, not a list of integers"
-        raise FileError(where, problem, _UNCHANGED)
+        raise FileError(where, problem, UNCHANGED)
     if any(axis < 2 or axis % 2 for axis in axes) or sum(axes) != head_dim:
         problem = f"axes_dims_rope is {shortened(repr(axes))}, not even numbers that give {head_dim} together"
-        raise FileError(where, problem, _UNCHANGED)
+        raise FileError(where, problem, UNCHANGED)
     return tuple(axes)
 
 

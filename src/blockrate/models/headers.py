@@ -3,12 +3,13 @@
 Source of the form: huggingface/safetensors.
 """
 
+import os
 import re
-import stat
 from pathlib import Path
 from typing import NamedTuple
 
 from blockrate.core.errors import FileError
+from blockrate.core.plain_files import NotPlainError, open_plain
 from blockrate.core.units import size_text
 from blockrate.models.header_check import (
     LARGEST_HEADER,
@@ -52,13 +53,19 @@ def read_places(
 ) -> tuple[dict[str, str], dict[str, Place], int]:
     """Return metadata, tensors and where the weights begin, in bytes; raises as ``read_header``."""
     try:
-        size = _size(path)
-        with path.open("rb") as file:
+        with open_plain(path) as file:
+            size = os.fstat(file.fileno()).st_size
             length = _header_length(path, file.read(9), size)
             file.seek(8)
             text = file.read(length)
+    except NotPlainError as error:
+        cure = "Give a file that ends in .safetensors."
+        raise FileError(str(path), f"{error.strerror}, not a file", cure) from error
     except FileError:
         raise
+    except ValueError as error:
+        cure = "Give the name of a file."
+        raise FileError(str(path), "is not the name of a file", cure) from error
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
         cure = "Check the path and its rights."
@@ -81,20 +88,6 @@ def refuse_scaled(path: Path, tensors: Tensors) -> None:
                 "Use the bf16 file; transformer.weight_dtype FLOAT_8 makes it as small."
             )
             raise FileError(str(path), problem, cure)
-
-
-def _size(path: Path) -> int:
-    """Return the bytes of a regular file; a pipe would be waited for, and a device has no end."""
-    try:
-        facts = path.stat()
-    except ValueError as error:
-        cure = "Give the name of a file."
-        raise FileError(str(path), "is not the name of a file", cure) from error
-    if not stat.S_ISREG(facts.st_mode):
-        kind = "folder" if stat.S_ISDIR(facts.st_mode) else "pipe or device"
-        cure = "Give a file that ends in .safetensors."
-        raise FileError(str(path), f"is a {kind}, not a file", cure)
-    return facts.st_size
 
 
 def _header_length(path: Path, start: bytes, size: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from blockrate.core.blocks import bare_name
+from blockrate.core.blocks import bare_name, shortened
 from blockrate.core.errors import FileError
 
 # PEFT's LoraConfig, which diffusers writes into the header as JSON
@@ -80,7 +80,9 @@ class HeaderScale:
                 number = math.nan
         if math.isfinite(number):
             return number
-        problem = f"its header says {name} {_shown(value)}, which is not a number"
+        problem = (
+            f"its header says {name} {shortened(repr(value))}, which is not a number"
+        )
         raise FileError(str(self._path), problem, "Export the LoRA again.")
 
     def _rank(self, value: Any) -> int | None:
@@ -148,10 +150,5 @@ class _Patterns:
             raise self._too_much(pattern) from error
 
     def _too_much(self, pattern: str) -> FileError:
-        problem = f"its alpha_pattern {_shown(pattern)} cannot be applied"
+        problem = f"its alpha_pattern {shortened(repr(pattern))} cannot be applied"
         return FileError(str(self._path), problem, "Export the LoRA again.")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -8,6 +8,7 @@ from typing import Any
 
 from blockrate.core.blocks import MOST_BLOCKS, shortened
 from blockrate.core.errors import FileError
+from blockrate.core.plain_files import NotPlainError, TooLargeError, read_plain
 
 # What the weights of a part of a diffusers folder are called; the other parts have none.
 WEIGHTS = {
@@ -121,18 +122,15 @@ def lack_of(part: str, path: Path) -> str:
 
 def read_config(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file of a model; raises FileError for anything else."""
-    if path.exists() and not path.is_file():
-        raise FileError(str(path), "is not a plain file", _AGAIN)
-    text = b""
     try:
-        with path.open("rb") as stream:
-            text = stream.read(_LARGEST_JSON + 1)
-        config = json.loads(text[:_LARGEST_JSON])
-    except (OSError, ValueError, RecursionError) as error:
-        problem = f"cannot be read: {error}"
-        if len(text) > _LARGEST_JSON:
-            problem = "is far too large for a config"
+        config = json.loads(read_plain(path, _LARGEST_JSON))
+    except NotPlainError as error:
+        raise FileError(str(path), f"{error.strerror}, not a file", _AGAIN) from error
+    except TooLargeError as error:
+        problem = "is far too large for a config"
         raise FileError(str(path), problem, _AGAIN) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileError(str(path), f"cannot be read: {error}", _AGAIN) from error
     if not isinstance(config, dict):
         raise FileError(str(path), "does not hold a JSON object", _AGAIN)
     return config

@@ -85,7 +85,7 @@ def _check_fit(
     where = str(config_file(part, folder))
     stated = config.get(kind["says"], kind["is"][0])
     if stated not in kind["is"]:
-        problem = f"is of a {shortened(str(stated))}, not of a {kind['is'][0]}"
+        problem = f"describes {shortened(str(stated))}, and {kind['is'][0]} is needed"
         raise FileError(where, problem, _OTHER_PART)
     needed = getattr(spec, kind["feeds"])
     width = own_config(config).get(kind["width"])

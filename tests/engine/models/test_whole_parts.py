@@ -386,8 +386,8 @@ def test_a_single_file_is_held_to_the_same(
 
 
 WRONG_PLACES = [
-    ("text_encoder", "text_encoder_2", "is of a t5, not of a clip_text_model"),
-    ("text_encoder_2", "text_encoder", "is of a clip_text_model, not of a t5"),
+    ("text_encoder", "text_encoder_2", "describes t5, and clip_text_model is needed"),
+    ("text_encoder_2", "text_encoder", "describes clip_text_model, and t5 is needed"),
 ]
 
 
