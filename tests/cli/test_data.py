@@ -62,7 +62,7 @@ def test_plan_tells_what_will_and_will_not_be_learned(blockrate: Blockrate) -> N
     assert code == 0
     assert "data: 1 image, about 10 steps" in out
     assert "warning: concepts.0: 1 of 1 captions: several lines" in err
-    assert "learning_rate_warmup_steps 200 is more than the run has steps, 10" in err
+    assert "learning_rate_warmup_steps 200 is more than the 10 steps of the run" in err
 
 
 def test_plan_has_the_report_as_an_object(blockrate: Blockrate) -> None:

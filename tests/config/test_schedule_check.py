@@ -55,7 +55,7 @@ def test_a_run_that_ends_early_counts_by_its_own_end() -> None:
         end = {"stop_training_after": after, "stop_training_after_unit": unit}
         given_up = config(learning_rate_warmup_steps=200, epochs=200, transformer=end)
         (text,) = schedule_warnings(given_up, 400)
-        assert "has steps, 20: the rate gets to 1.00e-04 at most" in text
+        assert "the 20 steps of the run: the rate reaches 1.00e-04 at most" in text
         falling = config(learning_rate_scheduler="COSINE", epochs=200, transformer=end)
         (text,) = schedule_warnings(falling, 400)
         assert "COSINE ends at 9.94e-04 of 1.00e-03, after 20 steps" in text

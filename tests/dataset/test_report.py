@@ -159,7 +159,7 @@ def test_captions_that_all_have_other_names_than_the_images_keep_a_run_from_star
     put(tmp_path, "image1.txt")
     found = looked({"path": str(tmp_path)})
     assert isinstance(found.refusal, ConfigError)
-    assert "no image is called so" in found.refusal.problem
+    assert "no image has the same name" in found.refusal.problem
     put(tmp_path, "0.txt")
     assert told(tmp_path)["caption without image"].level == "warning"
 

@@ -31,11 +31,15 @@ def no_safetensors(file: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "change", "told"),
     [
-        ("weights", no_safetensors, "weights.safetensors is no safetensors file"),
+        ("weights", no_safetensors, "weights.safetensors is not a safetensors file"),
         ("weights", no_tensors, "weights.safetensors holds no weights"),
         ("weights", of_others, "is of other weights"),
         ("optimizer", of_others, "optimizer.safetensors is of other weights"),
-        ("optimizer", no_safetensors, "optimizer.safetensors is no safetensors file"),
+        (
+            "optimizer",
+            no_safetensors,
+            "optimizer.safetensors is not a safetensors file",
+        ),
         ("average", of_others, "average.safetensors is of other weights"),
     ],
 )

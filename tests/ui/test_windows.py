@@ -407,7 +407,7 @@ def test_a_rate_that_never_gets_to_what_is_set_is_said_when_the_steps_are_known(
         "concepts": [{"path": str(tmp_path)}],
     }
     _, _, window = opened("Learning Rate Scheduler", config)
-    expect(window).to_contain_text("is more than the run has steps, 16")
+    expect(window).to_contain_text("is more than the 16 steps of the run")
     expect(window).to_contain_text("8.00e-05 at most, not 1.00e-03")
     type_in(window, "Warm-up steps", "1")
     expect(window).to_contain_text("is the whole run of 16 steps")

@@ -85,7 +85,9 @@ def _of_values(config: TrainConfig) -> Iterator[ConfigError]:
         problem = f"{config.min_noising_strength} is not below max_noising_strength, {config.max_noising_strength}"
         yield ConfigError("min_noising_strength", problem, "Use 0.0 and 1.0.")
     if not math.isfinite(config.base_learning_rate()):
-        problem = f"{config.learning_rate} times the scaler is beyond all numbers"
+        problem = (
+            f"{config.learning_rate} times the scaler is too large to compute with"
+        )
         yield ConfigError("learning_rate", problem, "Use one like 1e-4.")
     losses = (
         config.mse_strength,

@@ -15,7 +15,7 @@ _JSON_CURE = f"Write the settings that differ from the defaults as JSON: {DOCS}.
 _COMMENTS = re.compile(r"(?:\s+|//[^\n]*|#[^\n]*|/\*.*?\*/)+", re.DOTALL)
 # what is wrong is told by what stands around it, and a form by how a text begins
 _LOOKED_AT = 500
-_CUT_OFF = "the file ends in the middle, as one that is cut off"
+_CUT_OFF = "the file ends in the middle, as if it were cut off"
 _WHOLE = "Copy or save it again, or close its brackets."
 _WORD = re.compile(r"[^\W\d][\w.-]*")
 _QUOTES = "'`‘’‚‛“”„«»"  # noqa: RUF001 (signs that people paste)
@@ -76,7 +76,7 @@ def binary_form(content: bytes) -> Finding | None:
 
 
 def why_not_json(text: str, error: json.JSONDecodeError) -> Finding:
-    """Return what a text is that is no JSON, or where it stops to be JSON and why."""
+    """Return what a text is that is no JSON, or where it stops being JSON, and why."""
     if not text.strip("\0 \t\r\n\ufeff"):
         return Finding("is empty", f"Write {_EXAMPLE}, or name a preset.")
     comments = _COMMENTS.match(text)
@@ -94,7 +94,7 @@ def why_not_json(text: str, error: json.JSONDecodeError) -> Finding:
 
 
 def _in_json(text: str, error: json.JSONDecodeError) -> Finding:
-    """Return what is wrong where JSON ends to be JSON."""
+    """Return what is wrong at the place where a text stops being JSON."""
     if not text[error.pos :].strip():
         return Finding(f"is not valid JSON, {_place(error)}: {_CUT_OFF}", _WHOLE)
     rest = text[error.pos : error.pos + _LOOKED_AT]
@@ -123,8 +123,9 @@ def _within_text(before: str, rest: str, error: json.JSONDecodeError) -> Finding
         cure = r"Write \\ or / in paths: C:\\photos or C:/photos."
         return Finding(problem, cure)
     if error.msg.startswith("Invalid control"):
-        sign, written = ("a tab", r"\t") if rest[:1] == "\t" else ("the line", r"\n")
-        problem = f"{sign} ends or stands in a text that is not closed"
+        problem, written = "the line ends inside a text", r"\n"
+        if rest[:1] == "\t":
+            problem, written = "a tab stands inside a text", r"\t"
         cure = f'Close the text with ", or write {written} in it.'
         return Finding(problem, cure)
     if error.msg.startswith("Unterminated"):
@@ -168,7 +169,7 @@ def _of_signs(before: str, rest: str, error: json.JSONDecodeError) -> Finding | 
 
 
 def _of_numbers(before: str, rest: str, error: json.JSONDecodeError) -> Finding | None:
-    """Say how a number is written: this one begins before the fault, or there."""
+    """Say how a number is written: this one begins before the fault, or at it."""
     begun = re.search(r"[\d.eE+,-]*$", before)
     head = begun[0] if begun and "\n" not in rest[:1] else ""
     tail = re.match(r"[\w.%+-]*", rest)

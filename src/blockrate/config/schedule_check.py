@@ -85,7 +85,7 @@ def schedule_warnings(
 ) -> tuple[str, ...]:
     """Return what to know of the rate in a run of so many steps: a sentence with numbers and a cure each.
 
-    That it never gets to the rate that was set, or ends far above where its schedule should end. ``first``,
+    That it never reaches the rate that was set, or ends far above where its schedule should end. ``first``,
     ``length``: as ``span_of`` takes them.
     """
     span = span_of(config, steps, first=first, length=length)
@@ -108,14 +108,14 @@ def _warmup_warnings(config: TrainConfig, span: Span) -> Iterator[str]:
     cure = "Use 0.1 for a tenth of the run, or 0 for none."
     if warmup > span.last:
         most = f"{_rate(config, span.last - 1, span):.2e}"
-        problem = f"is more than the run has steps, {span.last}: the rate gets to {most} at most, not {full}"
+        problem = f"is more than the {span.last} steps of the run: the rate reaches {most} at most, not {full}"
     elif config.learning_rate_warmup_steps == 1:
         problem = (
-            f"is the whole run of {span.last} steps, for up to 1 it is a fraction: "
+            f"is the whole run of {span.last} steps, since up to 1 it is a fraction: "
             f"the rate is {full} in the last step only"
         )
     else:
-        problem = f"takes {warmup} of the run's {span.last} steps: only after them the rate is {full}"
+        problem = f"takes {warmup} of the run's {span.last} steps: only after them is the rate {full}"
     yield f"{set_to} {problem}. {cure}"
 
 

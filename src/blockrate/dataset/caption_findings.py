@@ -186,7 +186,7 @@ def _left_over(looked: Looked, told: _Told) -> Iterator[Finding]:
         # one or two may be about the folder
         if none_is_captioned and 2 * len(orphans) >= len(looked.images):
             level = "error"
-        problem = "no image is called so; not used"
+        problem = "captions, but no image has the same name; not used"
         cure = "Rename them after their images, or leave them."
         yield _elsewhere(looked, level, ELSEWHERE[1], orphans, problem, cure)
     alike = _like_captions(looked, tables=without > 0)

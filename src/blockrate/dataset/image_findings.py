@@ -1,4 +1,4 @@
-"""What there is to say of a concept's images: far too small, cut to less than half, twice there."""
+"""What there is to say of a concept's images: far too small, cut to less than half, or there twice."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,11 +60,11 @@ def sizes_unlike_buckets(
     if cut:
         lost = 100 * (1 - min(cut.values()))
         problem = (
-            f"so long or so high that more than half is cut off, up to {lost:.0f} %"
+            f"so wide or so tall that more than half is cut off, up to {lost:.0f} %"
         )
-        cure = "Cut them yourself to what is to be learned, at most 4 to 1."
+        cure = "Crop them yourself to what is to be learned, at most 4 to 1."
         if not config.aspect_ratio_bucketing:
-            cure = "Set aspect_ratio_bucketing to true, or cut them yourself."
+            cure = "Set aspect_ratio_bucketing to true, or crop them yourself."
         yield looked.finding("warning", "cropped", list(cut), problem, cure)
 
 
@@ -115,6 +115,4 @@ def copies(looked: Looked) -> Iterator[Finding]:
         problem = (
             "copies of others, byte for byte; each is learned as often as any image"
         )
-        yield looked.finding(
-            "warning", "copies", extra, problem, "Remove what is too much."
-        )
+        yield looked.finding("warning", "copies", extra, problem, "Keep one of each.")

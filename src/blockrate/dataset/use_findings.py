@@ -96,14 +96,17 @@ def learned_by_two_concepts(used: Sequence[Looked]) -> Iterator[Finding]:
 def validated_and_learned(
     learned: Sequence[Path], validated: Mapping[Path, Looked]
 ) -> Iterator[Finding]:
-    """Yield which validation images are learned, too, so that they measure memory. ``validated``: by path, whose."""
+    """Yield which validation images are trained on, too: their loss tells nothing. ``validated``: by path, whose."""
     known = set(learned)
     both = {path for path in validated if path in known}
     for group in alike([*known, *(path for path in validated if path not in known)]):
         if known.intersection(group):
             both.update(path for path in group if path in validated)
     if both:
-        problem = f"{len(both):,} of {len(validated):,} validation images are learned, too: they measure memory"
+        problem = (
+            f"{len(both):,} of {len(validated):,} validation images are trained on, too: "
+            "their loss shows what was learned by heart"
+        )
         examples = tuple(validated[path].shown(path) for path in sorted(both)[:3])
         yield Finding(
             "note",

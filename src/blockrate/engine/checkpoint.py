@@ -101,7 +101,7 @@ def unfit_tensors(checkpoint: Path) -> str:
             with safe_open(checkpoint / f"{part}.safetensors", "pt") as tensors:
                 keys = tensors.keys()
         except (SafetensorError, OSError, ValueError):
-            return f"{part}.safetensors is no safetensors file"
+            return f"{part}.safetensors is not a safetensors file"
         names[part] = {key.partition(_SEPARATOR)[0] for key in keys}
     weights = names.pop("weights")
     if not weights:

@@ -1,6 +1,6 @@
 """What a process of ours starts with: nothing of the working directory is taken for code.
 
-Whoever unpacks a data set and trains in its folder would run a ``torch.py`` of it else.
+Otherwise whoever unpacks a data set and trains in its folder would run a ``torch.py`` in it.
 """
 
 import os

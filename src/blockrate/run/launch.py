@@ -96,8 +96,8 @@ def launch(
     """Check everything that needs no model, and start an engine if there is anything to do.
 
     ``say``: is told what the plan warns of, and what became of an earlier run.
-    ``look_at_data``: raises ConfigError if the folders cannot be trained on; called
-    before the run folder is made or touched, and only where a finished run is not enough.
+    ``look_at_data``: raises ConfigError if the folders cannot be trained on; called before the
+    run folder is made or touched; of a finished run after that, and only if it is to go on.
     ``before_start``: called when all is ready, and an engine is about to start. Raises
     WriteError and OSError for a disk that does not take the run, and an engine that cannot
     be started.

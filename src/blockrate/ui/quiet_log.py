@@ -1,6 +1,6 @@
 """What strangers and broken packets do to the server is one line a minute in its log, and no traceback.
 
-Else who sends nonsense fills the terminal, and its disk.
+Otherwise nonsense from the network would fill the terminal, and the disk.
 """
 
 import logging
