@@ -132,8 +132,14 @@ def test_where_all_captions_lie_elsewhere_no_run_starts(
 def test_tables_are_no_captions_where_every_image_has_one(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "a.txt", "metadata.jsonl", "dataset.csv")
     assert told(tmp_path) == {}
-    put(tmp_path, "a.json")
-    assert told(tmp_path)["captions not read"].examples == ("a.json",)
+    put(tmp_path, "a.json", "b.png")
+    found = told(tmp_path)["captions not read"]
+    assert found.level == "warning"
+    assert "a.json" in found.examples
+    # what programs that fetch images write beside them, is hardly a caption beside one
+    put(tmp_path, "b.txt")
+    found = told(tmp_path)["captions not read"]
+    assert (found.level, found.examples) == ("note", ("a.json",))
 
 
 def test_images_without_a_caption_and_captions_without_an_image_are_counted(
@@ -144,7 +150,7 @@ def test_images_without_a_caption_and_captions_without_an_image_are_counted(
     found = told(tmp_path)
     bare = found["no caption"]
     assert (bare.count, bare.total, len(bare.examples)) == (4, 5, 3)
-    assert "1 of the files are empty" in bare.problem
+    assert "(empty files: 1)" in bare.problem
     orphan = found["caption without image"]
     assert (orphan.level, orphan.examples) == ("warning", ("x.txt",))
     put(tmp_path, "b.txt", "c.txt", "d.txt", "e.txt")
@@ -258,6 +264,8 @@ def test_folders_named_for_sd_scripts_come_with_the_concepts_to_paste(
     settings: dict[str, Any] = {"loss_weight": 0.5, "text": {"caption_form": "WHOLE"}}
     found = told(folder, include_subdirectories=inside, **settings)["repeats"]
     assert "would repeat their images 10 and 1 times" in found.problem
+    # without this setting none comes at all
+    assert ("each comes once" in found.problem) == inside
     concepts = pasted(found)
     config = parse_config(
         {"concepts": concepts, "resolution": "64", "epochs": 2}

@@ -47,6 +47,7 @@ def data_of_plan(config: TrainConfig, name: str) -> PlannedData:
     if not report.steps:
         return PlannedData(found.as_json(), error=found.error)
     noun = "image" if report.images == 1 else "images"
-    line = f"data: {report.images:,} {noun}, about {report.steps:,} steps"
+    steps = "step" if report.steps == 1 else "steps"
+    line = f"data: {report.images:,} {noun}, about {report.steps:,} {steps}"
     warnings = schedule_warnings(config, report.steps)
     return PlannedData(found.as_json(), (line,), warnings, found.error)

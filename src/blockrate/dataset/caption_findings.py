@@ -134,7 +134,7 @@ def _unlike_the_files(looked: Looked, told: _Told) -> Iterator[Finding]:
     if without:
         problem = "no caption in a .txt of the same name; trained without one"
         if told.empty:
-            problem += f" ({len(told.empty):,} of the files are empty)"
+            problem += f" (empty files: {len(told.empty):,})"
         cure = f"Write {looked.shown(without[0].with_suffix('.txt'))} and the like."
         yield looked.finding("warning", "no caption", without, problem, cure)
     shared = [images for images in told.images_of.values() if len(images) > 1]
@@ -191,7 +191,10 @@ def _left_over(looked: Looked, told: _Told) -> Iterator[Finding]:
         yield _elsewhere(looked, level, ELSEWHERE[1], orphans, problem, cure)
     alike = _like_captions(looked, tables=without > 0)
     if alike:
-        level = "error" if none_is_captioned else "warning"
+        # beside captions they mostly say where an image is from
+        level = "warning" if without else "note"
+        if none_is_captioned:
+            level = "error"
         problem = "look like captions, and are not read"
         cure = "Captions are plain text in a .txt beside each image: write those."
         yield _elsewhere(looked, level, ELSEWHERE[0], alike, problem, cure)

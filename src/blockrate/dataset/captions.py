@@ -28,6 +28,8 @@ _STARTS = {
 }
 _BRACKETS = re.compile(r"[\[\]{},\s]+")
 _KEY = re.compile(r"""[\[{,\s]*(["'])[^"']*\1\s*:""")
+# an object of JSON, or of Python, that begins with a name in quotes
+_OBJECT = re.compile(r"""\s*[\[{][\[{\s]*(["'])[^"']*\1\s*:""")
 
 Read = Callable[[Path, CaptionForm], tuple[str, ...]]
 # a folder -> the names of its caption files, by what they stand beside
@@ -111,7 +113,7 @@ def captions_in(path: Path, text: CaptionText, form: CaptionForm) -> tuple[str, 
         raise FileError(
             str(path),
             f"holds {text.notation}, not captions line by line; write plain text, "
-            "or set text.caption_form to WHOLE to learn it as it stands",
+            "or set the concept's text.caption_form to WHOLE to learn it as it stands",
         )
     longest = max(map(len, captions), default=0)
     if longest > MOST_CHARACTERS:
@@ -147,7 +149,8 @@ def plain_text(path: Path) -> str:
         line = data.count(b"\n", 0, wrong) + 1
         raise FileError(
             str(path),
-            f"is not UTF-8 text: byte 0x{data[wrong]:02x} at offset {wrong}, line {line}",
+            f"is not UTF-8 text: byte 0x{data[wrong]:02x} at offset {wrong}, line {line}; "
+            "save it as UTF-8",
         )
     return re.sub(r"\r\n?", "\n", text.removeprefix("\ufeff"))
 
@@ -161,7 +164,9 @@ def _notation(text: str) -> str:
     lines = [line for line in text.split("\n") if line.strip()]
     if _is_json(text) or (lines and all(map(_is_json, lines))):
         return "JSON"
-    # cut off, with a comma too many, or between the fences of Markdown
+    # cut off, with a comma too many, between the fences of Markdown, or behind a sentence
+    if any(map(_OBJECT.match, lines)):
+        return "JSON"
     has_key = any(map(_KEY.match, lines))
     if has_key and any(map(_BRACKETS.fullmatch, lines)):
         return "JSON"

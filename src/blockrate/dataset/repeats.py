@@ -30,7 +30,9 @@ def repeats_in_names(looked: Looked) -> Iterator[Finding]:
     if not named:
         return
     times = " and ".join(str(numbers[folder]) for folder in named[:_MOST_CONCEPTS])
-    problem = f"named as for sd-scripts, which would repeat their images {times} times; here each comes once"
+    problem = f"named as for sd-scripts, which would repeat their images {times} times"
+    if looked.images:
+        problem += "; here each comes once"
     if folders == [top]:
         cure = f"Set concepts.{looked.index}.balancing to {numbers[top]} to repeat them as often."
     else:

@@ -32,7 +32,7 @@ def images_left_out(config: TrainConfig, looked: Looked) -> Iterator[Finding]:
         spared = looked.images[shown:]
         problem = (
             f"never learned: balancing {concept.balancing:g} in {concept.balancing_strategy} "
-            f"shows {shown:,} in all {config.epochs:,} epochs"
+            f"shows {shown:,} in the whole run"
         )
         cure = f"Raise {at}.balancing or epochs."
         found = looked.finding("warning", "never learned", spared, problem, cure)
