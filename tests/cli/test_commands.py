@@ -550,7 +550,7 @@ def test_plan_says_which_blocks_the_filter_lets_through(blockrate: Blockrate) ->
     _, out, err = blockrate("plan", "config.json", *settings)
     line = "the layer filter lets through 20 of 504 layers, in: double 7; single 7"
     assert line in out.splitlines()
-    assert "For double 7 alone write '^transformer_blocks\\.7\\.'" in err
+    assert "For double 7 alone write '^transformer_blocks[.]7[.]'" in err
 
 
 def test_configs_that_choose_no_folder_have_runs_of_their_own(

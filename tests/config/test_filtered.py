@@ -1,5 +1,6 @@
 """What a layer filter is told of: names of other tools, parts that find nothing, parts that take more than meant."""
 
+import json
 import re
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_for_a_name_of_another_tool_the_fitting_filter_is_offered(
 @pytest.mark.parametrize(
     ("text", "regex", "words"),
     [
-        (r"double_blocks\.(0|1)\.", True, r"'^transformer_blocks\.(0|1)\.'"),
+        (r"double_blocks\.(0|1)\.", True, "'^transformer_blocks[.](0|1)[.]'"),
         (r"single_blocks\.7", True, "'single_transformer_blocks.7.'"),
         ("transformer_blocks.*attn", False, "set layer_filter_regex to true"),
         (r"transformer_blocks\.7\.", False, "set layer_filter_regex to true"),
@@ -185,6 +186,8 @@ def test_a_part_that_takes_more_than_meant_is_told_with_what_takes_less(
 
 def settings_of(sentence: str) -> dict[str, Any]:
     text = sentence.partition("'")[2].partition("'")[0]
+    # as it is pasted into a config
+    assert json.loads(f'"{text}"') == text
     return settings(text, regex="layer_filter_regex true" in sentence)
 
 

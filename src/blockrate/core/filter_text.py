@@ -52,10 +52,16 @@ def filter_for(
         ends = (r"\.", "", r"(\.|$)")
         texts[1:1] = [FilterText(f"^{like.lstrip('^')}{end}", True) for end in ends]
     texts.append(FilterText(",".join(_expressions(in_order, names)), True))
-    for text in texts:
+    for text in map(_with_no_backslash, texts):
         if 0 < len(text.text) < _LONGEST and text.takes(names) == in_order:
             return text
     return None
+
+
+def _with_no_backslash(text: FilterText) -> FilterText:
+    """Return a filter that can be pasted into JSON and into a shell as it stands."""
+    plain = text.text.replace(r"\.", "[.]").replace(r"\d", "[0-9]")
+    return text._replace(text=plain) if text.regex else text
 
 
 def strict_reading(pattern: str, *, regex: bool, names: Sequence[str]) -> list[str]:
