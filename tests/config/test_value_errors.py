@@ -54,6 +54,9 @@ def refusal(data: dict[str, Any], *overrides: str) -> ConfigError:
         ("telemetry_every=" + "9" * 99, "should be a valid integer"),
         ("base_model_name=" + "x" * 5000, "has 5,000 letters, too many for a path"),
         ("concepts.0.path=a\0b", "holds a zero byte, which no path can"),
+        ("workspace_dir=" + "x" * 300, "has a name of 300 bytes in it"),
+        ("cache_dir=a/" + "ü" * 128 + "/b", "has a name of 256 bytes in it"),
+        ("learning_rate_cycles=1e300", "should be less than or equal to 1000000"),
         ("resolution=" + ",".join(["512"] * 101), "names 101 sizes. The most is 100."),
     ],
 )  # fmt: skip

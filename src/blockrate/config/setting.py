@@ -1,5 +1,6 @@
 """How a setting is written: its type and limits, and what else is to be known of it."""
 
+import re
 from dataclasses import dataclass
 from os.path import expanduser
 from typing import Annotated, Any, Final, Literal, NamedTuple
@@ -122,10 +123,18 @@ def _fit(name: str) -> str:
         raise ValueError("holds a zero byte, which no path can")
     if len(name) > _LONGEST_PATH:
         raise ValueError(f"has {len(name):,} letters, too many for a path")
+    longest = max(
+        len(part.encode(errors="replace")) for part in re.split(r"[/\\]", name)
+    )
+    if longest > _LONGEST_NAME:
+        raise ValueError(
+            f"has a name of {longest:,} bytes in it, and disks take {_LONGEST_NAME}"
+        )
     return name
 
 
 _LONGEST_PATH = 4096  # of Linux, the most that any system takes
+_LONGEST_NAME = 255  # of a folder or file, on nearly every disk
 _FIT = AfterValidator(_fit)
 # no shell reads a config, so ~ would be a folder of that name
 _HOME = AfterValidator(expanduser)

@@ -78,6 +78,7 @@ class TrainConfig(ModelConfig):
         RESULT,
         window="Learning Rate Scheduler",
         gt=0,
+        le=1_000_000,
     )
     epochs: Count = setting(100, "How often every image is seen", LENGTH)
     batch_size: Count = setting(1, "Images in one forward pass", ANOTHER_RUN)
