@@ -299,3 +299,9 @@ def test_what_the_user_wrote_stays_what_he_wrote() -> None:
     text = config_json(before)
     place(before, file("my.json"))
     assert config_json(before) == text
+
+
+@pytest.mark.parametrize("name", ["/dev/fd/63", "/proc/self/fd/11", "/dev/stdin"])
+def test_a_config_that_the_shell_hands_over_has_no_name_of_its_own(name: str) -> None:
+    placed = place(config(), Source(name=name))
+    assert places(placed) == ("workspace/run", "models/model.safetensors")

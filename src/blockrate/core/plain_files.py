@@ -16,6 +16,11 @@ _KINDS = (
 )
 
 
+def is_of_the_shell(name: str) -> bool:
+    """Whether a path is what the shell has opened, as in ``<(jq ...)``: the next time it is another."""
+    return name.startswith(_OPENED_BY_THE_SHELL)
+
+
 class NotPlainError(OSError):
     """What a path names is no plain file; ``strerror`` says what it is instead."""
 
@@ -67,8 +72,8 @@ def read_plain(path: Path, most: int, *, pipes: bool = False) -> bytes:
     TooLargeError, and OSError as ``open`` does.
     """
     kind = what_else(path)
-    of_the_shell = pipes and str(path).startswith(_OPENED_BY_THE_SHELL)
-    if kind and not (kind == "a named pipe" and of_the_shell):
+    may_be_a_pipe = pipes and is_of_the_shell(str(path))
+    if kind and not (kind == "a named pipe" and may_be_a_pipe):
         raise NotPlainError(None, f"is {kind}", str(path))
     with path.open("rb") as file:
         content = file.read(most + 1)

@@ -17,6 +17,7 @@ from blockrate.config.files import FINE_TUNE_DEFAULTS, load_config
 from blockrate.config.train_config import TrainConfig
 from blockrate.config.value_errors import default
 from blockrate.core.errors import BlockrateError
+from blockrate.core.plain_files import is_of_the_shell
 from blockrate.run.checkpoints import checkpoints
 from blockrate.run.durable import numbered
 from blockrate.run.events import Finished, last_event
@@ -50,6 +51,8 @@ class Source:
     def stem(self) -> str:
         """The name that its run and its result get, ``""`` if it has none."""
         name = self.file.stem if self.file else self.name
+        if is_of_the_shell(name):
+            return ""
         text = name.encode(errors="replace")[:_LONGEST].decode(errors="ignore")
         plain = re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*]', "-", text)
         return plain.removesuffix(_SUFFIX).strip(" .")
