@@ -110,7 +110,7 @@ def test_sums_of_steps_of_a_fader_are_what_they_show(
 def test_faders_at_1_are_no_rates_of_their_own_for_any_optimizer() -> None:
     rates = dict.fromkeys(BLOCKS, 0.9999999999)
     data = of_the_fork(rates, layer_filter_preset="full")
-    data["optimizer"]["optimizer"] = "PRODIGY"
+    data["optimizer"] |= {"optimizer": "PRODIGY", "slice_p": 11}
     loaded = parse_config(data)
     assert loaded.warnings == []
     assert [group.name for group in make_plan(loaded.config).groups] == ["transformer"]

@@ -204,7 +204,8 @@ def test_every_optimizer_of_the_catalogue_loads_from_a_saved_config(name: str) -
     )
     loaded = parse_config(data)
     assert loaded.config.optimizer.optimizer == name
-    assert len(loaded.warnings) == ABSENT_FILES
+    warnings = [line for line in loaded.warnings if "null in the file" not in line]
+    assert len(warnings) == ABSENT_FILES
 
 
 def test_a_parameter_that_the_optimizer_does_not_take_is_told() -> None:

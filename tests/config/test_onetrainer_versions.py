@@ -121,9 +121,9 @@ def test_older_names_of_concepts_are_todays_in_a_file_too(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("dtype", "read"), [("BFLOAT_16", "BFLOAT_16"), ("NONE", "FLOAT_32")]
+    ("dtype", "read"), [("BFLOAT_16", "FLOAT_32"), ("NONE", "FLOAT_32")]
 )
-def test_adapters_without_a_type_of_their_own_have_that_of_all(
+def test_adapters_without_a_type_of_their_own_are_float32_whatever_that_of_all(
     dtype: str, read: str
 ) -> None:
     data = saved_at("2025-06") | {"weight_dtype": dtype, "lora_weight_dtype": "NONE"}

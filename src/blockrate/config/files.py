@@ -16,12 +16,8 @@ from blockrate.config.explain import contradictions, notices
 from blockrate.config.fork_rates import drop_nulls, fork_notices, mend_sums
 from blockrate.config.named_files import folder_of, where_looked_for
 from blockrate.config.not_json import DOCS
-from blockrate.config.onetrainer import (
-    fill_absent,
-    migrate,
-    migrate_lists,
-    other_model,
-)
+from blockrate.config.onetrainer import migrate, migrate_lists, other_model
+from blockrate.config.onetrainer_absent import fill_absent
 from blockrate.config.paths import drop, last_first, put
 from blockrate.config.plan import filter_problems
 from blockrate.config.rate_errors import told_together

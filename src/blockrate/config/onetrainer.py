@@ -1,4 +1,4 @@
-"""Reads OneTrainer's configs: older names become today's, and a name that is not there gets OneTrainer's own default.
+"""Reads OneTrainer's configs: older names become today's (for a name that is not there see ``onetrainer_absent.py``).
 
 Source of names, defaults and versions (0 to 12), kept in ``onetrainer_fields.json``: OneTrainer's saved configs.
 What blockrate does not have is told by ``unsupported.py``.
@@ -15,7 +15,7 @@ from blockrate.config.onetrainer_sections import (
     is_versioned,
     sections,
 )
-from blockrate.config.paths import find
+from blockrate.config.paths import put_missing
 from blockrate.config.reading import Json
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import shortened
@@ -82,78 +82,36 @@ def migrate_lists(data: Json) -> None:
             section.settings.setdefault("type", kind)
 
 
-def fill_absent(data: Json) -> list[str]:
-    """Give a config that OneTrainer saved what OneTrainer takes for names that it lacks; return warnings.
-
-    A migrated config without a version is left as it is: nobody knows that OneTrainer would read it. Parts that get
-    something are made anew.
-    """
-    if not is_versioned(data):
-        return []
-    for name in PARTS:
-        if isinstance(data.get(name), dict):
-            data[name] = dict(data[name])
-    filled = []
-    for path, value in FACTS["absent"].items():
-        if not find(data, path):
-            _put(data, path, value)
-            filled.append(f"{path} {_written(value)}")
-    others = [
-        f"{path} (there {_written(value)})"
-        for path, value in FACTS["absent_here"].items()
-        if not find(data, path)
-    ]
-    warnings = []
-    if filled:
-        told = ", ".join(filled)
-        warnings.append(f"not in the file, so as OneTrainer takes it: {told}")
-    if others:
-        told = ", ".join(others)
-        warnings.append(f"not in the file, and not as OneTrainer takes it: {told}")
-    return warnings
-
-
-def _written(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value}"
-
-
 def _rename(data: Json, renamed: Mapping[str, str]) -> None:
     """Move values from their old names to today's, which may be inside a section."""
     for old, new in renamed.items():
         if old in data:
-            _put(data, new, data.pop(old))
+            put_missing(data, new, data.pop(old))
             # every so many epochs, before there were units
             if old.endswith("_epochs"):
-                _put(data, f"{new}_unit", "EPOCH")
-
-
-def _put(data: Json, path: str, value: object) -> None:
-    """Set a value at ``a`` or ``a.b`` if there is none yet."""
-    part, _, name = path.rpartition(".")
-    section = data.setdefault(part, {}) if part else data
-    if isinstance(section, dict):
-        section.setdefault(name, value)
+                put_missing(data, f"{new}_unit", "EPOCH")
 
 
 def _spread_globals(data: Json) -> None:
     """Give the parts what were once settings of the whole model."""
     dtype = data.pop("weight_dtype", "NONE")
     if data.get("lora_weight_dtype") == "NONE":
-        data["lora_weight_dtype"] = "FLOAT_32" if dtype == "NONE" else dtype
+        # as adapters are made there, whatever the type of all
+        data["lora_weight_dtype"] = "FLOAT_32"
     fraction = data.pop("layer_offload_fraction", 0.0)
     checkpointing = data.pop("gradient_checkpointing", None)
     if checkpointing is not None:
         is_on = checkpointing not in (False, "OFF")
         if checkpointing != "CPU_OFFLOADED":
             fraction = 0.0
-        _put(data, "transformer.gradient_checkpointing", is_on)
-        _put(data, "transformer.offload_fraction", fraction)
+        put_missing(data, "transformer.gradient_checkpointing", is_on)
+        put_missing(data, "transformer.offload_fraction", fraction)
     for name in PARTS:
         part = data.get(name)
         if isinstance(part, dict) and part.get("weight_dtype") == "NONE":
             del part["weight_dtype"]
         if dtype != "NONE":
-            _put(data, f"{name}.weight_dtype", dtype)
+            put_missing(data, f"{name}.weight_dtype", dtype)
 
 
 def _old_noise(data: Json) -> None:

@@ -36,6 +36,14 @@ def put(
         node = node[key]
 
 
+def put_missing(data: dict[str, Any], path: str, value: object) -> None:
+    """Set a value at ``a`` or ``a.b`` if there is none yet."""
+    part, _, name = path.rpartition(".")
+    section = data.setdefault(part, {}) if part else data
+    if isinstance(section, dict):
+        section.setdefault(name, value)
+
+
 def find(node: Any, path: str) -> tuple[Any, Any] | None:
     """Return the object or list in which a path ends, and its key there; ``None`` where nothing is."""
     key, rest = _step(node, path)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from blockrate.config.files import LISTS
-from blockrate.config.onetrainer import fill_absent, migrate, migrate_lists
+from blockrate.config.onetrainer import migrate, migrate_lists
+from blockrate.config.onetrainer_absent import fill_absent
 from blockrate.config.onetrainer_sections import foreign_names
 from blockrate.config.paths import drop, last_first, put
 from blockrate.config.reading import LARGEST, Json
