@@ -20,18 +20,17 @@ def is_endless(pattern: str) -> bool:
 
     Raises ``re.error`` for what is not an expression, and RecursionError.
     """
-    repeated = [inner for _, inner in _repeats(_parser.parse(pattern))]
+    repeated = list(_repeated(_parser.parse(pattern)))
     return len(repeated) > _MOST_REPEATS or any(map(_has_choice, repeated))
 
 
-def _repeats(tree: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    """Yield every repetition in a parsed expression with what it repeats."""
+def _repeated(tree: Iterable[Any]) -> Iterator[Any]:
+    """Yield what each repetition in a parsed expression repeats."""
     for operation, argument in tree:
-        name = str(operation)
-        if name in _REPEATS and argument[1] > 1:
-            yield name, argument[2]
+        if str(operation) in _REPEATS and argument[1] > 1:
+            yield argument[2]
         for inner in _parts(argument):
-            yield from _repeats(inner)
+            yield from _repeated(inner)
 
 
 def _has_choice(tree: Iterable[Any]) -> bool:

@@ -24,7 +24,6 @@ VALIDATION = ByProduct("no validation loss", "validation", "validation")
 SAMPLES = ByProduct("no samples", "sample", "sampling")
 SPOILT = ByProduct("samples not drawn", "sample", "sampling")
 EXPORT = ByProduct("no export", "export", "exporting on the way")
-CURVES = ByProduct("no curves for TensorBoard", "tensorboard", "writing curves")
 PRUNING = ByProduct("old checkpoints stay", "checkpoint", "deleting checkpoints")
 
 

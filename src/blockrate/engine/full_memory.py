@@ -144,5 +144,4 @@ _REMEDIES: Mapping[str, Callable[[TrainConfig], list[str]]] = {
     "validation": _only("validate_after_unit to NEVER", "validation to false"),
     "exporting on the way": _only("save_every_unit to NEVER"),
     "saving": _only("other programs aside that use this memory"),
-    "writing curves": _only("tensorboard to false"),
 }

@@ -73,16 +73,21 @@ def _results(run: RunFolder) -> Iterator[Path]:
     results = Results(run.events_file)
     for path in results.told:
         with suppress(OSError, ValueError):
-            is_inside = path.is_relative_to(run.path.absolute())
+            is_inside = path.is_relative_to(_folder_of(run))
             # whatever somebody may have written into the events of a run
             is_model = path.suffix == ".safetensors" or (path / MANIFEST).is_file()
             if (is_inside or is_model) and results.own(path, contents=False):
                 yield path
 
 
+def _folder_of(run: RunFolder) -> Path:
+    # as the paths of results are told
+    return Path(os.path.abspath(run.path))
+
+
 def _move_result(run: RunFolder, path: Path, aside: Aside) -> None:
     """Move a result in the run folder with the run, one elsewhere to a number beside it."""
-    folder = Path(os.path.abspath(run.path))
+    folder = _folder_of(run)
     if path.is_relative_to(folder):
         target = aside.folder / path.relative_to(folder)
         # on another disk, by a link

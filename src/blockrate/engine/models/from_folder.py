@@ -124,7 +124,7 @@ def _fitting(folder: Path) -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         if is_full_memory(error):
             raise
-        problem = f"does not fit its config.json ({_first_line(error)})"
+        problem = f"does not fit its config.json ({first_line(error)})"
         raise FileError(str(folder), problem, _AGAIN) from error
 
 
@@ -143,10 +143,11 @@ def _refuse_report(
 
 
 def _no_model(part: str, folder: Path, error: Exception) -> FileError:
-    problem = f"makes no model ({_first_line(error)})"
+    problem = f"makes no model ({first_line(error)})"
     return FileError(str(config_file(part, folder)), problem, UNCHANGED)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what a library says first, or the kind of its error."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from blockrate.core.errors import FileError
+from blockrate.engine.models.from_folder import first_line
 
 _FEWEST = 0.9  # of an encoder's rows: a few are spare, T5's last 28
 
@@ -17,8 +18,7 @@ def load_tokenizer(tokenizer_class: Any, folder: Path, encoder: Any) -> Any:
     try:
         tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # of libraries that read several forms of files
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        problem = f"holds no tokenizer that can be read ({lines[0][:200]})"
+        problem = f"holds no tokenizer that can be read ({first_line(error)})"
         raise FileError(str(folder), problem, cure) from error
     rows = encoder.get_input_embeddings().weight.shape[0]
     if not _FEWEST * rows <= len(tokenizer) <= rows:
