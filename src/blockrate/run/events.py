@@ -72,8 +72,8 @@ class Step:
     """One optimizer step; ``learning_rate`` is the base rate after schedule.
 
     ``d``, ``effective_rate``: the step size that Prodigy and its like have found, and the rate
-    that weights at 1.0 moved by; null where the optimizer takes the rate as it is. None is
-    what was not a number, which JSON cannot hold.
+    that weights at 1.0 moved by; null where the optimizer takes the rate as it is. Of the
+    others null is what was not a number, which JSON cannot hold.
     """
 
     loss: float | None
@@ -86,7 +86,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Blocks:
-    """What each block does; rates are read from the optimizer, None where nothing can be said.
+    """What each block does; rates are read from the optimizer, null where nothing can be said.
 
     ``effective_rates``, ``d``: of an optimizer that finds its own step size, as in ``step``.
     """
