@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.engine import memory
-from blockrate.engine.full_memory import in_training, out_of_memory
+from blockrate.engine.full_memory import in_training, out_of_memory, remedies_in
 
 
 @pytest.fixture
@@ -117,6 +117,13 @@ def test_a_full_memory_names_what_was_tried_and_what_to_set(
         "Set transformer.weight_dtype to FLOAT_8, or NFLOAT_4 for less; "
         "or batch_size to 2 and gradient_accumulation_steps higher; or resolution lower."
     )
+
+
+@pytest.mark.parametrize("phase", ["caching", "saving", "validation", "sampling"])
+def test_what_is_not_training_gets_no_cure_of_training(phase: str) -> None:
+    cures = remedies_in(phase, TrainConfig())
+    assert cures
+    assert not set(cures) & set(in_training(TrainConfig()))
 
 
 def test_releasing_memory_works_without_a_gpu(no_cards: None) -> None:

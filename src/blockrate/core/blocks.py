@@ -88,7 +88,8 @@ def block_of(name: str) -> str | None:
     """Return the block that a module, parameter or file key belongs to, or ``None`` when it lies in no block.
 
     Knows the names of diffusers, PEFT, BFL, ComfyUI, kohya, OneTrainer, LyCORIS, ai-toolkit, DiffSynth and XLabs,
-    wrapped by DDP, FSDP, ``torch.compile`` or not. Embedders, shared modulation, ControlNet projections and text encoders give ``None``.
+    wrapped by DDP, FSDP, ``torch.compile`` or not. Embedders, shared modulation, ControlNet projections and text
+    encoders give ``None``.
     """
     bare = bare_name(name)
     is_underscored = _UNDERSCORE_PREFIX.match(plain_name(name))

@@ -143,5 +143,7 @@ _REMEDIES: Mapping[str, Callable[[TrainConfig], list[str]]] = {
     "sampling": _in_sampling,
     "validation": _only("validate_after_unit to NEVER", "validation to false"),
     "exporting on the way": _only("save_every_unit to NEVER"),
+    # beside the encoders: images are decoded, entries read and written
+    "caching": _only("other programs aside that use this memory"),
     "saving": _only("other programs aside that use this memory"),
 }
