@@ -468,6 +468,26 @@ def test_a_killed_terminal_leaves_the_run_and_train_shows_it_again(
     assert kinds(folder).count("started") == 1
 
 
+@pytest.mark.usefixtures("started")
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("learning_rate=0.5", "learning_rate: the run at work has 0.0003"),
+        ("concepts.0.path=photos/..", "concepts.0.path: the run at work has 'photos'"),
+        ("epochs=7", "epochs: the run at work has 100, the config says 7"),
+        ("output_model_destination=other.safetensors", "output_model_destination"),
+    ],
+)
+def test_a_run_at_work_answers_for_no_other_config(
+    blockrate: Blockrate, folder: Path, setting: str, told: str
+) -> None:
+    code, out, err = blockrate("train", "config.json", "--set", setting)
+    assert (code, out) == (2, "")
+    assert told in err
+    assert "choose another workspace_dir" in err
+    assert kinds(folder).count("started") == 1
+
+
 def test_stop_asks_a_living_run_and_leaves_a_dead_one(
     blockrate: Blockrate, folder: Path, started: "subprocess.Popen[str]"
 ) -> None:

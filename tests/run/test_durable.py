@@ -231,6 +231,24 @@ def test_removed_folders_are_gone_and_leftovers_are_swept(tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == []
 
 
+def test_a_save_of_another_run_that_ends_during_a_sweep_is_no_leftover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of results and the cache belong to all runs: what was seen there is gone when it is looked at."""
+    (tmp_path / ".tmp-model").write_text("")
+
+    def seen(folder: Path, pattern: str) -> list[Path]:
+        found = list(real(folder, pattern))
+        for temporary in found:
+            temporary.rename(folder / "model")
+        return found
+
+    real = Path.glob
+    monkeypatch.setattr(Path, "glob", seen)
+    assert durable.sweep_leftovers(tmp_path, older_than=10) == []
+    assert (tmp_path / "model").exists()
+
+
 def test_a_write_that_cannot_be_done_says_path_and_cure(tmp_path: Path) -> None:
     with pytest.raises(
         WriteError, match=r"gone.x: cannot be written .*\. Its folder is gone"

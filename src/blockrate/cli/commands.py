@@ -258,7 +258,14 @@ def _train(placed: "Placed", options: "Options", name: str) -> tuple[int, list[s
     from blockrate.cli.show import places_line, signals_kept, watch
     from blockrate.run.events import finished_outputs
     from blockrate.run.folder import InUseError
-    from blockrate.run.launch import AlreadyDone, AtWork, Launched, Refused, launch
+    from blockrate.run.launch import (
+        AlreadyDone,
+        AtWork,
+        Launched,
+        Refused,
+        launch,
+        refuse_another_at_work,
+    )
 
     run = placed.run
     if placed.note:
@@ -280,6 +287,7 @@ def _train(placed: "Placed", options: "Options", name: str) -> tuple[int, list[s
             case AtWork() if options.fresh:
                 raise InUseError(run)
             case AtWork():
+                refuse_another_at_work(placed.config, run)
                 say(
                     f"A run is at work in {run.path}: showing it. Nothing new was started; Ctrl-C stops that run."
                 )

@@ -89,6 +89,21 @@ def goes_on(before: TrainConfig, now: TrainConfig, *, finished: bool) -> bool:
     return True
 
 
+def check_is_asked_for(at_work: TrainConfig, now: TrainConfig) -> None:
+    """Raise ConfigError if a run at work will not make what a config asks for now, naming the fields."""
+    differences = _one_by_one(_differences(_in_effect(at_work), _in_effect(now)))
+    other = [
+        difference
+        for difference in differences
+        if _change(difference.path) in (*_LEARNED_BY, LENGTH, OUTPUT)
+    ]
+    if other:
+        path, was, is_now = other[0]
+        problem = f"the run at work has {was!r}, the config says {is_now!r}"
+        cure = "Set it back to watch that run, wait for its end, or choose another workspace_dir."
+        raise ConfigError(path, problem + _told_with(other[1:]), cure)
+
+
 def is_same(before: TrainConfig, now: TrainConfig, *, but: Container[str]) -> bool:
     """Return whether two configs come to the same, ``but`` for the settings at these paths."""
     differences = _one_by_one(_differences(_in_effect(before), _in_effect(now)))
@@ -209,14 +224,20 @@ def _made_otherwise(differences: Sequence[Difference]) -> ConfigError:
     """Return the refusal to hand over what a finished run made with other settings."""
     path, was, now = differences[0]
     problem = f"the finished run was trained with {was!r}, the config says {now!r}"
-    others = [difference.path for difference in differences[1:]]
-    if others:
-        names = ", ".join(others[:_MOST_NAMES])
-        if len(others) > _MOST_NAMES:
-            names += f" and {len(others) - _MOST_NAMES} more"
-        verb = "differs" if len(others) == 1 else "differ"
-        problem += f" ({names} {verb}, too)"
+    problem += _told_with(differences[1:])
     # the order of other images would not hold
     more = "" if _change(path) == DATA else "raise epochs to go on with it, "
     cure = f"Set it back, {more}or choose another workspace_dir."
     return ConfigError(path, problem, cure, ways_on=["fresh"])
+
+
+def _told_with(differences: Sequence[Difference]) -> str:
+    """Return what is added to the telling of one difference, ``""`` where it is the only one."""
+    others = [difference.path for difference in differences]
+    if not others:
+        return ""
+    names = ", ".join(others[:_MOST_NAMES])
+    if len(others) > _MOST_NAMES:
+        names += f" and {len(others) - _MOST_NAMES} more"
+    verb = "differs" if len(others) == 1 else "differ"
+    return f" ({names} {verb}, too)"

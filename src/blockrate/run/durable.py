@@ -211,10 +211,12 @@ def sweep_leftovers(folder: Path, *, older_than: float = 0.0) -> list[Path]:
     """
     removed = []
     for leftover in sorted([*folder.glob(".tmp-*"), *folder.glob(".del-*")]):
-        if older_than and time.time() - leftover.lstat().st_mtime <= older_than:
-            continue
-        _discard(leftover)
-        removed.append(leftover)
+        # of another run, which has finished its save meanwhile
+        with suppress(FileNotFoundError):
+            age = time.time() - leftover.lstat().st_mtime
+            if age > older_than or not older_than:
+                _discard(leftover)
+                removed.append(leftover)
     return removed
 
 

@@ -8,7 +8,12 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
-from blockrate.config.changes import Reset, check_changes, left_to_do
+from blockrate.config.changes import (
+    Reset,
+    check_changes,
+    check_is_asked_for,
+    left_to_do,
+)
 from blockrate.config.files import config_json, load_config, parse_config
 from blockrate.config.named_files import check_start_file
 from blockrate.config.plan import make_plan
@@ -211,6 +216,16 @@ def _lost(finished: Finished, results: Results) -> list[str]:
     """Return what a run has made and is not there as it was written: that is never handed out as the run's."""
     outputs = map(str, finished.outputs)
     return [path for path in outputs if not results.own(path, contents=False)]
+
+
+def refuse_another_at_work(config: TrainConfig, run: RunFolder) -> None:
+    """Raise ConfigError if the run at work in a folder makes something else than a config asks for."""
+    try:
+        at_work = load_config(run.config_file, ignore_unsupported=True).config
+    except ConfigError:
+        # changed by hand since: nobody can tell
+        return
+    check_is_asked_for(at_work, config)
 
 
 def destination_note(config: TrainConfig, results: Results) -> str:
