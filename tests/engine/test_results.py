@@ -1,6 +1,8 @@
 """What a run hands over is never lost to another run: not at its end, not on the way, not to --fresh."""
 
+import hashlib
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,16 @@ from support.lives import Small, events
 
 from blockrate.config.files import config_hash
 from blockrate.config.train_config import TrainConfig
+from blockrate.engine import outputs
+from blockrate.engine.export import export
 from blockrate.run.durable import sha256_of
 from blockrate.run.events import EventLog, Finished
 from blockrate.run.folder import RunFolder
 from blockrate.run.launch import AlreadyDone, Options, prepare
+from blockrate.run.results import Results, make_way, one_writer
 
 pytestmark = pytest.mark.usefixtures("no_sync")
+posix = pytest.mark.skipif(os.name == "nt", reason="locks no folders")
 SAVING = {"save_every": 1, "save_every_unit": "EPOCH", "epochs": 2}
 KINDS: dict[str, dict[str, Any]] = {
     "LORA": SAVING,
@@ -109,6 +115,35 @@ def test_fresh_keeps_every_result_wherever_it_lies(
     live(small, anew)
     assert made_by(first, models) == {f"{name}-1" for name in names}
     assert made_by(anew, models) == names
+
+
+@posix
+def test_two_runs_that_write_the_same_name_at_once_keep_both_results(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run comes when we have looked, and have not written yet."""
+    now = config(small, tmp_path / "run")
+    destination = Path(now.output_model_destination)
+    others = Results(tmp_path / "none.jsonl")
+
+    def write_theirs() -> None:
+        with one_writer(destination.parent):
+            make_way(destination, others, lambda text: None)
+            destination.write_bytes(b"theirs")
+
+    thread = threading.Thread(target=write_theirs)
+
+    def meanwhile(path: Path, *given: Any, **named: Any) -> None:
+        thread.start()
+        thread.join(0.3)
+        export(path, *given, **named)
+
+    monkeypatch.setattr(outputs, "export", meanwhile)
+    run = live(small, now)
+    thread.join()
+    (saved,) = [event for event in events(run, "saved") if event["kind"] == "export"]
+    there = {sha256_of(file) for file in destination.parent.iterdir()}
+    assert there == {saved["sha256"], hashlib.sha256(b"theirs").hexdigest()}
 
 
 def test_events_tell_what_is_in_a_file(small: Small, tmp_path: Path) -> None:

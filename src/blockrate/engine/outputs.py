@@ -37,7 +37,7 @@ from blockrate.run.checkpoints import checkpoints, prune
 from blockrate.run.durable import check_space
 from blockrate.run.events import Phase, Sampled, Saved, Validated, Warned
 from blockrate.run.folder import RunSession
-from blockrate.run.results import Results, fingerprint, make_way
+from blockrate.run.results import Results, fingerprint, make_way, one_writer
 
 
 class Outputs:
@@ -228,18 +228,23 @@ class Outputs:
     def _export(self, path: Path, step: int) -> None:
         with self._phase("saving", step):
             self._check_export_space()
-            make_way(path, self.results, lambda text: self._warn_of(text, step))
-            with self.state.evaluation():
-                export(
-                    path,
-                    self.state.transformer,
-                    training_method=self.config.training_method,
-                    file_format=self.config.output_model_format,
-                    dtype=dtype_of(self.config.output_dtype),
-                    metadata=file_metadata(self.config),
-                    at_zero=adapters_at_zero(self.state.transformer, self.config),
-                )
-            self._written(path, step)
+            with one_writer(path.parent):
+                self._put(path, step)
+
+    def _put(self, path: Path, step: int) -> None:
+        """Write what was learned to ``path``, and keep what is another's there."""
+        make_way(path, self.results, lambda text: self._warn_of(text, step))
+        with self.state.evaluation():
+            export(
+                path,
+                self.state.transformer,
+                training_method=self.config.training_method,
+                file_format=self.config.output_model_format,
+                dtype=dtype_of(self.config.output_dtype),
+                metadata=file_metadata(self.config),
+                at_zero=adapters_at_zero(self.state.transformer, self.config),
+            )
+        self._written(path, step)
 
     def _warn_of(self, text: str, step: int) -> None:
         self.log.write(Warned("result", text), step=step)

@@ -191,7 +191,8 @@ def _has_other_data(run: RunFolder, config: TrainConfig) -> bool:
     """Whether the data folders are not as the run found them. One that is gone is no other data."""
     before = run.options().get("data")
     now = data_state(config)
-    return bool(before and now and before != now)
+    # what somebody wrote there by hand tells nothing
+    return isinstance(before, str) and bool(before and now and before != now)
 
 
 def _look_again(checkpoint: Path | None, say: Callable[[str], None]) -> None:

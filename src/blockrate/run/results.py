@@ -1,8 +1,10 @@
 """What a run hands over: which file or folder is its own, and how what is in the way of one is kept."""
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from blockrate.core.errors import WriteError
@@ -17,6 +19,11 @@ from blockrate.run.durable import (
 )
 from blockrate.run.events import Finished, Saved, events_of
 
+if sys.platform != "win32":
+    import fcntl
+
+_PATIENCE = 60.0  # seconds; a run that was halted must not halt the others
+_GLANCE = 0.05  # seconds
 _WEIGHTS = "diffusion_pytorch_model"  # diffusers' name
 _SUFFIX = ".safetensors"
 
@@ -65,6 +72,23 @@ def fingerprint(path: Path, *, contents: bool = False) -> str | None:
         if path.is_dir() and not verify_folder(path, contents=contents):
             return None if foreign_entries(path) else sha256_of(path / MANIFEST)
     return None
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Hold what all runs of this computer ask for before they look at a folder's results and write their own.
+
+    The kernel's lock of the folder itself, which leaves no file behind and dies with the process. Where the system or
+    the disk has none, or another run keeps it for a minute, the work is done without.
+    """
+    descriptor = _opened(folder)
+    try:
+        if descriptor is not None:
+            _wait_for(descriptor)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def make_way(path: Path, results: Results, say: Callable[[str], None]) -> None:
@@ -165,3 +189,22 @@ def _is_empty_folder(path: Path) -> bool:
 def _absolute(path: Path | str) -> Path:
     # without a look at links: a result is what stands under its name
     return Path(os.path.abspath(path))
+
+
+def _opened(folder: Path) -> int | None:
+    if sys.platform != "win32":
+        with suppress(OSError):
+            return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    return None
+
+
+def _wait_for(descriptor: int) -> None:
+    if sys.platform != "win32":
+        end = time.monotonic() + _PATIENCE
+        while time.monotonic() < end:
+            try:
+                return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_GLANCE)
+            except OSError:
+                return
