@@ -40,6 +40,15 @@ def test_without_a_run_the_tab_says_how_to_begin(app: App, open_page: OpenPage) 
     )
 
 
+def test_each_bad_file_has_a_line_of_its_own(
+    made: Made, shown: Callable[..., Page]
+) -> None:
+    made.tell(Failed(65, "2 bad files. Repair or remove:\n  a.png: x\n  b.png: y"))
+    sentence = shown(made).locator(".run-head .dim")
+    expect(sentence).to_have_text(re.compile(r"^2 bad files"))
+    assert sentence.inner_text().splitlines()[1:] == ["a.png: x", "b.png: y"]
+
+
 def test_preparing_shows_the_stage_and_how_far_it_is(
     made: Made, engine: Engine, shown: Callable[..., Page]
 ) -> None:

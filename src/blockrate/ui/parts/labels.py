@@ -1,6 +1,7 @@
 """Words for settings, their values and times: by rule, and by a table where the rule reads badly."""
 
 import json
+import re
 from pathlib import Path
 
 _WORDS: dict[str, dict[str, str]] = json.loads(
@@ -25,8 +26,10 @@ def option_label(value: str | bool | None) -> str:
 
 
 def sentence(text: str) -> str:
-    """The text with a large first letter, the others as they are."""
-    return text[:1].upper() + text[1:]
+    """The text with a large first letter, unless it begins with the name of a setting or of a file."""
+    first, *_ = text.split(maxsplit=1) or [""]
+    is_name = re.search(r"[_./\\]\w", first)
+    return text if is_name else text[:1].upper() + text[1:]
 
 
 def advice(ending: str) -> str:
