@@ -221,6 +221,22 @@ def test_what_a_warning_offers_is_said_in_the_apps_words_until_the_next_session(
     assert not history.ways_on
 
 
+def test_a_warning_of_the_schedule_gives_way_to_that_of_the_next_start() -> None:
+    history = fed(
+        started(alone("double_block_0")),
+        Record(Warned("sample", "No sample was drawn.")),
+    )
+    history.feed([Record(Warned("schedule", "More than the 8 steps."))])
+    assert history.warnings == ["No sample was drawn.", "More than the 8 steps."]
+    history.feed(
+        [
+            started(alone("double_block_0")),
+            Record(Warned("schedule", "More than the 12 steps.")),
+        ]
+    )
+    assert history.warnings == ["No sample was drawn.", "More than the 12 steps."]
+
+
 def test_the_rates_of_an_optimizer_that_finds_its_own_are_those_it_comes_to() -> None:
     rates = {"double_block_0": 1.0}
     found = Blocks(rates, {}, {}, {"double_block_0": 3e-6}, {"double_block_0": 3e-6})

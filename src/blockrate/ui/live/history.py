@@ -220,6 +220,7 @@ class History:
         self.blocks = TrainedBlocks()
         self.warnings: list[str] = []
         self.ways_on: tuple[WayOn, ...] = ()
+        self._of_schedule: set[str] = set()  # warnings that each start gives anew
 
     def feed(self, records: Iterable[Record]) -> None:
         """Take what a run tells, in order."""
@@ -252,13 +253,17 @@ class History:
                 self.files.take(event, step)
             case Skipped(reason=reason):
                 self._warn(f"Step {step} was skipped: {reason}.")
-            case Warned(message=message, ways_on=ways_on):
-                self._warn(with_ways_on(message, ways_on, WAYS_ON))
-                self.ways_on = tuple(dict.fromkeys([*self.ways_on, *ways_on]))
+            case Warned():
+                self._take_warning(event)
 
     def _begin(self, event: Started) -> None:
         self.files.outputs = []
         self.ways_on = ()
+        # the numbers in them are of another length of the run
+        self.warnings = [
+            text for text in self.warnings if text not in self._of_schedule
+        ]
+        self._of_schedule.clear()
         self.progress.begin()
         self.blocks.groups = [
             replace(group, blocks=tuple(filter(_is_shown, group.blocks)))
@@ -286,10 +291,20 @@ class History:
             self.blocks.add_names(shown)
             self.by_block[kind].add(self.progress.step, shown)
 
-    def _warn(self, text: str) -> None:
+    def _take_warning(self, event: Warned) -> None:
+        ways_on = event.ways_on
+        text = self._warn(with_ways_on(event.message, ways_on, WAYS_ON))
+        if event.code == "schedule":
+            self._of_schedule.add(text)
+            self._of_schedule.intersection_update(self.warnings)
+        self.ways_on = tuple(dict.fromkeys([*self.ways_on, *ways_on]))
+
+    def _warn(self, text: str) -> str:
+        """Keep a warning, and return it as it is shown."""
         text = visible(text[:_LONGEST_TEXT], lines="indented")
         if text not in self.warnings:
             self.warnings = [*self.warnings[1 - _MOST_WARNINGS :], text]
+        return text
 
 
 def _is_shown(name: str) -> bool:
