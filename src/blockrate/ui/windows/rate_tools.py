@@ -56,7 +56,7 @@ class RateTools:
     def _build_menu(self) -> None:
         templates = ui.button("Templates")
         with templates.props("no-caps flat icon-right=expand_more"):
-            self._menu = ui.menu()
+            self._menu = ui.menu().props("max-width=22rem")
             self._fill_menu()
         ui.button("Copy as JSON", on_click=self._copy).props("no-caps flat")
         ui.button("Paste", on_click=self._paste).props("no-caps flat")
