@@ -102,6 +102,25 @@ def test_a_problem_is_counted_and_leads_to_its_field(wrong: Page) -> None:
     expect(field).not_to_have_attribute("aria-invalid", "true")
 
 
+def test_a_warm_up_longer_than_the_run_is_told_until_it_is_shorter(
+    start_app: StartApp, open_page: OpenPage, tmp_path: Path
+) -> None:
+    (tmp_path / "work").mkdir()
+    copy_photos(tmp_path / "work" / "photos")
+    config = {"concepts": [{"path": "photos"}], "epochs": 2, "batch_size": 1}
+    (tmp_path / "work" / "mine.json").write_text(json.dumps(config))
+    page = open_page(start_app("mine.json"), "/training")
+    notes = page.get_by_text("1 note on this config")
+    notes.click()
+    told = page.get_by_text("learning_rate_warmup_steps 200 is more than the 20 steps")
+    expect(told).to_be_visible()
+    box = page.get_by_role("textbox", name="Warm-up steps")
+    box.fill("0.1")
+    box.press("Tab")
+    expect(told).to_have_count(0)
+    expect(notes).to_be_hidden()
+
+
 def test_unknown_settings_can_be_removed(wrong: Page) -> None:
     wrong.keyboard.press("Control+Enter")
     box = wrong.get_by_role("dialog", name="What to correct")

@@ -19,7 +19,10 @@ _TOAST_MILLISECONDS = {"info": 4000, "warning": 8000, "error": 12000}
 
 @dataclass(eq=False)
 class Page:
-    """One browser page. ``controls``: what to focus for a field's path; ``tab``, ``show_tab`` are set by the shell."""
+    """One browser page. ``controls``: what to focus for a field's path; ``tab``, ``show_tab`` are set by the shell.
+
+    ``steps``: about how many a run of the open config has, once its images are counted.
+    """
 
     session: Session
     watch: Watch
@@ -29,6 +32,8 @@ class Page:
     show_tab: Callable[[str], None] = lambda tab: None
     tab: str = ""  # in front
     tab_changed: Event[[]] = field(default_factory=Event)  # another tab is in front
+    steps: int | None = None
+    steps_changed: Event[[]] = field(default_factory=Event)
 
     def enter(self) -> None:
         """Make this the page of the client that is being built."""

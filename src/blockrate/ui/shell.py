@@ -9,6 +9,7 @@ from nicegui import ui
 from nicegui.element import Element
 
 from blockrate.config.fields import tab_of
+from blockrate.config.schedule_check import schedule_warnings
 from blockrate.core.errors import BlockrateError
 from blockrate.dataset.survey import Survey, counted, survey
 from blockrate.ui.guard import SIGN_OUT
@@ -229,7 +230,7 @@ def _warnings(page: Page) -> None:
         lines = ui.element("ul")
 
     def refresh() -> None:
-        warnings = page.session.warnings
+        warnings = (*page.session.warnings, *_rate_warnings(page))
         box.set_visibility(bool(warnings))
         noun = "note" if len(warnings) == 1 else "notes"
         words.set_text(f"{len(warnings)} {noun} on this config")
@@ -240,6 +241,14 @@ def _warnings(page: Page) -> None:
                     ui.label(sentence(warning))
 
     call_on_change(page.session.changed, refresh)
+    call_on_change(page.steps_changed, refresh)
+
+
+def _rate_warnings(page: Page) -> tuple[str, ...]:
+    """What to know of the rate in a run of as many steps as the images make."""
+    if not page.steps or page.session.config is None:
+        return ()
+    return schedule_warnings(page.session.config, page.steps)
 
 
 def _bottom_bar(page: Page) -> None:
@@ -263,6 +272,8 @@ def _bottom_bar(page: Page) -> None:
         if result.steps is not None:
             counts = _counts(result)
             refresh()
+            page.steps = result.steps
+            page.steps_changed.emit()
 
     call_on_change(page.watch.changed, refresh)
     call_on_change(page.session.changed, refresh)
