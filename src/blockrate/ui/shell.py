@@ -39,9 +39,12 @@ _FILE_BUTTONS = (
 )
 _STATIC = Path(__file__).parent / "static"
 _SIGN_OUT = "Sign out"
-_SIGN_OUT_SCRIPT = (
-    f"fetch('{SIGN_OUT}', {{method: 'POST'}}).finally(() => location.reload())"
-)
+_SIGN_OUT_SCRIPT = f"""
+fetch('{SIGN_OUT}', {{method: 'POST'}}).finally(() => {{
+  new BroadcastChannel('sign-out').postMessage('');
+  location.reload();
+}})
+"""
 
 
 class Theme(NamedTuple):

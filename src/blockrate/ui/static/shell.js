@@ -38,6 +38,13 @@ export default {
       () => observer.disconnect(),
       () => server.disconnect(),
     );
+    // another page of this browser has signed out, and so this one is, too
+    const signOut = new BroadcastChannel("sign-out");
+    signOut.onmessage = () => {
+      this.lost = true;
+      location.reload();
+    };
+    this.stop.push(() => signOut.close());
     window.blockrateFocus = this.focusOn;
   },
   beforeUnmount() {
