@@ -18,6 +18,7 @@ from blockrate.config.named_files import folder_of, where_looked_for
 from blockrate.config.not_json import DOCS
 from blockrate.config.onetrainer import migrate, migrate_lists, other_model
 from blockrate.config.onetrainer_absent import fill_absent
+from blockrate.config.onetrainer_samples import round_sizes
 from blockrate.config.paths import drop, last_first, put
 from blockrate.config.plan import filter_problems
 from blockrate.config.rate_errors import told_together
@@ -133,7 +134,7 @@ def find_problems(
     said = dict(data)
     if other := other_model(data):
         return Findings(None, [other], warnings, _unsaid(data, said, elsewhere))
-    warnings += fill_absent(data) + fork_notices(data)
+    warnings += fill_absent(data) + round_sizes(data) + fork_notices(data)
     mend_sums(data)
     unsaid = _unsaid(data, said, elsewhere)
     drop_nulls(data)
