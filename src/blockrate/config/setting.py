@@ -123,6 +123,11 @@ def _fit(name: str) -> str:
         raise ValueError("holds a zero byte, which no path can")
     if len(name) > _LONGEST_PATH:
         raise ValueError(f"has {len(name):,} letters, too many for a path")
+    return name
+
+
+def _can_be_made(name: str) -> str:
+    """Return a path that a disk takes. Raises ValueError for another."""
     longest = max(
         len(part.encode(errors="replace")) for part in re.split(r"[/\\]", name)
     )
@@ -136,14 +141,15 @@ def _fit(name: str) -> str:
 _LONGEST_PATH = 4096  # of Linux, the most that any system takes
 _LONGEST_NAME = 255  # of a folder or file, on nearly every disk
 _FIT = AfterValidator(_fit)
+_CAN_BE_MADE = AfterValidator(_can_be_made)
 # no shell reads a config, so ~ would be a folder of that name
 _HOME = AfterValidator(expanduser)
-Folder = Annotated[str, _FIT, _HOME, Place("folder")]
+Folder = Annotated[str, _FIT, _CAN_BE_MADE, _HOME, Place("folder")]
 JsonFile = Annotated[str, _FIT, _HOME, Place("file", (".json",))]
 LoraFile = Annotated[str, _FIT, _HOME, Place("file", (".safetensors",))]
 TextFile = Annotated[str, _FIT, _HOME, Place("file", (".txt",))]
 Model = Annotated[str, _FIT, _HOME, Place("either", (".safetensors",))]
-NewPlace = Annotated[str, _FIT, _HOME, Place("new")]
+NewPlace = Annotated[str, _FIT, _CAN_BE_MADE, _HOME, Place("new")]
 
 TimeUnit = Literal["NEVER", "EPOCH", "STEP", "SECOND", "MINUTE", "HOUR", "ALWAYS"]
 Precision = Literal["FLOAT_32", "BFLOAT_16", "FLOAT_16"]
