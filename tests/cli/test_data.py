@@ -141,3 +141,53 @@ def test_a_config_started_elsewhere_says_where_its_data_are(
         assert "'photos' is not a folder. It lies beside the config" in err
         assert f"the folder you are in, {elsewhere}: write {folder / 'photos'}" in err
     assert list(elsewhere.iterdir()) == []
+
+
+def _rewrite(folder: Path, **settings: object) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "first"),
+    [
+        ({"epochs": 0}, "epochs: 0 should be"),
+        ({"epoch": 3}, "epoch: there is no such setting"),
+        (
+            {"block_learning_rate_multiplier": {"double_block_0": 2}},
+            "double_block_0: 2 should be",
+        ),
+        ({"lora_model_name": "mine.safetensors"}, "mine.safetensors in"),
+    ],
+)
+def test_mistakes_of_a_config_and_its_folders_are_told_in_one_go(
+    blockrate: Blockrate,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, object],
+    first: str,
+) -> None:
+    (folder / "mine.safetensors").touch()
+    concepts = [{"path": "photoz"}, {"path": str(folder / "photos")}, {"path": "no"}]
+    _rewrite(folder, **settings, concepts=concepts)
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    for command in ("plan", "train"):
+        code, _, err = blockrate(command, "../config.json")
+        assert code == 2
+        assert first in err
+        assert "concepts.0.path: 'photoz' is not a folder" in err
+        assert "concepts.2.path: 'no' is not a folder" in err
+        assert "concepts.1" not in err
+
+
+def test_a_folder_that_is_not_written_right_is_told_once(
+    blockrate: Blockrate, folder: Path
+) -> None:
+    _rewrite(folder, epochs=0, concepts=[{"path": 5.5}, "photos", {"path": "no"}])
+    _, _, err = blockrate("plan", "config.json")
+    assert err.count("concepts.") == err.count("--set concepts.") + 1
+    _rewrite(folder, epochs=0, concepts=[])
+    _, _, err = blockrate("plan", "config.json")
+    assert "concept" not in err

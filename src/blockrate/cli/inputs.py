@@ -1,6 +1,7 @@
 """What a command is given: a config by its file or name, and a run by its folder."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,8 @@ from blockrate.cli.named_run import check_run_folder
 from blockrate.cli.screen import say
 
 if TYPE_CHECKING:
+    from blockrate.config.train_config import TrainConfig
+    from blockrate.core.errors import ConfigError
     from blockrate.run.folder import RunFolder
     from blockrate.run.places import Placed
 
@@ -29,19 +32,34 @@ def placed_config(
     from blockrate.config.told_together import together
     from blockrate.run.places import Source, place
 
+    further = partial(_filter_and_folders, beside=folder_of(name))
     loaded = parse_config(
         read_named(name) if named else read(name),
         overrides=settings or (),
         ignore_unsupported=ignore_unsupported,
         where=name,
+        further=further,
     )
     warn(loaded.warnings)
     elsewhere = misplaced(loaded.config, folder_of(name))
     if elsewhere:
-        raise together(name, elsewhere)
+        raise together(name, [*elsewhere, *further(loaded.config)])
     chosen = (setting.partition("=")[0].strip() for setting in settings or ())
     file = None if named else file_of(name)
     return place(loaded.config, Source(file, name, frozenset(chosen)))
+
+
+def _filter_and_folders(
+    config: "TrainConfig", beside: Path | None
+) -> "list[ConfigError]":
+    """Return what is wrong with the layer filter, and with the folders if any are named."""
+    from blockrate.config.plan import filter_problems
+    from blockrate.dataset.folders import concept_problems
+
+    problems = filter_problems(config)
+    if config.concepts:
+        problems += concept_problems(config, beside=beside)
+    return problems
 
 
 def run_in(path: Path) -> "RunFolder":

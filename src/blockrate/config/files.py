@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from os.path import expanduser
@@ -61,6 +61,9 @@ _MOST_LEFT_OUT = 500
 _NAME_THE_MODEL = ("base_model_name", "model_type", "transformer.model_name")
 
 
+Further = Callable[[TrainConfig], list[ConfigError]]
+
+
 @dataclass(frozen=True)
 class LoadedConfig:
     """A valid config, and what the user should hear about it."""
@@ -104,14 +107,21 @@ def parse_config(
     overrides: Sequence[str] = (),
     ignore_unsupported: bool = False,
     where: str = "config",
+    further: Further = filter_problems,
 ) -> LoadedConfig:
-    """Return the config in a parsed JSON object, which is used up; see ``load_config``."""
+    """Return the config in a parsed JSON object, which is used up; see ``load_config``.
+
+    ``further``: what else to look for in a config that is wrong anyhow, so that it is all told in one go.
+    """
     try:
         order = places(data)
         warnings = migrate(data)
         errors = _override(data, overrides)
         findings = find_problems(
-            data, ignore_unsupported=ignore_unsupported, beside=folder_of(where)
+            data,
+            ignore_unsupported=ignore_unsupported,
+            beside=folder_of(where),
+            further=further,
         )
     except RecursionError as error:
         raise nested_too_deeply(where) from error
@@ -122,11 +132,15 @@ def parse_config(
 
 
 def find_problems(
-    data: Json, *, ignore_unsupported: bool = False, beside: Path | None = None
+    data: Json,
+    *,
+    ignore_unsupported: bool = False,
+    beside: Path | None = None,
+    further: Further = filter_problems,
 ) -> Findings:
     """Return the config in a migrated JSON object, which is used up, or everything that is wrong with it.
 
-    ``beside``: the folder of its file.
+    ``beside``: the folder of its file. ``further``: see ``parse_config``.
     """
     elsewhere = [key for key in LISTS if not data.get(key)]
     warnings, errors = _read_lists(data, beside)
@@ -149,11 +163,11 @@ def find_problems(
         config = TrainConfig.model_validate(data)
     except ValidationError as error:
         errors += explain(error)
-        errors = told_together(errors, data) + _problems_beside(data, error)
+        errors = told_together(errors, data) + _problems_beside(data, error, further)
         return Findings(None, errors, warnings, unsaid)
     errors += contradictions(config)
     if errors:
-        errors += filter_problems(config)
+        errors += further(config)
     warnings += notices(config)
     errors = told_together(errors, data)
     return Findings(None if errors else config, errors, warnings, unsaid)
@@ -179,24 +193,31 @@ def config_hash(config: TrainConfig) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _problems_beside(data: Json, error: ValidationError) -> list[ConfigError]:
-    """Return what is wrong with the layer filter of a config of which other settings are wrong: they are taken out."""
+def _problems_beside(
+    data: Json, error: ValidationError, further: Further
+) -> list[ConfigError]:
+    """Return what else is wrong with a config of which some settings are: they are taken out."""
     if error.error_count() > _MOST_LEFT_OUT:
         return []
     wrong = [".".join(map(str, item["loc"])) for item in error.errors()]
-    names_the_model = any(
-        f"{model}.".startswith(f"{path}.")
-        for path in wrong
-        for model in _NAME_THE_MODEL
-    )
-    if names_the_model:
+    if any(_is_in(model, wrong) for model in _NAME_THE_MODEL):
         return []
     for path in last_first(wrong):
         drop(data, path)
     try:
-        return filter_problems(TrainConfig.model_validate(data))
+        found = further(TrainConfig.model_validate(data))
     except ValidationError:
         return []
+    # without an entry, those behind it have other numbers
+    lists = [
+        path for path, _, last in (p.rpartition(".") for p in wrong) if last.isdecimal()
+    ]
+    told = (*wrong, *lists)
+    return [problem for problem in found if not _is_in(problem.where, told)]
+
+
+def _is_in(path: str, sections: Iterable[str]) -> bool:
+    return any(f"{path}.".startswith(f"{section}.") for section in sections)
 
 
 def _of_another_program(names: Iterable[str], errors: Sequence[ConfigError]) -> str:
