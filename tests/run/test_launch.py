@@ -224,6 +224,21 @@ def test_a_finished_run_goes_on_when_more_is_asked_for(
     assert ready(run, config(run, **more)) == (True, [])
 
 
+def test_a_finished_run_that_cannot_go_on_with_its_data_is_not_touched(
+    run: RunFolder,
+) -> None:
+    finished(run, config(run))
+    before = everything(run)
+    error = ConfigError("concepts.0.path", "has no images")
+
+    def refuse() -> None:
+        raise error
+
+    longer = config(run, epochs=200)
+    assert launch(longer, run, Options(), look_at_data=refuse) == Refused(error)
+    assert everything(run) == before
+
+
 def test_a_finished_run_whose_file_is_gone_makes_it_again(run: RunFolder) -> None:
     finished(run, config(run))
     (run.path / "out.safetensors").unlink()

@@ -101,8 +101,8 @@ def launch(
     """Check everything that needs no model, and start an engine if there is anything to do.
 
     ``say``: is told what the plan warns of, and what became of an earlier run.
-    ``look_at_data``: raises ConfigError if the folders cannot be trained on; called before the
-    run folder is made or touched; of a finished run after that, and only if it is to go on.
+    ``look_at_data``: raises ConfigError if the folders cannot be trained on; called
+    before the run folder is made or touched, and only where a finished run is not enough.
     ``before_start``: called when all is ready, and an engine is about to start. Raises
     WriteError and OSError for a disk that does not take the run, and an engine that cannot
     be started.
@@ -113,13 +113,12 @@ def launch(
         for warning in make_plan(config).warnings:
             say(f"warning: {warning}")
         # the images of a finished run may be gone
-        is_finished = not options.fresh and _is_finished(run)
-        if not is_finished:
+        if not options.fresh and _is_finished(run):
+            prepared = prepare(config, run, options, say, look_at_data)
+        else:
             check_start_file(config)
             look_at_data()
-        prepared = prepare(config, run, options, say)
-        if is_finished and not isinstance(prepared, AlreadyDone):
-            look_at_data()
+            prepared = prepare(config, run, options, say)
     except InUseError as error:
         return AtWork() if is_at_work(run) else Refused(error)
     except (ConfigError, FileError, NoCheckpointError) as error:
@@ -133,11 +132,16 @@ def launch(
 
 
 def prepare(
-    config: TrainConfig, run: RunFolder, options: Options, say: Callable[[str], None]
+    config: TrainConfig,
+    run: RunFolder,
+    options: Options,
+    say: Callable[[str], None],
+    look_at_data: Callable[[], object] = lambda: None,
 ) -> AlreadyDone | str:
     """Make the run folder ready for an engine, unless there is nothing left to do; return a hash of what it is to do.
 
     Another start may come before that engine has the lock: by the hash it sees that its settings are gone.
+    ``look_at_data``: see ``launch``; called if there is something left to do.
 
     Raises ConfigError, with the folder untouched, for a config that belongs to another run,
     or asks a finished one for another result; InUseError; NoCheckpointError; WriteError.
@@ -153,6 +157,7 @@ def prepare(
             if done := _look_at_earlier(run, config, options, results, say):
                 return done
             told = destination_note(config, results)
+        look_at_data()
         if told:
             say(f"warning: {told}")
         _write(config, run, options)
