@@ -271,6 +271,24 @@ def test_a_finished_run_hands_out_no_file_of_another_ones(run: RunFolder) -> Non
         ready(run, config(run))
 
 
+def test_a_finished_run_without_a_checkpoint_is_not_said_to_go_on(
+    run: RunFolder,
+) -> None:
+    told_finished(run, config(run))
+    done = prepare(config(run), run, Options(), pytest.fail)
+    assert isinstance(done, AlreadyDone)
+    assert "raise epochs" in done.sentence
+    with refusal("raise epochs to go on with it", "fresh"):
+        ready(run, config(run, learning_rate=0.5))
+    os.rename(run.checkpoints, run.path / "moved")
+    done = prepare(config(run), run, Options(), pytest.fail)
+    assert isinstance(done, AlreadyDone)
+    assert done.sentence.endswith("and has no checkpoint to go on from")
+    with pytest.raises(ConfigError) as caught:
+        ready(run, config(run, learning_rate=0.5))
+    assert caught.value.cure == "Set it back, or choose another workspace_dir."
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"

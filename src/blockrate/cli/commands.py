@@ -293,10 +293,8 @@ def _train(placed: "Placed", options: "Options", name: str) -> tuple[int, list[s
                 )
                 keep()
                 code = watch(run, signals)
-            case AlreadyDone(step=step):
-                say(
-                    f"This run is finished, after {step} steps: raise epochs to go on, --fresh starts anew."
-                )
+            case AlreadyDone() as done:
+                say(f"{done.sentence}, --fresh starts anew.")
             case Refused(error=error):
                 raise error
     return code, finished_outputs(run.events_file)

@@ -55,11 +55,14 @@ def check_changes(
     ]
 
 
-def left_to_do(before: TrainConfig, now: TrainConfig, *, trained: bool) -> bool:
+def left_to_do(
+    before: TrainConfig, now: TrainConfig, *, trained: bool, can_go_on: bool = True
+) -> bool:
     """Return whether a finished run has steps to take, or a file to write anew, for the config that is asked for now.
 
-    ``trained``: it took steps, and did not only fill the cache. Raises ConfigError if it was trained with other
-    settings than these and has no steps left to take: what it made is not what is asked for.
+    ``trained``: it took steps, and did not only fill the cache. ``can_go_on``: it has a checkpoint. Raises ConfigError
+    if it was trained with other settings than these and has no steps left to take: what it made is not what is asked
+    for.
     """
     differences = list(_one_by_one(_differences(_in_effect(before), _in_effect(now))))
     other = [
@@ -71,7 +74,7 @@ def left_to_do(before: TrainConfig, now: TrainConfig, *, trained: bool) -> bool:
     if LENGTH in rest:
         return True
     if other and trained:
-        raise _made_otherwise(other)
+        raise _made_otherwise(other, can_go_on=can_go_on)
     return bool(other) or OUTPUT in rest
 
 
@@ -220,13 +223,16 @@ def _is_fewer_epochs(difference: Difference) -> bool:
     return difference.path == "epochs" and difference.now < difference.was
 
 
-def _made_otherwise(differences: Sequence[Difference]) -> ConfigError:
+def _made_otherwise(
+    differences: Sequence[Difference], *, can_go_on: bool
+) -> ConfigError:
     """Return the refusal to hand over what a finished run made with other settings."""
     path, was, now = differences[0]
     problem = f"the finished run was trained with {was!r}, the config says {now!r}"
     problem += _told_with(differences[1:])
     # the order of other images would not hold
-    more = "" if _change(path) == DATA else "raise epochs to go on with it, "
+    longer = can_go_on and _change(path) != DATA
+    more = "raise epochs to go on with it, " if longer else ""
     cure = f"Set it back, {more}or choose another workspace_dir."
     return ConfigError(path, problem, cure, ways_on=["fresh"])
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -62,9 +62,25 @@ class Launched:
 
 @dataclass(frozen=True)
 class AlreadyDone:
-    """The run in the folder is finished, after so many steps, and no more is asked for."""
+    """The run in the folder is finished, after so many steps, and no more is asked for.
+
+    ``can_go_on``: it has a checkpoint from which it can be made longer.
+    """
 
     step: int
+    can_go_on: bool = field(default=True, compare=False)
+
+    @property
+    def sentence(self) -> str:
+        """What is told of it, up to the other ways on."""
+        if self.can_go_on:
+            return (
+                f"This run is finished, after {self.step} steps: raise epochs to go on"
+            )
+        return (
+            f"This run is finished, after {self.step} steps, "
+            "and has no checkpoint to go on from"
+        )
 
 
 @dataclass(frozen=True)
@@ -183,7 +199,7 @@ def _look_at_earlier(
             _look_again(checkpoint, say)
         elif asked and not lost:
             _remember(run, options)
-            return AlreadyDone(last.step)
+            return AlreadyDone(last.step, can_go_on=checkpoint is not None)
         if last.step and not checkpoint:
             raise _nothing_to_go_on_from(run, lost)
     if checkpoint:
@@ -280,7 +296,8 @@ def _has_done(
         # which holds the config, too
         before = _config_of(checkpoint)
     check_changes(before, config, reset=options.reset_optimizer)
-    return not left_to_do(before, config, trained=trained)
+    can_go_on = checkpoint is not None
+    return not left_to_do(before, config, trained=trained, can_go_on=can_go_on)
 
 
 def _config_of(checkpoint: Path) -> TrainConfig:

@@ -72,9 +72,8 @@ def _ways_on(answer: AlreadyDone | AtWork | Refused) -> Sequence[WayOn]:
 
 def _text(answer: AlreadyDone | AtWork | Refused) -> str:
     match answer:
-        case AlreadyDone(step=step):
-            done = f"This run is finished, after {step} steps: raise epochs to go on."
-            return with_ways_on(done, _AFTER_THE_END, WAYS_ON)
+        case AlreadyDone(sentence=text):
+            return with_ways_on(f"{text}.", _AFTER_THE_END, WAYS_ON)
         case Refused(error=error):
             return in_words(error, WAYS_ON)
         case AtWork():
