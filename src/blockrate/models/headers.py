@@ -5,6 +5,7 @@ Source of the form: huggingface/safetensors.
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,7 +78,7 @@ def read_places(
         raise FileError(str(path), problem, _COPY_AGAIN) from error
 
 
-def refuse_scaled(path: Path, tensors: Tensors) -> None:
+def refuse_scaled(path: Path, tensors: Iterable[str]) -> None:
     """Raise FileError for 8-bit weights with scales beside them, which diffusers would load without."""
     for name in tensors:
         if _SCALES.search(name):

@@ -100,9 +100,8 @@ def beside_transformer(path: Path, every: Collection[str]) -> list[str]:
     first = sorted({shortened(name.partition(".")[0]) for name in beside})
     more = f" and {len(first) - 5} more" if len(first) > 5 else ""
     told = f"{', '.join(first[:5])}{more}"
-    return [
-        f"{path}: only its transformer is used, not {len(beside):,} other tensors ({told})"
-    ]
+    count = "1 other tensor" if len(beside) == 1 else f"{len(beside):,} other tensors"
+    return [f"{path}: only its transformer is used, not {count} ({told})"]
 
 
 def _prefix(names: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """Whether the files of a model hold what it is made of: nothing missing, nothing left over. Reads headers alone."""
 
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 from blockrate.core.blocks import shortened, split_block
 from blockrate.core.errors import FileError
 from blockrate.models.families import ARCHITECTURES, TransformerSpec
+from blockrate.models.header_check import WEIGHT_TYPES
 from blockrate.models.headers import Tensors, read_header, refuse_scaled
 from blockrate.models.lora_names import bfl_modules
 from blockrate.models.module_table import Module, modules
 from blockrate.models.part_files import (
+    UNCHANGED,
     WEIGHTS,
     checked_config,
     config_file,
@@ -42,7 +45,9 @@ def tensors_of(part: str, path: Path) -> Tensors:
     places: dict[str, str] = {}
     for file in weight_files(part, path):
         found = read_header(file, whole=True)[1]
-        refuse_scaled(file, found)
+        # of a checkpoint its transformer alone is used, whatever its text encoders are
+        used = transformer_names(found).values() if path.is_file() else found
+        refuse_scaled(file, used)
         refuse_names(
             file, "holds tensors that another shard holds too", tensors.keys() & found
         )
@@ -51,11 +56,11 @@ def tensors_of(part: str, path: Path) -> Tensors:
     index = index_file(part, path)
     if index:
         listed = shards_of(index)
-        wrong = [
-            name
-            for name in places.keys() | listed
-            if places.get(name) != listed.get(name)
-        ]
+        names = set(places)
+        # transformers' may list the other name of tied weights, and tells itself what lacks
+        if not part.startswith("text_encoder"):
+            names |= listed.keys()
+        wrong = [name for name in names if places.get(name) != listed.get(name)]
         refuse_names(index, "does not say what the shards hold", wrong)
     return tensors
 
@@ -65,8 +70,9 @@ def check_parts(paths: Mapping[str, Path], spec: TransformerSpec) -> None:
     for part, path in paths.items():
         if part in WEIGHTS and path.is_dir():
             config = checked_config(part, path)
-            tensors_of(part, path)
+            tensors = tensors_of(part, path)
             _check_fit(part, path, config, spec)
+            _refuse_no_weights(part, path, tensors, spec)
 
 
 def known_beside(architecture: str, part: str, name: str) -> bool:
@@ -93,6 +99,35 @@ def _check_fit(
         told = shortened(repr(width))
         problem = f"{kind['width']} is {told}, and the transformer takes {needed // kind['times']}"
         raise FileError(where, problem, _OTHER_PART)
+    for name in kind["numbers"]:
+        _check_factor(where, name, config.get(name))
+
+
+def _check_factor(where: str, name: str, value: object) -> None:
+    """Refuse what latents cannot be computed with: no number at all, or a factor that leaves nothing of them."""
+    number = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = value
+    is_nothing = name == "scaling_factor" and not number
+    if is_nothing or not math.isfinite(number):
+        told = shortened(repr(value))
+        problem = f"{name} is {told}, which latents cannot be computed with"
+        raise FileError(where, problem, UNCHANGED)
+
+
+def _refuse_no_weights(
+    part: str, path: Path, tensors: Tensors, spec: TransformerSpec
+) -> None:
+    """Refuse tensors of integers and the like, which a library would take for weights as they stand."""
+    wrong = []
+    for name, facts in tensors.items():
+        is_beside = part != "transformer" and known_beside(
+            spec.architecture, part, name
+        )
+        if facts.dtype not in WEIGHT_TYPES and not is_beside:
+            wrong.append(f"{facts.dtype} {name}")
+    problem = "holds tensors that are no weights as they stand"
+    refuse_names(path, problem, wrong, "Use the original weights, in bf16.")
 
 
 def check_transformer(path: Path, spec: TransformerSpec) -> list[str]:
@@ -101,9 +136,12 @@ def check_transformer(path: Path, spec: TransformerSpec) -> list[str]:
     Raises FileError with the names of tensors that are missing, left over or of another shape.
     """
     every = tensors_of("transformer", path)
-    names = transformer_names(every)
-    tensors = {own: every[name] for own, name in names.items()}
-    of_bfl = has_bfl_names(tensors)
+    if path.is_dir():  # diffusers reads a folder by its own names alone
+        tensors, of_bfl = every, False
+    else:
+        names = transformer_names(every)
+        tensors = {own: every[name] for own, name in names.items()}
+        of_bfl = has_bfl_names(tensors)
     expected = dict(_bfl_shapes(spec) if of_bfl else _shapes(spec))
     missing = [name for name in expected if name not in tensors]
     unknown = [name for name in tensors if name not in expected]
@@ -114,7 +152,8 @@ def check_transformer(path: Path, spec: TransformerSpec) -> list[str]:
         problem = f"has tensors of another shape than its sizes ask for: {name} {list(tensors[name].shape)}"
         problem += f", not {list(expected[name])}"
         raise FileError(str(path), _counted(problem, len(wrong) - 1), _COPY_AGAIN)
-    return beside_transformer(path, every)
+    _refuse_no_weights("transformer", path, tensors, spec)
+    return [] if path.is_dir() else beside_transformer(path, every)
 
 
 def refuse_wrong_names(

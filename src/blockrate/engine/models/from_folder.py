@@ -5,7 +5,7 @@ models' names and kernels that a config.json asks for. Nothing here asks the hub
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from blockrate.core.errors import FileError, is_full_memory
+from blockrate.models.families import ARCHITECTURES
 from blockrate.models.part_files import (
     UNCHANGED,
     checked_config,
@@ -52,11 +53,13 @@ def load_text_encoder(
     tensors: dict[str, torch.Tensor] = {}
     for file in weight_files(part, folder):
         tensors |= load_file(file)
+    _refuse_untied(part, folder, architecture, tensors)
     with _fitting(folder):
         model, report = model_class.from_pretrained(
             None,
             config=config,
             state_dict=tensors,
+            ignore_mismatched_sizes=True,  # they are told by name below
             dtype=dtype,
             local_files_only=True,
             output_loading_info=True,
@@ -140,6 +143,20 @@ def _refuse_report(
     refuse_wrong_names(folder, sorted(report["missing_keys"]), unknown)
     mismatched = [str(row[0]) for row in report["mismatched_keys"]]
     refuse_names(folder, "has tensors of another shape", mismatched)
+
+
+def _refuse_untied(
+    part: str, folder: Path, architecture: str, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Refuse a file that keeps one tensor under several names with different numbers: not all of them are right."""
+    names = ARCHITECTURES[architecture]["kinds"][part]["tied"]
+    kept = [name for name in names if name in tensors]
+    # as bytes: not every type can be compared
+    rows = [(tensors[name].dtype, tensors[name].view(torch.uint8)) for name in kept]
+    same = [one[0] == rows[0][0] and torch.equal(one[1], rows[0][1]) for one in rows]
+    if not all(same):
+        problem = "has different numbers under two names of one tensor"
+        refuse_names(folder, problem, kept)
 
 
 def _no_model(part: str, folder: Path, error: Exception) -> FileError:
