@@ -10,8 +10,8 @@ from blockrate.core.profile import FULL, KEY
 PRESETS_KEY = "block_learning_rate_custom_presets"
 # the layer filters under which the fork's rates act
 _ACT_UNDER = ("blocks", "attn-mlp", "attn-only")
-# its faders move in steps of 0.01, and add them up
-_DIGITS = 9
+# behind the point; its faders move in steps of 0.01, and add them up
+_DIGITS = 12
 
 
 def mend_sums(data: Json) -> None:
@@ -55,8 +55,8 @@ def _mended(rates: Any) -> Any:
 
 
 def _without_noise(rate: Any) -> Any:
-    """Return 0.3 for 0.30000000000000004, and 1.0 for 1.0000000000000002."""
-    return float(f"{rate:.{_DIGITS}g}") if isinstance(rate, float) else rate
+    """Return 0.3 for 0.30000000000000004, and 0.0 for -1e-17, which is what is left of 0.3 - 0.1 - 0.1 - 0.1."""
+    return round(rate, _DIGITS) + 0.0 if isinstance(rate, float) else rate
 
 
 def fork_notices(data: Json) -> list[str]:
