@@ -10,8 +10,9 @@ from blockrate.core.profile import FULL, KEY
 PRESETS_KEY = "block_learning_rate_custom_presets"
 # the layer filters under which the fork's rates act
 _ACT_UNDER = ("blocks", "attn-mlp", "attn-only")
-# behind the point; its faders move in steps of 0.01, and add them up
-_DIGITS = 12
+# its faders move in steps of 0.01, and add them up
+_DIGITS = 9
+_NOTHING = 1e-13
 
 
 def mend_sums(data: Json) -> None:
@@ -56,7 +57,9 @@ def _mended(rates: Any) -> Any:
 
 def _without_noise(rate: Any) -> Any:
     """Return 0.3 for 0.30000000000000004, and 0.0 for -1e-17, which is what is left of 0.3 - 0.1 - 0.1 - 0.1."""
-    return round(rate, _DIGITS) + 0.0 if isinstance(rate, float) else rate
+    if not isinstance(rate, float):
+        return rate
+    return 0.0 if abs(rate) < _NOTHING else float(f"{rate:.{_DIGITS}g}")
 
 
 def fork_notices(data: Json) -> list[str]:

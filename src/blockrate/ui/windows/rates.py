@@ -245,7 +245,7 @@ class RatesDraft:
                 problem = error.problem
             cure = 'Paste {"double_block_0": 0.5, ...} or 0.5, 0.6, ...'
             raise ConfigError(KEY, problem, cure) from error
-        rates = rates.get(KEY, rates)
+        rates = without_nulls(rates.get(KEY, rates))
         check_multipliers(rates, self.layout)
         self.replace(sparse(rates))
 
@@ -264,7 +264,7 @@ class RatesDraft:
         return dict(zip(self.names, numbers, strict=False))
 
     def _sparse(self) -> dict[str, Any]:
-        return self.state if isinstance(self.state, dict) else {}
+        return without_nulls(self.state) if isinstance(self.state, dict) else {}
 
 
 def _numbers_in(text: str) -> list[float]:
