@@ -163,10 +163,12 @@ class RatesDraft:
         for name, value in changes.items():
             if name not in self.drawable or not is_multiplier(value):
                 continue
-            new = rounded(value)
-            if _same(rates.get(name, FULL), new):
+            # null stands for no rate
+            old = FULL if rates.get(name) is None else rates[name]
+            if _same(old, value):
                 continue
             touched = True
+            new = rounded(value)
             rates[name] = new
             if new == FULL:
                 del rates[name]
@@ -264,7 +266,7 @@ class RatesDraft:
         return dict(zip(self.names, numbers, strict=False))
 
     def _sparse(self) -> dict[str, Any]:
-        return without_nulls(self.state) if isinstance(self.state, dict) else {}
+        return self.state if isinstance(self.state, dict) else {}
 
 
 def _numbers_in(text: str) -> list[float]:
@@ -273,11 +275,12 @@ def _numbers_in(text: str) -> list[float]:
     return [float(part) for part in parts]
 
 
-def _same(old: Any, new: float) -> bool:
-    """Whether a value as written shows as the new one; a 1.0 must be one exactly."""
+def _same(old: Any, value: float) -> bool:
+    """Whether a value as written is the new one or shows as it; a 1.0 must be one exactly."""
     if not is_multiplier(old):
         return False
-    return bool(old == new) or rounded(old) == new < FULL
+    new = rounded(value)
+    return old in (value, new) or rounded(old) == new < FULL
 
 
 def _text(state: Any) -> str:
