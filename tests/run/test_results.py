@@ -204,3 +204,14 @@ def test_a_destination_is_refused_or_told_before_anything_is_made(events: Path) 
 def test_an_older_run_goes_on_to_the_name_that_it_had(events: Path) -> None:
     results = told(events, Path("models/my"), None)
     assert check_destination("models/my", results, folder=False) == ""
+
+
+def test_events_without_end_are_no_memory_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blockrate.run.results._MOST", 3)
+    results = Results(tmp_path / "events.jsonl")
+    names = [tmp_path / f"{number}.safetensors" for number in range(5)]
+    for name in names:
+        results.add(name, "0" * 64)
+    assert list(results.told) == names[2:]

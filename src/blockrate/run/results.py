@@ -24,6 +24,8 @@ if sys.platform != "win32":
 
 _PATIENCE = 60.0  # seconds; a run that was halted must not halt the others
 _GLANCE = 0.05  # seconds
+# that a run is known by; who saves each minute for two months has as many
+_MOST = 100_000
 _WEIGHTS = "diffusion_pytorch_model"  # diffusers' name
 _SUFFIX = ".safetensors"
 
@@ -46,6 +48,9 @@ class Results:
         known = self.told.setdefault(_absolute(path), set())
         if sha256:
             known.add(sha256)
+        if len(self.told) > _MOST:
+            # an older one is kept like anybody's, should it be in the way
+            del self.told[next(iter(self.told))]
 
     def own(self, path: Path | str, *, contents: bool = True) -> bool:
         """Whether what is at ``path`` is a result of this run, and as the run has left it.

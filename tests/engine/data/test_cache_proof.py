@@ -130,7 +130,7 @@ def test_exchanged_entries_are_both_made_anew(setup: Setup, kind: str) -> None:
     other.write_bytes(before[0])
     made, [told] = fill(setup)
     assert made == 2
-    assert "2 entries are damaged or in another's place, and are made anew" in told
+    assert "2 entries are made anew, damaged or in another's place" in told
     assert (one.read_bytes(), other.read_bytes()) == before
 
 
@@ -141,7 +141,7 @@ def test_a_flaw_is_told_with_the_folder_the_count_and_the_first_sources(
     for file in setup.entries("latents"):
         flip_bit(file, -1)
     _, [told] = fill(setup)
-    assert told.startswith(f"{setup.folder / 'cache'}: 3 entries are damaged")
+    assert told.startswith(f"{setup.folder / 'cache'}: 3 entries are made anew")
     assert f"{setup.images / '0.bmp'}, {setup.images / '1.bmp'} and 1 more" in told
 
 
@@ -155,7 +155,7 @@ def test_entries_of_an_earlier_version_are_made_anew_and_said_in_one_line(
             save_file(load_file(file), file)
     made, [told] = fill(setup)
     assert made == 6
-    assert "6 entries have no checksum, as an earlier version left them" in told
+    assert "6 entries are made anew, without a checksum" in told
     assert fill(setup) == (0, [])
 
 

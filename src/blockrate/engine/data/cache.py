@@ -38,8 +38,8 @@ Source = TypeVar("Source", TrainingExample, str)
 # raise it when the same key would hold something else: another way to cut, scale or encode
 _VERSION = 1
 _REASONS: dict[Flaw, str] = {
-    "damaged": "entries are damaged or in another's place",
-    "unproven": "entries have no checksum, as an earlier version left them",
+    "damaged": "damaged or in another's place",
+    "unproven": "without a checksum, as an earlier version left them",
 }
 
 
@@ -242,7 +242,10 @@ class _Flaws:
             if sources:
                 more = f" and {len(sources) - 2} more" if len(sources) > 2 else ""
                 told = f"{', '.join(sources[:2])}{more}"
-                warn(f"{folder}: {len(sources)} {reason}, and are made anew: {told}")
+                count = (
+                    "1 entry is" if len(sources) == 1 else f"{len(sources)} entries are"
+                )
+                warn(f"{folder}: {count} made anew, {reason}: {told}")
 
 
 def prefetch(
