@@ -283,7 +283,7 @@ def test_a_finished_run_without_a_checkpoint_is_not_said_to_go_on(
     os.rename(run.checkpoints, run.path / "moved")
     done = prepare(config(run), run, Options(), pytest.fail)
     assert isinstance(done, AlreadyDone)
-    assert done.sentence.endswith("and has no checkpoint to go on from")
+    assert done.sentence.endswith("it has no checkpoint to go on from")
     with pytest.raises(ConfigError) as caught:
         ready(run, config(run, learning_rate=0.5))
     assert caught.value.cure == "Set it back, or choose another workspace_dir."

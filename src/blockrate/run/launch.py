@@ -78,8 +78,8 @@ class AlreadyDone:
                 f"This run is finished, after {self.step} steps: raise epochs to go on"
             )
         return (
-            f"This run is finished, after {self.step} steps, "
-            "and has no checkpoint to go on from"
+            f"This run is finished, after {self.step} steps: "
+            "it has no checkpoint to go on from"
         )
 
 
