@@ -462,7 +462,7 @@ def test_pixels_that_are_not_used_as_they_are_get_a_note(tmp_path: Path) -> None
         "concepts.0: 2 of 9 files: .heic is not read; they are not used (b.heic, c.HEIC). Save them as PNG.",
         "concepts.0: 1 of 9 files: masks, which are not used: whole images are learned (1-masklabel.png).",
         "concepts.0: 1 of 3 images: animated or with several pages; the first is used (a.gif).",
-        "concepts.0: 2 of 3 images: transparent; put on white (1.png, 2.png).",
+        "concepts.0: 2 of 3 images: with transparency; what is transparent becomes white (1.png, 2.png).",
     ]
 
 

@@ -14,7 +14,7 @@ from blockrate.dataset.folders import FORMATS, open_file
 
 Size = tuple[int, int]
 ANIMATED = "animated or with several pages; the first is used"
-TRANSPARENT = "transparent; put on white"
+TRANSPARENT = "with transparency; what is transparent becomes white"
 _ORIENTATION = 0x0112  # EXIF; from 5 on an image lies on its side
 
 

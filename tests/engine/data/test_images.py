@@ -116,7 +116,7 @@ def test_transparency_becomes_white_and_is_noted(tmp_path: Path) -> None:
     half.putalpha(Image.new("L", half.size, 128))
     expected = Image.blend(Image.new("RGB", half.size, "white"), GRADIENT, 128 / 255)
     path = written(tmp_path, encoded(half, "PNG"))
-    assert check_image(path, {})[3].startswith("transparent")
+    assert check_image(path, {})[3].startswith("with transparency")
     assert difference(whole(path, (64, 48)), expected) <= 1
     clear = {
         "RGBA": encoded(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), "PNG"),
@@ -130,7 +130,7 @@ def test_transparency_becomes_white_and_is_noted(tmp_path: Path) -> None:
     }
     for mode, content in clear.items():
         path = written(tmp_path, content)
-        assert check_image(path, {})[3].startswith("transparent"), mode
+        assert check_image(path, {})[3].startswith("with transparency"), mode
         assert (whole(path, (8, 8)) == 255).all(), mode
 
 
