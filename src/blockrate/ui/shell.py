@@ -228,6 +228,7 @@ def _sign_out_button() -> None:
 
 def _warnings(page: Page) -> None:
     with ui.element("details").classes("warnings") as box:
+        box.props('aria-label="Notes on this config"')
         with ui.element("summary"):
             words = ui.label()
         lines = ui.element("ul")
