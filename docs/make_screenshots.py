@@ -50,7 +50,6 @@ def main() -> None:
             executable_path=path or None, args=["--no-sandbox"]
         )
         page = open_page(browser, address, "/model")
-        page.get_by_role("button", name="Open the demo").click()
         page.get_by_text("10 images").first.wait_for()
         take(page, "model")
         show(page, "Data")
@@ -104,6 +103,7 @@ def running_app() -> Iterator[str]:
             "-m",
             "blockrate",
             "ui",
+            "examples/demo.json",
             "--no-browser",
             "--root",
             str(folder),
