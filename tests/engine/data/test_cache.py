@@ -407,15 +407,40 @@ def test_an_error_while_prefetching_surfaces_at_its_place() -> None:
     assert list(results) == []
 
 
-def test_closing_a_prefetch_leaves_no_thread(setup: Setup) -> None:
-    before = threading.active_count()
+def test_closing_a_prefetch_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
     for close in (True, False):
         results = prefetch(lambda number: number, range(1000))
         next(results)
         if close:
             results.close()
         del results
-        assert threading.active_count() == before
+        for thread in set(threading.enumerate()) - before:
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def test_closing_a_prefetch_waits_for_nothing() -> None:
+    """The garbage collector may do it while a thread is being started, with the lock that a wait would need."""
+    begun = threading.Event()
+    stuck = threading.Event()
+
+    def make(number: int) -> int:
+        if number:
+            begun.set()
+            stuck.wait()
+        return number
+
+    results = prefetch(make, range(9))
+    assert next(results) == 0
+    assert begun.wait(10)
+    closing = threading.Thread(target=results.close)
+    closing.start()
+    closing.join(10)
+    waits = closing.is_alive()
+    stuck.set()
+    closing.join()
+    assert not waits
 
 
 def test_prefetched_batches_are_the_batches_in_order(setup: Setup) -> None:

@@ -253,17 +253,18 @@ def prefetch(
 ) -> Generator[Out, None, None]:
     """Yield ``make(one)`` for each, in order, made ahead by one thread; an error surfaces where its result would."""
     pending: deque[Future[Out]] = deque()
-    with ThreadPoolExecutor(1) as thread:
-        try:
-            for one in wanted:
-                pending.append(thread.submit(make, one))
-                if len(pending) > ahead:
-                    yield pending.popleft().result()
-            while pending:
+    thread = ThreadPoolExecutor(1)
+    try:
+        for one in wanted:
+            pending.append(thread.submit(make, one))
+            if len(pending) > ahead:
                 yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        # An error may leave this to the garbage collector, which runs at any moment: in the start of another thread
+        # too, whose lock the end of this one waits for. So nobody waits here.
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
 def _cropped_image(example: TrainingExample) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -112,16 +112,18 @@ def _examined(
     files: Sequence[_ImageFile],
     checked: Mapping[str, ImageFacts],
     progress: Callable[[int, int], None],
-) -> Iterator[Item | list[FileError]]:
-    """Yield for each file its item or what is wrong with it, in order."""
+) -> list[Item | list[FileError]]:
+    """Return for each file its item or what is wrong with it, in order."""
     read = functools.cache(read_captions)  # a concept's prompt file serves every image
     names = functools.cache(caption_names)
     examine = functools.partial(_item, checked=checked, read=read, names=names)
+    results = []
     # Pillow lets other threads run
     with quiet_pillow(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for done, result in enumerate(pool.map(examine, files), start=1):
             progress(done, len(files))
-            yield result
+            results.append(result)
+    return results
 
 
 def _item(
