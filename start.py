@@ -267,14 +267,15 @@ def pip(*arguments: str, may_fail: bool = False) -> bool:
     )
     if process.returncode and not may_fail:
         say("\n".join(words.splitlines()[-40:]))
-        sys.exit(
-            f"error: a package could not be installed. {pip_cure(words, sys.version_info[:2])}"
+        cure = pip_cure(
+            words, sys.version_info[:2], hashed="--require-hashes" in arguments
         )
+        sys.exit(f"error: a package could not be installed. {cure}")
     return process.returncode == 0
 
 
-def pip_cure(words: str, python: tuple[int, int]) -> str:
-    """What to do when pip ended with these words."""
+def pip_cure(words: str, python: tuple[int, int], *, hashed: bool = False) -> str:
+    """What to do when pip ended with these words. ``hashed``: files had to be those of the lock."""
     if re.search(r"No space left|Errno 28|not enough space", words):
         return "The disk is full: set-up needs about 3 GB, with CUDA or ROCm 12 GB. Free some and start again."
     # pip's hint: the registry switch is off, and a name had over 260 signs
@@ -293,7 +294,7 @@ def pip_cure(words: str, python: tuple[int, int]) -> str:
         words,
     ):
         return "The package index cannot be reached: look at the network (HTTPS_PROXY, PIP_INDEX_URL) and start again."
-    if "No matching distribution" in words and hashes_count():
+    if "No matching distribution" in words and hashed:
         return (
             "The package index has not got this version ready to install here. If it is an index of your own, "
             "set BLOCKRATE_HASHES=off: then what has to be built is built."
@@ -326,7 +327,6 @@ def set_up_key() -> str:
     facts += [
         path.read_text(encoding="utf-8")
         for path in (CONSTRAINTS, LOCK, ROOT / "pyproject.toml")
-        if path.exists()
     ]
     facts += [
         f"{NVIDIA_SMI} {os.stat(NVIDIA_SMI).st_mtime}" if NVIDIA_SMI else "",

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -14,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from support.commands import SMALL_ENGINE
 from support.event_lines import event_lines
 from support.image_zoo import picture
 
-from blockrate.cli import commands as cli
 from blockrate.cli.show import View
 from blockrate.config import presets
 from blockrate.run.events import (
@@ -35,9 +34,6 @@ from blockrate.run.folder import RunFolder, is_alive, read_json
 from blockrate.run.process import run_state
 
 REPOSITORY = Path(__file__).parents[2]
-SMALL_ENGINE = shlex.join(
-    [sys.executable, str(REPOSITORY / "tests" / "support" / "small_engine.py")]
-)
 CONFIG = {
     "base_model_name": "tiny-flux1",
     "workspace_dir": "run",
@@ -62,25 +58,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BLOCKRATE_ENGINE", SMALL_ENGINE)
     return tmp_path
-
-
-@pytest.fixture
-def blockrate(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Blockrate:
-    """Run the console script in this process: (exit code, stdout, stderr)."""
-
-    def run(*arguments: str, trainer: str = "steps") -> tuple[int, str, str]:
-        monkeypatch.setenv("SMALL_TRAINER", trainer)
-        monkeypatch.setattr(sys, "argv", ["blockrate", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        code = ended.value.code
-        assert code is None or isinstance(code, int)
-        return code or 0, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -1,20 +1,12 @@
 """What `plan` and `train` say of the data, and when: before an engine starts and before a run folder is made."""
 
 import json
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.image_zoo import picture
 
-from blockrate.cli import commands as cli
-
-REPOSITORY = Path(__file__).parents[2]
-SMALL_ENGINE = shlex.join(
-    [sys.executable, str(REPOSITORY / "tests" / "support" / "small_engine.py")]
-)
 Blockrate = Callable[..., tuple[int, str, str]]
 
 
@@ -34,27 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     picture(tmp_path / "photos" / "a.png")
     (tmp_path / "photos" / "a.txt").write_text("a dog\nin the sun")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BLOCKRATE_ENGINE", SMALL_ENGINE)
     return tmp_path
-
-
-@pytest.fixture
-def blockrate(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Blockrate:
-    """Run the console script in this process: (exit code, stdout, stderr)."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setenv("SMALL_TRAINER", "steps")
-        monkeypatch.setattr(sys, "argv", ["blockrate", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        code = ended.value.code
-        assert code is None or isinstance(code, int)
-        return code or 0, captured.out, captured.err
-
-    return run
 
 
 def test_plan_tells_what_will_and_will_not_be_learned(blockrate: Blockrate) -> None:

@@ -9,6 +9,7 @@ from support.saved_configs import ABSENT_FILES, FACTS, saved_config
 from blockrate.cli.ways_on import WAYS_ON
 from blockrate.config.files import parse_config
 from blockrate.config.optimizers import OPTIMIZERS
+from blockrate.config.paths import put
 from blockrate.config.train_config import TrainConfig
 from blockrate.config.unsupported import take_unsupported
 from blockrate.core.errors import ConfigError, in_words
@@ -130,11 +131,7 @@ def test_what_would_change_the_result_is_refused_unless_ignored(
 ) -> None:
     def data() -> dict[str, Any]:
         whole = saved_config(concepts=[copy.deepcopy(FACTS["concept"])], samples=[])
-        *parents, name = path.split(".")
-        section: Any = whole
-        for parent in parents:
-            section = section[int(parent) if parent.isdecimal() else parent]
-        section[name] = value
+        put(whole, path, value)
         return whole
 
     text = refusal(data())

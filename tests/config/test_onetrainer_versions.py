@@ -12,6 +12,7 @@ from support.saved_configs import ABSENT_FILES, FACTS, HISTORY, saved_at, saved_
 from blockrate.cli.ways_on import WAYS_ON
 from blockrate.config.files import LoadedConfig, parse_config
 from blockrate.config.onetrainer_sections import FACTS as OURS
+from blockrate.config.paths import put
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, in_words
 
@@ -186,11 +187,7 @@ def test_an_unknown_name_that_sets_something_is_refused_unless_ignored(
             concepts=[copy.deepcopy(FACTS["concept"])],
             samples=[copy.deepcopy(FACTS["sample"])],
         )
-        *parents, name = path.split(".")
-        section: Any = whole
-        for parent in parents:
-            section = section[int(parent) if parent.isdecimal() else parent]
-        section[name] = value
+        put(whole, path, value)
         return whole
 
     [line] = refusal(data())
@@ -271,11 +268,7 @@ def test_a_choice_that_only_onetrainer_has_is_refused_unless_ignored(
 ) -> None:
     def data() -> dict[str, Any]:
         whole = saved_config(concepts=[copy.deepcopy(FACTS["concept"])], samples=[])
-        *parents, name = path.split(".")
-        section: Any = whole
-        for parent in parents:
-            section = section[int(parent) if parent.isdecimal() else parent]
-        section[name] = value
+        put(whole, path, value)
         return whole
 
     [line] = refusal(data())

@@ -1,6 +1,7 @@
 """The command line as a process of its own."""
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -11,6 +12,10 @@ from typing import Any
 from support.event_lines import event_lines
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+# an engine that needs no torch, as BLOCKRATE_ENGINE names it
+SMALL_ENGINE = shlex.join(
+    [sys.executable, str(Path(__file__).with_name("small_engine.py"))]
+)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from blockrate.config.train_config import TrainConfig
+
 Tensors = dict[str, torch.Tensor]
 WEIGHTS = {
     "transformer": "diffusion_pytorch_model",
@@ -15,6 +17,21 @@ WEIGHTS = {
     "text_encoder": "model",
     "text_encoder_2": "model",
 }
+
+
+def config_of(folder: Path, **changes: Any) -> TrainConfig:
+    """A config that loads a model folder in full precision."""
+    full = {"weight_dtype": "FLOAT_32"}
+    settings: dict[str, Any] = {
+        "base_model_name": str(folder),
+        "cache_dir": str(folder.parent / "cache"),
+        "train_dtype": "FLOAT_32",
+        "transformer": full,
+        "text_encoder": full,
+        "text_encoder_2": full,
+        **changes,
+    }
+    return TrainConfig.model_validate(settings)
 
 
 def weights_of(folder: Path, part: str) -> Path:

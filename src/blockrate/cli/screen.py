@@ -43,12 +43,15 @@ def show_json(facts: Mapping[str, Any]) -> None:
 @contextmanager
 def plain_streams() -> Iterator[None]:
     """Write out control signs in all that this process prints, whichever library does it."""
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(_PlainStream, before)
+    out = sys.stdout
+    err = sys.stderr
+    sys.stdout = _PlainStream(out)
+    sys.stderr = _PlainStream(err)
     try:
         yield
     finally:
-        sys.stdout, sys.stderr = before
+        sys.stdout = out
+        sys.stderr = err
 
 
 class _PlainStream(io.TextIOBase):

@@ -208,11 +208,12 @@ def _problems_beside(
         found = further(TrainConfig.model_validate(data))
     except ValidationError:
         return []
-    # without an entry, those behind it have other numbers
-    lists = [
-        path for path, _, last in (p.rpartition(".") for p in wrong) if last.isdecimal()
-    ]
-    told = (*wrong, *lists)
+    told = list(wrong)
+    for path in wrong:
+        before, _, last = path.rpartition(".")
+        if last.isdecimal():
+            # without an entry, those behind it have other numbers
+            told.append(before)
     return [problem for problem in found if not _is_in(problem.where, told)]
 
 

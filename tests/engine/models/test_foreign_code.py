@@ -6,37 +6,26 @@ import pickle
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from support.model_folders import change_config, split_in_shards, write_index
+from support.model_folders import (
+    change_config,
+    config_of,
+    split_in_shards,
+    write_index,
+)
 
-from blockrate.config.train_config import TrainConfig
-from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import FileError
 from blockrate.engine.models import flux1
 from blockrate.engine.models.locate import locate, prompt_identity
-from blockrate.models.families import FAMILIES
 
 CPU = torch.device("cpu")
-SPEC = replace(FAMILIES["tiny-flux1"].spec, layout=BlockLayout(1, 1))
 WITH_WEIGHTS = ["transformer", "vae", "text_encoder", "text_encoder_2"]
 ENCODERS = WITH_WEIGHTS[2:]
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return flux1.make_tiny(tmp_path_factory.mktemp("models") / "small", spec=SPEC)
-
-
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    """A copy that a test may fill with what it likes."""
-    return Path(shutil.copytree(original, tmp_path / "model"))
 
 
 @pytest.fixture(autouse=True)
@@ -56,23 +45,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
     assert calls == []
 
 
-def config(folder: Path) -> TrainConfig:
-    full = {"weight_dtype": "FLOAT_32"}
-    return TrainConfig.model_validate(
-        {
-            "base_model_name": str(folder),
-            "cache_dir": str(folder.parent / "cache"),
-            "train_dtype": "FLOAT_32",
-            "transformer": full,
-            "text_encoder": full,
-            "text_encoder_2": full,
-        }
-    )
-
-
 def load(folder: Path, part: str) -> list[Any]:
     """What a run loads of a model where a part is needed; of text also what a prompt becomes."""
-    chosen = config(folder)
+    chosen = config_of(folder)
     files = locate(chosen)
     if part == "vae":
         vae = flux1.load_vae(files.parts["vae"], weight_dtype="FLOAT_32", device=CPU)
@@ -300,7 +275,7 @@ def test_a_quantization_config_of_nothing_is_none(folder: Path) -> None:
 
 @pytest.mark.parametrize("part", ENCODERS)
 def test_what_no_loader_reads_changes_no_identity(folder: Path, part: str) -> None:
-    chosen = config(folder)
+    chosen = config_of(folder)
     before = prompt_identity(locate(chosen), chosen)
     (folder / part / "adapter_config.json").write_text("{}")
     assert prompt_identity(locate(chosen), chosen) == before
@@ -360,7 +335,7 @@ def test_a_pipe_in_a_tokenizer_is_waited_for_by_nobody(folder: Path, name: str) 
 def test_a_memo_of_hashes_that_is_none_is_made_anew(
     folder: Path, memo: str | None
 ) -> None:
-    chosen = config(folder)
+    chosen = config_of(folder)
     expected = prompt_identity(locate(chosen), chosen)
     file = Path(chosen.cache_dir) / "file-hashes.json"
     weights = folder.resolve() / "text_encoder/model.safetensors"
