@@ -39,11 +39,19 @@ class Ema:
         if step % self.interval:
             return
         decay = min(self.decay, (1 + step) / (10 + step))
+        averages = []
+        values = []
         for name, average in self.average.items():
-            parameter = self.parameters[name]
-            if parameter.requires_grad:
-                value = parameter.detach().to(average.device, torch.float32)
-                average.lerp_(value, 1.0 - decay)
+            value = self.parameters[name].detach()
+            if not self.parameters[name].requires_grad:
+                continue
+            if (value.device, value.dtype) == (average.device, average.dtype):
+                averages.append(average)
+                values.append(value)
+            else:  # a copy, of one at a time
+                average.lerp_(value.to(average.device, torch.float32), 1.0 - decay)
+        if averages:  # all at once: one launch on a GPU instead of a thousand
+            torch._foreach_lerp_(averages, values, 1.0 - decay)
 
     @contextmanager
     def swapped(self) -> Iterator[None]:

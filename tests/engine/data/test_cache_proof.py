@@ -195,6 +195,7 @@ def test_a_change_while_training_is_noticed(setup: Setup, kind: str) -> None:
 def test_a_cache_lost_in_mid_run_costs_no_step(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("blockrate.engine.data.kept.ROOM", 0)
     cache = tmp_path / "cache"
     settings: dict[str, Any] = {
         "backup_after_unit": "NEVER",

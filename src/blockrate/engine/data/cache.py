@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from blockrate.engine.data.entries import (
     write_entry,
 )
 from blockrate.engine.data.images import image_tensor
+from blockrate.engine.data.kept import KeptEntries, Tensors
 from blockrate.engine.memory import release
 from blockrate.models.families import Conditioned
 
@@ -65,6 +66,7 @@ class Cache:
     image_identity: str  # weights, precision
     prompt_identity: str  # weights, precision, token length
     conditioning: Mapping[str, Conditioned]  # what a caption becomes, by name
+    kept: KeptEntries = field(default_factory=KeptEntries, compare=False, repr=False)
 
     def fill(
         self,
@@ -118,7 +120,7 @@ class Cache:
             files=tuple(str(example.item.path) for example in examples),
         )
 
-    def prompt(self, text: str) -> dict[str, torch.Tensor]:
+    def prompt(self, text: str) -> Tensors:
         """Return the conditioning, without a dimension for the batch, of a caption or prompt that was filled in."""
         with self._there(_caption_in_words(text)):
             return self._conditioning(text)
@@ -127,7 +129,7 @@ class Cache:
         self, examples: Sequence[TrainingExample]
     ) -> dict[str, torch.Tensor]:
         """Return what the captions became, each tensor from the caption of its own text encoder."""
-        read: dict[str, dict[str, torch.Tensor]] = {}
+        read: dict[str, Tensors] = {}
         for example in examples:
             for text in example.captions.values():
                 if text not in read:
@@ -175,16 +177,26 @@ class Cache:
     def _latents(self, example: TrainingExample) -> torch.Tensor:
         """Return the latents of an example; raises ``NoEntry``."""
         size = (example.bucket.height // 8, example.bucket.width // 8)
-        file = self._file(example)
-        latents = read_entry(file, self._key(example), {"latents": 3})["latents"]
+        latents = self._entry(example, {"latents": 3})["latents"]
         if latents.shape[1:] != size:
             raise NoEntry("damaged")
         return latents
 
-    def _conditioning(self, text: str) -> dict[str, torch.Tensor]:
+    def _conditioning(self, text: str) -> Tensors:
         """Return what a caption became; raises ``NoEntry``."""
         dimensions = {name: row.dimensions for name, row in self.conditioning.items()}
-        return read_entry(self._file(text), self._key(text), dimensions)
+        return self._entry(text, dimensions)
+
+    def _entry(
+        self, source: TrainingExample | str, dimensions: Mapping[str, int]
+    ) -> Tensors:
+        """Return the proven entry of an example or a caption; raises ``NoEntry``."""
+        key = self._key(source)
+
+        def read() -> Tensors:
+            return read_entry(self._file(source), key, dimensions)
+
+        return self.kept.get(key, read)
 
     @contextmanager
     def _there(self, source: str) -> Iterator[None]:
