@@ -11,6 +11,9 @@ from pictures import caption
 from PIL import Image
 from torch import Tensor
 
+from blockrate.engine import flow_matching
+from blockrate.engine.models import flux1
+
 STEPS = 20
 SEED = 5
 
@@ -57,6 +60,36 @@ def draw(
         ).images
         drawn.append(_pixels(images))
     return np.concatenate(drawn)
+
+
+@torch.no_grad()
+def flow_loss(
+    pipeline: Any, words: Sequence[str], images: np.ndarray, *, tokens: int = 16
+) -> float:
+    """Return the mean loss on pictures (N, pixels, pixels, 3) with noise and evenly spread times that never change."""
+    count = len(words)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    times = (torch.arange(count) + 0.5) / count
+    total = 0.0
+    for start in range(0, count, 64):
+        part = slice(start, start + 64)
+        latents = flux1.encode_images(pipeline.vae, pixels[part]).cpu()
+        noise, _ = flow_matching.draw(SEED, -1, start, latents.shape)
+        noisy = flow_matching.add_noise(latents, noise, times[part])
+        embeds, pooled, _ = pipeline.encode_prompt(
+            list(words[part]), None, max_sequence_length=tokens
+        )
+        device = pipeline.vae.device
+        prediction = flux1.predict(
+            pipeline.transformer,
+            noisy.to(device),
+            times[part].to(device),
+            {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled},
+            guidance=0.0,
+        )
+        error = prediction.cpu() - flow_matching.velocity_target(latents, noise)
+        total += error.square().mean().item() * len(latents)
+    return total / count
 
 
 def distances(drawn: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -17,7 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from drawing import distances, draw, examine, load_pipeline, write_facts
+from drawing import (
+    distances,
+    draw,
+    examine,
+    flow_loss,
+    load_pipeline,
+    write_facts,
+)
 from first_weights import first_transformer, write_first_weights
 from options import read_options
 from pictures import (
@@ -28,10 +35,20 @@ from pictures import (
     load_pictures,
     prepare_pictures,
 )
-from rate import Choice, fastest
-from training import Settings, curve, facts_of, fill_cache, train, write_config
+from rate import RESERVE, Choice, fastest, unmeasured
+from training import (
+    Settings,
+    facts_of,
+    fill_cache,
+    mean_loss_since,
+    train,
+    write_config,
+)
 from vae import all_pictures, normalise, psnr, train_vae
 
+import blockrate
+
+SHIPPED = Path(blockrate.__file__).with_name("miniature")
 START_SECONDS = 15  # from the engine's start to its first step
 
 
@@ -51,6 +68,19 @@ class Making:
         self.facts.update(facts)
         self.out.mkdir(parents=True, exist_ok=True)
         write_facts(self.out / "facts.json", self.facts)
+
+    def note_export(self, name: str, facts: dict[str, float]) -> None:
+        """Keep what was measured of an export, beside the step it was made after and the training loss before it."""
+        run = self.work / "run"
+        stated = name.removeprefix("transformer-step-")
+        step = int(stated) if stated.isdigit() else int(facts_of(run)["steps"])
+        curve = self.facts.setdefault("curve", [])
+        before = curve[-1]["step"] if curve else 0
+        training = mean_loss_since(run, before, step)
+        row = {"step": step, "training": training, **facts}
+        curve.append(row)
+        print(row, flush=True)
+        self.note()
 
     def images(self) -> dict[str, np.ndarray]:
         """Return the base style's pictures by name."""
@@ -115,15 +145,17 @@ def make_model_folder(making: Making, names: Names) -> None:
 
 
 def take_model_folder(making: Making) -> None:
-    """Go on from a model made before; one without a transformer gets first weights."""
+    """Go on from a model made before, or from first weights beside the shipped VAE and text encoders."""
     options = making.options
     folder = making.work / "model"
-    shutil.copytree(options.model, folder)
-    if not (folder / "transformer").is_dir():
-        transformer = first_transformer(options.blocks, options.head_dim)
-        transformer.save_pretrained(folder / "transformer")
-        making.note(transformer_parameters=_count(transformer))
-    making.note(goes_on_from=options.model.name)
+    if options.model:
+        shutil.copytree(options.model, folder)
+        return making.note(goes_on_from=options.model.name)
+    without = shutil.ignore_patterns("transformer")
+    shutil.copytree(SHIPPED, folder, ignore=without)
+    transformer = first_transformer(options.blocks, options.head_dim)
+    transformer.save_pretrained(folder / "transformer")
+    making.note(transformer_parameters=_count(transformer))
 
 
 def train_flow(making: Making, names: Names) -> None:
@@ -133,8 +165,11 @@ def train_flow(making: Making, names: Names) -> None:
     begun = time.monotonic()
     resolution = str(options.pixels)
     settings = [{**each, "resolution": resolution} for each in options.choices]
-    choice = fastest(work, settings, len(names.known))
     seconds = options.flow_seconds - min(START_SECONDS, options.flow_seconds / 4)
+    if options.steps:
+        choice = unmeasured(settings[0], seconds, options.steps)
+    else:
+        choice = fastest(work, settings, len(names.known))
     changes = flow_settings(choice, seconds, len(names.known), options.save_every)
     print(
         f"flow: {choice.settings}: {changes['epochs']} epochs in {seconds:.0f} s;"
@@ -160,7 +195,7 @@ def flow_settings(
     choice: Choice, seconds: float, pictures: int, save_every: int
 ) -> Settings:
     """Return the recipe's changes: as many epochs as fit into the time, so that the rate's schedule ends with it."""
-    steps = 0.95 * seconds / choice.seconds
+    steps = RESERVE * seconds / choice.seconds
     epochs = int(steps * choice.batch / pictures)
     guard = {
         "stop_training_after": max(1, int(seconds)),
@@ -197,9 +232,11 @@ def use(making: Making, names: Names, transformer: Path, *, thorough: bool) -> N
     pipeline = load_pipeline(model, transformer, making.device)
     page, near = examine(pipeline, WANTED[: making.options.page], images)
     page.save(making.out / "page.png")
-    rows = curve(making.work / "run")
-    making.note(curve=rows, exported=transformer.name, page=near)
-    print(f"{transformer.name}: {near}, {rows[-1:]}", flush=True)
+    losses = {
+        kind: _loss(pipeline, chosen, images)
+        for kind, chosen in (("known", names.known[::8]), ("unseen", names.unseen))
+    }
+    making.note_export(transformer.name, {**near, **losses})
     if thorough:
         known = names.known[:: making.options.stride]
         making.note(
@@ -220,16 +257,22 @@ def write_model(making: Making, transformer: Path) -> None:
     new = making.out / "model.new"
     shutil.rmtree(new, ignore_errors=True)
     pipeline.save_pretrained(new)
+    config = json.loads((new / "transformer" / "config.json").read_text())
+    config.pop("_name_or_path", None)  # a folder of this machine
+    (new / "transformer" / "config.json").write_text(json.dumps(config, indent=2))
     shutil.copy(making.work / "names.json", new)
     shutil.rmtree(making.out / "model", ignore_errors=True)
     new.rename(making.out / "model")
 
 
+def _loss(pipeline: Any, names: list[str], images: dict[str, np.ndarray]) -> float:
+    truth = np.stack([np.asarray(images[name]) for name in names])
+    return round(flow_loss(pipeline, [caption(name) for name in names], truth), 4)
+
+
 def _measured(
     pipeline: Any, names: list[str], images: dict[str, np.ndarray]
 ) -> dict[str, float]:
-    if not names:
-        return {}
     truth = np.stack([np.asarray(images[name]) for name in names])
     words = [caption(name) for name in names]
     drawn = draw(pipeline, words, pixels=truth.shape[1])

@@ -83,8 +83,6 @@ def prepare_pictures(
     (work / "names.json").write_text(json.dumps(asdict(names), indent=1))
     images = load_pictures(work, BASE)
     write_concept(work / "data" / BASE, names.known, images)
-    step = max(1, len(names.known) // 64)
-    write_concept(work / "data" / "validation", names.known[::step], images)
     return names
 
 
@@ -101,8 +99,8 @@ def choose_names(styles: dict[str, Style], known: int) -> Names:
     by_chance = sorted(
         unique, key=lambda name: (name not in WANTED, _lot("unseen", name))
     )
-    unseen = sorted(by_chance[-UNSEEN:]) if known >= KNOWN else []
-    rest = [name for name in by_chance if name not in set(unseen)]
+    unseen = sorted(by_chance[-UNSEEN:])
+    rest = [name for name in by_chance if name not in unseen]
     wanted = [name for name in rest if name in WANTED]
     others = [name for name in rest if name not in WANTED]
     others.sort(key=lambda name: (name.count("-"), _lot("known", name)))

@@ -16,20 +16,20 @@ from pictures import WANTED
 from PIL import Image, ImageDraw
 from rate import STEPS, VIEWS, WARM_UP, Choice, seconds_of_a_step, steps_needed
 from safetensors.torch import load_file
-from training import curve, facts_of, read_events, write_config
+from training import facts_of, mean_loss_since, read_events, write_config
 from transformers import AutoTokenizer
 from vae import psnr
 
 from blockrate.config.files import load_config
 from blockrate.config.plan import make_plan
 
-BASE = Path(__file__).resolve().parents[2] / "studies" / "miniature" / "base"
+BASE = Path(__file__).resolve().parents[2] / "src" / "blockrate" / "miniature"
 NAMES = json.loads((BASE / "names.json").read_text("utf-8"))
 
 
 def test_recipe_plans_with_the_shipped_parts(tmp_path: Path) -> None:
     model = tmp_path / "model"
-    shutil.copytree(BASE, model)
+    shutil.copytree(BASE, model, ignore=shutil.ignore_patterns("transformer"))
     transformer = first_transformer((1, 2), 24)
     transformer.save_pretrained(model / "transformer")
     config = load_config(write_config(tmp_path, file=tmp_path / "config.json"))
@@ -68,7 +68,7 @@ def test_every_word_of_the_names_is_one_token(folder: str) -> None:
 
 def test_shipped_parts_are_in_bfloat16_and_name_no_folder_of_their_maker() -> None:
     files = sorted(BASE.rglob("*.safetensors"))
-    assert len(files) == 3
+    assert len(files) == 4
     for file in files:
         forms = {str(weight.dtype) for weight in load_file(file).values()}
         assert forms == {"torch.bfloat16"}
@@ -128,10 +128,9 @@ def test_run_is_read_from_its_events_but_for_the_line_being_written(
     tmp_path: Path,
 ) -> None:
     events = [
-        {"type": "validated", "time": 0.0, "step": 0, "loss": 2.0},
         {"type": "step", "time": 1.0, "step": 1, "loss": 1.0},
         {"type": "step", "time": 3.0, "step": 2, "loss": 0.5},
-        {"type": "validated", "time": 4.0, "step": 2, "loss": 0.75},
+        {"type": "phase", "time": 4.0, "step": 2},
     ]
     assert read_events(tmp_path) == []
     lines = [json.dumps(event) for event in events]
@@ -139,6 +138,6 @@ def test_run_is_read_from_its_events_but_for_the_line_being_written(
     assert read_events(tmp_path) == events
     facts = {"steps": 2, "training_seconds": 2.0, "training_loss": 0.75}
     assert facts_of(tmp_path) == facts
-    first, last = curve(tmp_path)
-    assert (first["step"], first["training"], first["validation"]) == (0, None, 2.0)
-    assert (last["step"], last["training"], last["validation"]) == (2, 0.75, 0.75)
+    assert mean_loss_since(tmp_path, 0, 2) == 0.75
+    assert mean_loss_since(tmp_path, 1, 2) == 0.5
+    assert mean_loss_since(tmp_path, 2, 9) is None
