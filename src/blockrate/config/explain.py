@@ -6,6 +6,7 @@ from os.path import splitext
 
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
 from blockrate.config.train_config import TrainConfig
+from blockrate.config.unlearned import resolutions, unlearned
 from blockrate.core.buckets import buckets
 from blockrate.core.errors import ConfigError
 from blockrate.core.layer_filter import PRESETS
@@ -105,13 +106,7 @@ def _of_values(config: TrainConfig) -> Iterator[ConfigError]:
 
 
 def _of_sizes(config: TrainConfig) -> Iterator[ConfigError]:
-    sizes = {"resolution": config.resolution}
-    for index, concept in enumerate(config.concepts):
-        image = concept.image
-        if image.enable_resolution_override:
-            where = f"concepts.{index}.image.resolution_override"
-            sizes[where] = image.resolution_override
-    for where, size in sizes.items():
+    for where, size in resolutions(config).items():
         try:
             buckets(size)
         except ConfigError as error:
@@ -134,4 +129,4 @@ def notices(config: TrainConfig) -> list[str]:
         notes.append(
             "output_frozen_blocks has no effect: a FINE_TUNE writes every weight"
         )
-    return notes
+    return [*notes, *unlearned(config)]

@@ -11,6 +11,7 @@ from blockrate.config.presets import file_of
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.core.plain_files import is_there, what_else
+from blockrate.models.families import is_own
 
 
 def folder_of(config_name: str) -> Path | None:
@@ -44,7 +45,7 @@ def misplaced(config: TrainConfig, beside: Path | None) -> list[ConfigError]:
     errors = []
     for setting, name in _named(config):
         path = Path(name)
-        if not beside or path.is_absolute() or is_there(path):
+        if not beside or path.is_absolute() or is_own(name) or is_there(path):
             continue
         if is_there(beside / path):
             problem = f"there is no {name} in {Path.cwd()}"

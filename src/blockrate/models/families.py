@@ -77,19 +77,26 @@ def conditioning_of(architecture: str) -> dict[str, Conditioned]:
 class Family:
     """One model variant.
 
-    ``title`` is for people. A toy has no ``repo``. ``called``: the word in a base model's
-    name that means this variant. ``gated``: only for those who accepted its licence.
-    ``lora_architecture``: what the header of a LoRA calls it.
+    ``title`` and ``about`` are for people. ``repo``: where the hub has it. One that comes
+    with blockrate has a ``folder`` of the package instead, and a toy neither. ``called``: the
+    word in a base model's name that means this variant. ``gated``: only for those who
+    accepted its licence. ``lora_architecture``: what the header of a LoRA calls it.
+    ``pixels`` and ``text_tokens``: the side of the pictures and the length of the captions
+    that it has learned alone, 0 if it has learned many.
     """
 
     name: str
     title: str
     model_type: str
-    repo: str
     spec: TransformerSpec
     lora_architecture: str
+    repo: str = ""
+    folder: str = ""
+    about: str = ""
     called: str = ""
     gated: bool = False
+    pixels: int = 0
+    text_tokens: int = 0
 
     @property
     def architecture(self) -> str:
@@ -115,6 +122,9 @@ def family_of(model_type: str, base_model_name: str) -> Family:
 def variant_of(architecture: str, base_model_name: str) -> Family:
     """Return the variant that a base model's name tells, else the first of the architecture."""
     siblings = [row for row in FAMILIES.values() if row.architecture == architecture]
+    for row in siblings:
+        if row.name == base_model_name:
+            return row
     return _called(architecture, base_model_name) or siblings[0]
 
 
@@ -126,9 +136,19 @@ def architecture_of_class(name: str) -> str | None:
     return None
 
 
-def is_toy(name: str) -> bool:
-    """Whether a model of this name is made on the spot, and not downloaded."""
+def is_own(name: str) -> bool:
+    """Whether this is the name of a model of blockrate's own; no file or folder of the name is meant by it."""
     return name in FAMILIES and not FAMILIES[name].repo
+
+
+def is_toy(name: str) -> bool:
+    """Whether a model of this name is made on the spot."""
+    return is_own(name) and not is_shipped(name)
+
+
+def is_shipped(name: str) -> bool:
+    """Whether a model of this name comes with blockrate, in a folder of the package."""
+    return is_own(name) and bool(FAMILIES[name].folder)
 
 
 def _called(architecture: str, name: str) -> Family | None:

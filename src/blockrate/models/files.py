@@ -11,10 +11,14 @@ from blockrate.models.families import (
     FAMILIES,
     TransformerSpec,
     family_of,
+    is_own,
+    is_shipped,
+    is_toy,
     spec_from_config,
 )
 from blockrate.models.headers import UNSAFE_SUFFIXES, read_header, refuse_scaled
 from blockrate.models.part_files import read_config, refuse_quantized, weight_files
+from blockrate.models.shipped import shipped_folder
 from blockrate.models.single_file import spec_of_file
 
 
@@ -26,6 +30,8 @@ def spec_of(name: str, model_type: str) -> TransformerSpec:
     Raises ``FileError`` for what is missing, damaged, unsafe to read or not a FLUX.1.
     """
     path = Path(name)
+    if is_shipped(name):
+        return _spec_of_folder(shipped_folder(name))
     if name in FAMILIES:
         return FAMILIES[name].spec
     if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
@@ -60,13 +66,13 @@ def part_paths(
     parts = parts_of(architecture)
 
     def folder(name: str, parts: list[str]) -> Path:
-        if Path(name).is_file():
+        if _is_file(name):
             problem = f"is a file, and {' and '.join(parts)} must be in a folder"
             raise FileError(name, problem, "Name a diffusers folder.")
         return folder_of(name, parts)
 
     names = dict(own_names)
-    if Path(base).is_file():
+    if _is_file(base):
         # a transformer alone: the rest is the published model's
         names["transformer"] = names["transformer"] or base
         base = family_of(model_type, base).repo
@@ -76,16 +82,23 @@ def part_paths(
         name = names.get(part, "")
         if not name:
             paths[part] = base_folder / part
-        elif part == "transformer" and Path(name).is_file():
+        elif part == "transformer" and _is_file(name):
             paths[part] = Path(name)
         else:
             paths[part] = _inside(folder(name, [part]), part)
     return paths
 
 
-def toy_folder(cache_dir: str, name: str) -> Path:
-    """Return where the toy model of this name lies, once it is made."""
-    return Path(cache_dir) / "models" / name
+def folder_here(name: str, cache_dir: str) -> Path | None:
+    """Return the folder of a model that a config names; None for one of the hub.
+
+    A toy's need not be there yet: it is made in ``cache_dir``.
+    """
+    if is_toy(name):
+        return Path(cache_dir) / "models" / name
+    if is_shipped(name):
+        return shipped_folder(name)
+    return Path(name) if Path(name).is_dir() else None
 
 
 def _spec_of_folder(folder: Path) -> TransformerSpec:
@@ -108,6 +121,11 @@ def _spec_of_folder(folder: Path) -> TransformerSpec:
     for file in weights:
         refuse_scaled(file, read_header(file)[1])
     return spec
+
+
+def _is_file(name: str) -> bool:
+    """Whether a model's name is that of a file."""
+    return not is_own(name) and Path(name).is_file()
 
 
 def _inside(folder: Path, part: str) -> Path:

@@ -14,7 +14,7 @@ from blockrate.engine.models import FAMILY_MODULES
 from blockrate.engine.models.common import FEW_BITS, ModelFiles
 from blockrate.engine.models.download import Progress, from_hub
 from blockrate.models.families import FAMILIES, is_toy
-from blockrate.models.files import toy_folder
+from blockrate.models.files import folder_here
 from blockrate.models.hub import repo_of
 from blockrate.models.part_files import lack_of, part_files
 from blockrate.models.whole import check_parts, check_transformer
@@ -124,13 +124,11 @@ def _check(paths: Mapping[str, Path]) -> None:
 
 
 def _folder(name: str, parts: list[str], cache_dir: str, progress: Progress) -> Path:
-    """Return the local folder of a model that a config names: a path, a toy, or a hub id."""
-    if is_toy(name):
-        folder = toy_folder(cache_dir, name)
-        if folder.is_dir():
-            return folder
+    """Return the local folder of a model that a config names; a toy is made, and what the hub has comes from there."""
+    folder = folder_here(name, cache_dir)
+    if folder is None:
+        return from_hub(repo_of(name), parts, progress)
+    if is_toy(name) and not folder.is_dir():
         spec = FAMILIES[name].spec
         return FAMILY_MODULES[spec.architecture].make_tiny(folder, spec=spec)
-    if Path(name).is_dir():
-        return Path(name)
-    return from_hub(repo_of(name), parts, progress)
+    return folder

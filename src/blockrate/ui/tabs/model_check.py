@@ -10,13 +10,13 @@ from typing import Literal, NamedTuple
 
 import psutil
 
-from blockrate.config.base_model import model_paths, model_spec
+from blockrate.config.base_model import model_paths, model_spec, names_of_models
 from blockrate.config.plan import Plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError
 from blockrate.core.units import share_text, size_text
-from blockrate.models.families import FAMILIES, TransformerSpec, is_toy
-from blockrate.models.files import toy_folder
+from blockrate.models.families import FAMILIES, TransformerSpec, is_own, is_toy
+from blockrate.models.files import folder_here
 from blockrate.models.hub import (
     downloads_folder,
     is_gated,
@@ -171,18 +171,16 @@ def _where(config: TrainConfig, spec: TransformerSpec) -> Iterator[Finding]:
     repos: list[str] = []
 
     def folder_of(name: str, _parts: list[str]) -> Path:
-        if is_toy(name):
-            return toy_folder(config.cache_dir, name)
-        if Path(name).is_dir():
-            return Path(name)
+        folder = folder_here(name, config.cache_dir)
+        if folder:
+            return folder
         repos.append(repo_of(name))
         return snapshot_folder(repos[-1])
 
     every = model_paths(config, spec.architecture, folder_of)
+    for name in sorted(filter(is_own, names_of_models(config))):
+        yield Finding("Fine", FAMILIES[name].about)
     paths = {part: path for part, path in every.items() if not _of_toy(path, config)}
-    if len(paths) < len(every):
-        toy = "A toy, made on the spot in seconds."
-        yield Finding("Fine", f"{toy} It learns, but its images show nothing.")
     lacks = {part: lack_of(part, path) for part, path in paths.items()}
     yield from _size([(part, paths[part]) for part in paths if not lacks[part]])
     coming = []
@@ -201,8 +199,8 @@ def _where(config: TrainConfig, spec: TransformerSpec) -> Iterator[Finding]:
 
 
 def _of_toy(path: Path, config: TrainConfig) -> bool:
-    toys = [toy_folder(config.cache_dir, name) for name in FAMILIES if is_toy(name)]
-    return any(path.is_relative_to(toy) for toy in toys)
+    toys = [folder_here(name, config.cache_dir) for name in FAMILIES if is_toy(name)]
+    return any(toy and path.is_relative_to(toy) for toy in toys)
 
 
 def _size(there: Sequence[tuple[str, Path]]) -> Iterator[Finding]:
