@@ -66,6 +66,33 @@ def test_the_model_tab_tells_what_it_found(opened: Tab) -> None:
     )
 
 
+def test_the_model_in_the_box_comes_with_the_settings_it_has_learned_with(
+    opened: Tab, tmp_path: Path
+) -> None:
+    page = opened("/model", {"resolution": "512"})
+    check = card(page, "Check")
+    model = page.get_by_role("textbox", name="Base model")
+    page.get_by_role("button", name="A small Flux that draws pictograms").click()
+    expect(model).to_have_value("miniature")
+    told = "With it come Resolution 128 and T5 sequence length 16."
+    expect(page.get_by_text(told)).to_be_visible()
+    expect(check).to_contain_text(
+        "A small Flux that draws pictograms, in the box: "
+        "19 double and 38 single blocks, 11.7 million parameters."
+    )
+    expect(check).to_contain_text("draws 768 pictograms by their names at 128 x 128")
+    expect(check).to_contain_text("30.7 MiB of weights are on this computer.")
+    expect(page.get_by_label("T5 sequence length", exact=True)).to_have_value("16")
+    page.get_by_role("tab", name="Training").click()
+    expect(page.get_by_label("Resolution", exact=True)).to_have_value("128")
+    page.get_by_role("tab", name="Model").click()
+    page.get_by_role("button", name="FLUX.1-schnell").click()
+    expect(model).to_have_value("black-forest-labs/FLUX.1-schnell")
+    expect(page.get_by_label("T5 sequence length", exact=True)).to_have_value("77")
+    page.get_by_role("tab", name="Training").click()
+    expect(page.get_by_label("Resolution", exact=True)).to_have_value("768")
+
+
 def test_the_model_is_looked_at_again_when_one_comes_back(
     opened: Tab, tmp_path: Path
 ) -> None:

@@ -12,14 +12,16 @@ from blockrate.config.fields import fields as config_fields
 from blockrate.config.plan import Plan
 from blockrate.config.presets import named
 from blockrate.config.train_config import TrainConfig
+from blockrate.config.unlearned import learned_settings
 from blockrate.core.units import size_text
-from blockrate.models.families import FAMILIES
+from blockrate.models.families import FAMILIES, Family
 from blockrate.run.places import Source
 from blockrate.ui.open_save import open_config
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, field, section
 from blockrate.ui.parts.dialogs import heading
 from blockrate.ui.parts.follow import fields, show_from_thread
+from blockrate.ui.parts.labels import label_of
 from blockrate.ui.session import Session
 from blockrate.ui.tabs.model_check import (
     Finding,
@@ -91,7 +93,7 @@ def build(page: Page) -> None:
             field(session, "model_type", classes="half")
             field(session, "base_model_name")
             with ui.element("div").classes("chips"):
-                _family_buttons(session)
+                _family_buttons(page)
         fields(session, "Output", *_OUTPUT)
         fields(session, "Parts", *_PARTS)
     with ui.element("div").classes("stack"):
@@ -102,15 +104,31 @@ def build(page: Page) -> None:
         fields(session, "Captions", *_TEXT)
 
 
-def _family_buttons(session: Session) -> None:
+def _family_buttons(page: Page) -> None:
     for family in FAMILIES.values():
-        choice = {
-            "base_model_name": family.repo or family.name,
-            "model_type": family.model_type,
-        }
-        choose = partial(session.set, choice)
+        choose = partial(_choose, page, family)
         button = ui.button(family.title, on_click=choose, color=None)
         button.props("outline no-caps dense")
+
+
+def _choose(page: Page, family: Family) -> None:
+    """Take a model with the settings that it has learned with, and leave those of another."""
+    session = page.session
+    learned = learned_settings(family)
+    left = [
+        setting
+        for other in FAMILIES.values()
+        for setting, value in learned_settings(other).items()
+        if setting not in learned and session.get(setting) == value
+    ]
+    choice = {
+        "base_model_name": family.repo or family.name,
+        "model_type": family.model_type,
+    }
+    session.change({**choice, **learned}, left)
+    if learned:
+        told = [f"{label_of(setting)} {value}" for setting, value in learned.items()]
+        page.show_message(f"With it come {' and '.join(told)}.")
 
 
 class ToCheck(NamedTuple):
