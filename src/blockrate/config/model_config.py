@@ -83,7 +83,7 @@ class ModelConfig(Settings):
 
     base_model_name: Model = setting(
         "black-forest-labs/FLUX.1-dev",
-        "Hub id, folder or file",
+        "Hub id, folder or file; miniature: a small Flux that draws pictograms, in the box",
         ANOTHER_RUN,
         section=Section("The model", "Model"),
         min_length=1,
