@@ -63,7 +63,7 @@ def test_it_holds_every_file_of_the_source_and_the_examples(package: Path) -> No
                 assert made.read_bytes() == path.read_bytes()
 
 
-def test_its_examples_are_found_by_name_with_their_photographs(
+def test_its_examples_are_found_by_name_with_their_pictures(
     package: Path, tmp_path: Path
 ) -> None:
     code = """
@@ -74,7 +74,8 @@ print(json.dumps({"clone": str(clone()), "names": [*named()], "demo": read("demo
     facts = json.loads(done(["-c", code], tmp_path, package))
     assert facts["clone"] == "None"
     assert {"flux_lora", "demo", "lora_style"} <= set(facts["names"])
-    photos = package / "blockrate" / "examples" / "photos"
-    assert Path(facts["demo"]["concepts"][0]["path"]) == photos
+    pictures = package / "blockrate" / "examples" / "pictograms"
+    paths = [Path(concept["path"]) for concept in facts["demo"]["concepts"]]
+    assert paths == [pictures / "ink", pictures / "new"]
     plan = done(["-m", "blockrate", "plan", "demo", "--json"], tmp_path, package)
-    assert json.loads(plan)["first_trained_block"] == "double_block_6"
+    assert json.loads(plan)["first_trained_block"] == "single_block_0"

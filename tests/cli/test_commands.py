@@ -695,8 +695,8 @@ def test_the_shipped_demo_loads_and_plans(
     plan = json.loads(out)
     frozen = [group["name"] for group in plan["groups"] if group["status"] == "frozen"]
     assert code == 0
-    assert frozen == [f"double_block_{number}" for number in range(6)]
-    assert plan["first_trained_block"] == "double_block_6"
+    assert frozen == [f"double_block_{number}" for number in range(19)]
+    assert plan["first_trained_block"] == "single_block_0"
 
 
 def test_presets_and_examples_are_found_by_name_from_any_folder(

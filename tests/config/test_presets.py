@@ -12,7 +12,7 @@ from blockrate.core.errors import ConfigError
 from blockrate.dataset.folders import concept_problems
 
 REPOSITORY = Path(__file__).parents[2]
-PHOTOS = REPOSITORY / "examples" / "photos"
+PICTOGRAMS = REPOSITORY / "examples" / "pictograms"
 
 
 def test_every_preset_and_example_has_a_name() -> None:
@@ -39,15 +39,15 @@ def test_in_the_clone_an_example_is_what_its_file_says(
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
     assert read("demo") == read("examples/demo.json")
-    assert read("demo")["concepts"][0]["path"] == "examples/photos"
+    assert read("demo")["concepts"][0]["path"] == "examples/pictograms/ink"
 
 
-def test_elsewhere_its_photographs_are_those_of_the_clone(
+def test_elsewhere_its_pictures_are_those_of_the_clone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     paths = [concept["path"] for concept in read("demo")["concepts"]]
-    assert paths == [str(PHOTOS), str(PHOTOS)]
+    assert paths == [str(PICTOGRAMS / "ink"), str(PICTOGRAMS / "new")]
 
 
 def test_a_file_comes_before_a_name(
@@ -56,7 +56,7 @@ def test_a_file_comes_before_a_name(
     monkeypatch.chdir(tmp_path)
     Path("demo").write_text('{"epochs": 7}')
     assert read("demo") == {"epochs": 7}
-    assert read_named("demo")["epochs"] == 25
+    assert read_named("demo")["epochs"] == 22
 
 
 def test_an_unknown_name_is_told_with_those_there_are() -> None:

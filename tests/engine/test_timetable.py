@@ -88,6 +88,15 @@ def test_the_first_are_left_out_and_those_of_earlier_sessions_count() -> None:
     assert steps_of(SAMPLE, later, MOMENTS[7:])[0] == 12
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_samples_before_the_first_step_come_when_wanted_and_once(wanted: bool) -> None:
+    made = timetable(sample_at_start=wanted)
+    expected = [VALIDATE, SAMPLE] if wanted else [VALIDATE]
+    assert made.due_before_first_step(0) == expected
+    assert made.due_before_first_step(0) == []
+    assert timetable(sample_at_start=wanted).due_before_first_step(5) == []
+
+
 @given(
     every=st.integers(0, 6),
     unit=st.sampled_from(["NEVER", "STEP", "EPOCH"]),

@@ -4,9 +4,7 @@ Heavy imports stand inside the commands, so that ``--help`` answers at once; tor
 """
 
 import os
-import shutil
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -37,15 +35,12 @@ from blockrate.cli.usage import advice
 from blockrate.cli.ways_on import WAYS_ON
 from blockrate.core.errors import (
     BlockrateError,
-    FileError,
     in_words,
     with_ways_on,
 )
 from blockrate.core.plain_text import visible
 
 if TYPE_CHECKING:
-    from blockrate.run.events import Numbers
-    from blockrate.run.folder import RunFolder
     from blockrate.run.launch import Options
     from blockrate.run.places import Placed
 
@@ -171,7 +166,8 @@ def stop(folder: Run) -> None:
 
 @app.command()
 def demo(fresh: Fresh = False) -> None:
-    """Train a toy Flux on a few photographs, offline, in minutes; once done, show its result again."""
+    """Teach a small Flux a style in minutes, without a download; once done, show its result again."""
+    from blockrate.cli.demo_result import demo_result
     from blockrate.config import presets
     from blockrate.run.launch import Options
     from blockrate.run.process import run_state
@@ -185,7 +181,7 @@ def demo(fresh: Fresh = False) -> None:
     if fresh or state.name != "Finished":
         code, _ = _train(placed, Options(fresh=fresh), "demo")
     if code == 0:
-        show(*_demo_result(placed))
+        show(*demo_result(placed))
     raise typer.Exit(code)
 
 
@@ -298,63 +294,3 @@ def _train(placed: "Placed", options: "Options", name: str) -> tuple[int, list[s
             case Refused(error=error):
                 raise error
     return code, finished_outputs(run.events_file)
-
-
-def _demo_result(placed: "Placed") -> Iterator[Any]:
-    """What the demo shows: rates and changes block by block, the fall of the loss, the files, what to try next."""
-    from blockrate.cli.show import demo_table
-    from blockrate.config.plan import make_plan
-    from blockrate.models.lora_norms import inspect_lora
-
-    run = placed.run
-    outputs, rates, losses = _demo_facts(run)
-    if not outputs:
-        problem = "does not say which file the run has made"
-        raise FileError(str(run.events_file), problem, ways_on=["fresh"])
-    report = inspect_lora(outputs[0])
-    yield demo_table(
-        asdict(make_plan(placed.config)),
-        rates,
-        {**report.blocks, "other": report.other},
-    )
-    if losses and losses[0]:
-        fall = 100 * (1 - losses[-1] / losses[0])
-        yield f"loss on fixed noise and timesteps: {losses[0]:.4f} -> {losses[-1]:.4f} ({fall:.0f} % lower)\n"
-    for path in outputs:
-        yield f"LoRA file   {_shown(path.absolute())}"
-    yield f"samples     {_shown(run.samples.absolute())} (patterns, no pictures: the toy never learned to decode)"
-    yield f"run folder  {_shown(run.path.absolute())}\n\nTo try next, in {_shown(Path.cwd())}:"
-    program = (
-        "blockrate"
-        if shutil.which("blockrate")
-        else os.path.relpath(Path(sys.executable).with_name("blockrate"))
-    )
-    mine = "--set workspace_dir=workspace/mine --set output_model_destination=models/mine.safetensors"
-    yield f"  {program} inspect {_shown(outputs[0])}"
-    demo = "examples/demo.json" if Path("examples/demo.json").exists() else "demo"
-    yield f"  {program} train {demo} {mine} --set block_learning_rate_multiplier.single_block_37=0"
-    yield f"  {program} plan flux_lora --set block_learning_rate_multiplier.double_block_0=0.3"
-
-
-def _shown(path: Path) -> str:
-    return visible(str(path))
-
-
-def _demo_facts(run: "RunFolder") -> tuple[list[Path], "Numbers", list[float]]:
-    """The files of a run, its last rates by block, and its first and last validation loss."""
-    from blockrate.run.events import Blocks, Finished, Validated, events_of
-
-    outputs: list[Path] = []
-    rates: Numbers = {}
-    losses: list[float] = []
-    for record in events_of(run.events_file, Finished, Blocks, Validated):
-        event = record.event
-        match event:
-            case Finished():
-                outputs = [Path(output) for output in event.outputs]
-            case Blocks():
-                rates = event.learning_rates
-            case Validated(loss=float(loss)):
-                # of a run of any length the first and the last
-                losses = [*losses[:1], loss]
-    return outputs, rates, losses

@@ -225,6 +225,11 @@ class TrainConfig(ModelConfig):
     sample_definition_file_name: JsonFile = setting(
         "", "A JSON file with the samples, used when there are none here", FREE
     )
+    sample_at_start: Flag = setting(
+        False,
+        "Make samples before the first step, too: what the base model draws",
+        FREE,
+    )
     sample_after: Integer = setting(10, "Make samples every so many units", FREE, ge=0)
     sample_after_unit: TimeUnit = setting("MINUTE", "Unit of the setting before", FREE)
     sample_skip_first: Integer = setting(

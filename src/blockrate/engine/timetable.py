@@ -60,7 +60,12 @@ class Timetable:
 
     def due_before_first_step(self, step: int) -> list[Action]:
         """Return what is due before a run's first step, or when it goes on at ``step``."""
-        return self._once([Action.VALIDATE], step) if step == 0 else []
+        if step:
+            return []
+        due = [Action.VALIDATE]
+        if self._config.sample_at_start:
+            due.append(Action.SAMPLE)
+        return self._once(due, step)
 
     def due_after(self, now: Moment) -> list[Action]:
         """Return what is measured, drawn and exported after a step."""

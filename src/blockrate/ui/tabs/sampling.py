@@ -26,6 +26,7 @@ _WHEN = (
     "sample_after",
     "sample_after_unit",
     "sample_skip_first",
+    "sample_at_start",
     "samples_to_tensorboard",
     "non_ema_sampling",
     "sample_definition_file_name",
