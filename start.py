@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Set blockrate up in .venv beside this file (the first time, or when something changed), then run it.
 
-    python start.py demo [--fresh]     train a toy Flux on the example photographs: see everything work, 3 minutes
+    python start.py demo [--fresh]     teach a small Flux a style and see what it draws, 3 minutes
     python start.py ui [CONFIG]        open the app in the browser: choose a model, draw the rates, train
     python start.py train CONFIG ...   train what a config file says; likewise plan, inspect, status, stop
     python start.py test [...]         all tests (pytest's arguments may follow); --quick: no browser, no training

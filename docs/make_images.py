@@ -1,5 +1,7 @@
 """Draws docs/images/*.svg from real output: `python docs/make_images.py`, in a clone where `demo` has finished.
 
+The sheet of pictures that the demo ends with becomes docs/images/miniature.png.
+
 The pictures show what the commands print, in this order: plan, demo, inspect. Only the folder's name is shortened, and
 rows in the middle of a long table are left out, with a line that says how many.
 """
@@ -7,6 +9,7 @@ rows in the middle of a long table are left out, with a line that says how many.
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +83,4 @@ def shortened(lines: list[str]) -> list[str]:
 if __name__ == "__main__":
     for picture in COMMANDS:
         draw(picture)
+    shutil.copy(ROOT / "workspace" / "demo" / "pictures.png", IMAGES / "miniature.png")

@@ -1,6 +1,6 @@
 """Photographs the app for docs/images/*.png: `python docs/make_screenshots.py`, some minutes.
 
-A real app on a copy of the examples, a real browser, a real run of the toy model with rates that are drawn by mouse.
+A real app on a copy of the examples, a real browser, a real run of the miniature with rates that are drawn by mouse.
 Needs what `python start.py test` sets up.
 """
 
@@ -50,7 +50,7 @@ def main() -> None:
             executable_path=path or None, args=["--no-sandbox"]
         )
         page = open_page(browser, address, "/model")
-        page.get_by_text("10 images").first.wait_for()
+        page.get_by_text("24 images").first.wait_for()
         take(page, "model")
         show(page, "Data")
         page.get_by_text("Images and captions").first.click()

@@ -1,7 +1,7 @@
 """Makes the miniature: ``python studies/miniature/make.py``, with blockrate and resvg-py installed.
 
-Pictures from npm, then a flow model that ``blockrate train`` trains on top of the VAE and the text encoders in
-``base/``; ``--from-nothing`` trains these anew as well. ``--smoke`` goes through everything in little time.
+Pictures from npm, then a flow model that ``blockrate train`` trains beside the VAE and the text encoders that come with
+blockrate; ``--from-nothing`` trains these anew as well. ``--smoke`` goes through everything in little time.
 """
 
 import argparse

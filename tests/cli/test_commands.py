@@ -8,22 +8,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 from support.commands import SMALL_ENGINE
 from support.event_lines import event_lines
 from support.image_zoo import picture
+from support.small_lora import lora_file
 
 from blockrate.cli.show import View
-from blockrate.config import presets
 from blockrate.run.events import (
-    Blocks,
     Event,
-    EventLog,
-    Finished,
     Phase,
     Record,
     Skipped,
@@ -601,25 +596,6 @@ def test_plan_shows_equal_neighbours_as_one_row(blockrate: Blockrate) -> None:
     assert rows["single_block_37"][1:] == ["0.5", "1.50e-04", "trained"]
 
 
-def lora_file(path: Path, stray: dict[str, Any] | None = None) -> dict[str, float]:
-    """A LoRA of two blocks in diffusers' form with a profile; gives the norm that each block must show."""
-    tensors: dict[str, Any] = dict(stray or {})
-    norms = {"double_block_2": 3.0, "single_block_37": 1.5}
-    for module, norm in (
-        ("transformer_blocks.2", 3.0),
-        ("single_transformer_blocks.37", 1.5),
-    ):
-        name = f"transformer.{module}.attn.to_q"
-        tensors[f"{name}.lora_A.weight"] = np.eye(1, 4, dtype=np.float32)
-        tensors[f"{name}.lora_B.weight"] = norm * np.eye(4, 1, dtype=np.float32)
-    save_file(
-        tensors,
-        path,
-        {"blockrate.multipliers": json.dumps({"single_block_37": 0.5}), "format": "pt"},
-    )
-    return norms
-
-
 def test_inspect_shows_bars_and_the_profile(blockrate: Blockrate, folder: Path) -> None:
     norms = lora_file(folder / "lora.safetensors")
     report = json.loads(blockrate("inspect", "lora.safetensors", "--json")[1])
@@ -657,46 +633,6 @@ def test_inspect_tells_what_the_norms_leave_out(
     assert note in blockrate("inspect", "lora.safetensors")[1].splitlines()
     report = json.loads(blockrate("inspect", "lora.safetensors", "--json")[1])
     assert (report["unknown_tensors"], report["notes"]) == (1, [note])
-
-
-def test_the_demo_shows_rates_changes_loss_files_and_what_to_try(
-    blockrate: Blockrate, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its result is shown from the run folder alone: a second demo does not train."""
-    (folder / "examples").mkdir()
-    (folder / "examples" / "demo.json").write_text(
-        json.dumps({**CONFIG, "workspace_dir": "workspace/demo"})
-    )
-    monkeypatch.setattr(presets, "_REPOSITORY", folder)
-    run = RunFolder(folder / "workspace" / "demo")
-    run.create("{}")
-    lora_file(run.path / "lora.safetensors")
-    log = EventLog(run.events_file)
-    log.write(Validated(2.0), step=0)
-    log.write(Blocks({"double_block_2": 3e-4, "single_block_37": 1.5e-4}), step=10)
-    log.write(Validated(1.5), step=10)
-    log.write(Finished([run.path / "lora.safetensors"]), step=10)
-    code, out, _ = blockrate("demo")
-    rows = [line.split() for line in out.splitlines()]
-    assert code == 0
-    assert ["double_block_0-1", "0", "-", "0"] in rows
-    assert ["double_block_2", "3.00e-04", "3.00e-04", "3.0000"] in rows
-    assert ["single_block_37", "1.50e-04", "1.50e-04", "1.5000"] in rows
-    assert "2.0000 -> 1.5000 (25 % lower)" in out
-    assert f"LoRA file   {run.path / 'lora.safetensors'}" in out
-    assert "inspect" in out
-
-
-def test_the_shipped_demo_loads_and_plans(
-    blockrate: Blockrate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(REPOSITORY)
-    code, out, _ = blockrate("plan", "examples/demo.json", "--json")
-    plan = json.loads(out)
-    frozen = [group["name"] for group in plan["groups"] if group["status"] == "frozen"]
-    assert code == 0
-    assert frozen == [f"double_block_{number}" for number in range(19)]
-    assert plan["first_trained_block"] == "single_block_0"
 
 
 def test_presets_and_examples_are_found_by_name_from_any_folder(

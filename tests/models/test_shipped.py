@@ -62,7 +62,7 @@ def test_what_lies_there_is_what_is_listed() -> None:
     listed = json.loads((SOURCE / LIST).read_text("utf-8"))["files"]
     assert {name: tuple(row) for name, row in listed.items()} == list_files(NAME)
     files = {file for file in SOURCE.rglob("*") if file.is_file()}
-    beside = {SOURCE / LIST, SOURCE / "names.json"}
+    beside = {SOURCE / name for name in (LIST, "names.json", "README.md")}
     assert files - beside == {SOURCE / name for name in listed}
 
 

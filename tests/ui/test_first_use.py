@@ -115,7 +115,7 @@ def test_who_has_never_seen_it_gets_from_the_demo_to_a_lora(
 
     run = app.folder / "workspace" / "demo"
     assert saved(run / "config.json") == drawn
-    in_the_optimizer(run, drawn, 5e-3)
+    in_the_optimizer(run, drawn, 6e-3)
     expect(page.get_by_text("52 of 57 blocks trained")).to_contain_text(
         "Double 0-4 frozen."
     )
@@ -123,7 +123,7 @@ def test_who_has_never_seen_it_gets_from_the_demo_to_a_lora(
     assert (run / "demo.safetensors").stat().st_size > 1000
     assert {
         "demo.safetensors",
-        "step-00000006-0-a-photo-of-a-cat.png",
+        "step-00000003-0-turtle.png",
     } <= no_file_tells_a_secret(app)
 
 

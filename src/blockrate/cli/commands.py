@@ -167,7 +167,7 @@ def stop(folder: Run) -> None:
 @app.command()
 def demo(fresh: Fresh = False) -> None:
     """Teach a small Flux a style in minutes, without a download; once done, show its result again."""
-    from blockrate.cli.demo_result import demo_result
+    from blockrate.cli.demo_result import demo_result, is_of_another_model
     from blockrate.config import presets
     from blockrate.run.launch import Options
     from blockrate.run.process import run_state
@@ -176,10 +176,12 @@ def demo(fresh: Fresh = False) -> None:
     if root:
         os.chdir(root)  # the paths of the example are relative to it
     placed = placed_config("demo", named=True)
-    state = run_state(placed.run)
+    earlier = is_of_another_model(placed)
+    if earlier:
+        say(f"The run in {placed.run.path} is of an earlier demo: it is kept aside.")
     code = 0
-    if fresh or state.name != "Finished":
-        code, _ = _train(placed, Options(fresh=fresh), "demo")
+    if fresh or earlier or run_state(placed.run).name != "Finished":
+        code, _ = _train(placed, Options(fresh=fresh or earlier), "demo")
     if code == 0:
         show(*demo_result(placed))
     raise typer.Exit(code)

@@ -56,6 +56,17 @@ def demo_result(placed: "Placed") -> Iterator[Any]:
     yield f"  {program} plan flux_lora --set block_learning_rate_multiplier.double_block_0=0.3"
 
 
+def is_of_another_model(placed: "Placed") -> bool:
+    """Whether the run that is there trained another base model than the demo does."""
+    from blockrate.config.files import load_config
+
+    file = placed.run.config_file
+    if not file.is_file():
+        return False
+    trained = load_config(file).config.base_model_name
+    return trained != placed.config.base_model_name
+
+
 def _pictures(placed: "Placed") -> Iterator[str]:
     """Write the sheet of pictures, open it where somebody can look, and say where it lies and how near they are."""
     import typer
@@ -74,7 +85,7 @@ def _pictures(placed: "Placed") -> Iterator[str]:
         yield f"distance to the truth (PSNR, more is nearer): before {before:.1f} dB, after {after:.1f} dB"
     yield f"\npictures    {_shown(file.absolute())}"
     if _has_desktop():
-        typer.launch(str(file))
+        typer.launch(str(file.absolute()))
 
 
 def _has_desktop() -> bool:

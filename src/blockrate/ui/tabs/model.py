@@ -180,7 +180,7 @@ def _welcome(page: Page) -> None:
     session = page.session
     with ui.element("div").classes("card wide welcome") as card:
         ui.label(
-            "New here? The demo trains a toy Flux on ten photographs in minutes, without a download."
+            "New here? The demo teaches a small Flux a style in minutes, without a download."
         )
         demo = ui.button("Open the demo", on_click=lambda: session.open_named("demo"))
         demo.props("no-caps unelevated").set_visibility("demo" in named())
