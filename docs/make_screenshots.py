@@ -76,6 +76,10 @@ def main() -> None:
         page.mouse.wheel(0, 285)  # to where both charts are seen
         page.wait_for_timeout(3000)
         take(page, "run")
+        page.get_by_text("Compare with the first").click()
+        page.mouse.wheel(0, 600)  # to the samples
+        page.wait_for_timeout(3000)
+        take(page, "samples")
         dark = open_page(browser, address, "/training", dark=True)
         open_window(dark)
         take(dark, "window_dark")

@@ -17,6 +17,8 @@ from blockrate.cli.inputs import placed_config, run_in, warn
 from blockrate.cli.options import (
     AllowedHosts,
     AsJson,
+    ComparedConfig,
+    ComparedRuns,
     ConfigName,
     Fresh,
     Host,
@@ -26,7 +28,10 @@ from blockrate.cli.options import (
     Port,
     Roots,
     Run,
+    Seeds,
     Settings,
+    SmallPlan,
+    StartRuns,
     Unsupported,
     Version,
 )
@@ -35,12 +40,14 @@ from blockrate.cli.usage import advice
 from blockrate.cli.ways_on import WAYS_ON
 from blockrate.core.errors import (
     BlockrateError,
+    ConfigError,
     in_words,
     with_ways_on,
 )
 from blockrate.core.plain_text import visible
 
 if TYPE_CHECKING:
+    from blockrate.run.comparison_plan import PlannedRun
     from blockrate.run.launch import Options
     from blockrate.run.places import Placed
 
@@ -165,6 +172,39 @@ def stop(folder: Run) -> None:
 
 
 @app.command()
+def compare(
+    runs: ComparedRuns = None,
+    plan: ComparedConfig = "",
+    small: SmallPlan = False,
+    seeds: Seeds = 3,
+    start: StartRuns = False,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether runs with other block rates did better, or plan the runs that show it. Chance is told from effect."""
+    from blockrate.cli.comparing import comparison_facts, comparison_table
+    from blockrate.run.comparison import compare as comparison_of
+
+    folders = list(runs or ())
+    if plan:
+        planned = _planned_runs(plan, settings, small=small, seeds=seeds)
+        if not start:
+            return
+        for run in planned:
+            code, _ = _train(placed_config(str(run.file)), _options(), str(run.file))
+            if code:
+                raise typer.Exit(code)
+        folders = [Path(run.config.workspace_dir) for run in planned]
+    if len(folders) < 2:
+        cure = "Name two run folders or more, or give --plan CONFIG."
+        raise ConfigError("RUN", "there is nothing to compare", cure)
+    found = comparison_of([run_in(folder).path for folder in folders])
+    if as_json:
+        return show_json(comparison_facts(found))
+    show(*comparison_table(found))
+
+
+@app.command()
 def demo(fresh: Fresh = False) -> None:
     """Teach a small Flux a style in minutes, without a download; once done, show its result again."""
     from blockrate.cli.demo_result import demo_result, is_of_another_model
@@ -248,6 +288,35 @@ def _tell_usage(error: Any) -> None:
     sentences = [problem if problem.endswith((".", "?")) else f"{problem}.", meant]
     sentences.append(f"See `{command} --help`.")
     say(f"error: {' '.join(filter(None, sentences))}")
+
+
+def _options() -> "Options":
+    from blockrate.run.launch import Options
+
+    return Options()
+
+
+def _planned_runs(
+    name: str, settings: list[str] | None, *, small: bool, seeds: int
+) -> "list[PlannedRun]":
+    """Write the configs that compare a config's block rates with their controls, and say how much work they are."""
+    from blockrate.cli.comparing import told_before
+    from blockrate.cli.data_report import data_of_plan
+    from blockrate.run.comparison_plan import (
+        plan_comparison,
+        seconds_of_a_step,
+        write_configs,
+    )
+
+    placed = placed_config(name, settings)
+    planned = plan_comparison(placed.config, seeds=seeds, small=small)
+    data = data_of_plan(placed.config, name)
+    if data.error:
+        raise data.error
+    write_configs(planned)
+    steps = (data.facts or {}).get("steps") or 0
+    show(*told_before(planned, steps, seconds_of_a_step(placed.config)))
+    return planned
 
 
 def _train(placed: "Placed", options: "Options", name: str) -> tuple[int, list[str]]:

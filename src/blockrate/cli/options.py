@@ -88,3 +88,29 @@ Roots = Annotated[
         help="A folder that the app may show; repeatable.",
     ),
 ]
+ComparedRuns = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[RUN]...",
+        help="Run folders; the rates of the first are compared with.",
+    ),
+]
+ComparedConfig = Annotated[
+    str,
+    typer.Option(
+        "--plan",
+        metavar="CONFIG",
+        help="Write the configs of the runs that show whether this one's block rates help.",
+    ),
+]
+SmallPlan = Annotated[
+    bool,
+    typer.Option("--small", help="Plan the profile and flat at its mean alone."),
+]
+Seeds = Annotated[int, typer.Option(help="How many seeds each of the planned has.")]
+StartRuns = Annotated[
+    bool,
+    typer.Option(
+        "--start", help="Train what was planned, one after another, and compare."
+    ),
+]

@@ -113,6 +113,16 @@ def is_same(before: TrainConfig, now: TrainConfig, *, but: Container[str]) -> bo
     return all(difference.path in but for difference in differences)
 
 
+def learns_otherwise(one: TrainConfig, other: TrainConfig) -> list[str]:
+    """Return the settings on which what is learned hangs and that differ, the length of the run among them."""
+    differences = _one_by_one(_differences(_in_effect(one), _in_effect(other)))
+    return [
+        difference.path
+        for difference in differences
+        if _change(difference.path) in (*_LEARNED_BY, LENGTH)
+    ]
+
+
 class Difference(NamedTuple):
     """A setting, and its values in two configs; of lists of different length the lengths."""
 

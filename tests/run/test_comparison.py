@@ -1,0 +1,209 @@
+"""Runs beside each other: what is compared, what is refused, and what is said."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import ConfigError
+from blockrate.run.comparison import compare
+from blockrate.run.comparison_plan import (
+    plan_comparison,
+    seconds_of_a_step,
+    write_configs,
+)
+from blockrate.run.events import EventLog, Step, Validated
+from blockrate.run.folder import RunFolder
+
+PROFILE = {"single_block_37": 0.5, "single_block_36": 0.0}
+CONFIG: dict[str, Any] = {
+    "base_model_name": "tiny-flux1",
+    "layer_filter_preset": "blocks",
+    "validation": True,
+    "concepts": [
+        {"path": "photos"},
+        {"path": "others", "type": "VALIDATION"},
+    ],
+}
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """A run folder with the losses of steps 0, 10 and 20."""
+
+    def make(name: str, *losses: float, **settings: Any) -> Path:
+        run = RunFolder(tmp_path / name)
+        run.create(json.dumps({**CONFIG, "workspace_dir": str(run.path), **settings}))
+        log = EventLog(run.events_file)
+        for number, loss in enumerate(losses):
+            log.write(Validated(loss), step=10 * number)
+        return run.path
+
+    return make
+
+
+def rates(**named: float) -> dict[str, Any]:
+    return {"block_learning_rate_multiplier": named}
+
+
+def three(make_run: MakeRun, name: str, last: float, **settings: Any) -> list[Path]:
+    """Three runs of one arm, whose last losses are near each other."""
+    return [
+        make_run(
+            f"{name}/seed-{seed}", 2.0, 1.5, last + 0.01 * seed, seed=seed, **settings
+        )
+        for seed in range(3)
+    ]
+
+
+def test_an_effect_on_every_seed_is_a_difference(make_run: MakeRun) -> None:
+    found = compare(
+        [
+            *three(make_run, "profile", 1.0, **rates(**PROFILE)),
+            *three(make_run, "flat", 1.2),
+        ]
+    )
+    assert found.step == 20
+    profile, flat = found.arms
+    assert (profile.name, flat.name) == ("profile", "flat")
+    assert profile.verdict is None
+    assert flat.verdict
+    assert flat.verdict.differs
+    assert flat.verdict.mean == pytest.approx(0.2)
+    assert profile.loss == pytest.approx(1.01)
+
+
+def test_what_chance_may_do_is_no_difference(make_run: MakeRun) -> None:
+    flat = [
+        make_run(f"flat/seed-{seed}", 2.0, 1.5, loss, seed=seed)
+        for seed, loss in enumerate((1.3, 0.9, 1.1))
+    ]
+    found = compare([*three(make_run, "profile", 1.0, **rates(**PROFILE)), *flat])
+    assert found.arms[1].verdict
+    assert found.arms[1].verdict.differs is False
+
+
+def test_runs_without_a_seed_in_common_are_shown_without_a_verdict(
+    make_run: MakeRun,
+) -> None:
+    one = make_run("one", 2.0, 1.0, seed=1, **rates(**PROFILE))
+    other = make_run("other", 2.0, 0.5, seed=2)
+    [_, arm] = compare([one, other]).arms
+    assert arm.verdict
+    assert (arm.verdict.pairs, arm.verdict.differs) == (0, None)
+
+
+def test_they_are_measured_after_the_last_step_that_all_have(
+    make_run: MakeRun,
+) -> None:
+    one = make_run("one", 2.0, 1.5, 1.0, 0.7, seed=1, **rates(**PROFILE))
+    other = make_run("other", 2.0, 1.6, seed=1)
+    found = compare([one, other])
+    assert found.step == 10
+    assert [arm.loss for arm in found.arms] == [1.5, 1.6]
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"batch_size": 2}, "batch_size"),
+        ({"epochs": 7}, "epochs"),
+        ({"lora_rank": 3}, "lora_rank"),
+        ({"layer_filter_preset": "full"}, "layer_filter"),
+    ],
+)
+def test_runs_that_differ_by_more_than_rates_are_refused(
+    make_run: MakeRun, settings: dict[str, Any], field: str
+) -> None:
+    one = make_run("one", 2.0, 1.0)
+    other = make_run("other", 2.0, 1.0, **settings)
+    with pytest.raises(
+        ConfigError, match="block rates, learning rate and seed alone"
+    ) as found:
+        compare([one, other])
+    assert found.value.where == field
+
+
+def test_a_run_that_measured_nothing_is_refused(make_run: MakeRun) -> None:
+    one = make_run("one", 2.0, 1.0)
+    with pytest.raises(ConfigError, match="has no validation losses"):
+        compare([one, make_run("other")])
+    with pytest.raises(ConfigError, match="no step was validated by all"):
+        compare([one, make_run("third", 2.0, seed=3)])
+
+
+def test_the_same_rates_and_seed_twice_are_refused(make_run: MakeRun) -> None:
+    runs = [make_run(name, 2.0, 1.0, seed=1) for name in ("one", "other")]
+    with pytest.raises(ConfigError, match="same rates and the same seed"):
+        compare(runs)
+
+
+def config(tmp_path: Path, **settings: Any) -> TrainConfig:
+    place = {"workspace_dir": str(tmp_path / "mine")}
+    return TrainConfig.model_validate(
+        {**CONFIG, **place, **rates(**PROFILE), **settings}
+    )
+
+
+def test_plan_has_every_arm_with_every_seed_and_a_folder_for_each(
+    tmp_path: Path,
+) -> None:
+    planned = plan_comparison(config(tmp_path, seed=7))
+    arms = {"profile", "flat at its mean", "flat 1.0", "shuffled"}
+    assert {(run.arm, run.seed) for run in planned} == {
+        (arm, seed) for arm in arms for seed in (7, 8, 9)
+    }
+    places = {run.config.workspace_dir for run in planned}
+    assert len(places) == len(planned)
+    outputs = {run.config.output_model_destination for run in planned}
+    assert len(outputs) == len(planned)
+    write_configs(planned)
+    written = json.loads(planned[0].file.read_text())
+    assert TrainConfig.model_validate(written) == planned[0].config
+
+
+def test_mean_counts_every_block_that_the_filter_lets_train(tmp_path: Path) -> None:
+    planned = plan_comparison(config(tmp_path), small=True)
+    assert {run.arm for run in planned} == {"profile", "flat at its mean"}
+    [flat] = {
+        tuple(run.config.block_learning_rate_multiplier.values())
+        for run in planned
+        if run.arm != "profile"
+    }
+    assert len(flat) == 57
+    assert flat[0] == pytest.approx((55 + 0.5) / 57, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"validation": False}, "nothing would be measured"),
+        ({"concepts": [{"path": "photos"}]}, "nothing would be measured"),
+        (rates(), "nothing to compare"),
+    ],
+)
+def test_plan_refuses_what_would_show_nothing(
+    tmp_path: Path, settings: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        plan_comparison(config(tmp_path, **settings))
+
+
+def test_plan_wants_seeds_enough_for_a_verdict(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="2 seeds are too few"):
+        plan_comparison(config(tmp_path), seeds=2)
+
+
+def test_time_of_a_step_is_that_of_the_run_that_is_there(tmp_path: Path) -> None:
+    mine = config(tmp_path)
+    assert seconds_of_a_step(mine) is None
+    run = RunFolder(Path(mine.workspace_dir))
+    run.create("{}")
+    log = EventLog(run.events_file)
+    for step, seconds in enumerate((9.0, 2.0, 1.0), start=1):
+        log.write(Step(1.0, 1e-4, 1.0, seconds), step=step)
+    assert seconds_of_a_step(mine) == 2.0
