@@ -22,6 +22,8 @@ def demo_result(placed: "Placed") -> Iterator[Any]:
 
     Raises FileError when the run does not say what it has made.
     """
+    import typer
+
     from blockrate.cli.show import demo_table
     from blockrate.config.plan import make_plan
     from blockrate.models.lora_norms import inspect_lora
@@ -40,7 +42,9 @@ def demo_result(placed: "Placed") -> Iterator[Any]:
     if losses and losses[0]:
         fall = 100 * (1 - losses[-1] / losses[0])
         yield f"loss on what it never trained on: {losses[0]:.4f} -> {losses[-1]:.4f} ({fall:.0f} % lower)"
-    yield from _pictures(placed)
+    file, nearer = _pictures(placed)
+    yield from nearer
+    yield ""
     for path in outputs:
         yield f"LoRA file   {_shown(path.absolute())}"
     yield f"run folder  {_shown(run.path.absolute())}\n\nTo try next, in {_shown(Path.cwd())}:"
@@ -54,6 +58,10 @@ def demo_result(placed: "Placed") -> Iterator[Any]:
     demo = "examples/demo.json" if Path("examples/demo.json").exists() else "demo"
     yield f"  {program} train {demo} {mine} --set block_learning_rate_multiplier.single_block_37=0"
     yield f"  {program} plan flux_lora --set block_learning_rate_multiplier.double_block_0=0.3"
+    kind = "pictures" if file.is_file() else "samples "
+    yield f"\n{kind}    {_shown(file.absolute())}"
+    if file.is_file() and _has_desktop():
+        typer.launch(str(file.absolute()))
 
 
 def is_of_another_model(placed: "Placed") -> bool:
@@ -67,25 +75,21 @@ def is_of_another_model(placed: "Placed") -> bool:
     return trained != placed.config.base_model_name
 
 
-def _pictures(placed: "Placed") -> Iterator[str]:
-    """Write the sheet of pictures, open it where somebody can look, and say where it lies and how near they are."""
-    import typer
-
+def _pictures(placed: "Placed") -> tuple[Path, list[str]]:
+    """Write the sheet of pictures; return where it lies, else the folder of samples, and how near the truth it is."""
     from blockrate.dataset.contact_sheet import columns_of, nearness, sheet
     from blockrate.run.durable import atomic_write
 
     columns = columns_of(placed.config, placed.run.samples)
     if not columns:
-        yield f"\nsamples     {_shown(placed.run.samples.absolute())}"
-        return
+        return placed.run.samples, []
     file = placed.run.path / "pictures.png"
     atomic_write(file, sheet(columns))
     before, after = nearness(columns, "before"), nearness(columns, "after")
-    if before is not None and after is not None:
-        yield f"distance to the truth (PSNR, more is nearer): before {before:.1f} dB, after {after:.1f} dB"
-    yield f"\npictures    {_shown(file.absolute())}"
-    if _has_desktop():
-        typer.launch(str(file.absolute()))
+    if before is None or after is None:
+        return file, []
+    told = f"distance to the truth (PSNR, more is nearer): before {before:.1f} dB, after {after:.1f} dB"
+    return file, [told]
 
 
 def _has_desktop() -> bool:
