@@ -20,7 +20,8 @@ from blockrate.engine.adapters.one_module import (
 from blockrate.engine.file_header import sort_metadata
 from blockrate.engine.memory import checked_cast
 from blockrate.models.families import ARCHITECTURES, variant_of
-from blockrate.models.headers import read_header
+from blockrate.models.headers import Tensors, read_header
+from blockrate.models.lora_fit import others_that_fit
 from blockrate.models.lora_names import (
     bfl_modules,
     file_names,
@@ -109,6 +110,11 @@ def read_lora(path: Path, architecture: str) -> dict[str, LoraWeights]:
         layout = _layout(keys)
     except BlockrateError as error:
         raise FileError(str(path), error.problem, error.cure) from None
+    shapes = {module: _shape(key_of, facts) for module, key_of in keys.items()}
+    others = others_that_fit(architecture, layout, shapes)
+    if others:
+        problem = f"is a LoRA of a {others[0]}, and the model is a {architecture}"
+        raise FileError(str(path), problem, NO_PLAIN_LORA)
     names = file_names(architecture, layout)
     scale = HeaderScale(path, metadata)
     tensors = read_tensors(path)
@@ -130,6 +136,15 @@ def read_lora(path: Path, architecture: str) -> dict[str, LoraWeights]:
                 raise FileError(str(path), problem, NO_PLAIN_LORA)
             weights[name] = part
     return weights
+
+
+def _shape(key_of: Mapping[str, str], facts: Tensors) -> tuple[int, int]:
+    """Return rows and columns of what a module of a file adds; nought where it lacks a factor."""
+    sides = []
+    for role, side in (("up", 0), ("down", 1)):
+        shape = facts[key_of[role]].shape if role in key_of else ()
+        sides.append(shape[side] if len(shape) > side else 0)
+    return sides[0], sides[1]
 
 
 # --- the diffusers form ---
