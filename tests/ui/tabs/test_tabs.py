@@ -89,7 +89,7 @@ def test_klein_is_offered_and_block_rates_go_with_it_by_depth(
     expect(page.get_by_text("3 of 25 blocks adjusted · 1 frozen")).to_be_visible()
     page.keyboard.press("Control+s")
     file = tmp_path / "work" / "mine.json"
-    expect(page.locator(".toast")).to_contain_text("Saved")
+    expect(page.locator(".toast").last).to_contain_text("Saved")
     saved = json.loads(file.read_text())
     assert saved["model_type"] == "FLUX_2"
     assert saved["output_model_format"] == "COMFY_LORA"

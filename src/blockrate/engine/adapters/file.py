@@ -106,16 +106,7 @@ def read_lora(path: Path, architecture: str) -> dict[str, LoraWeights]:
     """
     metadata, facts = read_header(path, whole=True)
     keys = plain_keys(path, facts)
-    try:
-        layout = _layout(keys)
-    except BlockrateError as error:
-        raise FileError(str(path), error.problem, error.cure) from None
-    shapes = {module: _shape(key_of, facts) for module, key_of in keys.items()}
-    others = others_that_fit(architecture, layout, shapes)
-    if others:
-        problem = f"is a LoRA of a {others[0]}, and the model is a {architecture}"
-        raise FileError(str(path), problem, NO_PLAIN_LORA)
-    names = file_names(architecture, layout)
+    names = _names_in(path, architecture, keys, facts)
     scale = HeaderScale(path, metadata)
     tensors = read_tensors(path)
     weights: dict[str, LoraWeights] = {}
@@ -136,6 +127,22 @@ def read_lora(path: Path, architecture: str) -> dict[str, LoraWeights]:
                 raise FileError(str(path), problem, NO_PLAIN_LORA)
             weights[name] = part
     return weights
+
+
+def _names_in(
+    path: Path, architecture: str, keys: Mapping[str, Mapping[str, str]], facts: Tensors
+) -> dict[str, tuple[str, ...]]:
+    """Return every spelling of the modules of the file's model; FileError for a LoRA of another architecture."""
+    try:
+        layout = _layout(keys)
+    except BlockrateError as error:
+        raise FileError(str(path), error.problem, error.cure) from None
+    shapes = {module: _shape(key_of, facts) for module, key_of in keys.items()}
+    others = others_that_fit(architecture, layout, shapes)
+    if others:
+        problem = f"is a LoRA of a {others[0]}, and the model is a {architecture}"
+        raise FileError(str(path), problem, NO_PLAIN_LORA)
+    return file_names(architecture, layout)
 
 
 def _shape(key_of: Mapping[str, str], facts: Tensors) -> tuple[int, int]:

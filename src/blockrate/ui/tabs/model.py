@@ -97,6 +97,7 @@ def build(page: Page) -> None:
             field(_Method(session), "training_method", classes="half")
             field(session, "model_type", classes="half")
             field(session, "base_model_name")
+            field(session, "model_variant", classes="half")
             with ui.element("div").classes("chips"):
                 _family_buttons(page)
         fields(session, "Output", *_OUTPUT)
@@ -127,6 +128,8 @@ def _choose(page: Page, family: Family) -> None:
         for setting, value in learned_settings(other).items()
         if setting not in learned and session.get(setting) == value
     ]
+    if session.get("model_variant"):
+        left.append("model_variant")
     choice: dict[str, Any] = {
         "base_model_name": family.repo or family.name,
         "model_type": family.model_type,
