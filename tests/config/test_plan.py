@@ -393,7 +393,15 @@ def test_counts_come_from_the_models_own_config(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_has_a_plan(name: str) -> None:
-    assert plan({"single_block_0": 0.5}, base_model_name=name).step_cost == 1.0
+    family = FAMILIES[name]
+    variant = "DISTILLED" if family.distilled else ""
+    made = plan(
+        {"single_block_0": 0.5},
+        base_model_name=name,
+        model_type=family.model_type,
+        model_variant=variant,
+    )
+    assert made.step_cost == 1.0
 
 
 # JSON

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
+import diffusers
 import pytest
 import torch
-from diffusers import FluxTransformer2DModel
 from torch import nn
 
 from blockrate.core.blocks import BlockLayout, block_of
@@ -19,19 +20,21 @@ SPECS["pruned"] = replace(
 
 
 @cache
-def real_model(spec: TransformerSpec) -> FluxTransformer2DModel:
+def real_model(spec: TransformerSpec) -> Any:
+    sizes = {
+        "num_layers": spec.layout.double,
+        "num_single_layers": spec.layout.single,
+        "attention_head_dim": spec.head_dim,
+        "num_attention_heads": spec.heads,
+        "in_channels": spec.in_channels,
+        "joint_attention_dim": spec.joint_attention_dim,
+        "guidance_embeds": spec.guidance_embeds,
+        "axes_dims_rope": spec.axes_dims_rope,
+    }
+    if spec.architecture == "FLUX.1":
+        sizes["pooled_projection_dim"] = spec.pooled_projection_dim
     with torch.device("meta"):
-        return FluxTransformer2DModel(
-            num_layers=spec.layout.double,
-            num_single_layers=spec.layout.single,
-            attention_head_dim=spec.head_dim,
-            num_attention_heads=spec.heads,
-            in_channels=spec.in_channels,
-            joint_attention_dim=spec.joint_attention_dim,
-            pooled_projection_dim=spec.pooled_projection_dim,
-            guidance_embeds=spec.guidance_embeds,
-            axes_dims_rope=spec.axes_dims_rope,
-        )
+        return getattr(diffusers, spec.facts["class"])(**sizes)
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
@@ -84,15 +87,15 @@ def test_the_config_that_diffusers_writes_gives_the_spec_back() -> None:
     for spec in SPECS.values():
         assert (
             spec_from_config(
-                dict(real_model(spec).config)
-                | {"_class_name": "FluxTransformer2DModel"}
+                dict(real_model(spec).config) | {"_class_name": spec.facts["class"]}
             )
             == spec
         )
 
 
-def test_rows_of_each_module_are_those_of_a_real_forward() -> None:
-    spec = replace(SPECS["tiny-flux1"], layout=BlockLayout(2, 2))
+@pytest.mark.parametrize("name", ["tiny-flux1", "tiny-flux2", "flux2-dev"])
+def test_rows_of_each_module_are_those_of_a_real_forward(name: str) -> None:
+    spec = replace(SPECS[name], layout=BlockLayout(2, 2))
     model = real_model(spec)
     batch = 2
     image = 6
@@ -105,16 +108,19 @@ def test_rows_of_each_module_are_those_of_a_real_forward() -> None:
                     {name: inputs[0].numel() // module.in_features}
                 )
             )
+    axes = len(spec.axes_dims_rope)
     with torch.device("meta"):
-        model(
-            hidden_states=torch.zeros(batch, image, spec.in_channels),
-            encoder_hidden_states=torch.zeros(batch, text, spec.joint_attention_dim),
-            pooled_projections=torch.zeros(batch, spec.pooled_projection_dim),
-            timestep=torch.zeros(batch),
-            guidance=torch.zeros(batch),
-            img_ids=torch.zeros(image, 3),
-            txt_ids=torch.zeros(text, 3),
-        )
+        given = {
+            "hidden_states": torch.zeros(batch, image, spec.in_channels),
+            "encoder_hidden_states": torch.zeros(batch, text, spec.joint_attention_dim),
+            "timestep": torch.zeros(batch),
+            "guidance": torch.zeros(batch),
+            "img_ids": torch.zeros(image, axes),
+            "txt_ids": torch.zeros(text, axes),
+        }
+        if spec.pooled_projection_dim:
+            given["pooled_projections"] = torch.zeros(batch, spec.pooled_projection_dim)
+        model(**given)
     rows = {
         "image": batch * image,
         "text": batch * text,
@@ -143,3 +149,36 @@ def test_full_size_counts_are_those_of_flux1_dev() -> None:
     ]
     assert len(attention) == 266
     assert sum(module.adapter_parameters(16) for module in attention) == 26_148_864
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "double", "single", "other", "linears", "rank_16"),
+    [
+        ("flux2-dev", 32.223, 981.5, 490.7, 816.3, (12, 2, 11), 100.7),
+        ("flux2-klein-base-9b", 9.079, 436.2, 218.1, 354.4, (12, 2, 9), 43.5),
+        ("flux2-klein-base-4b", 3.876, 245.4, 122.7, 195.0, (12, 2, 9), 24.1),
+    ],
+)
+def test_full_size_counts_are_those_of_flux2(
+    name: str,
+    parameters: float,
+    double: float,
+    single: float,
+    other: float,
+    linears: tuple[int, int, int],
+    rank_16: float,
+) -> None:
+    """In thousands of millions for the whole, in millions for a part."""
+    table = modules(SPECS[name])
+    parts = {
+        block: [module for module in table if module.block == block]
+        for block in ("double_block_0", "single_block_0", None)
+    }
+    sizes = [sum(module.parameters for module in part) for part in parts.values()]
+    assert round(sum(module.parameters for module in table) / 1e9, 3) == parameters
+    assert [round(size / 1e6, 1) for size in sizes] == [double, single, other]
+    counts = [sum(module.linear for module in part) for part in parts.values()]
+    assert counts == list(linears)
+    inside = [module for module in table if module.block and module.linear]
+    adapted = sum(module.adapter_parameters(16) for module in inside)
+    assert round(adapted / 1e6, 1) == rank_16

@@ -292,8 +292,8 @@ def test_a_folder_gives_the_sizes_of_its_config(tmp_path: Path) -> None:
             "already quantized",
         ),
         (
-            {"config": {"_class_name": "Flux2Transformer2DModel"}, "tensors": {}},
-            "Flux2Transformer2DModel",
+            {"config": {"_class_name": "ChromaTransformer2DModel"}, "tensors": {}},
+            "ChromaTransformer2DModel",
         ),
         (
             {

@@ -96,7 +96,7 @@ def test_every_part_comes_from_its_folder_whatever_the_type_is_called(
         assert found
         return found
 
-    paths = model_paths(chosen, "FLUX.1", folder_of)
+    paths = model_paths(chosen, FAMILY.spec, folder_of)
     assert paths == {part: SOURCE / part for part in FAMILY.spec.facts["parts"]}
     assert make_plan(chosen) == replace(make_plan(config()), model_type=model_type)
 

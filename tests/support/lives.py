@@ -8,7 +8,7 @@ from typing import Any
 from blockrate.config.files import config_json, parse_config
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
-from blockrate.models.families import FAMILIES
+from blockrate.models.families import FAMILIES, TransformerSpec
 from blockrate.run.events import EventLog
 from blockrate.run.folder import RunFolder, StopFlag
 from support.event_lines import event_lines
@@ -81,14 +81,14 @@ class Small:
 KEY = "block_learning_rate_multiplier"
 
 
-def make_small(folder: Path) -> Small:
-    """Make the model and the images, and fill the cache."""
+def make_small(folder: Path, spec: TransformerSpec = SPEC) -> Small:
+    """Make the model and the images."""
     import torch
     from PIL import Image
 
-    from blockrate.engine.models.flux1 import make_tiny
+    from blockrate.engine.models import FAMILY_MODULES
 
-    make_tiny(folder / "model", spec=SPEC)
+    FAMILY_MODULES[spec.architecture].make_tiny(folder / "model", spec=spec)
     (folder / "photos").mkdir()
     for number, size in enumerate([(64, 64)] * 3 + [(64, 96)] * 2):
         values = torch.randint(

@@ -89,6 +89,35 @@ def test_copied_rates_can_be_pasted_where_they_are_right(
         assert other.values == draft.values
 
 
+def test_rates_of_another_model_are_offered_by_relative_depth() -> None:
+    ramp = {f"double_block_{index}": index / 20 for index in range(19)}
+    ramp |= {f"single_block_{index}": 0.0 for index in range(19)}
+    klein = BlockLayout(5, 20)
+    draft = RatesDraft(klein, {**ramp, "other": 0.5})
+    assert draft.problem
+    assert draft.offer() == FLUX
+    assert draft.take_by_depth() == (
+        "Taken over, by relative depth from 19 double and 38 single blocks"
+    )
+    assert not draft.problem
+    assert draft.offer() is None
+    values = draft.values
+    doubles = [values[f"double_block_{index}"] for index in range(5)]
+    assert doubles == [0.0, 0.25, 0.45, 0.7, 0.9]
+    singles = [values[f"single_block_{index}"] for index in range(20)]
+    assert singles == [0.0] * 10 + [1.0] * 10
+    assert values["other"] == 0.5
+    assert draft.step(-1)
+    assert draft.state == {**ramp, "other": 0.5}
+
+
+def test_nothing_is_offered_for_rates_that_fit_or_are_wrong() -> None:
+    assert small({"double_block_0": 0.5}).offer() is None
+    assert small({"double_block_0": "x", "single_block_9": 0.5}).offer() is None
+    assert small({"hello": 0.5}).offer() is None
+    assert small("abc").offer() is None
+
+
 def test_a_very_small_rate_never_freezes() -> None:
     draft = RatesDraft(FLUX, {})
     draft.draw("Layer-wise decay", draft.select("single"), [0.8])

@@ -39,7 +39,11 @@ def _of_method(config: TrainConfig) -> Iterator[ConfigError]:
         cure = "Use a larger number, or the unit NEVER."
         yield ConfigError("transformer.stop_training_after", problem, cure)
     if (method == "LORA") != form.endswith("_LORA"):
-        fitting = "DIFFUSERS_LORA or KOHYA_LORA" if method == "LORA" else "DIFFUSERS"
+        fitting = (
+            "DIFFUSERS_LORA, KOHYA_LORA or COMFY_LORA"
+            if method == "LORA"
+            else "DIFFUSERS"
+        )
         problem = f"{form} does not go with {method}"
         yield ConfigError("output_model_format", problem, f"Set it to {fitting}.")
     if method == "FINE_TUNE" and part.weight_dtype not in ("FLOAT_32", "BFLOAT_16"):

@@ -68,10 +68,11 @@ def blocks_of(allowed: Modules) -> tuple[str, ...]:
 
 def filter_warnings(config: TrainConfig, spec: TransformerSpec) -> Iterator[str]:
     """Yield what a filter that a user wrote takes beyond its meaning, and the parts of it that find nothing."""
-    if not config.layer_filter.strip():
-        return
     chosen = config.layer_filter_in_effect()
     names = [module.name for module in candidates(config, spec)]
+    if not config.layer_filter.strip():
+        yield from _idle_parts(config.layer_filter_preset, chosen, names)
+        return
     taken = {
         pattern: list(filter(LayerFilter((pattern,), chosen.regex).matches, names))
         for pattern in chosen.patterns
@@ -84,6 +85,22 @@ def filter_warnings(config: TrainConfig, spec: TransformerSpec) -> Iterator[str]
     if len(missing) > _MOST_TOLD:
         rest = len(missing) - _MOST_TOLD
         yield f"layer_filter: {rest} more parts match none of the {len(names)} modules."
+
+
+def _idle_parts(
+    preset: str, chosen: LayerFilter, names: Sequence[str]
+) -> Iterator[str]:
+    """Yield which parts of a ready-made filter find nothing: models call their layers differently."""
+    idle = [
+        pattern
+        for pattern in chosen.patterns
+        if not any(map(LayerFilter((pattern,)).matches, names))
+    ]
+    if idle:
+        yield (
+            f"layer_filter_preset {preset}: this model has no layer that is called {' or '.join(idle)}, "
+            "so less trains than the name says. Use blocks, or a layer_filter of your own."
+        )
 
 
 def _excesses(

@@ -32,9 +32,9 @@ class ModelConfig(Settings):
         ANOTHER_RUN,
         section=Section("The run", "Model"),
     )
-    model_type: Literal["FLUX_DEV_1", "FLUX_SCHNELL_1"] = setting(
+    model_type: Literal["FLUX_DEV_1", "FLUX_SCHNELL_1", "FLUX_2"] = setting(
         "FLUX_DEV_1",
-        "FLUX.1-dev takes a guidance value, FLUX.1-schnell does not",
+        "FLUX.1-dev takes a guidance value, FLUX.1-schnell does not; FLUX_2: klein and dev",
         ANOTHER_RUN,
     )
     workspace_dir: Folder = setting(
@@ -88,11 +88,22 @@ class ModelConfig(Settings):
         section=Section("The model", "Model"),
         min_length=1,
     )
+    model_variant: Literal["", "BASE", "DISTILLED"] = setting(
+        "",
+        "FLUX.2 klein: whether it is distilled, where its name does not say; DISTILLED trains such a one, too",
+        ANOTHER_RUN,
+    )
     transformer: TransformerPart = setting(TransformerPart, "The part that trains")
-    text_encoder: TextEncoderPart = setting(TextEncoderPart, "CLIP")
-    text_encoder_2: TextEncoderPart = setting(TextEncoderPart, "T5")
+    text_encoder: TextEncoderPart = setting(
+        TextEncoderPart, "CLIP; in FLUX.2 its language model"
+    )
+    text_encoder_2: TextEncoderPart = setting(TextEncoderPart, "T5; not in FLUX.2")
     text_encoder_2_sequence_length: Integer = setting(
-        77, "Tokens of a caption for T5; the rest is cut", RESULT, ge=1, le=512
+        77,
+        "Tokens of a caption for T5; the rest is cut. FLUX.2 has always 512",
+        RESULT,
+        ge=1,
+        le=512,
     )
     vae: VaePart = setting(VaePart, "Turns images into latents and back")
     compile: Flag = setting(
@@ -108,9 +119,11 @@ class ModelConfig(Settings):
         section=Section("What comes out", "Model"),
         min_length=1,
     )
-    output_model_format: Literal["DIFFUSERS_LORA", "KOHYA_LORA", "DIFFUSERS"] = setting(
+    output_model_format: Literal[
+        "DIFFUSERS_LORA", "KOHYA_LORA", "COMFY_LORA", "DIFFUSERS"
+    ] = setting(
         "DIFFUSERS_LORA",
-        "Form of a LoRA file; DIFFUSERS is a fine-tune's folder",
+        "Form of a LoRA file, COMFY_LORA for FLUX.2 alone; DIFFUSERS is a fine-tune's folder",
         OUTPUT,
     )
     output_dtype: Precision = setting(

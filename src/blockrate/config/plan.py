@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from blockrate.config.base_model import model_spec
+from blockrate.config.base_model import caption_tokens, model_spec, refuse_variant
 from blockrate.config.filtered import (
     Modules,
     allowed_modules,
@@ -20,7 +20,8 @@ from blockrate.core.buckets import buckets
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.profile import KEY, Profile, scaled_blocks, sparse
 from blockrate.core.selection import selection_text
-from blockrate.models.families import TransformerSpec, family_of
+from blockrate.models.families import FAMILIES, TransformerSpec
+from blockrate.models.lora_names import no_name_for
 from blockrate.models.savings import Memory, Work, memory, step_flops
 
 Status = Literal["trained", "frozen", "filtered"]
@@ -66,7 +67,7 @@ def make_plan(config: TrainConfig) -> Plan:
     Raises ``ConfigError`` for what cannot train in this model, ``FileError`` for model files.
     """
     spec = model_spec(config)
-    work = _work(config)
+    work = _work(config, spec)
     refusals = _refusals(config, spec)
     if refusals:
         raise together("the config", refusals)
@@ -78,7 +79,7 @@ def make_plan(config: TrainConfig) -> Plan:
         for name, module in allowed.items()
         if (module.block or OTHER) in ever_trained
     }
-    _refuse_what_cannot_train(config, trained)
+    _refuse_what_cannot_train(config, spec, trained)
     return Plan(
         model_type=config.model_type,
         training_method=config.training_method,
@@ -113,7 +114,12 @@ def filter_problems(config: TrainConfig) -> list[ConfigError]:
 
 def _refusals(config: TrainConfig, spec: TransformerSpec) -> list[ConfigError]:
     errors = []
-    checks: tuple[Callable[..., object], ...] = (_profile, allowed_modules)
+    checks: tuple[Callable[..., object], ...] = (
+        _refuse_another_type,
+        refuse_variant,
+        _profile,
+        allowed_modules,
+    )
     for check in checks:
         try:
             check(config, spec)
@@ -122,10 +128,30 @@ def _refusals(config: TrainConfig, spec: TransformerSpec) -> list[ConfigError]:
     return errors
 
 
+def _refuse_another_type(config: TrainConfig, spec: TransformerSpec) -> None:
+    """Refuse a model_type or a part of another architecture than the model's."""
+    types = dict.fromkeys(
+        family.model_type
+        for family in FAMILIES.values()
+        if family.architecture == spec.architecture
+    )
+    if config.model_type not in types:
+        name = config.transformer.model_name or config.base_model_name
+        problem = f"is {config.model_type}, and {name} is a {spec.architecture}"
+        raise ConfigError("model_type", problem, f"Set it to {' or '.join(types)}.")
+    own = config.text_encoder_2.model_name
+    if own and "text_encoder_2" not in spec.facts["parts"]:
+        problem = f"is {own}, and a {spec.architecture} has no second text encoder"
+        raise ConfigError("text_encoder_2.model_name", problem, "Leave it empty.")
+    forms = spec.facts["lora_forms"]
+    if _is_lora(config) and config.output_model_format not in forms:
+        problem = f"{config.output_model_format} is no form for a {spec.architecture}"
+        raise ConfigError("output_model_format", problem, f"Use {' or '.join(forms)}.")
+
+
 def _profile(config: TrainConfig, spec: TransformerSpec) -> Profile:
-    architecture = family_of(config.model_type, config.base_model_name).architecture
     multipliers = config.block_learning_rate_multiplier
-    return Profile.of(multipliers, spec.layout, architecture)
+    return Profile.of(multipliers, spec.layout, spec.architecture)
 
 
 def _groups(
@@ -167,13 +193,22 @@ def _sizes_by_block(
     return sizes
 
 
-def _refuse_what_cannot_train(config: TrainConfig, trained: Modules) -> None:
+def _refuse_what_cannot_train(
+    config: TrainConfig, spec: TransformerSpec, trained: Modules
+) -> None:
     if not trained:
         problem = "is 0.0 for everything that the layer filter lets train, so nothing would train"
         raise ConfigError(KEY, problem, "Raise at least one of these blocks above 0.0.")
-    outside = [name for name, module in trained.items() if not module.block]
-    if config.output_model_format == "KOHYA_LORA" and outside:
-        problem = f"KOHYA_LORA holds modules of blocks only, but {outside[0]} and {len(outside) - 1} others would train"
+    form = config.output_model_format
+    outside = {
+        name: reason
+        for name in trained
+        if (reason := no_name_for(spec.architecture, form, name))
+    }
+    if outside:
+        name, reason = next(iter(outside.items()))
+        others = f" and {len(outside) - 1} others" if len(outside) > 1 else ""
+        problem = f"{reason}, but {name}{others} would train"
         cure = f"Use DIFFUSERS_LORA, or layer_filter_preset blocks, or set other to 0.0 in {KEY}."
         raise ConfigError("output_model_format", problem, cure)
 
@@ -209,7 +244,7 @@ def _cost_warnings(
     trained: Modules,
 ) -> Iterator[str]:
     inside = [name for name, module in trained.items() if module.block]
-    work = _work(config)
+    work = _work(config, spec)
     if profile.is_used and len(inside) < len(trained):
         ratio = step_flops(spec, trained, work) / step_flops(spec, inside, work)
         # weights outside blocks cost next to nothing themselves: the chain of gradients got longer
@@ -236,7 +271,7 @@ def _memory(config: TrainConfig, spec: TransformerSpec, trained: Modules) -> Mem
     return memory(
         spec,
         trained,
-        _work(config),
+        _work(config, spec),
         weight_dtype=config.transformer.weight_dtype,
         trained_dtype=dtype,
         state_bytes=row.state_bytes_for(config.optimizer, dtype),
@@ -244,12 +279,12 @@ def _memory(config: TrainConfig, spec: TransformerSpec, trained: Modules) -> Mem
     )
 
 
-def _work(config: TrainConfig) -> Work:
+def _work(config: TrainConfig, spec: TransformerSpec) -> Work:
     # the square of each resolution
     squares = [sizes[0] for sizes in buckets(config.resolution)]
     return Work(
         image_tokens=max(square.tokens for square in squares),
-        text_tokens=config.text_encoder_2_sequence_length,
+        text_tokens=caption_tokens(config, spec),
         batch=config.batch_size,
         rank=config.lora_rank if _is_lora(config) else None,
         checkpointing=config.transformer.gradient_checkpointing,

@@ -29,6 +29,7 @@ from blockrate.config.reading import Json
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import shortened
 from blockrate.core.errors import ConfigError
+from blockrate.models.families import lora_forms
 
 _MODELS: dict[str, type[BaseModel]] = {
     "config": TrainConfig,
@@ -115,9 +116,16 @@ def _take_known(section: Section) -> Iterator[Unsupported]:
             yield _changing(section.path + name, value, neutral, cure)
     for name, cures in table.get("other_values", {}).items():
         for cure, values in cures.items():
-            if settings.get(name) in values:
+            if settings.get(name) in values and not _is_form_of_model(name, settings):
                 value = settings.pop(name)
                 yield Unsupported(section.path + name, value, cure, "changes")
+
+
+def _is_form_of_model(name: str, settings: Json) -> bool:
+    """Whether a setting is a form of LoRA files that not every model has, and the model of the settings has it."""
+    if name != "output_model_format":
+        return False
+    return settings[name] in lora_forms(str(settings.get("model_type")))
 
 
 def _is_neutral(value: object, neutral: object) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from blockrate.config.base_model import caption_tokens
 from blockrate.config.parts import Concept, Sample
 from blockrate.config.train_config import TrainConfig
 from blockrate.engine.data.batches import StepOrder, TrainingExample, validation_batches
@@ -77,22 +78,35 @@ def prepare_data(
         load_prompt_encoder=partial(_prompt_encoder, files, config, device, lengths),
         progress=partial(_report_caching, log),
         should_stop=lambda: stop.requested,
-        prompts=[sample.prompt for sample in samples],
+        prompts=_prompts(samples, files),
         warn=warn,
     )
-    _warn_of_cut_captions(lengths, config.text_encoder_2_sequence_length, log)
+    _warn_of_cut_captions(lengths, caption_tokens(config, files.spec), files, log)
     stop.obey()
-    prompts = _encoded_prompts(samples, cache, vae)
+    prompts = _encoded_prompts(samples, cache, vae, files.negative_prompt)
     return Data(files, order, cache, validation, prompts, fingerprint)
 
 
+def _prompts(samples: Sequence[Sample], files: ModelFiles) -> list[str]:
+    """Return every caption that samples need, with the one that they move away from."""
+    prompts = [sample.prompt for sample in samples]
+    if prompts and files.negative_prompt is not None:
+        prompts.append(files.negative_prompt)
+    return prompts
+
+
 def _encoded_prompts(
-    samples: Sequence[Sample], cache: Cache, vae: "_Vae"
+    samples: Sequence[Sample], cache: Cache, vae: "_Vae", negative_prompt: str | None
 ) -> list[EncodedPrompt]:
     """Return what the prompts of samples became; the VAE that will draw them is looked at, too."""
-    if samples:
-        vae.check()
-    return [EncodedPrompt(sample, cache.prompt(sample.prompt)) for sample in samples]
+    if not samples:
+        return []
+    vae.check()
+    negative = None if negative_prompt is None else cache.prompt(negative_prompt)
+    return [
+        EncodedPrompt(sample, cache.prompt(sample.prompt), negative)
+        for sample in samples
+    ]
 
 
 def _warn(log: EventLog, message: str) -> None:
@@ -123,6 +137,7 @@ def _cache(files: ModelFiles, config: TrainConfig) -> Cache:
         image_identity=image_identity(files, config),
         prompt_identity=prompt_identity(files, config),
         conditioning=conditioning_of(files.spec.architecture),
+        latent_pixels=files.spec.facts["latent_pixels"],
     )
 
 
@@ -180,11 +195,15 @@ def _prompt_encoder(
     return encode
 
 
-def _warn_of_cut_captions(lengths: Sequence[int], most: int, log: EventLog) -> None:
+def _warn_of_cut_captions(
+    lengths: Sequence[int], most: int, files: ModelFiles, log: EventLog
+) -> None:
     cut = [length for length in lengths if length > most]
-    if cut:
-        _warn(
-            log,
-            f"{len(cut)} captions are cut at {most} tokens, the longest has {max(cut)}: "
-            "raise text_encoder_2_sequence_length, up to 512",
-        )
+    if not cut:
+        return
+    setting = files.spec.facts["caption_tokens"]
+    cure = "the model takes no more"
+    if isinstance(setting, str):
+        cure = f"raise {setting}, up to 512"
+    told = f"{len(cut)} captions are cut at {most} tokens, the longest has {max(cut)}"
+    _warn(log, f"{told}: {cure}")

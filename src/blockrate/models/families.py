@@ -4,6 +4,7 @@ An architecture is one JSON file of facts; its variants are rows in there.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from blockrate.core.blocks import MOST_BLOCKS, BlockLayout, shortened
 from blockrate.core.errors import ConfigError, FileError
 from blockrate.models.part_files import UNCHANGED
 
-FACTS_FILES = ("flux1.json",)
+FACTS_FILES = ("flux1.json", "flux2.json")
 _BLOCK_COUNTS = ("num_layers", "num_single_layers")
 # of a width or a number of heads; known transformers have up to some thousands
 _LARGEST_SIZE = 100_000
@@ -36,7 +37,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 class TransformerSpec:
     """Everything that decides the shapes of a transformer.
 
-    ``axes_dims_rope`` sums to ``head_dim``. ``architecture``: a key of ``ARCHITECTURES``.
+    ``axes_dims_rope`` sums to ``head_dim``. ``pooled_projection_dim``: 0 without a pooled caption.
+    ``architecture``: a key of ``ARCHITECTURES``.
     """
 
     layout: BlockLayout
@@ -80,7 +82,8 @@ class Family:
     ``title`` and ``about`` are for people. ``repo``: where the hub has it. One that comes
     with blockrate has a ``folder`` of the package instead, and a toy neither. ``called``: the
     word in a base model's name that means this variant. ``gated``: only for those who
-    accepted its licence. ``lora_architecture``: what the header of a LoRA calls it.
+    accepted its licence. ``distilled``: made to draw in a few steps, which training spoils.
+    ``lora_architecture``: what the header of a LoRA calls it.
     ``pixels`` and ``text_tokens``: the side of the pictures and the length of the captions
     that it has learned alone, 0 if it has learned many.
     """
@@ -95,6 +98,7 @@ class Family:
     about: str = ""
     called: str = ""
     gated: bool = False
+    distilled: bool = False
     pixels: int = 0
     text_tokens: int = 0
 
@@ -107,16 +111,76 @@ class Family:
 def family_of(model_type: str, base_model_name: str) -> Family:
     """Return the row for a config's ``model_type``; a base model that is called schnell is schnell.
 
-    The toy is never guessed: its folder says its sizes, see ``spec_from_config``.
+    A repository of the hub that is known is that row, whatever the type. The toy is never guessed: its folder says its
+    sizes, see ``spec_from_config``.
     """
-    published = {
-        family.model_type: family for family in FAMILIES.values() if family.repo
-    }
-    if model_type not in published:
-        cure = f"Use one of {', '.join(published)}."
+    published = [family for family in FAMILIES.values() if family.repo]
+    for family in published:
+        if family.repo.lower() == base_model_name.lower():
+            return family
+    of_type = [family for family in published if family.model_type == model_type]
+    if not of_type:
+        types = dict.fromkeys(family.model_type for family in published)
+        cure = f"Use one of {', '.join(types)}."
         raise ConfigError("model_type", f"{model_type!r} is not supported", cure)
-    architecture = published[model_type].architecture
-    return _called(architecture, base_model_name) or published[model_type]
+    return _called(of_type[0].architecture, base_model_name) or of_type[0]
+
+
+def published_of(spec: TransformerSpec, model_type: str, name: str) -> Family:
+    """Return the row of the hub's model that a transformer of these sizes is, or is a fine-tune of.
+
+    ``name``: of its file, which may tell more.
+    """
+    family = family_of(model_type, name)
+    if family.architecture == spec.architecture and family.spec.hidden == spec.hidden:
+        return family
+    for row in FAMILIES.values():
+        same = row.architecture == spec.architecture and row.spec.hidden == spec.hidden
+        if row.repo and same:
+            return row
+    return family
+
+
+def says_distilled(name: str) -> bool | None:
+    """Return whether a model's name says that it is a distilled one; None if it says nothing."""
+    if name in FAMILIES:
+        return FAMILIES[name].distilled
+    last = Path(name).name.lower()
+    for family in FAMILIES.values():
+        if family.called and family.called in last:
+            return family.distilled
+    if "distilled" in last:
+        return True
+    # a word of its own: not in database
+    return False if re.search(r"(?<![a-z])base(?![a-z])", last) else None
+
+
+def base_of(spec: TransformerSpec) -> Family:
+    """Return the published variant to train in place of a distilled one of these sizes."""
+    siblings = [
+        row for row in FAMILIES.values() if row.architecture == spec.architecture
+    ]
+    bases = [row for row in siblings if row.repo and not row.distilled]
+    same = [row for row in bases if row.spec.hidden == spec.hidden]
+    return (same or bases)[0]
+
+
+def may_be_distilled(spec: TransformerSpec) -> bool:
+    """Whether some variants with sizes of this kind are distilled and some are not, so that only a name can tell."""
+    kinds = set()
+    for row in FAMILIES.values():
+        same = row.spec.guidance_embeds == spec.guidance_embeds
+        if row.repo and row.architecture == spec.architecture and same:
+            kinds.add(row.distilled)
+    return len(kinds) > 1
+
+
+def lora_forms(model_type: str) -> list[str]:
+    """Return the forms that a LoRA of a model of this type can be written in; none for an unknown type."""
+    for family in FAMILIES.values():
+        if family.model_type == model_type:
+            return list(family.spec.facts["lora_forms"])
+    return []
 
 
 def variant_of(architecture: str, base_model_name: str) -> Family:
@@ -165,10 +229,12 @@ def spec_from_config(
 ) -> TransformerSpec:
     """Return the sizes that a diffusers ``transformer/config.json`` states; missing keys mean diffusers' defaults.
 
-    Raises ``FileError`` for another architecture, a FLUX.1 with extra input channels, and sizes that are not numbers.
+    Raises ``FileError`` for another architecture, one with extra input channels, and sizes that are not numbers.
     """
     architecture = _stated_architecture(config, where)
-    sizes = _stated_sizes(config, ARCHITECTURES[architecture]["sizes"], where)
+    facts = ARCHITECTURES[architecture]
+    sizes = _stated_sizes(config, facts["sizes"], where)
+    config = {**facts["defaults"], **config}
     out_channels = config.get("out_channels")
     gives_back_all = out_channels is None or out_channels == sizes["in_channels"]
     if config.get("patch_size", 1) != 1 or not gives_back_all:
@@ -181,7 +247,7 @@ def spec_from_config(
         head_dim=sizes["attention_head_dim"],
         in_channels=sizes["in_channels"],
         joint_attention_dim=sizes["joint_attention_dim"],
-        pooled_projection_dim=sizes["pooled_projection_dim"],
+        pooled_projection_dim=sizes.get("pooled_projection_dim", 0),
         guidance_embeds=_guidance(config, where),
         axes_dims_rope=_axes(config, sizes["attention_head_dim"], where),
         architecture=architecture,
@@ -190,17 +256,19 @@ def spec_from_config(
 
 def config_from_spec(spec: TransformerSpec) -> dict[str, Any]:
     """Return the sizes as diffusers' class takes them: undoes ``spec_from_config``."""
-    return {
+    config: dict[str, Any] = {
         "num_layers": spec.layout.double,
         "num_single_layers": spec.layout.single,
         "num_attention_heads": spec.heads,
         "attention_head_dim": spec.head_dim,
         "in_channels": spec.in_channels,
         "joint_attention_dim": spec.joint_attention_dim,
-        "pooled_projection_dim": spec.pooled_projection_dim,
         "guidance_embeds": spec.guidance_embeds,
         "axes_dims_rope": spec.axes_dims_rope,
     }
+    if spec.pooled_projection_dim:
+        config["pooled_projection_dim"] = spec.pooled_projection_dim
+    return config
 
 
 def _stated_architecture(config: Mapping[str, Any], where: str) -> str:
@@ -239,7 +307,7 @@ def _stated_sizes(
 
 def _guidance(config: Mapping[str, Any], where: str) -> bool:
     """Return whether the transformer is told a guidance."""
-    guidance = config.get("guidance_embeds", False)
+    guidance = config["guidance_embeds"]
     if not isinstance(guidance, bool):
         problem = f"guidance_embeds is {shortened(repr(guidance))}, not true or false"
         raise FileError(where, problem, UNCHANGED)
@@ -248,7 +316,7 @@ def _guidance(config: Mapping[str, Any], where: str) -> bool:
 
 def _axes(config: Mapping[str, Any], head_dim: int, where: str) -> tuple[int, ...]:
     """Return the widths of the rotary embedding's axes."""
-    axes = config.get("axes_dims_rope", (16, 56, 56))
+    axes = config["axes_dims_rope"]
     is_list = isinstance(axes, list | tuple)
     if not is_list or not all(isinstance(axis, int) for axis in axes):
         problem = f"axes_dims_rope is {shortened(repr(axes))}, not a list of integers"

@@ -14,6 +14,7 @@ from blockrate.models.families import (
     is_own,
     is_shipped,
     is_toy,
+    published_of,
     spec_from_config,
 )
 from blockrate.models.headers import UNSAFE_SUFFIXES, read_header, refuse_scaled
@@ -27,7 +28,7 @@ def spec_of(name: str, model_type: str) -> TransformerSpec:
 
     ``name``: a known model, a folder, a file or a hub id, which is looked up by ``model_type``.
 
-    Raises ``FileError`` for what is missing, damaged, unsafe to read or not a FLUX.1.
+    Raises ``FileError`` for what is missing, damaged, unsafe to read or of no architecture that is known.
     """
     path = Path(name)
     if is_shipped(name):
@@ -54,16 +55,16 @@ def parts_of(architecture: str) -> list[str]:
 def part_paths(
     base: str,
     own_names: Mapping[str, str],
-    architecture: str,
+    spec: TransformerSpec,
     model_type: str,
     folder_of: Callable[[str, list[str]], Path],
 ) -> dict[str, Path]:
-    """Return where each part of a model of ``architecture`` lies: a folder; the transformer may be a file.
+    """Return where each part of a model of these sizes lies: a folder; the transformer may be a file.
 
     ``base``: the model that brings what has no name of its own in ``own_names``.
     ``folder_of`` gives the folder of a model, by a name that is not a file's; it is to hold these parts.
     """
-    parts = parts_of(architecture)
+    parts = parts_of(spec.architecture)
 
     def folder(name: str, parts: list[str]) -> Path:
         if _is_file(name):
@@ -75,7 +76,7 @@ def part_paths(
     if _is_file(base):
         # a transformer alone: the rest is the published model's
         names["transformer"] = names["transformer"] or base
-        base = family_of(model_type, base).repo
+        base = published_of(spec, model_type, base).repo
     base_folder = folder(base, [part for part in parts if not names.get(part)])
     paths = {}
     for part in parts:
@@ -101,6 +102,17 @@ def folder_here(name: str, cache_dir: str) -> Path | None:
     return Path(name) if Path(name).is_dir() else None
 
 
+def says_distilled_inside(name: str) -> bool | None:
+    """Return whether the model_index.json of a folder says that the model is distilled; None if it says nothing."""
+    folder = Path(name)
+    for file in (folder / "model_index.json", folder.parent / "model_index.json"):
+        is_its_part = file.parent == folder or folder.name == "transformer"
+        if name and is_its_part and os.path.isfile(file):
+            said = read_config(file).get("is_distilled")
+            return said if isinstance(said, bool) else None
+    return None
+
+
 def _spec_of_folder(folder: Path) -> TransformerSpec:
     """Return the sizes of a diffusers folder: of a whole model, or of a transformer alone."""
     transformer = _inside(folder, "transformer")
@@ -108,7 +120,8 @@ def _spec_of_folder(folder: Path) -> TransformerSpec:
     contents = _contents(folder)  # a damaged index is told, even if nothing needs it
     if not config_file.is_file():
         cure = "Use a folder with model_index.json and transformer/config.json, or a hub id."
-        raise FileError(str(folder), f"holds {contents}, not a FLUX.1", cure)
+        wanted = " or ".join(ARCHITECTURES)
+        raise FileError(str(folder), f"holds {contents}, not a {wanted}", cure)
     config = read_config(config_file)
     spec = spec_from_config(config, str(config_file))
     refuse_quantized(config_file, config)

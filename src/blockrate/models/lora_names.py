@@ -76,6 +76,22 @@ def _output_size(architecture: str, member: str) -> int:
     raise AssertionError(f"{member} is not a module of the model")
 
 
+def no_name_for(architecture: str, file_format: str, module: str) -> str:
+    """Return why a form of LoRA files cannot hold a module, in words; empty if it can.
+
+    diffusers drops kohya's names outside the blocks without a word, and reads BFL's last norm with its halves in the
+    wrong order.
+    """
+    if file_format == "KOHYA_LORA" and not block_of(module):
+        return "KOHYA_LORA holds modules of blocks only"
+    other = ARCHITECTURES[architecture]["other"]
+    if file_format == "COMFY_LORA":
+        for name in other["swapped"]:
+            if module in other["bfl"][name]:
+                return "COMFY_LORA cannot hold the last norm, which programs read differently"
+    return ""
+
+
 def kohya_name(bfl_module: str) -> str:
     """Return the kohya name of a BFL module: ``lora_unet_double_blocks_0_img_attn_qkv``."""
     return f"{_KOHYA_PREFIX}{bfl_module.replace('.', '_')}"

@@ -191,7 +191,7 @@ def _single(part: str, folder: Path) -> Path:
 
 def _vocabulary_files(folder: Path) -> list[Path]:
     """Return what a tokenizer may be made of, in the order of the names."""
-    kinds = (".json", ".txt", ".model")
+    kinds = (".json", ".txt", ".model", ".jinja")
     return [file for file in sorted(folder.iterdir()) if file.suffix in kinds]
 
 

@@ -4,58 +4,47 @@ Source of the names: black-forest-labs/flux and diffusers.
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from blockrate.core.blocks import BlockLayout, block_of, shortened
 from blockrate.core.errors import BlockrateError, FileError
-from blockrate.models.families import FAMILIES, TransformerSpec
+from blockrate.models.families import ARCHITECTURES, FAMILIES, TransformerSpec
 from blockrate.models.file_kinds import kind_of
 from blockrate.models.headers import Tensors, read_header, refuse_scaled
 from blockrate.models.lora_names import bfl_modules
 
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.")
-_FLUX1 = "FLUX.1"
-_CHANNELS = 64
-_BFL_WIDTH = 3072  # diffusers' converter of BFL names is fixed to it
-# The modules that tell a FLUX.1, and how long the shapes of their weights are.
-_IMAGE = "x_embedder"
-_TEXT = "context_embedder"
-_POOLED = "time_text_embed.text_embedder.linear_1"
-_NORM = "transformer_blocks.0.attn.norm_q"  # as long as a head
-_TELLING = {_IMAGE: 2, _TEXT: 2, _POOLED: 2, _NORM: 1}
-_GUIDANCE = "time_text_embed.guidance_embedder.linear_1"
+# What tells the sizes, and how long the shapes of the weights are.
+_TELLING = {"image": 2, "text": 2, "pooled": 2, "norm": 1, "mark": 2}
 
 
 def spec_of_file(path: Path) -> TransformerSpec:
     """Return the sizes of a single-file transformer with BFL's or diffusers' names, alone or within a checkpoint.
 
-    Raises FileError for what is damaged, unsafe to read, or not a FLUX.1.
+    Raises FileError for what is damaged, unsafe to read, or of no architecture that is known.
     """
     every = read_header(path)[1]
     names = transformer_names(every)
     tensors = {own: every[name] for own, name in names.items()}
     refuse_scaled(path, tensors)
     of_bfl = has_bfl_names(tensors)
-    shapes = _shapes(tensors, of_bfl=of_bfl)
-    if not _is_flux1(shapes):
-        problem = f"holds {kind_of(every, 'others') or 'something else'}, not a FLUX.1"
-        raise FileError(str(path), problem, "Use a FLUX.1 transformer.")
+    architecture, shapes = _architecture(path, tensors, every)
     sizes = _Sizes(
-        hidden=shapes[_IMAGE][0],
-        channels=shapes[_IMAGE][1],
-        joint=shapes[_TEXT][1],
-        pooled=shapes[_POOLED][1],
-        head=shapes[_NORM][0],
+        hidden=shapes["image"][0],
+        channels=shapes["image"][1],
+        joint=shapes["text"][1],
+        pooled=shapes["pooled"][1] if "pooled" in shapes else 0,
+        head=shapes["norm"][0],
     )
-    axes = _rotary_axes(sizes.head)
+    axes = _rotary_axes(architecture, sizes.head)
     if sizes.hidden % sizes.head:
         problem = (
             f"is {sizes.hidden} wide, which no number of heads {sizes.head} wide fills"
         )
         raise FileError(str(path), problem, "Download or copy it again.")
-    _refuse_other_sizes(path, sizes, of_bfl=of_bfl, known_head=bool(axes))
+    _refuse_other_sizes(path, architecture, sizes, of_bfl=of_bfl, known_head=bool(axes))
     return TransformerSpec(
         layout=_layout(path, tensors),
         heads=sizes.hidden // sizes.head,
@@ -63,9 +52,9 @@ def spec_of_file(path: Path) -> TransformerSpec:
         in_channels=sizes.channels,
         joint_attention_dim=sizes.joint,
         pooled_projection_dim=sizes.pooled,
-        guidance_embeds=_GUIDANCE in shapes,
+        guidance_embeds="guidance" in shapes,
         axes_dims_rope=axes,
-        architecture=_FLUX1,
+        architecture=architecture,
     )
 
 
@@ -112,43 +101,62 @@ def _prefix(names: Iterable[str]) -> str:
     return ""
 
 
-def _shapes(tensors: Tensors, *, of_bfl: bool) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the weights outside the blocks, and of the first norm, by diffusers' module names."""
-    names = {_NORM: "double_blocks.0.img_attn.norm.query_norm.scale"}
-    for name, members in bfl_modules(_FLUX1, BlockLayout(0, 0)).items():
+def _architecture(
+    path: Path, tensors: Tensors, every: Tensors
+) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """Return the architecture that a file's tensors tell, and the shapes that tell its sizes.
+
+    ``every``: all that is in the file. Raises FileError for no architecture that is known.
+    """
+    of_bfl = has_bfl_names(tensors)
+    for architecture, facts in ARCHITECTURES.items():
+        shapes = _shapes(architecture, tensors, of_bfl=of_bfl)
+        if all(
+            len(shapes.get(what, ())) == _TELLING[what] and math.prod(shapes[what])
+            for what in facts["telling"]
+            if what != "guidance"
+        ):
+            return architecture, shapes
+    wanted = " or ".join(ARCHITECTURES)
+    held = kind_of(every, "others") or "something else"
+    problem = f"holds {held}, not a {wanted}"
+    raise FileError(str(path), problem, f"Use a {wanted} transformer.")
+
+
+def _shapes(
+    architecture: str, tensors: Tensors, *, of_bfl: bool
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the weights that tell an architecture, as far as they are there, by what they tell."""
+    telling = ARCHITECTURES[architecture]["telling"]
+    names = {telling["norm"]: "double_blocks.0.img_attn.norm.query_norm.scale"}
+    for name, members in bfl_modules(architecture, BlockLayout(0, 0)).items():
         names[members[0]] = f"{name}.weight"
     shapes = {}
-    for module, bfl_name in names.items():
-        name = bfl_name if of_bfl else f"{module}.weight"
+    for what, module in telling.items():
+        name = names[module] if of_bfl else f"{module}.weight"
         if name in tensors:
-            shapes[module] = tensors[name].shape
+            shapes[what] = tensors[name].shape
     return shapes
 
 
-def _is_flux1(shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    for module, length in _TELLING.items():
-        shape = shapes.get(module, ())
-        if len(shape) != length or not math.prod(shape):
-            return False
-    return True
-
-
 def _refuse_other_sizes(
-    path: Path, sizes: _Sizes, *, of_bfl: bool, known_head: bool
+    path: Path, architecture: str, sizes: _Sizes, *, of_bfl: bool, known_head: bool
 ) -> None:
-    if of_bfl and sizes.hidden != _BFL_WIDTH:
-        problem = f"has BFL's names and is {sizes.hidden} wide; diffusers reads those names at {_BFL_WIDTH} only"
+    width = ARCHITECTURES[architecture]["bfl_width"]
+    if of_bfl and width and sizes.hidden != width:
+        problem = f"has BFL's names and is {sizes.hidden} wide; diffusers reads those names at {width} only"
         raise FileError(str(path), problem, "Use a diffusers folder.")
-    if sizes.channels != _CHANNELS or not known_head:
+    channels = ARCHITECTURES[architecture]["sizes"]["in_channels"]
+    if sizes.channels != channels or not known_head:
         problem = f"takes {sizes.channels} input channels (Fill, Depth and Canny take more) in heads {sizes.head} wide"
-        cure = "Use FLUX.1-dev, FLUX.1-schnell or a fine-tune of them."
-        raise FileError(str(path), problem, cure)
+        first = next(iter(ARCHITECTURES[architecture]["families"]))["title"]
+        raise FileError(str(path), problem, f"Use {first} or a fine-tune of it.")
 
 
-def _rotary_axes(head_dim: int) -> tuple[int, ...]:
+def _rotary_axes(architecture: str, head_dim: int) -> tuple[int, ...]:
     """Return how a head is shared among the axes of its rotary embedding; nothing if no variant has such a head."""
     for family in FAMILIES.values():
-        if family.architecture == _FLUX1 and family.spec.head_dim == head_dim:
+        if family.architecture == architecture and family.spec.head_dim == head_dim:
             return family.spec.axes_dims_rope
     return ()
 

@@ -251,3 +251,22 @@ def test_the_focus_goes_back_to_the_button(faders: Faders) -> None:
     expect(
         faders.page.get_by_role("button", name="Layer Filter settings")
     ).to_be_focused()
+
+
+def test_a_window_has_the_faders_of_its_model_and_offers_rates_of_another_by_depth(
+    training: Callable[..., Faders],
+) -> None:
+    faders = training(
+        {"double_block_18": 0.5, "single_block_37": 0.0},
+        base_model_name="tiny-flux2",
+        model_type="FLUX_2",
+    )
+    faders.page.get_by_role("button", name="Layer Filter settings", exact=True).click()
+    expect(faders.slider("single_block_19")).to_be_visible()
+    assert len(faders.values()) == 26
+    offer = faders.window.get_by_text("made for 19 double and 38 single blocks")
+    expect(offer).to_be_visible()
+    faders.button("Take over by depth").click()
+    expect(offer).to_have_count(0)
+    expect(faders.slider("double_block_4")).to_have_attribute("aria-valuenow", "0.5")
+    expect(faders.slider("single_block_19")).to_have_attribute("aria-valuenow", "0")

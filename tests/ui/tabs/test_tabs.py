@@ -66,6 +66,40 @@ def test_the_model_tab_tells_what_it_found(opened: Tab) -> None:
     )
 
 
+def test_klein_is_offered_and_block_rates_go_with_it_by_depth(
+    opened: Tab, tmp_path: Path
+) -> None:
+    rates = {"double_block_0": 0.0, "double_block_18": 0.5, "single_block_37": 0.25}
+    page = opened(
+        "/model",
+        {"layer_filter_preset": "blocks", "block_learning_rate_multiplier": rates},
+    )
+    page.get_by_role("button", name="FLUX.2 klein base 4B").click()
+    expect(page.get_by_role("textbox", name="Base model")).to_have_value(
+        "black-forest-labs/FLUX.2-klein-base-4B"
+    )
+    told = "The block rates go over 5 double and 20 single blocks now, by relative"
+    expect(page.get_by_text(told)).to_be_visible()
+    check = card(page, "Check")
+    expect(check).to_contain_text(
+        "FLUX.2 klein base 4B: 5 double and 20 single blocks, 3.9 billion parameters."
+    )
+    expect(page.get_by_role("button", name="distilled")).to_have_count(0)
+    page.get_by_role("tab", name="Training").click()
+    expect(page.get_by_text("3 of 25 blocks adjusted · 1 frozen")).to_be_visible()
+    page.keyboard.press("Control+s")
+    file = tmp_path / "work" / "mine.json"
+    expect(page.locator(".toast").last).to_contain_text("Saved")
+    saved = json.loads(file.read_text())
+    assert saved["model_type"] == "FLUX_2"
+    assert saved["output_model_format"] == "COMFY_LORA"
+    assert saved["block_learning_rate_multiplier"] == {
+        "double_block_0": 0.0,
+        "double_block_4": 0.5,
+        "single_block_19": 0.25,
+    }
+
+
 def test_the_model_in_the_box_comes_with_the_settings_it_has_learned_with(
     opened: Tab, tmp_path: Path
 ) -> None:

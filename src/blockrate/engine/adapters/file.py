@@ -1,4 +1,4 @@
-"""A trained LoRA as a safetensors file: written in the diffusers or the kohya form, read in any that is plain LoRA."""
+"""A trained LoRA as a safetensors file: written in three forms, read in any that is plain LoRA."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,8 @@ from blockrate.engine.adapters.one_module import (
 from blockrate.engine.file_header import sort_metadata
 from blockrate.engine.memory import checked_cast
 from blockrate.models.families import ARCHITECTURES, variant_of
-from blockrate.models.headers import read_header
+from blockrate.models.headers import Tensors, read_header
+from blockrate.models.lora_fit import others_that_fit
 from blockrate.models.lora_names import (
     bfl_modules,
     file_names,
@@ -73,18 +74,21 @@ def save_lora(
 ) -> None:
     """Write ``weights`` so that every reader applies them as they were trained; an older file is replaced atomically.
 
-    ``file_format``: DIFFUSERS_LORA (scale folded into ``lora_B``, because only diffusers reads a scale from the header)
-    or KOHYA_LORA (modules of blocks only, alpha per module). Raises NotANumberError, WriteError.
+    ``file_format``: DIFFUSERS_LORA or COMFY_LORA, which has BFL's names (scale folded into ``lora_B``, because only
+    diffusers reads a scale from the header), or KOHYA_LORA (modules of blocks only, alpha per module). Raises
+    NotANumberError, WriteError.
     """
     assert weights, "nothing was trained"
-    kohya = file_format == "KOHYA_LORA"
     header = {"format": "pt", **metadata}
-    if kohya:
-        tensors = _kohya_tensors(weights, architecture)
-        base_model = metadata.get("blockrate.base_model", "")
-        header |= _kohya_header(path, weights, architecture, base_model)
-    else:
-        tensors = _diffusers_tensors(weights)
+    base_model = metadata.get("blockrate.base_model", "")
+    match file_format:
+        case "KOHYA_LORA":
+            tensors = _kohya_tensors(weights, architecture)
+            header |= _kohya_header(path, weights, architecture, base_model)
+        case "COMFY_LORA":
+            tensors = _comfy_tensors(weights, architecture)
+        case _:
+            tensors = _diffusers_tensors(weights)
     # alpha stays fp32: rounded to bf16 it would change the strength of a whole module
     cast = {
         key: value if value.ndim == 0 else checked_cast(path, key, value, dtype)
@@ -102,11 +106,7 @@ def read_lora(path: Path, architecture: str) -> dict[str, LoraWeights]:
     """
     metadata, facts = read_header(path, whole=True)
     keys = plain_keys(path, facts)
-    try:
-        layout = _layout(keys)
-    except BlockrateError as error:
-        raise FileError(str(path), error.problem, error.cure) from None
-    names = file_names(architecture, layout)
+    names = _names_in(path, architecture, keys, facts)
     scale = HeaderScale(path, metadata)
     tensors = read_tensors(path)
     weights: dict[str, LoraWeights] = {}
@@ -129,6 +129,31 @@ def read_lora(path: Path, architecture: str) -> dict[str, LoraWeights]:
     return weights
 
 
+def _names_in(
+    path: Path, architecture: str, keys: Mapping[str, Mapping[str, str]], facts: Tensors
+) -> dict[str, tuple[str, ...]]:
+    """Return every spelling of the modules of the file's model; FileError for a LoRA of another architecture."""
+    try:
+        layout = _layout(keys)
+    except BlockrateError as error:
+        raise FileError(str(path), error.problem, error.cure) from None
+    shapes = {module: _shape(key_of, facts) for module, key_of in keys.items()}
+    others = others_that_fit(architecture, layout, shapes)
+    if others:
+        problem = f"is a LoRA of a {others[0]}, and the model is a {architecture}"
+        raise FileError(str(path), problem, NO_PLAIN_LORA)
+    return file_names(architecture, layout)
+
+
+def _shape(key_of: Mapping[str, str], facts: Tensors) -> tuple[int, int]:
+    """Return rows and columns of what a module of a file adds; nought where it lacks a factor."""
+    sides = []
+    for role, side in (("up", 0), ("down", 1)):
+        shape = facts[key_of[role]].shape if role in key_of else ()
+        sides.append(shape[side] if len(shape) > side else 0)
+    return sides[0], sides[1]
+
+
 # --- the diffusers form ---
 
 
@@ -140,27 +165,47 @@ def _diffusers_tensors(weights: Mapping[str, LoraWeights]) -> dict[str, Tensor]:
     return tensors
 
 
-# --- the kohya form ---
+# --- BFL's names: the ComfyUI and the kohya form ---
+
+
+def _comfy_tensors(
+    weights: Mapping[str, LoraWeights], architecture: str
+) -> dict[str, Tensor]:
+    tensors = {}
+    for bfl, fused in _by_bfl_names(weights, architecture, other=True).items():
+        tensors[f"diffusion_model.{bfl}.lora_A.weight"] = fused.down
+        tensors[f"diffusion_model.{bfl}.lora_B.weight"] = fused.up.float() * fused.scale
+    return tensors
 
 
 def _kohya_tensors(
     weights: Mapping[str, LoraWeights], architecture: str
 ) -> dict[str, Tensor]:
     tensors = {}
+    for bfl, fused in _by_bfl_names(weights, architecture, other=False).items():
+        tensors[f"{kohya_name(bfl)}.lora_down.weight"] = fused.down
+        tensors[f"{kohya_name(bfl)}.lora_up.weight"] = fused.up
+        # alpha of the whole rank: readers divide by the rows of lora_down, sd-scripts' split_qkv forgets it
+        tensors[f"{kohya_name(bfl)}.alpha"] = torch.tensor(fused.scale * fused.rank)
+    return tensors
+
+
+def _by_bfl_names(
+    weights: Mapping[str, LoraWeights], architecture: str, *, other: bool
+) -> dict[str, LoraWeights]:
+    """Return what the Linears of BFL's model get, those outside the blocks only with ``other``."""
+    found = {}
     left = dict(weights)
-    modules = bfl_modules(architecture, _layout(weights), other=False)
+    modules = bfl_modules(architecture, _layout(weights), other=other)
     for bfl, members in modules.items():
         present = {name: left.pop(name) for name in members if name in left}
         if present:
-            fused = _fused(members, row_shares(architecture, members), present)
-            tensors[f"{kohya_name(bfl)}.lora_down.weight"] = fused.down
-            tensors[f"{kohya_name(bfl)}.lora_up.weight"] = fused.up
-            # alpha of the whole rank: readers divide by the rows of lora_down, sd-scripts' split_qkv forgets it
-            tensors[f"{kohya_name(bfl)}.alpha"] = torch.tensor(fused.scale * fused.rank)
+            shares = row_shares(architecture, members)
+            found[bfl] = _fused(members, shares, present)
     assert not left, (
-        f"the kohya form has no names for {list(left)[:3]}: plan and check_start refuse them"
+        f"the form has no names for {list(left)[:3]}: plan and check_start refuse them"
     )
-    return tensors
+    return found
 
 
 def _fused(

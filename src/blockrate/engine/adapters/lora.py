@@ -25,6 +25,8 @@ from blockrate.engine.adapters.file import (
 from blockrate.engine.chosen import chosen_modules, matching_modules
 from blockrate.engine.memory import dtype_of
 from blockrate.engine.seeds import generator
+from blockrate.models.families import architecture_of_class
+from blockrate.models.lora_names import no_name_for
 from blockrate.models.module_table import modules
 
 _LORA = ".lora_"  # in PEFT's names of an adapter's parameters
@@ -37,12 +39,7 @@ def read_start(config: TrainConfig) -> dict[str, LoraWeights]:
     spec = model_spec(config)
     start = read_lora(Path(config.lora_model_name), spec.architecture)
     shapes = {module.name: module.shape for module in modules(spec) if module.linear}
-    check_start(
-        start,
-        shapes,
-        rank=config.lora_rank,
-        file_format=config.output_model_format,
-    )
+    check_start(start, shapes, config, spec.architecture)
     return start
 
 
@@ -103,11 +100,12 @@ def adapters_at_zero(
         if not name.startswith(adapted)
     }
     modules = {name: block_of(name) or OTHER for name in linears}
-    kohya = config.output_model_format == "KOHYA_LORA"
+    architecture = _architecture(transformer)
+    form = config.output_model_format
     rank = config.lora_rank
     zeros = {}
     for name in matching_modules(modules, config):
-        if kohya and modules[name] == OTHER:
+        if no_name_for(architecture, form, name):
             continue
         stream = generator(config.seed, name)
         down, up = _first_values(linears[name], rank, stream)
@@ -135,8 +133,8 @@ def add_adapters(
     check_start(
         start,
         {name: (base.out_features, base.in_features) for name, base in linears.items()},
-        rank=config.lora_rank,
-        file_format=config.output_model_format,
+        config,
+        _architecture(transformer),
     )
     modules = {name: block_of(name) or OTHER for name in linears}
     trained = chosen_modules(transformer, modules, config)
@@ -165,6 +163,12 @@ def add_adapters(
         _set_values(adapted, down, up, dtype=dtype, trains=name in trained)
     transformer.train()  # LoRA dropout
     return names
+
+
+def _architecture(transformer: nn.Module) -> str:
+    architecture = architecture_of_class(type(transformer).__name__)
+    assert architecture, "no model of another architecture was loaded"
+    return architecture
 
 
 def _linears(transformer: nn.Module) -> dict[str, nn.Linear]:
@@ -239,9 +243,8 @@ def _set_values(
 def check_start(
     start: Mapping[str, LoraWeights],
     shapes: Mapping[str, tuple[int, ...]],
-    *,
-    rank: int,
-    file_format: str,
+    config: TrainConfig,
+    architecture: str,
 ) -> None:
     """Raise ConfigError if ``start`` does not fit the model, ``lora_rank`` or the format of the output.
 
@@ -258,16 +261,14 @@ def check_start(
         cure = "Start from a LoRA of the same model."
         raise ConfigError("lora_model_name", problem, cure)
     most = max((weights.rank for weights in start.values()), default=0)
-    if most > rank:
-        problem = (
-            f"{rank} is too small for the LoRA to start from, which has rank {most}"
-        )
+    if most > config.lora_rank:
+        problem = f"{config.lora_rank} is too small for the LoRA to start from, which has rank {most}"
         raise ConfigError("lora_rank", problem, f"Set lora_rank to {most} or more.")
-    if file_format == "KOHYA_LORA":
-        for name in start:
-            if not block_of(name):
-                problem = f"KOHYA_LORA holds modules of blocks only, but {name} has learned and would be lost"
-                raise ConfigError("output_model_format", problem, "Use DIFFUSERS_LORA.")
+    for name in start:
+        reason = no_name_for(architecture, config.output_model_format, name)
+        if reason:
+            problem = f"{reason}, but {name} has learned and would be lost"
+            raise ConfigError("output_model_format", problem, "Use DIFFUSERS_LORA.")
 
 
 def lora_of(weights: Mapping[str, Tensor], scale: float) -> dict[str, LoraWeights]:

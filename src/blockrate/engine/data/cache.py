@@ -27,7 +27,7 @@ from blockrate.engine.data.kept import KeptEntries, Tensors
 from blockrate.engine.memory import release
 from blockrate.models.families import Conditioned
 
-# (B, 3, H, W), -1..1 -> latents (B, C, H/8, W/8)
+# (B, 3, H, W), -1..1 -> latents (B, C, h, w)
 ImageEncoder = Callable[[torch.Tensor], torch.Tensor]
 # -> by name, each with a first dimension for the batch
 PromptEncoder = Callable[[list[str]], dict[str, torch.Tensor]]
@@ -48,7 +48,7 @@ _REASONS: dict[Flaw, str] = {
 class Batch:
     """What one forward pass needs. ``files`` names the images, for messages about this batch."""
 
-    latents: torch.Tensor  # (B, C, H/8, W/8)
+    latents: torch.Tensor  # (B, C, h, w)
     conditioning: dict[str, torch.Tensor]  # by name, each (B, ...)
     loss_weights: torch.Tensor  # (B,)
     files: tuple[str, ...]
@@ -66,6 +66,7 @@ class Cache:
     image_identity: str  # weights, precision
     prompt_identity: str  # weights, precision, token length
     conditioning: Mapping[str, Conditioned]  # what a caption becomes, by name
+    latent_pixels: int = 8  # pixels a side of one latent
     kept: KeptEntries = field(default_factory=KeptEntries, compare=False, repr=False)
 
     def fill(
@@ -176,7 +177,9 @@ class Cache:
 
     def _latents(self, example: TrainingExample) -> torch.Tensor:
         """Return the latents of an example; raises ``NoEntry``."""
-        size = (example.bucket.height // 8, example.bucket.width // 8)
+        bucket = example.bucket
+        pixels = self.latent_pixels
+        size = (bucket.height // pixels, bucket.width // pixels)
         latents = self._entry(example, {"latents": 3})["latents"]
         if latents.shape[1:] != size:
             raise NoEntry("damaged")

@@ -75,10 +75,14 @@ class FamilyModule(Protocol):
         sample: Sample,
         conditioning: Conditioning,
         *,
+        negative: Conditioning | None = None,
         files: "ModelFiles",
         should_stop: Callable[[], bool],
     ) -> Tensor:
-        """Return the latents (1, C, h, w) of a drawn sample, float32, on the CPU."""
+        """Return the latents (1, C, h, w) of a drawn sample, float32, on the CPU.
+
+        ``negative``: what the sample moves away from.
+        """
 
     def make_tiny(self, folder: Path, *, spec: TransformerSpec) -> Path:
         """Write a whole model of toy width with random weights, and return its folder."""
@@ -88,12 +92,14 @@ class FamilyModule(Protocol):
 class ModelFiles:
     """A model on this computer: its family, its sizes, and where each of its parts lies.
 
-    ``parts``: folders by diffusers' names; the transformer may be a single .safetensors file.
+    ``parts``: folders by diffusers' names; the transformer may be a single .safetensors file. ``negative_prompt``: the
+    caption that samples move away from, where the model has no guidance of its own and is not distilled.
     """
 
     family: FamilyModule
     spec: TransformerSpec
     parts: Mapping[str, Path]
+    negative_prompt: str | None = None
 
 
 def load_transformer(

@@ -52,9 +52,9 @@ def from_hub(repo: str, parts: Sequence[str], progress: Progress) -> Path:
 
 def _patterns(parts: Sequence[str]) -> list[str]:
     """Return which files of a repository the parts need: no pickles, no second precision."""
-    patterns = []
+    patterns = ["model_index.json"]  # which says whether a model is a distilled one
     for part in parts:
-        patterns += [f"{part}/*.{kind}" for kind in ("json", "txt", "model")]
+        patterns += [f"{part}/*.{kind}" for kind in ("json", "txt", "model", "jinja")]
         if part in WEIGHTS:
             weights = f"{part}/{WEIGHTS[part]}"
             patterns += [f"{weights}.safetensors", f"{weights}-*.safetensors"]

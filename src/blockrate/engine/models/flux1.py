@@ -224,6 +224,7 @@ def denoise(
     sample: Sample,
     conditioning: Conditioning,
     *,
+    negative: Conditioning | None = None,
     files: ModelFiles,
     should_stop: Callable[[], bool],
 ) -> Tensor:
@@ -232,6 +233,8 @@ def denoise(
     The noise is drawn on the CPU too: the same on every device. ``should_stop`` is asked after each step.
     """
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+
+    assert negative is None, "its guidance is told to the transformer"
 
     def look(
         pipeline: Any, _step: int, _timestep: Tensor, values: dict[str, Any]

@@ -5,14 +5,16 @@ models' names and kernels that a config.json asks for. Nothing here asks the hub
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 
+from blockrate.core.blocks import shortened
 from blockrate.core.errors import FileError, is_full_memory
 from blockrate.models.families import ARCHITECTURES
 from blockrate.models.part_files import (
@@ -40,19 +42,34 @@ _NOT_OF_A_FILE = {
     "transformers_version",
 }
 
+# how configs of before transformers 5 say what rope_parameters says today
+_OLD_ROPE = {"rope_theta", "rope_scaling"}
+
 
 def load_text_encoder(
-    model_class: Any, part: str, folder: Path, architecture: str, dtype: torch.dtype
+    model_class: Any,
+    part: str,
+    folder: Path,
+    architecture: str,
+    dtype: torch.dtype,
+    *,
+    layers: int | None = None,
 ) -> Any:
     """Return a text encoder of transformers' ``model_class`` on the CPU, frozen and whole.
 
-    Raises FileError with the names of what is missing, left over or of another shape.
+    ``layers``: read no more than the first so many. Raises FileError with the names of what is missing, left over or of
+    another shape.
     """
-    config = _text_config(model_class, part, folder)
+    config = _text_config(model_class, part, folder, layers)
     _refuse_another_size(lambda: model_class(config), part, folder)
+    prefix = ARCHITECTURES[architecture]["kinds"][part].get("prefix")
     tensors: dict[str, torch.Tensor] = {}
     for file in weight_files(part, folder):
-        tensors |= load_file(file)
+        with safe_open(file, framework="pt") as stream:
+            for name in stream.keys():  # noqa: SIM118 (not a mapping)
+                own = re.sub(prefix, "", name) if prefix else name
+                if not _is_behind(own, layers):
+                    tensors[own] = stream.get_tensor(name)
     _refuse_untied(part, folder, architecture, tensors)
     with _fitting(folder):
         model, report = model_class.from_pretrained(
@@ -86,19 +103,49 @@ def load_of_diffusers(
     return model.requires_grad_(False)
 
 
-def _text_config(model_class: Any, part: str, folder: Path) -> Any:
-    """Return the config of a text encoder, of the facts alone that its class knows and that a file may decide."""
+def _is_behind(name: str, layers: int | None) -> bool:
+    """Whether a tensor lies in a layer behind the first so many."""
+    layer = re.match(r"layers[.]([0-9]{1,9})[.]", name)
+    return bool(layer and layers is not None and int(layer[1]) >= layers)
+
+
+def _text_config(
+    model_class: Any, part: str, folder: Path, layers: int | None = None
+) -> Any:
+    """Return the config of a text encoder, of the facts alone that its class knows and that a file may decide.
+
+    ``layers``: the most that it may have; one with fewer is refused.
+    """
     kind = model_class.config_class
     stated = own_config(checked_config(part, folder))
     known = (kind().to_dict().keys() | kind.attribute_map.keys()) - _NOT_OF_A_FILE
+    if "rope_parameters" in known:
+        known |= _OLD_ROPE
     facts = {}
     for key, value in stated.items():
         if key in known and not key.startswith("_"):
             facts[key] = value
+    if layers is not None:
+        facts |= _first_layers(facts, layers, str(config_file(part, folder)))
     try:
         return kind.from_dict(facts)
     except Exception as error:  # each class checks in ways of its own
         raise _no_model(part, folder, error) from error
+
+
+def _first_layers(facts: Mapping[str, Any], layers: int, where: str) -> dict[str, Any]:
+    """Return how a config states the first layers of its model."""
+    there = facts.get("num_hidden_layers")
+    if not isinstance(there, int) or there < layers:
+        problem = f"num_hidden_layers is {shortened(repr(there))}, and at least {layers} are needed"
+        raise FileError(
+            where, problem, "Name the text encoder that belongs to this model."
+        )
+    first: dict[str, Any] = {"num_hidden_layers": layers}
+    kinds = facts.get("layer_types")
+    if isinstance(kinds, list):
+        first["layer_types"] = kinds[:layers]
+    return first
 
 
 def _refuse_another_size(make: Callable[[], Any], part: str, folder: Path) -> None:

@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from blockrate.config.base_model import model_paths, model_spec
+from blockrate.config.base_model import (
+    caption_tokens,
+    draws_against_nothing,
+    model_paths,
+    model_spec,
+    refuse_variant,
+)
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import FileError
 from blockrate.engine.models import FAMILY_MODULES
@@ -34,7 +40,7 @@ def locate(
     spec = model_spec(config)
     paths = model_paths(
         config,
-        spec.architecture,
+        spec,
         lambda name, parts: _folder(name, parts, config.cache_dir, progress),
     )
     _check(paths)
@@ -42,11 +48,14 @@ def locate(
         known = config.transformer.model_copy(
             update={"model_name": str(paths["transformer"])}
         )
-        spec = model_spec(config.model_copy(update={"transformer": known}))
+        config = config.model_copy(update={"transformer": known})
+        spec = model_spec(config)
+    refuse_variant(config, spec)
     check_parts(paths, spec)
     for message in check_transformer(paths["transformer"], spec):
         warn(message)
-    return ModelFiles(FAMILY_MODULES[spec.architecture], spec, paths)
+    negative = "" if draws_against_nothing(config, spec) else None
+    return ModelFiles(FAMILY_MODULES[spec.architecture], spec, paths, negative)
 
 
 def image_identity(files: ModelFiles, config: TrainConfig) -> str:
@@ -60,7 +69,7 @@ def prompt_identity(files: ModelFiles, config: TrainConfig) -> str:
     tokenizers = [part for part in files.parts if part.startswith("tokenizer")]
     forms = [getattr(config, part).weight_dtype for part in encoders]
     computed = [config.train_dtype if form in FEW_BITS else form for form in forms]
-    facts = [*forms, *computed, config.text_encoder_2_sequence_length]
+    facts = [*forms, *computed, caption_tokens(config, files.spec)]
     return _identity(config.cache_dir, files, [*encoders, *tokenizers], facts)
 
 

@@ -19,10 +19,11 @@ from blockrate.run.durable import atomic_write, make_folder
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """A sample to draw, and what its prompt became."""
+    """A sample to draw, what its prompt became, and what it moves away from, if the model needs that."""
 
     sample: Sample
     conditioning: Conditioning
+    negative: Conditioning | None = None
 
 
 Fault = Literal["latents", "pixels", "one colour"]
@@ -55,17 +56,7 @@ def sample_images(
     """
     if not prompts:
         return []
-    latents = []
-    for prompt in prompts:
-        latents.append(
-            files.family.denoise(
-                transformer,
-                prompt.sample,
-                prompt.conditioning,
-                files=files,
-                should_stop=should_stop,
-            )
-        )
+    latents = [_drawn(files, transformer, prompt, should_stop) for prompt in prompts]
     if should_stop():
         return []
     whole = _finite(latents, tell_spoilt)
@@ -86,6 +77,22 @@ def sample_images(
     del vae
     release()
     return images
+
+
+def _drawn(
+    files: ModelFiles,
+    transformer: Any,
+    prompt: EncodedPrompt,
+    should_stop: Callable[[], bool],
+) -> Tensor:
+    return files.family.denoise(
+        transformer,
+        prompt.sample,
+        prompt.conditioning,
+        negative=prompt.negative,
+        files=files,
+        should_stop=should_stop,
+    )
 
 
 def _name(sample: Sample, number: int, step: int) -> str:

@@ -57,21 +57,31 @@ def make_vae() -> Any:
         "use_post_quant_conv": False,
     }
     vae = AutoencoderKL(**blocks, **sizes, **flux1)
-    for layer in vae.encoder.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.weight.copy_(
-                layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight)
-            )
-    smooth = nn.functional.interpolate(
-        torch.randn(8, 3, 8, 8), size=(128, 128), mode="bicubic"
-    ).clamp(-1, 1)
+    smooth(vae)
     # (16, images * positions)
-    means = vae.encode(smooth).latent_dist.mode().transpose(0, 1).flatten(1)
+    means = vae.encode(smooth_images()).latent_dist.mode().transpose(0, 1).flatten(1)
     last = vae.encoder.conv_out
     factor = 1 / (means.std(1) * vae.config.scaling_factor)
     last.weight[:16] *= factor[:, None, None, None]
     last.bias[:16] = (last.bias[:16] - means.mean(1)) * factor + vae.config.shift_factor
     return vae
+
+
+@torch.no_grad()
+def smooth(vae: Any) -> None:
+    """Let each kernel of a VAE's encoder weigh a pixel like its neighbours."""
+    for layer in vae.encoder.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.copy_(
+                layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight)
+            )
+
+
+def smooth_images() -> torch.Tensor:
+    """Return random images (8, 3, 128, 128) in -1..1 whose neighbours are alike, as those of photographs are."""
+    coarse = torch.randn(8, 3, 8, 8)
+    fine = nn.functional.interpolate(coarse, size=(128, 128), mode="bicubic")
+    return fine.clamp(-1, 1)
 
 
 def make_clip(width: int) -> dict[str, Any]:

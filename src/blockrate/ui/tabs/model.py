@@ -8,13 +8,18 @@ from typing import Any, NamedTuple
 from nicegui import Event, ui
 from nicegui.element import Element
 
+from blockrate.config.base_model import model_spec
 from blockrate.config.fields import fields as config_fields
+from blockrate.config.other_layout import made_for
 from blockrate.config.plan import Plan
 from blockrate.config.presets import named
 from blockrate.config.train_config import TrainConfig
 from blockrate.config.unlearned import learned_settings
+from blockrate.core.depth import by_relative_depth, layout_text
+from blockrate.core.errors import BlockrateError
+from blockrate.core.profile import KEY
 from blockrate.core.units import size_text
-from blockrate.models.families import FAMILIES, Family
+from blockrate.models.families import FAMILIES, Family, lora_forms
 from blockrate.run.places import Source
 from blockrate.ui.open_save import open_config
 from blockrate.ui.page import Page
@@ -92,6 +97,7 @@ def build(page: Page) -> None:
             field(_Method(session), "training_method", classes="half")
             field(session, "model_type", classes="half")
             field(session, "base_model_name")
+            field(session, "model_variant", classes="half")
             with ui.element("div").classes("chips"):
                 _family_buttons(page)
         fields(session, "Output", *_OUTPUT)
@@ -105,7 +111,8 @@ def build(page: Page) -> None:
 
 
 def _family_buttons(page: Page) -> None:
-    for family in FAMILIES.values():
+    offered = [family for family in FAMILIES.values() if not family.distilled]
+    for family in offered:
         choose = partial(_choose, page, family)
         button = ui.button(family.title, on_click=choose, color=None)
         button.props("outline no-caps dense")
@@ -121,14 +128,43 @@ def _choose(page: Page, family: Family) -> None:
         for setting, value in learned_settings(other).items()
         if setting not in learned and session.get(setting) == value
     ]
-    choice = {
+    if session.get("model_variant"):
+        left.append("model_variant")
+    choice: dict[str, Any] = {
         "base_model_name": family.repo or family.name,
         "model_type": family.model_type,
+        **_form_of_output(session, family),
+        **_rates_by_depth(session, family),
     }
     session.change({**choice, **learned}, left)
     if learned:
         told = [f"{label_of(setting)} {value}" for setting, value in learned.items()]
         page.show_message(f"With it come {' and '.join(told)}.")
+    if KEY in choice:
+        blocks = layout_text(family.spec.layout)
+        page.show_message(f"The block rates go over {blocks} now, by relative depth.")
+
+
+def _form_of_output(session: Session, family: Family) -> dict[str, str]:
+    """Return the usual form of a LoRA of a model, where its architecture is another than before."""
+    forms = lora_forms(family.model_type)
+    is_lora = session.get("training_method") == "LORA"
+    if not is_lora or lora_forms(str(session.get("model_type"))) == forms:
+        return {}
+    return {"output_model_format": forms[0]}
+
+
+def _rates_by_depth(session: Session, family: Family) -> dict[str, Any]:
+    """Return the block rates for a model with other blocks, carried over from the one before; nothing without rates."""
+    rates = session.usable.block_learning_rate_multiplier
+    try:
+        before = model_spec(session.usable).layout
+    except BlockrateError:
+        return {}
+    if not rates or before == family.spec.layout:
+        return {}
+    source = made_for(rates, before) or before
+    return {KEY: by_relative_depth(rates, source, family.spec.layout)}
 
 
 class ToCheck(NamedTuple):

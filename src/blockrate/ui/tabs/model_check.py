@@ -177,7 +177,7 @@ def _where(config: TrainConfig, spec: TransformerSpec) -> Iterator[Finding]:
         repos.append(repo_of(name))
         return snapshot_folder(repos[-1])
 
-    every = model_paths(config, spec.architecture, folder_of)
+    every = model_paths(config, spec, folder_of)
     for name in sorted(filter(is_own, names_of_models(config))):
         yield Finding("Fine", FAMILIES[name].about)
     paths = {part: path for part, path in every.items() if not _of_toy(path, config)}

@@ -10,6 +10,7 @@ from blockrate.config.filtered import matching_layers
 from blockrate.config.plan import Plan, make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import block_of
+from blockrate.core.depth import layout_text
 from blockrate.core.errors import BlockrateError
 from blockrate.core.layer_filter import PRESETS, split_patterns
 from blockrate.core.profile import KEY
@@ -66,6 +67,7 @@ class BlockLearningRateWindow:
             self._base = ui.label().classes("rates-base")
         with self.frame.body:
             self._offer_left()
+            self._offer_depth()
             self._refusal = ui.label().classes("rates-note")
             self._wrong = ui.label().classes("rates-note is-wrong")
             self._mixer = BlockMixer(
@@ -143,6 +145,17 @@ class BlockLearningRateWindow:
         discard.on_click(lambda: self._tools.change(self._discard))
         for button in (restore, discard):
             button.props("no-caps flat dense").on_click(offer.delete)
+
+    def _offer_depth(self) -> None:
+        """Offer to carry rates over that were made for a model with other blocks."""
+        source = self._rates.offer()
+        if source is None:
+            return
+        with ui.element("div").classes("rates-note") as offer:
+            ui.label(f"These rates were made for {layout_text(source)}.")
+            take = ui.button("Take over by depth")
+        take.on_click(lambda: self._tools.change(self._rates.take_by_depth))
+        take.props("no-caps flat dense").on_click(offer.delete)
 
     # -- what it comes to
 

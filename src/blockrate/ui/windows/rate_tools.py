@@ -144,8 +144,9 @@ class RateTools:
         return f"{title} drawn"
 
     def _use_own_template(self, name: str, rates: dict[str, float]) -> str:
-        self._rates.commit(complete(rates, self._rates.layout))
-        return f"{name} drawn"
+        fitting, words = self._rates.fitted(rates)
+        self._rates.commit(complete(fitting, self._rates.layout))
+        return f"{name} drawn{words}"
 
     def _save_template(self) -> None:
         def save(text: str) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from blockrate.config.fork_rates import without_nulls
+from blockrate.config.other_layout import made_for
 from blockrate.core import shapes
 from blockrate.core.blocks import OTHER, BlockLayout
+from blockrate.core.depth import by_relative_depth, layout_text
 from blockrate.core.errors import ConfigError
 from blockrate.core.profile import (
     FULL,
@@ -233,6 +235,29 @@ class RatesDraft:
         shape = SHAPES[template.shape]
         everything = dict.fromkeys(self.drawable, FULL)
         self.commit(shape.draw(everything, blocks, *template.numbers))
+
+    def fitted(self, rates: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+        """Return rates as this model can have them, and in words what was done: those of another go by relative depth.
+
+        Wrong values, which nobody can carry over, are left for the check.
+        """
+        source = made_for(rates, self.layout)
+        if source is None or not all(map(is_multiplier, rates.values())):
+            return rates, ""
+        carried = by_relative_depth(rates, source, self.layout)
+        return carried, f", by relative depth from {layout_text(source)}"
+
+    def offer(self) -> BlockLayout | None:
+        """Return the blocks that the rates were made for, if another model's; then they can be taken by depth."""
+        rates = without_nulls(self._sparse())
+        carried, _ = self.fitted(rates)
+        return made_for(rates, self.layout) if carried is not rates else None
+
+    def take_by_depth(self) -> str:
+        """Carry the rates over from the model they were made for; return in words what was done."""
+        rates, words = self.fitted(without_nulls(self._sparse()))
+        self.replace(dict(rates))
+        return f"Taken over{words}"
 
     def paste(self, text: str) -> None:
         """Replace all rates by a JSON object, also a whole config, or by numbers between commas, one for each block.

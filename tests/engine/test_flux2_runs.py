@@ -1,0 +1,192 @@
+"""Whole runs of a FLUX.2 of toy width: LoRA and fine-tune, with rates by block, samples, validation and resume."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from support.lives import Small, events, make_small, saved_bytes
+
+from blockrate.core.blocks import BlockLayout
+from blockrate.core.timesteps import dynamic_shift
+from blockrate.engine.models import flux2
+from blockrate.models.families import FAMILIES
+from blockrate.run.checkpoints import checkpoint_name
+from blockrate.run.folder import RunFolder
+
+pytestmark = pytest.mark.engine
+KLEIN = replace(FAMILIES["tiny-flux2"].spec, layout=BlockLayout(2, 2))
+OURS = {"model_type": "FLUX_2", "model_variant": "BASE"}
+RATES = {"double_block_1": 0.3, "single_block_0": 0.0}
+
+
+@pytest.fixture(scope="module", params=["klein", "dev"])
+def small_flux2(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Small:
+    spec = replace(KLEIN, guidance_embeds=request.param == "dev")
+    return make_small(tmp_path_factory.mktemp(request.param), spec)
+
+
+def lora(small: Small, run: Path, **settings: Any) -> Any:
+    ours: dict[str, Any] = {
+        **OURS,
+        "layer_filter": "",
+        "layer_filter_preset": "blocks",
+        "block_learning_rate_multiplier": RATES,
+        "output_model_format": "COMFY_LORA",
+        "epochs": 2,
+        **settings,
+    }
+    return small.config(run, **ours)
+
+
+def rates_of(run: Any) -> dict[str, float]:
+    groups = events(run, "started")[-1]["groups"]
+    return {group["name"]: group["learning_rate"] for group in groups}
+
+
+def test_a_lora_trains_by_block_draws_and_validates(
+    small_flux2: Small, tmp_path: Path
+) -> None:
+    sample = {"prompt": "a cat", "width": 64, "height": 64, "diffusion_steps": 2}
+    photos = str(small_flux2.folder / "photos")
+    config = lora(
+        small_flux2,
+        tmp_path / "run",
+        samples=[sample],
+        sample_after=2,
+        sample_after_unit="STEP",
+        validation=True,
+        concepts=[{"path": photos}, {"path": photos, "type": "VALIDATION"}],
+    )
+    run = small_flux2.live(config)
+    assert not events(run, "failed")
+    assert rates_of(run) == pytest.approx(
+        {
+            "double_block_0": 1e-3,
+            "double_block_1": 3e-4,
+            "single_block_1": 1e-3,
+        }
+    )
+    assert events(run, "validated")
+    [file, *_] = events(run, "sampled")[-1]["files"]
+    with Image.open(run.path / file) as image:
+        assert image.size == (64, 64)
+    tensors = load_file(config.output_model_destination)
+    assert len(tensors) == 2 * (8 + 8 + 2)
+    assert not any(".single_blocks.0." in name for name in tensors)
+    assert "diffusion_model.double_blocks.1.img_attn.qkv.lora_A.weight" in tensors
+
+
+def test_the_first_loss_is_that_of_a_few_lines_on_diffusers(
+    small_flux2: Small, tmp_path: Path
+) -> None:
+    one = tmp_path / "photos"
+    one.mkdir()
+    for ending in ("png", "txt"):
+        source = small_flux2.folder / "photos" / f"0.{ending}"
+        (one / source.name).write_bytes(source.read_bytes())
+    settings = {"batch_size": 1, "gradient_accumulation_steps": 1, "epochs": 1}
+    config = lora(
+        small_flux2,
+        tmp_path / "run",
+        concepts=[{"path": str(one), "image": {"enable_crop_jitter": False}}],
+        text_encoder={"dropout_probability": 0.0},
+        **settings,
+    )
+    run = small_flux2.live(config)
+    loss = events(run, "step")[0]["loss"]
+    assert loss == pytest.approx(reference(small_flux2, config, one), rel=3e-6)
+
+
+@torch.no_grad()
+def reference(small: Small, config: Any, photos: Path) -> float:
+    """The loss of the first step by diffusers' own classes."""
+    from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline
+    from diffusers import Flux2Transformer2DModel as Transformer
+
+    from blockrate.engine.flow_matching import draw
+    from blockrate.engine.models.locate import locate
+
+    folder = small.folder / "model"
+    vae = AutoencoderKLFlux2.from_pretrained(folder / "vae")
+    transformer = Transformer.from_pretrained(folder / "transformer")
+    with Image.open(photos / "0.png") as image:
+        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    images = pixels.view(1, 64, 64, 3).permute(0, 3, 1, 2) / 127.5 - 1
+    patches = Flux2KleinPipeline._patchify_latents(
+        vae.encode(images).latent_dist.mode()
+    )
+    deviation = (vae.bn.running_var + 1e-4).sqrt().view(1, -1, 1, 1)
+    latents = (patches - vae.bn.running_mean.view(1, -1, 1, 1)) / deviation
+    files = locate(config)
+    encoders = flux2.load_text_encoders(files, config, torch.device("cpu"))
+    embeds = flux2.encode_prompts(encoders, ["a photo of 0 cats"])["prompt_embeds"]
+    noise, uniform = draw(config.seed, 0, 0, latents.shape)
+    normal = torch.special.ndtri(uniform.double())
+    shift = dynamic_shift(16)
+    time = (shift * normal.sigmoid() / (1 + (shift - 1) * normal.sigmoid())).float()
+    answer = transformer(
+        Flux2KleinPipeline._pack_latents((1 - time) * latents + time * noise),
+        embeds,
+        time,
+        Flux2KleinPipeline._prepare_latent_ids(latents),
+        Flux2KleinPipeline._prepare_text_ids(embeds),
+        torch.ones(1),
+    ).sample
+    target = Flux2KleinPipeline._pack_latents(noise - latents)
+    return float((answer - target).square().mean())
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
+    small_flux2: Small, tmp_path: Path
+) -> None:
+    settings = {"layer_filter_preset": "full", "output_model_format": "DIFFUSERS_LORA"}
+    whole = small_flux2.live(lora(small_flux2, tmp_path / "whole", **settings))
+    stop, last = 1, 3
+    expected = saved_bytes(whole.checkpoints / checkpoint_name(last))
+    run = RunFolder(tmp_path / "parts")
+    shutil.copytree(
+        whole.checkpoints / checkpoint_name(stop),
+        run.checkpoints / checkpoint_name(stop),
+    )
+    small_flux2.live(lora(small_flux2, run.path, **settings))
+    assert saved_bytes(run.checkpoints / checkpoint_name(last)) == expected
+    results = [one.path / "result.safetensors" for one in (whole, run)]
+    one, other = map(load_file, results)
+    assert "transformer.norm_out.linear.lora_B.weight" in one
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_fine_tune_moves_only_what_trains(small_flux2: Small, tmp_path: Path) -> None:
+    config = small_flux2.config(
+        tmp_path / "run",
+        **OURS,
+        training_method="FINE_TUNE",
+        layer_filter="",
+        epochs=2,
+        block_learning_rate_multiplier={
+            "double_block_0": 0.0,
+            "single_block_1": 0.0,
+            "other": 0.5,
+        },
+    )
+    run = small_flux2.live(config)
+    assert rates_of(run) == pytest.approx(
+        {"double_block_1": 1e-3, "single_block_0": 1e-3, "other": 5e-4}
+    )
+    name = "diffusion_pytorch_model.safetensors"
+    before = load_file(small_flux2.folder / "model/transformer" / name)
+    after = load_file(tmp_path / "run/result" / name)
+    assert before.keys() == after.keys()
+    still = {key for key in before if torch.equal(before[key], after[key])}
+    frozen = ("transformer_blocks.0.", "single_transformer_blocks.1.")
+    assert {key for key in before if key.startswith(frozen)} <= still
+    assert "double_stream_modulation_img.linear.weight" not in still
+    assert "transformer_blocks.1.attn.to_q.weight" not in still
