@@ -128,3 +128,9 @@ def test_what_is_not_training_gets_no_cure_of_training(phase: str) -> None:
 
 def test_releasing_memory_works_without_a_gpu(no_cards: None) -> None:
     memory.release()
+
+
+def test_a_model_with_one_text_encoder_gets_no_cure_for_a_second() -> None:
+    cures = remedies_in("encoding captions", TrainConfig(model_type="FLUX_2"))
+    assert not any("text_encoder_2" in cure for cure in cures)
+    assert any(cure.startswith("text_encoder.weight_dtype") for cure in cures)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.saved_configs import saved_config
 
 from blockrate.config.base_model import draws_against_nothing, model_spec
 from blockrate.config.files import parse_config
@@ -229,3 +230,29 @@ def test_its_presets_train_every_layer_of_every_block(name: str) -> None:
 def test_attn_mlp_says_that_it_finds_no_mlp_here() -> None:
     [warning] = make_plan(config("tiny-flux2", layer_filter_preset="attn-mlp")).warnings
     assert "no layer that is called ff.net" in warning
+
+
+def test_a_file_with_scaled_8_bit_weights_is_refused(tmp_path: Path) -> None:
+    header = headers(PUBLISHED["flux2-klein-base-4b"].spec, bfl=True)
+    header["img_in.weight_scale"] = {
+        "dtype": "F32",
+        "shape": [1],
+        "data_offsets": [0, 0],
+    }
+    file = written(tmp_path / "klein-base.safetensors", header)
+    with pytest.raises(FileError, match="scaled 8-bit weights"):
+        model_spec(config(transformer={"model_name": file}))
+
+
+def test_a_config_of_onetrainer_loads() -> None:
+    saved = saved_config(
+        model_type="FLUX_2",
+        base_model_name="black-forest-labs/FLUX.2-klein-base-9B",
+        output_model_format="COMFY_LORA",
+        layer_filter_preset="blocks",
+        concepts=[],
+        samples=[],
+    )
+    loaded = parse_config(saved).config
+    assert loaded.output_model_format == "COMFY_LORA"
+    assert model_spec(loaded) == PUBLISHED["flux2-klein-base-9b"].spec

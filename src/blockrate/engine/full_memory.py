@@ -9,6 +9,7 @@ from blockrate.config.parts import TextEncoderPart
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import OutOfMemoryError, is_full_memory
 from blockrate.core.units import size_text
+from blockrate.models.families import facts_of_type
 
 # once the cache is full, neither text encoders nor VAE are loaded for it any more
 _CACHE_ON_CPU = "train_device to cpu with only_cache, for one run that fills the cache"
@@ -77,13 +78,15 @@ def _in_encoding_captions(config: TrainConfig) -> list[str]:
         "text_encoder_2": config.text_encoder_2,
         "text_encoder": config.text_encoder,
     }
+    facts = facts_of_type(config.model_type)
     found = []
     for name, part in parts.items():
         smaller = _smaller_encoder(part)
-        if smaller:
+        if smaller and name in facts["parts"]:
             found.append(f"{name}.weight_dtype to {smaller}")
-    if config.text_encoder_2_sequence_length > 77:
-        found.append("text_encoder_2_sequence_length lower")
+    length = facts["caption_tokens"]
+    if isinstance(length, str) and getattr(config, length) > 77:
+        found.append(f"{length} lower")
     return [*found, _CACHE_ON_CPU]
 
 

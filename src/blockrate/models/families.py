@@ -175,12 +175,17 @@ def may_be_distilled(spec: TransformerSpec) -> bool:
     return len(kinds) > 1
 
 
-def lora_forms(model_type: str) -> list[str]:
-    """Return the forms that a LoRA of a model of this type can be written in; none for an unknown type."""
+def facts_of_type(model_type: str) -> dict[str, Any]:
+    """Return what the file of the architecture says whose models have this type; nothing for an unknown type."""
     for family in FAMILIES.values():
         if family.model_type == model_type:
-            return list(family.spec.facts["lora_forms"])
-    return []
+            return family.spec.facts
+    return {}
+
+
+def lora_forms(model_type: str) -> list[str]:
+    """Return the forms that a LoRA of a model of this type can be written in; none for an unknown type."""
+    return list(facts_of_type(model_type).get("lora_forms", ()))
 
 
 def variant_of(architecture: str, base_model_name: str) -> Family:

@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from diffusers import Flux2KleinPipeline, Flux2Pipeline
+from huggingface_hub.utils._paths import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from support.model_folders import change_config, change_weights, config_of
 from transformers import AutoTokenizer
@@ -367,3 +369,46 @@ def test_a_single_file_with_bfl_names_is_the_same_model(
     loaded = flux2.load_transformer(files, config, CPU).state_dict()
     for name, tensor in pipeline.transformer.state_dict().items():
         assert torch.equal(loaded[name], tensor), name
+
+
+def test_all_that_a_model_needs_comes_from_the_hub(
+    klein: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub is a folder here; what its patterns leave out is not there."""
+    source = Path(shutil.copytree(klein, tmp_path / "source"))
+    (source / "flux-2-klein-base-4b.safetensors").write_bytes(b"not needed")
+    names = [
+        file.relative_to(source).as_posix()
+        for file in source.rglob("*")
+        if file.is_file()
+    ]
+    asked: list[str] = []
+
+    def download(repo: str, *, allow_patterns: list[str], **_wishes: Any) -> str:
+        asked.append(repo)
+        for name in filter_repo_objects(names, allow_patterns=allow_patterns):
+            (tmp_path / "hub" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / name, tmp_path / "hub" / name)
+        return str(tmp_path / "hub")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    repo = "black-forest-labs/FLUX.2-klein-base-4B"
+    config = settings(klein, tmp_path).model_copy(
+        update={"base_model_name": repo, "model_variant": ""}
+    )
+    files = locate(config)
+    assert (asked, files.spec, files.negative_prompt) == ([repo], KLEIN, "")
+    assert (files.parts["tokenizer"] / "chat_template.jinja").is_file()
+    assert (tmp_path / "hub" / "model_index.json").is_file()
+    assert not (tmp_path / "hub" / "flux-2-klein-base-4b.safetensors").exists()
+    encoders = flux2.load_text_encoders(files, config, CPU)
+    assert flux2.encode_prompts(encoders, ["a cat"])["prompt_embeds"].shape[1] == 512
+
+
+def test_a_text_encoder_of_the_other_klein_is_refused(
+    klein: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(klein, tmp_path / "model"))
+    change_config(folder / "text_encoder/config.json", hidden_size=64)
+    with pytest.raises(FileError, match="hidden_size is 64, and the transformer takes"):
+        files_of(folder, tmp_path)
