@@ -100,6 +100,32 @@ def test_klein_is_offered_and_block_rates_go_with_it_by_depth(
     }
 
 
+def test_a_model_that_is_typed_leaves_the_rates_and_says_so(
+    opened: Tab, tmp_path: Path
+) -> None:
+    """Rates by number would fit, and mean other blocks."""
+    rates = {"double_block_0": 0.5, "single_block_37": 0.25}
+    page = opened(
+        "/model",
+        {"layer_filter_preset": "blocks", "block_learning_rate_multiplier": rates},
+    )
+    model = page.get_by_role("textbox", name="Base model")
+    told = "has 5 double and 20 single blocks now. The block rates stand by number"
+    expect(page.get_by_text(told)).to_be_hidden()
+    model.fill("tiny-flux2")
+    model.press("Enter")
+    expect(page.get_by_text(told)).to_be_visible()
+    page.get_by_role("button", name="Carry over by depth").click()
+    expect(page.get_by_text(told)).to_be_hidden()
+    page.keyboard.press("Control+s")
+    expect(page.locator(".toast").last).to_contain_text("Saved")
+    saved = json.loads((tmp_path / "work" / "mine.json").read_text())
+    assert saved["block_learning_rate_multiplier"] == {
+        "double_block_0": 0.5,
+        "single_block_19": 0.25,
+    }
+
+
 def test_the_model_in_the_box_comes_with_the_settings_it_has_learned_with(
     opened: Tab, tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ from blockrate.ui.tabs.model_check import (
     memory_finding,
     method_change,
 )
+from blockrate.ui.tabs.other_blocks import note_of_other_blocks
 
 # What stands in each card, in its order.
 _OUTPUT = (
@@ -100,6 +101,7 @@ def build(page: Page) -> None:
             field(session, "model_variant", classes="half")
             with ui.element("div").classes("chips"):
                 _family_buttons(page)
+            note_of_other_blocks(page)
         fields(session, "Output", *_OUTPUT)
         fields(session, "Parts", *_PARTS)
     with ui.element("div").classes("stack"):
