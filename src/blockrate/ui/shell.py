@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 from nicegui import ui
 from nicegui.element import Element
 
-from blockrate.config.fields import tab_of
 from blockrate.config.schedule_check import schedule_warnings
 from blockrate.core.errors import BlockrateError
 from blockrate.dataset.survey import Survey, counted, survey
@@ -21,6 +20,7 @@ from blockrate.ui.parts.components import call_on_change, set_props
 from blockrate.ui.parts.dialogs import ask, heading
 from blockrate.ui.parts.follow import show_from_thread
 from blockrate.ui.parts.labels import duration, sentence
+from blockrate.ui.problems import problems_of, problems_without_control
 from blockrate.ui.starting import start
 from blockrate.ui.tabs import data, model, run, sampling, training
 
@@ -93,6 +93,7 @@ def build(page: Page, tab: str = "Model") -> None:
         if not panels[name].default_slot.children:
             with panels[name]:
                 heading(name, 1).classes("sr-only")
+                problems_without_control(page, name)
                 _MODULES[name].build(page)
         tabs.set_value(name)
         shell.run_method("visit", f"/{name.lower()}")
@@ -158,12 +159,7 @@ def _problem_count(page: Page, tab: str) -> None:
     word = ui.label().classes("sr-only")
 
     def refresh() -> None:
-        problems = [
-            problem
-            for problem in page.session.problems
-            if problem.field and not problem.removable and tab_of(problem.field) == tab
-        ]
-        number = len(problems)
+        number = len(problems_of(page, tab))
         count.set_text(str(number))
         count.set_visibility(number > 0)
         word.set_text({0: "", 1: "problem"}.get(number, "problems"))

@@ -98,7 +98,7 @@ export default {
       const part = element.offsetParent ? null : element.closest(".q-expansion-item");
       part?.querySelector(".q-item").click();
       const focusable =
-        "input, textarea, button, [role=switch], [role=combobox], [tabindex='0']";
+        "input, textarea, button, ul[tabindex], [role=switch], [role=combobox], [tabindex='0']";
       const target = element.matches(focusable)
         ? element
         : element.querySelector(focusable);
