@@ -16,6 +16,7 @@ from blockrate.run.launch import (
 )
 from blockrate.run.places import place
 from blockrate.run.process import StateName
+from blockrate.ui.live.progress import why_not_start
 from blockrate.ui.page import Page
 from blockrate.ui.parts.dialogs import ask
 from blockrate.ui.parts.follow import rebuild_on_change
@@ -24,11 +25,13 @@ from blockrate.ui.ways_on import BUTTONS, WAYS_ON
 
 _AFTER_THE_END: Sequence[WayOn] = ("fresh",)
 # what a run has warned of can still be had otherwise
-_ENDED_EARLY: Sequence[StateName] = ("No run", "Failed", "Lost")
+_ENDED_EARLY: Sequence[StateName] = ("Stopped", "Failed", "Lost")
 
 
 async def start(page: Page, way: WayOn | None = None) -> None:
     """Start the open config, in a ``way`` that was chosen, or say what stands against it."""
+    if reason := why_not_start(page.watch):
+        return page.show_message(reason)
     page.session.recheck()  # folders may have come or gone since the last change
     if page.session.problems:
         return show_problems(page)

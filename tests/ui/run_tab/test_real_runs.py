@@ -96,7 +96,7 @@ def test_start_and_stop_pressed_ten_times_in_two_browsers_are_one_run(
     for page in pages * 5:
         page.get_by_role("button", name="Stop", exact=True).click()
     for page in pages:
-        expect(page.get_by_role("status")).to_have_text("No run", timeout=60_000)
+        expect(page.get_by_role("status")).to_have_text("Stopped", timeout=60_000)
         expect(title(page)).to_have_text(re.compile(r"^Stopped at step \d+$"))
     assert event_lines(toy.events_file)[-1]["type"] == "stopped"
     assert list(toy.commands.iterdir()) == []
@@ -136,7 +136,7 @@ def test_training_outlives_the_app_which_finds_it_again(
     )
     assert columns >= before // 2
     page.get_by_role("button", name="Stop", exact=True).click()
-    expect(page.get_by_role("status")).to_have_text("No run", timeout=60_000)
+    expect(page.get_by_role("status")).to_have_text("Stopped", timeout=60_000)
 
 
 @pytest.mark.usefixtures("warm_engine")
@@ -160,7 +160,7 @@ def test_a_killed_engine_is_lost_within_ten_seconds_and_start_goes_on(
     until_step(page, last + 1)
     assert events(toy, "resumed")[0]["from_step"] % 5 == 0
     page.get_by_role("button", name="Stop", exact=True).click()
-    expect(page.get_by_role("status")).to_have_text("No run", timeout=60_000)
+    expect(page.get_by_role("status")).to_have_text("Stopped", timeout=60_000)
 
 
 @pytest.mark.usefixtures("warm_engine")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from blockrate.config.base_model import model_spec
 from blockrate.config.files import load_config
+from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER, BlockLayout, is_block
 from blockrate.core.errors import BlockrateError
 from blockrate.core.plain_files import open_plain
@@ -34,19 +35,20 @@ class Position(NamedTuple):
     offset: int = 0
 
 
-class ModelBlocks(NamedTuple):
-    """All blocks of a run's model, and those at 0.0, of which the optimizer never hears."""
+class Facts(NamedTuple):
+    """What no event tells: all blocks of a run's model, those at 0.0, and what it was started with."""
 
     names: Sequence[str]
     frozen: Sequence[str]
+    config: TrainConfig | None
 
 
 class Look(NamedTuple):
-    """What a look has found. ``blocks``: only where the events begin anew. ``behind``: there is more to read."""
+    """What a look has found. ``facts``: only where the events begin anew. ``behind``: there is more to read."""
 
     state: RunState
     log: str
-    blocks: ModelBlocks | None
+    facts: Facts | None
     records: Sequence[Record]
     position: Position
     behind: bool
@@ -67,7 +69,7 @@ def look_into(run: RunFolder, last: Position) -> Look:
     return Look(
         state,
         _end_of_log(run.log_file),
-        _blocks(run) if begins_anew else None,
+        _facts(run) if begins_anew else None,
         records,
         Position(file, end),
         behind=size > end > start,
@@ -87,8 +89,9 @@ def state_of(run: RunFolder) -> RunState:
     )
 
 
-def _blocks(run: RunFolder) -> ModelBlocks:
-    """Return what can be known of them from the run's config."""
+def _facts(run: RunFolder) -> Facts:
+    """Return what can be known from the run's config."""
+    config = None
     names: Sequence[str] = ()
     frozen: Sequence[str] = ()
     with suppress(BlockrateError):
@@ -98,7 +101,7 @@ def _blocks(run: RunFolder) -> ModelBlocks:
         # of a model that cannot be read, the frozen ones at least
         names = BlockLayout.of(filter(is_block, frozen)).names
         names = model_spec(config).layout.names
-    return ModelBlocks(names, frozen)
+    return Facts(names, frozen, config)
 
 
 def _end_of_log(file: Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 _WORDS: dict[str, dict[str, str]] = json.loads(
     Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
 )
+_SECONDS_ARE_TOLD = 90  # below that "1 min" is too coarse
 _FLAGS = {None: "Default", True: "On", False: "Off"}
 
 
@@ -40,8 +41,8 @@ def advice(ending: str) -> str:
 def duration(seconds: float) -> str:
     """A time that can be waited for: 40 s, 19 min, 2 h 5 min."""
     minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
+    if seconds < _SECONDS_ARE_TOLD:
+        return f"{max(1, round(seconds))} s"
     if minutes < 60:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min"
