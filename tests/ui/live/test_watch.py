@@ -472,6 +472,20 @@ def test_the_log_is_plain_text_and_its_end_only(run: RunFolder, watch: Watch) ->
     assert (shown[0], len(shown)) == ("line 805", 199)
 
 
+def test_of_a_progress_bar_the_log_shows_the_last_state_while_it_is_not_full(
+    run: RunFolder, watch: Watch
+) -> None:
+    write_steps(run, 1, 1)
+    full = [
+        f"Loading weights: {share}%|## | {share}/100 [0s]" for share in (0, 50, 100)
+    ]
+    begun = [f"shard: {share}%|#  | {share}M/9G [1s]" for share in (1, 2)]
+    run.log_file.write_text("\n".join(["before", "", *full, "", "after", *begun, ""]))
+    watch.show(run.path)
+    wait(watch.look())
+    assert watch.log.split("\n") == ["before", "after", begun[-1]]
+
+
 def test_a_flood_in_the_log_costs_no_more_than_its_end(
     run: RunFolder, watch: Watch
 ) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ _PORTION = 2**20  # bytes of events in one look
 _END_OF_LOG = 2**15
 _LINES = 200
 # Colours and cursor moves of a terminal, and what else is not text.
+_BAR = re.compile(r"(\d+)%\|.*\| *\S+/\S+ \[")  # as tqdm draws it
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -116,7 +117,22 @@ def _end_of_log(file: Path) -> str:
     lines = text.replace("\r\n", "\n").split("\n")
     if start and len(lines) > 1:
         del lines[0]  # it is cut
-    return "\n".join(map(_plain, lines[-_LINES:])).strip("\n")
+    return "\n".join(_without_old_bars(map(_plain, lines[-_LINES:]))).strip("\n")
+
+
+def _without_old_bars(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines that are not empty, of a progress bar the last state only, and of one that is full nothing."""
+    waiting = ""
+    for line in lines:
+        bar = _BAR.search(line)
+        if not bar and line:
+            if waiting:
+                yield waiting
+            yield line
+        if line:
+            waiting = line if bar and bar[1] != "100" else ""
+    if waiting:
+        yield waiting
 
 
 def _plain(line: str) -> str:
