@@ -123,6 +123,10 @@ def test_a_number_that_is_shown_and_read_again_is_the_same(number: float) -> Non
         ("16", 16),
         ("1.0", 1.0),
         (" 2 ", 2),
+        ("0,0003", 0.0003),
+        ("1,5", 1.5),
+        ("-2,5e-4", -2.5e-4),
+        ("0,125", 0.125),
         ("", ""),
         ("abc", "abc"),
         ("true", "true"),
@@ -136,7 +140,18 @@ def test_a_number_is_read_by_the_rules_of_json(text: str, value: object) -> None
 
 @pytest.mark.parametrize(
     "text",
-    ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "[" * 5000, "1,5", ".5"],
+    [
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "1e999",
+        "9" * 5000,
+        "[" * 5000,
+        "1,500",
+        "1,5,5",
+        ",5",
+        ".5",
+    ],
 )
 def test_what_is_no_number_stays_as_it_was_typed(text: str) -> None:
     assert parse(text, field_type("learning_rate")) == text
