@@ -346,10 +346,12 @@ def _run_button(
 
 
 def _counts(result: Survey) -> str:
-    images = result.done - result.unreadable
-    if not images:
+    if not result.all:
         return "No images yet"
-    return f"{images:,} images · about {result.steps:,} steps"
+    words = [f"{result.all:,} images", f"about {result.steps:,} steps"]
+    if result.unreadable:
+        words.insert(1, f"{result.unreadable:,} unreadable")
+    return " · ".join(words)
 
 
 def _blocked(page: Page) -> str:
