@@ -119,3 +119,23 @@ def test_the_small_picture_opens_the_window_under_every_filter_that_leaves_somet
     picture.click(force=True)
     expect(toast.last).to_contain_text("Correct the layer filter")
     expect(faders.window).to_have_count(0)
+
+
+def test_little_height_is_left_to_what_is_set(training: Callable[..., Faders]) -> None:
+    faders = training(look={"width": 640, "height": 400})
+    header = faders.page.get_by_role("banner")
+    faders.page.mouse.move(320, 300)
+    faders.page.mouse.wheel(0, 600)
+    faders.page.wait_for_function(
+        "document.querySelector('.top').getBoundingClientRect().bottom <= 0"
+    )
+    expect(header).not_to_be_in_viewport()
+    faders.open()
+    row = faders.window.locator(".mixer-row").first
+    row.evaluate("row => row.scrollIntoView({ block: 'start' })")
+    shown = row.bounding_box()
+    ok = faders.button("OK").bounding_box()
+    assert shown
+    assert ok
+    assert shown["y"] > -1
+    assert shown["y"] + shown["height"] <= ok["y"], "a whole row above OK"

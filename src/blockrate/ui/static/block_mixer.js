@@ -47,7 +47,9 @@ const BAR = `
       :title="name + (k ? ' (Ctrl+Shift+Z)' : ' (Ctrl+Z)')"
       :aria-disabled="!can[k]"
       @click="step(k)"
-    ><q-icon :name="name.toLowerCase()" /></button>
+    ><svg viewBox="0 0 24 24" :class="{ 'is-mirrored': k }" aria-hidden="true">
+      <path d="M8 5 3 10l5 5M3 10h11a5 5 0 0 1 0 10h-4" />
+    </svg></button>
   </div>`;
 
 const FADERS = `
