@@ -112,7 +112,7 @@ def test_a_warm_up_longer_than_the_run_is_told_until_it_is_shorter(
     page = open_page(start_app("mine.json"), "/training")
     notes = page.get_by_text("1 note on this config")
     notes.click()
-    told = page.get_by_text("learning_rate_warmup_steps 200 is more than the 20 steps")
+    told = page.get_by_text('"Warm-up steps" (Training) 200 is more than the 20 steps')
     expect(told).to_be_visible()
     box = page.get_by_role("textbox", name="Warm-up steps")
     box.fill("0.1")

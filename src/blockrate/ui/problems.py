@@ -10,7 +10,7 @@ from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change
 from blockrate.ui.parts.dialogs import choice_buttons, small_dialog
 from blockrate.ui.parts.follow import rebuild_on_change
-from blockrate.ui.parts.labels import label_of, sentence
+from blockrate.ui.parts.labels import in_labels, label_of, sentence
 
 _OF_THE_FILE = "Model"  # the tab of what has no field at all
 _LIST = "problems "  # before the name of a tab: where the page knows its list
@@ -63,8 +63,8 @@ def _problem_in_place(page: Page, problem: Problem) -> None:
 
 def _in_words(problem: Problem) -> str:
     if problem.removable:
-        return f"{problem.field}: {problem.text}"
-    return sentence(problem.text)
+        return f"{problem.field}: {in_labels(problem.text)}"
+    return sentence(in_labels(problem.text))
 
 
 def show_problems(page: Page) -> None:
@@ -111,7 +111,7 @@ def _problem_row(page: Page, dialog: ui.dialog, problem: Problem) -> None:
     with ui.element("button").classes("link") as link:
         link.on("click", go).props("type=button")
         ui.label(title)
-        ui.label(sentence(problem.text)).classes("dim")
+        ui.label(sentence(in_labels(problem.text))).classes("dim")
     if problem.removable:
         remove = partial(page.session.remove, problem.field)
         button = ui.button("Remove this setting", on_click=remove)

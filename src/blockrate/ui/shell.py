@@ -26,7 +26,7 @@ from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, set_props
 from blockrate.ui.parts.dialogs import ask, heading
 from blockrate.ui.parts.follow import show_from_thread
-from blockrate.ui.parts.labels import sentence
+from blockrate.ui.parts.labels import in_labels, sentence
 from blockrate.ui.problems import problems_of, problems_without_control
 from blockrate.ui.starting import start
 from blockrate.ui.tabs import data, model, run, sampling, training
@@ -258,7 +258,7 @@ def _warnings(page: Page) -> None:
         with lines:
             for warning in warnings:
                 with ui.element("li"):
-                    ui.label(sentence(warning))
+                    ui.label(sentence(in_labels(warning)))
 
     call_on_change(page.session.changed, refresh)
     call_on_change(page.steps_changed, refresh)

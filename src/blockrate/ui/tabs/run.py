@@ -17,7 +17,7 @@ from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, section, set_props
 from blockrate.ui.parts.dialogs import ask, heading
 from blockrate.ui.parts.follow import rebuild_on_change
-from blockrate.ui.parts.labels import advice, sentence
+from blockrate.ui.parts.labels import advice, in_labels, sentence
 from blockrate.ui.starting import way_buttons
 from blockrate.ui.ways_on import WAYS_ON
 
@@ -119,7 +119,7 @@ def _progress_bar(watch: Watch, changed: Event[[]]) -> None:
 
 def _how_it_is(watch: Watch) -> str:
     ways_on = watch.state.ways_on
-    return sentence(with_ways_on(details(watch), ways_on, WAYS_ON))
+    return sentence(in_labels(with_ways_on(details(watch), ways_on, WAYS_ON)))
 
 
 def _advice(watch: Watch) -> str:
@@ -176,7 +176,7 @@ def _commands(page: Page, changed: Event[[]]) -> None:
 def _notes(warnings: list[str]) -> None:
     for warning in warnings:
         with ui.element("li"):
-            ui.label(sentence(warning))
+            ui.label(sentence(in_labels(warning)))
 
 
 def _log(page: Page, changed: Event[[]]) -> None:
