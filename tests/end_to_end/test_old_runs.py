@@ -130,7 +130,7 @@ def test_status_and_plan_say_what_they_said(name: str, tmp_path: Path) -> None:
     )
     status = json.loads(blockrate("status", name, "--json", folder=root).out)
     finished = name in FINISHED_AT
-    assert status["state"] == ("Finished" if finished else "No run")
+    assert status["state"] == ("Finished" if finished else "Stopped")
     assert status["step"] == (FINISHED_AT | STOPPED_AT)[name]
     assert status["exit_code"] == (0 if finished else 75)
     plan = json.loads(blockrate("plan", f"{name}.json", "--json", folder=root).out)

@@ -42,7 +42,7 @@ def test_the_best_device_is_taken_when_none_is_named(cards: None) -> None:
 def test_without_a_gpu_it_is_the_processor(no_cards: None) -> None:
     assert memory.pick_device(None) == (
         torch.device("cpu"),
-        "the best there is: the processor",
+        "the processor, the best that was found",
     )
 
 

@@ -149,8 +149,8 @@ def test_a_run_whose_config_names_a_block_far_away_is_shown(
     run.create(json.dumps(config))
     EventLog(run.events_file).write(Phase("loading"), step=0)
     look = look_into(run, Position())
-    assert look.blocks is not None
-    assert len(look.blocks.names) == 0
+    assert look.facts is not None
+    assert len(look.facts.names) == 0
 
 
 def test_layouts_far_away_cannot_be_made() -> None:

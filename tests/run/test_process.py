@@ -110,7 +110,7 @@ def test_a_signal_ends_the_run_after_its_step(
     engine.send_signal(number)
     assert engine.wait() == 75
     state = run_state(run)
-    assert (state.name, state.exit_code) == ("No run", 75)
+    assert (state.name, state.exit_code) == ("Stopped", 75)
     assert types(run)[-2:] == ["step", "stopped"]
 
 
@@ -122,7 +122,7 @@ def test_a_second_signal_leaves_at_once(run: RunFolder, start: Start) -> None:
     wait_for(lambda: run_state(run).name == "Stopping")
     stop_engine(run)
     assert engine.wait() == 130
-    assert (run_state(run).name, run_state(run).exit_code) == ("No run", 130)
+    assert (run_state(run).name, run_state(run).exit_code) == ("Stopped", 130)
 
 
 @posix

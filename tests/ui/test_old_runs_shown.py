@@ -13,9 +13,9 @@ from support.old_runs import unpack
 StartApp = Callable[..., App]
 OpenPage = Callable[..., Page]
 TITLES = {
-    "lora-stopped": ("No run", "Stopped at step 6"),
+    "lora-stopped": ("Stopped", "Stopped at step 6"),
     "lora-finished": ("Finished", "Finished after step 12"),
-    "fine-tune-stopped": ("No run", "Stopped at step 14"),
+    "fine-tune-stopped": ("Stopped", "Stopped at step 14"),
     "fine-tune-finished": ("Finished", "Finished after step 40"),
 }
 LAST_LOSS = {

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ configs = st.dictionaries(st.sampled_from([*NAMES, "single_block_99", "prior"]),
 originals = st.one_of(configs, st.sampled_from([None, "abc", [0.5], 3]))
 
 
-def small(original: object = None, **options: bool) -> RatesDraft:
+def small(original: object = None, **options: Any) -> RatesDraft:
     return RatesDraft(SMALL, {} if original is None else original, **options)
 
 
@@ -206,13 +207,20 @@ def test_the_config_is_in_model_order() -> None:
 
 
 def test_a_fader_without_use_is_left_alone_by_everything_but_the_config() -> None:
-    draft = small({"other": 0.5}, other_trains=False)
-    draft.commit({"other": 0.1})
+    trains = {"double_block_0", "single_block_1"}
+    draft = small({"other": 0.5, "single_block_0": 0.5}, trains=trains)
+    assert draft.names == draft.layout.names
+    assert draft.drawable == ("double_block_0", "single_block_1")
+    draft.commit({"other": 0.1, "single_block_0": 0.1})
     draft.use_template("Single only", "")
-    assert draft.state["other"] == 0.5
+    assert draft.state["other"] == draft.state["single_block_0"] == 0.5
     assert draft.values["double_block_0"] == 0.0
-    with pytest.raises(ConfigError, match="other has nothing to train"):
-        draft.select("single; other")
+    assert draft.select("all; other") == draft.drawable
+    with pytest.raises(ConfigError, match="leaves nothing of what is selected"):
+        draft.select("single 0; other")
+    numbers = ", ".join(["0.25"] * (len(draft.layout.names) + 1))
+    draft.paste(numbers)
+    assert draft.state["other"] == 0.25
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from playwright.sync_api import expect
-from support.apps import App
+from support.apps import App, copy_photos
 from support.pages import OpenPage
 from support.traversal import corpus
 
@@ -26,8 +26,32 @@ def test_a_file_is_picked_inside_the_roots_only(app: App, open_page: OpenPage) -
     expect(entries.get_by_role("button")).to_have_text(
         [re.compile(r"\.\."), re.compile("mine.json")]
     )
+    # the folder that was pressed is gone, and what it holds beside its buttons is told
+    expect(entries.get_by_role("button", name="..")).to_be_focused()
+    expect(picker).to_contain_text("1 image, 0 texts beside them")
     entries.get_by_role("button", name="mine.json").click()
     expect(page.get_by_role("textbox", name="Epochs")).to_have_value("7")
+
+
+def test_a_folder_is_picked_by_keys_and_the_focus_comes_back(
+    app: App, open_page: OpenPage
+) -> None:
+    copy_photos(app.folder / "photos")
+    page = open_page(app, "/data")
+    add = page.get_by_role("button", name="Add a folder of images")
+    add.focus()
+    page.keyboard.press("Enter")
+    picker = page.get_by_role("dialog", name="Choose a folder")
+    entries = picker.get_by_role("group", name="Entries")
+    expect(entries.get_by_role("button").first).to_be_focused()
+    entries.get_by_role("button", name="photos").focus()
+    page.keyboard.press("Enter")
+    expect(entries.get_by_role("button", name="..")).to_be_focused()
+    expect(picker).to_contain_text("10 images, 10 texts beside them")
+    picker.get_by_role("button", name="Choose", exact=True).focus()
+    page.keyboard.press("Enter")
+    expect(picker).to_have_count(0)
+    expect(add).to_be_focused()
 
 
 # Types each path into a field and presses Enter in the first field around it.

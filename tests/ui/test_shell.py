@@ -112,7 +112,7 @@ def test_a_warm_up_longer_than_the_run_is_told_until_it_is_shorter(
     page = open_page(start_app("mine.json"), "/training")
     notes = page.get_by_text("1 note on this config")
     notes.click()
-    told = page.get_by_text("learning_rate_warmup_steps 200 is more than the 20 steps")
+    told = page.get_by_text('"Warm-up steps" (Training) 200 is more than the 20 steps')
     expect(told).to_be_visible()
     box = page.get_by_role("textbox", name="Warm-up steps")
     box.fill("0.1")
@@ -125,6 +125,24 @@ def test_unknown_settings_can_be_removed(wrong: Page) -> None:
     wrong.keyboard.press("Control+Enter")
     box = wrong.get_by_role("dialog", name="What to correct")
     expect(box).to_contain_text("no_such_thing")
+    # they have a number on their tab, and a place there to which the list leads
+    tab = wrong.get_by_role("tab", name="Training")
+    expect(tab.locator(".count")).to_have_text("4")
+    box.get_by_role("button", name="no_such_thing").click()
+    here = wrong.get_by_role("list", name="To correct, beside the settings of Training")
+    button = here.get_by_role("button", name="Remove this setting: no_such_thing")
+    expect(button).to_be_focused()
+    expect(here.get_by_role("listitem")).to_have_count(2)
+    here.get_by_role("button", name="Remove this setting: nor_this").click()
+    expect(tab.locator(".count")).to_have_text("3")
+    wrong.get_by_role("button", name="Start", exact=True).click()
+    box.get_by_role("button", name="Remove this setting").click()
+    expect(here).to_be_hidden()
+
+
+def test_all_unknown_settings_can_be_removed_in_one_go(wrong: Page) -> None:
+    wrong.keyboard.press("Control+Enter")
+    box = wrong.get_by_role("dialog", name="What to correct")
     box.get_by_role("button", name="Remove all unsupported").click()
     expect(box).not_to_contain_text("no_such_thing")
     expect(box).not_to_contain_text("nor_this")

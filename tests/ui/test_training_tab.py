@@ -322,11 +322,20 @@ def test_rates_stay_in_effect_with_another_filter_until_they_are_reset(
     training: Training,
 ) -> None:
     app, page = training({**TINY, **RATES, "layer_filter_preset": "blocks"})
-    line = page.get_by_text('Block rates stay in effect; choose "blocks" to edit them.')
+    line = page.get_by_text(
+        "Block rates stay in effect; press their picture to edit them."
+    )
     expect(line).to_be_hidden()
     choose(page, "Layer Filter", "attn-only")
     expect(line).to_be_visible()
     assert saved(app, page)["block_learning_rate_multiplier"] == {"single_block_3": 0.5}
+    page.get_by_role("button", name="Block learning rates").click()
+    window = page.get_by_role("dialog", name="Block Learning Rate")
+    window.get_by_role("slider", name="single_block_3", exact=True).focus()
+    page.keyboard.press("Home")
+    window.get_by_role("button", name="OK").click()
+    expect(window).to_have_count(0)
+    assert saved(app, page)["block_learning_rate_multiplier"] == {"single_block_3": 0.0}
     page.get_by_role("button", name="Reset", exact=True).click()
     expect(line).to_be_hidden()
     assert saved(app, page)["block_learning_rate_multiplier"] == {}

@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from nicegui import ui
+from nicegui import helpers, ui
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from support.apps import App
@@ -18,6 +18,7 @@ from blockrate.config.files import parse_config
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
 from blockrate.config.train_config import TrainConfig
 from blockrate.ui.page import Page as PageOfApp
+from blockrate.ui.parts.dialogs import small_dialog
 from blockrate.ui.windows.block_learning_rate_window import (
     open_block_learning_rate_window,
 )
@@ -495,3 +496,22 @@ def test_every_window_fits_and_can_be_read(widths: list[int], opened: Opened) ->
         assert width > 390 or small_targets(page) == []
         page.keyboard.press("Escape")
         expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_dialog_that_is_gone_hears_no_second_press(
+    on_a_page: Callable[[Callable[[PageOfApp], None]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(helpers, "warn_once", lambda message, **_: told.append(message))
+
+    def look(_: PageOfApp) -> None:
+        with small_dialog("Paste rates") as dialog:
+            pass
+        dialog.open()
+        dialog.delete()
+        dialog.close()
+        dialog.submit("again")
+
+    on_a_page(look)
+    assert told == []

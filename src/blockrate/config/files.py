@@ -200,7 +200,7 @@ def _problems_beside(
     if error.error_count() > _MOST_LEFT_OUT:
         return []
     wrong = [".".join(map(str, item["loc"])) for item in error.errors()]
-    if any(_is_in(model, wrong) for model in _NAME_THE_MODEL):
+    if any(map(names_the_model, wrong)):
         return []
     for path in last_first(wrong):
         drop(data, path)
@@ -215,6 +215,11 @@ def _problems_beside(
             # without an entry, those behind it have other numbers
             told.append(before)
     return [problem for problem in found if not _is_in(problem.where, told)]
+
+
+def names_the_model(path: str) -> bool:
+    """Whether what blocks there are hangs on the setting at a path, or on one inside it."""
+    return any(_is_in(model, [path]) for model in _NAME_THE_MODEL)
 
 
 def _is_in(path: str, sections: Iterable[str]) -> bool:

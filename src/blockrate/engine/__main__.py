@@ -7,6 +7,7 @@ import errno
 import faulthandler
 import gc
 import io
+import logging
 import os
 import re
 import shutil
@@ -55,6 +56,7 @@ def main(folder: Path) -> int:
 
 def _run(run: RunFolder, stop: StopFlag) -> int:
     screen = _send_output_to(run.log_file)
+    _quieten_libraries()
     log = EventLog(run.events_file)
     done = threading.Event()
     log.write(Phase("loading"), step=0)
@@ -193,6 +195,13 @@ def _send_output_to(log_file: Path) -> int:
     )
     faulthandler.enable()  # a crash inside a driver leaves its Python stack in the log
     return screen
+
+
+def _quieten_libraries() -> None:
+    """Let libraries tell errors only: their advice on what else could be installed reads like a fault of the run."""
+    for library in ("TRANSFORMERS", "DIFFUSERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 class _LogText(io.TextIOWrapper):

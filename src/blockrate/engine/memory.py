@@ -17,7 +17,7 @@ def pick_device(train_device: str | None) -> tuple[torch.device, str]:
     """
     if train_device is None:
         device = _best_device()
-        return device, f"the best there is: {_described(device)}"
+        return device, f"{_described(device)}, the best that was found"
     try:
         device = torch.device(train_device)
     except RuntimeError as error:

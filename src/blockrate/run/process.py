@@ -31,7 +31,14 @@ from blockrate.run.folder import (
 from blockrate.run.signs_of_life import Heartbeat, heartbeat_in, who_in
 
 StateName = Literal[
-    "No run", "Preparing", "Running", "Stopping", "Finished", "Failed", "Lost"
+    "No run",
+    "Preparing",
+    "Running",
+    "Stopping",
+    "Stopped",
+    "Finished",
+    "Failed",
+    "Lost",
 ]
 SENTENCES = {
     0: "The run is done.",
@@ -57,7 +64,8 @@ class RunState:
     """What a run is doing, derived at this moment.
 
     ``exit_code`` is None while it is alive or was never started; ``ways_on``: how else to
-    go on after a failure.
+    go on after a failure. Of a living one ``since``: when it was started, in ISO 8601;
+    ``silent``: for how many seconds it has told nothing, 0 while that is usual.
     """
 
     name: StateName
@@ -66,6 +74,8 @@ class RunState:
     step: int = 0
     exit_code: int | None = None
     ways_on: tuple[WayOn, ...] = ()
+    since: str = ""
+    silent: int = 0
 
 
 def engine_command(run: Path) -> list[str]:
@@ -181,10 +191,10 @@ def run_state(run: RunFolder) -> RunState:
             )
         case Record(event=Stopped()):
             stopped = f"Stopped at step {step}."
-            return RunState("No run", stopped, step=step, exit_code=75)
+            return RunState("Stopped", stopped, step=step, exit_code=75)
     beat = heartbeat_in(read_json(run.heartbeat_file))
     if beat and beat.stopping:
-        return RunState("No run", SENTENCES[130], step=step, exit_code=130)
+        return RunState("Stopped", SENTENCES[130], step=step, exit_code=130)
     if started:
         lost = f"The engine died after step {step} without a word (killed, out of memory?); see {run.log_file}"
         return RunState("Lost", lost, step=step, exit_code=1)
@@ -200,13 +210,16 @@ def _live_state(run: RunFolder) -> RunState:
     sentence = f"{beat.phase}, step {beat.step}"
     if who:
         sentence += f", process {who.pid} on {who.host} since {who.start}"
-    silence = time.time() - beat.time
-    if silence > SILENCE_SECONDS:
-        sentence += f"; not responding for {silence:.0f} s"
+    silent = round(time.time() - beat.time)
+    if silent <= SILENCE_SECONDS:
+        silent = 0
+    if silent:
+        sentence += f"; not responding for {silent} s"
     name: StateName = "Running" if beat.phase in WORKING else "Preparing"
     if beat.stopping:
         name = "Stopping"
-    return RunState(name, sentence, beat.phase, beat.step)
+    since = who.start if who else ""
+    return RunState(name, sentence, beat.phase, beat.step, since=since, silent=silent)
 
 
 def exit_sentence(code: int) -> str:

@@ -27,6 +27,9 @@ class FileChanged(ConfigError):  # noqa: N818 (what happened, told as a question
     """The file to be saved is not the one that was opened; saving would lose what another program wrote."""
 
 
+NO_TITLE = "New config"
+
+
 @dataclass(frozen=True)
 class Document:
     """A config as it is open, saved or not.
@@ -37,7 +40,7 @@ class Document:
     """
 
     data: Json
-    title: str = "New config"
+    title: str = NO_TITLE
     path: Path | None = None
     saved: str = "{}"
     digest: str = ""

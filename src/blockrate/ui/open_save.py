@@ -8,7 +8,7 @@ from nicegui import ui
 
 from blockrate.config.presets import named
 from blockrate.core.errors import BlockrateError, ConfigError
-from blockrate.ui.document import FileChanged
+from blockrate.ui.document import NO_TITLE, FileChanged
 from blockrate.ui.page import Page
 from blockrate.ui.parts.dialogs import (
     ask,
@@ -18,6 +18,7 @@ from blockrate.ui.parts.dialogs import (
     small_dialog,
 )
 from blockrate.ui.parts.picker import pick
+from blockrate.ui.session import Session
 
 
 async def open_config(page: Page) -> bool:
@@ -134,7 +135,7 @@ async def _save(page: Page, path: Path) -> bool:
 
 async def _ask_for_path(page: Page) -> Path | None:
     """Where to save; None for Esc."""
-    now = page.session.path or Path.cwd() / f"{page.session.title}.json"
+    now = page.session.path or Path.cwd() / f"{_proposed_name(page.session)}.json"
     with small_dialog("Save as") as dialog:
         name = ui.input("Name", value=now.name)
         name.props("outlined dense autofocus hide-bottom-space")
@@ -160,6 +161,15 @@ async def _ask_for_path(page: Page) -> Path | None:
         choice_buttons({"Cancel": dialog.close, "Save": submit})
     answer = await dialog
     return answer if isinstance(answer, Path) else None
+
+
+def _proposed_name(session: Session) -> str:
+    """A name without blanks, that of the images where nothing has a name yet."""
+    name = session.title
+    if name == NO_TITLE:
+        folders = [Path(concept.path).name for concept in session.usable.concepts]
+        name = next(filter(None, folders), "config")
+    return "-".join(name.split())
 
 
 def _path_of(page: Page, folder: str, name: str) -> Path:

@@ -60,6 +60,15 @@ class Page:
         # the number of an element is all that enters the script
         ui.run_javascript(f"setTimeout(() => blockrateFocus({element.id}), 120)")
 
+    def focus_in_dialog(self, element: Element) -> None:
+        """Give an element of the dialog in front the focus, once it is drawn."""
+        script = "setTimeout(() => document.getElementById('c{}')?.focus(), 60)"
+        ui.run_javascript(script.format(element.id))
+
+    def give_focus_back(self) -> None:
+        """Give the focus back to what had it before a dialog, unless something else has taken it."""
+        ui.run_javascript("blockrateFocusBack()")
+
     def show_message(
         self, text: str, *, kind: Literal["info", "warning", "error"] = "info"
     ) -> None:

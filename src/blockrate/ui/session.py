@@ -262,7 +262,7 @@ class Session:
         self._document = document
         self.checked = checked
         last = self.usable if document.path == before.path else TrainConfig()
-        self.usable = checked.config or usable(document.data, checked.problems) or last
+        self.usable = checked.config or usable(document.data) or last
         self._draft_problem = ""
         self.revision += 1
         self._timer.cancel()

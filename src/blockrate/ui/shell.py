@@ -1,5 +1,6 @@
 """The frame around every tab: header, tabs with their counts of problems, what the run does, Start and Stop."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -8,19 +9,25 @@ from typing import Literal, NamedTuple
 from nicegui import ui
 from nicegui.element import Element
 
-from blockrate.config.fields import tab_of
 from blockrate.config.schedule_check import schedule_warnings
 from blockrate.core.errors import BlockrateError
 from blockrate.dataset.survey import Survey, counted, survey
 from blockrate.ui.guard import SIGN_OUT
-from blockrate.ui.live.progress import headline, share
+from blockrate.ui.live.progress import (
+    NEXT_START,
+    doing,
+    share,
+    why_not_start,
+    why_not_stop,
+)
 from blockrate.ui.live.watch import ALIVE, Watch
 from blockrate.ui.open_save import open_config, save, save_as
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, set_props
 from blockrate.ui.parts.dialogs import ask, heading
 from blockrate.ui.parts.follow import show_from_thread
-from blockrate.ui.parts.labels import duration, sentence
+from blockrate.ui.parts.labels import in_labels, sentence
+from blockrate.ui.problems import problems_of, problems_without_control
 from blockrate.ui.starting import start
 from blockrate.ui.tabs import data, model, run, sampling, training
 
@@ -78,6 +85,7 @@ def build(page: Page, tab: str = "Model") -> None:
         _theme_button(page)
         _sign_out_button()
     with ui.element("div").classes("content") as content:
+        _next_start(page)
         _warnings(page)
         panels = {name: _panel(name) for name in TABS}
     ui.skip_link("Skip to the settings", target=content)
@@ -93,6 +101,7 @@ def build(page: Page, tab: str = "Model") -> None:
         if not panels[name].default_slot.children:
             with panels[name]:
                 heading(name, 1).classes("sr-only")
+                problems_without_control(page, name)
                 _MODULES[name].build(page)
         tabs.set_value(name)
         shell.run_method("visit", f"/{name.lower()}")
@@ -158,12 +167,7 @@ def _problem_count(page: Page, tab: str) -> None:
     word = ui.label().classes("sr-only")
 
     def refresh() -> None:
-        problems = [
-            problem
-            for problem in page.session.problems
-            if problem.field and not problem.removable and tab_of(problem.field) == tab
-        ]
-        number = len(problems)
+        number = len(problems_of(page, tab))
         count.set_text(str(number))
         count.set_visibility(number > 0)
         word.set_text({0: "", 1: "problem"}.get(number, "problems"))
@@ -226,6 +230,18 @@ def _sign_out_button() -> None:
     button.tooltip(_SIGN_OUT)
 
 
+def _next_start(page: Page) -> None:
+    """Say while a run is at work that it does not hear of what is changed on a tab."""
+    note = ui.label(NEXT_START).classes("banner next-start")
+
+    def refresh() -> None:
+        is_at_work = page.watch.state.name in ALIVE
+        note.set_visibility(is_at_work and page.tab != "Run")
+
+    call_on_change(page.watch.changed, refresh)
+    call_on_change(page.tab_changed, refresh)
+
+
 def _warnings(page: Page) -> None:
     with ui.element("details").classes("warnings") as box:
         box.props('aria-label="Notes on this config"')
@@ -242,7 +258,7 @@ def _warnings(page: Page) -> None:
         with lines:
             for warning in warnings:
                 with ui.element("li"):
-                    ui.label(sentence(warning))
+                    ui.label(sentence(in_labels(warning)))
 
     call_on_change(page.session.changed, refresh)
     call_on_change(page.steps_changed, refresh)
@@ -267,7 +283,7 @@ def _bottom_bar(page: Page) -> None:
         name = page.watch.state.name
         state.set_text(name)
         state.classes(replace=f"state is-{name.lower().replace(' ', '-')}")
-        words.set_text(_doing(page.watch) or _blocked(page) or counts)
+        words.set_text(doing(page.watch) or _blocked(page) or counts)
         bar.set_visibility(name in ALIVE)
         set_props(bar, {"value": share(page.watch)})
 
@@ -287,18 +303,55 @@ def _bottom_bar(page: Page) -> None:
 
 
 def _stop_and_start_buttons(page: Page) -> None:
-    stop = ui.button("Stop", icon="stop", color=None, on_click=page.watch.stop)
-    stop.props("no-caps unelevated").classes("stop")
-    go = ui.button("Start", icon="play_arrow", color=None, on_click=lambda: start(page))
-    go.props("no-caps unelevated").classes("start")
-    go.tooltip("Start (Ctrl+Enter)")
+    _run_button(page, "Stop", "stop", page.watch.stop, why_not_stop)
+    _run_button(
+        page, "Start", "play_arrow", lambda: start(page), why_not_start, "(Ctrl+Enter)"
+    )
+
+
+def _run_button(
+    page: Page,
+    name: str,
+    icon: str,
+    action: Callable[[], object],
+    why_not: Callable[[Watch], str],
+    keys: str = "",
+) -> None:
+    """A button that says why it does nothing now, where it does nothing."""
+
+    async def pressed() -> None:
+        if reason := why_not(page.watch):
+            return page.show_message(reason)
+        answer = action()
+        if isinstance(answer, Awaitable):
+            await answer
+        return None
+
+    button = ui.button(name, icon=icon, color=None, on_click=pressed)
+    button.props("no-caps unelevated").classes(name.lower())
+    with button:
+        tip = ui.tooltip()
+
+    def refresh() -> None:
+        reason = why_not(page.watch)
+        tip.set_text(reason or f"{name} {keys}".strip())
+        button.classes(**{"add" if reason else "remove": "is-off"})
+        props = {
+            "aria-disabled": "true" if reason else None,
+            "aria-description": reason or None,
+        }
+        set_props(button, props)
+
+    call_on_change(page.watch.changed, refresh)
 
 
 def _counts(result: Survey) -> str:
-    images = result.done - result.unreadable
-    if not images:
+    if not result.all:
         return "No images yet"
-    return f"{images:,} images · about {result.steps:,} steps"
+    words = [f"{result.all:,} images", f"about {result.steps:,} steps"]
+    if result.unreadable:
+        words.insert(1, f"{result.unreadable:,} unreadable")
+    return " · ".join(words)
 
 
 def _blocked(page: Page) -> str:
@@ -307,16 +360,3 @@ def _blocked(page: Page) -> str:
         return ""
     noun = "problem" if number == 1 else "problems"
     return f"{number} {noun} to correct"
-
-
-def _doing(watch: Watch) -> str:
-    """What is being done and for how long still, or how it ended."""
-    state = watch.state
-    if state.name == "No run":
-        return ""
-    if state.name not in ALIVE:
-        return sentence(state.sentence)
-    seconds = watch.history.progress.seconds_left
-    if state.name != "Running" or seconds is None:
-        return headline(watch)
-    return f"{headline(watch)} · {duration(seconds)} left"

@@ -1,11 +1,10 @@
-"""Start: what is wrong first, each a link to its field; then the question that an earlier run in the folder asks."""
+"""Start: what is wrong first; then the question that an earlier run in the folder asks."""
 
 from collections.abc import Sequence
 from functools import partial
 
 from nicegui import Event, ui
 
-from blockrate.config.fields import tab_of
 from blockrate.core.errors import BlockrateError, WayOn, in_words, with_ways_on
 from blockrate.run.launch import (
     OPTIONS,
@@ -17,21 +16,22 @@ from blockrate.run.launch import (
 )
 from blockrate.run.places import place
 from blockrate.run.process import StateName
-from blockrate.ui.checked import Problem
+from blockrate.ui.live.progress import why_not_start
 from blockrate.ui.page import Page
-from blockrate.ui.parts.components import call_on_change
-from blockrate.ui.parts.dialogs import ask, choice_buttons, small_dialog
+from blockrate.ui.parts.dialogs import ask
 from blockrate.ui.parts.follow import rebuild_on_change
-from blockrate.ui.parts.labels import label_of, sentence
+from blockrate.ui.problems import show_problems
 from blockrate.ui.ways_on import BUTTONS, WAYS_ON
 
 _AFTER_THE_END: Sequence[WayOn] = ("fresh",)
 # what a run has warned of can still be had otherwise
-_ENDED_EARLY: Sequence[StateName] = ("No run", "Failed", "Lost")
+_ENDED_EARLY: Sequence[StateName] = ("Stopped", "Failed", "Lost")
 
 
 async def start(page: Page, way: WayOn | None = None) -> None:
     """Start the open config, in a ``way`` that was chosen, or say what stands against it."""
+    if reason := why_not_start(page.watch):
+        return page.show_message(reason)
     page.session.recheck()  # folders may have come or gone since the last change
     if page.session.problems:
         return show_problems(page)
@@ -102,52 +102,3 @@ def _ways_left(page: Page) -> Sequence[WayOn]:
         return ()
     own = place(page.session.usable, page.session.source).run
     return left if run.path == own.path.absolute() else ()
-
-
-def show_problems(page: Page) -> None:
-    """List what blocks Start: each problem leads to its field, and what is not supported can be removed."""
-    session = page.session
-
-    def unsupported() -> list[str]:
-        return [problem.field for problem in session.problems if problem.removable]
-
-    def remove_unsupported() -> None:
-        session.remove(*unsupported())
-
-    with small_dialog("What to correct", "problems") as dialog:
-        rows = ui.element("ul")
-        choices = {"Remove all unsupported": remove_unsupported, "Close": dialog.close}
-        remove_all, _ = choice_buttons(choices).values()
-
-        def refresh() -> None:
-            remove_all.set_visibility(len(unsupported()) > 1)
-            rows.clear()
-            with rows:
-                for problem in session.problems:
-                    _problem_row(page, dialog, problem)
-                if not session.problems:
-                    ui.label("Nothing is wrong any more. Press Start.")
-
-        call_on_change(session.changed, refresh)
-    dialog.open()
-
-
-def _problem_row(page: Page, dialog: ui.dialog, problem: Problem) -> None:
-    def go() -> None:
-        dialog.close()
-        page.go(tab_of(problem.field), problem.field)
-
-    with ui.element("li"):
-        if problem.removable:
-            ui.label(f"{problem.field}: {problem.text}")
-            remove = partial(page.session.remove, problem.field)
-            button = ui.button("Remove this setting", on_click=remove)
-            button.props("no-caps outline dense")
-            return
-        title = "The file"
-        if problem.field:
-            title = f"{tab_of(problem.field)} · {label_of(problem.field)}"
-        with ui.element("button").classes("link") as link:
-            link.on("click", go).props("type=button")
-            ui.label(title)
-            ui.label(sentence(problem.text)).classes("dim")

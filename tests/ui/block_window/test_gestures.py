@@ -14,12 +14,11 @@ from blockrate.core.shapes import layer_wise_decay
 def test_every_block_has_a_fader_that_tells_its_name_its_value_and_the_rate_it_comes_to(
     faders: Faders,
 ) -> None:
-    assert list(faders.values()) == [*FLUX.names, "other"]
+    assert list(faders.values()) == list(FLUX.names)
     assert set(faders.values().values()) == {1.0}
     for name, count in {
         "Double blocks 0-18": 19,
         "Single blocks 0-37": 38,
-        "Other weights": 1,
     }.items():
         assert (
             faders.window.get_by_role("group", name=name, exact=True)
@@ -40,9 +39,8 @@ def test_every_block_has_a_fader_that_tells_its_name_its_value_and_the_rate_it_c
     ):
         expect(faders.button(name)).to_be_visible()
     expect(faders.window).to_contain_text("base 1.00e-04 × fader")  # noqa: RUF001
-    other = faders.slider("other")
-    expect(other).to_have_attribute("aria-disabled", "true")
-    expect(other).to_have_attribute("aria-valuetext", "The layer filter leaves none")
+    # nothing outside the blocks trains with this filter
+    expect(faders.slider("other")).to_have_count(0)
     assert nameless(faders.page) == []
     slider = faders.slider("single_block_12")
     faders.press("single_block_12", *"0.35")
@@ -306,7 +304,7 @@ def test_undo_goes_back_across_a_shape(faders: Faders) -> None:
     faders.apply("single", "Layer-wise decay", Factor="0.8")
     faders.says("38 blocks set")
     decayed = layer_wise_decay(complete({}, FLUX), FLUX.names[19:], 0.8)
-    assert faders.values() == decayed
+    assert {**faders.values(), "other": 1.0} == decayed
     assert min(decayed.values()) == 0.0003, "a rate below two decimals is not frozen"
     expect(faders.slider("single_block_0")).to_have_attribute(
         "aria-valuetext", "0.00030, learning rate 3.00e-08"
@@ -318,7 +316,7 @@ def test_undo_goes_back_across_a_shape(faders: Faders) -> None:
     ]
     faders.button("Redo").click()
     faders.says("Redone")
-    assert faders.values() == decayed
+    assert {**faders.values(), "other": 1.0} == decayed
 
 
 def test_a_server_that_answers_late_does_not_move_the_hand(faders: Faders) -> None:
@@ -356,12 +354,15 @@ def test_a_phone_shows_three_rows_and_a_bar_for_fingers(
     counts = faders.window.locator(".mixer-tracks").evaluate_all(
         "all => all.map(e => e.querySelectorAll('.fader').length)"
     )
-    assert counts == [19, 19, 19, 1]
+    assert counts == [19, 19, 19]
+    # no button changes a block that nobody has chosen
+    expect(faders.button("Lower double_block_0")).to_be_disabled()
     faders.page.touchscreen.tap(*faders.point("single_block_20", 0.4))
     value = faders.values()["single_block_20"]
     assert value == pytest.approx(0.4, abs=0.03)
     field = faders.window.get_by_label("Value of single_block_20")
     expect(field).to_have_value(f"{value:.2f}")
+    expect(faders.window.locator(".mixer-nudge b")).to_have_text("single 20")
     faders.button("Lower single_block_20").tap()
     expect(field).to_have_value(f"{value - 0.05:.2f}")
     field.fill("0.125")

@@ -71,7 +71,7 @@ def test_faders_can_be_told_apart_in_forced_colours(faders: Faders) -> None:
     assert style(full, "outlineStyle") == "none"
 
 
-def test_the_small_picture_opens_the_window_under_the_same_rule(
+def test_the_small_picture_opens_the_window_under_every_filter_that_leaves_something(
     training: Callable[..., Faders],
 ) -> None:
     rates = {
@@ -99,10 +99,43 @@ def test_the_small_picture_opens_the_window_under_the_same_rule(
     expect(picture).to_be_focused()
     faders.page.get_by_role("combobox", name="Layer Filter").click()
     faders.page.get_by_role("option", name="attn-only").click()
-    expect(picture).to_have_attribute("aria-disabled", "true")
-    expect(picture).to_contain_text('Choose the "blocks" filter')
-    picture.click(force=True)
-    expect(
-        faders.page.get_by_role("log").or_(faders.page.locator(".toast"))
-    ).to_contain_text('Choose the "blocks" filter')
+    # the three dots keep to "blocks", the picture does not
+    dots = faders.page.get_by_role("button", name="Layer Filter settings")
+    for _ in range(3):
+        dots.click(force=True)
+    toast = faders.page.locator(".toast")
+    expect(toast).to_contain_text('Choose the "blocks" filter')
+    # how often it was asked for looks like a number of faults
+    expect(faders.page.locator(".q-notification__badge")).to_be_hidden()
+    faders.open("Block learning rates").button("Cancel").click()
     expect(faders.window).to_have_count(0)
+    faders.page.get_by_role("combobox", name="Layer Filter").click()
+    faders.page.get_by_role("option", name="custom").click()
+    pattern = faders.page.get_by_role("textbox", name="Pattern")
+    pattern.fill("no such layer")
+    pattern.press("Enter")
+    expect(picture).to_have_attribute("aria-disabled", "true")
+    expect(picture).to_contain_text("Correct the layer filter")
+    picture.click(force=True)
+    expect(toast.last).to_contain_text("Correct the layer filter")
+    expect(faders.window).to_have_count(0)
+
+
+def test_little_height_is_left_to_what_is_set(training: Callable[..., Faders]) -> None:
+    faders = training(look={"width": 640, "height": 400})
+    header = faders.page.get_by_role("banner")
+    faders.page.mouse.move(320, 300)
+    faders.page.mouse.wheel(0, 600)
+    faders.page.wait_for_function(
+        "document.querySelector('.top').getBoundingClientRect().bottom <= 0"
+    )
+    expect(header).not_to_be_in_viewport()
+    faders.open()
+    row = faders.window.locator(".mixer-row").first
+    row.evaluate("row => row.scrollIntoView({ block: 'start' })")
+    shown = row.bounding_box()
+    ok = faders.button("OK").bounding_box()
+    assert shown
+    assert ok
+    assert shown["y"] > -1
+    assert shown["y"] + shown["height"] <= ok["y"], "a whole row above OK"

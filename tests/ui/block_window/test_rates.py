@@ -15,6 +15,7 @@ from blockrate.core.shapes import layer_wise_decay
 from blockrate.ui.page import Page as PageOfApp
 from blockrate.ui.windows.block_learning_rate_window import (
     open_block_learning_rate_window,
+    why_no_window,
 )
 from blockrate.ui.windows.block_mixer import BlockMixer
 
@@ -35,19 +36,52 @@ def test_templates_can_be_used_saved_and_deleted(faders: Faders) -> None:
     faders.template("Layer-wise decay")
     faders.says("Layer-wise decay drawn")
     decayed = faders.values()
-    assert decayed == layer_wise_decay(complete({}, FLUX), FLUX.names, 0.95)
-    faders.template("Save as template")
-    faders.page.get_by_role("textbox", name="Name").fill("<b>mine</b>")
-    faders.page.get_by_role("button", name="Save", exact=True).last.click()
+    assert {**decayed, "other": 1.0} == layer_wise_decay(
+        complete({}, FLUX), FLUX.names, 0.95
+    )
+    save_template(faders, "<b>mine</b>")
+    expect(faders.page.get_by_role("dialog", name="Save as template")).to_have_count(0)
     faders.button("Reset All to 1.0").click()
     faders.says("All at 1.0")
     faders.template("<b>mine</b>")
     faders.says("<b>mine</b> drawn")
     assert faders.values() == decayed
-    faders.template("Delete a template")
-    faders.page.get_by_role("button", name="<b>mine</b>").click()
     faders.button("Templates").click()
-    expect(faders.page.get_by_role("menuitem")).to_have_count(10)
+    faders.page.get_by_role("menuitem", name="Delete <b>mine</b>").click()
+    answer(faders, "Delete the template?", "Delete")
+    faders.button("Templates").click()
+    expect(faders.page.get_by_role("menuitem")).to_have_count(9)
+
+
+def test_no_template_takes_the_name_of_another_in_silence(faders: Faders) -> None:
+    box = faders.page.get_by_role("dialog", name="Save as template")
+    save_template(faders, "Single only")
+    expect(box).to_contain_text("comes with blockrate. Choose another name.")
+    box.get_by_label("Name").fill("mine")
+    faders.page.keyboard.press("Enter")
+    expect(box).to_have_count(0)
+    faders.press("double_block_0", *"0.5")
+    save_template(faders, "mine")
+    answer(faders, "Replace the template?", "Cancel")
+    expect(box).to_be_visible()
+    faders.page.keyboard.press("Escape")
+    faders.button("Reset All to 1.0").click()
+    faders.template("mine")
+    faders.says("mine drawn")
+    assert set(faders.values().values()) == {1.0}
+
+
+def save_template(faders: Faders, name: str) -> None:
+    """Save the rates under a name, by Enter alone."""
+    faders.template("Save as template")
+    faders.page.get_by_label("Name").fill(name)
+    faders.page.keyboard.press("Enter")
+
+
+def answer(faders: Faders, question: str, choice: str) -> None:
+    dialog = faders.page.get_by_role("dialog", name=question)
+    dialog.get_by_role("button", name=choice, exact=True).click()
+    expect(dialog).to_have_count(0)
 
 
 def test_named_rates_of_the_config_are_among_the_templates(
@@ -57,7 +91,7 @@ def test_named_rates_of_the_config_are_among_the_templates(
     faders = training(block_learning_rate_custom_presets=presets).open()
     faders.template("<i>Luma</i>")
     faders.says("<i>Luma</i> drawn")
-    assert faders.values() == complete(presets["<i>Luma</i>"], FLUX)
+    assert {**faders.values(), "other": 1.0} == complete(presets["<i>Luma</i>"], FLUX)
 
 
 def test_reset_writes_nothing(training: Callable[..., Faders]) -> None:
@@ -113,19 +147,27 @@ def test_the_footer_tells_where_training_starts_and_what_that_saves(
 
 
 @pytest.mark.parametrize(
-    ("preset", "off", "value"),
-    [("full", "", 0.5), ("blocks", "The layer filter leaves none", 1.0)],
+    ("settings", "idle", "has_other"),
+    [
+        ({"layer_filter_preset": "full"}, [], True),
+        ({"layer_filter_preset": "attn-only"}, [], False),
+        ({"layer_filter_preset": "blocks"}, [], False),
+        (
+            {"layer_filter": "single_transformer_blocks"},
+            list(FLUX.names[:19]),
+            False,
+        ),
+    ],
 )
-def test_the_other_weights_have_a_fader_of_use_where_the_filter_leaves_some(
-    preset: str,
-    off: str,
-    value: float,
+def test_a_fader_has_use_where_the_filter_leaves_something_and_other_is_hidden_else(
+    settings: dict[str, str],
+    idle: list[str],
+    has_other: bool,
     on_a_page: Callable[[Callable[[PageOfApp], None]], None],
 ) -> None:
     def look(page: PageOfApp) -> None:
-        page.session.set(
-            {"base_model_name": "tiny-flux1", "layer_filter_preset": preset}
-        )
+        page.session.set({"base_model_name": "tiny-flux1", **settings})
+        assert why_no_window(page.session) == ""
         page.show_tab("Training")
         elements = ui.context.client.elements
         opener = page.controls["epochs"]
@@ -140,14 +182,16 @@ def test_the_other_weights_have_a_fader_of_use_where_the_filter_leaves_some(
             if listener.type == "commit"
         )
         told = {
-            "changes": {"other": 0.5},
+            "changes": {"other": 0.5, "double_block_0": 0.5},
             "merge": "press 1",
             "cleared": False,
             "version": mixer.props["version"],
         }
         mixer._handle_event({"listener_id": commit.id, "args": told})
-        assert (mixer.props["names"][-1], mixer.props["values"][-1]) == ("other", value)
-        assert mixer.props["off"] == off
+        values = dict(zip(mixer.props["names"], mixer.props["values"], strict=True))
+        assert mixer.props["idle"] == idle
+        assert values.get("other") == (0.5 if has_other else None)
+        assert values["double_block_0"] == (1.0 if idle else 0.5)
 
     on_a_page(look)
 
@@ -193,11 +237,18 @@ def test_a_base_rate_of_another_tab_counts_at_once_and_rates_of_another_tab_ask(
     assert faders.saved() == {"double_block_0": 0.0, "double_block_1": 0.95}
 
 
-@pytest.mark.parametrize("answer", ["Restore", "Discard"])
+@pytest.mark.parametrize("answer", ["Restore", "Discard", "draw"])
 def test_what_was_drawn_when_the_page_vanished_is_offered_again(
     faders: Faders, answer: str
 ) -> None:
     faders.press("double_block_0", *"0.35")
+    if answer == "Discard":
+        # no page that is gone while its window is open: nothing is offered elsewhere
+        other = Faders(faders.page.context.new_page(), faders.app)
+        other.page.goto(faders.app.at("/training"))
+        other.page.wait_for_function("window.did_handshake")
+        expect(other.open().window).not_to_contain_text("not taken over")
+        other.page.close()
     faders.page.reload()
     faders.page.wait_for_function("window.did_handshake")
     faders.open()
@@ -205,13 +256,18 @@ def test_what_was_drawn_when_the_page_vanished_is_offered_again(
     expect(faders.window).to_contain_text(
         "There are changes that were not taken over with OK"
     )
-    faders.button(answer).click()
-    expect(faders.button(answer)).to_have_count(0)
+    if answer == "draw":
+        faders.press("double_block_0", *"0.5")
+    else:
+        faders.button(answer).click()
+    for offered in ("Restore", "Discard"):
+        expect(faders.button(offered)).to_have_count(0)
+    values = {"Restore": "0.35", "Discard": "1", "draw": "0.5"}
     expect(faders.slider("double_block_0")).to_have_attribute(
-        "aria-valuenow", "0.35" if answer == "Restore" else "1"
+        "aria-valuenow", values[answer]
     )
     faders.button("Cancel").click()
-    if answer == "Restore":
+    if answer != "Discard":
         faders.page.get_by_role("button", name="Discard", exact=True).click()
     expect(faders.window).to_have_count(0)
     faders.open()

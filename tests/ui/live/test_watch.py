@@ -154,8 +154,8 @@ def test_stop_pressed_ten_times_is_one_stop(
         watch.stop()
         assert watch.state.name == "Stopping"
     wait(watch.look())
-    assert watch.state.name in ("Stopping", "No run")
-    look_until(watch, lambda: watch.state.name == "No run")
+    assert watch.state.name in ("Stopping", "Stopped")
+    look_until(watch, lambda: watch.state.name == "Stopped")
     assert watch.state.exit_code == 75, "a second stop would have ended it at once"
     assert not any(run.commands.iterdir())
 
@@ -166,7 +166,7 @@ def test_a_stop_while_the_engine_is_still_starting_is_obeyed(
     trainer("slow")
     wait(watch.start(session_of(run), Options()))
     watch.stop()
-    look_until(watch, lambda: watch.state.name == "No run")
+    look_until(watch, lambda: watch.state.name == "Stopped")
     assert watch.state.exit_code == 75
     assert watch.history.progress.step <= 2
 
@@ -182,7 +182,7 @@ def test_a_full_disk_does_not_keep_a_run_from_being_stopped(
     look_until(watch, lambda: watch.state.name == "Running")
     monkeypatch.setattr(watch_module, "send_command", full)
     watch.stop()
-    look_until(watch, lambda: watch.state.name == "No run")
+    look_until(watch, lambda: watch.state.name == "Stopped")
     assert watch.state.exit_code == 75
     assert watch.history.progress.step < 20
 
@@ -204,7 +204,7 @@ def test_a_run_that_does_not_stop_can_be_forced_after_a_minute(
     wait(watch.look())
     assert told == [True], "the pages hear that it can be forced now"
     watch.force_stop()
-    look_until(watch, lambda: watch.state.name == "No run")
+    look_until(watch, lambda: watch.state.name == "Stopped")
     assert watch.state.exit_code == 130
 
 
@@ -266,7 +266,7 @@ def test_a_stop_that_comes_before_there_is_a_run_counts(
 
     monkeypatch.setattr(watch_module, "launch", slowly)
     assert isinstance(wait(start_and_stop()), Launched)
-    look_until(watch, lambda: watch.state.name == "No run")
+    look_until(watch, lambda: watch.state.name == "Stopped")
     assert watch.history.progress.step < 5
     assert watch._process is None or watch._process.poll() is not None
 
@@ -283,7 +283,7 @@ def test_a_run_that_somebody_else_started_there_is_shown(
     assert watch.run
     assert (watch.run.path, watch.state.name) == (run.path, "Running")
     watch.stop()
-    look_until(other, lambda: other.state.name == "No run")
+    look_until(other, lambda: other.state.name == "Stopped")
 
 
 # -- what dies ---------------------------------------------------------------------------------------------------------
@@ -348,8 +348,8 @@ def test_a_new_app_follows_the_run_of_the_one_that_died(
     assert after.history.blocks.frozen == ["double_block_0"]
     assert len(after.history.blocks.names) == 57
     after.stop()
-    look_until(after, lambda: after.state.name == "No run")
-    look_until(before, lambda: before.state.name == "No run")
+    look_until(after, lambda: after.state.name == "Stopped")
+    look_until(before, lambda: before.state.name == "Stopped")
 
 
 def test_a_folder_that_is_gone_is_not_followed() -> None:
@@ -470,6 +470,20 @@ def test_the_log_is_plain_text_and_its_end_only(run: RunFolder, watch: Watch) ->
     shown = watch.log.split("\n")
     assert shown[-4:] == ["100%|", "red bell", "not \ufffd utf-8", "crlf"]
     assert (shown[0], len(shown)) == ("line 805", 199)
+
+
+def test_of_a_progress_bar_the_log_shows_the_last_state_while_it_is_not_full(
+    run: RunFolder, watch: Watch
+) -> None:
+    write_steps(run, 1, 1)
+    full = [
+        f"Loading weights: {share}%|## | {share}/100 [0s]" for share in (0, 50, 100)
+    ]
+    begun = [f"shard: {share}%|#  | {share}M/9G [1s]" for share in (1, 2)]
+    run.log_file.write_text("\n".join(["before", "", *full, "", "after", *begun, ""]))
+    watch.show(run.path)
+    wait(watch.look())
+    assert watch.log.split("\n") == ["before", "after", begun[-1]]
 
 
 def test_a_flood_in_the_log_costs_no_more_than_its_end(

@@ -15,8 +15,8 @@ from support.settings import all_paths
 
 from blockrate.core.errors import ConfigError
 from blockrate.run.process import RunState
-from blockrate.ui import shell
 from blockrate.ui.live.history import History
+from blockrate.ui.live.progress import doing
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import (
     LONGEST_TEXT,
@@ -123,6 +123,10 @@ def test_a_number_that_is_shown_and_read_again_is_the_same(number: float) -> Non
         ("16", 16),
         ("1.0", 1.0),
         (" 2 ", 2),
+        ("0,0003", 0.0003),
+        ("1,5", 1.5),
+        ("-2,5e-4", -2.5e-4),
+        ("0,125", 0.125),
         ("", ""),
         ("abc", "abc"),
         ("true", "true"),
@@ -136,7 +140,18 @@ def test_a_number_is_read_by_the_rules_of_json(text: str, value: object) -> None
 
 @pytest.mark.parametrize(
     "text",
-    ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "[" * 5000, "1,5", ".5"],
+    [
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "1e999",
+        "9" * 5000,
+        "[" * 5000,
+        "1,500",
+        "1,5,5",
+        ",5",
+        ".5",
+    ],
 )
 def test_what_is_no_number_stays_as_it_was_typed(text: str) -> None:
     assert parse(text, field_type("learning_rate")) == text
@@ -403,8 +418,13 @@ def watch_in(state: Any, **facts: Any) -> Any:
     ("watch", "words"),
     [
         (watch_in("No run"), ""),
-        (watch_in("Failed"), "It says so."),
-        (watch_in("Finished", total_steps=20, step=20), "It says so."),
+        (watch_in("Failed"), ""),
+        (watch_in("Finished", total_steps=20, step=20), ""),
+        # it is over before it is told so
+        (
+            watch_in("Running", total_steps=20, step=20, _seconds=[1.5] * 10),
+            "Step 20 of 20",
+        ),
         (
             watch_in("Preparing", phase="caching", done=1000, total=4000),
             "Caching 1,000 of 4,000",
@@ -419,15 +439,17 @@ def watch_in(state: Any, **facts: Any) -> Any:
 def test_the_bottom_bar_says_what_is_done_and_for_how_long_still(
     watch: Any, words: str
 ) -> None:
-    assert shell._doing(watch) == words
+    assert doing(watch) == words
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (0.2, "0 s"),
+        (0.2, "1 s"),
         (29, "29 s"),
-        (31, "1 min"),
+        (31, "31 s"),
+        (89, "89 s"),
+        (90, "2 min"),
         (3569, "59 min"),
         (3571, "1 h 0 min"),
         (9000, "2 h 30 min"),

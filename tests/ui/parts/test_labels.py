@@ -2,7 +2,7 @@
 
 import pytest
 
-from blockrate.ui.parts.labels import sentence
+from blockrate.ui.parts.labels import in_labels, sentence
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,31 @@ def test_other_sentences_begin_with_a_large_letter() -> None:
     assert sentence("the run is done.") == "The run is done."
     assert sentence("finished. See a_b") == "Finished. See a_b"
     assert sentence("") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "raise text_encoder_2_sequence_length, up to 512",
+            'raise "T5 sequence length" (Model), up to 512',
+        ),
+        (
+            "Check transformer.model_name and base_model_name.",
+            'Check "Transformer from" (Model) and "Base model" (Model).',
+        ),
+        (
+            "or one of ADAMW, ADAMW_8BIT, SCHEDULE_FREE_ADAMW, SGD.",
+            "or one of AdamW, AdamW 8-bit, Schedule-free AdamW, SGD.",
+        ),
+        ("concepts.0.path: is gone", '"Folder" (Data): is gone'),
+        # what only looks like one
+        ("the epochs of the resolution", "the epochs of the resolution"),
+        ("workspace/cache_dir/x", "workspace/cache_dir/x"),
+        ("'layer_filter' is a folder", "'layer_filter' is a folder"),
+        ("double_block_0 has 0.3", "double_block_0 has 0.3"),
+        ("Set HF_HUB_OFFLINE", "Set HF_HUB_OFFLINE"),
+    ],
+)
+def test_settings_are_called_as_the_interface_calls_them(text: str, shown: str) -> None:
+    assert in_labels(text) == shown

@@ -72,3 +72,5 @@ def test_no_other_run_is_shown_while_one_is_at_work(
         page.get_by_text("Past runs can be shown when this one has ended.")
     ).to_be_visible()
     expect(title(page)).to_have_text("Step 60 of 200")
+    # the one at work is no past run
+    expect(page.locator(".past-runs li")).to_have_count(1)

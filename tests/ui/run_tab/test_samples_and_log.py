@@ -44,6 +44,27 @@ def test_samples_are_turned_over_by_step_and_compared_with_the_first(
     expect(slider).to_have_attribute("aria-valuetext", "Step 40")
     slider.press("End")
     expect(slider).to_have_attribute("aria-valuetext", "Step 80")
+    page.get_by_role("link", name="a cat, step 80").click()
+    view = page.get_by_role("dialog", name="Sample")
+    large = view.get_by_role("img")
+    expect(large).to_have_accessible_name("a cat, step 80")
+    expect(view.get_by_role("button", name="Later step")).to_be_disabled()
+    for key, name in (
+        ("ArrowLeft", "a cat, step 60"),
+        ("ArrowDown", "a cup of coffee, step 60"),
+        ("ArrowDown", "a cup of coffee, step 60"),
+        ("ArrowLeft", "a cup of coffee, step 40"),
+        ("ArrowUp", "a cat, step 40"),
+    ):
+        page.keyboard.press(key)
+        expect(large).to_have_accessible_name(name)
+    view.get_by_role("button", name="Later step").click()
+    expect(large).to_have_accessible_name("a cat, step 60")
+    assert (
+        large.evaluate("image => image.decode().then(() => image.naturalWidth)") == 32
+    )
+    page.keyboard.press("Escape")
+    expect(view).to_have_count(0)
 
 
 def test_samples_outside_the_folders_that_may_be_seen_are_not_shown(
@@ -81,6 +102,6 @@ def test_what_a_run_says_is_shown_as_text(
 ) -> None:
     made.run.log_file.write_text(f"{HOSTILE}\n")
     page = shown(made.tell(Warned("x", HOSTILE), Failed(1, HOSTILE)))
-    # sentence, note, both logs, bottom bar
-    expect(page.get_by_text(HOSTILE)).to_have_count(5)
+    # sentence, note, both logs
+    expect(page.get_by_text(HOSTILE)).to_have_count(4)
     assert page.locator("[onerror]").count() == 0

@@ -72,12 +72,21 @@ def test_running_shows_how_fast_it_is_and_for_how_long_still(
     expect(page.get_by_role("status")).to_have_text("Running")
     expect(title(page)).to_have_text("Step 60 of 200")
     expect(page.get_by_text("1.5 s/step · 4 min left · loss 0.01667")).to_be_visible()
+    expect(page.get_by_text("57 blocks trained")).to_contain_text(
+        "the base is 1.00e-04 of 3.00e-04, warming up until step 200."
+    )
+    # its config has no prompts
+    # the words of the headline do not come again
+    expect(page.locator(".run-head .dim")).to_have_text(
+        re.compile(r"^Since \d{4}-\d\d-\d\d \d\d:\d\d$")
+    )
     page.get_by_role("button", name="Sample now").click()
+    expect(page.get_by_text("This run has no prompts.")).to_be_visible()
     page.get_by_role("button", name="Save now").click()
     expect(page.get_by_text("A checkpoint comes after this step")).to_be_visible()
-    assert sorted(
-        read_json(file)["command"] for file in made.run.commands.iterdir()
-    ) == ["sample", "save"]
+    assert [read_json(file)["command"] for file in made.run.commands.iterdir()] == [
+        "save"
+    ]
 
 
 def test_nothing_is_said_of_the_speed_before_ten_steps(
@@ -85,7 +94,9 @@ def test_nothing_is_said_of_the_speed_before_ten_steps(
 ) -> None:
     young = Made(runs / "young").train(9)
     engine(young, "training")
-    expect(shown(young).get_by_text("— s/step · — left · loss 0.1111")).to_be_visible()
+    expect(
+        shown(young).locator(".totals").get_by_text("loss 0.1111", exact=True)
+    ).to_be_visible()
 
 
 def test_stopping_is_told_and_asked_for_once(
@@ -95,7 +106,7 @@ def test_stopping_is_told_and_asked_for_once(
     page = shown(made)
     expect(page.get_by_role("status")).to_have_text("Running")
     for _ in range(10):
-        page.get_by_role("button", name="Stop", exact=True).click()
+        page.get_by_role("button", name="Stop", exact=True).click(force=True)
     expect(page.get_by_role("status")).to_have_text("Stopping")
     expect(title(page)).to_have_text("Stopping at step 60")
     expect(page.get_by_text("Finishing the step, then saving")).to_be_visible()
@@ -125,7 +136,7 @@ def test_a_run_that_does_not_stop_can_be_forced_to(
     assert is_alive(made.run)
     page.get_by_role("button", name="Force stop").click()
     question.get_by_role("button", name="Force stop").click()
-    no_run_is_alive(page, "No run")
+    no_run_is_alive(page, "Stopped")
     expect(title(page)).to_have_text("Stopped at step 60")
     expect(
         page.locator(".run-head").get_by_text("The run left at once, as asked.")
@@ -204,11 +215,38 @@ def test_a_lost_run_says_how_to_go_on(made: Made, shown: Callable[..., Page]) ->
 
 def test_a_stopped_run_can_go_on(made: Made, shown: Callable[..., Page]) -> None:
     page = shown(made.tell(Stopped()))
-    no_run_is_alive(page, "No run")
-    expect(title(page)).to_have_text("Stopped at step 60")
+    no_run_is_alive(page, "Stopped")
+    expect(page.get_by_text("Stopped at step 60").filter(visible=True)).to_have_count(1)
     expect(page.locator(".run-head .banner")).to_have_text(
         "Press Start: it goes on from there."
     )
+    # and the bottom bar tells of the open config, which is another one
+    expect(page.get_by_role("contentinfo")).to_contain_text("1 problem to correct")
+    stop = page.get_by_role("button", name="Stop", exact=True)
+    expect(stop).to_be_disabled()
+    stop.click(force=True)
+    expect(page.locator(".toast")).to_have_text(re.compile("^No run is at work."))
+
+
+def test_a_run_at_work_is_told_where_its_settings_are_changed(
+    made: Made, engine: Engine, shown: Callable[..., Page]
+) -> None:
+    engine(made, "training")
+    page = shown(made)
+    expect(page.get_by_role("status")).to_have_text("Running")
+    words = page.get_by_text("for the next start").filter(visible=True)
+    expect(words).to_have_count(0)
+    page.get_by_role("tab", name="Training").click()
+    expect(words).to_have_count(1)
+    page.get_by_role("button", name="Optimizer settings").click()
+    expect(page.get_by_role("dialog", name="Optimizer")).to_contain_text(
+        "for the next start"
+    )
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("A run is at work. Stop it first.")).to_be_visible()
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
 
 
 def test_there_is_advice_for_every_way_to_end_badly() -> None:

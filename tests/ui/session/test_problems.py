@@ -13,6 +13,7 @@ from blockrate.config.files import load_config
 from blockrate.core.errors import ConfigError
 from blockrate.ui import checked
 from blockrate.ui.session import Session
+from blockrate.ui.windows.block_learning_rate_window import why_not_block_rates
 
 
 def test_a_right_config_has_a_plan_and_no_problem(session: Session) -> None:
@@ -104,6 +105,59 @@ def test_every_wrong_field_is_one_problem(session: Session) -> None:
     assert session.config is None
     assert session.plan is None
     assert session.usable.epochs == 100
+
+
+def test_what_is_wrong_behind_other_mistakes_is_told_with_them(
+    session: Session,
+) -> None:
+    wrong = right(
+        learning_rate="fast",
+        concepts=[{"path": "gone"}],
+        masked_training=True,
+        nonsense=3,
+        optimizer={"optimizer": "PRODIGY"},
+        layer_filter_preset="blocks",
+    )
+    rates = {"double_block_0": 0.3, "single_block_77": 0.5}
+    session.open(written("a.json", wrong | {KEY: rates, "__version": 10}))
+    assert sorted(fields(session)) == [
+        KEY,
+        "concepts.0.path",
+        "learning_rate",
+        "masked_training",
+        "nonsense",
+        "optimizer.optimizer",
+    ]
+    assert session.config is None
+    # with all of it wrong the window still knows model and filter
+    assert why_not_block_rates(session) == ""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        # without the method it is a LoRA's, with which a folder does not go
+        (
+            {"training_method": "FULL", "output_model_format": "DIFFUSERS"},
+            ["training_method"],
+        ),
+        # of another model there may be such a block
+        (
+            {
+                "base_model_name": "./gone.gguf",
+                KEY: {"single_block_77": 0.5},
+                "seed": "x",
+            },
+            ["base_model_name", KEY, "seed"],
+        ),
+    ],
+)
+def test_nothing_is_told_that_only_the_gap_of_a_mistake_makes_wrong(
+    session: Session, wrong: dict[str, Any], told: list[str]
+) -> None:
+    session.open(written("a.json", right() | wrong))
+    assert set(fields(session)) <= set(told)
+    assert told[0] in fields(session) or "seed" in fields(session)
 
 
 def test_what_is_usable_is_the_config_without_what_is_wrong_in_it(
@@ -250,7 +304,7 @@ def test_a_config_of_nested_objects_is_opened_or_refused(
     path = written("b.json", '{"x":' * depth + "1" + "}" * depth)
     with suppress(ConfigError):
         session.open(path)
-    assert fields(session) == (["x"] if session.data else ["concepts"])
+    assert fields(session) == (["x", "concepts"] if session.data else ["concepts"])
     assert session.title == ("b.json" if session.data else "New config")
 
 

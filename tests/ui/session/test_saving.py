@@ -10,6 +10,7 @@ from support.sessions import KEY, right, written
 from blockrate.config.files import load_config
 from blockrate.core.errors import ConfigError, WriteError
 from blockrate.ui.document import FileChanged
+from blockrate.ui.open_save import _proposed_name
 from blockrate.ui.preferences import load_preferences
 from blockrate.ui.session import Session
 
@@ -131,3 +132,11 @@ def test_a_link_to_a_config_stays_a_link(session: Session) -> None:
     session.save()
     assert Path("link.json").is_symlink()
     assert load_config("a.json").config.epochs == 3
+
+
+def test_a_config_without_a_name_is_called_like_its_images(session: Session) -> None:
+    assert _proposed_name(session) == "config"
+    session.set({"concepts": [{"path": "photos/my red dog"}]})
+    assert _proposed_name(session) == "my-red-dog"
+    session.open_data({}, path=None, title="portrait again")
+    assert _proposed_name(session) == "portrait-again"

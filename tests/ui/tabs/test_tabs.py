@@ -314,10 +314,20 @@ def test_a_caption_file_outside_the_roots_is_not_shown(
     assert "canary" not in page.content()
 
 
-def test_images_come_a_page_at_a_time(opened: Tab, tmp_path: Path) -> None:
-    for number in range(30):
+def test_images_come_a_page_at_a_time_and_a_broken_one_is_marked(
+    opened: Tab, tmp_path: Path, tolerated: list[str]
+) -> None:
+    tolerated.append("404")
+    for number in range(29):
         picture(tmp_path / "work" / "many" / f"{number:02}.png")
+    (tmp_path / "work" / "many" / "29.png").write_bytes(b"no image")
     page = opened("/data", {"concepts": [{"path": "many"}]})
+    # one count everywhere
+    expect(card(page, "Concept 1")).to_contain_text("30 images")
+    expect(card(page, "What training sees")).to_contain_text(
+        "30 images, 1 of them unreadable"
+    )
+    expect(page.get_by_role("contentinfo")).to_contain_text("1 unreadable")
     page.get_by_role("button", name="Images and captions").click()
     expect(page.locator(".thumbnail")).to_have_count(24)
     page.get_by_role("button", name="Later images").click()
@@ -326,6 +336,9 @@ def test_images_come_a_page_at_a_time(opened: Tab, tmp_path: Path) -> None:
         page.get_by_role("button", name="Edit the caption of 29.png")
     ).to_be_visible()
     expect(page.get_by_role("button", name="Later images")).to_be_disabled()
+    broken = page.locator(".thumbnail.is-broken")
+    broken.scroll_into_view_if_needed()
+    expect(broken).to_have_attribute("data-name", "29.png cannot be read")
 
 
 def test_prompts_are_added_copied_paged_and_deleted(opened: Tab) -> None:

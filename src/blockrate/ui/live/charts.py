@@ -1,6 +1,5 @@
 """What the Run tab draws. The browser keeps what it has: after the first time only what is new is sent."""
 
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from nicegui.element import Element
 from blockrate.core.errors import ConfigError
 from blockrate.core.plain_text import visible
 from blockrate.ui.live.history import Row, Series
+from blockrate.ui.live.samples import Picture, Viewer, by_prompt, words_of
 from blockrate.ui.live.watch import Watch
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, section, set_props
@@ -24,6 +24,12 @@ KINDS = {
 }
 _SMOOTHING = 90  # of 99
 _PIXELS = 640  # of a sample in the grid
+# with a key held the browser opens the picture alone, as with every link
+_PLAIN_CLICK = """(event) => {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  emit();
+}"""
 
 
 class LossChart(Element, component="../static/loss_chart.js"):
@@ -140,13 +146,6 @@ class SamplesOfStep(NamedTuple):
     files: list[str]
 
 
-class Picture(NamedTuple):
-    """A sample, and after which step."""
-
-    step: int
-    path: Path
-
-
 class Gallery:
     """The samples of a step, by prompt, and beside them the first."""
 
@@ -203,28 +202,18 @@ class Gallery:
 def _pictures(page: Page, shown: list[SamplesOfStep]) -> None:
     folder = page.watch.run.path if page.watch.run else Path()
     try:
-        for prompt, pictures in _by_prompt(shown, folder).items():
+        for prompt, pictures in by_prompt(dict(shown), folder).items():
             with ui.element("li"):
-                words = visible(prompt.partition("-")[2].replace("-", " "))
-                ui.label(words)
+                ui.label(words_of(prompt))
                 for picture in pictures:
-                    _picture(page, picture, words)
+                    _picture(page, picture, prompt)
     except ConfigError as error:  # outside the roots
         text = f"The samples cannot be shown: {error.problem}. {error.cure}"
         ui.label(visible(text)).classes("field-note")
 
 
-def _by_prompt(shown: list[SamplesOfStep], folder: Path) -> dict[str, list[Picture]]:
-    """The pictures by the number and the words of their prompt, which are in their names."""
-    pictures: dict[str, list[Picture]] = {}
-    for step, files in shown:
-        for file in files:  # step-00000075-0-a-photo-of-a-cat.png
-            prompt = re.sub(r"^step-\d+-", "", Path(file).stem)
-            pictures.setdefault(prompt, []).append(Picture(step, folder / file))
-    return pictures
-
-
-def _picture(page: Page, picture: Picture, words: str) -> None:
+def _picture(page: Page, picture: Picture, prompt: str) -> None:
+    words = words_of(prompt)
     link = page.media.file_url(picture.path)
     source = page.media.file_url(picture.path, size=_PIXELS)
     with ui.element("a") as frame:
@@ -233,7 +222,10 @@ def _picture(page: Page, picture: Picture, words: str) -> None:
     image.props.update(
         {"src": source, "alt": f"{words}, step {picture.step:,}", "loading": "lazy"}
     )
-    frame.props.update({"href": link, "target": "_blank"})
+    frame.props.update({"href": link, "target": "_blank", "aria-haspopup": "dialog"})
+    frame.on(
+        "click", lambda: Viewer(page, prompt, picture.step), js_handler=_PLAIN_CLICK
+    )
 
 
 def slider(

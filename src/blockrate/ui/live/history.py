@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
+from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import MOST_BLOCKS, OTHER, is_block, model_order
 from blockrate.core.errors import WayOn, with_ways_on
 from blockrate.core.plain_text import visible
@@ -95,6 +96,7 @@ class Progress:
     step: int = 0
     total_steps: int = 0
     loss: float | None = None
+    base_rate: float | None = None
     _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
     @property
@@ -128,6 +130,7 @@ class Progress:
     def take_step(self, step: Step) -> None:
         """Take what a step has come to."""
         self.loss = step.loss
+        self.base_rate = step.learning_rate
         if step.seconds:
             self._seconds.append(step.seconds)
 
@@ -205,7 +208,8 @@ class History:
     """A run as its events tell it, from the first to the last one fed.
 
     ``by_block``: a series of rows with a number for each block, by kind. ``ways_on``: that
-    warnings of the newest session name.
+    warnings of the newest session name. ``config``: what the run was started with; None
+    where that cannot be read.
     """
 
     def __init__(self) -> None:
@@ -220,6 +224,7 @@ class History:
         self.blocks = TrainedBlocks()
         self.warnings: list[str] = []
         self.ways_on: tuple[WayOn, ...] = ()
+        self.config: TrainConfig | None = None
         self._of_schedule: set[str] = set()  # warnings that each start gives anew
 
     def feed(self, records: Iterable[Record]) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from blockrate.config.base_model import model_spec
 from blockrate.config.files import load_config
+from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER, BlockLayout, is_block
 from blockrate.core.errors import BlockrateError
 from blockrate.core.plain_files import open_plain
@@ -24,6 +25,7 @@ _PORTION = 2**20  # bytes of events in one look
 _END_OF_LOG = 2**15
 _LINES = 200
 # Colours and cursor moves of a terminal, and what else is not text.
+_BAR = re.compile(r"(\d+)%\|.*\| *\S+/\S+ \[")  # as tqdm draws it
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -34,19 +36,20 @@ class Position(NamedTuple):
     offset: int = 0
 
 
-class ModelBlocks(NamedTuple):
-    """All blocks of a run's model, and those at 0.0, of which the optimizer never hears."""
+class Facts(NamedTuple):
+    """What no event tells: all blocks of a run's model, those at 0.0, and what it was started with."""
 
     names: Sequence[str]
     frozen: Sequence[str]
+    config: TrainConfig | None
 
 
 class Look(NamedTuple):
-    """What a look has found. ``blocks``: only where the events begin anew. ``behind``: there is more to read."""
+    """What a look has found. ``facts``: only where the events begin anew. ``behind``: there is more to read."""
 
     state: RunState
     log: str
-    blocks: ModelBlocks | None
+    facts: Facts | None
     records: Sequence[Record]
     position: Position
     behind: bool
@@ -67,7 +70,7 @@ def look_into(run: RunFolder, last: Position) -> Look:
     return Look(
         state,
         _end_of_log(run.log_file),
-        _blocks(run) if begins_anew else None,
+        _facts(run) if begins_anew else None,
         records,
         Position(file, end),
         behind=size > end > start,
@@ -87,8 +90,9 @@ def state_of(run: RunFolder) -> RunState:
     )
 
 
-def _blocks(run: RunFolder) -> ModelBlocks:
-    """Return what can be known of them from the run's config."""
+def _facts(run: RunFolder) -> Facts:
+    """Return what can be known from the run's config."""
+    config = None
     names: Sequence[str] = ()
     frozen: Sequence[str] = ()
     with suppress(BlockrateError):
@@ -98,7 +102,7 @@ def _blocks(run: RunFolder) -> ModelBlocks:
         # of a model that cannot be read, the frozen ones at least
         names = BlockLayout.of(filter(is_block, frozen)).names
         names = model_spec(config).layout.names
-    return ModelBlocks(names, frozen)
+    return Facts(names, frozen, config)
 
 
 def _end_of_log(file: Path) -> str:
@@ -113,7 +117,22 @@ def _end_of_log(file: Path) -> str:
     lines = text.replace("\r\n", "\n").split("\n")
     if start and len(lines) > 1:
         del lines[0]  # it is cut
-    return "\n".join(map(_plain, lines[-_LINES:])).strip("\n")
+    return "\n".join(_without_old_bars(map(_plain, lines[-_LINES:]))).strip("\n")
+
+
+def _without_old_bars(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines that are not empty, of a progress bar the last state only, and of one that is full nothing."""
+    waiting = ""
+    for line in lines:
+        bar = _BAR.search(line)
+        if not bar and line:
+            if waiting:
+                yield waiting
+            yield line
+        if line:
+            waiting = line if bar and bar[1] != "100" else ""
+    if waiting:
+        yield waiting
 
 
 def _plain(line: str) -> str:

@@ -12,7 +12,7 @@ from blockrate.config.reading import read_object
 from blockrate.core.errors import BlockrateError
 from blockrate.run.folder import RunFolder
 from blockrate.ui.live.found_runs import FoundRun
-from blockrate.ui.live.watch import ALIVE
+from blockrate.ui.live.watch import ALIVE, Watch
 from blockrate.ui.open_save import may_replace
 from blockrate.ui.page import Page
 from blockrate.ui.parts.follow import show_from_thread
@@ -40,11 +40,17 @@ def past_runs(page: Page, changed: Event[[]]) -> Element:
         rows.clear()
         with rows:
             for run in runs:
-                _row(page, run)
+                # the one at work is all of the page above
+                if watch.state.name not in ALIVE or not _is_shown(watch, run):
+                    _row(page, run)
         changed.emit()
 
     show_from_thread(changed, to_find, lambda _: iter([watch.past_runs(session)]), show)
     return rows
+
+
+def _is_shown(watch: Watch, run: FoundRun) -> bool:
+    return watch.run is not None and watch.run.path == run.path
 
 
 def _row(page: Page, run: FoundRun) -> None:
@@ -54,6 +60,7 @@ def _row(page: Page, run: FoundRun) -> None:
     if run.loss is not None:
         facts = f"{facts} · loss {run.loss:.4g}"
     with ui.element("li"):
+        # of one that nobody has signed no more is known
         word = ui.label("Stopped" if state == "No run" else state)
         word.classes(f"state is-{state.lower().replace(' ', '-')}")
         with ui.element("div"):
@@ -81,7 +88,7 @@ def _buttons(page: Page, run: FoundRun) -> None:
             watch.show(run.path)
 
     actions: dict[str, Callable[[], object]] = {}
-    if not watch.run or watch.run.path != run.path:
+    if not _is_shown(watch, run):
         actions["Show"] = show
     actions["Run again with these settings"] = run_again
     for name, action in actions.items():

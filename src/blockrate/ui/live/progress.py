@@ -1,7 +1,14 @@
-"""How far a run is, in a few words and as a share."""
+"""What the run is doing, how far it is and what can be done with it: the one place where every page takes it from."""
 
-from blockrate.ui.live.watch import Watch
+from contextlib import suppress
+from datetime import datetime
+
+from blockrate.ui.live.watch import ALIVE, Watch
 from blockrate.ui.parts.labels import duration, sentence
+
+NEXT_START = (
+    "A run is at work and keeps its settings. What you change is for the next start."
+)
 
 
 def headline(watch: Watch) -> str:
@@ -16,12 +23,31 @@ def headline(watch: Watch) -> str:
             return f"{phase} {progress.done:,} of {progress.total:,}"
         case "Running":
             return f"{sentence(step)} of {progress.total_steps:,}"
-        case "No run":
-            return f"Stopped at {step}"
-        case "Stopping" | "Failed" as name:
+        case "Stopping" | "Stopped" | "Failed" as name:
             return f"{name} at {step}"
         case name:
             return f"{name} after {step}"
+
+
+def details(watch: Watch) -> str:
+    """What the headline does not say yet: why it failed, since when it runs, that it does not answer."""
+    state = watch.state
+    if state.name not in ALIVE:
+        says_more = state.exit_code not in (0, 75)
+        return state.sentence if says_more else ""
+    facts = [state.sentence] if state.name == "Stopping" or not state.since else []
+    if state.since:
+        facts = [*facts, f"since {_local(state.since)}"]
+    if state.silent:
+        facts = [*facts, f"not responding for {duration(state.silent)}"]
+    return " · ".join(facts)
+
+
+def _local(time: str) -> str:
+    """A time in ISO 8601 as a clock on the wall here shows it; what is none stays."""
+    with suppress(ValueError):
+        return f"{datetime.fromisoformat(time).astimezone():%Y-%m-%d %H:%M}"
+    return time
 
 
 def share(watch: Watch) -> float:
@@ -35,16 +61,54 @@ def share(watch: Watch) -> float:
     return done / total if total else 0.0
 
 
+def time_left(watch: Watch) -> str:
+    """For how long still the run trains; nothing while that cannot be said, or when it is over."""
+    seconds = watch.history.progress.seconds_left
+    if watch.state.name != "Running" or not seconds:
+        return ""
+    return f"{duration(seconds)} left"
+
+
+def doing(watch: Watch) -> str:
+    """What is being done and for how long still; nothing when nothing is."""
+    if watch.state.name not in ALIVE:
+        return ""
+    return " · ".join(filter(None, (headline(watch), time_left(watch))))
+
+
 def speed(watch: Watch) -> str:
-    """How fast it is, for how long still, and the loss; nothing before the first step."""
+    """How fast it is, for how long still, and the loss, as far as they are known."""
     progress = watch.history.progress
     if not progress.step:
         return ""
-    seconds = progress.seconds_per_step
-    facts = ["— s/step" if seconds is None else f"{seconds:.3g} s/step"]
-    if watch.state.name == "Running":
-        left = progress.seconds_left
-        facts.append("— left" if left is None else f"{duration(left)} left")
+    facts = []
+    if progress.seconds_per_step is not None:
+        facts.append(f"{progress.seconds_per_step:.3g} s/step")
+    facts.append(time_left(watch))
     if progress.loss is not None:
         facts.append(f"loss {progress.loss:.4g}")
-    return " · ".join(facts)
+    return " · ".join(filter(None, facts))
+
+
+def why_not_start(watch: Watch) -> str:
+    """Why no run can be started now, nothing if one can."""
+    if watch.starting or watch.state.name in ALIVE:
+        return "A run is at work. Stop it first."
+    return ""
+
+
+def why_not_stop(watch: Watch) -> str:
+    """Why there is nothing to stop, nothing if there is."""
+    if watch.starting or watch.state.name in ("Preparing", "Running"):
+        return ""
+    if watch.state.name == "Stopping":
+        return "The run is stopping already."
+    return "No run is at work."
+
+
+def why_no_samples(watch: Watch) -> str:
+    """Why a run draws nothing when it is asked to, nothing if it does."""
+    config = watch.history.config
+    if config is None or any(sample.enabled for sample in config.samples):
+        return ""
+    return "This run has no prompts. Add one in Sampling: it is for the next start."

@@ -6,6 +6,7 @@ from nicegui import Event, ui
 from nicegui.elements.mixins.text_element import TextElement
 
 from blockrate.core.blocks import OTHER, BlockLayout
+from blockrate.core.schedules import warmup_length
 from blockrate.core.selection import selection_text
 from blockrate.run.events import Group
 from blockrate.ui.live.history import TrainedBlocks
@@ -30,7 +31,7 @@ def groups_table(watch: Watch, changed: Event[[]]) -> None:
 
     def refresh() -> None:
         blocks = watch.history.blocks
-        words.set_text(_summary(blocks))
+        words.set_text(f"{_summary(blocks)} {_base_of_now(watch)}".rstrip())
         rates = {group.name: group.learning_rate for group in blocks.groups}
         rates.update(blocks.rates)
         for name, cell in rate_cells.items():
@@ -46,6 +47,22 @@ def groups_table(watch: Watch, changed: Event[[]]) -> None:
             with ui.element("tbody"):
                 rebuild_on_change(changed, lambda: watch.history.blocks.groups, fill)
         call_on_change(changed, refresh)
+
+
+def _base_of_now(watch: Watch) -> str:
+    """Which base the rates are made of now, so that a rate can be reckoned again, and why it is not the one set."""
+    config = watch.history.config
+    progress = watch.history.progress
+    if config is None or progress.base_rate is None or watch.history.blocks.factors:
+        return ""
+    base = config.base_learning_rate()
+    text = (
+        f"Learning rate = base times multiplier; the base is {progress.base_rate:.2e}"
+    )
+    warmup = warmup_length(config.learning_rate_warmup_steps, progress.total_steps)
+    if progress.step < warmup:
+        return f"{text} of {base:.2e}, warming up until step {warmup:,}."
+    return f"{text} of {base:.2e}."
 
 
 def _row(*cells: str, tag: str = "td") -> list[TextElement]:

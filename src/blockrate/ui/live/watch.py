@@ -60,7 +60,7 @@ class Watch:
         self._preferences = preferences
         self._process: Popen[Any] | None = None
         self._asked = ""  # the hash of what that process is to do
-        self._starting = False
+        self.starting = False  # there is no process yet
         self._stop_at_once = False
         self._stop_asked: float | None = None  # when, by the monotonic clock
         self._position = Position()
@@ -101,19 +101,21 @@ class Watch:
         Raises WriteError and OSError for a disk that does not take the run.
         """
         config = session.config
-        if self._starting or self.state.name in ALIVE:
+        if self.starting or self.state.name in ALIVE:
             return AtWork()
         if config is None or session.problems:
             cure = "Correct them first."
             return Refused(ConfigError("", "Some settings are wrong", cure))
-        self._starting = True
+        self.starting = True
         self._stop_at_once = False
+        self.changed.emit()
         try:
             run, answer, self.told = await asyncio.to_thread(
                 _launch, config, session.source, options
             )
         finally:
-            self._starting = False
+            self.starting = False
+            self.changed.emit()
         self._show_answer(run, answer)
         return answer
 
@@ -140,7 +142,7 @@ class Watch:
 
     def stop(self) -> None:
         """Ask the run to finish its step, save and stop; once, because a second request would mean: at once."""
-        self._stop_at_once = self._starting  # before there is a run
+        self._stop_at_once = self.starting  # before there is a run
         if self.run and self.state.name in ("Preparing", "Running"):
             try:
                 send_command(self.run, "stop")
@@ -195,9 +197,10 @@ class Watch:
         look = await asyncio.to_thread(look_into, run, last)
         if (run, last) != (self.run, self._position):
             return False  # another run was chosen meanwhile
-        if look.blocks:
+        if look.facts:
             self.history = History()
-            self.history.know_blocks(look.blocks.names, look.blocks.frozen)
+            self.history.config = look.facts.config
+            self.history.know_blocks(look.facts.names, look.facts.frozen)
         self._position = look.position
         self.history.feed(look.records)
         self.state = self._with_own_knowledge(look.state)

@@ -14,7 +14,7 @@ from blockrate.core.errors import BlockrateError
 from blockrate.ui.page import current_page
 from blockrate.ui.parts.dialogs import heading, icon_button
 from blockrate.ui.parts.field_types import FieldType, as_text, field_type, parse
-from blockrate.ui.parts.labels import label_of, option_label
+from blockrate.ui.parts.labels import in_labels, label_of, option_label
 from blockrate.ui.parts.picker import pick
 from blockrate.ui.window_draft import WindowDraft
 
@@ -93,7 +93,7 @@ def field(
     def show_problem() -> None:
         problem = source.problem(path)
         reason = why_not()
-        text = problem or reason
+        text = in_labels(problem or reason)
         note.set_text(text)
         note.set_visibility(bool(text))
         _set_class(frame, "is-wrong", problem)
@@ -145,7 +145,7 @@ def options_adv(
         reason = why_not()
         problems = [source.problem(path) for path in holds]
         problem = " ".join(filter(None, problems))
-        text = reason or problem
+        text = in_labels(reason or problem)
         tip.set_text(text or f"{label} settings")
         words.set_text(text)
         _set_class(button, "is-off", reason)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
@@ -14,10 +14,23 @@ def heading(text: str, level: int = 2) -> TextElement:
     return TextElement(tag=f"h{level}", text=text)
 
 
+class SmallDialog(ui.dialog):
+    """A dialog that is gone when it is closed, and then hears no second press."""
+
+    def close(self) -> Self:
+        """Close it, once."""
+        return self if self.is_deleted else super().close()
+
+    def submit(self, result: Any) -> None:
+        """Give the answer, once."""
+        if not self.is_deleted:
+            super().submit(result)
+
+
 @contextmanager
-def small_dialog(title: str, classes: str = "") -> Iterator[ui.dialog]:
+def small_dialog(title: str, classes: str = "") -> Iterator[SmallDialog]:
     """A dialog to be filled, and then awaited or opened."""
-    with ui.dialog() as dialog, ui.element("div").classes(f"ask {classes}"):
+    with SmallDialog() as dialog, ui.element("div").classes(f"ask {classes}"):
         dialog.props["aria-label"] = title
         dialog.on("hide", dialog.delete)  # not earlier: closing gives the focus back
         heading(title)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -59,13 +60,13 @@ def _bare(annotation: Any) -> Any:
 
 
 def parse(text: str, kind: FieldType) -> Any:
-    """The value that a text means: a number by JSON's rules, or the text itself where it is none."""
+    """The value that a text means: a number by JSON's rules, with a comma too, or the text itself where it is none."""
     if kind.optional and not text.strip():
         return None
     if kind.kind != "number":
         return text
     try:
-        value = json.loads(text, parse_constant=lambda name: text)
+        value = json.loads(_with_point(text), parse_constant=lambda name: text)
     except (ValueError, RecursionError):
         return text
     if type(value) is int:
@@ -73,6 +74,14 @@ def parse(text: str, kind: FieldType) -> Any:
     if type(value) is float and math.isfinite(value):
         return value
     return text
+
+
+def _with_point(text: str) -> str:
+    """The text of a number with a point where a comma is meant; 1,000 may mean either, and stays."""
+    comma = re.fullmatch(r"\s*([+-]?\d+),(\d+(?:[eE][+-]?\d+)?)\s*", text)
+    if not comma or re.fullmatch(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*", text):
+        return text
+    return f"{comma[1]}.{comma[2]}"
 
 
 def as_text(value: object) -> str:

@@ -4,9 +4,19 @@ import json
 import re
 from pathlib import Path
 
+from blockrate.config.fields import field_at
+from blockrate.config.optimizers import OPTIMIZERS
+from blockrate.config.paths import any_entry
+
 _WORDS: dict[str, dict[str, str]] = json.loads(
     Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
 )
+# names as they stand in a config, and in no path of a file
+_NAME = re.compile(r"(?<![\w./\\'\"-])[a-z][a-z0-9_]*(?:[.][a-z0-9_]+)*(?![\w/\\'\"])")
+_VALUE = re.compile(
+    r"(?<![\w./\\'\"-])(?:[A-Z0-9]+(?:_[A-Z0-9]+)+|ADAMW|ADAFACTOR)(?![\w./\\'\"])"
+)
+_SECONDS_ARE_TOLD = 90  # below that "1 min" is too coarse
 _FLAGS = {None: "Default", True: "On", False: "Off"}
 
 
@@ -32,6 +42,25 @@ def sentence(text: str) -> str:
     return text if is_name else text[:1].upper() + text[1:]
 
 
+def in_labels(text: str) -> str:
+    """The text with settings and their values called as the interface calls them, not as a config does."""
+    return _VALUE.sub(_value_shown, _NAME.sub(_setting_shown, text))
+
+
+def _setting_shown(name: re.Match[str]) -> str:
+    path = name[0]
+    known = field_at(path)
+    # what is only inside of a setting, or a plain word, is not its name
+    if known is None or known.path != any_entry(path) or not re.search("[_.]", path):
+        return path
+    return f'"{label_of(path)}" ({known.tab})'
+
+
+def _value_shown(name: re.Match[str]) -> str:
+    is_known = name[0] in OPTIMIZERS or name[0] in _WORDS["options"]
+    return option_label(name[0]) if is_known else name[0]
+
+
 def advice(ending: str) -> str:
     """What to try after a run that ended so: by exit code, or "lost"; nothing where all is well."""
     return _WORDS["advice"].get(ending, "")
@@ -40,8 +69,8 @@ def advice(ending: str) -> str:
 def duration(seconds: float) -> str:
     """A time that can be waited for: 40 s, 19 min, 2 h 5 min."""
     minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
+    if seconds < _SECONDS_ARE_TOLD:
+        return f"{max(1, round(seconds))} s"
     if minutes < 60:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min"

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 from nicegui import ui
+from nicegui.element import Element
 
 from blockrate.core.errors import ConfigError
+from blockrate.dataset.folders import is_image
 from blockrate.ui.page import Page
 from blockrate.ui.parts.dialogs import choice_buttons, small_dialog
 
@@ -31,6 +33,7 @@ async def pick(
         if listing.show(folder):
             break
     answer = await dialog
+    page.give_focus_back()
     return None if answer is None else str(answer)
 
 
@@ -40,6 +43,7 @@ class Listing:
     def __init__(
         self, page: Page, dialog: ui.dialog, kind: Kind, suffixes: tuple[str, ...]
     ) -> None:
+        self.page = page
         self.media = page.media
         self.dialog = dialog
         self.kind = kind
@@ -53,9 +57,12 @@ class Listing:
         self.wrong = ui.label().classes("field-note is-wrong").props("role=alert")
         self.entries = ui.element("div").classes("picker-entries")
         self.entries.props("role=group aria-label=Entries")
-        choice_buttons(
+        self.holds = ui.label().classes("dim picker-holds")
+        buttons = choice_buttons(
             {"Cancel": dialog.close, "Choose": lambda: self.take(final=True)}
         )
+        # whoever opens it wants to look around first
+        buttons["Choose"].props(remove="autofocus")
 
     def show(self, folder: Path) -> bool:
         """List a folder, or say why it cannot be listed; tell whether it is."""
@@ -76,7 +83,16 @@ class Listing:
                     self._button(entry.name, "folder", entry)
                 elif self._may_be_chosen(entry):
                     self._button(entry.name, "description", entry)
+        self.holds.set_text(_what_it_holds(entries))
+        self._focus_first()
         return True
+
+    def _focus_first(self) -> None:
+        """Put the focus on the first entry: the one that was pressed is gone."""
+        buttons: list[Element] = self.entries.default_slot.children
+        if buttons:
+            buttons[0].props("autofocus")
+            self.page.focus_in_dialog(buttons[0])
 
     def _may_be_chosen(self, file: Path) -> bool:
         has_suffix = not self.suffixes or file.suffix.lower() in self.suffixes
@@ -110,3 +126,13 @@ class Listing:
 
         button = ui.button(name, icon=icon, on_click=pressed, color=None)
         button.props("flat no-caps align=left").classes("entry")
+
+
+def _what_it_holds(entries: Sequence[Path]) -> str:
+    """What of a folder no button shows: whether these are the images that were meant."""
+    images = sum(map(is_image, entries))
+    captions = sum(entry.suffix.lower() in (".txt", ".caption") for entry in entries)
+    if not images:
+        return "No images in this folder itself"
+    nouns = ("image" if images == 1 else "images", "text" if captions == 1 else "texts")
+    return f"{images:,} {nouns[0]}, {captions:,} {nouns[1]} beside them"

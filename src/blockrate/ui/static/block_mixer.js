@@ -30,7 +30,7 @@ const BAR = `
       <span v-if="isOff(shown)">{{ off }}</span>
       <span v-else class="mono">×{{ text(vals[shown]) }}</span>
       <span v-if="vals[shown] && !isOff(shown)" class="mono">LR {{ rate(shown) }}</span>
-      <span v-if="!vals[shown]" class="is-ice">${ICE} frozen</span>
+      <span v-if="!vals[shown] && !isOff(shown)" class="is-ice">${ICE} frozen</span>
       <span v-if="chosen.includes(shown)" class="dim">
         {{ chosen.length }} selected – they move together
       </span>
@@ -47,7 +47,9 @@ const BAR = `
       :title="name + (k ? ' (Ctrl+Shift+Z)' : ' (Ctrl+Z)')"
       :aria-disabled="!can[k]"
       @click="step(k)"
-    ><q-icon :name="name.toLowerCase()" /></button>
+    ><svg viewBox="0 0 24 24" :class="{ 'is-mirrored': k }" aria-hidden="true">
+      <path d="M8 5 3 10l5 5M3 10h11a5 5 0 0 1 0 10h-4" />
+    </svg></button>
   </div>`;
 
 const FADERS = `
@@ -105,13 +107,19 @@ const BANK = `
         i - bank.places[0]
       }}</span>
     </div>
-  </div>
-  <p v-if="bank.key === 'other'" class="mixer-note" aria-hidden="true">{{ off }}</p>`;
+  </div>`;
 
 const NUDGE = `
   <div class="mixer-nudge">
-    <button type="button" :aria-label="'Lower ' + names[roving]" @click="bump(-0.05)">−</button>
+    <b>{{ touched ? label(roving) : "Touch a fader" }}</b>
+    <button
+      type="button"
+      :disabled="!touched"
+      :aria-label="'Lower ' + names[roving]"
+      @click="bump(-0.05)"
+    >−</button>
     <input
+      :disabled="!touched"
       inputmode="decimal"
       autocomplete="off"
       :aria-label="'Value of ' + names[roving]"
@@ -119,7 +127,12 @@ const NUDGE = `
       @input="enter((typed = $event.target.value))"
       @blur="typed = null"
     />
-    <button type="button" :aria-label="'Raise ' + names[roving]" @click="bump(0.05)">+</button>
+    <button
+      type="button"
+      :disabled="!touched"
+      :aria-label="'Raise ' + names[roving]"
+      @click="bump(0.05)"
+    >+</button>
   </div>`;
 
 export default {
@@ -128,7 +141,8 @@ export default {
     values: Array,
     selected: Array, // names
     base: Number, // the learning rate
-    off: String, // why "other" has no use, or ""
+    idle: Array, // names of the faders without use
+    off: String, // why they have none
     steps: Array, // [can undo, can redo]
     said: Array, // [number, news for a screen reader]
     version: Number, // counts what the server sent
@@ -169,6 +183,8 @@ export default {
       roving: 0,
       hot: -1,
       inside: false,
+      // a fader had the focus, which the field of a phone is for
+      touched: false,
       busy: false,
       narrow: false,
       typed: null,
@@ -205,7 +221,8 @@ export default {
         .filter((bank) => bank.places.length);
     },
     all() {
-      return { places: range(0, this.names.length - 2) };
+      const blocks = (i) => this.names[i] !== "other";
+      return { places: range(0, this.names.length - 1).filter(blocks) };
     },
     shown() {
       if (this.hot >= 0 || !this.inside) return this.hot;
@@ -246,7 +263,7 @@ export default {
       return this.layout.findIndex((bank) => bank.places.includes(i));
     },
     isOff(i) {
-      return Boolean(this.off) && this.names[i] === "other";
+      return this.idle.includes(this.names[i]);
     },
     ...words,
     ...server,

@@ -21,7 +21,10 @@ export default {
       "beforeunload",
       (event) => this.dirty && !this.lost && event.preventDefault(),
     );
-    listen(document, "focusin", ({ target }) => this.describe(target));
+    listen(document, "focusin", ({ target }) => {
+      this.describe(target);
+      if (!target.closest(".q-dialog")) this.opener = target;
+    });
     const observer = new MutationObserver((changes) => {
       for (const { target } of changes)
         this.describe(target.querySelector("[role=combobox]"));
@@ -46,12 +49,15 @@ export default {
     };
     this.stop.push(() => signOut.close());
     window.blockrateFocus = this.focusOn;
+    window.blockrateFocusBack = this.focusBack;
   },
   beforeUnmount() {
     this.stop.forEach((stop) => stop());
   },
   created() {
     this.stop = [];
+    // what had the focus last outside a dialog
+    this.opener = null;
     // the server does not answer
     this.lost = false;
     this.found = () => (this.lost = false);
@@ -90,6 +96,18 @@ export default {
       }
     },
     // A dialog that is closing gives the focus back first; a field in a closed part is opened.
+    // Where the opener is drawn anew meanwhile, the button of the same name has its place.
+    focusBack(tries = 30) {
+      if (tries) setTimeout(() => this.focusBack(tries - 1), 100);
+      const { opener } = this;
+      const isLost = document.activeElement === document.body;
+      if (!isLost || !opener || document.querySelector(".q-dialog")) return;
+      const words = opener.textContent;
+      const again = [...document.querySelectorAll("button")].find(
+        (button) => button.textContent === words && button.offsetParent,
+      );
+      (opener.isConnected ? opener : again)?.focus();
+    },
     focusOn(id, tries = 20) {
       if (document.querySelector(".q-dialog") && tries)
         return setTimeout(() => this.focusOn(id, tries - 1), 50);
@@ -98,7 +116,7 @@ export default {
       const part = element.offsetParent ? null : element.closest(".q-expansion-item");
       part?.querySelector(".q-item").click();
       const focusable =
-        "input, textarea, button, [role=switch], [role=combobox], [tabindex='0']";
+        "input, textarea, button, ul[tabindex], [role=switch], [role=combobox], [tabindex='0']";
       const target = element.matches(focusable)
         ? element
         : element.querySelector(focusable);

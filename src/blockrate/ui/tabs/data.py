@@ -282,9 +282,9 @@ def _totals(tab: DataTab, result: Survey) -> None:
 def _totals_in_words(result: Survey, steps: int) -> str:
     if not result.all:
         return "No images yet"
-    images = f"{result.all - result.unreadable:,} images"
+    images = f"{result.all:,} images"
     if result.unreadable:
-        images = f"{images}, {result.unreadable:,} unreadable"
+        images = f"{images}, {result.unreadable:,} of them unreadable"
     return f"{images}, about {steps:,} steps"
 
 
@@ -357,6 +357,12 @@ class Thumbnails:
             picture = ui.element("img")
             picture.props.update({"src": url, "alt": name, "loading": "lazy"})
             caption = ui.label(image.caption or "No caption")
+        # what cannot be drawn is named, and marked
+        picture.on(
+            "error",
+            js_handler="(event) => event.target.parentElement.classList.add('is-broken')",
+        )
+        frame.props["data-name"] = f"{name} cannot be read"
         if not image.caption:
             caption.classes("is-missing")
         if image.editable:

@@ -10,7 +10,7 @@ from blockrate.core.errors import ConfigError
 from blockrate.dataset.findings import Finding, in_words
 from blockrate.ui.media import Media
 from blockrate.ui.parts.follow import rebuild_on_change
-from blockrate.ui.parts.labels import sentence
+from blockrate.ui.parts.labels import in_labels, sentence
 
 Lines = tuple[str, ...]
 
@@ -42,4 +42,4 @@ def _may_be_seen(media: Media, concept: Concept) -> bool:
 def _rows(lines: Lines) -> None:
     for line in lines:
         with ui.element("li"):
-            ui.label(sentence(line))
+            ui.label(sentence(in_labels(line)))

@@ -7,18 +7,17 @@ from nicegui import Event, ui
 from nicegui.elements.mixins.text_element import TextElement
 
 from blockrate.core.errors import BlockrateError, with_ways_on
-from blockrate.run.process import RunState
 from blockrate.ui.live.charts import Gallery, heat_card, loss_card
 from blockrate.ui.live.files import copy_button, files_list
 from blockrate.ui.live.past_runs import past_runs
-from blockrate.ui.live.progress import headline, share, speed
+from blockrate.ui.live.progress import details, headline, share, speed, why_no_samples
 from blockrate.ui.live.trained import groups_table
 from blockrate.ui.live.watch import ALIVE, Watch
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, section, set_props
 from blockrate.ui.parts.dialogs import ask, heading
 from blockrate.ui.parts.follow import rebuild_on_change
-from blockrate.ui.parts.labels import advice, sentence
+from blockrate.ui.parts.labels import advice, in_labels, sentence
 from blockrate.ui.starting import way_buttons
 from blockrate.ui.ways_on import WAYS_ON
 
@@ -85,7 +84,7 @@ def _head(page: Page, changed: Event[[]]) -> None:
         facts = ui.label().classes("totals")
         _text(changed, facts, lambda: speed(watch))
         words = ui.label().classes("dim")
-        _text(changed, words, lambda: sentence(_how_it_is(watch.state)))
+        _text(changed, words, lambda: _how_it_is(watch))
         cure = ui.label().classes("banner")
         _text(changed, cure, lambda: _advice(watch))
         end = ui.label().classes("mono log-text")
@@ -118,8 +117,9 @@ def _progress_bar(watch: Watch, changed: Event[[]]) -> None:
     call_on_change(changed, refresh)
 
 
-def _how_it_is(state: RunState) -> str:
-    return with_ways_on(state.sentence, state.ways_on, WAYS_ON)
+def _how_it_is(watch: Watch) -> str:
+    ways_on = watch.state.ways_on
+    return sentence(in_labels(with_ways_on(details(watch), ways_on, WAYS_ON)))
 
 
 def _advice(watch: Watch) -> str:
@@ -145,6 +145,11 @@ def _commands(page: Page, changed: Event[[]]) -> None:
         except BlockrateError as error:
             page.show_message(str(error), kind="error")
 
+    def sample_now() -> None:
+        if reason := why_no_samples(watch):
+            return page.show_message(reason)
+        return send(watch.sample_now, "Samples come after this step")
+
     async def force_stop() -> None:
         text = "What was learned since the last checkpoint is lost. Start goes on from there."
         choices = ["Keep waiting", "Force stop"]
@@ -155,7 +160,7 @@ def _commands(page: Page, changed: Event[[]]) -> None:
         sample = ui.button("Sample now").props("no-caps outline")
         save = ui.button("Save now").props("no-caps outline")
         force = ui.button("Force stop").props("no-caps outline")
-    sample.on_click(lambda: send(watch.sample_now, "Samples come after this step"))
+    sample.on_click(sample_now)
     save.on_click(lambda: send(watch.save_now, "A checkpoint comes after this step"))
     force.on_click(force_stop)
 
@@ -171,7 +176,7 @@ def _commands(page: Page, changed: Event[[]]) -> None:
 def _notes(warnings: list[str]) -> None:
     for warning in warnings:
         with ui.element("li"):
-            ui.label(sentence(warning))
+            ui.label(sentence(in_labels(warning)))
 
 
 def _log(page: Page, changed: Event[[]]) -> None:

@@ -242,9 +242,9 @@ def _layers(page: Page) -> None:
 
 
 def _rates_stay(session: Session, choice: LayerChoice) -> None:
-    """Say that block rates stay in effect while another filter is chosen, with a way out."""
+    """Say that block rates stay in effect while another filter is chosen, with two ways on."""
     with ui.element("div").classes("banner") as banner:
-        ui.label('Block rates stay in effect; choose "blocks" to edit them.')
+        ui.label("Block rates stay in effect; press their picture to edit them.")
         with ui.element("button").props("type=button").classes("link") as reset:
             ui.label("Reset")
     reset.on("click", lambda: session.set({KEY: {}}))

@@ -1,6 +1,7 @@
 """The Block Learning Rate window behind the three-dot button of the layer filter."""
 
 from typing import Any
+from weakref import WeakSet
 
 from nicegui import ui
 from nicegui.element import Element
@@ -9,9 +10,9 @@ from blockrate.config.base_model import model_spec
 from blockrate.config.filtered import matching_layers
 from blockrate.config.plan import Plan, make_plan
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.blocks import block_of
+from blockrate.core.blocks import OTHER, block_of
 from blockrate.core.depth import layout_text
-from blockrate.core.errors import BlockrateError
+from blockrate.core.errors import BlockrateError, ConfigError, FileError
 from blockrate.core.layer_filter import PRESETS, split_patterns
 from blockrate.core.profile import KEY
 from blockrate.core.units import share_text, size_text
@@ -25,6 +26,7 @@ from blockrate.ui.windows.rates import RatesDraft
 from blockrate.ui.windows.window import Window
 
 _NO_MODEL = "Choose a Flux model"
+_NO_LAYERS = "Correct the layer filter: it leaves nothing to train"
 _ALL_FROZEN = "Everything is frozen, so nothing would train. Start waits until a fader is above 0."
 # and neither taken nor thrown away, as when a page vanishes
 _LEFT = "rates that were drawn"
@@ -35,13 +37,23 @@ def open_block_learning_rate_window(page: Page, opener: Element) -> None:
     BlockLearningRateWindow(page, opener).frame.open()
 
 
-def why_not_block_rates(session: Session) -> str:
+def why_no_window(session: Session) -> str:
     """Why the window cannot be opened with this config, ``""`` if it can."""
     config = session.usable
     try:
-        model_spec(config)
-    except BlockrateError:
+        layers, _ = matching_layers(config)
+    except FileError:
         return _NO_MODEL
+    except ConfigError:
+        layers = ()
+    return "" if layers else _NO_LAYERS
+
+
+def why_not_block_rates(session: Session) -> str:
+    """Why the three dots of the layer filter do not open the window, ``""`` if they do."""
+    config = session.usable
+    if reason := why_no_window(session):
+        return reason
     patterns = split_patterns(config.layer_filter) or PRESETS["blocks"]
     if config.layer_filter_preset == "blocks" and patterns == PRESETS["blocks"]:
         return ""
@@ -53,6 +65,8 @@ class BlockLearningRateWindow:
 
     def __init__(self, page: Page, opener: Element) -> None:
         self._session = page.session
+        self._client = ui.context.client
+        self._offer: Element | None = None
         self._config = page.session.usable
         self._rates = _rates_draft(self._config, page.session.get(KEY))
         self.frame = Window(
@@ -107,6 +121,7 @@ class BlockLearningRateWindow:
 
     def forget(self) -> None:
         """Keep nothing of what was drawn."""
+        _open_windows.discard(self)
         self._session.remember(_LEFT, None)
 
     # -- changes, and what is said of them
@@ -132,19 +147,26 @@ class BlockLearningRateWindow:
         return "Discarded"
 
     def _offer_left(self) -> None:
-        """Offer what was drawn on a page that is gone."""
+        """Offer what was drawn on a page that is gone, until something is drawn here."""
         left = self._session.remembered(_LEFT)
-        if not left or left == [self._rates.state]:
+        others = [window for window in _open_windows if window.is_still_open]
+        _open_windows.add(self)
+        if not left or left == [self._rates.state] or others:
             return
         [state] = left
-        with ui.element("div").classes("rates-note") as offer:
+        with ui.element("div").classes("rates-note") as self._offer:
             ui.label("There are changes that were not taken over with OK.")
             restore = ui.button("Restore")
             discard = ui.button("Discard")
         restore.on_click(lambda: self._tools.change(lambda: self._restore(state)))
         discard.on_click(lambda: self._tools.change(self._discard))
         for button in (restore, discard):
-            button.props("no-caps flat dense").on_click(offer.delete)
+            button.props("no-caps flat dense")
+
+    @property
+    def is_still_open(self) -> bool:
+        """Whether somebody may be drawing here: a page that was left has no connection."""
+        return self._client.has_socket_connection
 
     def _offer_depth(self) -> None:
         """Offer to carry rates over that were made for a model with other blocks."""
@@ -162,6 +184,9 @@ class BlockLearningRateWindow:
     def _keep_drawn(self) -> None:
         """Keep what is drawn in case the page vanishes, and show what it comes to."""
         self._session.remember(_LEFT, [self._rates.state])
+        if self._offer:
+            self._offer.delete()
+            self._offer = None
         self._show_outcome()
 
     def _follow(self) -> None:
@@ -194,10 +219,13 @@ class BlockLearningRateWindow:
             self._cost.classes(replace="is-wrong")
 
 
+_open_windows: WeakSet[BlockLearningRateWindow] = WeakSet()
+
+
 def _rates_draft(config: TrainConfig, rates: Any) -> RatesDraft:
     layers, _ = matching_layers(config)
-    other_trains = any(block_of(layer) is None for layer in layers)
-    return RatesDraft(model_spec(config).layout, rates, other_trains=other_trains)
+    trains = {block_of(layer) or OTHER for layer in layers}
+    return RatesDraft(model_spec(config).layout, rates, trains=trains)
 
 
 def cost_text(plan: Plan) -> str:

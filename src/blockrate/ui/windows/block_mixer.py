@@ -27,10 +27,10 @@ class BlockMixer(
         self._draft = draft
         self._drawn = drawn
         self._selected = selected
-        off = "" if draft.drawable == draft.names else "The layer filter leaves none"
         self._set_props(
             names=[*draft.names],
-            off=off,
+            idle=[name for name in draft.names if name not in draft.drawable],
+            off="The layer filter leaves nothing of it",
             selected=[],
             said=[0, ""],
             base=0.0,

@@ -12,7 +12,7 @@ from blockrate.config.parts import OptimizerSettings
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import Source, field
 from blockrate.ui.parts.field_types import as_text
-from blockrate.ui.parts.labels import label_of, option_label
+from blockrate.ui.parts.labels import in_labels, label_of, option_label
 from blockrate.ui.window_draft import WindowDraft
 from blockrate.ui.windows.window import DraftWindow
 
@@ -52,7 +52,7 @@ def why_not_differing_rates(source: Source) -> str:
     values = {name: source.get(f"optimizer.{name}") for name in row.parameters}
     settings = OptimizerSettings.model_construct(**{"optimizer": row.name, **values})
     refusal = differing_rates_refusal(settings)
-    return f"{refusal}." if refusal else ""
+    return in_labels(f"{refusal}.") if refusal else ""
 
 
 def set_banner(banner: ui.label, text: str) -> None:

@@ -91,7 +91,8 @@ class RateTools:
             names = ()
             error = wrong.problem
         self._selection.error = error
-        self._mixer.show(selected=[] if names == self._rates.layout.names else names)
+        everything = self._rates.is_everything(names)
+        self._mixer.show(selected=[] if everything else names)
 
     # -- shapes
 
@@ -119,22 +120,24 @@ class RateTools:
     # -- templates
 
     def _fill_menu(self) -> None:
-        """The templates, those of the user and of the open config at the end."""
+        """To save one, then those of the user and of the open config, and the recipes."""
         self._menu.clear()
         with self._menu:
-            for title, template in TEMPLATES.items():
-                use = partial(self._use_template, title)
-                _menu_entry(title, template.text, partial(self.change, use))
-            for name, rates in self._page.preferences.templates.items():
-                use = partial(self._use_own_template, name, rates)
-                _menu_entry(name, "Your own", partial(self.change, use))
-            for name, rates in self._of_the_config().items():
-                use = partial(self._use_own_template, name, rates)
-                _menu_entry(name, "Of this config", partial(self.change, use))
             _menu_entry(
                 "Save as template", "Keep these rates under a name", self._save_template
             )
-            _menu_entry("Delete a template", "One of your own", self._delete_template)
+            ui.separator()
+            for name, rates in self._page.preferences.templates.items():
+                with ui.element("div").classes("rates-own"):
+                    use = partial(self._use_own_template, name, rates)
+                    _menu_entry(name, "Your own", partial(self.change, use))
+                    _bin(name, partial(self._delete_template, name))
+            for name, rates in self._of_the_config().items():
+                use = partial(self._use_own_template, name, rates)
+                _menu_entry(name, "Of this config", partial(self.change, use))
+            for title, template in TEMPLATES.items():
+                use = partial(self._use_template, title)
+                _menu_entry(title, template.text, partial(self.change, use))
 
     def _of_the_config(self) -> dict[str, dict[str, float]]:
         return self._page.session.usable.block_learning_rate_custom_presets
@@ -149,24 +152,36 @@ class RateTools:
         return f"{name} drawn{words}"
 
     def _save_template(self) -> None:
-        def save(text: str) -> None:
-            name = text.strip()
-            if not 0 < len(name) <= _LONGEST_NAME:
-                raise ConfigError("name", f"A name has 1 to {_LONGEST_NAME} letters")
+        """Ask for a name, in one line, and before another template of this name is replaced."""
+        with small_dialog("Save as template") as dialog:
+            box = ui.input("Name").props(f"{_LOOK} autofocus")
+
+            async def save() -> None:
+                name = str(box.value or "").strip()
+                box.error = _why_no_name(name) or None
+                if not box.error and await self._may_keep(name):
+                    saved = self._page.preferences.templates
+                    rates = sparse(self._rates.values)
+                    self._keep_templates({**saved, name: rates})
+                    dialog.close()
+
+            box.on("keydown.enter", save)
+            choice_buttons({"Cancel": dialog.close, "Save": save})
+        dialog.open()
+
+    async def _may_keep(self, name: str) -> bool:
+        if name not in self._page.preferences.templates:
+            return True
+        text = f"There is a template {name} already."
+        answer = await ask("Replace the template?", text, ["Replace", "Cancel"])
+        return answer == "Replace"
+
+    async def _delete_template(self, name: str) -> None:
+        text = f"{name} is deleted for all configs."
+        answer = await ask("Delete the template?", text, ["Delete", "Cancel"])
+        if answer == "Delete":
             saved = self._page.preferences.templates
-            self._keep_templates({**saved, name: sparse(self._rates.values)})
-
-        _ask_for_text("Save as template", "Name", "Save", save)
-
-    async def _delete_template(self) -> None:
-        saved = self._page.preferences.templates
-        chosen = await ask(
-            "Delete which template?",
-            "It is deleted for all configs.",
-            [*saved, "Cancel"],
-        )
-        kept = {name: rates for name, rates in saved.items() if name != chosen}
-        self._keep_templates(kept)
+            self._keep_templates({key: saved[key] for key in saved if key != name})
 
     def _keep_templates(self, templates: dict[str, dict[str, float]]) -> None:
         self._page.preferences.templates = templates
@@ -203,6 +218,22 @@ def _menu_entry(title: str, text: str, action: Callable[[], object]) -> None:
     with item, ui.item_section():
         ui.item_label(title)
         ui.item_label(text).props("caption")
+
+
+def _bin(name: str, action: Callable[[], object]) -> None:
+    item = ui.menu_item(on_click=action).props("role=menuitem").classes("rates-bin")
+    item.props["aria-label"] = f"Delete {name}"
+    with item:
+        ui.icon("delete").props("aria-hidden=true")
+
+
+def _why_no_name(name: str) -> str:
+    """Why no template can have this name, nothing if one can."""
+    if not 0 < len(name) <= _LONGEST_NAME:
+        return f"A name has 1 to {_LONGEST_NAME} letters"
+    if name in TEMPLATES:
+        return "That is a template that comes with blockrate. Choose another name."
+    return ""
 
 
 def _ask_for_text(

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from blockrate.config.fork_rates import without_nulls
@@ -88,15 +88,22 @@ class RatesDraft:
     """The rates while they are edited.
 
     What nobody touches stays exactly as it stood, unknown keys and wrong values too; a 1.0 that is set leaves the
-    config. ``drawable``: the faders that have something to train. Equal to four decimals counts as untouched.
+    config. ``drawable``: the faders that have something to train, all without ``trains``, what the layer filter
+    leaves something of; ``other`` has no fader where it has no use. Equal to four decimals counts as untouched.
     """
 
     def __init__(
-        self, layout: BlockLayout, original: Any, *, other_trains: bool = True
+        self,
+        layout: BlockLayout,
+        original: Any,
+        *,
+        trains: Collection[str] | None = None,
     ) -> None:
         self.layout = layout
-        self.names = (*layout.names, OTHER)
-        self.drawable = self.names if other_trains else layout.names
+        every = (*layout.names, OTHER)
+        kept = every if trains is None else trains
+        self.names = every if OTHER in kept else layout.names
+        self.drawable = tuple(name for name in every if name in kept)
         self.open(original)
 
     def open(self, original: Any) -> None:
@@ -179,7 +186,7 @@ class RatesDraft:
     def replace(self, state: Any, merge: str = "") -> bool:
         """Go on from another state, ``{}`` for all at 1.0, as one undo step. False if it is no other."""
         if isinstance(state, dict):  # in model order, what is unknown at the end
-            names = (*self.names, *state)
+            names = (*self.layout.names, OTHER, *state)
             state = {name: state[name] for name in names if name in state}
         if _text(state) == _text(self.state):
             return False
@@ -200,15 +207,17 @@ class RatesDraft:
         return True
 
     def select(self, text: str | None) -> tuple[str, ...]:
-        """Return the blocks that a text selects. Raises ``ConfigError``, for a fader without use too."""
+        """Return the blocks that a text selects and the layer filter leaves something of. ``ConfigError`` for none."""
         chosen = parse_selection(text, self.layout)
-        if not set(chosen) <= set(self.drawable):
-            raise ConfigError(
-                OTHER,
-                "other has nothing to train: the layer filter leaves none",
-                "Choose blocks.",
-            )
-        return chosen
+        drawable = tuple(name for name in chosen if name in self.drawable)
+        if not drawable:
+            problem = "the layer filter leaves nothing of what is selected"
+            raise ConfigError("selection", problem, "Choose other blocks.")
+        return drawable
+
+    def is_everything(self, names: Iterable[str]) -> bool:
+        """Whether these are all blocks that have something to train."""
+        return {*names} >= {*self.layout.names}.intersection(self.drawable)
 
     def draw(
         self,
@@ -230,7 +239,7 @@ class RatesDraft:
         template = TEMPLATES[title]
         selection = template.selection.format(half=self.layout.double // 2 - 1)
         blocks = self.select(selection or own)
-        if not selection and set(blocks) >= set(self.layout.names):
+        if not selection and self.is_everything(blocks):
             raise ConfigError("selection", "Choose some of the blocks first")
         shape = SHAPES[template.shape]
         everything = dict.fromkeys(self.drawable, FULL)
@@ -288,7 +297,7 @@ class RatesDraft:
         blocks = len(self.layout.names)
         if len(numbers) not in (blocks, blocks + 1):
             raise ConfigError(KEY, f"{len(numbers)} numbers for {blocks} blocks")
-        return dict(zip(self.names, numbers, strict=False))
+        return dict(zip((*self.layout.names, OTHER), numbers, strict=False))
 
     def _sparse(self) -> dict[str, Any]:
         return self.state if isinstance(self.state, dict) else {}

@@ -10,7 +10,7 @@ from blockrate.ui.page import Page
 from blockrate.ui.parts.components import field
 from blockrate.ui.parts.drawing import Drawing
 from blockrate.ui.parts.follow import show_from_thread
-from blockrate.ui.parts.labels import option_label
+from blockrate.ui.parts.labels import in_labels, option_label
 from blockrate.ui.window_draft import WindowDraft
 from blockrate.ui.windows.window import DraftWindow
 
@@ -35,7 +35,7 @@ def open_scheduler_window(page: Page, opener: Element) -> None:
         last_step = f"step {steps:,}" if steps else f"step {_STEPS:,}, for example"
         words = [_curve_in_words(curve, config)]
         if steps:
-            words += schedule_warnings(config, steps)
+            words += map(in_labels, schedule_warnings(config, steps))
         drawing.show(curve, " ".join(words), last_step)
 
     def take_steps(result: Survey) -> None:

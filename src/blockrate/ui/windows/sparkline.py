@@ -13,7 +13,7 @@ from blockrate.ui.parts.components import call_on_change
 from blockrate.ui.session import Session
 from blockrate.ui.windows.block_learning_rate_window import (
     open_block_learning_rate_window,
-    why_not_block_rates,
+    why_no_window,
 )
 from blockrate.ui.windows.rates import RatesDraft
 
@@ -26,7 +26,7 @@ def sparkline(page: Page) -> Element:
     """The rates as small bars with a line of words: a button that opens the window, under its rule."""
 
     def pressed() -> None:
-        reason = why_not_block_rates(page.session)
+        reason = why_no_window(page.session)
         if reason:
             page.show_message(reason)
         else:
@@ -42,7 +42,7 @@ def sparkline(page: Page) -> Element:
     button.props["aria-describedby"] = words.html_id
 
     def refresh() -> None:
-        reason = why_not_block_rates(page.session)
+        reason = why_no_window(page.session)
         draft = RatesDraft(_layout(page.session), page.session.get(KEY))
         width = _STEP * len(draft.layout.names) - (_STEP - _WIDTH)
         picture.props["viewBox"] = f"0 0 {width} {_HEIGHT}"

@@ -7,6 +7,8 @@ from nicegui import ui
 from nicegui.element import Element
 
 from blockrate.config.train_config import TrainConfig
+from blockrate.ui.live.progress import NEXT_START
+from blockrate.ui.live.watch import ALIVE
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change
 from blockrate.ui.parts.dialogs import ask, heading
@@ -69,6 +71,7 @@ class Window:
             with ui.element("div").classes("window is-wide" if wide else "window"):
                 WindowKeys().on("close", self.cancel)
                 self.header = self._build_header(title, reset_label)
+                self._build_note()
                 self.body = ui.element("div").classes("window-body")
                 self.footer = self._build_footer()
 
@@ -86,6 +89,14 @@ class Window:
             )
             reset.props("flat no-caps dense").classes("window-reset")
         return between
+
+    def _build_note(self) -> None:
+        """While a run is at work: it does not hear of what is set here."""
+        watch = self._page.watch
+        note = ui.label(NEXT_START).classes("window-note")
+        call_on_change(
+            watch.changed, lambda: note.set_visibility(watch.state.name in ALIVE)
+        )
 
     def _build_footer(self) -> Element:
         """Return what is beside Cancel and OK."""

@@ -15,6 +15,7 @@ export default {
     const i = Number(target.dataset.index);
     if (i !== this.roving) this.turn += 1;
     this.inside = true;
+    this.touched = true;
     this.roving = i;
     this.buffer = "";
     this.typed = null;

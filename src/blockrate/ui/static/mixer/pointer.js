@@ -135,6 +135,7 @@ export default {
   },
   draw(a, b) {
     for (const i of range(a.i, b.i)) {
+      if (this.isOff(i)) continue;
       const way = a.i === b.i ? 1 : (i - a.i) / (b.i - a.i);
       this.vals[i] = tidy(a.value * (1 - way) + b.value * way);
     }

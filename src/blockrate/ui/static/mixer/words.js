@@ -34,12 +34,13 @@ export default {
     };
   },
   frozen({ places }) {
-    return places.filter((i) => !this.vals[i]).length;
+    return places.filter((i) => !this.vals[i] && !this.isOff(i)).length;
   },
   count(bank, of, word) {
     const cold = this.frozen(bank);
     if (cold) return `${ICE} ${cold}${of} frozen`;
-    return `${bank.places.length}${of} ${word}`;
+    const active = bank.places.filter((i) => !this.isOff(i)).length;
+    return `${active}${of} ${word}`;
   },
   // The line over a row of faders and the area below it; a frozen block breaks both.
   curve(row) {
