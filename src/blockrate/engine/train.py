@@ -1,7 +1,6 @@
 """The whole story of a run: data, model, steps, files."""
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from blockrate.engine.preparation import Data, prepare_data
 from blockrate.engine.profile_rates import set_rates
 from blockrate.engine.resume import Resume, find_resume, sweep_interrupted_saves
 from blockrate.engine.state import TrainingState, make_training_state
-from blockrate.engine.steps import BadSteps, StepResult, take_step
+from blockrate.engine.steps import BadSteps, take_step
 from blockrate.engine.telemetry import BlockTelemetry
 from blockrate.run.durable import make_folder
 from blockrate.run.events import (
@@ -67,16 +66,17 @@ def train(
         span = resume.tell_schedule(data.order.number_of_steps, log)
         resume.restore(state, log)
         session = RunSession(run, log, stop)
+        bad = BadSteps(config, trained=_has_trained(run, resume.step))
         outputs = Outputs(
             config,
             session,
             state,
             data,
             results,
+            bad,
             first=span.first,
             total_steps=span.length,
         )
-        bad = BadSteps(config, trained=_has_trained(run, resume.step))
         return outputs.finish(_trained(config, state, data, outputs, log, bad))
 
 
@@ -108,7 +108,7 @@ def _trained(
 ) -> int:
     """Take all steps and return how many are finished; what fails loses no more of them than it must."""
     try:
-        last = _steps(config, state, data, outputs, log, bad)
+        last = _steps(config, state, data, outputs, log)
         bad.end()
     except Exception as error:
         # after bad numbers an older checkpoint may be the better one
@@ -123,7 +123,6 @@ def _steps(
     data: Data,
     outputs: Outputs,
     log: EventLog,
-    bad: BadSteps,
 ) -> int:
     """Take the optimizer steps that are left, do what is due after each, and return how many are finished."""
     first = outputs.finished
@@ -135,43 +134,23 @@ def _steps(
     with closing(steps_ahead) as steps:
         for step, batches in enumerate(steps, start=first):
             if outputs.ended(step):
-                return step
-            begun = time.perf_counter()
+                last = step
+                break
             factor = config.rate_factor(step, outputs.total_steps)
             set_rates(state.optimizer, factor, state.profile.at(step))
             is_watched = step == first or (step + 1) % config.telemetry_every == 0
-            result = take_step(
+            taken = take_step(
                 state,
                 batches,
                 config,
                 step=step,
                 telemetry=telemetry if is_watched else None,
+                before_change=outputs.untold.tell,
             )
             rate = config.base_learning_rate() * factor
-            _write_step(log, result, rate, time.perf_counter() - begun, step=step + 1)
-            bad.count(result.skipped)
-            outputs.after_step(step + 1, result, rate)
+            outputs.after_step(step + 1, taken, rate)
+    outputs.untold.tell()
     return max(first, last)  # a run made shorter has taken more than its last
-
-
-def _write_step(
-    log: EventLog, result: StepResult, rate: float, seconds: float, *, step: int
-) -> None:
-    if result.skipped:
-        log.write(result.skipped, step=step)
-    else:
-        found = result.effective
-        done = Step(
-            result.loss,
-            rate,
-            result.grad_norm,
-            seconds,
-            found.largest_d,
-            found.largest_rate,
-        )
-        log.write(done, step=step)
-    if result.blocks:
-        log.write(result.blocks, step=step)
 
 
 def _has_trained(run: RunFolder, step: int) -> bool:
