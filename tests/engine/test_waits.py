@@ -134,7 +134,9 @@ def test_nothing_is_copied_in_the_way_between_forward_and_backward(
         # the model's own are to where its inputs are already
         ours = sys._getframe(1).f_globals["__name__"].startswith("blockrate.")
         places = (torch.device, str, Tensor)
-        if ours and any(isinstance(value, places) for value in [*given, *named.values()]):
+        if ours and any(
+            isinstance(value, places) for value in [*given, *named.values()]
+        ):
             story.append("copy" if named.get("non_blocking") else "blocking copy")
         return to(tensor, *given, **named)
 

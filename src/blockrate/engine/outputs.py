@@ -25,7 +25,7 @@ from blockrate.engine.export import (
     file_metadata,
 )
 from blockrate.engine.intervals import Moment
-from blockrate.engine.memory import dtype_of, release
+from blockrate.engine.memory import computing_in, dtype_of, release
 from blockrate.engine.models.sample import Spoilt, sample_images
 from blockrate.engine.preparation import Data
 from blockrate.engine.spoilt import samples_in_words
@@ -232,6 +232,9 @@ class Outputs:
                 self.data.prompts,
                 folder=folder,
                 step=step,
+                precision=partial(
+                    computing_in, self.config.train_dtype, self.state.device
+                ),
                 should_stop=lambda: self.stop.requested,
                 tell_spoilt=spoilt.append,
             )

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from blockrate.engine.effective_rates import (
     effective_rates,
     found_factors,
 )
+from blockrate.engine.memory import computing_in
 from blockrate.engine.optimizers import change_unless, skips_by_itself
 from blockrate.engine.readings import Mark, Reading, mark, seconds_between
 from blockrate.engine.seeds import generator
@@ -166,7 +166,7 @@ def flow_loss(state: TrainingState, batch: NoisedBatch, config: TrainConfig) -> 
     # all of it now: between forward and backward a copy would wait for the forward
     batch = batch.on(state.device)
     timesteps = batch.timesteps
-    with _autocast(config.train_dtype, state.device):
+    with computing_in(config.train_dtype, state.device):
         prediction = state.family.predict(
             state.transformer,
             flow_matching.add_noise(batch.latents, batch.noise, timesteps),
@@ -215,12 +215,6 @@ def validation_loss(
         total += loss * size
         place += size
     return total / count
-
-
-def _autocast(train_dtype: str, device: torch.device) -> AbstractContextManager[object]:
-    if train_dtype == "FLOAT_32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 class BadSteps:
