@@ -14,6 +14,7 @@ import torch
 from blockrate.config.base_model import caption_tokens
 from blockrate.config.parts import Concept, Sample
 from blockrate.config.train_config import TrainConfig
+from blockrate.engine.compiling import compile_warning
 from blockrate.engine.data.batches import StepOrder, TrainingExample, validation_batches
 from blockrate.engine.data.cache import Batch, Cache, ImageEncoder, PromptEncoder
 from blockrate.engine.data.concepts import Item, find_items
@@ -72,6 +73,8 @@ def prepare_data(
     fingerprint = _fingerprint(items, config.concepts)
     check(fingerprint)
     order = StepOrder(config, items)
+    if warning := compile_warning(config, order.image_sizes):
+        warn(warning)
     validation = validation_batches(config, items) if config.validation else []
     files = locate(config, loading, warn)
     stop.obey()

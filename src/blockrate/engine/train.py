@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError
 from blockrate.engine.adapters import ADAPTERS
+from blockrate.engine.compiling import check_compile
 from blockrate.engine.data.cache import prefetch
 from blockrate.engine.memory import pick_device
 from blockrate.engine.outputs import Outputs
@@ -51,13 +53,14 @@ def train(
         probe=True,
     )
     with _reproducible(config.deterministic):
-        device, why = pick_device(config.train_device)
-        print(f"training on {device}: {why}")
+        device = _device(config)
         resume = _resume(config, run, log)
         data = prepare_data(config, device, log, stop, check=resume.check_data)
         if config.only_cache:
             return []
         log.write(Phase("loading"), step=resume.step)
+        # not before: encoders that are kept in fp32 stay exact
+        _allow_tf32(config, device)
         state = make_training_state(
             data.files, config, device, weights=resume.weights()
         )
@@ -78,6 +81,14 @@ def train(
             total_steps=span.length,
         )
         return outputs.finish(_trained(config, state, data, outputs, log, bad))
+
+
+def _device(config: TrainConfig) -> torch.device:
+    """Return where to train; raises ConfigError for what that device cannot do."""
+    device, why = pick_device(config.train_device)
+    print(f"training on {device}: {why}")
+    check_compile(config, device)
+    return device
 
 
 def _resume(config: TrainConfig, run: RunFolder, log: EventLog) -> Resume:
@@ -192,7 +203,18 @@ def _reproducible(wanted: bool) -> Iterator[None]:
     # cuBLAS refuses to be deterministic without it
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    # nothing reads memory that nothing has written, and to fill all of it takes time
+    memory: Any = torch.utils.deterministic
+    fills = memory.fill_uninitialized_memory
+    memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(False)
+        memory.fill_uninitialized_memory = fills
+
+
+def _allow_tf32(config: TrainConfig, device: torch.device) -> None:
+    """Let a card multiply fp32 in TF32, as others train in fp32: exact products take it up to 8 times as long."""
+    if device.type == "cuda" and config.train_dtype == "FLOAT_32":
+        torch.backends.cuda.matmul.allow_tf32 = not config.deterministic

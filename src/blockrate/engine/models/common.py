@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from blockrate.config.parts import Sample
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import ConfigError
+from blockrate.core.errors import ConfigError, is_full_memory
 from blockrate.engine.memory import dtype_of, release
 from blockrate.engine.models.finite import FiniteWeights
 from blockrate.engine.models.from_folder import load_of_diffusers
@@ -145,7 +145,9 @@ def decode_in_tiles_if_needed(vae: Any, latents: Tensor) -> Tensor:
     """Return what the VAE makes of latents; by overlapping tiles of 512 pixels when memory runs out."""
     try:
         images: Tensor = vae.decode(latents).sample
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_full_memory(error):
+            raise
         release()
         vae.tile_sample_min_size = 512
         vae.tile_latent_min_size = 64
@@ -233,6 +235,8 @@ def _to_four_bits(block: nn.Module, dtype: torch.dtype, keep: str) -> None:
                 linear.weight.data, requires_grad=False, quant_type="nf4"
             )
             small.bias = linear.bias
+            # in evaluation it repacks weights for this processor, which cannot train afterwards
+            small.support_avx512bf16_for_cpu = False
             block.set_submodule(name, small)
 
 
