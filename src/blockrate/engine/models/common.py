@@ -17,9 +17,9 @@ from blockrate.engine.memory import dtype_of, release
 from blockrate.engine.models.finite import FiniteWeights
 from blockrate.engine.models.from_folder import load_of_diffusers
 from blockrate.models.families import TransformerSpec, config_from_spec
+from blockrate.models.savings import FEW_BITS
 from blockrate.models.single_file import transformer_names
 
-FEW_BITS = ("FLOAT_8", "NFLOAT_4")  # forms that weights are kept in, not computed in
 # What a transformer is conditioned on by its prompt: tensors by name, with or without a
 # dimension for the batch.
 Conditioning = Mapping[str, Tensor]
