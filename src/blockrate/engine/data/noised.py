@@ -1,5 +1,6 @@
 """Everything of a forward pass that the card does not make: built ahead of its step, beside the one that trains."""
 
+import logging
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -97,4 +98,5 @@ def pinned(tensor: Tensor) -> Tensor:
 @lru_cache(maxsize=1)
 def _tell(problem: str) -> None:
     """Say it in the log, once."""
-    print(f"batches go to the card from ordinary memory: {problem}")
+    log = logging.getLogger(__name__)
+    log.warning("batches go to the card from ordinary memory: %s", problem)
