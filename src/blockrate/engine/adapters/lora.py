@@ -125,8 +125,7 @@ def add_adapters(
 
     Trained: every Linear whose full name passes the layer filter and whose block is not at 0.0. ``start`` (a LoRA file
     or an earlier part of the run) gives them their first values; what it has for other modules is kept: applied, but
-    frozen. Adapters have ``lora_weight_dtype`` whatever the base has: bf16, bitsandbytes' 4 bits, or fp8 by
-    diffusers' layerwise casting, which has to be on by now (switched on later it makes PEFT pass bf16 to adapters).
+    frozen. Adapters have ``lora_weight_dtype`` whatever the base has: bf16, bitsandbytes' 4 bits, or 8 bits.
 
     Raises ``ConfigError`` when nothing is chosen and when ``start`` does not fit the model or ``lora_rank``.
     """
