@@ -5,12 +5,13 @@ from collections.abc import Callable
 import torch
 
 from blockrate.engine.data.cache import Batch
+from blockrate.engine.data.noised import NoisedBatch
 from blockrate.engine.models.flux1 import pack
 from blockrate.engine.state import TrainingState
 
 
 def bare_loop(
-    state: TrainingState, batch: Batch, optimizer: torch.optim.Optimizer
+    state: TrainingState, batch: Batch | NoisedBatch, optimizer: torch.optim.Optimizer
 ) -> Callable[[], None]:
     """Return a step on tensors that lie ready: new noise, forward, backward, clipping, the optimizer."""
     device = state.device

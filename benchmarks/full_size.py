@@ -23,6 +23,7 @@ from torch import nn
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.engine.data.cache import Batch
+from blockrate.engine.data.noised import noised
 from blockrate.engine.models.flux1 import random_transformer
 from blockrate.engine.state import TrainingState, make_training_state
 from blockrate.engine.steps import take_step
@@ -113,7 +114,8 @@ def _ours(
     state: TrainingState, batch: Batch, config: TrainConfig
 ) -> Callable[[], None]:
     def step() -> None:
-        take_step(state, [batch], config, step=0, telemetry=None)
+        drawn = noised(batch, config, state.family, step=0, index=0)
+        take_step(state, [drawn], config, step=0, telemetry=None)
 
     return step
 

@@ -35,7 +35,7 @@ from blockrate.engine.optimizers import make_optimizer
 from blockrate.engine.outputs import Outputs
 from blockrate.engine.parameter_groups import block_layout, parameter_groups
 from blockrate.engine.state import make_training_state
-from blockrate.engine.steps import StepResult, take_step
+from blockrate.engine.steps import TakenStep, take_step
 from blockrate.engine.telemetry import BlockTelemetry
 from blockrate.engine.tensorboard_writer import TensorBoardWriter
 from blockrate.models.families import FAMILIES
@@ -125,8 +125,8 @@ def train_beside_bare_loop(folder: Path, rounds: int) -> tuple[Case, Case]:
             )
             self.stopwatch = Stopwatch(work)
 
-        def after_step(self, step: int, result: StepResult, rate: float) -> None:
-            super().after_step(step, result, rate)
+        def after_step(self, step: int, taken: TakenStep, rate: float) -> None:
+            super().after_step(step, taken, rate)
             measured = laps if step > warm_up else {"ours": Case(), "bare": Case()}
             self.stopwatch.lap(measured["ours"])
             self.bare_step()
@@ -179,7 +179,8 @@ def rates_and_telemetry(folder: Path, rounds: int) -> None:
             before = part.wall
             rates = mine.profile.at(0)
             part.timed(profile_rates.set_rates)(mine.optimizer, 1.0, rates)
-            result = take_step(mine, batches, config, step=0, telemetry=watched)
+            taken = take_step(mine, batches, config, step=0, telemetry=watched)
+            result = taken.result()
             if result.blocks:
                 part.timed(log.write)(result.blocks, step=0)
             board.step(0, result, 1e-4)

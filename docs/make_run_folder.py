@@ -51,6 +51,7 @@ Written to a temporary folder, synced, renamed: it is whole or it is not there.
 | `weights.safetensors` | what trains, by the name of its parameter |
 | `optimizer.safetensors` | the optimizer's state, by the names of parameter and state |
 | `average.safetensors` | with EMA, the average by the name of its parameter |
+| `weights-2.safetensors`, ... | what of a part is beyond the first 5 GB; `optimizer` and `average` alike |
 | `state.json` | `step`, `total_steps` of the schedule, `data` (fingerprint), `versions`, `optimizer`, `config` |
 | `manifest.json` | size and SHA-256 of each file; written last |
 

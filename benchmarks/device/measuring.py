@@ -15,6 +15,7 @@ from blockrate.config.filtered import matching_layers
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.engine.data.cache import Batch
+from blockrate.engine.data.noised import noised
 from blockrate.engine.state import TrainingState, make_training_state
 from blockrate.engine.steps import take_step
 from blockrate.models.savings import Work, step_flops
@@ -116,8 +117,9 @@ def figures(check: Check, case: Case, state: TrainingState, size: int) -> Row:
 
     def step() -> None:
         number = len(losses)
-        result = take_step(state, [batch], config, step=number, telemetry=None)
-        losses.append(result.loss)
+        drawn = noised(batch, config, state.family, step=number, index=0)
+        taken = take_step(state, [drawn], config, step=number, telemetry=None)
+        losses.append(taken.result().loss)
 
     peak = peak_of_two(step)
     seconds = seconds_of(step, check.steps, warm_up=0)

@@ -492,7 +492,8 @@ def test_plan_prints_the_object_of_the_interface(blockrate: Blockrate) -> None:
     assert code == 0
     assert set(plan) == {
         "model_type", "training_method", "base_learning_rate", "groups", "layers", "layers_let_through",
-        "blocks_let_through", "first_trained_block", "memory_bytes", "memory_bytes_all_ones", "step_cost", "warnings",
+        "blocks_let_through", "first_trained_block", "memory_bytes", "memory_bytes_all_ones", "host_bytes",
+        "step_cost", "warnings",
         "data",
     }  # fmt: skip
     assert plan["first_trained_block"] == "double_block_2"

@@ -219,6 +219,47 @@ def test_freezing_never_costs_more(frozen: set[str]) -> None:
     assert made.memory_bytes.activations <= made.memory_bytes_all_ones.activations
 
 
+def test_what_is_computed_with_is_in_the_memory() -> None:
+    whole = plan().memory_bytes.workspace
+    assert whole / GIB == 0.5
+    largest = 2 * 18432 * 3073  # of a modulation, in bf16
+    for form in ("FLOAT_8", "NFLOAT_4"):
+        small = plan(transformer={"weight_dtype": form}).memory_bytes.workspace
+        assert small == whole + largest
+
+
+def test_fp32_activations_are_for_weights_and_computation_in_fp32() -> None:
+    def kept(weight_dtype: str, train_dtype: str) -> float:
+        transformer = {"weight_dtype": weight_dtype, "gradient_checkpointing": False}
+        made = plan(
+            transformer=transformer,
+            train_dtype=train_dtype,
+            resolution="1024",
+            text_encoder_2_sequence_length=512,
+        )
+        return made.memory_bytes.activations / GIB
+
+    # a LoRA on every layer, without checkpointing, with 512 tokens of text
+    assert kept("BFLOAT_16", "BFLOAT_16") == pytest.approx(41, abs=1)
+    assert kept("FLOAT_8", "BFLOAT_16") == kept("BFLOAT_16", "BFLOAT_16")
+    assert kept("FLOAT_32", "FLOAT_32") > kept("FLOAT_32", "BFLOAT_16")
+    assert kept("FLOAT_32", "BFLOAT_16") > kept("BFLOAT_16", "BFLOAT_16")
+    assert kept("FLOAT_8", "FLOAT_32") == kept("FLOAT_32", "FLOAT_32")
+
+
+def test_the_main_memory_that_a_run_needs_is_told() -> None:
+    program = 3.0
+    assert plan().host_bytes / GIB == pytest.approx(program + 0.3, abs=0.1)
+    # what is not loaded as it lies in the files is there once
+    whole = plan(transformer={"weight_dtype": "FLOAT_32"}).host_bytes / GIB
+    assert whole == pytest.approx(program + 44.3, abs=0.1)
+    small = plan(transformer={"weight_dtype": "FLOAT_8"}, train_dtype="FLOAT_32")
+    assert small.host_bytes / GIB == pytest.approx(whole, abs=0.1)
+    # an average in fp32, the trained weights set aside, and one part of what is written
+    averaged = fine_tune(layer_filter_preset="full", ema="CPU").host_bytes / GIB
+    assert averaged == pytest.approx(program + 44.3 + 22.2 + 4.7, abs=0.1)
+
+
 # Warnings
 
 
@@ -412,7 +453,8 @@ def test_the_json_is_to_the_letter_of_the_interface() -> None:
     facts = json.loads(json.dumps(asdict(made)))
     assert list(facts) == [
         "model_type", "training_method", "base_learning_rate", "groups", "layers", "layers_let_through",
-        "blocks_let_through", "first_trained_block", "memory_bytes", "memory_bytes_all_ones", "step_cost", "warnings",
+        "blocks_let_through", "first_trained_block", "memory_bytes", "memory_bytes_all_ones", "host_bytes",
+        "step_cost", "warnings",
     ]  # fmt: skip
     assert facts["groups"][0] == {
         "name": "double_block_0",
@@ -423,7 +465,9 @@ def test_the_json_is_to_the_letter_of_the_interface() -> None:
         "status": "trained",
     }
     for key in ("memory_bytes", "memory_bytes_all_ones"):
-        assert list(facts[key]) == ["weights", "gradients", "optimizer", "activations"]
+        assert list(facts[key]) == [
+            "weights", "gradients", "optimizer", "activations", "workspace",
+        ]  # fmt: skip
         assert all(isinstance(value, int) for value in facts[key].values())
     assert facts["model_type"] == "FLUX_DEV_1"
     assert facts["warnings"] == []

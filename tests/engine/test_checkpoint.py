@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from support.training_states import (
     CONFIG,
     PATHS,
@@ -21,10 +22,12 @@ from support.training_states import (
 )
 
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import NotANumberError
+from blockrate.core.errors import NoCheckpointError, NotANumberError
+from blockrate.engine import checkpoint
 from blockrate.engine.checkpoint import (
     read_tensors,
     restore_optimizer,
+    unfit_tensors,
 )
 from blockrate.engine.state import TrainingState
 from blockrate.run.checkpoints import (
@@ -35,6 +38,67 @@ from blockrate.run.checkpoints import (
 from blockrate.run.durable import sweep_leftovers
 
 pytestmark = pytest.mark.usefixtures("no_sync")
+
+
+# --- Large ones ---
+
+
+def in_parts_of(monkeypatch: pytest.MonkeyPatch, size: int) -> list[int]:
+    """Let a file of a checkpoint have at most so many bytes; the sizes of what was copied for each file."""
+    copied: list[int] = []
+
+    def note(tensors: dict[str, torch.Tensor], file: Path) -> None:
+        copied.append(sum(tensor.nbytes for tensor in tensors.values()))
+        save_file(tensors, file)
+
+    monkeypatch.setattr(checkpoint, "PART_BYTES", size)
+    monkeypatch.setattr(checkpoint, "save_file", note)
+    return copied
+
+
+def test_a_large_checkpoint_is_written_in_files_and_read_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = training_state()
+    step(state, seed=0)
+    whole = save(tmp_path / "whole", state)
+    copied = in_parts_of(monkeypatch, 130)  # two weights of 60 bytes
+    parted = save(tmp_path / "parted", state)
+    assert max(copied) <= 130
+    assert sorted(file.name for file in parted.glob("weights*")) == [
+        *(f"weights-{number}.safetensors" for number in range(2, 6)),
+        "weights.safetensors",
+    ]
+    assert newest_valid(parted.parent, pytest.fail, look_inside=unfit_tensors) == parted
+    for part in ("weights", "optimizer", "average"):
+        found, expected = (read_tensors(folder, part) for folder in (parted, whole))
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_tensor_larger_than_a_file_has_one_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = training_state()
+    in_parts_of(monkeypatch, 10)
+    parted = save(tmp_path, state)
+    assert len(list(parted.glob("weights*"))) == len(state.trained)
+    assert read_tensors(parted, "weights").keys() == state.trained.keys()
+
+
+def test_a_file_of_a_part_that_is_gone_or_of_another_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = training_state()
+    in_parts_of(monkeypatch, 130)
+    parted = save(tmp_path, state)
+    stranger = parted / "weights-6.safetensors"
+    save_file({"other": torch.ones(3)}, stranger)
+    assert "other" not in read_tensors(parted, "weights")
+    stranger.unlink()
+    (parted / "weights-3.safetensors").unlink()
+    with pytest.raises(NoCheckpointError):
+        newest_valid(parted.parent, lambda text: None, look_inside=unfit_tensors)
 
 
 # --- D5: regroupings ---

@@ -1,3 +1,4 @@
+import errno
 import functools
 import re
 from typing import Any
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import ConfigError
+from blockrate.core.errors import ConfigError, is_full_card, is_full_memory
 from blockrate.engine import memory
 from blockrate.engine.full_memory import in_training, out_of_memory, remedies_in
 
@@ -24,7 +25,11 @@ def cards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Card)
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 23 * 2**30)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda card: 23 * 2**30)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda card: 47 * 2**29)
+    monkeypatch.setattr(
+        torch.cuda, "mem_get_info", lambda card: (2**27, Card.total_memory)
+    )
 
 
 @pytest.fixture
@@ -113,10 +118,76 @@ def test_a_full_memory_names_what_was_tried_and_what_to_set(
     told = out_of_memory(full, config, "training")
     assert told.exit_code == 71
     assert str(told) == (
-        "GPU memory: is full in training after 23.0 GiB, at batch_size 4 and resolution 1024. "
+        "GPU memory: is full in training after 23.0 GiB (23.5 GiB reserved, 128.0 MiB of 24.0 GiB free), "
+        "at batch_size 4 and resolution 1024. "
         "Set transformer.weight_dtype to FLOAT_8, or NFLOAT_4 for less; "
         "or batch_size to 2 and gradient_accumulation_steps higher; or resolution lower."
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "card"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        # as torch, cuBLAS, cuDNN, pinned memory, bitsandbytes and Apple's GPU say it
+        (torch.AcceleratorError("CUDA error: out of memory"), True),
+        (
+            RuntimeError(
+                "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+            ),
+            True,
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: out of memory at cudaHostAlloc"), True),
+        (
+            RuntimeError(
+                "Error out of memory at line 380 in file csrc/pythonInterface.cpp"
+            ),
+            True,
+        ),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 18 GB)"), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            False,
+        ),
+        (MemoryError(), False),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), False),
+    ],
+)
+def test_full_memory_is_known_however_it_is_told(
+    cards: None, error: Exception, card: bool
+) -> None:
+    told = out_of_memory(error, TrainConfig(), "training")
+    assert is_full_memory(error)
+    assert is_full_card(error) is card
+    assert str(told).startswith("GPU memory" if card else "memory")
+    assert ("23.5 GiB reserved" in str(told)) is card
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        ValueError("the file out of memory.txt"),
+    ],
+)
+def test_another_error_is_not_taken_for_full_memory(error: Exception) -> None:
+    assert not is_full_memory(error)
+    assert not is_full_card(error)
+
+
+def test_a_card_that_answers_no_more_is_told_of_all_the_same(
+    cards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead(card: object) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", dead)
+    full = torch.OutOfMemoryError("CUDA out of memory")
+    told = out_of_memory(full, TrainConfig(), "training")
+    assert "after 23.0 GiB (23.5 GiB reserved), at" in str(told)
 
 
 @pytest.mark.parametrize("phase", ["caching", "saving", "validation", "sampling"])

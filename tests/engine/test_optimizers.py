@@ -12,8 +12,10 @@ from blockrate.core.errors import ConfigError
 from blockrate.engine.memory import dtype_of
 from blockrate.engine.optimizers import (
     StochasticRoundingAdamW,
+    change_unless,
     evaluation_mode,
     make_optimizer,
+    skips_by_itself,
     training_mode,
 )
 
@@ -301,3 +303,33 @@ def test_without_bf16_weights_our_adamw_is_torchs() -> None:
         ours.step()
         theirs.step()
     torch.testing.assert_close(*weights)
+
+
+@pytest.mark.parametrize("name", ["ADAMW", "SGD"])
+def test_a_fused_optimizer_leaves_bad_gradients_alone_by_itself(name: str) -> None:
+    def state_of(
+        optimizer: torch.optim.Optimizer, weight: torch.nn.Parameter
+    ) -> list[Any]:
+        kept = optimizer.state[weight]
+        return [weight.detach().clone(), *(kept[key].clone() for key in sorted(kept))]
+
+    def made(fused: bool) -> tuple[torch.optim.Optimizer, torch.nn.Parameter]:
+        weight = torch.nn.Parameter(torch.linspace(-1, 1, 12))
+        kinds = {"ADAMW": torch.optim.AdamW, "SGD": torch.optim.SGD}
+        return kinds[name]([weight], lr=0.1, fused=fused), weight
+
+    (fused, weight), (plain, other) = made(True), made(False)
+    assert skips_by_itself(fused)
+    assert not skips_by_itself(plain)
+    for _ in range(2):
+        weight.grad = torch.ones(12)
+        other.grad = torch.ones(12)
+        change_unless(torch.tensor(False), fused)
+        change_unless(torch.tensor(False), plain)
+    torch.testing.assert_close(weight, other)
+    before = state_of(fused, weight)
+    weight.grad = torch.full((12,), float("nan"))
+    change_unless(torch.tensor(True), fused)
+    for value, expected in zip(state_of(fused, weight), before, strict=True):
+        assert torch.equal(value, expected)
+    assert not hasattr(fused, "found_inf")

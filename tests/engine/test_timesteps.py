@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.timesteps import dynamic_shift, timestep_at
-from blockrate.engine.steps import _timesteps
+from blockrate.engine.data import noised
 
 SHARES = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
 PLAIN = {"weight": 0.0, "bias": 0.0, "low": 0.0, "high": 1.0, "shift": 1.0}
@@ -66,7 +66,7 @@ def test_timesteps_stay_between_the_noising_strengths(
 def test_the_trainer_takes_the_formula_for_each_sample() -> None:
     config = TrainConfig(noising_weight=0.5, noising_bias=-0.4)
     uniform = torch.tensor([0.0, 0.25, 1.0])
-    drawn = _timesteps(config, uniform, tokens=1024)
+    drawn = noised.timesteps(config, uniform, tokens=1024)
     expected = [config.timestep_at(share, tokens=1024) for share in (0.0, 0.25, 1.0)]
     assert drawn.dtype == torch.float32
     torch.testing.assert_close(drawn, torch.tensor(expected))

@@ -15,7 +15,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.engine import train
 from blockrate.engine.models.flux1 import random_transformer
 from blockrate.engine.outputs import Outputs
-from blockrate.engine.steps import StepResult
+from blockrate.engine.steps import TakenStep
 from blockrate.run.events import EventLog
 from blockrate.run.folder import RunFolder, StopFlag
 from device.kohya.contestant import Contestant, running
@@ -40,10 +40,10 @@ class StoppedOutputs(Outputs):
         model.state = self.state
         model.batch = self.data.step_batches(0)[0]
 
-    def after_step(self, step: int, result: StepResult, rate: float) -> None:
-        super().after_step(step, result, rate)
+    def after_step(self, step: int, taken: TakenStep, rate: float) -> None:
+        super().after_step(step, taken, rate)
         me = running()
-        me.losses.append(result.loss)
+        me.losses.append(taken.result().loss)
         me.stop_here()
 
 

@@ -89,7 +89,7 @@ def timed_functions(peer: SdScripts) -> list[tuple[str, Any, str]]:
         (WORK, torch.Tensor, "backward"),
         ("clipping", Accelerator, "clip_grad_norm_"),
         ("clipping", steps, "clip_grads_with_norm_"),
-        ("clipping", steps, "get_total_norm"),
+        ("clipping", steps, "_gradient_norms"),
         ("data", peer.training.DatasetGroup, "__getitem__"),
         ("data", Data, "step_batches"),
         ("gradient norms", network, "update_grad_norms"),

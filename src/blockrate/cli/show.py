@@ -156,6 +156,7 @@ def plan_table(plan: Mapping[str, Any]) -> Iterator[Table | str]:
     now = size_text(sum(memory.values()))
     ones = size_text(sum(plan["memory_bytes_all_ones"].values()))
     yield f"memory: {now} ({parts}); with all multipliers 1.0: {ones}"
+    yield f"main memory: {size_text(plan['host_bytes'])}"
     yield f"a step costs {plan['step_cost']:.2f} of one with all multipliers 1.0"
 
 

@@ -22,7 +22,15 @@ from blockrate.core.profile import KEY, Profile, scaled_blocks, sparse
 from blockrate.core.selection import selection_text
 from blockrate.models.families import FAMILIES, TransformerSpec
 from blockrate.models.lora_names import no_name_for
-from blockrate.models.savings import Memory, Work, memory, step_flops
+from blockrate.models.savings import (
+    FEW_BITS,
+    Memory,
+    Precision,
+    Work,
+    host_bytes,
+    memory,
+    step_flops,
+)
 
 Status = Literal["trained", "frozen", "filtered"]
 
@@ -44,7 +52,8 @@ class Plan:
     """What a run would do, at its largest resolution; ``plan --json`` prints these names.
 
     The layer filter lets ``layers_let_through`` of ``layers`` train, which lie in
-    ``blocks_let_through``, ``other`` among them. ``step_cost``: FLOPs relative to all multipliers at 1.0.
+    ``blocks_let_through``, ``other`` among them. ``host_bytes``: of main memory.
+    ``step_cost``: FLOPs relative to all multipliers at 1.0.
     """
 
     model_type: str
@@ -57,6 +66,7 @@ class Plan:
     first_trained_block: str | None
     memory_bytes: Memory
     memory_bytes_all_ones: Memory
+    host_bytes: int
     step_cost: float
     warnings: tuple[str, ...]
 
@@ -91,6 +101,14 @@ def make_plan(config: TrainConfig) -> Plan:
         first_trained_block=_first_block(trained),
         memory_bytes=_memory(config, spec, trained),
         memory_bytes_all_ones=_memory(config, spec, allowed),
+        host_bytes=host_bytes(
+            spec,
+            trained,
+            loads=_loads(config),
+            trained_dtype=config.trained_dtype(),
+            rank=config.lora_rank if _is_lora(config) else None,
+            averages_on_cpu=config.ema == "CPU",
+        ),
         step_cost=step_flops(spec, trained, work) / step_flops(spec, allowed, work),
         warnings=(
             *filter_warnings(config, spec),
@@ -275,8 +293,21 @@ def _memory(config: TrainConfig, spec: TransformerSpec, trained: Modules) -> Mem
         weight_dtype=config.transformer.weight_dtype,
         trained_dtype=dtype,
         state_bytes=row.state_bytes_for(config.optimizer, dtype),
-        activation_bytes=4.0 if config.train_dtype == "FLOAT_32" else 2.0,
+        precision=_precision(config),
     )
+
+
+def _loads(config: TrainConfig) -> str:
+    """Return the dtype that the transformer is loaded in, before it is made smaller."""
+    form = config.transformer.weight_dtype
+    return config.train_dtype if form in FEW_BITS else form
+
+
+def _precision(config: TrainConfig) -> Precision:
+    is_fp32 = _loads(config) == "FLOAT_32"
+    if is_fp32 and config.train_dtype == "FLOAT_32":
+        return "fp32"
+    return "mixed on fp32" if is_fp32 else "mixed"
 
 
 def _work(config: TrainConfig, spec: TransformerSpec) -> Work:

@@ -102,7 +102,9 @@ class TrainConfig(ModelConfig):
         5, "Update the average every so many steps", RESULT, ge=1
     )
     train_dtype: Literal["BFLOAT_16", "FLOAT_32"] = setting(
-        "BFLOAT_16", "Precision of the computation", RESULT
+        "BFLOAT_16",
+        "Precision of the computation; FLOAT_32 in TF32 on NVIDIA cards, unless deterministic",
+        RESULT,
     )
 
     layer_filter: str = setting(

@@ -3,6 +3,8 @@
 Source of the codes: sysexits.h where one fits (65, 71, 73, 75), else our own (74, 76).
 """
 
+import errno
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -80,8 +82,26 @@ def is_full_memory(error: BaseException) -> bool:
     """Whether there was too little memory. By names: torch may not have been imported yet."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    # on the CPU torch raises a plain RuntimeError
-    return "DefaultCPUAllocator" in str(error)
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    # a plain RuntimeError, or torch's AcceleratorError, which is one
+    return isinstance(error, RuntimeError) and bool(_FULL.search(str(error)))
+
+
+def is_full_card(error: BaseException) -> bool:
+    """Whether it was the memory of a graphics card, or the main memory that such a card reads."""
+    is_ours = isinstance(error, MemoryError | OSError) or _MAIN in str(error)
+    return is_full_memory(error) and not is_ours
+
+
+# What torch calls main memory ...
+_MAIN = "DefaultCPUAllocator"
+# ... and how else it tells of full memory: cuBLAS and cuDNN for their workspace, CUDA itself for pinned memory and
+# inside bitsandbytes, Apple's GPU in a sentence.
+_FULL = re.compile(
+    rf"{_MAIN}|CU(BLAS|DNN|SPARSE|SOLVER)_STATUS_ALLOC_FAILED|cudaErrorMemoryAllocation|out of memory",
+    re.IGNORECASE,
+)
 
 
 def in_words(error: BlockrateError, words: Mapping[WayOn, str]) -> str:

@@ -23,12 +23,14 @@ from blockrate.core.profile import KEY
 from blockrate.core.version import __version__
 from blockrate.engine.parameter_groups import WHOLE
 from blockrate.engine.state import TrainingState
+from blockrate.models.savings import PART_BYTES
 from blockrate.run.checkpoints import checkpoint_name
 from blockrate.run.durable import (
     atomic_write,
     check_space,
     commit_folder,
     disk_errors,
+    read_manifest,
     temporary_beside,
 )
 from blockrate.run.saved_state import PARTS, STATE
@@ -72,7 +74,9 @@ def save_checkpoint(
     with disk_errors(final, temporary):
         temporary.mkdir()
         for part, tensors in parts.items():
-            save_file(_finite_copies(part, tensors), temporary / f"{part}.safetensors")
+            for file, members in _files(part, tensors).items():
+                # nothing keeps what is written: the next file takes as much memory
+                save_file(_finite_copies(part, members), temporary / file)
         atomic_write(temporary / STATE, json.dumps(facts, indent=1))
     commit_folder(temporary, final, facts={"step": step})
     return final
@@ -97,12 +101,14 @@ def unfit_tensors(checkpoint: Path) -> str:
     """Return what is wrong with the tensors of a checkpoint whose files are whole; empty if nothing is."""
     names: dict[str, set[str]] = {}
     for part in PARTS:
-        try:
-            with safe_open(checkpoint / f"{part}.safetensors", "pt") as tensors:
-                keys = tensors.keys()
-        except (SafetensorError, OSError, ValueError):
-            return f"{part}.safetensors is not a safetensors file"
-        names[part] = {key.partition(_SEPARATOR)[0] for key in keys}
+        names[part] = set()
+        for file in _files_there(checkpoint, part):
+            try:
+                with safe_open(file, "pt") as tensors:
+                    keys = tensors.keys()
+            except (SafetensorError, OSError, ValueError):
+                return f"{file.name} is not a safetensors file"
+            names[part] |= {key.partition(_SEPARATOR)[0] for key in keys}
     weights = names.pop("weights")
     if not weights:
         return "weights.safetensors holds no weights"
@@ -117,7 +123,10 @@ def read_tensors(
     checkpoint: Path, part: Literal["weights", "optimizer", "average"]
 ) -> dict[str, Tensor]:
     """Return one part of a verified checkpoint, on the CPU; the tensors may be views of the file."""
-    return load_file(checkpoint / f"{part}.safetensors")
+    tensors: dict[str, Tensor] = {}
+    for file in _files_there(checkpoint, part):
+        tensors |= load_file(file)
+    return tensors
 
 
 def restore_optimizer(
@@ -172,6 +181,33 @@ def move_to_average(
             parameter = state.learned()[name]
             # whose type may have changed with the moments
             parameter.lerp_(ahead.to(parameter), 1 - 1 / beta)
+
+
+def _files(part: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Return the tensors of a part by the files that they go into, each of at most PART_BYTES if it can be."""
+    files: dict[str, dict[str, Tensor]] = {_file(part, 1): {}}
+    size = 0
+    for name, tensor in tensors.items():
+        size += tensor.nbytes
+        if size > PART_BYTES and files[_file(part, len(files))]:
+            files[_file(part, len(files) + 1)] = {}
+            size = tensor.nbytes
+        files[_file(part, len(files))][name] = tensor
+    return files
+
+
+def _files_there(checkpoint: Path, part: str) -> list[Path]:
+    """Return the files of a part: the first, which every checkpoint has, and what of others its manifest proves."""
+    proven = read_manifest(checkpoint)["files"]
+    files = [checkpoint / _file(part, 1)]
+    while (following := _file(part, len(files) + 1)) in proven:
+        files.append(checkpoint / following)
+    return files
+
+
+def _file(part: str, number: int) -> str:
+    # the first as it is called in checkpoints of one file a part
+    return f"{part}.safetensors" if number == 1 else f"{part}-{number}.safetensors"
 
 
 def _moments(state: TrainingState) -> dict[str, Tensor]:

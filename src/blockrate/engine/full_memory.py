@@ -7,8 +7,8 @@ import torch
 
 from blockrate.config.parts import TextEncoderPart
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import OutOfMemoryError, is_full_memory
-from blockrate.core.units import size_text
+from blockrate.core.errors import OutOfMemoryError, is_full_card, is_full_memory
+from blockrate.core.units import share_text, size_text
 from blockrate.models.families import facts_of_type
 
 # once the cache is full, neither text encoders nor VAE are loaded for it any more
@@ -19,13 +19,25 @@ def out_of_memory(
     error: BaseException, config: TrainConfig, phase: str
 ) -> OutOfMemoryError:
     """Return the sentence for a full memory: where, what was tried, and up to three settings that need less."""
+    is_card = is_full_card(error)
     used = ""
-    if torch.cuda.is_available():
-        used = f" after {size_text(torch.cuda.max_memory_allocated())}"
+    if is_card and torch.cuda.is_available():
+        used = _used(config.train_device)
     tried = f"batch_size {config.batch_size} and resolution {config.resolution}"
-    memory = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
+    memory = "GPU memory" if is_card else "memory"
     cure = f"Set {'; or '.join(remedies_in(phase, config)[:3])}."
     return OutOfMemoryError(memory, f"is full in {phase}{used}, at {tried}", cure)
+
+
+def _used(card: str | None) -> str:
+    """Return what the run had of the card at most, and what the card has left; other programs use it too."""
+    used = f" after {size_text(torch.cuda.max_memory_allocated(card))}"
+    reserved = size_text(torch.cuda.max_memory_reserved(card))
+    try:
+        free, total = torch.cuda.mem_get_info(card)
+    except RuntimeError:  # of a card that answers nothing any more
+        return f"{used} ({reserved} reserved)"
+    return f"{used} ({reserved} reserved, {share_text(free, total)} free)"
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The device, its memory, and how numbers leave it."""
 
 import gc
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -69,6 +70,15 @@ def dtype_of(name: str) -> torch.dtype:
         "FLOAT_16": torch.float16,
     }
     return dtypes[name]
+
+
+def computing_in(
+    train_dtype: str, device: torch.device
+) -> AbstractContextManager[object]:
+    """Let the transformer compute in ``train_dtype``, in training and in all that shows what was trained."""
+    if train_dtype == "FLOAT_32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def checked_cast(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -59,6 +59,27 @@ def evaluation_mode(optimizer: torch.optim.Optimizer) -> None:
         switch()
 
 
+def skips_by_itself(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer's kernels look at ``found_inf``, as fused ones do: then the device decides on a step."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False)) and all(
+        group.get("fused") for group in optimizer.param_groups
+    )
+
+
+def change_unless(bad: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Take the optimizer's step; one that ``skips_by_itself`` does nothing where ``bad``, a scalar on the device."""
+    if not skips_by_itself(optimizer):
+        optimizer.step()
+        return
+    # torch's own door for it, which its GradScaler uses
+    fused: Any = optimizer
+    fused.found_inf = bad.float()
+    try:
+        fused.step()
+    finally:
+        del fused.found_inf
+
+
 class StochasticRoundingAdamW(torch.optim.Optimizer):
     """AdamW in fp32 arithmetic with fp32 state, for bf16 weights that are rounded by chance.
 

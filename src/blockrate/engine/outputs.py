@@ -25,14 +25,15 @@ from blockrate.engine.export import (
     file_metadata,
 )
 from blockrate.engine.intervals import Moment
-from blockrate.engine.memory import dtype_of, release
+from blockrate.engine.memory import computing_in, dtype_of, release
 from blockrate.engine.models.sample import Spoilt, sample_images
 from blockrate.engine.preparation import Data
 from blockrate.engine.spoilt import samples_in_words
 from blockrate.engine.state import TrainingState
-from blockrate.engine.steps import StepResult, validation_loss
+from blockrate.engine.steps import BadSteps, TakenStep, validation_loss
 from blockrate.engine.tensorboard_writer import TensorBoardWriter
 from blockrate.engine.timetable import Action, Timetable
+from blockrate.engine.untold import Untold
 from blockrate.run.checkpoints import checkpoints, prune
 from blockrate.run.durable import check_space
 from blockrate.run.events import Phase, Sampled, Saved, Validated, Warned
@@ -54,6 +55,7 @@ class Outputs:
         state: TrainingState,
         data: Data,
         results: Results,
+        bad: BadSteps,
         *,
         first: int,
         total_steps: int,
@@ -83,6 +85,7 @@ class Outputs:
             self._tensorboard = TensorBoardWriter(
                 self.run.path / "tensorboard", self.log
             )
+        self.untold = Untold(state, session.log, bad, self._tensorboard)
 
     def before_first_step(self, step: int) -> None:
         """Look whether there is room for what will be saved, and measure what the untrained model does."""
@@ -90,11 +93,10 @@ class Outputs:
         self._check_export_space()
         self._perform_all(self._timetable.due_before_first_step(step), step)
 
-    def after_step(self, step: int, result: StepResult, rate: float) -> None:
+    def after_step(self, step: int, taken: TakenStep, rate: float) -> None:
         """Do whatever is due now that ``step`` steps are finished, and what was asked for meanwhile."""
+        self.untold.add(taken, rate, step=step)
         self.finished = step
-        if self._tensorboard:
-            self._tensorboard.step(step, result, rate)
         now = self._moment(step, commands=_taken(self.stop.commands))
         self._perform_all(self._timetable.due_after(now), step)
         # one look, or a stop that comes during the save would end the run without it
@@ -126,7 +128,9 @@ class Outputs:
 
         ``trusted``: whether what they learned is worth a checkpoint.
         """
-        if trusted and self.state.weights_are_whole and not self._cannot_save:
+        told = self._tell()
+        whole = told and self.state.weights_are_whole
+        if trusted and whole and not self._cannot_save:
             # what the failed work holds on the device
             traceback.clear_frames(error.__traceback__)
             self.state.optimizer.zero_grad(set_to_none=True)
@@ -138,6 +142,14 @@ class Outputs:
             error.add_note(f"The last {steps} in no checkpoint.")
         elif self.finished:
             error.add_note(f"Step {self.finished} is saved: the same command goes on.")
+
+    def _tell(self) -> bool:
+        """Return whether the last step is told of: what else it changes, the average too, is then as it should be."""
+        try:
+            self.untold.tell()
+        except Exception:  # the error that there is says more
+            return False
+        return True
 
     def _try_to_save(self) -> None:
         if self.finished > self._saved:
@@ -151,6 +163,8 @@ class Outputs:
         return Moment(step, epoch, time.monotonic(), commands)
 
     def _perform_all(self, actions: Sequence[Action], step: int) -> None:
+        if actions:
+            self.untold.tell()
         for action in actions:
             self._perform(action, step)
 
@@ -218,6 +232,9 @@ class Outputs:
                 self.data.prompts,
                 folder=folder,
                 step=step,
+                precision=partial(
+                    computing_in, self.config.train_dtype, self.state.device
+                ),
                 should_stop=lambda: self.stop.requested,
                 tell_spoilt=spoilt.append,
             )

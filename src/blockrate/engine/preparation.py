@@ -14,9 +14,11 @@ import torch
 from blockrate.config.base_model import caption_tokens
 from blockrate.config.parts import Concept, Sample
 from blockrate.config.train_config import TrainConfig
+from blockrate.engine.compiling import compile_warning
 from blockrate.engine.data.batches import StepOrder, TrainingExample, validation_batches
 from blockrate.engine.data.cache import Batch, Cache, ImageEncoder, PromptEncoder
 from blockrate.engine.data.concepts import Item, find_items
+from blockrate.engine.data.noised import NoisedBatch, noised
 from blockrate.engine.full_memory import named_if_full
 from blockrate.engine.models.common import ModelFiles
 from blockrate.engine.models.locate import image_identity, locate, prompt_identity
@@ -36,10 +38,16 @@ class Data:
     validation: list[list[TrainingExample]]
     prompts: list[EncodedPrompt]
     fingerprint: str  # of the data set: another one has another
+    device: torch.device
 
-    def step_batches(self, step: int) -> list[Batch]:
-        """Return the micro-batches of a step."""
-        return self.read(self.order.step_batches(step))
+    def step_batches(self, step: int) -> list[NoisedBatch]:
+        """Return the micro-batches of a step with all that belongs to them, where the device copies from."""
+        config = self.order.config
+        batches = []
+        for index, batch in enumerate(self.read(self.order.step_batches(step))):
+            made = noised(batch, config, self.files.family, step=step, index=index)
+            batches.append(made.pinned() if self.device.type == "cuda" else made)
+        return batches
 
     def read(self, batches: Sequence[Sequence[TrainingExample]]) -> list[Batch]:
         """Return batches of examples as tensors."""
@@ -65,6 +73,8 @@ def prepare_data(
     fingerprint = _fingerprint(items, config.concepts)
     check(fingerprint)
     order = StepOrder(config, items)
+    if warning := compile_warning(config, order.image_sizes):
+        warn(warning)
     validation = validation_batches(config, items) if config.validation else []
     files = locate(config, loading, warn)
     stop.obey()
@@ -84,7 +94,7 @@ def prepare_data(
     _warn_of_cut_captions(lengths, caption_tokens(config, files.spec), files, log)
     stop.obey()
     prompts = _encoded_prompts(samples, cache, vae, files.negative_prompt)
-    return Data(files, order, cache, validation, prompts, fingerprint)
+    return Data(files, order, cache, validation, prompts, fingerprint, device)
 
 
 def _prompts(samples: Sequence[Sample], files: ModelFiles) -> list[str]:

@@ -43,24 +43,17 @@ class TrainingState:
         """Return every parameter that was ever trained, by name."""
         return {**self.trained, **self.formerly_trained}
 
-    def parameters_with_gradient(self) -> list[nn.Parameter]:
-        """Return the trained parameters that the last backward pass reached."""
-        return [
-            parameter
-            for parameter in self.trained.values()
+    def with_gradient(self) -> dict[str, nn.Parameter]:
+        """Return the trained parameters that the last backward pass reached, by name."""
+        return {
+            name: parameter
+            for name, parameter in self.trained.items()
             if parameter.grad is not None
-        ]
+        }
 
     def blocks_of(self, group: dict[str, Any]) -> list[str]:
         """Return the blocks, and ``other``, that an optimizer group holds, in model order."""
         return list(dict.fromkeys(self.blocks[name] for name in group["param_names"]))
-
-    def bad_block(self) -> str | None:
-        """Return the first block, in model order, with a gradient that is not finite."""
-        for name, parameter in self.trained.items():
-            if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
-                return self.blocks[name]
-        return None
 
     @contextmanager
     def evaluation(self, *, averaged: bool = True) -> Iterator[None]:

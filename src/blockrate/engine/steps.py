@@ -1,25 +1,28 @@
 """One optimizer step: predictions, loss, gradients, the change of the weights."""
 
 import math
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError
 from blockrate.engine import flow_matching
 from blockrate.engine.data.cache import Batch
+from blockrate.engine.data.noised import NoisedBatch, with_noise
 from blockrate.engine.effective_rates import (
     AS_THEY_ARE,
     EffectiveRates,
     effective_rates,
     found_factors,
 )
+from blockrate.engine.memory import computing_in
+from blockrate.engine.optimizers import change_unless, skips_by_itself
+from blockrate.engine.readings import Mark, Reading, mark, seconds_between
 from blockrate.engine.seeds import generator
 from blockrate.engine.spoilt import steps_cure
 from blockrate.engine.state import TrainingState
@@ -36,53 +39,100 @@ class StepResult:
 
     loss: float
     grad_norm: float
+    seconds: float
     blocks: Blocks | None = None
     skipped: Skipped | None = None
     effective: EffectiveRates = AS_THEY_ARE
 
 
+@dataclass(frozen=True)
+class TakenStep:
+    """A step that was asked of the device, which may still be at it."""
+
+    reading: Reading  # the loss, the norm of all gradients, the norm of each
+    blocks_of_norms: Sequence[str]
+    files: Sequence[str]
+    began: Mark
+    ended: Mark
+    blocks: Blocks | None
+    effective: EffectiveRates
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether ``result`` would not wait for the device."""
+        return self.reading.is_at_hand
+
+    def result(self) -> StepResult:
+        """Return what the step did; waits for the device to have done it."""
+        loss, norm, *norms = self.reading.values()
+        seconds = seconds_between(self.began, self.ended)
+        if _are_finite(loss, norm):
+            return StepResult(
+                loss, norm, seconds, self.blocks, effective=self.effective
+            )
+        bad = [
+            block
+            for block, value in zip(self.blocks_of_norms, norms, strict=True)
+            if not math.isfinite(value)
+        ]
+        skipped = Skipped(
+            "loss or gradient is not a number", list(self.files), next(iter(bad), None)
+        )
+        return StepResult(loss, norm, seconds, skipped=skipped)
+
+
 def take_step(
     state: TrainingState,
-    batches: Sequence[Batch],
+    batches: Sequence[NoisedBatch],
     config: TrainConfig,
     *,
     step: int,
     telemetry: BlockTelemetry | None,
-) -> StepResult:
-    """Train on the micro-batches of ``step``: one change of the weights, or none if the gradients are not finite."""
+    before_change: Callable[[], None] = lambda: None,
+) -> TakenStep:
+    """Train on the micro-batches of ``step``: one change of the weights, or none if the gradients are not finite.
+
+    Waits for nothing on CUDA where the optimizer can leave bad gradients alone by itself. ``before_change``: is called
+    when the gradients are asked for and the weights are still those of the step before.
+    """
+    began = mark(state.device)
     loss = _gradients(state, batches, config, step)
-    parameters = state.parameters_with_gradient()
-    norm = get_total_norm(
-        [parameter.grad for parameter in parameters if parameter.grad is not None]
-    )
-    # the one wait for the device
-    loss_value, norm_value = torch.stack((loss, norm)).tolist()
-    if not math.isfinite(loss_value + norm_value):
-        skipped = Skipped(
-            "loss or gradient is not a number",
-            [file for batch in batches for file in batch.files],
-            state.bad_block(),
-        )
-        state.optimizer.zero_grad(set_to_none=True)
-        return StepResult(loss_value, norm_value, skipped=skipped)
-    if telemetry:
-        telemetry.before_step()
-    if config.clip_grad_norm:
-        clip_grads_with_norm_(parameters, config.clip_grad_norm, norm)
-    factors = found_factors(state.optimizer)
-    state.weights_are_whole = False
-    state.optimizer.step()
-    if state.ema:
-        state.ema.update(step + 1)
-    state.weights_are_whole = True
+    trained = state.with_gradient()
+    norms = _gradient_norms(trained.values())
+    norm = torch.linalg.vector_norm(norms)
+    numbers = torch.cat((torch.stack((loss, norm)), norms))
+    reading = Reading(numbers)
+    before_change()
+    blocks = None
+    effective = AS_THEY_ARE
+    if skips_by_itself(state.optimizer) or _are_finite(*reading.values()[:2]):
+        if telemetry:
+            telemetry.before_step()
+        if config.clip_grad_norm:
+            clip_grads_with_norm_(trained.values(), config.clip_grad_norm, norm)
+        factors = found_factors(state.optimizer)
+        state.weights_are_whole = False
+        change_unless(~numbers[:2].isfinite().all(), state.optimizer)
+        state.weights_are_whole = True
+        effective = effective_rates(state.optimizer, factors)
+        blocks = telemetry.after_step(effective) if telemetry else None
     state.optimizer.zero_grad(set_to_none=True)
-    effective = effective_rates(state.optimizer, factors)
-    blocks = telemetry.after_step(effective) if telemetry else None
-    return StepResult(loss_value, norm_value, blocks, effective=effective)
+    return TakenStep(
+        reading,
+        [state.blocks[name] for name in trained],
+        [file for batch in batches for file in batch.files],
+        began,
+        mark(state.device),
+        blocks,
+        effective,
+    )
 
 
 def _gradients(
-    state: TrainingState, batches: Sequence[Batch], config: TrainConfig, step: int
+    state: TrainingState,
+    batches: Sequence[NoisedBatch],
+    config: TrainConfig,
+    step: int,
 ) -> Tensor:
     """Accumulate the gradients of the mean loss over all samples of the step, and return that loss, detached.
 
@@ -92,47 +142,42 @@ def _gradients(
     total = torch.zeros((), device=state.device)
     if config.dropout_probability:  # which draws from torch's one stream
         torch.manual_seed(generator(config.seed, "dropout", step).initial_seed())
-    for index, batch in enumerate(batches):
-        noise, uniform = flow_matching.draw(
-            config.seed, step, index, batch.latents.shape
-        )
-        loss = flow_loss(state, batch, config, noise, uniform) * (
-            len(batch.latents) / samples
-        )
+    for batch in batches:
+        loss = flow_loss(state, batch, config) * (len(batch.latents) / samples)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return total
 
 
-def flow_loss(
-    state: TrainingState,
-    batch: Batch,
-    config: TrainConfig,
-    noise: Tensor,
-    uniform: Tensor,
-) -> Tensor:
-    """Return the loss of a batch, a scalar. ``noise``: like the latents; ``uniform``: (B,) in 0..1, gives the times."""
-    device = state.device
-    latents = batch.latents.to(device, torch.float32, non_blocking=True)
-    noise = noise.to(device, non_blocking=True)
-    tokens = state.family.image_tokens(latents)
-    timesteps = _timesteps(config, uniform, tokens=tokens).to(device)
-    conditioning = {
-        name: tensor.to(device, non_blocking=True)
-        for name, tensor in batch.conditioning.items()
-    }
-    with _autocast(config.train_dtype, device):
+def _gradient_norms(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Return the norm of each parameter's gradient, in one vector on the device."""
+    gradients = [
+        parameter.grad for parameter in parameters if parameter.grad is not None
+    ]
+    return torch.stack(torch._foreach_norm(gradients))
+
+
+def _are_finite(*values: float) -> bool:
+    return all(map(math.isfinite, values))
+
+
+def flow_loss(state: TrainingState, batch: NoisedBatch, config: TrainConfig) -> Tensor:
+    """Return the loss of a batch, a scalar on the device."""
+    # all of it now: between forward and backward a copy would wait for the forward
+    batch = batch.on(state.device)
+    timesteps = batch.timesteps
+    with computing_in(config.train_dtype, state.device):
         prediction = state.family.predict(
             state.transformer,
-            flow_matching.add_noise(latents, noise, timesteps),
+            flow_matching.add_noise(batch.latents, batch.noise, timesteps),
             timesteps,
-            conditioning,
+            batch.conditioning,
             guidance=config.transformer.guidance_scale,
         )
-    weights = batch.loss_weights.to(device)
+    weights = batch.loss_weights
     return flow_matching.loss(
         prediction,
-        flow_matching.velocity_target(latents, noise),
+        flow_matching.velocity_target(batch.latents, batch.noise),
         mse=config.mse_strength,
         mae=config.mae_strength,
         log_cosh=config.log_cosh_strength,
@@ -161,7 +206,8 @@ def validation_loss(
             config.seed, VALIDATION, index, batch.latents.shape
         )
         uniform = (torch.arange(place, place + size) + 0.5) / count
-        loss = flow_loss(state, batch, config, noise, uniform).item()
+        drawn = with_noise(batch, config, state.family, noise, uniform)
+        loss = flow_loss(state, drawn, config).item()
         if not math.isfinite(loss):
             problem = f"the loss on {_listed(batch.files)} is not a number"
             cure = steps_cure(config, trained=True)
@@ -169,18 +215,6 @@ def validation_loss(
         total += loss * size
         place += size
     return total / count
-
-
-def _timesteps(config: TrainConfig, uniform: Tensor, *, tokens: int) -> Tensor:
-    """Return the timesteps (B,) that uniform numbers (B,) stand for, in images of so many tokens."""
-    shares: list[float] = uniform.tolist()
-    return torch.tensor([config.timestep_at(share, tokens=tokens) for share in shares])
-
-
-def _autocast(train_dtype: str, device: torch.device) -> AbstractContextManager[object]:
-    if train_dtype == "FLOAT_32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 class BadSteps:

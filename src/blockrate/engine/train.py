@@ -1,10 +1,10 @@
 """The whole story of a run: data, model, steps, files."""
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +13,7 @@ from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError
 from blockrate.engine.adapters import ADAPTERS
+from blockrate.engine.compiling import check_compile
 from blockrate.engine.data.cache import prefetch
 from blockrate.engine.memory import pick_device
 from blockrate.engine.outputs import Outputs
@@ -20,7 +21,7 @@ from blockrate.engine.preparation import Data, prepare_data
 from blockrate.engine.profile_rates import set_rates
 from blockrate.engine.resume import Resume, find_resume, sweep_interrupted_saves
 from blockrate.engine.state import TrainingState, make_training_state
-from blockrate.engine.steps import BadSteps, StepResult, take_step
+from blockrate.engine.steps import BadSteps, take_step
 from blockrate.engine.telemetry import BlockTelemetry
 from blockrate.run.durable import make_folder
 from blockrate.run.events import (
@@ -52,13 +53,14 @@ def train(
         probe=True,
     )
     with _reproducible(config.deterministic):
-        device, why = pick_device(config.train_device)
-        print(f"training on {device}: {why}")
+        device = _device(config)
         resume = _resume(config, run, log)
         data = prepare_data(config, device, log, stop, check=resume.check_data)
         if config.only_cache:
             return []
         log.write(Phase("loading"), step=resume.step)
+        # not before: encoders that are kept in fp32 stay exact
+        _allow_tf32(config, device)
         state = make_training_state(
             data.files, config, device, weights=resume.weights()
         )
@@ -67,17 +69,26 @@ def train(
         span = resume.tell_schedule(data.order.number_of_steps, log)
         resume.restore(state, log)
         session = RunSession(run, log, stop)
+        bad = BadSteps(config, trained=_has_trained(run, resume.step))
         outputs = Outputs(
             config,
             session,
             state,
             data,
             results,
+            bad,
             first=span.first,
             total_steps=span.length,
         )
-        bad = BadSteps(config, trained=_has_trained(run, resume.step))
         return outputs.finish(_trained(config, state, data, outputs, log, bad))
+
+
+def _device(config: TrainConfig) -> torch.device:
+    """Return where to train; raises ConfigError for what that device cannot do."""
+    device, why = pick_device(config.train_device)
+    print(f"training on {device}: {why}")
+    check_compile(config, device)
+    return device
 
 
 def _resume(config: TrainConfig, run: RunFolder, log: EventLog) -> Resume:
@@ -108,7 +119,7 @@ def _trained(
 ) -> int:
     """Take all steps and return how many are finished; what fails loses no more of them than it must."""
     try:
-        last = _steps(config, state, data, outputs, log, bad)
+        last = _steps(config, state, data, outputs, log)
         bad.end()
     except Exception as error:
         # after bad numbers an older checkpoint may be the better one
@@ -123,7 +134,6 @@ def _steps(
     data: Data,
     outputs: Outputs,
     log: EventLog,
-    bad: BadSteps,
 ) -> int:
     """Take the optimizer steps that are left, do what is due after each, and return how many are finished."""
     first = outputs.finished
@@ -135,43 +145,23 @@ def _steps(
     with closing(steps_ahead) as steps:
         for step, batches in enumerate(steps, start=first):
             if outputs.ended(step):
-                return step
-            begun = time.perf_counter()
+                last = step
+                break
             factor = config.rate_factor(step, outputs.total_steps)
             set_rates(state.optimizer, factor, state.profile.at(step))
             is_watched = step == first or (step + 1) % config.telemetry_every == 0
-            result = take_step(
+            taken = take_step(
                 state,
                 batches,
                 config,
                 step=step,
                 telemetry=telemetry if is_watched else None,
+                before_change=outputs.untold.tell,
             )
             rate = config.base_learning_rate() * factor
-            _write_step(log, result, rate, time.perf_counter() - begun, step=step + 1)
-            bad.count(result.skipped)
-            outputs.after_step(step + 1, result, rate)
+            outputs.after_step(step + 1, taken, rate)
+    outputs.untold.tell()
     return max(first, last)  # a run made shorter has taken more than its last
-
-
-def _write_step(
-    log: EventLog, result: StepResult, rate: float, seconds: float, *, step: int
-) -> None:
-    if result.skipped:
-        log.write(result.skipped, step=step)
-    else:
-        found = result.effective
-        done = Step(
-            result.loss,
-            rate,
-            result.grad_norm,
-            seconds,
-            found.largest_d,
-            found.largest_rate,
-        )
-        log.write(done, step=step)
-    if result.blocks:
-        log.write(result.blocks, step=step)
 
 
 def _has_trained(run: RunFolder, step: int) -> bool:
@@ -213,7 +203,18 @@ def _reproducible(wanted: bool) -> Iterator[None]:
     # cuBLAS refuses to be deterministic without it
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    # nothing reads memory that nothing has written, and to fill all of it takes time
+    memory: Any = torch.utils.deterministic
+    fills = memory.fill_uninitialized_memory
+    memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(False)
+        memory.fill_uninitialized_memory = fills
+
+
+def _allow_tf32(config: TrainConfig, device: torch.device) -> None:
+    """Let a card multiply fp32 in TF32, as others train in fp32: exact products take it up to 8 times as long."""
+    if device.type == "cuda" and config.train_dtype == "FLOAT_32":
+        torch.backends.cuda.matmul.allow_tf32 = not config.deterministic

@@ -7,6 +7,7 @@ without re-entrance, so the blocks before the first trained one do not. Proven a
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from blockrate.core.blocks import block_path, split_block
 from blockrate.models.families import TransformerSpec
@@ -20,6 +21,14 @@ WEIGHT_BYTES = {
     "FLOAT_8": 1.0,
     "NFLOAT_4": 0.53,
 }
+
+FEW_BITS = ("FLOAT_8", "NFLOAT_4")  # forms that weights are kept in, not computed in
+# what is written at once, see engine/checkpoint.py and engine/export.py
+PART_BYTES = 5 * 10**9
+_PROGRAM_BYTES = 3 * 2**30  # Python, torch with its libraries, and images on their way
+# bf16 by autocast, with weights in bf16 (or kept in fewer bits) or in fp32; all in fp32
+Precision = Literal["mixed", "mixed on fp32", "fp32"]
+_ELEMENT_BYTES = {"mixed": 2, "mixed on fp32": 2, "fp32": 4}
 
 
 @dataclass(frozen=True)
@@ -40,12 +49,16 @@ class Work:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on the device while the transformer trains. The encoders and the VAE have left by then."""
+    """Bytes on the device while the transformer trains. The encoders and the VAE have left by then.
+
+    ``workspace``: what a card and torch need for themselves, and one weight as it is computed with.
+    """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
+    workspace: int = 0
 
 
 def step_flops(spec: TransformerSpec, trained: Collection[str], work: Work) -> int:
@@ -65,14 +78,13 @@ def memory(
     weight_dtype: str,
     trained_dtype: str,
     state_bytes: float,
-    activation_bytes: float = 2.0,
+    precision: Precision = "mixed",
 ) -> Memory:
     """Return an estimate of the bytes that training takes on the device.
 
     ``trained_dtype``: of what trains, adapters or weights, and of its gradients. ``state_bytes``: of the optimizer for
     each trained parameter. Activations are at their peak in the backward: what each block in the chain of gradients
-    keeps, or under checkpointing its inputs and, one at a time, a whole block. Expect 10-20 %: allocator, kernels'
-    workspace and the fp32 islands of mixed precision are not in it.
+    keeps, or under checkpointing its inputs and, one at a time, a whole block. Expect 10 %, for the allocator's slack.
     """
     table = modules(spec)
     weight_bytes = (
@@ -85,31 +97,124 @@ def memory(
     else:
         parameters = sum(module.adapter_parameters(work.rank) for module in chosen)
         adapter_bytes = parameters * WEIGHT_BYTES[trained_dtype]
-    vectors = _saved_vectors(spec, trained, work) * work.rows("joint")
+    kept = _kept_elements(spec, trained, work, precision)
     return Memory(
         weights=round(weight_bytes + adapter_bytes),
         gradients=round(parameters * WEIGHT_BYTES[trained_dtype]),
         optimizer=round(parameters * state_bytes),
-        activations=round(vectors * spec.hidden * activation_bytes),
+        activations=round(kept * _ELEMENT_BYTES[precision]),
+        workspace=_workspace(table, weight_dtype),
     )
 
 
-def _saved_vectors(
-    spec: TransformerSpec, trained: Collection[str], work: Work
+def host_bytes(
+    spec: TransformerSpec,
+    trained: Collection[str],
+    *,
+    loads: str,
+    trained_dtype: str,
+    rank: int | None,
+    averages_on_cpu: bool,
+) -> int:
+    """Return an estimate of the main memory that a run takes at most, on a computer with a card.
+
+    ``loads``: the dtype that weights are loaded in. Files in bf16, as FLUX.1's are, stay where they lie if that is
+    bf16 too: pages that the system takes back when it needs them. In another dtype all weights are there once.
+    """
+    table = modules(spec)
+    loading = 0.0
+    if loads != "BFLOAT_16":
+        loading = sum(module.parameters for module in table) * WEIGHT_BYTES[loads]
+    parameters = 0
+    for module in table:
+        if module.name in trained:
+            size = module.parameters
+            parameters += size if rank is None else module.adapter_parameters(rank)
+    weights = parameters * WEIGHT_BYTES[trained_dtype]
+    writing = min(weights, PART_BYTES)
+    averages = 4.0 * parameters + weights if averages_on_cpu else 0.0
+    return _PROGRAM_BYTES + round(max(loading, averages + writing))
+
+
+def block_elements(
+    spec: TransformerSpec,
+    block: str,
+    trained: Collection[str],
+    work: Work,
+    precision: Precision,
 ) -> float:
-    """Return how many vectors of the width a token keeps for the backward, at the peak."""
-    with_trained = {module.block for module in modules(spec) if module.name in trained}
+    """Return how many elements a block in the chain of gradients keeps for the backward."""
+    facts = spec.facts[split_block(block)[0]]["saved_vectors"]
+    prefix = f"{block_path(block)}."
+    vectors: float = facts["chain"][precision] * work.rows("joint")
+    # those of all blocks; what a block has of its own is below
+    vectors += _modulation_vectors(facts, "", trained, work, precision)
+    if work.rank is not None:
+        vectors += _adapter_vectors(facts, prefix, trained, work, precision)
+    elif any(name.startswith(prefix) for name in trained):
+        vectors += facts["weights"][precision] * work.rows("joint")
+    return vectors * spec.hidden
+
+
+def _adapter_vectors(
+    facts: dict[str, Any],
+    prefix: str,
+    trained: Collection[str],
+    work: Work,
+    precision: Precision,
+) -> float:
+    """Return the vectors that a block's adapters keep: their inputs, and what modulations with one have to."""
+    vectors = _modulation_vectors(facts, prefix, trained, work, precision)
+    for tokens, size, names in facts["inputs"]:
+        count = sum(prefix + name in trained for name in names)
+        # autocast gives each Linear a copy of its own
+        copies = min(count, 1) if precision == "fp32" else count
+        vectors += copies * size * work.rows(tokens)
+    return vectors
+
+
+def _modulation_vectors(
+    facts: dict[str, Any],
+    prefix: str,
+    trained: Collection[str],
+    work: Work,
+    precision: Precision,
+) -> float:
+    """Return the vectors that are kept because modulations train: what each of their numbers is multiplied with."""
+    vectors = 0.0
+    for tokens, size, names in facts["modulations"]:
+        if prefix + names[0] in trained:
+            # in fp32 a third is kept already
+            share = 2 / 3 if precision == "fp32" else 1.0
+            vectors += share * size * work.rows(tokens)
+    return vectors
+
+
+def _kept_elements(
+    spec: TransformerSpec,
+    trained: Collection[str],
+    work: Work,
+    precision: Precision,
+) -> float:
+    """Return how many elements all blocks keep for the backward, at the peak."""
     saved: list[float] = []
     for block, needs_gradient, _ in _walk(spec, trained, work):
         if block and needs_gradient:
-            kind = split_block(block)[0]
-            vectors, weights, adapters = spec.facts[kind]["saved_vectors"]
-            if block in with_trained:
-                vectors += weights if work.rank is None else adapters
-            saved.append(vectors)
-    if work.checkpointing:
-        return len(saved) + max(saved, default=0.0)
-    return sum(saved)
+            saved.append(block_elements(spec, block, trained, work, precision))
+    if not work.checkpointing:
+        return sum(saved)
+    # between blocks they are as wide as the weights
+    wide = 2 if precision == "mixed on fp32" else 1
+    inputs = wide * work.rows("joint") * spec.hidden
+    return len(saved) * inputs + max(saved, default=0.0)
+
+
+def _workspace(table: Collection[Module], weight_dtype: str) -> int:
+    """Return what CUDA, its libraries and torch take of a card, and the largest weight that is unpacked for use."""
+    unpacked = 0
+    if weight_dtype in FEW_BITS:
+        unpacked = 2 * max(module.parameters for module in table)
+    return 2**29 + unpacked
 
 
 def _walk(

@@ -82,6 +82,11 @@ class StepOrder:
         """Return the epoch a step begins in, which is the number of epochs finished before it."""
         return bisect_right(self._ends, step * self.config.gradient_accumulation_steps)
 
+    @property
+    def image_sizes(self) -> int:
+        """In how many sizes images come."""
+        return len({bucket for buckets in self._buckets for bucket in buckets})
+
     def step_batches(self, step: int) -> list[list[TrainingExample]]:
         """Return the micro-batches of one optimizer step; all examples of a micro-batch have one bucket."""
         first = step * self.config.gradient_accumulation_steps

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from blockrate.config.parts import Sample
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import ConfigError
+from blockrate.core.errors import ConfigError, is_full_memory
 from blockrate.engine.memory import dtype_of, release
+from blockrate.engine.models.eight_bits import to_eight_bits
 from blockrate.engine.models.finite import FiniteWeights
 from blockrate.engine.models.from_folder import load_of_diffusers
 from blockrate.models.families import TransformerSpec, config_from_spec
+from blockrate.models.savings import FEW_BITS
 from blockrate.models.single_file import transformer_names
 
-FEW_BITS = ("FLOAT_8", "NFLOAT_4")  # forms that weights are kept in, not computed in
 # What a transformer is conditioned on by its prompt: tensors by name, with or without a
 # dimension for the batch.
 Conditioning = Mapping[str, Tensor]
@@ -121,7 +122,15 @@ def load_transformer(
         )
     transformer.requires_grad_(False)
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
-    place(transformer, blocks, part.weight_dtype, dtype, device, where=source)
+    place(
+        transformer,
+        blocks,
+        part.weight_dtype,
+        dtype,
+        device,
+        where=source,
+        trains=True,
+    )
     # PEFT asks which kind of adapter fits
     transformer.is_loaded_in_4bit = part.weight_dtype == "NFLOAT_4"
     if part.gradient_checkpointing:
@@ -145,7 +154,9 @@ def decode_in_tiles_if_needed(vae: Any, latents: Tensor) -> Tensor:
     """Return what the VAE makes of latents; by overlapping tiles of 512 pixels when memory runs out."""
     try:
         images: Tensor = vae.decode(latents).sample
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_full_memory(error):
+            raise
         release()
         vae.tile_sample_min_size = 512
         vae.tile_latent_min_size = 64
@@ -186,22 +197,26 @@ def place(
     *,
     where: Path,
     keep: str = "(?!)",
+    trains: bool = False,
 ) -> None:
     """Move a model to the device in the wished form, block by block: no memory ever holds two whole copies.
 
     Each weight is looked at on the way, while it is at hand: FileError names ``where`` it comes from and which are
     not finite numbers.
 
-    FLOAT_8 is diffusers' layerwise casting, here of modulations too: by its default they stay, a quarter of FLUX.1's
-    weights, and 15 GB fit no 16 GB card. ``keep``: pattern of modules that stay in ``dtype``.
+    FLOAT_8 is diffusers' layerwise casting, or, where gradients go through (``trains``), a Linear that keeps 8 bits for
+    the backward too; to the same bits, and of modulations as well, a quarter of FLUX.1's weights: with them in bf16 it
+    fits no 16 GB card. ``keep``: pattern of modules that stay in ``dtype``, of what does not train.
     """
     weights = FiniteWeights(model)
     for block in blocks:
         weights.look_at(block)
         if form == "NFLOAT_4":
             _to_four_bits(block, dtype, keep)
+        if form == "FLOAT_8" and trains:
+            to_eight_bits(block, dtype)
         block.to(device)
-        if form == "FLOAT_8":
+        if form == "FLOAT_8" and not trains:
             from diffusers.hooks import apply_layerwise_casting
 
             apply_layerwise_casting(
@@ -233,6 +248,8 @@ def _to_four_bits(block: nn.Module, dtype: torch.dtype, keep: str) -> None:
                 linear.weight.data, requires_grad=False, quant_type="nf4"
             )
             small.bias = linear.bias
+            # in evaluation it repacks weights for this processor, which cannot train afterwards
+            small.support_avx512bf16_for_cpu = False
             block.set_submodule(name, small)
 
 

@@ -17,12 +17,13 @@ from blockrate.config.base_model import (
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import FileError
 from blockrate.engine.models import FAMILY_MODULES
-from blockrate.engine.models.common import FEW_BITS, ModelFiles
+from blockrate.engine.models.common import ModelFiles
 from blockrate.engine.models.download import Progress, from_hub
 from blockrate.models.families import FAMILIES, is_toy
 from blockrate.models.files import folder_here
 from blockrate.models.hub import repo_of
 from blockrate.models.part_files import lack_of, part_files
+from blockrate.models.savings import FEW_BITS
 from blockrate.models.whole import check_parts, check_transformer
 from blockrate.run.durable import atomic_write, make_folder
 

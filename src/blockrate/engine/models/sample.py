@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -45,18 +46,23 @@ def sample_images(
     *,
     folder: Path,
     step: int,
+    precision: Callable[[], AbstractContextManager[object]] = nullcontext,
     should_stop: Callable[[], bool] = lambda: False,
     tell_spoilt: Callable[[Spoilt], object] = lambda spoilt: None,
 ) -> list[Path]:
     """Draw every prompt with diffusers' own pipeline and return the PNG files, their prompt and seed inside.
 
     The transformer is in evaluation mode, the VAE comes after the last denoising step and leaves at the end.
-    ``should_stop`` is asked after each denoising step; if so, there are no images. ``tell_spoilt``: is told of each
-    sample that is no picture; there is no file of it. Raises WriteError.
+    ``precision``: what the transformer computes in; the VAE has its own. ``should_stop`` is asked after each denoising
+    step; if so, there are no images. ``tell_spoilt``: is told of each sample that is no picture; there is no file of
+    it. Raises WriteError.
     """
     if not prompts:
         return []
-    latents = [_drawn(files, transformer, prompt, should_stop) for prompt in prompts]
+    with precision():
+        latents = [
+            _drawn(files, transformer, prompt, should_stop) for prompt in prompts
+        ]
     if should_stop():
         return []
     whole = _finite(latents, tell_spoilt)

@@ -133,9 +133,9 @@ def memory_finding(memory: Memory, card: Card) -> Finding:
     if need > card.total:
         cure = "Choose smaller weights, an 8-bit optimizer or less resolution, or freeze the first blocks."
         return Finding("Problem", f"{share}, which is too much. {cure}")
-    if need * 1.2 > card.total:
-        return Finding("Note", f"{share}, and 10 to 20 % more: this is tight.")
-    return Finding("Fine", f"{share}, and 10 to 20 % more.")
+    if need * 1.1 > card.total:
+        return Finding("Note", f"{share}, and up to 10 % more: this is tight.")
+    return Finding("Fine", f"{share}, and up to 10 % more.")
 
 
 def _findings(config: TrainConfig | None) -> list[Finding]:

@@ -1,0 +1,102 @@
+"""Everything of a forward pass that the card does not make: built ahead of its step, beside the one that trains."""
+
+import logging
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from blockrate.config.train_config import TrainConfig
+from blockrate.engine import flow_matching
+from blockrate.engine.data.cache import Batch
+from blockrate.engine.models.common import FamilyModule
+
+
+@dataclass(frozen=True)
+class NoisedBatch:
+    """A batch with its noise and its times. Its latents are as clean as they were: the noise is added on the device."""
+
+    latents: Tensor  # (B, C, H/8, W/8), fp32
+    noise: Tensor  # like the latents
+    timesteps: Tensor  # (B,), 0 = clean, 1 = noise
+    conditioning: dict[str, Tensor]  # by name, each (B, ...)
+    loss_weights: Tensor  # (B,)
+    files: tuple[str, ...]
+
+    def pinned(self) -> "NoisedBatch":
+        """Return it in memory that a graphics card reads by itself, while the program goes on."""
+        return replace(
+            self,
+            latents=pinned(self.latents),
+            noise=pinned(self.noise),
+            timesteps=pinned(self.timesteps),
+            conditioning={
+                name: pinned(tensor) for name, tensor in self.conditioning.items()
+            },
+            loss_weights=pinned(self.loss_weights),
+        )
+
+    def on(self, device: torch.device) -> "NoisedBatch":
+        """Return it on the device. Asked for before the forward pass: later, a copy would wait for the pass."""
+        return replace(
+            self,
+            latents=self.latents.to(device, non_blocking=True),
+            noise=self.noise.to(device, non_blocking=True),
+            timesteps=self.timesteps.to(device, non_blocking=True),
+            conditioning={
+                name: tensor.to(device, non_blocking=True)
+                for name, tensor in self.conditioning.items()
+            },
+            loss_weights=self.loss_weights.to(device, non_blocking=True),
+        )
+
+
+def noised(
+    batch: Batch, config: TrainConfig, family: FamilyModule, *, step: int, index: int
+) -> NoisedBatch:
+    """Return micro-batch ``index`` of a step with the noise and the times that the seed gives them."""
+    shape = batch.latents.shape
+    noise, uniform = flow_matching.draw(config.seed, step, index, shape)
+    return with_noise(batch, config, family, noise, uniform)
+
+
+def with_noise(
+    batch: Batch,
+    config: TrainConfig,
+    family: FamilyModule,
+    noise: Tensor,
+    uniform: Tensor,
+) -> NoisedBatch:
+    """Return a batch with this noise, like its latents; ``uniform``: (B,) in 0..1, gives the times."""
+    tokens = family.image_tokens(batch.latents)
+    return NoisedBatch(
+        latents=batch.latents.float(),
+        noise=noise,
+        timesteps=timesteps(config, uniform, tokens=tokens),
+        conditioning=batch.conditioning,
+        loss_weights=batch.loss_weights,
+        files=batch.files,
+    )
+
+
+def timesteps(config: TrainConfig, uniform: Tensor, *, tokens: int) -> Tensor:
+    """Return the timesteps (B,) that uniform numbers (B,) stand for, in images of so many tokens."""
+    shares: list[float] = uniform.tolist()
+    return torch.tensor([config.timestep_at(share, tokens=tokens) for share in shares])
+
+
+def pinned(tensor: Tensor) -> Tensor:
+    """Return a tensor in page-locked memory; as it is where there is no more of that, and copies wait a little."""
+    try:
+        return tensor.pin_memory()
+    except RuntimeError as error:  # Windows and WSL have little of it
+        _tell(str(error).partition("\n")[0])
+        return tensor
+
+
+@lru_cache(maxsize=1)
+def _tell(problem: str) -> None:
+    """Say it in the log, once."""
+    log = logging.getLogger(__name__)
+    log.warning("batches go to the card from ordinary memory: %s", problem)

@@ -1,0 +1,119 @@
+"""How much a step asks of the device: calls and casts, which a card pays for whatever the width of the model."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.lives import Small, saved_bytes
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from blockrate.engine import train
+from blockrate.engine.adapters import lora
+from blockrate.engine.models import flux1
+from blockrate.engine.steps import take_step
+from blockrate.run.checkpoints import newest_valid
+
+pytestmark = pytest.mark.usefixtures("no_sync")
+BF16: dict[str, Any] = {
+    "train_dtype": "BFLOAT_16",
+    "layer_filter": "",
+    "layer_filter_preset": "blocks",
+    "gradient_accumulation_steps": 1,
+    "block_learning_rate_multiplier": {"double_block_0": 0.9},
+}
+
+
+class Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what torch is asked to do, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counted: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.counted[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+# as counted: all that is more came back
+@pytest.mark.parametrize(
+    ("checkpointing", "calls", "casts"), [(False, 2707, 274), (True, 4173, 402)]
+)
+def test_a_step_asks_for_no_more_than_it_did(
+    small: Small,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    checkpointing: bool,
+    calls: int,
+    casts: int,
+) -> None:
+    counted = []
+
+    def counting(*given: Any, **named: Any) -> Any:
+        with Calls() as found:
+            taken = take_step(*given, **named)
+        counted.append(found.counted)
+        return taken
+
+    monkeypatch.setattr(train, "take_step", counting)
+    transformer = {
+        "weight_dtype": "BFLOAT_16",
+        "gradient_checkpointing": checkpointing,
+    }
+    settings = {**BF16, "epochs": 1, "telemetry_every": 1000}
+    small.live(small.config(tmp_path, transformer=transformer, **settings))
+    second = counted[1]
+    assert second.total() <= calls
+    assert second["aten._to_copy.default"] <= casts
+
+
+def test_without_the_copies_of_peft_a_run_ends_in_the_same_bytes(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = []
+    for name in ("without", "with"):
+        if name == "with":
+            monkeypatch.setattr(lora, "_leave_casts_to_autocast", lambda model: None)
+        transformer = {"weight_dtype": "BFLOAT_16"}
+        config = small.config(tmp_path / name, transformer=transformer, **BF16)
+        newest = newest_valid(small.live(config).checkpoints, pytest.fail)
+        assert newest
+        saved.append(saved_bytes(newest))
+    assert saved[0] == saved[1]
+
+
+@pytest.mark.parametrize("train_dtype", ["BFLOAT_16", "FLOAT_32"])
+def test_samples_are_drawn_in_the_precision_of_training_and_decoded_in_their_own(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train_dtype: str
+) -> None:
+    seen = []
+
+    def note(name: str) -> None:
+        real = getattr(flux1, name)
+
+        def noted(*given: Any, **named: Any) -> Any:
+            seen.append((name, torch.is_autocast_enabled("cpu")))
+            return real(*given, **named)
+
+        monkeypatch.setattr(flux1, name, noted)
+
+    note("denoise")
+    note("decode_latents")
+    sample = {"prompt": "a cat", "width": 64, "height": 64, "diffusion_steps": 2}
+    settings = {"samples": [sample], "sample_after_unit": "EPOCH", "epochs": 1}
+    # fp32 adapters on a bf16 base, which both must take
+    transformer = {"weight_dtype": "BFLOAT_16"}
+    run = small.live(
+        small.config(
+            tmp_path, transformer=transformer, train_dtype=train_dtype, **settings
+        )
+    )
+    assert seen[:2] == [
+        ("denoise", train_dtype == "BFLOAT_16"),
+        ("decode_latents", False),
+    ]
+    assert list(run.samples.glob("*.png"))
