@@ -49,46 +49,54 @@ def main() -> None:
         browser = playwright.chromium.launch(
             executable_path=path or None, args=["--no-sandbox"]
         )
-        page = open_page(browser, address, "/model")
-        page.get_by_text("24 images").first.wait_for()
-        take(page, "model")
-        show(page, "Data")
-        page.get_by_text("Images and captions").first.click()
-        page.mouse.move(4, 400)
-        page.wait_for_timeout(2000)
-        take(page, "data")
-        show(page, "Training")
-        open_window(page)
-        page.get_by_role("button", name="Reset All to 1.0").click()
-        draw(page, "Double blocks 0-18", DOUBLE)
-        draw(page, "Single blocks 0-37", SINGLE)
-        take(page, "window")
-        page.get_by_role("button", name="OK").click()
-        page.mouse.move(4, 400)  # where nothing has a tooltip
-        page.wait_for_timeout(1500)
-        take(page, "training")
-        page.get_by_role("button", name="Start", exact=True).click()
-        expect(page.get_by_role("status")).to_have_text(
-            "Finished", timeout=MINUTES * 60_000
-        )
-        show(page, "Run")
-        page.mouse.move(4, 400)
-        page.mouse.wheel(0, 285)  # to where both charts are seen
-        page.wait_for_timeout(3000)
-        take(page, "run")
-        page.get_by_text("Compare with the first").click()
-        page.mouse.wheel(0, 600)  # to the samples
-        page.wait_for_timeout(3000)
-        take(page, "samples")
-        dark = open_page(browser, address, "/training", dark=True)
-        open_window(dark)
-        take(dark, "window_dark")
-        phone = open_page(
-            browser, address, "/training", width=390, height=844, touch=True
-        )
-        open_window(phone)
-        take(phone, "phone")
+        photograph_a_training(browser, address)
+        photograph_other_screens(browser, address)
         browser.close()
+
+
+def photograph_a_training(browser: Browser, address: str) -> None:
+    """From the model to the samples of a run whose rates are drawn here."""
+    page = open_page(browser, address, "/model")
+    page.get_by_text("24 images").first.wait_for()
+    take(page, "model")
+    show(page, "Data")
+    page.get_by_text("Images and captions").first.click()
+    page.mouse.move(4, 400)
+    page.wait_for_timeout(2000)
+    take(page, "data")
+    show(page, "Training")
+    open_window(page)
+    page.get_by_role("button", name="Reset All to 1.0").click()
+    draw(page, "Double blocks 0-18", DOUBLE)
+    draw(page, "Single blocks 0-37", SINGLE)
+    take(page, "window")
+    page.get_by_role("button", name="OK").click()
+    page.mouse.move(4, 400)  # where nothing has a tooltip
+    page.wait_for_timeout(1500)
+    take(page, "training")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_role("status")).to_have_text(
+        "Finished", timeout=MINUTES * 60_000
+    )
+    show(page, "Run")
+    page.mouse.move(4, 400)
+    page.mouse.wheel(0, 285)  # to where both charts are seen
+    page.wait_for_timeout(3000)
+    take(page, "run")
+    page.get_by_text("Compare with the first").click()
+    page.mouse.wheel(0, 600)  # to the samples
+    page.wait_for_timeout(3000)
+    take(page, "samples")
+
+
+def photograph_other_screens(browser: Browser, address: str) -> None:
+    """The window in the dark, and on a phone."""
+    dark = open_page(browser, address, "/training", dark=True)
+    open_window(dark)
+    take(dark, "window_dark")
+    phone = open_page(browser, address, "/training", width=390, height=844, touch=True)
+    open_window(phone)
+    take(phone, "phone")
 
 
 @contextmanager

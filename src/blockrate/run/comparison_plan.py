@@ -83,15 +83,13 @@ def _planned(
 ) -> PlannedRun:
     place = folder / arm.replace(" ", "-") / f"seed-{seed}"
     suffix = Path(config.output_model_destination).suffix
-    changed = {
-        "seed": seed,
-        RATES: rates,
+    own = config.model_copy(update={"seed": seed, RATES: rates})
+    files = {
         "workspace_dir": str(place),
         "output_model_destination": str(place / f"result{suffix}"),
     }
-    return PlannedRun(
-        arm, seed, place.with_suffix(".json"), config.model_copy(update=changed)
-    )
+    file = place.with_suffix(".json")
+    return PlannedRun(arm, seed, file, own.model_copy(update=files))
 
 
 def _refuse_unmeasured(config: TrainConfig) -> None:
