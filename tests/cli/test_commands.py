@@ -472,7 +472,7 @@ def test_stop_asks_a_living_run_and_leaves_a_dead_one(
     assert started.returncode == 75
     assert blockrate("stop", "run") == (0, "", "Nothing is running in run.\n")
     assert list((folder / "run" / "commands").iterdir()) == []
-    assert blockrate("status", "run")[1].startswith("No run: Stopped at step ")
+    assert blockrate("status", "run")[1].startswith("Stopped at step ")
 
 
 @posix

@@ -156,7 +156,9 @@ def status(folder: Run, as_json: AsJson = False) -> None:
         facts = asdict(state)
         return show_json({"state": facts.pop("name"), **facts})
     sentence = with_ways_on(state.sentence, state.ways_on, WAYS_ON)
-    show(visible(f"{state.name}: {sentence}", lines="indented"))
+    # whose sentence begins with the word itself
+    told = sentence if state.name == "Stopped" else f"{state.name}: {sentence}"
+    show(visible(told, lines="indented"))
 
 
 @app.command()

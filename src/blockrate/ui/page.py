@@ -19,8 +19,9 @@ _TOAST_MILLISECONDS = {"info": 4000, "warning": 8000, "error": 12000}
 
 @dataclass(eq=False)
 class Page:
-    """One browser page. ``controls``: what to focus for a field's path; ``tab``, ``show_tab`` are set by the shell.
+    """One browser page. ``controls``: what to focus for a field's path, ``problem_lists`` for a tab's own problems.
 
+    ``tab`` and ``show_tab`` are set by the shell.
     ``steps``: about how many a run of the open config has, once its images are counted.
     """
 
@@ -29,6 +30,7 @@ class Page:
     media: Media
     preferences: Preferences
     controls: dict[str, Element] = field(default_factory=dict)
+    problem_lists: dict[str, Element] = field(default_factory=dict)
     show_tab: Callable[[str], None] = lambda tab: None
     tab: str = ""  # in front
     tab_changed: Event[[]] = field(default_factory=Event)  # another tab is in front
@@ -50,6 +52,8 @@ class Page:
         """Show a tab, and focus the control of a field or of what holds it."""
         self.show_tab(tab)
         path = field
+        if not field and tab in self.problem_lists:
+            self.focus(self.problem_lists[tab])
         while path and path not in self.controls:
             path = path.rpartition(".")[0]
         if path:

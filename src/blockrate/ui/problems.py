@@ -13,7 +13,6 @@ from blockrate.ui.parts.follow import rebuild_on_change
 from blockrate.ui.parts.labels import in_labels, label_of, sentence
 
 _OF_THE_FILE = "Model"  # the tab of what has no field at all
-_LIST = "problems "  # before the name of a tab: where the page knows its list
 
 
 def problems_of(page: Page, tab: str) -> tuple[Problem, ...]:
@@ -48,7 +47,7 @@ def problems_without_control(page: Page, tab: str) -> None:
     with ui.element("ul").classes("banner wide problems-here") as box:
         box.props(f'tabindex=-1 aria-label="To correct, beside the settings of {tab}"')
         rebuild_on_change(page.session.changed, shown, fill)
-    page.controls[f"{_LIST}{tab}"] = box
+    page.problem_lists[tab] = box
 
 
 def _problem_in_place(page: Page, problem: Problem) -> None:
@@ -101,7 +100,7 @@ def _problem_row(page: Page, dialog: ui.dialog, problem: Problem) -> None:
 
     def go() -> None:
         dialog.close()
-        page.go(tab, problem.field or f"{_LIST}{tab}")
+        page.go(tab, problem.field)
 
     title = "The file"
     if problem.field:

@@ -319,7 +319,7 @@ def test_a_window_has_the_faders_of_its_model_and_offers_rates_of_another_by_dep
     )
     faders.page.get_by_role("button", name="Layer Filter settings", exact=True).click()
     expect(faders.slider("single_block_19")).to_be_visible()
-    assert len(faders.values()) == 26
+    assert len(faders.values()) == 25
     offer = faders.window.get_by_text("made for 19 double and 38 single blocks")
     expect(offer).to_be_visible()
     faders.button("Take over by depth").click()

@@ -91,7 +91,7 @@ def pinned(tensor: Tensor) -> Tensor:
     try:
         return tensor.pin_memory()
     except RuntimeError as error:  # Windows and WSL have little of it
-        _tell(str(error).partition("\n")[0])
+        _tell((str(error).splitlines() or [""])[0])
         return tensor
 
 
