@@ -183,8 +183,6 @@ def train_flow(making: Making, names: Names) -> None:
     making.note(
         flow_seconds=_since(begun),
         settings=choice.settings,
-        seconds_a_step=round(choice.seconds, 4),
-        steps_needed=choice.steps,
         views=round(facts["steps"] * choice.batch / len(names.known), 1),
         **facts,
     )

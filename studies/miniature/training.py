@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 RECIPE = Path(__file__).with_name("miniature.json")
@@ -76,12 +78,18 @@ def read_events(run: Path) -> list[dict[str, Any]]:
 
 
 def facts_of(run: Path) -> dict[str, Any]:
-    """Return how many steps a run took, in what time, and the mean loss of its last fifty."""
+    """Return how many steps a run took, in what time, and the mean loss of its last fifty.
+
+    ``training_seconds`` begin at the end of the first step, which a compiler may take long for.
+    """
     steps = [event for event in read_events(run) if event["type"] == "step"]
     last = [event["loss"] for event in steps[-50:]]
+    gaps = [later["time"] - step["time"] for step, later in pairwise(steps)]
     return {
         "steps": len(steps),
-        "training_seconds": round(steps[-1]["time"] - steps[0]["time"], 1),
+        "first_step_seconds": round(steps[0]["seconds"], 1),
+        "training_seconds": round(sum(gaps), 1),
+        "median_seconds_a_step": round(median(gaps), 4) if gaps else None,
         "training_loss": round(sum(last) / len(last), 4),
     }
 

@@ -89,13 +89,32 @@ def test_nothing_to_compare_is_said(blockrate: Blockrate, folder: Path) -> None:
         assert "there is nothing to compare" in told
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("profile/seed-0", "--plan", "config.json"),
+        ("profile/seed-0", "profile/seed-1", "--small"),
+        ("profile/seed-0", "profile/seed-1", "--start"),
+        ("profile/seed-0", "profile/seed-1", "--seeds", "5"),
+        ("profile/seed-0", "profile/seed-1", "--set", "epochs=3"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(
+    blockrate: Blockrate, folder: Path, words: tuple[str, ...]
+) -> None:
+    runs(folder, ("profile", 0, 1.0), ("profile", 1, 1.0))
+    code, _, told = blockrate("compare", *words)
+    assert code == 2
+    assert "--plan" in told
+
+
 def test_planned_runs_are_written_told_and_can_be_planned(
     blockrate: Blockrate, folder: Path
 ) -> None:
-    code, out, _ = blockrate("compare", "--plan", "config.json", "--small")
+    code, _, told = blockrate("compare", "--plan", "config.json", "--small")
     assert code == 0
-    assert "6 runs of 3 steps: profile, flat at its mean" in out
-    assert "not known before the config has been trained once" in out
+    assert "6 runs of 3 steps: profile, flat at its mean" in told
+    assert "not known before the config has been trained once" in told
     files = sorted((folder / "mine-compare").rglob("*.json"))
     assert len(files) == 6
     for file in files:
@@ -106,9 +125,11 @@ def test_started_runs_are_trained_one_after_another(
     blockrate: Blockrate, folder: Path
 ) -> None:
     """The engine of this test measures the same loss in every run."""
-    words = ("compare", "--plan", "config.json", "--small", "--start")
+    words = ("compare", "--plan", "config.json", "--small", "--start", "--json")
     code, out, _ = blockrate(*words)
     assert code == 0
-    assert "flat-at-its-mean: no difference found from profile" in out
+    [profile, flat] = json.loads(out)["arms"]
+    assert (profile["name"], flat["name"]) == ("profile", "flat-at-its-mean")
+    assert flat["differs"] is False
     done = list((folder / "mine-compare").rglob("events.jsonl"))
     assert len(done) == 6

@@ -100,6 +100,17 @@ def test_its_pictures_are_put_on_a_sheet_beside_the_truth(
         assert shown.size == (72 + 136, 29 + 3 * 136)
 
 
+def test_a_damaged_picture_costs_no_more_than_the_sheet(
+    blockrate: Blockrate, finished: RunFolder, folder: Path
+) -> None:
+    draw(finished, folder / "new")
+    (finished.samples / "step-00000010-0-owl.png").write_bytes(b"damaged")
+    code, out, _ = blockrate("demo")
+    assert code == 0
+    assert "there is no sheet of pictures" in out
+    assert f"samples     {finished.samples}" in out
+
+
 @pytest.mark.parametrize(
     ("terminal", "environment", "opened"),
     [

@@ -15,7 +15,14 @@ from blockrate.run.comparison_plan import (
     seconds_of_a_step,
     write_configs,
 )
-from blockrate.run.events import EventLog, Step, Validated
+from blockrate.run.events import (
+    EventLog,
+    Group,
+    Resumed,
+    Started,
+    Step,
+    Validated,
+)
 from blockrate.run.folder import RunFolder
 
 PROFILE = {"single_block_37": 0.5, "single_block_36": 0.0}
@@ -140,6 +147,31 @@ def test_the_same_rates_and_seed_twice_are_refused(make_run: MakeRun) -> None:
     runs = [make_run(name, 2.0, 1.0, seed=1) for name in ("one", "other")]
     with pytest.raises(ConfigError, match="same rates and the same seed"):
         compare(runs)
+
+
+def test_a_run_whose_rates_were_changed_on_its_way_is_refused(
+    make_run: MakeRun,
+) -> None:
+    one = make_run("one", 2.0, 1.0)
+    other = make_run("other", 2.0, 1.0, seed=1)
+    log = EventLog(RunFolder(other).events_file)
+    for multiplier in (1.0, 0.5):
+        groups = [Group("single_block_37", multiplier=multiplier)]
+        log.write(Started("hash", 1, groups, None), step=0)
+    with pytest.raises(ConfigError, match="with other rates at first"):
+        compare([one, other])
+    log.write(Resumed(0), step=0)
+    log.write(Started("hash", 1, groups, None), step=0)
+    log.write(Validated(1.1), step=10)
+    assert compare([one, other]).step == 10
+
+
+def test_what_a_later_session_did_again_counts_once(make_run: MakeRun) -> None:
+    one = make_run("one", 2.0, 1.5, 1.0)
+    other = make_run("other", 2.0, 1.6, 1.2, seed=1)
+    log = EventLog(RunFolder(other).events_file)
+    log.write(Resumed(10), step=10)
+    assert compare([one, other]).step == 10
 
 
 def config(tmp_path: Path, **settings: Any) -> TrainConfig:

@@ -128,15 +128,21 @@ def test_run_is_read_from_its_events_but_for_the_line_being_written(
     tmp_path: Path,
 ) -> None:
     events = [
-        {"type": "step", "time": 1.0, "step": 1, "loss": 1.0},
-        {"type": "step", "time": 3.0, "step": 2, "loss": 0.5},
+        {"type": "step", "time": 1.0, "seconds": 0.5, "step": 1, "loss": 1.0},
+        {"type": "step", "time": 3.0, "seconds": 1.5, "step": 2, "loss": 0.5},
         {"type": "phase", "time": 4.0, "step": 2},
     ]
     assert read_events(tmp_path) == []
     lines = [json.dumps(event) for event in events]
     (tmp_path / "events.jsonl").write_text("\n".join([*lines, '{"type": "st']))
     assert read_events(tmp_path) == events
-    facts = {"steps": 2, "training_seconds": 2.0, "training_loss": 0.75}
+    facts = {
+        "steps": 2,
+        "first_step_seconds": 0.5,
+        "training_seconds": 2.0,
+        "median_seconds_a_step": 2.0,
+        "training_loss": 0.75,
+    }
     assert facts_of(tmp_path) == facts
     assert mean_loss_since(tmp_path, 0, 2) == 0.75
     assert mean_loss_since(tmp_path, 1, 2) == 0.5

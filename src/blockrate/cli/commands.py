@@ -178,7 +178,7 @@ def compare(
     runs: ComparedRuns = None,
     plan: ComparedConfig = "",
     small: SmallPlan = False,
-    seeds: Seeds = 3,
+    seeds: Seeds = None,
     start: StartRuns = False,
     settings: Settings = None,
     as_json: AsJson = False,
@@ -188,15 +188,19 @@ def compare(
     from blockrate.run.comparison import compare as comparison_of
 
     folders = list(runs or ())
+    if plan and folders:
+        problem = "run folders and --plan are given together"
+        raise ConfigError("RUN", problem, "Give one or the other.")
     if plan:
         planned = _planned_runs(plan, settings, small=small, seeds=seeds)
         if not start:
             return
         for run in planned:
-            code, _ = _train(placed_config(str(run.file)), _options(), str(run.file))
-            if code:
-                raise typer.Exit(code)
+            _train_planned(run)
         folders = [Path(run.config.workspace_dir) for run in planned]
+    elif small or seeds or start or settings:
+        problem = "--small, --seeds, --start and --set are for what --plan plans"
+        raise ConfigError("--plan", problem, "Give --plan CONFIG, or leave them out.")
     if len(folders) < 2:
         cure = "Name two run folders or more, or give --plan CONFIG."
         raise ConfigError("RUN", "there is nothing to compare", cure)
@@ -292,14 +296,18 @@ def _tell_usage(error: Any) -> None:
     say(f"error: {' '.join(filter(None, sentences))}")
 
 
-def _options() -> "Options":
+def _train_planned(run: "PlannedRun") -> None:
+    """Train one of the runs of a comparison to its end. Raises typer.Exit with its code if it fails."""
     from blockrate.run.launch import Options
 
-    return Options()
+    name = str(run.file)
+    code, _ = _train(placed_config(name), Options(), name)
+    if code:
+        raise typer.Exit(code)
 
 
 def _planned_runs(
-    name: str, settings: list[str] | None, *, small: bool, seeds: int
+    name: str, settings: list[str] | None, *, small: bool, seeds: int | None
 ) -> "list[PlannedRun]":
     """Write the configs that compare a config's block rates with their controls, and say how much work they are."""
     from blockrate.cli.comparing import told_before
@@ -317,7 +325,8 @@ def _planned_runs(
         raise data.error
     write_configs(planned)
     steps = (data.facts or {}).get("steps") or 0
-    show(*told_before(planned, steps, seconds_of_a_step(placed.config)))
+    for line in told_before(planned, steps, seconds_of_a_step(placed.config)):
+        say(line)
     return planned
 
 

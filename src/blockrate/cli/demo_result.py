@@ -84,8 +84,13 @@ def _pictures(placed: "Placed") -> tuple[Path, list[str]]:
     if not columns:
         return placed.run.samples, []
     file = placed.run.path / "pictures.png"
-    atomic_write(file, sheet(columns))
-    before, after = nearness(columns, "before"), nearness(columns, "after")
+    try:
+        drawn = sheet(columns)
+        before = nearness(columns, "before")
+        after = nearness(columns, "after")
+    except OSError as error:  # one that was damaged since; the rest is worth showing
+        return placed.run.samples, [f"there is no sheet of pictures: {error}"]
+    atomic_write(file, drawn)
     if before is None or after is None:
         return file, []
     told = f"distance to the truth (PSNR, more is nearer): before {before:.1f} dB, after {after:.1f} dB"

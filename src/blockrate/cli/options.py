@@ -107,7 +107,10 @@ SmallPlan = Annotated[
     bool,
     typer.Option("--small", help="Plan the profile and flat at its mean alone."),
 ]
-Seeds = Annotated[int, typer.Option(help="How many seeds each of the planned has.")]
+Seeds = Annotated[
+    int | None,
+    typer.Option(help="How many seeds each of the planned has; 3 without it."),
+]
 StartRuns = Annotated[
     bool,
     typer.Option(

@@ -11,7 +11,7 @@ from blockrate.config.files import load_config
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.core.verdict import Verdict, verdict
-from blockrate.run.events import Validated, events_of
+from blockrate.run.events import Group, Resumed, Started, Validated, events_of
 from blockrate.run.folder import RunFolder
 
 RATES = "block_learning_rate_multiplier"
@@ -88,14 +88,27 @@ def compare(folders: Sequence[Path]) -> Comparison:
 
 
 def read_run(folder: Path) -> ComparedRun:
-    """Return a run's config and validation losses. Raises ConfigError where there are none."""
+    """Return a run's config and validation losses.
+
+    Raises ConfigError where there are no losses, and for a run whose rates were changed on its way, because its losses
+    belong to neither.
+    """
     run = RunFolder(folder)
     config = load_config(run.config_file).config
-    losses = {}
-    for record in events_of(run.events_file, Validated):
-        assert isinstance(record.event, Validated)
-        if record.event.loss is not None and math.isfinite(record.event.loss):
-            losses[record.step] = record.event.loss
+    losses: dict[int, float] = {}
+    trained_with: set[object] = set()
+    for record in events_of(run.events_file, Validated, Started, Resumed):
+        match record.event:
+            case Resumed(from_step=step):
+                losses = {key: loss for key, loss in losses.items() if key <= step}
+                trained_with = trained_with if step else set()
+            case Started(groups=groups):
+                trained_with.add(tuple(map(_rate_of, groups)))
+            case Validated(loss=float(loss)) if math.isfinite(loss):
+                losses[record.step] = loss
+    if len(trained_with) > 1:
+        problem = f"{folder} was trained with other rates at first"
+        raise ConfigError(RATES, problem, "Train it anew with --fresh.")
     if not losses:
         problem = f"{folder} has no validation losses"
         cure = (
@@ -103,6 +116,10 @@ def read_run(folder: Path) -> ComparedRun:
         )
         raise ConfigError("validation", problem, cure)
     return ComparedRun(folder, config, losses)
+
+
+def _rate_of(group: Group) -> tuple[str, float, float | None]:
+    return group.name, group.multiplier, group.learning_rate
 
 
 def _refuse_others(first: ComparedRun, run: ComparedRun) -> None:

@@ -10,12 +10,13 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER
 from blockrate.core.controls import arms
 from blockrate.core.errors import ConfigError
+from blockrate.core.verdict import FEWEST
 from blockrate.run.comparison import RATES
 from blockrate.run.durable import atomic_write, make_folder
 from blockrate.run.events import Step, events_of
 from blockrate.run.folder import RunFolder
 
-SEEDS = 3
+SEEDS = FEWEST  # pairs of runs for a verdict
 
 
 class PlannedRun(NamedTuple):
@@ -28,13 +29,14 @@ class PlannedRun(NamedTuple):
 
 
 def plan_comparison(
-    config: TrainConfig, *, seeds: int = SEEDS, small: bool = False
+    config: TrainConfig, *, seeds: int | None = None, small: bool = False
 ) -> list[PlannedRun]:
     """Return the runs that compare a config's block rates with its controls, seed by seed.
 
-    ``seeds``: at least 3, below which no verdict is given. Raises ConfigError where there is nothing to compare or to
-    measure, and as ``make_plan`` does.
+    ``seeds``: at least 3, below which no verdict is given, and 3 without it. Raises ConfigError where there is nothing
+    to compare or to measure, and as ``make_plan`` does.
     """
+    seeds = SEEDS if seeds is None else seeds
     if seeds < SEEDS:
         problem = f"{seeds} seeds are too few for a verdict"
         raise ConfigError("--seeds", problem, f"Give at least {SEEDS}.")
