@@ -226,6 +226,9 @@ def test_what_is_computed_with_is_in_the_memory() -> None:
     for form in ("FLOAT_8", "NFLOAT_4"):
         small = plan(transformer={"weight_dtype": form}).memory_bytes.workspace
         assert small == whole + largest
+    unpacked = plan(transformer={"weight_dtype": "FLOAT_8"}, train_dtype="FLOAT_32")
+    assert unpacked.memory_bytes.workspace == whole + 2 * largest
+    assert plan(train_device="cpu").memory_bytes.workspace == 0
 
 
 def test_fp32_activations_are_for_weights_and_computation_in_fp32() -> None:
@@ -258,6 +261,9 @@ def test_the_main_memory_that_a_run_needs_is_told() -> None:
     # an average in fp32, the trained weights set aside, and one part of what is written
     averaged = fine_tune(layer_filter_preset="full", ema="CPU").host_bytes / GIB
     assert averaged == pytest.approx(program + 44.3 + 22.2 + 4.7, abs=0.1)
+    # without a card all of it is there
+    alone = plan(train_device="cpu")
+    assert alone.host_bytes == plan().host_bytes + alone.memory_bytes.total
 
 
 # Warnings

@@ -1,9 +1,9 @@
 """What a step asks of the device, and that nothing in it waits for an answer."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,10 +12,11 @@ from support.lives import Small, events, saved_bytes
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from blockrate.engine import steps
-from blockrate.engine.data import noised
-from blockrate.engine.data.noised import NoisedBatch, pinned
-from blockrate.engine.readings import Reading
+from blockrate.engine import memory, steps
+from blockrate.engine.data.noised import NoisedBatch
+from blockrate.engine.effective_rates import AS_THEY_ARE
+from blockrate.engine.memory import pinned
+from blockrate.engine.readings import Mark, Reading
 from blockrate.engine.state import TrainingState
 from blockrate.engine.steps import TakenStep
 from blockrate.run.checkpoints import newest_valid
@@ -250,26 +251,43 @@ def test_a_late_step_is_told_of_before_the_run_ends_for_another_reason(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-@pytest.fixture
-def fresh_log() -> Iterator[None]:
-    noised._tell.cache_clear()
-    yield
-    noised._tell.cache_clear()
-
-
-@pytest.mark.usefixtures("fresh_log")
-def test_where_no_memory_can_be_pinned_batches_go_as_they_are(
+def test_where_no_memory_can_be_pinned_numbers_go_as_they_are_and_it_is_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(tensor: Tensor) -> Tensor:
-        raise RuntimeError("CUDA error: out of memory\nmore of it")
+    reasons = iter(["CUDA error: out of memory\nmore of it", "another", "a third"])
 
+    def full(tensor: Tensor) -> Tensor:
+        raise RuntimeError(next(reasons))
+
+    monkeypatch.setattr(memory, "_told_of", [])
     monkeypatch.setattr(Tensor, "pin_memory", full)
     tensor = torch.ones(3)
-    assert pinned(tensor) is tensor
-    assert pinned(tensor) is tensor
-    said = "batches go to the card from ordinary memory: CUDA error: out of memory"
-    assert caplog.messages == [said]
+    for _ in range(3):
+        assert pinned(tensor) is tensor
+    [said] = caplog.messages
+    assert said.endswith("without pinned memory: CUDA error: out of memory")
+
+
+class Moment:
+    """A mark that the device has come to, or has not."""
+
+    def __init__(self, come: bool) -> None:
+        self.come = come
+
+    def query(self) -> bool:
+        return self.come
+
+
+@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_step_is_at_hand_when_its_numbers_and_its_change_have_come(
+    read: bool, changed: bool
+) -> None:
+    reading = Reading(torch.ones(2))
+    reading._arrival = cast(Mark, Moment(read))
+    ended = cast(Mark, Moment(changed))
+    taken = TakenStep(reading, [], [], 0.0, ended, None, AS_THEY_ARE)
+    assert taken.is_at_hand == (read and changed)
 
 
 def test_the_norms_of_a_step_are_those_that_torch_clips_by() -> None:

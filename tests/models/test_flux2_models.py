@@ -152,7 +152,15 @@ def test_a_base_model_is_told_by_its_name(name: str) -> None:
     assert draws_against_nothing(chosen, model_spec(chosen)) == (not is_dev)
 
 
-@pytest.mark.parametrize("name", ["somebody/klein-photos", "somebody/database"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "somebody/klein-photos",
+        "somebody/database",
+        "somebody/klein-de-distilled",
+        "somebody/undistilled-klein",
+    ],
+)
 def test_where_nothing_tells_it_is_asked(name: str) -> None:
     with pytest.raises(ConfigError, match="BASE or to DISTILLED") as caught:
         make_plan(config(name))

@@ -76,6 +76,7 @@ class Setup:
             image_identity=self.image_identity,
             prompt_identity=self.prompt_identity,
             conditioning=conditioning_of(DEFAULT_FAMILY.architecture),
+            latent_pixels=8,
         )
 
     def order(self) -> StepOrder:

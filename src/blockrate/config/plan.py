@@ -90,6 +90,7 @@ def make_plan(config: TrainConfig) -> Plan:
         if (module.block or OTHER) in ever_trained
     }
     _refuse_what_cannot_train(config, spec, trained)
+    needed = _memory(config, spec, trained)
     return Plan(
         model_type=config.model_type,
         training_method=config.training_method,
@@ -99,16 +100,9 @@ def make_plan(config: TrainConfig) -> Plan:
         layers_let_through=len(allowed),
         blocks_let_through=blocks_of(allowed),
         first_trained_block=_first_block(trained),
-        memory_bytes=_memory(config, spec, trained),
+        memory_bytes=needed,
         memory_bytes_all_ones=_memory(config, spec, allowed),
-        host_bytes=host_bytes(
-            spec,
-            trained,
-            loads=_loads(config),
-            trained_dtype=config.trained_dtype(),
-            rank=config.lora_rank if _is_lora(config) else None,
-            averages_on_cpu=config.ema == "CPU",
-        ),
+        host_bytes=_host_bytes(config, spec, trained, needed),
         step_cost=step_flops(spec, trained, work) / step_flops(spec, allowed, work),
         warnings=(
             *filter_warnings(config, spec),
@@ -294,7 +288,28 @@ def _memory(config: TrainConfig, spec: TransformerSpec, trained: Modules) -> Mem
         trained_dtype=dtype,
         state_bytes=row.state_bytes_for(config.optimizer, dtype),
         precision=_precision(config),
+        on_card=_is_on_card(config),
     )
+
+
+def _host_bytes(
+    config: TrainConfig, spec: TransformerSpec, trained: Modules, needed: Memory
+) -> int:
+    """Return the main memory of a run; ``needed``: of the device, which lies there, too, without a card."""
+    beside = host_bytes(
+        spec,
+        trained,
+        loads=_loads(config),
+        trained_dtype=config.trained_dtype(),
+        rank=config.lora_rank if _is_lora(config) else None,
+        averages_on_cpu=config.ema == "CPU",
+    )
+    return beside if _is_on_card(config) else beside + needed.total
+
+
+def _is_on_card(config: TrainConfig) -> bool:
+    """Whether it trains on a card; what is left empty can only be told by the engine, and cards are what it wants."""
+    return config.train_device != "cpu"
 
 
 def _loads(config: TrainConfig) -> str:

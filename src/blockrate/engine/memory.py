@@ -1,6 +1,7 @@
 """The device, its memory, and how numbers leave it."""
 
 import gc
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from blockrate.core.errors import ConfigError, NotANumberError
 from blockrate.core.units import size_text
+
+_told_of: list[str] = []
 
 
 def pick_device(train_device: str | None) -> tuple[torch.device, str]:
@@ -79,6 +82,25 @@ def computing_in(
     if train_dtype == "FLOAT_32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def pinned(tensor: Tensor) -> Tensor:
+    """Return a tensor in page-locked memory; as it is where there is no more of that, and copies wait a little."""
+    try:
+        return tensor.pin_memory()
+    except RuntimeError as error:  # Windows and WSL have little of it
+        _tell_of_ordinary_memory((str(error).splitlines() or [""])[0])
+        return tensor
+
+
+def _tell_of_ordinary_memory(problem: str) -> None:
+    """Say it in the log, once: what follows fails in the same way."""
+    if not _told_of:
+        log = logging.getLogger(__name__)
+        log.warning(
+            "copies from and to the card wait, without pinned memory: %s", problem
+        )
+        _told_of.append(problem)
 
 
 def checked_cast(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

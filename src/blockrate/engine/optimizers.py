@@ -67,10 +67,7 @@ def skips_by_itself(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def change_unless(bad: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Take the optimizer's step; one that ``skips_by_itself`` does nothing where ``bad``, a scalar on the device."""
-    if not skips_by_itself(optimizer):
-        optimizer.step()
-        return
+    """Take the step of an optimizer that ``skips_by_itself``: it does nothing where ``bad``, a scalar on the device."""
     # torch's own door for it, which its GradScaler uses
     fused: Any = optimizer
     fused.found_inf = bad.float()

@@ -5,7 +5,7 @@ import time
 import torch
 from torch import Tensor
 
-from blockrate.engine.data.noised import pinned
+from blockrate.engine.memory import pinned
 
 Mark = torch.cuda.Event | float
 
@@ -26,9 +26,7 @@ class Reading:
     @property
     def is_at_hand(self) -> bool:
         """Whether ``values`` would not wait."""
-        if isinstance(self._arrival, float):
-            return True
-        return bool(self._arrival.query())  # type: ignore[no-untyped-call]
+        return has_come(self._arrival)
 
     def values(self) -> list[float]:
         """Return the numbers; waits until the device has come to them."""
@@ -45,6 +43,13 @@ def mark(device: torch.device) -> Mark:
     # of this card, which need not be torch's current one
     event.record(torch.cuda.current_stream(device))
     return event
+
+
+def has_come(moment: Mark) -> bool:
+    """Whether the device has come to a mark already."""
+    if isinstance(moment, float):
+        return True
+    return bool(moment.query())  # type: ignore[no-untyped-call]
 
 
 def seconds_between(first: Mark, last: Mark) -> float:

@@ -22,7 +22,13 @@ from blockrate.engine.effective_rates import (
 )
 from blockrate.engine.memory import computing_in
 from blockrate.engine.optimizers import change_unless, skips_by_itself
-from blockrate.engine.readings import Mark, Reading, mark, seconds_between
+from blockrate.engine.readings import (
+    Mark,
+    Reading,
+    has_come,
+    mark,
+    seconds_between,
+)
 from blockrate.engine.seeds import generator
 from blockrate.engine.spoilt import steps_cure
 from blockrate.engine.state import TrainingState
@@ -60,7 +66,7 @@ class TakenStep:
     @property
     def is_at_hand(self) -> bool:
         """Whether ``result`` would not wait for the device."""
-        return self.reading.is_at_hand
+        return self.reading.is_at_hand and has_come(self.ended)
 
     def result(self) -> StepResult:
         """Return what the step did; waits for the device to have done it."""
@@ -105,14 +111,15 @@ def take_step(
     before_change()
     blocks = None
     effective = AS_THEY_ARE
-    if skips_by_itself(state.optimizer) or _are_finite(*reading.values()[:2]):
+    device_decides = skips_by_itself(state.optimizer)
+    if device_decides or _are_finite(*reading.values()[:2]):
         if telemetry:
             telemetry.before_step()
         if config.clip_grad_norm:
             clip_grads_with_norm_(trained.values(), config.clip_grad_norm, norm)
         factors = found_factors(state.optimizer)
         state.weights_are_whole = False
-        change_unless(~numbers[:2].isfinite().all(), state.optimizer)
+        _change(state.optimizer, numbers[:2] if device_decides else None)
         state.weights_are_whole = True
         effective = effective_rates(state.optimizer, factors)
         blocks = telemetry.after_step(effective) if telemetry else None
@@ -126,6 +133,14 @@ def take_step(
         blocks,
         effective,
     )
+
+
+def _change(optimizer: torch.optim.Optimizer, unless_bad: Tensor | None) -> None:
+    """Take the optimizer's step; with loss and norm given the device leaves it out if they are not finite."""
+    if unless_bad is None:
+        optimizer.step()
+    else:
+        change_unless(~unless_bad.isfinite().all(), optimizer)
 
 
 def _gradients(

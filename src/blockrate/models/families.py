@@ -149,7 +149,7 @@ def says_distilled(name: str) -> bool | None:
     for family in FAMILIES.values():
         if family.called and family.called in last:
             return family.distilled
-    if "distilled" in last:
+    if re.search(r"(?<![a-z])(?<!de-)distilled", last):  # neither de-distilled nor un-
         return True
     # a word of its own: not in database
     return False if re.search(r"(?<![a-z])base(?![a-z])", last) else None
@@ -188,13 +188,17 @@ def lora_forms(model_type: str) -> list[str]:
     return list(facts_of_type(model_type).get("lora_forms", ()))
 
 
-def variant_of(architecture: str, base_model_name: str) -> Family:
-    """Return the variant that a base model's name tells, else the first of the architecture."""
+def variant_of(architecture: str, base_model_name: str, hidden: int = 0) -> Family:
+    """Return the variant that a base model's name tells, else the first of its width, else of the architecture.
+
+    ``hidden``: the width of the transformer, 0 if nobody knows.
+    """
     siblings = [row for row in FAMILIES.values() if row.architecture == architecture]
     for row in siblings:
         if row.name == base_model_name:
             return row
-    return _called(architecture, base_model_name) or siblings[0]
+    as_wide = [row for row in siblings if row.spec.hidden == hidden]
+    return _called(architecture, base_model_name) or (as_wide or siblings)[0]
 
 
 def architecture_of_class(name: str) -> str | None:

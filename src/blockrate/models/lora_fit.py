@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from blockrate.core.blocks import BlockLayout, block_of, block_path, split_block
+from blockrate.core.blocks import BlockLayout, block_of
 from blockrate.models.families import ARCHITECTURES
-from blockrate.models.lora_names import file_names, members_of
+from blockrate.models.lora_names import file_names, members_of, sides
 
 # by module of a file: rows of what is added, and columns
 Shapes = Mapping[str, tuple[int, int]]
@@ -27,19 +27,8 @@ def _fits(architecture: str, layout: BlockLayout, shapes: Shapes) -> bool:
         if not members:
             return False
         if block_of(members[0]):
-            sides = [_sides(architecture, member) for member in members]
-            out = sum(side[0] for side in sides)
-            if rows * sides[0][1] != columns * out:
+            found = [sides(architecture, member) for member in members]
+            out = sum(side[0] for side in found)
+            if rows * found[0][1] != columns * out:
                 return False
     return True
-
-
-def _sides(architecture: str, member: str) -> tuple[int, int]:
-    """Return output and input of a module of a block, in multiples of the width."""
-    block = block_of(member)
-    assert block, f"{member} is in no block"
-    kind, _ = split_block(block)
-    for name, out, inputs, _ in ARCHITECTURES[architecture][kind]["modules"]:
-        if member == f"{block_path(block)}.{name}":
-            return int(out), int(inputs)
-    raise AssertionError(f"{member} is not a module of the model")

@@ -53,7 +53,7 @@ def row_shares(architecture: str, members: Sequence[str]) -> list[int]:
     """Return how the rows of a fused Linear are shared among its members: 1, 1, 1 and 4 of linear1."""
     if len(members) == 1:
         return [1]
-    return [_output_size(architecture, member) for member in members]
+    return [sides(architecture, member)[0] for member in members]
 
 
 def has_swapped_halves(architecture: str, name: str) -> bool:
@@ -65,14 +65,14 @@ def has_swapped_halves(architecture: str, name: str) -> bool:
     return any(name.endswith((bfl, kohya_name(bfl))) for bfl in swapped)
 
 
-def _output_size(architecture: str, member: str) -> int:
-    """Return the output size of a module of a block, in multiples of the width."""
+def sides(architecture: str, member: str) -> tuple[int, int]:
+    """Return output and input of a module of a block, in multiples of the width."""
     block = block_of(member)
     assert block, f"{member} is in no block"
     kind, _ = split_block(block)
-    for name, out, *_ in ARCHITECTURES[architecture][kind]["modules"]:
+    for name, out, inputs, _ in ARCHITECTURES[architecture][kind]["modules"]:
         if member == f"{block_path(block)}.{name}":
-            return int(out)
+            return int(out), int(inputs)
     raise AssertionError(f"{member} is not a module of the model")
 
 

@@ -60,6 +60,11 @@ class Memory:
     activations: int
     workspace: int = 0
 
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(vars(self).values())
+
 
 def step_flops(spec: TransformerSpec, trained: Collection[str], work: Work) -> int:
     """Return the FLOPs of forward and backward of one micro-batch; a multiplication with its addition counts as two.
@@ -79,17 +84,17 @@ def memory(
     trained_dtype: str,
     state_bytes: float,
     precision: Precision = "mixed",
+    on_card: bool = True,
 ) -> Memory:
     """Return an estimate of the bytes that training takes on the device.
 
     ``trained_dtype``: of what trains, adapters or weights, and of its gradients. ``state_bytes``: of the optimizer for
     each trained parameter. Activations are at their peak in the backward: what each block in the chain of gradients
     keeps, or under checkpointing its inputs and, one at a time, a whole block. Expect 10 %, for the allocator's slack.
+    ``on_card``: whether that device is one with memory of its own.
     """
     table = modules(spec)
-    weight_bytes = (
-        sum(module.parameters for module in table) * WEIGHT_BYTES[weight_dtype]
-    )
+    weight_bytes = _weight_bytes(table, weight_dtype, precision)
     chosen = [module for module in table if module.name in trained]
     if work.rank is None:
         parameters = sum(module.parameters for module in chosen)
@@ -103,7 +108,7 @@ def memory(
         gradients=round(parameters * WEIGHT_BYTES[trained_dtype]),
         optimizer=round(parameters * state_bytes),
         activations=round(kept * _ELEMENT_BYTES[precision]),
-        workspace=_workspace(table, weight_dtype),
+        workspace=_workspace(table, weight_dtype, precision, on_card=on_card),
     )
 
 
@@ -209,12 +214,33 @@ def _kept_elements(
     return len(saved) * inputs + max(saved, default=0.0)
 
 
-def _workspace(table: Collection[Module], weight_dtype: str) -> int:
+def _weight_bytes(
+    table: Collection[Module], weight_dtype: str, precision: Precision
+) -> float:
+    """Return what the weights take. Few bits are for the Linears of blocks; the rest stays as it is computed with."""
+    total = 0.0
+    for module in table:
+        size = WEIGHT_BYTES[weight_dtype]
+        if weight_dtype in FEW_BITS and not _may_be_small(module):
+            size = _ELEMENT_BYTES[precision]
+        total += module.parameters * size
+    return total
+
+
+def _may_be_small(module: Module) -> bool:
+    return module.linear and module.block is not None
+
+
+def _workspace(
+    table: Collection[Module], weight_dtype: str, precision: Precision, *, on_card: bool
+) -> int:
     """Return what CUDA, its libraries and torch take of a card, and the largest weight that is unpacked for use."""
     unpacked = 0
     if weight_dtype in FEW_BITS:
-        unpacked = 2 * max(module.parameters for module in table)
-    return 2**29 + unpacked
+        small = filter(_may_be_small, table)
+        largest = max((module.parameters for module in small), default=0)
+        unpacked = _ELEMENT_BYTES[precision] * largest
+    return unpacked + (2**29 if on_card else 0)
 
 
 def _walk(

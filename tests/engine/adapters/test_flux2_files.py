@@ -201,3 +201,29 @@ def test_a_run_goes_on_from_each_form(model: Any, tmp_path: Path, form: str) -> 
     other = TrainConfig(base_model_name="tiny-flux1", lora_model_name=str(path))
     with pytest.raises(FileError, match=r"is a LoRA of a FLUX\.2, and the model is"):
         read_start(other)
+
+
+@pytest.mark.parametrize(
+    ("base_model", "hidden", "called"),
+    [
+        ("/models/FLUX2-dev", 6144, "flux-2-dev/lora"),
+        ("/models/my-flux2-fine-tune", 4096, "flux-2-klein-9b/lora"),
+        ("/models/my-flux2-fine-tune", 3072, "flux-2-klein-4b/lora"),
+    ],
+)
+def test_a_kohya_header_names_the_model_by_its_width_where_its_name_is_silent(
+    model: Any, tmp_path: Path, base_model: str, hidden: int, called: str
+) -> None:
+    adapt(model, chosen(model, "KOHYA_LORA", "query and value"), rank=2)
+    path = tmp_path / "lora.safetensors"
+    save_lora(
+        path,
+        lora_weights(model),
+        architecture="FLUX.2",
+        file_format="KOHYA_LORA",
+        dtype=torch.float32,
+        metadata={"blockrate.base_model": base_model},
+        hidden=hidden,
+    )
+    with safe_open(path, "pt") as opened:
+        assert opened.metadata()["modelspec.architecture"] == called

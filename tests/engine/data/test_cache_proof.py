@@ -17,6 +17,7 @@ from support.lives import Small, events
 from blockrate.core.errors import BlockrateError, FileError
 from blockrate.engine import steps
 from blockrate.engine.data.cache import CacheError
+from blockrate.engine.data.entries import Entry, write_entry
 from blockrate.run.checkpoints import checkpoints, step_of
 
 KINDS = ["latents", "prompts"]
@@ -228,3 +229,29 @@ def test_a_cache_lost_in_mid_run_costs_no_step(
     )
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_proven_entry_of_another_size_is_made_anew_and_then_used(
+    setup: Setup,
+) -> None:
+    cache = setup.cache
+    example = setup.order().every_example()[0]
+    wrong = {"latents": torch.zeros(16, 2, 2)}
+    key = cache._key(example)
+    write_entry(Entry(cache._file(example), key, "image", wrong))
+    told: list[str] = []
+    cache.fill(
+        [example],
+        load_image_encoder=lambda: lambda images: torch.ones(1, 16, 8, 8),
+        load_prompt_encoder=lambda: (
+            lambda texts: {
+                "prompt_embeds": torch.ones(1, 3, 4),
+                "pooled_prompt_embeds": torch.ones(1, 4),
+            }
+        ),
+        progress=lambda done, total: None,
+        should_stop=lambda: False,
+        warn=told.append,
+    )
+    assert "1 entry is made anew" in told[0]
+    assert cache.batch([example]).latents.shape == (1, 16, 8, 8)

@@ -19,7 +19,7 @@ from blockrate.engine.adapters.one_module import (
 )
 from blockrate.engine.file_header import sort_metadata
 from blockrate.engine.memory import checked_cast
-from blockrate.models.families import ARCHITECTURES, variant_of
+from blockrate.models.families import Family, variant_of
 from blockrate.models.headers import Tensors, read_header
 from blockrate.models.lora_fit import others_that_fit
 from blockrate.models.lora_names import (
@@ -71,12 +71,13 @@ def save_lora(
     file_format: str,
     dtype: torch.dtype,
     metadata: Mapping[str, str],
+    hidden: int = 0,
 ) -> None:
     """Write ``weights`` so that every reader applies them as they were trained; an older file is replaced atomically.
 
     ``file_format``: DIFFUSERS_LORA or COMFY_LORA, which has BFL's names (scale folded into ``lora_B``, because only
-    diffusers reads a scale from the header), or KOHYA_LORA (modules of blocks only, alpha per module). Raises
-    NotANumberError, WriteError.
+    diffusers reads a scale from the header), or KOHYA_LORA (modules of blocks only, alpha per module). ``hidden``: the
+    width of the transformer, if it is known. Raises NotANumberError, WriteError.
     """
     assert weights, "nothing was trained"
     header = {"format": "pt", **metadata}
@@ -84,7 +85,8 @@ def save_lora(
     match file_format:
         case "KOHYA_LORA":
             tensors = _kohya_tensors(weights, architecture)
-            header |= _kohya_header(path, weights, architecture, base_model)
+            variant = variant_of(architecture, base_model, hidden)
+            header |= _kohya_header(path, weights, variant)
         case "COMFY_LORA":
             tensors = _comfy_tensors(weights, architecture)
         case _:
@@ -275,20 +277,17 @@ def _diagonal(
 def _kohya_header(
     path: Path,
     weights: Mapping[str, LoraWeights],
-    architecture: str,
-    base_model: str,
+    variant: Family,
 ) -> dict[str, str]:
     """Return what sd-scripts and model browsers show: rank and alpha as trained, before fusing adds up ranks."""
     ranks = {str(module.rank) for module in weights.values()}
     alphas = {f"{module.rank * module.scale:g}" for module in weights.values()}
     return {
-        **ARCHITECTURES[architecture]["lora_header"],
+        **variant.spec.facts["lora_header"],
         "ss_network_dim": ranks.pop() if len(ranks) == 1 else "Dynamic",
         "ss_network_alpha": alphas.pop() if len(alphas) == 1 else "Dynamic",
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": variant_of(
-            architecture, base_model
-        ).lora_architecture,
+        "modelspec.architecture": variant.lora_architecture,
         "modelspec.title": path.stem,
     }
 

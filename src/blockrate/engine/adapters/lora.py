@@ -73,6 +73,7 @@ def write(
     at_zero: Mapping[str, LoraWeights],
 ) -> None:
     """Write the adapters of a transformer, and those ``at_zero``, as one LoRA file, see ``save_lora``."""
+    facts: Any = transformer.config
     save_lora(
         path,
         {**lora_weights(transformer), **at_zero},
@@ -80,6 +81,7 @@ def write(
         file_format=file_format,
         dtype=dtype,
         metadata=metadata,
+        hidden=facts.num_attention_heads * facts.attention_head_dim,
     )
 
 

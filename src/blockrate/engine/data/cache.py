@@ -66,7 +66,7 @@ class Cache:
     image_identity: str  # weights, precision
     prompt_identity: str  # weights, precision, token length
     conditioning: Mapping[str, Conditioned]  # what a caption becomes, by name
-    latent_pixels: int = 8  # pixels a side of one latent
+    latent_pixels: int  # pixels a side of one latent
     kept: KeptEntries = field(default_factory=KeptEntries, compare=False, repr=False)
 
     def fill(
@@ -180,26 +180,29 @@ class Cache:
         bucket = example.bucket
         pixels = self.latent_pixels
         size = (bucket.height // pixels, bucket.width // pixels)
-        latents = self._entry(example, {"latents": 3})["latents"]
-        if latents.shape[1:] != size:
-            raise NoEntry("damaged")
-        return latents
+
+        def read() -> Tensors:
+            entry = self._read(example, {"latents": 3})
+            if entry["latents"].shape[1:] != size:
+                raise NoEntry("damaged")
+            return entry
+
+        return self.kept.get(self._key(example), read)["latents"]
 
     def _conditioning(self, text: str) -> Tensors:
         """Return what a caption became; raises ``NoEntry``."""
         dimensions = {name: row.dimensions for name, row in self.conditioning.items()}
-        return self._entry(text, dimensions)
 
-    def _entry(
+        def read() -> Tensors:
+            return self._read(text, dimensions)
+
+        return self.kept.get(self._key(text), read)
+
+    def _read(
         self, source: TrainingExample | str, dimensions: Mapping[str, int]
     ) -> Tensors:
         """Return the proven entry of an example or a caption; raises ``NoEntry``."""
-        key = self._key(source)
-
-        def read() -> Tensors:
-            return read_entry(self._file(source), key, dimensions)
-
-        return self.kept.get(key, read)
+        return read_entry(self._file(source), self._key(source), dimensions)
 
     @contextmanager
     def _there(self, source: str) -> Iterator[None]:

@@ -1,8 +1,6 @@
 """Everything of a forward pass that the card does not make: built ahead of its step, beside the one that trains."""
 
-import logging
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -10,6 +8,7 @@ from torch import Tensor
 from blockrate.config.train_config import TrainConfig
 from blockrate.engine import flow_matching
 from blockrate.engine.data.cache import Batch
+from blockrate.engine.memory import pinned
 from blockrate.engine.models.common import FamilyModule
 
 
@@ -17,7 +16,7 @@ from blockrate.engine.models.common import FamilyModule
 class NoisedBatch:
     """A batch with its noise and its times. Its latents are as clean as they were: the noise is added on the device."""
 
-    latents: Tensor  # (B, C, H/8, W/8), fp32
+    latents: Tensor  # (B, C, h, w), fp32
     noise: Tensor  # like the latents
     timesteps: Tensor  # (B,), 0 = clean, 1 = noise
     conditioning: dict[str, Tensor]  # by name, each (B, ...)
@@ -84,19 +83,3 @@ def timesteps(config: TrainConfig, uniform: Tensor, *, tokens: int) -> Tensor:
     """Return the timesteps (B,) that uniform numbers (B,) stand for, in images of so many tokens."""
     shares: list[float] = uniform.tolist()
     return torch.tensor([config.timestep_at(share, tokens=tokens) for share in shares])
-
-
-def pinned(tensor: Tensor) -> Tensor:
-    """Return a tensor in page-locked memory; as it is where there is no more of that, and copies wait a little."""
-    try:
-        return tensor.pin_memory()
-    except RuntimeError as error:  # Windows and WSL have little of it
-        _tell((str(error).splitlines() or [""])[0])
-        return tensor
-
-
-@lru_cache(maxsize=1)
-def _tell(problem: str) -> None:
-    """Say it in the log, once."""
-    log = logging.getLogger(__name__)
-    log.warning("batches go to the card from ordinary memory: %s", problem)

@@ -172,19 +172,27 @@ def denoise(
     scheduler = _scheduler(files.parts["scheduler"], sample, image_tokens(latents))
 
     def velocity(given: Conditioning, timestep: Tensor) -> Tensor:
-        batch = {name: tensor[None].to(weight) for name, tensor in given.items()}
-        return predict(transformer, latents, timestep, batch, guidance=sample.cfg_scale)
+        return predict(transformer, latents, timestep, given, guidance=sample.cfg_scale)
 
+    conditioning = _batch_of_one(conditioning, weight)
+    away_from = None
+    if negative is not None and sample.cfg_scale > 1:
+        away_from = _batch_of_one(negative, weight)
     for time in scheduler.timesteps:
         timestep = time.expand(1).to(latents) / 1000
         towards = velocity(conditioning, timestep)
-        if negative is not None and sample.cfg_scale > 1:
-            away = velocity(negative, timestep)
+        if away_from is not None:
+            away = velocity(away_from, timestep)
             towards = away + sample.cfg_scale * (towards - away)
         latents = scheduler.step(towards, time, latents, return_dict=False)[0]
         if should_stop():
             break
     return latents.float().cpu()
+
+
+def _batch_of_one(conditioning: Conditioning, weight: Tensor) -> Conditioning:
+    """Return it for one image, where and in the form that a weight is."""
+    return {name: tensor[None].to(weight) for name, tensor in conditioning.items()}
 
 
 def _scheduler(folder: Path, sample: Sample, tokens: int) -> Any:

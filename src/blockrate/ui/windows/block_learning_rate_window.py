@@ -232,8 +232,8 @@ def cost_text(plan: Plan) -> str:
     """Say where training starts, and what that saves in time and memory, as ``blockrate plan`` counts it."""
     first = plan.first_trained_block or "the other weights"
     start = f"Training starts at {first.replace('_block_', ' ')}"
-    now = sum(vars(plan.memory_bytes).values())
-    ones = sum(vars(plan.memory_bytes_all_ones).values())
+    now = plan.memory_bytes.total
+    ones = plan.memory_bytes_all_ones.total
     if now == ones:
         return f"{start}. A block at 0 is frozen; the first blocks save most."
     saved = f"{size_text(ones - now)} less memory"

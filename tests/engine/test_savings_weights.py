@@ -1,0 +1,35 @@
+"""What the plan counts for weights in few bits, beside the bytes of a model in that form."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from blockrate.engine.models import FAMILY_MODULES
+from blockrate.engine.models.common import place
+from blockrate.models.families import FAMILIES
+from blockrate.models.savings import Work, memory
+
+
+@pytest.mark.parametrize("name", ["tiny-flux1", "tiny-flux2"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_few_bits_are_counted_for_the_linears_of_blocks_alone(
+    name: str, dtype: torch.dtype
+) -> None:
+    spec = FAMILIES[name].spec
+    family: Any = FAMILY_MODULES[spec.architecture]
+    model = family.random_transformer(spec).to(dtype)
+    blocks = [*model.transformer_blocks, *model.single_transformer_blocks]
+    place(model, blocks, "FLOAT_8", dtype, torch.device("cpu"), where=Path("here"))
+    found = sum(parameter.nbytes for parameter in model.parameters())
+    planned = memory(
+        spec,
+        [],
+        Work(image_tokens=16, text_tokens=16, batch=1, rank=None, checkpointing=True),
+        weight_dtype="FLOAT_8",
+        trained_dtype="FLOAT_32",
+        state_bytes=8,
+        precision="mixed" if dtype == torch.bfloat16 else "fp32",
+    )
+    assert planned.weights == pytest.approx(found, rel=0.02)
