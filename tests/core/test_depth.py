@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockrate.config.other_layout import made_for
+from blockrate.config.other_layout import carried_over, made_for
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.depth import by_relative_depth
 from blockrate.core.profile import complete, sparse
@@ -50,3 +50,14 @@ def test_what_rates_were_made_for_is_told_by_the_names_that_do_not_fit() -> None
     assert made_for(["double_block_18"], klein) == BlockLayout(19, 38)
     assert made_for(["single_block_47"], klein) == BlockLayout(8, 48)
     assert made_for(["single_block_60"], klein) == BlockLayout(0, 61)
+
+
+def test_nothing_is_carried_over_where_nothing_would_change() -> None:
+    small, large = BlockLayout(5, 20), BlockLayout(19, 38)
+    assert carried_over({"other": 0.5}, small, large) is None
+    assert carried_over({}, small, large) is None
+    assert carried_over({"double_block_18": "x"}, small, large) is None
+    assert carried_over({"double_block_0": 0.5}, small) is None
+    found = carried_over({"double_block_18": 0.5}, small)
+    assert found
+    assert (found.rates, found.source) == ({"double_block_4": 0.5}, large)

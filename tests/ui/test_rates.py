@@ -98,7 +98,7 @@ def test_rates_of_another_model_are_offered_by_relative_depth() -> None:
     assert draft.problem
     assert draft.offer() == FLUX
     assert draft.take_by_depth() == (
-        "Taken over, by relative depth from 19 double and 38 single blocks"
+        "Carried over, by relative depth from 19 double and 38 single blocks"
     )
     assert not draft.problem
     assert draft.offer() is None

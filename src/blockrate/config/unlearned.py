@@ -37,9 +37,11 @@ def unlearned(config: TrainConfig) -> Iterator[str]:
         )
 
 
-def learned_settings(family: Family) -> Mapping[str, str | int]:
+def learned_settings(family: Family | None) -> Mapping[str, str | int]:
     """Return the settings that a model has learned with; none of a model that has learned much."""
     settings: dict[str, str | int] = {}
+    if family is None:
+        return settings
     if family.pixels:
         settings[_SIZE] = str(family.pixels)
     if family.text_tokens:

@@ -108,7 +108,7 @@ def read_run(folder: Path) -> ComparedRun:
                 losses[record.step] = loss
     if len(trained_with) > 1:
         problem = f"{folder} was trained with other rates at first"
-        raise ConfigError(RATES, problem, "Train it anew with --fresh.")
+        raise ConfigError(RATES, problem, "Train it anew, from its first step.")
     if not losses:
         problem = f"{folder} has no validation losses"
         cure = (

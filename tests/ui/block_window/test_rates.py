@@ -322,7 +322,7 @@ def test_a_window_has_the_faders_of_its_model_and_offers_rates_of_another_by_dep
     assert len(faders.values()) == 25
     offer = faders.window.get_by_text("made for 19 double and 38 single blocks")
     expect(offer).to_be_visible()
-    faders.button("Take over by depth").click()
+    faders.button("Carry over by depth").click()
     expect(offer).to_have_count(0)
     expect(faders.slider("double_block_4")).to_have_attribute("aria-valuenow", "0.5")
     expect(faders.slider("single_block_19")).to_have_attribute("aria-valuenow", "0")

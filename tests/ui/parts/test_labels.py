@@ -43,6 +43,8 @@ def test_other_sentences_begin_with_a_large_letter() -> None:
             "or one of AdamW, AdamW 8-bit, Schedule-free AdamW, SGD.",
         ),
         ("concepts.0.path: is gone", '"Folder" (Data): is gone'),
+        ("Set it to FLUX_DEV_1.", "Set it to FLUX.1-dev."),
+        ("FLUX_DEV_1.safetensors is gone", "FLUX_DEV_1.safetensors is gone"),
         # what only looks like one
         ("the epochs of the resolution", "the epochs of the resolution"),
         ("workspace/cache_dir/x", "workspace/cache_dir/x"),

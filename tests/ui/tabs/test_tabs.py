@@ -100,6 +100,33 @@ def test_klein_is_offered_and_block_rates_go_with_it_by_depth(
     }
 
 
+def test_who_comes_back_to_a_model_finds_its_own_rates_and_settings(
+    opened: Tab, tmp_path: Path
+) -> None:
+    """Fewer blocks keep fewer rates; and a resolution that no model brought along stays."""
+    rates = {f"single_block_{number}": number / 40 for number in range(38)}
+    page = opened(
+        "/model",
+        {
+            "layer_filter_preset": "blocks",
+            "block_learning_rate_multiplier": rates,
+            "resolution": "128",
+        },
+    )
+    for name in ("FLUX.2 klein base 4B", "FLUX.1-dev"):
+        page.get_by_role("button", name=name, exact=True).click()
+    told = "The block rates are those of 19 double and 38 single blocks again."
+    expect(page.get_by_text(told)).to_be_visible()
+    page.get_by_role("button", name="A small Flux that draws").click()
+    expect(page.get_by_text("With it come")).to_be_visible()
+    page.get_by_role("button", name="FLUX.1-dev", exact=True).click()
+    expect(page.get_by_text("With the model before go its settings")).to_be_visible()
+    page.keyboard.press("Control+s")
+    expect(page.locator(".toast").last).to_contain_text("Saved")
+    saved = json.loads((tmp_path / "work" / "mine.json").read_text())
+    assert saved["block_learning_rate_multiplier"] == rates
+
+
 def test_a_model_that_is_typed_leaves_the_rates_and_says_so(
     opened: Tab, tmp_path: Path
 ) -> None:

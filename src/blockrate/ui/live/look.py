@@ -24,8 +24,8 @@ _PORTION = 2**20  # bytes of events in one look
 # of the log
 _END_OF_LOG = 2**15
 _LINES = 200
-# Colours and cursor moves of a terminal, and what else is not text.
 _BAR = re.compile(r"(\d+)%\|.*\| *\S+/\S+ \[")  # as tqdm draws it
+# Colours and cursor moves of a terminal, and what else is not text.
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
 

@@ -15,7 +15,11 @@ def headline(watch: Watch) -> str:
     """What the run does, or how it ended, in a few words."""
     progress = watch.history.progress
     step = f"step {progress.step:,}"
-    match watch.state.name:
+    name = watch.state.name
+    if name == "Running" and not progress.total_steps:
+        # it samples or validates before its first step
+        return sentence(progress.phase or "starting")
+    match name:
         case "Preparing":
             phase = sentence(progress.phase or "starting")
             if not progress.total:

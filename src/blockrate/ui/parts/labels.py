@@ -14,7 +14,7 @@ _WORDS: dict[str, dict[str, str]] = json.loads(
 # names as they stand in a config, and in no path of a file
 _NAME = re.compile(r"(?<![\w./\\'\"-])[a-z][a-z0-9_]*(?:[.][a-z0-9_]+)*(?![\w/\\'\"])")
 _VALUE = re.compile(
-    r"(?<![\w./\\'\"-])(?:[A-Z0-9]+(?:_[A-Z0-9]+)+|ADAMW|ADAFACTOR)(?![\w./\\'\"])"
+    r"(?<![\w./\\'\"-])(?:[A-Z0-9]+(?:_[A-Z0-9]+)+|ADAMW|ADAFACTOR)(?![\w/\\'\"]|[.]\w)"
 )
 _SECONDS_ARE_TOLD = 90  # below that "1 min" is too coarse
 _FLAGS = {None: "Default", True: "On", False: "Off"}

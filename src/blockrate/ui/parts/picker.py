@@ -57,7 +57,7 @@ class Listing:
         self.wrong = ui.label().classes("field-note is-wrong").props("role=alert")
         self.entries = ui.element("div").classes("picker-entries")
         self.entries.props("role=group aria-label=Entries")
-        self.holds = ui.label().classes("dim picker-holds")
+        self.holds = ui.label().classes("dim")
         buttons = choice_buttons(
             {"Cancel": dialog.close, "Choose": lambda: self.take(final=True)}
         )

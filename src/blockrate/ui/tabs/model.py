@@ -10,12 +10,13 @@ from nicegui.element import Element
 
 from blockrate.config.base_model import model_spec
 from blockrate.config.fields import fields as config_fields
-from blockrate.config.other_layout import made_for
+from blockrate.config.other_layout import carried_over
 from blockrate.config.plan import Plan
 from blockrate.config.presets import named
 from blockrate.config.train_config import TrainConfig
 from blockrate.config.unlearned import learned_settings
-from blockrate.core.depth import by_relative_depth, layout_text
+from blockrate.core.blocks import BlockLayout
+from blockrate.core.depth import layout_text
 from blockrate.core.errors import BlockrateError
 from blockrate.core.profile import KEY
 from blockrate.core.units import size_text
@@ -114,37 +115,47 @@ def build(page: Page) -> None:
 
 def _family_buttons(page: Page) -> None:
     offered = [family for family in FAMILIES.values() if not family.distilled]
+    left = _LeftRates()
     for family in offered:
-        choose = partial(_choose, page, family)
+        choose = partial(_choose, page, left, family)
         button = ui.button(family.title, on_click=choose, color=None)
         button.props("outline no-caps dense")
 
 
-def _choose(page: Page, family: Family) -> None:
-    """Take a model with the settings that it has learned with, and leave those of another."""
+def _choose(page: Page, left: "_LeftRates", family: Family) -> None:
+    """Take a model with the settings that it has learned with, and leave those of the one before."""
     session = page.session
     learned = learned_settings(family)
-    left = [
+    reset = [
         setting
-        for other in FAMILIES.values()
-        for setting, value in learned_settings(other).items()
+        for setting, value in learned_settings(_chosen(session)).items()
         if setting not in learned and session.get(setting) == value
     ]
-    if session.get("model_variant"):
-        left.append("model_variant")
     choice: dict[str, Any] = {
         "base_model_name": family.repo or family.name,
         "model_type": family.model_type,
         **_form_of_output(session, family),
-        **_rates_by_depth(session, family),
     }
-    session.change({**choice, **learned}, left)
+    rates, words = left.rates_for(session, family)
+    if words:
+        choice[KEY] = rates
+    variant = ["model_variant"] if session.get("model_variant") else []
+    session.change({**choice, **learned}, [*reset, *variant])
     if learned:
         told = [f"{label_of(setting)} {value}" for setting, value in learned.items()]
         page.show_message(f"With it come {' and '.join(told)}.")
-    if KEY in choice:
-        blocks = layout_text(family.spec.layout)
-        page.show_message(f"The block rates go over {blocks} now, by relative depth.")
+    if reset:
+        told = [f"{label_of(setting)} {session.get(setting)}" for setting in reset]
+        page.show_message(f"With the model before go its settings: {', '.join(told)}.")
+    if words:
+        page.show_message(words)
+
+
+def _chosen(session: Session) -> Family | None:
+    """Return the known model that is open, if it is one."""
+    name = session.get("base_model_name")
+    known = (row for row in FAMILIES.values() if name in (row.repo, row.name))
+    return next(known, None)
 
 
 def _form_of_output(session: Session, family: Family) -> dict[str, str]:
@@ -156,17 +167,42 @@ def _form_of_output(session: Session, family: Family) -> dict[str, str]:
     return {"output_model_format": forms[0]}
 
 
-def _rates_by_depth(session: Session, family: Family) -> dict[str, Any]:
-    """Return the block rates for a model with other blocks, carried over from the one before; nothing without rates."""
-    rates = session.usable.block_learning_rate_multiplier
-    try:
-        before = model_spec(session.usable).layout
-    except BlockrateError:
-        return {}
-    if not rates or before == family.spec.layout:
-        return {}
-    source = made_for(rates, before) or before
-    return {KEY: by_relative_depth(rates, source, family.spec.layout)}
+class _LeftRates:
+    """The block rates of models that were left, as long as what was carried over from them is not changed.
+
+    A model with fewer blocks keeps fewer rates: whoever comes back finds the own ones, not steps.
+    """
+
+    def __init__(self) -> None:
+        self._own: dict[BlockLayout, dict[str, float]] = {}
+        self._carried: dict[str, float] = {}
+
+    def rates_for(
+        self, session: Session, family: Family
+    ) -> tuple[dict[str, float], str]:
+        """Return the block rates for a model with other blocks, and what was done, in words; none where they stay."""
+        rates = dict(session.usable.block_learning_rate_multiplier)
+        layout = family.spec.layout
+        try:
+            before = model_spec(session.usable).layout
+        except BlockrateError:
+            return {}, ""
+        if before == layout:
+            return {}, ""
+        if rates != self._carried:
+            self._own = {}
+        self._own[before] = rates
+        blocks = layout_text(layout)
+        own = self._own.get(layout)
+        if own is not None and own != rates:
+            self._carried = own
+            return own, f"The block rates are those of {blocks} again."
+        found = carried_over(rates, layout, before)
+        if found is None:
+            return {}, ""
+        self._carried = found.rates
+        words = f"The block rates go over {blocks} now, by relative depth."
+        return found.rates, words
 
 
 class ToCheck(NamedTuple):

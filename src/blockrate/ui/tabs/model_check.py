@@ -30,7 +30,7 @@ from blockrate.models.savings import Memory
 from blockrate.run.launch import destination_note
 from blockrate.run.places import PLACES, Source, place
 from blockrate.run.results import Results
-from blockrate.ui.parts.labels import sentence
+from blockrate.ui.parts.labels import in_labels, sentence
 
 
 class Finding(NamedTuple):
@@ -77,7 +77,7 @@ def _places(config: TrainConfig, source: Source) -> Iterator[Finding]:
     try:
         note = destination_note(placed.config, results)
     except BlockrateError as error:
-        yield Finding("Problem", str(error))
+        yield Finding("Problem", in_labels(str(error)))
         return
     for text in filter(None, (placed.note, note)):
         yield Finding("Note", sentence(text))
@@ -145,7 +145,7 @@ def _findings(config: TrainConfig | None) -> list[Finding]:
         spec = model_spec(config)
         return [_what(config, spec), *_where(config, spec)]
     except BlockrateError as error:
-        return [Finding("Problem", str(error))]
+        return [Finding("Problem", in_labels(str(error)))]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         # an index or a folder made by no tool we know
         problem = f"{config.base_model_name}: cannot be read: {error}"

@@ -5,11 +5,11 @@ from typing import Any
 from nicegui import ui
 
 from blockrate.config.base_model import model_spec
-from blockrate.config.other_layout import made_for
+from blockrate.config.other_layout import CarriedOver, carried_over
 from blockrate.core.blocks import BlockLayout
-from blockrate.core.depth import by_relative_depth, layout_text
+from blockrate.core.depth import layout_text
 from blockrate.core.errors import BlockrateError
-from blockrate.core.profile import KEY, is_multiplier
+from blockrate.core.profile import KEY
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change
 from blockrate.ui.session import Session
@@ -32,16 +32,19 @@ class OtherBlocks:
             self.made_for = None
         elif layout and self._layout not in (None, layout):
             self.made_for = self.made_for or layout
-        if not self._rates or self.made_for == self._layout:
+        if not self._carried():
             self.made_for = None
         return self.made_for is not None
 
     def carry_over(self) -> None:
         """Take the rates by relative depth."""
-        source, layout, rates = self.made_for, self._layout, self._rates
-        if source and layout and all(map(is_multiplier, rates.values())):
-            source = made_for(rates, source) or source
-            self._session.set({KEY: by_relative_depth(rates, source, layout)})
+        if found := self._carried():
+            self._session.set({KEY: found.rates})
+
+    def _carried(self) -> CarriedOver | None:
+        if not self.made_for or not self._layout:
+            return None
+        return carried_over(self._rates, self._layout, self.made_for)
 
     def text(self) -> str:
         """Return what stands how, in a sentence."""

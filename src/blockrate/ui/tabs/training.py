@@ -24,6 +24,7 @@ from blockrate.ui.windows import (
 )
 from blockrate.ui.windows.block_learning_rate_window import (
     open_block_learning_rate_window,
+    why_no_window,
     why_not_block_rates,
 )
 from blockrate.ui.windows.sparkline import sparkline
@@ -244,12 +245,15 @@ def _layers(page: Page) -> None:
 def _rates_stay(session: Session, choice: LayerChoice) -> None:
     """Say that block rates stay in effect while another filter is chosen, with two ways on."""
     with ui.element("div").classes("banner") as banner:
-        ui.label("Block rates stay in effect; press their picture to edit them.")
+        words = ui.label()
         with ui.element("button").props("type=button").classes("link") as reset:
             ui.label("Reset")
     reset.on("click", lambda: session.set({KEY: {}}))
 
     def wanted() -> bool:
+        can_be_drawn = not why_no_window(session)
+        way = "; press their picture to edit them." if can_be_drawn else "."
+        words.set_text(f"Block rates stay in effect{way}")
         return choice.preset != "blocks" and _rates_are_used(session)
 
     _shown_if(session, banner, wanted)

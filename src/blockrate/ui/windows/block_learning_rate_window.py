@@ -18,6 +18,7 @@ from blockrate.core.profile import KEY
 from blockrate.core.units import share_text, size_text
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change
+from blockrate.ui.parts.labels import in_labels
 from blockrate.ui.session import Session
 from blockrate.ui.windows.block_mixer import BlockMixer
 from blockrate.ui.windows.optimizer_window import why_not_differing_rates
@@ -175,7 +176,7 @@ class BlockLearningRateWindow:
             return
         with ui.element("div").classes("rates-note") as offer:
             ui.label(f"These rates were made for {layout_text(source)}.")
-            take = ui.button("Take over by depth")
+            take = ui.button("Carry over by depth")
         take.on_click(lambda: self._tools.change(self._rates.take_by_depth))
         take.props("no-caps flat dense").on_click(offer.delete)
 
@@ -202,6 +203,8 @@ class BlockLearningRateWindow:
     def _show_outcome(self) -> None:
         """Say what is wrong with the rates, what the optimizer refuses, what they cost."""
         wrong = self._rates.problem
+        if self._rates.offer():  # which says the same in fewer words
+            wrong = ""
         if wrong:
             wrong = f"Kept as it is, and Start waits until it is right: {wrong}"
         self._wrong.text = wrong
@@ -215,7 +218,7 @@ class BlockLearningRateWindow:
             self._cost.classes(replace="")
         except BlockrateError as error:
             trains = self._rates.profile.ever_trained & set(self._rates.drawable)
-            self._cost.set_text(str(error) if trains else _ALL_FROZEN)
+            self._cost.set_text(in_labels(str(error)) if trains else _ALL_FROZEN)
             self._cost.classes(replace="is-wrong")
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from blockrate.config.fork_rates import without_nulls
-from blockrate.config.other_layout import made_for
+from blockrate.config.other_layout import carried_over
 from blockrate.core import shapes
 from blockrate.core.blocks import OTHER, BlockLayout
-from blockrate.core.depth import by_relative_depth, layout_text
+from blockrate.core.depth import layout_text
 from blockrate.core.errors import ConfigError
 from blockrate.core.profile import (
     FULL,
@@ -250,23 +250,21 @@ class RatesDraft:
 
         Wrong values, which nobody can carry over, are left for the check.
         """
-        source = made_for(rates, self.layout)
-        if source is None or not all(map(is_multiplier, rates.values())):
+        found = carried_over(rates, self.layout)
+        if found is None:
             return rates, ""
-        carried = by_relative_depth(rates, source, self.layout)
-        return carried, f", by relative depth from {layout_text(source)}"
+        return found.rates, f", by relative depth from {layout_text(found.source)}"
 
     def offer(self) -> BlockLayout | None:
         """Return the blocks that the rates were made for, if another model's; then they can be taken by depth."""
-        rates = without_nulls(self._sparse())
-        carried, _ = self.fitted(rates)
-        return made_for(rates, self.layout) if carried is not rates else None
+        found = carried_over(without_nulls(self._sparse()), self.layout)
+        return found.source if found else None
 
     def take_by_depth(self) -> str:
         """Carry the rates over from the model they were made for; return in words what was done."""
         rates, words = self.fitted(without_nulls(self._sparse()))
         self.replace(dict(rates))
-        return f"Taken over{words}"
+        return f"Carried over{words}"
 
     def paste(self, text: str) -> None:
         """Replace all rates by a JSON object, also a whole config, or by numbers between commas, one for each block.
