@@ -1,0 +1,311 @@
+"""Several processes with a GPU each that train one model: the only file that knows torch.distributed.
+
+Alone, nothing here does anything: each function gives back what it was given.
+
+Every rank calls these functions in the same order; a rank that leaves one out lets the others wait. What decides about
+a call is therefore agreed on first, never looked at by one rank alone: a stop, a clock, a command.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from blockrate.engine.world import World, world
+from blockrate.run.folder import StopFlag, StopRequested
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+T = TypeVar("T")
+# of gradients: after it a rank that hangs ends the run
+_TRAINING = timedelta(minutes=10)
+# of what may wait for a save, for another's share of the cache, for rank 0's samples
+_WAITING = timedelta(hours=2)
+_NUMBERS = 6  # that are agreed on at once, beside stop and failure
+_STOP_KEY = "blockrate stop"
+# how torch says that another process is gone, or does not come
+_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Connection refused",
+    "Broken pipe",
+    "Timed out waiting",
+    "timed out",
+    "NCCL communicator was aborted",
+    "remote process exited",
+)
+
+
+class ElsewhereError(Exception):
+    """Something failed on another rank, which tells of it; this one only leaves with it."""
+
+
+class StopTogether(StopRequested):
+    """A stop that all ranks obey at the same place."""
+
+
+class Agreed(NamedTuple):
+    """What the ranks have agreed on. ``numbers``: the largest of each."""
+
+    stop: bool
+    numbers: list[float]
+
+
+@dataclass(frozen=True)
+class _Joined:
+    world: World
+    control: "ProcessGroup"  # on the CPU: agreement, and waiting for each other
+    store: Any  # of torch: what one process leaves for another
+    is_sharded: bool
+
+
+_joined: _Joined | None = None
+
+
+@contextmanager
+def together(device: torch.device, stop: StopFlag, *, sharded: bool) -> Iterator[None]:
+    """Join the other ranks for a run, if there are others, and leave them at its end.
+
+    ``sharded``: whether the weights will be shared out. A rank that obeys a stop by itself tells the others here.
+    """
+    here = world()
+    if not here.is_many:
+        yield
+        return
+    _join(here, device, sharded=sharded)
+    try:
+        yield
+    except StopRequested as stopped:
+        if not isinstance(stopped, StopTogether):
+            _exchange(stop=True)
+        _leave()
+        raise
+    except BaseException:
+        # not left in order: the others may be lost, and leaving waits for them
+        _forget()
+        raise
+    _leave()
+
+
+def _join(here: World, device: torch.device, *, sharded: bool) -> None:
+    global _joined
+    from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
+
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    store, rank, size = next(rendezvous("env://"))
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(
+        backend, store=store, rank=rank, world_size=size, timeout=_TRAINING
+    )
+    control = distributed.new_group(backend="gloo", timeout=_WAITING)
+    _joined = _Joined(here, control, store, is_sharded=sharded)
+
+
+def _leave() -> None:
+    from torch import distributed
+
+    _forget()
+    distributed.destroy_process_group()
+
+
+def _forget() -> None:
+    global _joined
+    _joined = None
+
+
+def local(device: torch.device) -> torch.device:
+    """Return which of several GPUs of a kind is this rank's."""
+    here = world()
+    if here.is_many and device.type == "cuda":
+        return torch.device("cuda", here.local_rank)
+    return device
+
+
+def is_sharded() -> bool:
+    """Whether each rank holds a piece of the weights only."""
+    return bool(_joined and _joined.is_sharded)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error says that another rank is gone, or did not come in time."""
+    if isinstance(error, ElsewhereError):
+        return True
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"DistNetworkError", "DistBackendError"}:
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in _LOST
+    )
+
+
+# --- agreement, on the CPU ---
+
+
+def agree(stop: StopFlag, numbers: Sequence[float] = ()) -> Agreed:
+    """Return the largest of each number over all ranks; a stop that was asked of one is asked of all.
+
+    Alone, ``stop`` and numbers are as they are.
+    """
+    if _joined is None:
+        return Agreed(stop.requested, list(numbers))
+    agreed = _exchange(stop=stop.requested, numbers=numbers)
+    # never the other way: one may have come meanwhile
+    stop.requested = stop.requested or agreed.stop
+    return agreed
+
+
+def obey(stop: StopFlag) -> None:
+    """Raise StopRequested on all ranks if one was asked to stop."""
+    if _joined is None:
+        stop.obey()
+    elif agree(stop).stop:
+        raise StopTogether
+
+
+def is_asked(stop: StopFlag) -> bool:
+    """Whether this rank or another was asked to stop: a look, for which nobody waits.
+
+    Two ranks may get different answers, so what is left out for it is nothing that takes both.
+    """
+    if _joined is None:
+        return stop.requested
+    if stop.requested:
+        _joined.store.set(_STOP_KEY, "1")
+    elif _joined.store.check([_STOP_KEY]):
+        stop.requested = True
+    return stop.requested
+
+
+@contextmanager
+def first(stop: StopFlag) -> Iterator[None]:
+    """Let rank 0 do something before the rest, which then finds it done. Raises StopRequested."""
+    if _joined is None:
+        yield
+        return
+    if not _joined.world.is_first:
+        obey(stop)
+    yield
+    if _joined.world.is_first:
+        obey(stop)
+
+
+@contextmanager
+def in_step() -> Iterator[None]:
+    """Do something on all ranks and meet at its end; what fails on one fails on all, elsewhere as ElsewhereError."""
+    if _joined is None:
+        yield
+        return
+    try:
+        yield
+    except Exception:
+        _exchange(failed=True)
+        raise
+    failed = _exchange().numbers[0]
+    if failed:
+        told = f"it failed on GPU {int(failed) - 1}, whose log says why"
+        raise ElsewhereError(told)
+
+
+def _exchange(
+    *, stop: bool = False, failed: bool = False, numbers: Sequence[float] = ()
+) -> Agreed:
+    """Meet all ranks. There is one form of it, so that one who leaves early meets whoever waits for anything."""
+    from torch import distributed
+
+    assert _joined
+    assert len(numbers) <= _NUMBERS
+    row = torch.full((2 + _NUMBERS,), -math.inf, dtype=torch.float64)
+    row[0] = float(stop)
+    # by its number, counted from 1
+    row[1] = float(failed) * (_joined.world.rank + 1)
+    row[2 : 2 + len(numbers)] = torch.tensor(list(numbers), dtype=torch.float64)
+    distributed.all_reduce(row, distributed.ReduceOp.MAX, group=_joined.control)
+    values = row.tolist()
+    if not numbers:
+        return Agreed(values[0] > 0, [values[1]])
+    return Agreed(values[0] > 0, values[2 : 2 + len(numbers)])
+
+
+def gathered(mine: T) -> list[T]:
+    """Return what each rank has, in their order. For small things; not while a rank may leave by itself."""
+    if _joined is None:
+        return [mine]
+    from torch import distributed
+
+    rows: list[Any] = [None] * _joined.world.size
+    distributed.all_gather_object(rows, mine, group=_joined.control)
+    return rows
+
+
+# --- the model, its gradients and its tensors ---
+
+
+def spread(transformer: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
+    """Return what the training pass calls: it adds up the gradients of all ranks. The transformer itself alone.
+
+    To be called when what trains is chosen and frozen, and before the optimizer gets its parameters.
+    """
+    if _joined is None:
+        return transformer
+    return _replicated(transformer)
+
+
+def _replicated(transformer: nn.Module) -> nn.Module:
+    """Return DDP around a transformer that each rank has whole."""
+    from torch import distributed
+    from torch.nn.parallel import DistributedDataParallel
+
+    class Replicated(DistributedDataParallel):
+        """Only a pass is DDP's; whatever else it is asked for is the model's own."""
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                return getattr(super().__getattr__("module"), name)
+
+    model = Replicated(
+        transformer,
+        # each rank has read the same files; fp8 and 4 bits cannot be sent
+        init_sync=False,
+        forward_sync_buffers=False,
+        gradient_as_bucket_view=True,
+    )
+
+    def added_up(_state: object, bucket: Any) -> Any:
+        # not DDP's mean: each loss carries its share of the step
+        work = distributed.all_reduce(bucket.buffer(), async_op=True)
+        assert work
+        return work.get_future().then(lambda done: done.value()[0])
+
+    model.register_comm_hook(None, added_up)
+    return model
+
+
+def without_sync(model: nn.Module) -> AbstractContextManager[object]:
+    """Leave gradients where they are in a pass that another one follows in the same step."""
+    without: Callable[[], AbstractContextManager[object]] | None
+    without = getattr(model, "no_sync", None)
+    return nullcontext() if _joined is None or without is None else without()
+
+
+def total(numbers: Tensor) -> Tensor:
+    """Return the sum over all ranks, on the device."""
+    if _joined is not None:
+        from torch import distributed
+
+        distributed.all_reduce(numbers)
+    return numbers
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor of which each rank may hold a piece: all of it, on every rank."""
+    return tensor

@@ -1,0 +1,49 @@
+"""What a process knows of the others before torch is there."""
+
+import pytest
+
+from blockrate.engine.world import World, world
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+
+
+def test_without_a_launcher_a_process_is_alone() -> None:
+    here = world()
+    assert here == World(rank=0, size=1, is_many=False)
+    assert here.is_first
+
+
+def test_a_cluster_that_says_one_is_no_launcher(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert not world().is_many
+
+
+def test_torchrun_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "RANK": "5",
+        "WORLD_SIZE": "8",
+        "LOCAL_RANK": "1",
+        "LOCAL_WORLD_SIZE": "4",
+    }.items():
+        monkeypatch.setenv(name, value)
+    here = world()
+    assert here == World(5, 8, 1, 4, is_many=True)
+    assert not here.is_first
+    assert here.machines == 2
+
+
+def test_one_process_of_torchrun_takes_the_way_of_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert world().is_many
+    assert world().is_first
