@@ -6,7 +6,8 @@ and written into ``optimizer.state`` as it was; rates are always the config's.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, NotANumberError
 from blockrate.core.profile import KEY
 from blockrate.core.version import __version__
+from blockrate.engine.gathering import ALONE, Gathering
 from blockrate.engine.parameter_groups import WHOLE
 from blockrate.engine.state import TrainingState
 from blockrate.models.savings import PART_BYTES
@@ -47,20 +49,42 @@ def save_checkpoint(
     step: int,
     total_steps: int,
     data: str,
+    gathering: Gathering = ALONE,
 ) -> Path:
     """Commit the state after ``step`` finished steps to a new folder below ``folder``, which exists, and return it.
 
-    ``data``: the fingerprint of the data set. Raises WriteError, and NotANumberError when a weight or a moment is not
-    finite; either leaves nothing behind.
+    ``data``: the fingerprint of the data set. ``gathering``: of processes that share the state every one calls this,
+    and one writes. No more than one file of it, PART_BYTES, is in memory a second time. Raises WriteError, and
+    NotANumberError when a weight or a moment is not finite; either leaves nothing behind.
     """
     final = folder / checkpoint_name(step)
-    learned = state.learned()
-    parts = {
-        "weights": {name: learned[name].detach() for name in learned},
+    parts: dict[str, Mapping[str, Tensor]] = {
+        "weights": state.learned(),
         "optimizer": _moments(state),
         "average": state.ema.average if state.ema else {},
     }
-    facts = {
+    tensors = {
+        (part, name): tensor
+        for part, members in parts.items()
+        for name, tensor in members.items()
+    }
+    with gathering.one_by_one(tensors) as whole:
+        if gathering.writes:
+            facts = _facts(state, config, step=step, total_steps=total_steps, data=data)
+            _write(final, parts, whole, facts)
+    return final
+
+
+def _facts(
+    state: TrainingState,
+    config: TrainConfig,
+    *,
+    step: int,
+    total_steps: int,
+    data: str,
+) -> dict[str, Any]:
+    """Return what a checkpoint says of itself."""
+    return {
         "step": step,
         "total_steps": total_steps,
         "data": data,
@@ -68,18 +92,26 @@ def save_checkpoint(
         "optimizer": _optimizer_facts(state, OPTIMIZERS[config.optimizer.optimizer]),
         "config": config.model_dump(mode="json"),
     }
+
+
+def _write(
+    final: Path,
+    parts: Mapping[str, Mapping[str, Tensor]],
+    whole: Iterator[tuple[tuple[str, str], Tensor]],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write a checkpoint file by file, and commit it. ``whole``: every tensor of the parts, in their order."""
     need = sum(tensor.nbytes for part in parts.values() for tensor in part.values())
-    check_space(folder, need, "a checkpoint")
+    check_space(final.parent, need, "a checkpoint")
     temporary = temporary_beside(final)
     with disk_errors(final, temporary):
         temporary.mkdir()
         for part, tensors in parts.items():
             for file, members in _files(part, tensors).items():
                 # nothing keeps what is written: the next file takes as much memory
-                save_file(_finite_copies(part, members), temporary / file)
+                save_file(_finite_copies(islice(whole, len(members))), temporary / file)
         atomic_write(temporary / STATE, json.dumps(facts, indent=1))
-    commit_folder(temporary, final, facts={"step": step})
-    return final
+    commit_folder(temporary, final, facts={"step": facts["step"]})
 
 
 def checkpoint_bytes(
@@ -287,12 +319,14 @@ def _group_values(
     return before[0]
 
 
-def _finite_copies(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _finite_copies(
+    tensors: Iterable[tuple[tuple[str, str], Tensor]],
+) -> dict[str, Tensor]:
     """Return the tensors on the CPU, each in memory of its own: 8-bit optimizers share one table between all."""
     copies = {}
-    for name, tensor in tensors.items():
+    for (part, name), tensor in tensors:
         _require_finite(name, part, tensor)
-        copies[name] = tensor.detach().to("cpu", copy=True).contiguous()
+        copies[name] = tensor.to("cpu", copy=True).contiguous()
     return copies
 
 

@@ -1,14 +1,16 @@
 """What a run hands over, at its end and at ``save_every``: a LoRA file, or a diffusers folder of the transformer."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from huggingface_hub import split_torch_state_dict_into_shards
+from huggingface_hub import StateDictSplit, split_torch_state_dict_into_shards
 from safetensors.torch import save_file
+from torch import Tensor
 
 from blockrate.config.files import config_hash
 from blockrate.config.train_config import TrainConfig
@@ -16,6 +18,7 @@ from blockrate.core.blocks import plain_name
 from blockrate.core.version import __version__
 from blockrate.engine.adapters import ADAPTERS
 from blockrate.engine.file_header import sorted_header
+from blockrate.engine.gathering import ALONE, Gathering, class_name
 from blockrate.engine.memory import checked_cast
 from blockrate.models.families import architecture_of_class
 from blockrate.run.durable import (
@@ -40,17 +43,21 @@ def export(
     dtype: torch.dtype,
     metadata: Mapping[str, str],
     at_zero: Mapping[str, Any] = MappingProxyType({}),
+    gathering: Gathering = ALONE,
 ) -> None:
     """Write what was trained to ``path``; an older export is replaced safely.
 
     Adapters become one file in ``file_format``, with those ``at_zero``, weights a folder with the whole transformer.
+    ``gathering``: of processes that share the transformer every one calls this, and one writes.
     Raises NotANumberError and leaves the older one, WriteError.
     """
     adapter = ADAPTERS.get(training_method)
     if adapter is None:
-        save_transformer(path, transformer, dtype=dtype, metadata=metadata)
+        save_transformer(
+            path, transformer, dtype=dtype, metadata=metadata, gathering=gathering
+        )
     else:
-        architecture = architecture_of_class(type(transformer).__name__)
+        architecture = architecture_of_class(class_name(transformer))
         assert architecture, "no model of another architecture was loaded"
         adapter.write(
             path,
@@ -60,6 +67,7 @@ def export(
             dtype=dtype,
             metadata=metadata,
             at_zero=at_zero,
+            gathering=gathering,
         )
 
 
@@ -98,46 +106,74 @@ def save_transformer(
     *,
     dtype: torch.dtype,
     metadata: Mapping[str, str],
+    gathering: Gathering = ALONE,
 ) -> None:
     """Write a diffusers transformer folder; ``from_pretrained`` gives the same weights, rounded to ``dtype``.
 
     Written by shards, not by ``save_pretrained``: that one would need a second whole model in ``dtype``.
     """
-    make_folder(path.parent)
-    temporary = temporary_beside(path)
-    with disk_errors(path, temporary):
-        temporary.mkdir()
-        transformer.save_config(temporary)
-        _write_shards(temporary, path, transformer, dtype, {"format": "pt", **metadata})
-    commit_folder(temporary, path, facts=metadata, replace=True)
+    weights = {}
+    for name, tensor in transformer.state_dict().items():
+        weights[plain_name(name)] = tensor
+    # of tensors without content, for pieces of one tensor have no storage of their own
+    shards = split_torch_state_dict_into_shards(
+        {
+            name: torch.empty_like(tensor, device="meta")
+            for name, tensor in weights.items()
+        },
+        filename_pattern=_WEIGHTS + "{suffix}.safetensors",
+        max_shard_size=_SHARD_SIZE,
+    )
+    in_order = {
+        name: weights[name]
+        for members in shards.filename_to_tensors.values()
+        for name in members
+    }
+    with gathering.one_by_one(in_order) as whole:
+        if gathering.writes:
+            make_folder(path.parent)
+            temporary = temporary_beside(path)
+            with disk_errors(path, temporary):
+                temporary.mkdir()
+                _save_config(temporary, transformer)
+                casts = (
+                    (name, checked_cast(path, name, tensor, dtype))
+                    for name, tensor in whole
+                )
+                _write_shards(temporary, shards, casts, {"format": "pt", **metadata})
+                _write_index(temporary, shards, weights, dtype)
+            commit_folder(temporary, path, facts=metadata, replace=True)
+
+
+def _save_config(folder: Path, transformer: Any) -> None:
+    """Write a model's config, with the name of its class in diffusers."""
+    transformer.save_config(folder)
+    file = folder / "config.json"
+    found = json.dumps(type(transformer).__name__)
+    text = file.read_text("utf-8")
+    atomic_write(file, text.replace(found, json.dumps(class_name(transformer))))
 
 
 def _write_shards(
     folder: Path,
-    path: Path,
-    transformer: Any,  # a model of diffusers
-    dtype: torch.dtype,
+    shards: StateDictSplit,
+    weights: Iterator[tuple[str, Tensor]],
     header: dict[str, str],
 ) -> None:
-    weights = {}
-    for name, tensor in transformer.state_dict().items():
-        weights[plain_name(name)] = tensor
-    shards = split_torch_state_dict_into_shards(
-        weights,
-        filename_pattern=_WEIGHTS + "{suffix}.safetensors",
-        max_shard_size=_SHARD_SIZE,
-    )
+    """Write the files of a model. ``weights``: all of them, in the order of the files."""
     for name, members in shards.filename_to_tensors.items():
         # nothing keeps a shard that is written: the next one takes as much memory
-        save_file(
-            {
-                member: checked_cast(path, member, weights[member], dtype)
-                for member in members
-            },
-            folder / name,
-            metadata=header,
-        )
+        save_file(dict(islice(weights, len(members))), folder / name, metadata=header)
         overwrite_start(folder / name, sorted_header(folder / name))
+
+
+def _write_index(
+    folder: Path,
+    shards: StateDictSplit,
+    weights: Mapping[str, Tensor],
+    dtype: torch.dtype,
+) -> None:
+    """Write which file holds what, if there are several."""
     if shards.is_sharded:
         size = sum(tensor.numel() * dtype.itemsize for tensor in weights.values())
         index = {

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.engine.adapters import lora
+from blockrate.engine.gathering import Gathering
 
 
 class AdapterModule(Protocol):
@@ -35,8 +36,12 @@ class AdapterModule(Protocol):
         dtype: torch.dtype,
         metadata: Mapping[str, str],
         at_zero: Mapping[str, Any],
+        gathering: Gathering,
     ) -> None:
-        """Write the adapters of a transformer, and those ``at_zero``, as a file that applies as they were trained."""
+        """Write the adapters of a transformer, and those ``at_zero``, as a file that applies as they were trained.
+
+        Every process that shares the transformer calls it, and one writes, see ``Gathering``.
+        """
 
     def adapters_at_zero(
         self, transformer: nn.Module, config: TrainConfig

@@ -23,6 +23,7 @@ from blockrate.engine.adapters.file import (
     save_lora,
 )
 from blockrate.engine.chosen import chosen_modules, matching_modules
+from blockrate.engine.gathering import Gathering, class_name
 from blockrate.engine.memory import dtype_of
 from blockrate.engine.seeds import generator
 from blockrate.models.families import architecture_of_class
@@ -71,18 +72,31 @@ def write(
     dtype: torch.dtype,
     metadata: Mapping[str, str],
     at_zero: Mapping[str, LoraWeights],
+    gathering: Gathering,
 ) -> None:
     """Write the adapters of a transformer, and those ``at_zero``, as one LoRA file, see ``save_lora``."""
     facts: Any = transformer.config
-    save_lora(
-        path,
-        {**lora_weights(transformer), **at_zero},
-        architecture=architecture,
-        file_format=file_format,
-        dtype=dtype,
-        metadata=metadata,
-        hidden=facts.num_attention_heads * facts.attention_head_dim,
-    )
+    learned = lora_weights(transformer)
+    tensors = {}
+    for name, module in learned.items():
+        tensors[name, "down"] = module.down
+        tensors[name, "up"] = module.up
+    with gathering.one_by_one(tensors) as pieces:
+        if gathering.writes:
+            whole = {key: tensor.cpu() for key, tensor in pieces}
+            weights = {
+                name: LoraWeights(whole[name, "down"], whole[name, "up"], module.scale)
+                for name, module in learned.items()
+            }
+            save_lora(
+                path,
+                {**weights, **at_zero},
+                architecture=architecture,
+                file_format=file_format,
+                dtype=dtype,
+                metadata=metadata,
+                hidden=facts.num_attention_heads * facts.attention_head_dim,
+            )
 
 
 def adapters_at_zero(
@@ -169,7 +183,7 @@ def add_adapters(
 
 
 def _architecture(transformer: nn.Module) -> str:
-    architecture = architecture_of_class(type(transformer).__name__)
+    architecture = architecture_of_class(class_name(transformer))
     assert architecture, "no model of another architecture was loaded"
     return architecture
 
