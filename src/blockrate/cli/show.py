@@ -146,6 +146,7 @@ def plan_table(plan: Mapping[str, Any]) -> Iterator[Table | str]:
         ),
     )
     trained = sum(group["parameters"] for group in plan["groups"])
+    yield f"{visible(plan['model'])}, {plan['model_parameters']:,} parameters"
     method = f"{plan['training_method']} of {plan['model_type']}"
     rate = f"{plan['base_learning_rate']:.2e}"
     yield f"{method}: {trained:,} parameters train, base rate {rate}"

@@ -4,19 +4,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from blockrate.config.train_config import TrainConfig
+from blockrate.core.depth import layout_text
 from blockrate.core.errors import ConfigError
 from blockrate.models.families import (
     TransformerSpec,
     base_of,
+    encoder_names,
     is_shipped,
+    known_as,
     may_be_distilled,
     says_distilled,
+    variant_of,
 )
 from blockrate.models.files import part_paths, says_distilled_inside, spec_of
 from blockrate.models.shipped import check_shipped
 
 # the parts that may have a name of their own
-_NAMED_PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
+NAMED_PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 
 
 def model_spec(config: TrainConfig) -> TransformerSpec:
@@ -29,6 +33,20 @@ def model_spec(config: TrainConfig) -> TransformerSpec:
         check_shipped(name)
     name = config.transformer.model_name or config.base_model_name
     return spec_of(name, config.model_type)
+
+
+def model_title(config: TrainConfig, spec: TransformerSpec) -> str:
+    """Return what the transformer to train is called, with its blocks."""
+    known = known_as(_trained(config))
+    guidance = "with" if spec.guidance_embeds else "without"
+    title = known.title if known else f"{spec.architecture} {guidance} guidance"
+    return f"{title}: {layout_text(spec.layout)}"
+
+
+def text_encoders(config: TrainConfig, spec: TransformerSpec) -> dict[str, str]:
+    """Return what each text encoder of the model is, by its part."""
+    known = variant_of(spec.architecture, _trained(config), spec.hidden)
+    return encoder_names(known)
 
 
 def caption_tokens(config: TrainConfig, spec: TransformerSpec) -> int:
@@ -98,4 +116,4 @@ def model_paths(
 
 
 def _own_names(config: TrainConfig) -> dict[str, str]:
-    return {part: getattr(config, part).model_name for part in _NAMED_PARTS}
+    return {part: getattr(config, part).model_name for part in NAMED_PARTS}

@@ -4,7 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from blockrate.config.base_model import caption_tokens, model_spec, refuse_variant
+from blockrate.config.base_model import (
+    caption_tokens,
+    model_spec,
+    model_title,
+    refuse_variant,
+)
 from blockrate.config.filtered import (
     Modules,
     allowed_modules,
@@ -22,6 +27,7 @@ from blockrate.core.profile import KEY, Profile, scaled_blocks, sparse
 from blockrate.core.selection import selection_text
 from blockrate.models.families import FAMILIES, TransformerSpec
 from blockrate.models.lora_names import no_name_for
+from blockrate.models.module_table import modules
 from blockrate.models.savings import (
     FEW_BITS,
     Memory,
@@ -51,11 +57,14 @@ class PlannedGroup:
 class Plan:
     """What a run would do, at its largest resolution; ``plan --json`` prints these names.
 
+    ``model``: what it is called, with its blocks; ``model_parameters``: of its transformer.
     The layer filter lets ``layers_let_through`` of ``layers`` train, which lie in
     ``blocks_let_through``, ``other`` among them. ``host_bytes``: of main memory.
     ``step_cost``: FLOPs relative to all multipliers at 1.0.
     """
 
+    model: str
+    model_parameters: int
     model_type: str
     training_method: str
     base_learning_rate: float
@@ -92,6 +101,8 @@ def make_plan(config: TrainConfig) -> Plan:
     _refuse_what_cannot_train(config, spec, trained)
     needed = _memory(config, spec, trained)
     return Plan(
+        model=model_title(config, spec),
+        model_parameters=sum(module.parameters for module in modules(spec)),
         model_type=config.model_type,
         training_method=config.training_method,
         base_learning_rate=config.base_learning_rate(),

@@ -2,10 +2,11 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from os.path import expanduser
 from pathlib import Path
 
+from blockrate.config.gallery import preset_order
 from blockrate.config.near_files import missing_folder, near_files
 from blockrate.config.reading import Json, read_object
 from blockrate.core.errors import ConfigError
@@ -16,12 +17,21 @@ _DEMO = Path("examples", "demo.json")
 
 
 def named() -> dict[str, Path]:
-    """Return the files of the presets, then of the examples, by name."""
-    files = sorted((_PACKAGE / "config" / "presets").glob("*.json"))
+    """Return the files of the presets, those of models first, then of the examples, by name."""
+    order = preset_order()
+    files = sorted(
+        (_PACKAGE / "config" / "presets").glob("*.json"),
+        key=lambda file: (_place(file.stem, order), file.stem),
+    )
     folder = examples()
     if folder:
         files += sorted(folder.glob("*.json"))
     return {file.stem: file for file in files}
+
+
+def _place(name: str, order: Sequence[str]) -> int:
+    """Return where a name stands in an order; behind all, if it does not."""
+    return order.index(name) if name in order else len(order)
 
 
 def read(name: str) -> Json:

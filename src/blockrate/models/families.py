@@ -83,7 +83,8 @@ class Family:
     with blockrate has a ``folder`` of the package instead, and a toy neither. ``called``: the
     word in a base model's name that means this variant. ``gated``: only for those who
     accepted its licence. ``distilled``: made to draw in a few steps, which training spoils.
-    ``lora_architecture``: what the header of a LoRA calls it.
+    ``lora_architecture``: what the header of a LoRA calls it. ``encoders``: what its text
+    encoders are, in the order of the model's parts.
     ``pixels`` and ``text_tokens``: the side of the pictures and the length of the captions
     that it has learned alone, 0 if it has learned many.
     """
@@ -93,6 +94,7 @@ class Family:
     model_type: str
     spec: TransformerSpec
     lora_architecture: str
+    encoders: tuple[str, ...]
     repo: str = ""
     folder: str = ""
     about: str = ""
@@ -186,6 +188,20 @@ def facts_of_type(model_type: str) -> dict[str, Any]:
 def lora_forms(model_type: str) -> list[str]:
     """Return the forms that a LoRA of a model of this type can be written in; none for an unknown type."""
     return list(facts_of_type(model_type).get("lora_forms", ()))
+
+
+def encoder_names(family: Family) -> dict[str, str]:
+    """Return what each text encoder of a model is, by the part of the model."""
+    parts = [part for part in family.spec.facts["parts"] if "encoder" in part]
+    return dict(zip(parts, family.encoders, strict=True))
+
+
+def known_as(name: str) -> Family | None:
+    """Return the model that a config names by its hub id, in any capitals, or by its own name, if it is known."""
+    for family in FAMILIES.values():
+        if name == family.name or (family.repo and name.lower() == family.repo.lower()):
+            return family
+    return None
 
 
 def variant_of(architecture: str, base_model_name: str, hidden: int = 0) -> Family:
@@ -342,7 +358,9 @@ def _families() -> dict[str, Family]:
         for row in facts["families"]:
             values = dict(row)
             config = {"_class_name": facts["class"], **values.pop("config")}
-            family = Family(**values, spec=spec_from_config(config))
+            encoders = tuple(values.pop("encoders", facts["encoders"]))
+            spec = spec_from_config(config)
+            family = Family(**values, encoders=encoders, spec=spec)
             families[family.name] = family
     return families
 

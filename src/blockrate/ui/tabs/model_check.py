@@ -10,7 +10,12 @@ from typing import Literal, NamedTuple
 
 import psutil
 
-from blockrate.config.base_model import model_paths, model_spec, names_of_models
+from blockrate.config.base_model import (
+    model_paths,
+    model_spec,
+    model_title,
+    names_of_models,
+)
 from blockrate.config.plan import Plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError
@@ -153,17 +158,9 @@ def _findings(config: TrainConfig | None) -> list[Finding]:
 
 
 def _what(config: TrainConfig, spec: TransformerSpec) -> Finding:
-    titles = {}
-    for family in FAMILIES.values():
-        titles[family.name] = family.title
-        titles[family.repo] = family.title
-    guidance = "with" if spec.guidance_embeds else "without"
-    plain = f"{spec.architecture} {guidance} guidance"
-    name = titles.get(config.transformer.model_name or config.base_model_name, plain)
     size = sum(module.parameters for module in modules(spec))
     number = f"{size / 1e9:.1f} billion" if size > 1e9 else f"{size / 1e6:.1f} million"
-    blocks = f"{spec.layout.double} double and {spec.layout.single} single blocks"
-    return Finding("Fine", f"{name}: {blocks}, {number} parameters.")
+    return Finding("Fine", f"{model_title(config, spec)}, {number} parameters.")
 
 
 def _where(config: TrainConfig, spec: TransformerSpec) -> Iterator[Finding]:
