@@ -113,7 +113,6 @@ def test_defaults_are_onetrainers_but_for_what_its_flux_presets_set() -> None:
         ("offset_noise_weight", 0.1),
         ("perturbation_noise_weight", 0.1),
         ("loss_scaler", "BATCH"),
-        ("multi_gpu", True),
         ("learning_rate_scheduler", "ADAFACTOR"),
         ("timestep_distribution", "HEAVY_TAIL"),
         ("loss_weight_fn", "MIN_SNR_GAMMA"),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from os.path import splitext
 
+from blockrate.config.many_gpus import refusals, unused_sharding
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
 from blockrate.config.train_config import TrainConfig
 from blockrate.config.unlearned import resolutions, unlearned
@@ -24,6 +25,7 @@ def contradictions(config: TrainConfig) -> list[ConfigError]:
         *_of_optimizer(config),
         *_of_values(config),
         *_of_sizes(config),
+        *refusals(config),
     ]
 
 
@@ -133,4 +135,4 @@ def notices(config: TrainConfig) -> list[str]:
         notes.append(
             "output_frozen_blocks has no effect: a FINE_TUNE writes every weight"
         )
-    return [*notes, *unlearned(config)]
+    return [*notes, *unused_sharding(config), *unlearned(config)]

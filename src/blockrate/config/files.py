@@ -18,6 +18,7 @@ from blockrate.config.named_files import folder_of, where_looked_for
 from blockrate.config.not_json import DOCS
 from blockrate.config.onetrainer import migrate, migrate_lists, other_model
 from blockrate.config.onetrainer_absent import fill_absent
+from blockrate.config.onetrainer_gpus import read_many_gpus
 from blockrate.config.onetrainer_samples import round_sizes
 from blockrate.config.paths import drop, last_first, put
 from blockrate.config.plan import filter_problems
@@ -148,7 +149,9 @@ def find_problems(
     said = dict(data)
     if other := other_model(data):
         return Findings(None, [other], warnings, _unsaid(data, said, elsewhere))
-    warnings += fill_absent(data) + round_sizes(data) + fork_notices(data)
+    notes, unreadable = _as_meant_elsewhere(data)
+    warnings += notes
+    errors += unreadable
     mend_sums(data)
     unsaid = _unsaid(data, said, elsewhere)
     drop_nulls(data)
@@ -171,6 +174,13 @@ def find_problems(
     warnings += notices(config)
     errors = told_together(errors, data)
     return Findings(None if errors else config, errors, warnings, unsaid)
+
+
+def _as_meant_elsewhere(data: Json) -> tuple[list[str], list[ConfigError]]:
+    """Write what a config means in the program that saved it; return what to tell, and what cannot be written here."""
+    notes = fill_absent(data) + round_sizes(data) + fork_notices(data)
+    gpus = read_many_gpus(data)
+    return notes + gpus.notes, gpus.errors
 
 
 def _unsaid(data: Json, said: Json, elsewhere: Sequence[str]) -> Json:

@@ -12,6 +12,7 @@ from blockrate.config.setting import (
     SILENT,
     Flag,
     Folder,
+    GpuNumbers,
     Integer,
     Model,
     NewPlace,
@@ -79,6 +80,24 @@ class ModelConfig(Settings):
     )
     train_device: str | None = setting(
         None, "Device: cuda, cuda:1, mps or cpu; empty = the best one there is", FREE
+    )
+    multi_gpu: Flag = setting(
+        False,
+        "Train on several GPUs of this machine: the same run, faster",
+        FREE,
+        tab="Training",
+    )
+    device_indexes: GpuNumbers = setting(
+        "",
+        "Which GPUs multi_gpu takes, by number, as 0,1; empty = all",
+        FREE,
+        tab="Training",
+    )
+    sharding: Literal["NONE", "FULL"] = setting(
+        "NONE",
+        "FULL: share the weights over the GPUs, for models that do not fit one",
+        FREE,
+        tab="Training",
     )
 
     base_model_name: Model = setting(

@@ -17,6 +17,7 @@ class OptimizerRow:
     ``parameters``: OneTrainer's names with the defaults that an empty setting takes.
     ``ignores_rates_with``: the parameter with which an optimizer that honours group rates ignores them all the same.
     ``state_bytes``: optimizer state per trained parameter, in bytes, with default settings; factored state counts as 0.
+    ``why_not_sharded``: why it cannot train weights that are shared out over GPUs, ``""`` if it can.
     ``state_as_weights``: whether that state has the type of the trained weights.
     """
 
@@ -29,6 +30,7 @@ class OptimizerRow:
     per_block_rates: bool = True
     why: str = "the update is the rate times a direction that does not depend on it"
     ignores_rates_with: str = ""
+    why_not_sharded: str = ""
     schedule_free: bool = False
     group_state: Sequence[str] = ()  # what it finds out and keeps in its groups
 

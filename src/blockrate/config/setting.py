@@ -138,6 +138,17 @@ def _can_be_made(name: str) -> str:
     return name
 
 
+def _gpu_numbers(text: str) -> str:
+    """Return numbers of GPUs in one spelling. Raises ValueError for what is no list of them."""
+    numbers = [part.strip() for part in text.split(",")] if text.strip() else []
+    if not all(re.fullmatch("[0-9]{1,3}", number) for number in numbers):
+        raise ValueError("is no list of numbers like 0,1")
+    spelled = [str(int(number)) for number in numbers]
+    if len(set(spelled)) < len(spelled):
+        raise ValueError("names a GPU twice")
+    return ",".join(spelled)
+
+
 _LONGEST_PATH = 4096  # of Linux, the most that any system takes
 _LONGEST_NAME = 255  # of a folder or file, on nearly every disk
 _FIT = AfterValidator(_fit)
@@ -150,6 +161,7 @@ LoraFile = Annotated[str, _FIT, _HOME, Place("file", (".safetensors",))]
 TextFile = Annotated[str, _FIT, _HOME, Place("file", (".txt",))]
 Model = Annotated[str, _FIT, _HOME, Place("either", (".safetensors",))]
 NewPlace = Annotated[str, _FIT, _CAN_BE_MADE, _HOME, Place("new")]
+GpuNumbers = Annotated[str, AfterValidator(_gpu_numbers)]
 
 TimeUnit = Literal["NEVER", "EPOCH", "STEP", "SECOND", "MINUTE", "HOUR", "ALWAYS"]
 Precision = Literal["FLOAT_32", "BFLOAT_16", "FLOAT_16"]

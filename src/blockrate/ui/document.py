@@ -13,6 +13,7 @@ from typing import Any
 from blockrate.config.files import LISTS
 from blockrate.config.onetrainer import migrate, migrate_lists
 from blockrate.config.onetrainer_absent import fill_absent
+from blockrate.config.onetrainer_gpus import read_many_gpus
 from blockrate.config.onetrainer_sections import foreign_names
 from blockrate.config.paths import drop, last_first, put
 from blockrate.config.reading import LARGEST, Json
@@ -100,12 +101,16 @@ def _settle(migrated: Json) -> list[str]:
     """Take out the version, and write down what it meant; return what to tell."""
     idle = take_idle(migrated)
     notes = fill_absent(migrated)
+    gpus = read_many_gpus(migrated)
+    notes += gpus.notes
     if idle:
         names = listed(idle)
         notes.append(
             f"settings that blockrate does not know, and that set nothing: {names}"
         )
-    migrated.pop("__version", None)
+    # without it what cannot be read as it is meant there would be read as it is meant here
+    if not gpus.errors:
+        migrated.pop("__version", None)
     return notes
 
 

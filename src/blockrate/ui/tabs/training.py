@@ -44,6 +44,11 @@ _IMAGES = (
     "transformer.guidance_scale",
     "transformer.gradient_checkpointing",
 )
+_GPUS = (
+    "multi_gpu",
+    "device_indexes",
+    "sharding",
+)
 _EMA = (
     "ema",
     "ema_decay",
@@ -94,6 +99,8 @@ def build(page: Page) -> None:
         _optimisation(page)
         with section("Images and precision"):
             _rows(session, _IMAGES)
+        with section("GPUs"):
+            _rows(session, _GPUS)
         with section("Moving average of the weights"):
             _rows(session, _EMA)
         _fold(session, "Loss", _LOSS)
