@@ -84,7 +84,9 @@ def test_a_preview_is_the_distilled_twin_of_the_same_sizes(row: Offered) -> None
 def test_every_published_model_that_trains_is_offered_or_a_twin() -> None:
     offered = {row.name for row in gallery()}
     twins = {row.preview.repo for row in gallery() if row.preview}
-    published = {family.repo for family in FAMILIES.values() if family.repo}
+    # what does not train as it was made to yet waits for its preset
+    rows = [family for family in FAMILIES.values() if not family.warns]
+    published = {family.repo for family in rows if family.repo}
     assert published <= offered | twins
 
 

@@ -1,23 +1,22 @@
 """The base model that a config names: its sizes, and where its parts lie."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.depth import layout_text
 from blockrate.core.errors import ConfigError
 from blockrate.models.families import (
+    Family,
     TransformerSpec,
-    base_of,
     encoder_names,
     is_shipped,
     known_as,
-    may_be_distilled,
-    says_distilled,
     variant_of,
 )
-from blockrate.models.files import part_paths, says_distilled_inside, spec_of
+from blockrate.models.files import part_paths, spec_of
 from blockrate.models.shipped import check_shipped
+from blockrate.models.variants import said_by_files, said_by_name, variants_of
 
 # the parts that may have a name of their own
 NAMED_PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
@@ -56,35 +55,71 @@ def caption_tokens(config: TrainConfig, spec: TransformerSpec) -> int:
 
 
 def refuse_variant(config: TrainConfig, spec: TransformerSpec) -> None:
-    """Raise ConfigError for a distilled model that training would spoil, and where nothing tells whether it is one."""
-    if _is_distilled(config, spec) is None:
-        problem = f"is empty, and nothing says whether {_trained(config)} is a base model or a distilled one"
-        cure = "Set it to BASE or to DISTILLED, as the page of the model says."
-        raise ConfigError("model_variant", problem, cure)
-    if _is_distilled(config, spec) and config.model_variant != "DISTILLED":
-        base = base_of(spec).repo
+    """Raise ConfigError where nothing tells which of several models it is, for a model_variant that its kind does not
+    have, and for a distilled model, which training would spoil, that is not asked for.
+    """
+    choices = variants_of(spec)
+    _refuse_unknown_variant(config, choices)
+    variant = told_variant(config, spec)
+    if variant is None:
+        titles = " or ".join(row.title for row in choices.values())
+        problem = f"is empty, and nothing says whether {_trained(config)} is {titles}"
+        values = " or to ".join(choices)
+        cure = f"Set it to {values}, as the page of the model says."
+        raise ConfigError("model_variant", problem, cure, choices=list(choices))
+    if not variant or not choices[variant].distilled:
+        return
+    if config.model_variant != variant:
+        bases = [row.repo for row in choices.values() if not row.distilled]
         problem = f"{_trained(config)} is distilled to draw in a few steps, which training on pictures spoils"
-        cure = f"Train {base} and draw with the distilled one and your LoRA, or set model_variant to DISTILLED."
+        cure = f"Train {bases[0]} and draw with the distilled one and your LoRA, or set model_variant to {variant}."
         raise ConfigError("base_model_name", problem, cure)
+
+
+def told_variant(config: TrainConfig, spec: TransformerSpec) -> str | None:
+    """Return which of the models with the same sizes it is, as model_variant calls it; None if nothing tells.
+
+    Nothing, "", where its sizes tell all. The setting counts, without it what its files say, then names.
+    """
+    choices = variants_of(spec)
+    if not choices:
+        return ""
+    if config.model_variant in choices:
+        return config.model_variant
+    for name in (config.transformer.model_name, config.base_model_name):
+        said = said_by_files(name, choices) or said_by_name(name, choices)
+        if said:
+            return said
+    return None
+
+
+def model_of(config: TrainConfig, spec: TransformerSpec) -> Family | None:
+    """Return the published model that it is, or is a fine-tune of, if that had to be told beside its sizes."""
+    return variants_of(spec).get(told_variant(config, spec) or "")
 
 
 def draws_against_nothing(config: TrainConfig, spec: TransformerSpec) -> bool:
     """Whether samples move away from what the model draws for an empty caption: it has no guidance of its own."""
     own_guidance = spec.guidance_embeds or not spec.facts["real_cfg"]
-    return not own_guidance and not _is_distilled(config, spec)
+    model = model_of(config, spec)
+    return not own_guidance and not (model and model.distilled)
 
 
-def _is_distilled(config: TrainConfig, spec: TransformerSpec) -> bool | None:
-    """Return whether the model to train is a distilled one; None if nothing tells."""
-    if not may_be_distilled(spec):
-        return False
-    if config.model_variant:
-        return config.model_variant == "DISTILLED"
-    for name in (config.transformer.model_name, config.base_model_name):
-        for said in (says_distilled_inside(name), says_distilled(name)):
-            if name and said is not None:
-                return said
-    return None
+def denied_by_files(config: TrainConfig, spec: TransformerSpec) -> str:
+    """Return the variant that the model's own files tell, where model_variant is another one."""
+    said = said_by_files(_trained(config), variants_of(spec))
+    return said if config.model_variant not in ("", said) else ""
+
+
+def _refuse_unknown_variant(config: TrainConfig, choices: Mapping[str, Family]) -> None:
+    variant = config.model_variant
+    if not variant or not choices:
+        return
+    name = _trained(config)
+    if variant not in choices:
+        problem = f"is {variant}, and of {name} there is no such variant"
+        cure = f"Set it to {' or to '.join(choices)}, or leave it empty."
+        raise ConfigError("model_variant", problem, cure, choices=list(choices))
 
 
 def _trained(config: TrainConfig) -> str:

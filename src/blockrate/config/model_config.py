@@ -107,10 +107,10 @@ class ModelConfig(Settings):
         section=Section("The model", "Model"),
         min_length=1,
     )
-    model_variant: Literal["", "BASE", "DISTILLED"] = setting(
+    model_variant: Literal["", "BASE", "DISTILLED", "DEV", "KONTEXT"] = setting(
         "",
-        "FLUX.2 klein: whether it is distilled, where its name does not say; DISTILLED trains such a one, too",
-        ANOTHER_RUN,
+        "Which of two models with the same sizes, where files and name are silent; DISTILLED trains such a one, too",
+        FREE,
     )
     transformer: TransformerPart = setting(TransformerPart, "The part that trains")
     text_encoder: TextEncoderPart = setting(

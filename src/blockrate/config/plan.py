@@ -6,6 +6,8 @@ from typing import Literal
 
 from blockrate.config.base_model import (
     caption_tokens,
+    denied_by_files,
+    model_of,
     model_spec,
     model_title,
     refuse_variant,
@@ -116,6 +118,7 @@ def make_plan(config: TrainConfig) -> Plan:
         host_bytes=_host_bytes(config, spec, trained, needed),
         step_cost=step_flops(spec, trained, work) / step_flops(spec, allowed, work),
         warnings=(
+            *_model_warnings(config, spec),
             *filter_warnings(config, spec),
             *_rate_warnings(config, spec, profile, allowed),
             *_cost_warnings(config, spec, profile, trained),
@@ -234,6 +237,17 @@ def _refuse_what_cannot_train(
         problem = f"{reason}, but {name}{others} would train"
         cure = f"Use DIFFUSERS_LORA, or layer_filter_preset blocks, or set other to 0.0 in {KEY}."
         raise ConfigError("output_model_format", problem, cure)
+
+
+def _model_warnings(config: TrainConfig, spec: TransformerSpec) -> Iterator[str]:
+    model = model_of(config, spec)
+    if model and model.warns:
+        yield f"base_model_name: this is {model.title}, and {model.warns}."
+    denied = denied_by_files(config, spec)
+    if denied:
+        yield f"model_variant {config.model_variant} counts, though the model's own files say {denied}."
+    if config.model_variant and not model:
+        yield "model_variant has no effect: of this model there is only one."
 
 
 def _rate_warnings(

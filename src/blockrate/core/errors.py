@@ -21,6 +21,7 @@ class BlockrateError(ValueError):
     ``ways_on``: how else to go on. The text does not name them: a button in the app is an
     option on the command line, so that each has words of its own, see ``in_words``.
     ``parts``: errors that are told together, each with its own ways on.
+    ``choices``: where only the user knows, the values of the field that are an answer.
     """
 
     exit_code = 2
@@ -33,12 +34,14 @@ class BlockrateError(ValueError):
         *,
         ways_on: Sequence[WayOn] = (),
         parts: Sequence["BlockrateError"] = (),
+        choices: Sequence[str] = (),
     ) -> None:
         self.where = where
         self.problem = problem.rstrip(".")
         self.cure = cure
         self.ways_on = tuple(ways_on)
         self.parts = tuple(parts)
+        self.choices = tuple(choices)
         super().__init__(in_words(self, {}))
 
 

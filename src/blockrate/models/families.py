@@ -4,8 +4,7 @@ An architecture is one JSON file of facts; its variants are rows in there.
 """
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,10 +80,13 @@ class Family:
 
     ``title`` and ``about`` are for people. ``repo``: where the hub has it. One that comes
     with blockrate has a ``folder`` of the package instead, and a toy neither. ``called``: the
-    word in a base model's name that means this variant. ``gated``: only for those who
-    accepted its licence. ``distilled``: made to draw in a few steps, which training spoils.
-    ``lora_architecture``: what the header of a LoRA calls it. ``encoders``: what its text
-    encoders are, in the order of the model's parts.
+    word in a base model's name that means this variant, and ``words`` expressions that hint
+    at it. ``variant``: what the setting model_variant calls it, where sizes do not tell it
+    from another one; ``index``: by key the values of its model_index.json that tell it.
+    ``gated``: only for those who accepted its licence. ``distilled``: made to draw in a few
+    steps, which training spoils. ``warns``: what is to be known before it is trained.
+    ``lora_architecture``: what the header of a LoRA calls it.
+    ``encoders``: what its text encoders are, in the order of the model's parts.
     ``pixels`` and ``text_tokens``: the side of the pictures and the length of the captions
     that it has learned alone, 0 if it has learned many.
     """
@@ -99,6 +101,10 @@ class Family:
     folder: str = ""
     about: str = ""
     called: str = ""
+    words: Sequence[str] = field(default=(), hash=False)
+    variant: str = ""
+    index: Mapping[str, Sequence[Any]] = field(default_factory=dict, hash=False)
+    warns: str = ""
     gated: bool = False
     distilled: bool = False
     pixels: int = 0
@@ -141,40 +147,6 @@ def published_of(spec: TransformerSpec, model_type: str, name: str) -> Family:
         if row.repo and same:
             return row
     return family
-
-
-def says_distilled(name: str) -> bool | None:
-    """Return whether a model's name says that it is a distilled one; None if it says nothing."""
-    if name in FAMILIES:
-        return FAMILIES[name].distilled
-    last = Path(name).name.lower()
-    for family in FAMILIES.values():
-        if family.called and family.called in last:
-            return family.distilled
-    if re.search(r"(?<![a-z])(?<!de-)distilled", last):  # neither de-distilled nor un-
-        return True
-    # a word of its own: not in database
-    return False if re.search(r"(?<![a-z])base(?![a-z])", last) else None
-
-
-def base_of(spec: TransformerSpec) -> Family:
-    """Return the published variant to train in place of a distilled one of these sizes."""
-    siblings = [
-        row for row in FAMILIES.values() if row.architecture == spec.architecture
-    ]
-    bases = [row for row in siblings if row.repo and not row.distilled]
-    same = [row for row in bases if row.spec.hidden == spec.hidden]
-    return (same or bases)[0]
-
-
-def may_be_distilled(spec: TransformerSpec) -> bool:
-    """Whether some variants with sizes of this kind are distilled and some are not, so that only a name can tell."""
-    kinds = set()
-    for row in FAMILIES.values():
-        same = row.spec.guidance_embeds == spec.guidance_embeds
-        if row.repo and row.architecture == spec.architecture and same:
-            kinds.add(row.distilled)
-    return len(kinds) > 1
 
 
 def facts_of_type(model_type: str) -> dict[str, Any]:

@@ -102,17 +102,6 @@ def folder_here(name: str, cache_dir: str) -> Path | None:
     return Path(name) if Path(name).is_dir() else None
 
 
-def says_distilled_inside(name: str) -> bool | None:
-    """Return whether the model_index.json of a folder says that the model is distilled; None if it says nothing."""
-    folder = Path(name)
-    for file in (folder / "model_index.json", folder.parent / "model_index.json"):
-        is_its_part = file.parent == folder or folder.name == "transformer"
-        if name and is_its_part and os.path.isfile(file):
-            said = read_config(file).get("is_distilled")
-            return said if isinstance(said, bool) else None
-    return None
-
-
 def _spec_of_folder(folder: Path) -> TransformerSpec:
     """Return the sizes of a diffusers folder: of a whole model, or of a transformer alone."""
     transformer = _inside(folder, "transformer")

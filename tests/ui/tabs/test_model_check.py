@@ -115,6 +115,18 @@ def test_what_cannot_be_used_is_one_sentence(settings: dict[str, Any]) -> None:
     assert finding.kind == "Problem"
 
 
+def test_what_only_the_user_knows_is_a_question_with_its_answers(
+    tiny_flux: Path, tmp_path: Path
+) -> None:
+    [weights] = (tiny_flux / "transformer").glob("*.safetensors")
+    file = Path(shutil.copy(weights, tmp_path / "mine.safetensors"))
+    [question] = [one for one in findings(base_model_name=str(file)) if one.choices]
+    assert (question.kind, question.field) == ("Problem", "model_variant")
+    assert question.choices == ("DEV", "KONTEXT")
+    answered = findings(base_model_name=str(file), model_variant="DEV")
+    assert not any(one.choices for one in answered)
+
+
 def test_the_memory_is_compared_with_the_card() -> None:
     card = Card("GPU", 24 * GIB)
     kinds = [

@@ -15,10 +15,11 @@ from blockrate.config.base_model import (
     model_spec,
     model_title,
     names_of_models,
+    refuse_variant,
 )
 from blockrate.config.plan import Plan
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import BlockrateError
+from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.units import share_text, size_text
 from blockrate.models.families import FAMILIES, TransformerSpec, is_own, is_toy
 from blockrate.models.files import folder_here
@@ -39,10 +40,12 @@ from blockrate.ui.parts.labels import in_labels, sentence
 
 
 class Finding(NamedTuple):
-    """One line of the check, for people."""
+    """One line of the check, for people. ``choices``: the values of a field that answer, where it is a question."""
 
     kind: Literal["Fine", "Note", "Problem"]
     text: str
+    field: str = ""
+    choices: tuple[str, ...] = ()
 
 
 class Card(NamedTuple):
@@ -148,7 +151,7 @@ def _findings(config: TrainConfig | None) -> list[Finding]:
         return [Finding("Note", "Checked when the settings of the model are right.")]
     try:
         spec = model_spec(config)
-        return [_what(config, spec), *_where(config, spec)]
+        return [_what(config, spec), *_question(config, spec), *_where(config, spec)]
     except BlockrateError as error:
         return [Finding("Problem", in_labels(str(error)))]
     except (OSError, ValueError, AttributeError, TypeError) as error:
@@ -161,6 +164,14 @@ def _what(config: TrainConfig, spec: TransformerSpec) -> Finding:
     size = sum(module.parameters for module in modules(spec))
     number = f"{size / 1e9:.1f} billion" if size > 1e9 else f"{size / 1e6:.1f} million"
     return Finding("Fine", f"{model_title(config, spec)}, {number} parameters.")
+
+
+def _question(config: TrainConfig, spec: TransformerSpec) -> Iterator[Finding]:
+    """Ask what only the user can know of the model."""
+    try:
+        refuse_variant(config, spec)
+    except ConfigError as error:
+        yield Finding("Problem", in_labels(str(error)), error.where, error.choices)
 
 
 def _where(config: TrainConfig, spec: TransformerSpec) -> Iterator[Finding]:
