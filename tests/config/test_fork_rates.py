@@ -1,6 +1,7 @@
 """Configs of the OneTrainer fork in which block rates began: they load with their rates, and say what differs."""
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -133,6 +134,23 @@ def test_named_rates_are_kept_and_saved() -> None:
     # they train nothing
     assert rates_of(loaded) == DETAIL
     assert parse_config(of_the_fork(**{PRESETS: None})).warnings == []
+
+
+def test_named_rates_that_nobody_can_draw_are_kept_and_named_in_one_line() -> None:
+    presets = {
+        "good": {"double_block_0": 0.5},
+        "strange": {"double_block_99": 0.5},
+        "loud": {"double_block_0": 2, "single_block_1": 1.0},
+        "text": {"other": "0.5"},
+        "list": [1],
+    }
+    loaded = parse_config(of_the_fork(**{PRESETS: presets}))
+    [line] = [words for words in loaded.warnings if PRESETS in words]
+    for name in ("strange", "loud", "text", "list"):
+        assert repr(name) in line
+    assert "good" not in line
+    assert loaded.config.block_learning_rate_custom_presets == presets
+    assert json.loads(config_json(loaded.config))[PRESETS] == presets
 
 
 # -- what the fork has beside ------------------------------------------------------------------------------------------

@@ -75,10 +75,22 @@ class Faders:
         self.button("Apply").click()
 
     def template(self, title: str) -> None:
-        self.button("Templates").click()
-        self.page.get_by_role("menuitem").filter(
-            has_text=re.compile(rf"^{title}")
-        ).click()
+        self.presets()
+        self.entry(title).click()
+
+    def presets(self) -> None:
+        """Open the list of presets."""
+        self.preset().click()
+
+    def preset(self) -> Locator:
+        """The button that shows which preset is drawn."""
+        return self.window.get_by_role("button", name=re.compile("^Preset: "))
+
+    def entry(self, title: str) -> Locator:
+        """An entry of the open list of presets."""
+        role = re.compile(rf"^{re.escape(title)}")
+        chosen = self.page.get_by_role("menuitemradio").filter(has_text=role)
+        return chosen.or_(self.page.get_by_role("menuitem").filter(has_text=role))
 
     def says(self, text: str) -> None:
         expect(self.window.locator("[aria-live]")).to_have_text(text)

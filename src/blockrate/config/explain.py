@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from os.path import splitext
 
+from blockrate.config.custom_presets import preset_notices
 from blockrate.config.many_gpus import refusals, unused_sharding
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
 from blockrate.config.train_config import TrainConfig
@@ -135,4 +136,5 @@ def notices(config: TrainConfig) -> list[str]:
         notes.append(
             "output_frozen_blocks has no effect: a FINE_TUNE writes every weight"
         )
+    notes += preset_notices(config.block_learning_rate_custom_presets)
     return [*notes, *unused_sharding(config), *unlearned(config)]

@@ -8,6 +8,7 @@ output_model_format, train_dtype, timestep_distribution, dynamic_timestep_shifti
 import math
 from typing import Literal
 
+from blockrate.config.custom_presets import KeptRates
 from blockrate.config.model_config import ModelConfig
 from blockrate.config.parts import (
     Concept,
@@ -125,9 +126,9 @@ class TrainConfig(ModelConfig):
         RESULT,
         window="Block Learning Rate",
     )
-    block_learning_rate_custom_presets: dict[str, dict[str, Fraction]] = setting(
+    block_learning_rate_custom_presets: dict[str, KeptRates] = setting(
         dict,
-        "Rates kept under names, for the window's templates; they train nothing",
+        "Rates kept under names, for the window's presets; they train nothing",
         SILENT,
         window="Block Learning Rate",
     )

@@ -1,5 +1,6 @@
 """The Block Learning Rate window in a real browser: every gesture and key."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -31,7 +32,7 @@ def test_every_block_has_a_fader_that_tells_its_name_its_value_and_the_rate_it_c
         "Undo",
         "Redo",
         "Apply",
-        "Templates",
+        "Log scale",
         "Copy as JSON",
         "Paste",
         "Cancel",
@@ -50,7 +51,8 @@ def test_every_block_has_a_fader_that_tells_its_name_its_value_and_the_rate_it_c
         slider.get_attribute(f"aria-value{end}") for end in ("min", "now", "max")
     ] == ["0", "0.35", "1"]
     expect(faders.window).to_contain_text("single 12")
-    expect(faders.window).to_contain_text("×0.35")  # noqa: RUF001
+    words = "learning rate 0.0001 × 0.35 = 3.50e-05"  # noqa: RUF001
+    expect(faders.window).to_contain_text(words)
     faders.press("single_block_12", "Delete")
     expect(slider).to_have_attribute("aria-valuetext", "frozen")
     expect(faders.window).to_contain_text("1 of 57 frozen")
@@ -69,6 +71,39 @@ def test_painting_across_faders_writes_what_was_drawn(faders: Faders) -> None:
     assert rates == {name: value for name, value in drawn.items() if value != 1.0}
     assert rates["double_block_3"] == pytest.approx(0.8, abs=0.06)
     assert rates["double_block_9"] == pytest.approx(0.2, abs=0.06)
+
+
+def test_a_log_scale_shows_and_draws_small_rates(
+    training: Callable[..., Faders],
+) -> None:
+    faders = training({"double_block_0": 0.01, "double_block_1": 0.0}).open()
+    faders.button("Log scale").click()
+    expect(faders.button("Log scale")).to_have_attribute("aria-pressed", "true")
+    # two of four decades below 1, over a foot of 0.04
+    for name, height in (("double_block_0", 0.52), ("double_block_1", 0.0)):
+        assert height_of(faders, name) == pytest.approx(height, abs=0.01)
+    faders.drag(
+        faders.point("single_block_0", 0.28),
+        faders.point("single_block_4", 0.76),
+        steps=40,
+    )
+    drawn = [faders.values()[f"single_block_{index}"] for index in range(5)]
+    # the hand passes over half of the first and of the last
+    assert 0.001 <= drawn[0] < 0.002
+    assert 0.05 < drawn[4] <= 0.11
+    # straight as it was drawn: each is the same multiple of the one before
+    ratios = [b / a for a, b in itertools.pairwise(drawn[1:4])]
+    assert max(ratios) / min(ratios) < 1.2
+    faders.press("double_block_1", "ArrowUp")
+    assert 0 < faders.values()["double_block_1"] < 0.001
+    untouched = faders.values()
+    faders.button("Log scale").click()
+    assert faders.values() == untouched
+
+
+def height_of(faders: Faders, name: str) -> float:
+    script = "e => Number(getComputedStyle(e).getPropertyValue('--v'))"
+    return float(faders.slider(name).evaluate(script))
 
 
 def test_a_drag_of_sixty_moves_is_one_event_also_after_five_openings(

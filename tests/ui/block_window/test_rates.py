@@ -40,21 +40,22 @@ def test_templates_can_be_used_saved_and_deleted(faders: Faders) -> None:
         complete({}, FLUX), FLUX.names, 0.95
     )
     save_template(faders, "<b>mine</b>")
-    expect(faders.page.get_by_role("dialog", name="Save as template")).to_have_count(0)
+    expect(faders.page.get_by_role("dialog", name="Save as preset")).to_have_count(0)
     faders.button("Reset All to 1.0").click()
     faders.says("All at 1.0")
     faders.template("<b>mine</b>")
     faders.says("<b>mine</b> drawn")
     assert faders.values() == decayed
-    faders.button("Templates").click()
+    faders.presets()
     faders.page.get_by_role("menuitem", name="Delete <b>mine</b>").click()
-    answer(faders, "Delete the template?", "Delete")
-    faders.button("Templates").click()
-    expect(faders.page.get_by_role("menuitem")).to_have_count(9)
+    answer(faders, "Delete the preset?", "Delete")
+    expect(faders.preset()).to_have_text(re.compile("Layer-wise decay"))
+    faders.presets()
+    expect(faders.page.get_by_role("menuitemradio")).to_have_count(12)
 
 
 def test_no_template_takes_the_name_of_another_in_silence(faders: Faders) -> None:
-    box = faders.page.get_by_role("dialog", name="Save as template")
+    box = faders.page.get_by_role("dialog", name="Save as preset")
     save_template(faders, "Single only")
     expect(box).to_contain_text("comes with blockrate. Choose another name.")
     box.get_by_label("Name").fill("mine")
@@ -62,7 +63,7 @@ def test_no_template_takes_the_name_of_another_in_silence(faders: Faders) -> Non
     expect(box).to_have_count(0)
     faders.press("double_block_0", *"0.5")
     save_template(faders, "mine")
-    answer(faders, "Replace the template?", "Cancel")
+    answer(faders, "Replace the preset?", "Cancel")
     expect(box).to_be_visible()
     faders.page.keyboard.press("Escape")
     faders.button("Reset All to 1.0").click()
@@ -73,7 +74,7 @@ def test_no_template_takes_the_name_of_another_in_silence(faders: Faders) -> Non
 
 def save_template(faders: Faders, name: str) -> None:
     """Save the rates under a name, by Enter alone."""
-    faders.template("Save as template")
+    faders.template("Save these rates")
     faders.page.get_by_label("Name").fill(name)
     faders.page.keyboard.press("Enter")
 
@@ -92,6 +93,70 @@ def test_named_rates_of_the_config_are_among_the_templates(
     faders.template("<i>Luma</i>")
     faders.says("<i>Luma</i> drawn")
     assert {**faders.values(), "other": 1.0} == complete(presets["<i>Luma</i>"], FLUX)
+
+
+def test_presets_that_cannot_be_drawn_are_named_in_one_line_and_stay_in_the_file(
+    training: Callable[..., Faders],
+) -> None:
+    presets = {
+        "good": {"single_block_7": 0.5},
+        "strange": {"double_block_99": 0.5},
+        "loud": {"double_block_0": 2},
+        "Detail": {"double_block_0": 0.5},
+        "list": [1, 2],
+    }
+    faders = training(block_learning_rate_custom_presets=presets).open()
+    faders.presets()
+    told = faders.page.locator(".rates-kept")
+    expect(told).to_have_count(1)
+    for words in (
+        "'strange' (double_block_99: no such block)",
+        "'loud' (double_block_0: 2 is not a number from 0.0 to 1.0)",
+        "'list' ([1, 2] is not an object of block names and numbers)",
+        "'Detail' (the name of one that comes with blockrate)",
+    ):
+        expect(told).to_contain_text(words)
+    faders.entry("good").click()
+    faders.says("good drawn")
+    assert faders.ok() == {"single_block_7": 0.5}
+    saved = json.loads((faders.app.folder / "config.json").read_text())
+    assert saved["block_learning_rate_custom_presets"] == presets
+
+
+def test_the_button_names_the_preset_that_is_drawn(faders: Faders) -> None:
+    expect(faders.preset()).to_have_text(re.compile("^All at 1.0"))
+    faders.press("single_block_7", "ArrowDown")
+    expect(faders.preset()).to_have_text(re.compile("^Own"))
+    faders.template("Luma Normalize")
+    faders.says("Luma Normalize drawn")
+    expect(faders.preset()).to_have_text(re.compile("^Own"))
+    faders.press("single_block_7", "End")
+    expect(faders.preset()).to_have_text(re.compile("^Luma Normalize"))
+    faders.presets()
+    marked = faders.page.locator("[role=menuitemradio][aria-checked=true]")
+    expect(marked).to_have_count(1)
+    expect(marked).to_contain_text("Luma Normalize")
+    pictures = faders.page.locator("[role=menuitemradio] svg.rates-picture")
+    expect(pictures).to_have_count(11)
+
+
+def test_a_preset_of_ones_own_is_renamed_and_asks_before_it_replaces(
+    faders: Faders,
+) -> None:
+    save_template(faders, "one")
+    faders.press("single_block_7", *"0.5")
+    save_template(faders, "two")
+    faders.presets()
+    faders.page.get_by_role("menuitem", name="Rename two").click()
+    box = faders.page.get_by_role("dialog", name="Rename two")
+    box.get_by_label("Name").fill("one")
+    faders.page.keyboard.press("Enter")
+    answer(faders, "Replace the preset?", "Replace")
+    expect(box).to_have_count(0)
+    expect(faders.preset()).to_have_text(re.compile("^one"))
+    faders.presets()
+    expect(faders.entry("two")).to_have_count(0)
+    expect(faders.entry("one")).to_contain_text("1 rate below 1.0")
 
 
 def test_reset_writes_nothing(training: Callable[..., Faders]) -> None:

@@ -28,9 +28,11 @@ const BAR = `
     <p v-else class="mixer-readout">
       <b>{{ label(shown) }}</b>
       <span v-if="isOff(shown)">{{ off }}</span>
-      <span v-else class="mono">×{{ text(vals[shown]) }}</span>
-      <span v-if="vals[shown] && !isOff(shown)" class="mono">LR {{ rate(shown) }}</span>
-      <span v-if="!vals[shown] && !isOff(shown)" class="is-ice">${ICE} frozen</span>
+      <span v-else-if="vals[shown]" class="mono"><span class="mixer-keys">learning rate </span>{{
+        plainBase() }} × {{ text(vals[shown]) }} = {{ rate(shown) }}</span>
+      <span v-else class="is-ice">${ICE} frozen</span>
+      <span v-if="behindOf(shown) !== null" class="dim mixer-keys">{{
+        behind.label }} {{ scientific(behindOf(shown)) }}</span>
       <span v-if="chosen.includes(shown)" class="dim">
         {{ chosen.length }} selected – they move together
       </span>
@@ -38,6 +40,13 @@ const BAR = `
     <span class="mixer-chip" :class="{ 'is-ice': frozen(all) }">
       {{ count(all, " of " + all.places.length, "training") }}
     </span>
+    <button
+      type="button"
+      class="mixer-log"
+      :aria-pressed="log"
+      title="A log scale, for small rates"
+      @click="log = !log"
+    >Log scale</button>
     <button
       v-for="(name, k) in ['Undo', 'Redo']"
       :key="name"
@@ -67,7 +76,7 @@ const FADERS = `
     role="slider"
     class="fader"
     :class="look(i)"
-    :style="{ '--v': vals[i] }"
+    :style="{ '--v': high(vals[i]) }"
     :data-index="i"
     :tabindex="i === roving ? 0 : -1"
     :aria-label="names[i]"
@@ -77,7 +86,7 @@ const FADERS = `
     :aria-valuenow="vals[i]"
     :aria-valuetext="spoken(i)"
     :aria-disabled="isOff(i) || null"
-  ><i></i></div>`;
+  ><b v-if="behindOf(i) !== null" :style="{ '--b': behindHeight(i) }"></b><i></i></div>`;
 
 const BANK = `
   <div class="mixer-head" aria-hidden="true">
@@ -91,7 +100,7 @@ const BANK = `
   </div>
   <div v-for="row in bank.rows" :key="row[0]" class="mixer-row">
     <div class="mixer-scale" aria-hidden="true">
-      <i v-for="m in ['1', '.75', '.5', '.25', '0']" :style="{ '--v': m }">{{ m }}</i>
+      <i v-for="[y, mark] in marks()" :key="mark" :style="{ '--v': y }">{{ mark }}</i>
     </div>
     <div
       v-for="kind in ['tracks', 'numbers']"
@@ -141,6 +150,7 @@ export default {
     values: Array,
     selected: Array, // names
     base: Number, // the learning rate
+    behind: Object, // {label, values: [number or null]} of the last run, or null
     idle: Array, // names of the faders without use
     off: String, // why they have none
     steps: Array, // [can undo, can redo]
@@ -151,7 +161,7 @@ export default {
   template: `
     <div
       class="mixer"
-      :class="{ 'is-busy': busy }"
+      :class="{ 'is-busy': busy, 'is-log': log }"
       :data-selection="chosen.length || null"
       @clear-selection="select([])"
     >
@@ -187,6 +197,7 @@ export default {
       touched: false,
       busy: false,
       narrow: false,
+      log: false,
       typed: null,
       news: "",
     };

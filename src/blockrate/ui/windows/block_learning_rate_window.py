@@ -22,6 +22,7 @@ from blockrate.ui.parts.labels import in_labels
 from blockrate.ui.session import Session
 from blockrate.ui.windows.block_mixer import BlockMixer
 from blockrate.ui.windows.optimizer_window import why_not_differing_rates
+from blockrate.ui.windows.preset_menu import PresetMenu
 from blockrate.ui.windows.rate_tools import RateTools
 from blockrate.ui.windows.rates import RatesDraft
 from blockrate.ui.windows.window import Window
@@ -79,6 +80,7 @@ class BlockLearningRateWindow:
             wide=True,
         )
         with self.frame.header:
+            self._presets = self._preset_menu(page)
             self._base = ui.label().classes("rates-base")
         with self.frame.body:
             self._offer_left()
@@ -98,6 +100,14 @@ class BlockLearningRateWindow:
         with self.frame.footer:
             self._cost = ui.label()
             call_on_change(self._session.changed, self._follow)
+
+    def _preset_menu(self, page: Page) -> PresetMenu:
+        return PresetMenu(
+            page,
+            self._rates,
+            change=lambda action: self._tools.change(action),
+            selection=lambda: self._tools.selection,
+        )
 
     # -- what the frame asks for
 
@@ -201,7 +211,8 @@ class BlockLearningRateWindow:
         self._show_outcome()
 
     def _show_outcome(self) -> None:
-        """Say what is wrong with the rates, what the optimizer refuses, what they cost."""
+        """Say which preset they are, what is wrong with them, what the optimizer refuses, what they cost."""
+        self._presets.refresh()
         wrong = self._rates.problem
         if self._rates.offer():  # which says the same in fewer words
             wrong = ""

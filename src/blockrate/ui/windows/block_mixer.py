@@ -34,6 +34,7 @@ class BlockMixer(
             selected=[],
             said=[0, ""],
             base=0.0,
+            behind=None,
             version=0,
         )
         self.on("commit", self._commit)

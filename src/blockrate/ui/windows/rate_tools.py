@@ -1,21 +1,19 @@
-"""What changes block rates other than by hand: shapes over chosen blocks, templates, copy and paste."""
+"""What changes block rates other than by hand: shapes over chosen blocks, copy and paste."""
 
 import json
 from collections.abc import Callable
-from functools import partial
 
 from nicegui import ui
 
-from blockrate.core.errors import ConfigError, WriteError
-from blockrate.core.profile import complete, sparse
+from blockrate.core.errors import ConfigError
 from blockrate.core.selection import selection_text
 from blockrate.ui.page import Page
-from blockrate.ui.parts.dialogs import ask, choice_buttons, small_dialog
+from blockrate.ui.parts.dialogs import choice_buttons, small_dialog
 from blockrate.ui.windows.block_mixer import BlockMixer
-from blockrate.ui.windows.rates import SHAPES, TEMPLATES, RatesDraft
+from blockrate.ui.windows.last_run import LastRun
+from blockrate.ui.windows.rates import SHAPES, RatesDraft
 
 _LOOK = "outlined dense hide-bottom-space no-error-icon"
-_LONGEST_NAME = 60
 
 
 class RateTools:
@@ -39,7 +37,8 @@ class RateTools:
         with ui.element("div").classes("rates-tools"):
             self._build_shape()
             with ui.element("div").classes("rates-more"):
-                self._build_menu()
+                LastRun(page, rates, mixer)
+                self._build_exchange()
 
     def _build_shape(self) -> None:
         self._selection = ui.input("Apply to", value="all")
@@ -53,11 +52,7 @@ class RateTools:
         apply = ui.button("Apply", on_click=lambda: self.change(self._draw_shape))
         apply.props("no-caps unelevated")
 
-    def _build_menu(self) -> None:
-        templates = ui.button("Templates")
-        with templates.props("no-caps flat icon-right=expand_more"):
-            self._menu = ui.menu().props("max-width=22rem")
-            self._fill_menu()
+    def _build_exchange(self) -> None:
         ui.button("Copy as JSON", on_click=self._copy).props("no-caps flat")
         ui.button("Paste", on_click=self._paste).props("no-caps flat")
 
@@ -76,6 +71,11 @@ class RateTools:
         self._selection.error = next(iter(problems.values()), None)
 
     # -- selected blocks
+
+    @property
+    def selection(self) -> str:
+        """The text that says which blocks are selected."""
+        return str(self._selection.value or "")
 
     def show_selection(self, names: list[str]) -> None:
         """Write which blocks are selected in the faders."""
@@ -117,80 +117,6 @@ class RateTools:
         self._rates.draw(str(self._shape.value), blocks, numbers, **switches)
         return "1 block set" if len(blocks) == 1 else f"{len(blocks)} blocks set"
 
-    # -- templates
-
-    def _fill_menu(self) -> None:
-        """To save one, then those of the user and of the open config, and the recipes."""
-        self._menu.clear()
-        with self._menu:
-            _menu_entry(
-                "Save as template", "Keep these rates under a name", self._save_template
-            )
-            ui.separator()
-            for name, rates in self._page.preferences.templates.items():
-                with ui.element("div").classes("rates-own"):
-                    use = partial(self._use_own_template, name, rates)
-                    _menu_entry(name, "Your own", partial(self.change, use))
-                    _bin(name, partial(self._delete_template, name))
-            for name, rates in self._of_the_config().items():
-                use = partial(self._use_own_template, name, rates)
-                _menu_entry(name, "Of this config", partial(self.change, use))
-            for title, template in TEMPLATES.items():
-                use = partial(self._use_template, title)
-                _menu_entry(title, template.text, partial(self.change, use))
-
-    def _of_the_config(self) -> dict[str, dict[str, float]]:
-        return self._page.session.usable.block_learning_rate_custom_presets
-
-    def _use_template(self, title: str) -> str:
-        self._rates.use_template(title, self._selection.value)
-        return f"{title} drawn"
-
-    def _use_own_template(self, name: str, rates: dict[str, float]) -> str:
-        fitting, words = self._rates.fitted(rates)
-        self._rates.commit(complete(fitting, self._rates.layout))
-        return f"{name} drawn{words}"
-
-    def _save_template(self) -> None:
-        """Ask for a name, in one line, and before another template of this name is replaced."""
-        with small_dialog("Save as template") as dialog:
-            box = ui.input("Name").props(f"{_LOOK} autofocus")
-
-            async def save() -> None:
-                name = str(box.value or "").strip()
-                box.error = _why_no_name(name) or None
-                if not box.error and await self._may_keep(name):
-                    saved = self._page.preferences.templates
-                    rates = sparse(self._rates.values)
-                    self._keep_templates({**saved, name: rates})
-                    dialog.close()
-
-            box.on("keydown.enter", save)
-            choice_buttons({"Cancel": dialog.close, "Save": save})
-        dialog.open()
-
-    async def _may_keep(self, name: str) -> bool:
-        if name not in self._page.preferences.templates:
-            return True
-        text = f"There is a template {name} already."
-        answer = await ask("Replace the template?", text, ["Replace", "Cancel"])
-        return answer == "Replace"
-
-    async def _delete_template(self, name: str) -> None:
-        text = f"{name} is deleted for all configs."
-        answer = await ask("Delete the template?", text, ["Delete", "Cancel"])
-        if answer == "Delete":
-            saved = self._page.preferences.templates
-            self._keep_templates({key: saved[key] for key in saved if key != name})
-
-    def _keep_templates(self, templates: dict[str, dict[str, float]]) -> None:
-        self._page.preferences.templates = templates
-        self._fill_menu()
-        try:
-            self._page.preferences.save()
-        except WriteError as error:
-            self._page.show_message(str(error), kind="error")
-
     # -- copy and paste
 
     def _copy(self) -> None:
@@ -211,29 +137,6 @@ class RateTools:
             self.change(lambda: "Pasted")
 
         _ask_for_text("Paste rates", "JSON, or a number for each block", "Use", paste)
-
-
-def _menu_entry(title: str, text: str, action: Callable[[], object]) -> None:
-    item = ui.menu_item(on_click=action).props("role=menuitem")
-    with item, ui.item_section():
-        ui.item_label(title)
-        ui.item_label(text).props("caption")
-
-
-def _bin(name: str, action: Callable[[], object]) -> None:
-    item = ui.menu_item(on_click=action).props("role=menuitem").classes("rates-bin")
-    item.props["aria-label"] = f"Delete {name}"
-    with item:
-        ui.icon("delete").props("aria-hidden=true")
-
-
-def _why_no_name(name: str) -> str:
-    """Why no template can have this name, nothing if one can."""
-    if not 0 < len(name) <= _LONGEST_NAME:
-        return f"A name has 1 to {_LONGEST_NAME} letters"
-    if name in TEMPLATES:
-        return "That is a template that comes with blockrate. Choose another name."
-    return ""
 
 
 def _ask_for_text(

@@ -15,11 +15,8 @@ from blockrate.ui.windows.block_learning_rate_window import (
     open_block_learning_rate_window,
     why_no_window,
 )
+from blockrate.ui.windows.rate_picture import RatePicture
 from blockrate.ui.windows.rates import RatesDraft
-
-_HEIGHT = 24
-_STEP = 10  # from one bar to the next, in the picture's own units
-_WIDTH = 7  # of a bar
 
 
 def sparkline(page: Page) -> Element:
@@ -33,9 +30,7 @@ def sparkline(page: Page) -> Element:
             open_block_learning_rate_window(page, button)
 
     with ui.element("button").props("type=button").classes("sparkline") as button:
-        with ui.element("svg") as picture:
-            picture.props("preserveAspectRatio=none aria-hidden=true")
-            paths = {kind: _path(kind) for kind in ("double", "single", "frozen")}
+        picture = RatePicture()
         words = ui.label()
     button.on("click", pressed, [])
     button.props["aria-label"] = "Block learning rates"
@@ -44,19 +39,12 @@ def sparkline(page: Page) -> Element:
     def refresh() -> None:
         reason = why_no_window(page.session)
         draft = RatesDraft(_layout(page.session), page.session.get(KEY))
-        width = _STEP * len(draft.layout.names) - (_STEP - _WIDTH)
-        picture.props["viewBox"] = f"0 0 {width} {_HEIGHT}"
-        for kind, outlines in _bars(draft).items():
-            paths[kind].props["d"] = outlines
+        picture.show(draft)
         words.set_text(" · ".join(filter(None, (draft.summary(), reason))))
         button.props.set_optional("aria-disabled", "true" if reason else None)
 
     call_on_change(page.session.changed, refresh)
     return button
-
-
-def _path(kind: str) -> Element:
-    return ui.element("path").classes(f"is-{kind}")
 
 
 def _layout(session: Session) -> BlockLayout:
@@ -65,23 +53,3 @@ def _layout(session: Session) -> BlockLayout:
         return model_spec(session.usable).layout
     except BlockrateError:
         return DEFAULT_FAMILY.spec.layout
-
-
-def _bars(draft: RatesDraft) -> dict[str, str]:
-    """The outlines of the bars of double blocks, of single blocks, and of the marks of frozen ones."""
-    values = draft.values
-    never_trained = draft.profile.never_trained
-    bars = []
-    frozen = []
-    for number, block in enumerate(draft.layout.names):
-        start = f"M{_STEP * number} {_HEIGHT}"
-        height = _HEIGHT * values[block]
-        bars.append(f"{start}v{-height:.2f}h{_WIDTH}v{height:.2f}z")
-        if block in never_trained:
-            frozen.append(f"{start}v-2h{_WIDTH}v2z")
-    double = draft.layout.double
-    return {
-        "double": "".join(bars[:double]),
-        "single": "".join(bars[double:]),
-        "frozen": "".join(frozen),
-    }

@@ -58,7 +58,7 @@ export default {
     this.focus(i);
   },
   bump(by) {
-    this.put((value) => value + by);
+    this.put((value) => this.raised(value, by));
   },
   put(change) {
     const start = [...this.vals];

@@ -1,5 +1,5 @@
 // Mouse, pen and finger on the faders: methods of block_mixer.js.
-import { limit, range, tidy, union } from "blockrate-mixer/numbers.js";
+import { limit, range, rateAt, tidy, union } from "blockrate-mixer/numbers.js";
 
 // of the height: as near to an end as this is the end
 const SNAP = 0.015;
@@ -43,7 +43,7 @@ export default {
     if (this.stroke.kind !== "paint") return;
     this.stroke.cleared = this.chosen.length > 0;
     if (this.stroke.cleared) this.choose([]);
-    const distance = Math.abs(at.y - now) * this.stroke.box.height;
+    const distance = Math.abs(at.y - this.high(now)) * this.stroke.box.height;
     if (distance < NEAR) at.value = now;
     else this.draw(at, at);
   },
@@ -85,7 +85,7 @@ export default {
     if (stroke.kind === "paint") this.draw(stroke.to, at);
     if (stroke.kind === "line") this.draw(stroke.from, at);
     if (stroke.kind === "gang")
-      for (const i of this.chosen) this.vals[i] = tidy(stroke.start[i] + by);
+      for (const i of this.chosen) this.vals[i] = this.raised(stroke.start[i], by);
     stroke.to = at;
   },
   release(event) {
@@ -128,7 +128,7 @@ export default {
     const x = (event.clientX - box.left) / box.width;
     const y = 1 - (event.clientY - box.top) / box.height;
     const column = limit(Math.floor(x * row.length), 0, row.length - 1);
-    let value = Math.round(y * 100) / 100;
+    let value = this.log ? rateAt(y, true) : Math.round(y * 100) / 100;
     if (y > 1 - SNAP) value = 1;
     if (y < SNAP) value = 0;
     return { i: row[column], y, value };
@@ -137,7 +137,8 @@ export default {
     for (const i of range(a.i, b.i)) {
       if (this.isOff(i)) continue;
       const way = a.i === b.i ? 1 : (i - a.i) / (b.i - a.i);
-      this.vals[i] = tidy(a.value * (1 - way) + b.value * way);
+      const [from, to] = [this.high(a.value), this.high(b.value)];
+      this.vals[i] = tidy(rateAt(from * (1 - way) + to * way, this.log));
     }
   },
   lineFromLast(at) {

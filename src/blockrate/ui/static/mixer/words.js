@@ -1,5 +1,5 @@
 // What the faders look like and say: methods of block_mixer.js.
-import { tidy } from "blockrate-mixer/numbers.js";
+import { height, rateAt, tidy } from "blockrate-mixer/numbers.js";
 
 // as text, not as a coloured picture
 export const ICE = "❄\uFE0E";
@@ -11,10 +11,35 @@ export default {
     if (value > 0.99 && value < 1) return `${tidy(value)}`;
     return value.toFixed(2);
   },
+  high(value) {
+    return height(value, this.log);
+  },
+  // Moved up or down by a part of the fader's way.
+  raised(value, by) {
+    return tidy(rateAt(this.high(value) + by, this.log));
+  },
+  marks() {
+    const values = this.log ? [1, 0.1, 0.01, 0.001, 0] : [1, 0.75, 0.5, 0.25, 0];
+    return values.map((value) => [this.high(value), `${value}`.replace("0.", ".")]);
+  },
+  // As people write it: 0.0003.
+  plainBase() {
+    return `${Number(this.base.toPrecision(6))}`;
+  },
+  // What the last run told of a block, and how high that stands behind its fader.
+  behindOf(i) {
+    return this.behind?.values[i] ?? null;
+  },
+  behindHeight(i) {
+    const told = this.behind.values.filter((value) => value !== null);
+    return this.behindOf(i) / Math.max(...told, Number.MIN_VALUE);
+  },
   // Exponents with two digits, as the plan prints them.
   rate(i) {
-    const rate = this.base * this.vals[i];
-    return rate.toExponential(2).replace(/e([+-])(\d)$/, "e$10$2");
+    return this.scientific(this.base * this.vals[i]);
+  },
+  scientific(value) {
+    return value.toExponential(2).replace(/e([+-])(\d)$/, "e$10$2");
   },
   spoken(i) {
     if (this.isOff(i)) return this.off;
@@ -44,7 +69,7 @@ export default {
   },
   // The line over a row of faders and the area below it; a frozen block breaks both.
   curve(row) {
-    const heights = row.map((i) => 100 - 100 * this.vals[i]);
+    const heights = row.map((i) => 100 - 100 * this.high(this.vals[i]));
     heights.push(100);
     let area = "";
     let line = "";
