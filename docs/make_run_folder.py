@@ -85,6 +85,10 @@ What blockrate writes into the header of a LoRA file, and of a fine-tune's files
 | `blockrate.config_hash` | 16 hexadecimal digits that tell configs apart, the same as in the event `started` |
 | `blockrate.version` | the version that wrote it |
 
+Where sizes do not tell a model from another one, `blockrate.model_variant` says which it is: `BASE` or `DISTILLED`,
+`DEV` or `KONTEXT`.
+The single file of a fine-tune also has the `modelspec` words of the next table.
+
 A LoRA file in the diffusers form has no more: its scale, alpha divided by rank, is multiplied into `lora_B`.
 One in the kohya form also has what sd-scripts and model browsers expect:
 

@@ -7,7 +7,7 @@ from os.path import splitext
 from blockrate.config.custom_presets import preset_notices
 from blockrate.config.many_gpus import refusals, unused_sharding
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
-from blockrate.config.train_config import TrainConfig
+from blockrate.config.train_config import FOLDER, SINGLE_FILE, TrainConfig
 from blockrate.config.unlearned import resolutions, unlearned
 from blockrate.core.buckets import buckets
 from blockrate.core.errors import ConfigError
@@ -15,6 +15,7 @@ from blockrate.core.layer_filter import PRESETS
 from blockrate.core.profile import KEY, scaled_blocks
 
 # other programs choose how to read a file by its ending
+_SAFETENSORS = ".safetensors"
 _PICKLES = (".ckpt", ".pt", ".bin", ".pth")
 
 
@@ -43,12 +44,13 @@ def _of_method(config: TrainConfig) -> Iterator[ConfigError]:
         yield ConfigError("transformer.stop_training_after", problem, cure)
     if (method == "LORA") != form.endswith("_LORA"):
         fitting = (
-            "DIFFUSERS_LORA, KOHYA_LORA or COMFY_LORA"
-            if method == "LORA"
-            else "DIFFUSERS"
+            "DIFFUSERS_LORA, KOHYA_LORA or COMFY_LORA" if method == "LORA" else FOLDER
         )
         problem = f"{form} does not go with {method}"
-        yield ConfigError("output_model_format", problem, f"Set it to {fitting}.")
+        cure = f"Set it to {fitting}."
+        if method != "LORA":
+            cure += f" For one file, as ComfyUI loads it, set it to {SINGLE_FILE}."
+        yield ConfigError("output_model_format", problem, cure)
     if method == "FINE_TUNE" and part.weight_dtype not in ("FLOAT_32", "BFLOAT_16"):
         problem = f"{part.weight_dtype} weights cannot be fine-tuned"
         cure = "Use BFLOAT_16 or FLOAT_32, or train a LORA."
@@ -59,9 +61,15 @@ def _of_destination(config: TrainConfig) -> Iterator[ConfigError]:
     name = config.output_model_destination
     where = "output_model_destination"
     root, ending = splitext(name)
-    if config.output_model_format == "DIFFUSERS" and ending.lower() == ".safetensors":
+    is_named_like_a_file = ending.lower() == _SAFETENSORS
+    if config.writes_folder() and is_named_like_a_file:
         problem = f"{name!r} is named like a file, and a fine-tune writes a folder"
         yield ConfigError(where, problem, f"Set it to a folder, like {root!r}.")
+    if config.output_model_format == SINGLE_FILE and not is_named_like_a_file:
+        problem = (
+            f"{name!r} is not named like a safetensors file, and {SINGLE_FILE} is one"
+        )
+        yield ConfigError(where, problem, f"Set it to {root + _SAFETENSORS!r}.")
     if config.training_method == "LORA" and ending.lower() in _PICKLES:
         problem = f"{name!r} is named like a file of torch.save, and what is written is a safetensors file"
         yield ConfigError(where, problem, f"Set it to {root + '.safetensors'!r}.")

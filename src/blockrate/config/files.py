@@ -31,7 +31,7 @@ from blockrate.config.reading import (
     read_object,
 )
 from blockrate.config.told_together import places, together
-from blockrate.config.train_config import TrainConfig
+from blockrate.config.train_config import FOLDER, TrainConfig
 from blockrate.config.unsupported import take_unsupported, words_of
 from blockrate.config.value_errors import explain
 from blockrate.core.errors import ConfigError
@@ -51,7 +51,7 @@ LISTS = {
 }
 # of a fine-tune, whose result is a folder
 FINE_TUNE_DEFAULTS = {
-    "output_model_format": "DIFFUSERS",
+    "output_model_format": FOLDER,
     "output_model_destination": "models/model",
 }
 # unknown names that are more than slips
@@ -60,6 +60,13 @@ _MANY_UNKNOWN = 5
 _MOST_LEFT_OUT = 500
 # what blocks there are hangs on these
 _NAME_THE_MODEL = ("base_model_name", "model_type", "transformer.model_name")
+
+
+def fine_tune_defaults(data: Json) -> Json:
+    """Return what is meant by settings that a config leaves out, where it is of a fine-tune; else nothing."""
+    form = data.get("output_model_format", FOLDER)
+    is_fine_tune = data.get("training_method") == "FINE_TUNE"
+    return FINE_TUNE_DEFAULTS if is_fine_tune and form == FOLDER else {}
 
 
 Further = Callable[[TrainConfig], list[ConfigError]]
@@ -159,9 +166,8 @@ def find_problems(
     warnings += words_of(unsupported, ignore=ignore_unsupported)
     if not ignore_unsupported:
         errors += [item.error() for item in unsupported if item.weight == "changes"]
-    if data.get("training_method") == "FINE_TUNE":
-        for key, value in FINE_TUNE_DEFAULTS.items():
-            data.setdefault(key, value)
+    for key, value in fine_tune_defaults(data).items():
+        data.setdefault(key, value)
     try:
         config = TrainConfig.model_validate(data)
     except ValidationError as error:

@@ -133,16 +133,20 @@ class ModelConfig(Settings):
 
     output_model_destination: NewPlace = setting(
         "models/model.safetensors",
-        "The finished file, of a fine-tune a folder; left as it is, named like the run",
+        "The finished file, or the folder of a fine-tune; left as it is, named like the run",
         OUTPUT,
         section=Section("What comes out", "Model"),
         min_length=1,
     )
     output_model_format: Literal[
-        "DIFFUSERS_LORA", "KOHYA_LORA", "COMFY_LORA", "DIFFUSERS"
+        "DIFFUSERS_LORA",
+        "KOHYA_LORA",
+        "COMFY_LORA",
+        "DIFFUSERS",
+        "ORIGINAL_TRANSFORMER",
     ] = setting(
         "DIFFUSERS_LORA",
-        "Form of a LoRA file, COMFY_LORA for FLUX.2 alone; DIFFUSERS is a fine-tune's folder",
+        "Form of a LoRA file, COMFY_LORA for FLUX.2 alone; a fine-tune is DIFFUSERS, a folder, or ORIGINAL_TRANSFORMER",
         OUTPUT,
     )
     output_dtype: Precision = setting(

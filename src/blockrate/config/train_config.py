@@ -40,6 +40,10 @@ from blockrate.core.layer_filter import PRESETS, LayerFilter, split_patterns
 from blockrate.core.schedules import schedule_factor
 from blockrate.core.timesteps import dynamic_shift, timestep_at
 
+# the forms of a fine-tune: diffusers' folder, and one file with the names of the model's makers
+FOLDER = "DIFFUSERS"
+SINGLE_FILE = "ORIGINAL_TRANSFORMER"
+
 
 class TrainConfig(ModelConfig):
     """All settings of a run."""
@@ -306,6 +310,10 @@ class TrainConfig(ModelConfig):
         if self.training_method == "FINE_TUNE":
             return self.transformer.weight_dtype
         return self.lora_weight_dtype
+
+    def writes_folder(self) -> bool:
+        """Whether the result is a folder, and not one file."""
+        return self.output_model_format == FOLDER
 
     def layer_filter_in_effect(self) -> LayerFilter:
         """The filter that chooses modules: the text when there is one, else the preset's patterns."""

@@ -26,7 +26,7 @@ from blockrate.config.parts import (
     VaePart,
 )
 from blockrate.config.reading import Json
-from blockrate.config.train_config import TrainConfig
+from blockrate.config.train_config import SINGLE_FILE, TrainConfig
 from blockrate.core.blocks import shortened
 from blockrate.core.errors import ConfigError
 from blockrate.models.families import lora_forms
@@ -122,9 +122,11 @@ def _take_known(section: Section) -> Iterator[Unsupported]:
 
 
 def _is_form_of_model(name: str, settings: Json) -> bool:
-    """Whether a setting is a form of LoRA files that not every model has, and the model of the settings has it."""
+    """Whether a setting is a form of files that not every model or method has, and that of the settings has it."""
     if name != "output_model_format":
         return False
+    if settings[name] == SINGLE_FILE:
+        return settings.get("training_method") == "FINE_TUNE"
     return settings[name] in lora_forms(str(settings.get("model_type")))
 
 

@@ -1,4 +1,4 @@
-"""What a run hands over, at its end and at ``save_every``: a LoRA file, or a diffusers folder of the transformer."""
+"""What a run hands over, at its end and at ``save_every``: a LoRA file, or the transformer as a folder or one file."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,14 +13,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from blockrate.config.files import config_hash
-from blockrate.config.train_config import TrainConfig
+from blockrate.config.train_config import SINGLE_FILE, TrainConfig
 from blockrate.core.blocks import plain_name
 from blockrate.core.version import __version__
 from blockrate.engine.adapters import ADAPTERS
 from blockrate.engine.file_header import sorted_header
 from blockrate.engine.gathering import ALONE, Gathering, class_name
 from blockrate.engine.memory import checked_cast
+from blockrate.engine.single_file import save_single_file
 from blockrate.models.families import architecture_of_class
+from blockrate.models.variants import VARIANT_KEY
 from blockrate.run.durable import (
     atomic_write,
     commit_folder,
@@ -47,15 +49,15 @@ def export(
 ) -> None:
     """Write what was trained to ``path``; an older export is replaced safely.
 
-    Adapters become one file in ``file_format``, with those ``at_zero``, weights a folder with the whole transformer.
+    Adapters become one file in ``file_format``, with those ``at_zero``; weights a folder with the whole transformer, or
+    one file of it.
     ``gathering``: of processes that share the transformer every one calls this, and one writes.
     Raises NotANumberError and leaves the older one, WriteError.
     """
     adapter = ADAPTERS.get(training_method)
     if adapter is None:
-        save_transformer(
-            path, transformer, dtype=dtype, metadata=metadata, gathering=gathering
-        )
+        save = save_single_file if file_format == SINGLE_FILE else save_transformer
+        save(path, transformer, dtype=dtype, metadata=metadata, gathering=gathering)
     else:
         architecture = architecture_of_class(class_name(transformer))
         assert architecture, "no model of another architecture was loaded"
@@ -90,9 +92,13 @@ def export_name(destination: Path, step: int, *, prefix: str = "") -> Path:
     return destination.parent / f"{prefix}{stem}-step-{step:08}{suffix}"
 
 
-def file_metadata(config: TrainConfig) -> dict[str, str]:
-    """Return what blockrate says of itself in a file's header: the profile, the base model, the config."""
+def file_metadata(config: TrainConfig, variant: str = "") -> dict[str, str]:
+    """Return what blockrate says of itself in a file's header: the profile, the base model, the config.
+
+    ``variant``: which of the models with the same sizes it is, if there are several.
+    """
     return {
+        **({VARIANT_KEY: variant} if variant else {}),
         "blockrate.multipliers": json.dumps(config.block_learning_rate_multiplier),
         "blockrate.base_model": config.base_model_name,
         "blockrate.config_hash": config_hash(config),

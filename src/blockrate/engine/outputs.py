@@ -258,7 +258,7 @@ class Outputs:
                 training_method=self.config.training_method,
                 file_format=self.config.output_model_format,
                 dtype=dtype_of(self.config.output_dtype),
-                metadata=file_metadata(self.config),
+                metadata=file_metadata(self.config, self.data.files.variant),
                 at_zero=adapters_at_zero(self.state.transformer, self.config),
             )
         self._written(path, step)
@@ -315,7 +315,7 @@ class Outputs:
         check_space(self.run.checkpoints, size, "what is saved")
 
     def _check_export_space(self) -> None:
-        if self.config.output_model_format == "DIFFUSERS":
+        if self.config.training_method == "FINE_TUNE":
             written = list(self.state.transformer.parameters())
         else:
             written = list(self.state.learned().values())

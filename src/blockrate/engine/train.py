@@ -49,7 +49,7 @@ def train(
     check_destination(
         config.output_model_destination,
         results,
-        folder=config.training_method == "FINE_TUNE",
+        folder=config.writes_folder(),
         probe=True,
     )
     with _reproducible(config.deterministic):

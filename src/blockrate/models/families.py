@@ -176,17 +176,23 @@ def known_as(name: str) -> Family | None:
     return None
 
 
-def variant_of(architecture: str, base_model_name: str, hidden: int = 0) -> Family:
-    """Return the variant that a base model's name tells, else the first of its width, else of the architecture.
+def variant_of(
+    architecture: str, base_model_name: str, hidden: int = 0, variant: str = ""
+) -> Family:
+    """Return the row that a base model's name tells, else the first of its width, else of the architecture.
 
-    ``hidden``: the width of the transformer, 0 if nobody knows.
+    ``hidden``: the width of the transformer, 0 if nobody knows. ``variant``: what it is known to be, if it is.
     """
     siblings = [row for row in FAMILIES.values() if row.architecture == architecture]
     for row in siblings:
         if row.name == base_model_name:
             return row
+    called = _called(architecture, base_model_name)
+    if called and variant in ("", called.variant):
+        return called
+    siblings = [row for row in siblings if row.variant == variant] or siblings
     as_wide = [row for row in siblings if row.spec.hidden == hidden]
-    return _called(architecture, base_model_name) or (as_wide or siblings)[0]
+    return (as_wide or siblings)[0]
 
 
 def architecture_of_class(name: str) -> str | None:

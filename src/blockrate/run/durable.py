@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
@@ -45,9 +45,23 @@ def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:
     ``mode``: who may read and write it, less what the user's umask takes away.
     """
     content = data.encode() if isinstance(data, str) else data
+    atomic_write_parts(path, [content], need=len(content), mode=mode)
+
+
+def atomic_write_parts(
+    path: Path,
+    parts: Iterable[bytes | memoryview],
+    *,
+    need: int = 0,
+    mode: int = 0o666,
+) -> None:
+    """Replace ``path`` by its ``parts``, each made when its turn comes, as durably as ``atomic_write`` does.
+
+    ``need``: bytes of all.
+    """
     temporary = temporary_beside(path)
-    with disk_errors(path, temporary, need=len(content)):
-        _write_file(temporary, content, mode)
+    with disk_errors(path, temporary, need=need):
+        _write_file(temporary, parts, mode)
         _sync(temporary)
         _rename(temporary, path)
         _sync_folder(path.parent)
@@ -58,7 +72,7 @@ def overwrite_start(path: Path, data: bytes) -> None:
 
     Only there: a kill half way leaves a file that is neither the old one nor the new one.
     """
-    _write_all(_open(path, os.O_WRONLY | _BINARY), data)
+    _write_all(_open(path, os.O_WRONLY | _BINARY), [data])
 
 
 def commit_folder(
@@ -79,7 +93,7 @@ def commit_folder(
             cure = "Choose another name, or move it away."
             raise WriteError(str(final), "exists already", cure)
         manifest = {**(facts or {}), "files": _files(temporary)}
-        _write_file(temporary / MANIFEST, _manifest_text(manifest))
+        _write_file(temporary / MANIFEST, [_manifest_text(manifest)])
         for entry in [*temporary.rglob("*"), temporary]:
             if entry.is_dir():
                 _sync_folder(entry)
@@ -342,16 +356,20 @@ def _rename(source: Path, target: Path) -> None:
     return _replace(source, target)
 
 
-def _write_file(path: Path, content: bytes, mode: int = 0o666) -> None:
+def _write_file(
+    path: Path, parts: Iterable[bytes | memoryview], mode: int = 0o666
+) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY
-    _write_all(_open(path, flags, mode), content)
+    _write_all(_open(path, flags, mode), parts)
 
 
-def _write_all(descriptor: int, content: bytes) -> None:
+def _write_all(descriptor: int, parts: Iterable[bytes | memoryview]) -> None:
     try:
-        rest = memoryview(content)
-        while rest:  # one call may write less than asked, and never more than 2 GiB
-            rest = rest[_write(descriptor, rest) :]
+        for part in parts:
+            rest = memoryview(part)
+            # one call may write less than asked, and never more than 2 GiB
+            while rest:
+                rest = rest[_write(descriptor, rest) :]
     finally:
         os.close(descriptor)
 

@@ -252,7 +252,7 @@ def refuse_another_at_work(config: TrainConfig, run: RunFolder) -> None:
 
 def destination_note(config: TrainConfig, results: Results) -> str:
     """Return what is to be told of what is where a run writes, ``""`` if nothing. Raises WriteError if it cannot."""
-    folder = config.training_method == "FINE_TUNE"
+    folder = config.writes_folder()
     return check_destination(config.output_model_destination, results, folder=folder)
 
 

@@ -192,7 +192,7 @@ class _Search:
 
     def _result(self, folder: Path) -> Path:
         """Return the destination that has the name, and the number, of a run folder."""
-        is_folder = self.config.training_method == "FINE_TUNE"
+        is_folder = self.config.writes_folder()
         usual = FINE_TUNE_DEFAULTS[RESULT] if is_folder else default(RESULT)
         plain = Path(usual)
         name = self.source.stem or plain.stem

@@ -117,7 +117,7 @@ def check_destination(
     if folder:
         _refuse_foreign_folder(path)
     elif path.suffix.lower() != _SUFFIX and _absolute(path) not in results.told:
-        problem = "does not end in .safetensors, by which programs know a LoRA file"
+        problem = "does not end in .safetensors, by which programs know such a file"
         raise _refusal(path, problem, f"to {destination + _SUFFIX}")
     _refuse_closed_folder(path.parent)
     if probe:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from blockrate.config.files import (
-    FINE_TUNE_DEFAULTS,
     LISTS,
     find_problems,
+    fine_tune_defaults,
     names_the_model,
 )
 from blockrate.config.paths import drop, find, last_first
@@ -52,9 +52,9 @@ class Checked:
         written = _value_at(self.complete, path)
         if written is not _NOTHING:
             return copied(written)
-        is_fine_tune = self.complete.get("training_method") == "FINE_TUNE"
-        if is_fine_tune and path in FINE_TUNE_DEFAULTS:
-            return FINE_TUNE_DEFAULTS[path]
+        usual = fine_tune_defaults(self.complete)
+        if path in usual:
+            return usual[path]
         if path.startswith(f"{KEY}."):
             return FULL
         return copied(default(path))

@@ -31,6 +31,7 @@ from blockrate.models.lora_names import (
     row_shares,
 )
 from blockrate.models.lora_scale import HeaderScale
+from blockrate.models.variants import VARIANT_KEY
 from blockrate.run.durable import atomic_write, make_folder
 
 ADAPTER = "default"
@@ -85,7 +86,8 @@ def save_lora(
     match file_format:
         case "KOHYA_LORA":
             tensors = _kohya_tensors(weights, architecture)
-            variant = variant_of(architecture, base_model, hidden)
+            told = metadata.get(VARIANT_KEY, "")
+            variant = variant_of(architecture, base_model, hidden, told)
             header |= _kohya_header(path, weights, variant)
         case "COMFY_LORA":
             tensors = _comfy_tensors(weights, architecture)

@@ -94,13 +94,15 @@ class ModelFiles:
     """A model on this computer: its family, its sizes, and where each of its parts lies.
 
     ``parts``: folders by diffusers' names; the transformer may be a single .safetensors file. ``negative_prompt``: the
-    caption that samples move away from, where the model has no guidance of its own and is not distilled.
+    caption that samples move away from, where the model has no guidance of its own and is not distilled. ``variant``:
+    which of the models with the same sizes it is, if there are several.
     """
 
     family: FamilyModule
     spec: TransformerSpec
     parts: Mapping[str, Path]
     negative_prompt: str | None = None
+    variant: str = ""
 
 
 def load_transformer(

@@ -13,6 +13,7 @@ from blockrate.config.base_model import (
     model_paths,
     model_spec,
     refuse_variant,
+    told_variant,
 )
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import FileError
@@ -56,7 +57,9 @@ def locate(
     for message in check_transformer(paths["transformer"], spec):
         warn(message)
     negative = "" if draws_against_nothing(config, spec) else None
-    return ModelFiles(FAMILY_MODULES[spec.architecture], spec, paths, negative)
+    variant = told_variant(config, spec) or ""
+    family = FAMILY_MODULES[spec.architecture]
+    return ModelFiles(family, spec, paths, negative, variant)
 
 
 def image_identity(files: ModelFiles, config: TrainConfig) -> str:
