@@ -227,7 +227,7 @@ def test_the_messages_shown_to_onetrainers_users_are_real() -> None:
             {
                 "dataloader_threads": 8,
                 "secrets": {"huggingface_token": "x"},
-                "transformer": {"offload_fraction": 0.4},
+                "transformer": {"activation_offloading": True},
             }
         ),
         *said({"learning_rat": 1e-4, "layer_filter_presett": "blocks"}),

@@ -493,6 +493,7 @@ def test_plan_prints_the_object_of_the_interface(blockrate: Blockrate) -> None:
     assert set(plan) == {
         "model_type", "training_method", "base_learning_rate", "groups", "layers", "layers_let_through",
         "blocks_let_through", "first_trained_block", "memory_bytes", "memory_bytes_all_ones", "host_bytes",
+        "streaming",
         "step_cost", "warnings",
         "data",
     }  # fmt: skip

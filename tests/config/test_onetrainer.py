@@ -87,7 +87,8 @@ def test_defaults_are_onetrainers_but_for_what_its_flux_presets_set() -> None:
     assert {
         name
         for name in ours["transformer"]
-        if ours["transformer"][name] != FACTS["part"][name]
+        if ours["transformer"][name]
+        != FACTS["part"][name.replace("layer_offload", "offload")]
     } == {"weight_dtype"}
 
 
@@ -150,13 +151,13 @@ def test_harmless_settings_are_named_in_one_warning() -> None:
     )
     data |= {"latent_caching": False, "debug_mode": True}
     data |= {"samples": [{"negative_prompt": "blurred"}]}
-    data["transformer"]["offload_fraction"] = 0.5
+    data["transformer"]["activation_offloading"] = True
     warning = parse_config(data).warnings[ABSENT_FILES - 1]
     for name in (
         "dataloader_threads",
         "async_offloading",
         "quantization",
-        "transformer.offload_fraction",
+        "transformer.activation_offloading",
     ):
         assert name in warning
     for name in ("latent_caching", "debug_mode", "samples.0.negative_prompt"):
@@ -286,6 +287,7 @@ def test_version_0_with_flat_names_loads() -> None:
         "learning_rate": 1e-5,
         "guidance_scale": 1.0,
         "gradient_checkpointing": False,
+        "layer_offload_fraction": 0.0,
     }
     assert (config.save_every, config.save_every_unit, config.resolution) == (
         5,
@@ -355,6 +357,21 @@ def test_version_5_with_global_settings_loads() -> None:
     )
     assert (config.layer_filter, config.layer_filter_preset) == ("to_q", "custom")
     assert (config.save_every, config.save_every_unit) == (2, "HOUR")
+    assert config.transformer.layer_offload_fraction == 0.5
+
+
+@pytest.mark.parametrize("name", ["offload_fraction", "layer_offload_fraction"])
+def test_how_much_streams_is_taken_over_under_both_names(name: str) -> None:
+    data = saved_config()
+    data["transformer"][name] = 0.5
+    assert parse_config(data).config.transformer.layer_offload_fraction == 0.5
+
+
+def test_without_checkpointing_onetrainers_fraction_is_told_as_without_effect() -> None:
+    data = saved_config()
+    data["transformer"] |= {"offload_fraction": 0.5, "gradient_checkpointing": False}
+    loaded = parse_config(data)
+    assert loaded.config.transformer.layer_offload_fraction == 0.0
     assert any("transformer.offload_fraction" in warning for warning in loaded.warnings)
 
 

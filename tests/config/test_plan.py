@@ -460,7 +460,7 @@ def test_the_json_is_to_the_letter_of_the_interface() -> None:
     assert list(facts) == [
         "model_type", "training_method", "base_learning_rate", "groups", "layers", "layers_let_through",
         "blocks_let_through", "first_trained_block", "memory_bytes", "memory_bytes_all_ones", "host_bytes",
-        "step_cost", "warnings",
+        "step_cost", "streaming", "warnings",
     ]  # fmt: skip
     assert facts["groups"][0] == {
         "name": "double_block_0",
@@ -487,3 +487,57 @@ def test_the_readme_example_has_a_plan() -> None:
     assert rates["double_block_0"] == pytest.approx(0.3 * 3e-4)
     assert rates["single_block_1"] == pytest.approx(0.8 * 3e-4)
     assert rates["single_block_2"] == 3e-4
+
+
+# what streams
+
+
+STREAMS = {"weight_dtype": "FLOAT_8", "layer_offload_fraction": 0.9}
+
+
+def test_what_streams_leaves_the_card_and_lies_in_main_memory() -> None:
+    frozen = dict.fromkeys(FLUX1.names[:28], 0.0)
+    still = plan(frozen, transformer={"weight_dtype": "FLOAT_8"})
+    found = plan(frozen, transformer=STREAMS)
+    moved = found.streaming.bytes
+    assert moved > 0.85 * 11 * GIB
+    saved = still.memory_bytes.weights - found.memory_bytes.weights
+    assert saved == moved - found.streaming.places_bytes
+    assert found.host_bytes - still.host_bytes == moved
+    assert len(found.streaming.once) == 28
+
+
+@pytest.mark.parametrize(
+    ("fields", "cure"),
+    [
+        ({"compile": True}, "Set compile to false"),
+        ({"multi_gpu": True}, "Set multi_gpu to false"),
+        (
+            {"transformer": {**STREAMS, "gradient_checkpointing": False}},
+            "Set transformer.gradient_checkpointing to true",
+        ),
+        (
+            {
+                "training_method": "FINE_TUNE",
+                "ema": "CPU",
+                "transformer": {"layer_offload_fraction": 0.5},
+            },
+            "Set ema to OFF",
+        ),
+    ],
+)
+def test_what_cannot_go_with_streaming_is_refused(
+    fields: dict[str, object], cure: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"transformer": STREAMS, **fields})
+    assert caught.value.where == "transformer.layer_offload_fraction"
+    assert cure in caught.value.cure
+
+
+def test_weights_that_train_do_not_stream_unless_they_are_changed_block_by_block() -> (
+    None
+):
+    half = dict.fromkeys(FLUX1.names[:28], 0.0)
+    found = fine_tune(half, transformer={"layer_offload_fraction": 1.0})
+    assert found.streaming.blocks == FLUX1.names[:28]

@@ -106,12 +106,21 @@ def _spread_globals(data: Json) -> None:
             fraction = 0.0
         put_missing(data, "transformer.gradient_checkpointing", is_on)
         put_missing(data, "transformer.offload_fraction", fraction)
+    _offload_by_its_older_name(data.get("transformer"))
     for name in PARTS:
         part = data.get(name)
         if isinstance(part, dict) and part.get("weight_dtype") == "NONE":
             del part["weight_dtype"]
         if dtype != "NONE":
             put_missing(data, f"{name}.weight_dtype", dtype)
+
+
+def _offload_by_its_older_name(transformer: Json | None) -> None:
+    """Take over how much streams; without checkpointing, where nothing can, it stays, to be told as without effect."""
+    if not isinstance(transformer, dict):
+        return
+    if transformer.get("gradient_checkpointing", True) is not False:
+        _rename(transformer, {"offload_fraction": "layer_offload_fraction"})
 
 
 def _old_noise(data: Json) -> None:

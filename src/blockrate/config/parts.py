@@ -97,6 +97,12 @@ class TransformerPart(Part, title="The transformer"):
     gradient_checkpointing: Flag = setting(
         True, "Much less memory, about a third slower", FREE, tab="Training"
     )
+    layer_offload_fraction: Fraction = setting(
+        0.0,
+        "How much of the blocks' frozen weights waits in main memory and streams to the card: 0 nothing, 1 nearly all",
+        FREE,
+        tab="Training",
+    )
 
 
 class TextEncoderPart(Part, title="The text encoders"):

@@ -20,6 +20,7 @@ from blockrate.config.filtered import (
     filter_warnings,
 )
 from blockrate.config.optimizers import OPTIMIZERS
+from blockrate.config.streamed import streaming_of
 from blockrate.config.told_together import together
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER
@@ -39,6 +40,7 @@ from blockrate.models.savings import (
     memory,
     step_flops,
 )
+from blockrate.models.streaming import Streaming
 
 Status = Literal["trained", "frozen", "filtered"]
 
@@ -62,7 +64,7 @@ class Plan:
     ``model``: what it is called, with its blocks; ``model_parameters``: of its transformer.
     The layer filter lets ``layers_let_through`` of ``layers`` train, which lie in
     ``blocks_let_through``, ``other`` among them. ``host_bytes``: of main memory.
-    ``step_cost``: FLOPs relative to all multipliers at 1.0.
+    ``step_cost``: FLOPs relative to all multipliers at 1.0. ``streaming``: of weights that do not lie on the card.
     """
 
     model: str
@@ -79,6 +81,7 @@ class Plan:
     memory_bytes_all_ones: Memory
     host_bytes: int
     step_cost: float
+    streaming: Streaming
     warnings: tuple[str, ...]
 
 
@@ -117,6 +120,7 @@ def make_plan(config: TrainConfig) -> Plan:
         memory_bytes_all_ones=_memory(config, spec, allowed),
         host_bytes=_host_bytes(config, spec, trained, needed),
         step_cost=step_flops(spec, trained, work) / step_flops(spec, allowed, work),
+        streaming=streaming_of(config, spec, trained),
         warnings=(
             *_model_warnings(config, spec),
             *filter_warnings(config, spec),
@@ -314,6 +318,7 @@ def _memory(config: TrainConfig, spec: TransformerSpec, trained: Modules) -> Mem
         state_bytes=row.state_bytes_for(config.optimizer, dtype),
         precision=_precision(config),
         on_card=_is_on_card(config),
+        streams=streaming_of(config, spec, trained),
     )
 
 
@@ -328,6 +333,7 @@ def _host_bytes(
         trained_dtype=config.trained_dtype(),
         rank=config.lora_rank if _is_lora(config) else None,
         averages_on_cpu=config.ema == "CPU",
+        streams=streaming_of(config, spec, trained),
     )
     return beside if _is_on_card(config) else beside + needed.total
 

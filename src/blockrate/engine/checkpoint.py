@@ -25,6 +25,7 @@ from blockrate.core.version import __version__
 from blockrate.engine.gathering import ALONE, Gathering
 from blockrate.engine.parameter_groups import WHOLE
 from blockrate.engine.state import TrainingState
+from blockrate.engine.streaming import at_home
 from blockrate.models.savings import PART_BYTES
 from blockrate.run.checkpoints import checkpoint_name
 from blockrate.run.durable import (
@@ -57,6 +58,18 @@ def save_checkpoint(
     and one writes. No more than one file of it, PART_BYTES, is in memory a second time. Raises WriteError, and
     NotANumberError when a weight or a moment is not finite; either leaves nothing behind.
     """
+    with at_home(state.transformer):
+        return _save_checkpoint(folder, state, config, step, total_steps, data)
+
+
+def _save_checkpoint(
+    folder: Path,
+    state: TrainingState,
+    config: TrainConfig,
+    step: int,
+    total_steps: int,
+    data: str,
+) -> Path:
     final = folder / checkpoint_name(step)
     parts: dict[str, Mapping[str, Tensor]] = {
         "weights": state.learned(),

@@ -21,6 +21,7 @@ from blockrate.engine.file_header import sorted_header
 from blockrate.engine.gathering import ALONE, Gathering, class_name
 from blockrate.engine.memory import checked_cast
 from blockrate.engine.single_file import save_single_file
+from blockrate.engine.streaming import at_home
 from blockrate.models.families import architecture_of_class
 from blockrate.models.variants import VARIANT_KEY
 from blockrate.run.durable import (
@@ -57,7 +58,8 @@ def export(
     adapter = ADAPTERS.get(training_method)
     if adapter is None:
         save = save_single_file if file_format == SINGLE_FILE else save_transformer
-        save(path, transformer, dtype=dtype, metadata=metadata, gathering=gathering)
+        with at_home(transformer):
+            save(path, transformer, dtype=dtype, metadata=metadata, gathering=gathering)
     else:
         architecture = architecture_of_class(class_name(transformer))
         assert architecture, "no model of another architecture was loaded"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from blockrate.config.train_config import TrainConfig
 from blockrate.engine.chosen import chosen_modules
 from blockrate.engine.parameter_groups import parameters_by_block
+from blockrate.engine.streaming import at_home
 
 
 @torch.no_grad()
@@ -21,8 +22,9 @@ def add_learned(
     choose_weights(transformer, config)
     parameters = dict(transformer.named_parameters())
     learned = {name: parameters[name] for name in weights}
-    for name, parameter in learned.items():
-        parameter.copy_(weights[name])
+    with at_home(transformer):
+        for name, parameter in learned.items():
+            parameter.copy_(weights[name])
     return learned
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from blockrate.core.blocks import block_path, split_block
 from blockrate.models.families import TransformerSpec
 from blockrate.models.module_table import Module, Tokens, modules
+from blockrate.models.streaming import NOTHING_STREAMS, Streaming
 
 _ATTENTION = "attention"  # stands in the facts for what has no weights
 WEIGHT_BYTES = {
@@ -85,16 +86,18 @@ def memory(
     state_bytes: float,
     precision: Precision = "mixed",
     on_card: bool = True,
+    streams: Streaming = NOTHING_STREAMS,
 ) -> Memory:
     """Return an estimate of the bytes that training takes on the device.
 
     ``trained_dtype``: of what trains, adapters or weights, and of its gradients. ``state_bytes``: of the optimizer for
     each trained parameter. Activations are at their peak in the backward: what each block in the chain of gradients
     keeps, or under checkpointing its inputs and, one at a time, a whole block. Expect 10 %, for the allocator's slack.
-    ``on_card``: whether that device is one with memory of its own.
+    ``on_card``: whether that device is one with memory of its own. ``streams``: what lies elsewhere.
     """
     table = modules(spec)
     weight_bytes = _weight_bytes(table, weight_dtype, precision)
+    weight_bytes += streams.places_bytes - streams.bytes
     chosen = [module for module in table if module.name in trained]
     if work.rank is None:
         parameters = sum(module.parameters for module in chosen)
@@ -120,6 +123,7 @@ def host_bytes(
     trained_dtype: str,
     rank: int | None,
     averages_on_cpu: bool,
+    streams: Streaming = NOTHING_STREAMS,
 ) -> int:
     """Return an estimate of the main memory that a run takes at most, on a computer with a card.
 
@@ -138,7 +142,14 @@ def host_bytes(
     weights = parameters * WEIGHT_BYTES[trained_dtype]
     writing = min(weights, PART_BYTES)
     averages = 4.0 * parameters + weights if averages_on_cpu else 0.0
-    return _PROGRAM_BYTES + round(max(loading, averages + writing))
+    beside = max(loading, averages + writing)
+    return _PROGRAM_BYTES + streams.bytes + round(beside)
+
+
+def blocks_in_chain(spec: TransformerSpec, trained: Collection[str]) -> list[str]:
+    """Return the blocks that gradients go through: from the first one with something that trains to the last."""
+    walk = _walk(spec, trained, Work(1, 1))
+    return [block for block, needs_gradient, _ in walk if block and needs_gradient]
 
 
 def block_elements(

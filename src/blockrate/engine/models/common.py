@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from blockrate.config.parts import Sample
+from blockrate.config.streamed import streaming_of, trained_modules
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, is_full_memory
 from blockrate.engine.memory import dtype_of, release
 from blockrate.engine.models.eight_bits import to_eight_bits
 from blockrate.engine.models.finite import FiniteWeights
 from blockrate.engine.models.from_folder import load_of_diffusers
+from blockrate.engine.streaming import BlockStream
 from blockrate.models.families import TransformerSpec, config_from_spec
 from blockrate.models.savings import FEW_BITS
 from blockrate.models.single_file import transformer_names
@@ -124,6 +126,10 @@ def load_transformer(
         )
     transformer.requires_grad_(False)
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    stream = BlockStream(device)
+    names = streaming_of(config, files.spec, trained_modules(config, files.spec)).blocks
+    by_name = zip(files.spec.layout.names, blocks, strict=True)
+    streamed = [block for name, block in by_name if name in names]
     place(
         transformer,
         blocks,
@@ -132,7 +138,10 @@ def load_transformer(
         device,
         where=source,
         trains=True,
+        stream=stream if streamed else None,
+        streamed=streamed,
     )
+    transformer.block_stream = stream if streamed else None
     # PEFT asks which kind of adapter fits
     transformer.is_loaded_in_4bit = part.weight_dtype == "NFLOAT_4"
     if part.gradient_checkpointing:
@@ -200,6 +209,8 @@ def place(
     where: Path,
     keep: str = "(?!)",
     trains: bool = False,
+    stream: BlockStream | None = None,
+    streamed: Sequence[nn.Module] = (),
 ) -> None:
     """Move a model to the device in the wished form, block by block: no memory ever holds two whole copies.
 
@@ -224,9 +235,13 @@ def place(
             apply_layerwise_casting(
                 block, torch.float8_e4m3fn, dtype, skip_modules_pattern=(keep,)
             )
+        if stream and any(block is one for one in streamed):
+            stream.take(block)
     weights.look_at(model)
     weights.refuse(where)
     model.to(device)
+    if stream:
+        stream.start()
 
 
 def _to_four_bits(block: nn.Module, dtype: torch.dtype, keep: str) -> None:

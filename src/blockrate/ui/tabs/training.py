@@ -43,6 +43,7 @@ _IMAGES = (
     "train_dtype",
     "transformer.guidance_scale",
     "transformer.gradient_checkpointing",
+    "transformer.layer_offload_fraction",
 )
 _GPUS = (
     "multi_gpu",

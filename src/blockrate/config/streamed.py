@@ -1,0 +1,72 @@
+"""Which blocks of a config's model stream, and why they cannot."""
+
+from collections.abc import Collection, Iterator
+
+from blockrate.config.filtered import Modules, allowed_modules
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.blocks import OTHER, block_of
+from blockrate.core.errors import ConfigError
+from blockrate.core.profile import Profile
+from blockrate.models.families import TransformerSpec
+from blockrate.models.savings import WEIGHT_BYTES, blocks_in_chain
+from blockrate.models.streaming import NOTHING_STREAMS, Streaming, streaming
+
+KEY = "transformer.layer_offload_fraction"
+# what of a weight in 4 bits is moved; its scales stay on the card
+_PACKED = {"NFLOAT_4": 0.5}
+
+
+def streaming_of(
+    config: TrainConfig, spec: TransformerSpec, trained: Collection[str]
+) -> Streaming:
+    """Return what streams in a run that trains these modules."""
+    fraction = config.transformer.layer_offload_fraction
+    if not fraction:
+        return NOTHING_STREAMS
+    form = config.transformer.weight_dtype
+    learning = {block for name in trained if (block := block_of(name))}
+    # weights that train would have to come back, with their gradients
+    fixed = learning if config.training_method == "FINE_TUNE" else set()
+    return streaming(
+        spec,
+        fraction,
+        chain=blocks_in_chain(spec, trained),
+        trained=learning,
+        fixed=fixed,
+        weight_bytes=_PACKED.get(form, WEIGHT_BYTES[form]),
+    )
+
+
+def trained_modules(config: TrainConfig, spec: TransformerSpec) -> Modules:
+    """Return the modules that train in some step of a run."""
+    multipliers = config.block_learning_rate_multiplier
+    ever = Profile.of(multipliers, spec.layout, spec.architecture).ever_trained
+    return {
+        name: module
+        for name, module in allowed_modules(config, spec).items()
+        if (module.block or OTHER) in ever
+    }
+
+
+def streaming_contradictions(config: TrainConfig) -> Iterator[ConfigError]:
+    """Yield why weights cannot stream with these settings."""
+    part = config.transformer
+    if not part.layer_offload_fraction:
+        return
+    problem = f"is {part.layer_offload_fraction:g}, and "
+    if config.multi_gpu or config.sharding == "FULL":
+        problem += "several GPUs keep their weights where they are"
+        cure = "Set multi_gpu to false and sharding to NONE, or this to 0."
+        yield ConfigError(KEY, problem, cure)
+    elif config.training_method == "FINE_TUNE" and config.ema != "OFF":
+        problem += "an average is taken of weights that lie still"
+        yield ConfigError(KEY, problem, "Set ema to OFF, or this to 0.")
+    elif config.compile:
+        problem += "a compiled transformer keeps its weights where they are"
+        yield ConfigError(KEY, problem, "Set compile to false, or this to 0.")
+    elif not part.gradient_checkpointing:
+        problem += (
+            "without checkpointing every block stays on the card for the backward"
+        )
+        cure = "Set transformer.gradient_checkpointing to true, or this to 0."
+        yield ConfigError(KEY, problem, cure)
