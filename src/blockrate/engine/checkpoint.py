@@ -58,18 +58,6 @@ def save_checkpoint(
     and one writes. No more than one file of it, PART_BYTES, is in memory a second time. Raises WriteError, and
     NotANumberError when a weight or a moment is not finite; either leaves nothing behind.
     """
-    with at_home(state.transformer):
-        return _save_checkpoint(folder, state, config, step, total_steps, data)
-
-
-def _save_checkpoint(
-    folder: Path,
-    state: TrainingState,
-    config: TrainConfig,
-    step: int,
-    total_steps: int,
-    data: str,
-) -> Path:
     final = folder / checkpoint_name(step)
     parts: dict[str, Mapping[str, Tensor]] = {
         "weights": state.learned(),
@@ -81,7 +69,7 @@ def _save_checkpoint(
         for part, members in parts.items()
         for name, tensor in members.items()
     }
-    with gathering.one_by_one(tensors) as whole:
+    with at_home(state.transformer), gathering.one_by_one(tensors) as whole:
         if gathering.writes:
             facts = _facts(state, config, step=step, total_steps=total_steps, data=data)
             _write(final, parts, whole, facts)
