@@ -458,7 +458,8 @@ def test_the_json_is_to_the_letter_of_the_interface() -> None:
     made = plan({"double_block_0": 0.5})
     facts = json.loads(json.dumps(asdict(made)))
     assert list(facts) == [
-        "model", "model_parameters", "model_type", "training_method", "base_learning_rate", "groups", "layers", "layers_let_through",
+        "model", "model_parameters", "model_type", "training_method", "base_learning_rate", "groups", "layers",
+        "layers_let_through",
         "blocks_let_through", "first_trained_block", "memory_bytes", "memory_bytes_all_ones", "host_bytes",
         "step_cost", "streaming", "warnings",
     ]  # fmt: skip
