@@ -20,7 +20,7 @@ from blockrate.config.filtered import (
     filter_warnings,
 )
 from blockrate.config.optimizers import OPTIMIZERS
-from blockrate.config.streamed import streaming_of
+from blockrate.config.streamed import streaming_of, trained_modules
 from blockrate.config.told_together import together
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER
@@ -97,12 +97,7 @@ def make_plan(config: TrainConfig) -> Plan:
         raise together("the config", refusals)
     profile = _profile(config, spec)
     allowed = allowed_modules(config, spec)
-    ever_trained = profile.ever_trained
-    trained = {
-        name: module
-        for name, module in allowed.items()
-        if (module.block or OTHER) in ever_trained
-    }
+    trained = trained_modules(config, spec)
     _refuse_what_cannot_train(config, spec, trained)
     needed = _memory(config, spec, trained)
     return Plan(
