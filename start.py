@@ -49,7 +49,17 @@ CONSTRAINTS = ROOT / "constraints.txt"
 # the same versions, with the hashes of their files
 LOCK = ROOT / "requirements.lock"
 # commands of the package
-BLOCKRATE = ("demo", "train", "plan", "inspect", "compare", "status", "stop", "ui")
+BLOCKRATE = (
+    "demo",
+    "train",
+    "plan",
+    "inspect",
+    "compare",
+    "queue",
+    "status",
+    "stop",
+    "ui",
+)
 CHECKS = (
     "ruff check",
     "ruff format --check",

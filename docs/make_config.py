@@ -7,7 +7,7 @@ from textwrap import fill
 from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel
-from typer.models import ArgumentInfo, OptionInfo
+from typer.models import ArgumentInfo, CommandInfo, OptionInfo
 
 from blockrate.cli.commands import app
 from blockrate.config.fields import Field, everything, field_at
@@ -230,29 +230,39 @@ def _parameter(item: tuple[str, Any]) -> str:
 
 def _commands() -> Iterator[str]:
     yield COMMAND_NOTES
-    for command in app.registered_commands:
-        function: Any = command.callback
-        hints = get_type_hints(function, include_extras=True)
-        taken = [
-            (name, *get_args(hint)) for name, hint in hints.items() if name != "return"
-        ]
-        arguments = {
-            info.metavar or name.upper(): info.help
-            for name, _, info in taken
-            if isinstance(info, ArgumentInfo)
-        }
-        about = [
-            function.__doc__,
-            *(f"`{name}`: {text}" for name, text in arguments.items()),
-        ]
-        options = [
-            (_option(*one), str(one[-1].help))
-            for one in taken
-            if isinstance(one[-1], OptionInfo)
-        ]
-        command_line = " ".join(["blockrate", function.__name__, *arguments])
-        yield f"`{command_line}`: {_one_a_line(' '.join(about))}\n"
-        yield from _table(("option", "what it does"), options) if options else ()
+    groups = [("blockrate", app)]
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            groups.append((f"blockrate {group.name}", group.typer_instance))
+    for words, commands in groups:
+        for command in commands.registered_commands:
+            yield from _command(words, command)
+
+
+def _command(words: str, command: CommandInfo) -> Iterator[str]:
+    """Yield what is said of one command; ``words``: what stands before its name."""
+    function: Any = command.callback
+    hints = get_type_hints(function, include_extras=True)
+    taken = [
+        (name, *get_args(hint)) for name, hint in hints.items() if name != "return"
+    ]
+    arguments = {
+        info.metavar or name.upper(): info.help
+        for name, _, info in taken
+        if isinstance(info, ArgumentInfo)
+    }
+    about = [
+        function.__doc__,
+        *(f"`{name}`: {text}" for name, text in arguments.items()),
+    ]
+    options = [
+        (_option(*one), str(one[-1].help))
+        for one in taken
+        if isinstance(one[-1], OptionInfo)
+    ]
+    command_line = " ".join([words, command.name or function.__name__, *arguments])
+    yield f"`{command_line}`: {_one_a_line(' '.join(about))}\n"
+    yield from _table(("option", "what it does"), options) if options else ()
 
 
 def _one_a_line(text: str) -> str:

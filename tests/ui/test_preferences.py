@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from blockrate.core.errors import WriteError
-from blockrate.ui.preferences import Preferences, load_preferences, state_folder
+from blockrate.run.home import state_folder
+from blockrate.ui.preferences import Preferences, load_preferences
 
 
 @pytest.fixture(autouse=True)

@@ -35,6 +35,7 @@ from blockrate.cli.options import (
     Unsupported,
     Version,
 )
+from blockrate.cli.queueing import app as queue_app
 from blockrate.cli.screen import plain_streams, say, say_fault, show, show_json
 from blockrate.cli.usage import advice
 from blockrate.cli.ways_on import WAYS_ON
@@ -59,6 +60,7 @@ app = typer.Typer(
     help=TITLE,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(queue_app, name="queue")
 # click's own, which typer has moved and not named
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 

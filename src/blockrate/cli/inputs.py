@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from blockrate.config.train_config import TrainConfig
     from blockrate.core.errors import ConfigError
     from blockrate.run.folder import RunFolder
-    from blockrate.run.places import Placed
+    from blockrate.run.places import Placed, Source
 
 
 def placed_config(
@@ -26,11 +26,24 @@ def placed_config(
 
     ``named``: of a preset or an example, whatever file there is of that name.
     """
+    from blockrate.run.places import place
+
+    return place(*read_config(name, settings, ignore_unsupported, named=named))
+
+
+def read_config(
+    name: str,
+    settings: Sequence[str] | None = None,
+    ignore_unsupported: bool = False,
+    *,
+    named: bool = False,
+) -> "tuple[TrainConfig, Source]":
+    """Return the config in a file, a preset or an example, and where it comes from; see ``placed_config``."""
     from blockrate.config.files import parse_config
     from blockrate.config.named_files import folder_of, misplaced
     from blockrate.config.presets import file_of, read, read_named
     from blockrate.config.told_together import together
-    from blockrate.run.places import Source, place
+    from blockrate.run.places import Source
 
     further = partial(_filter_and_folders, beside=folder_of(name))
     loaded = parse_config(
@@ -46,7 +59,7 @@ def placed_config(
         raise together(name, [*elsewhere, *further(loaded.config)])
     chosen = (setting.partition("=")[0].strip() for setting in settings or ())
     file = None if named else file_of(name)
-    return place(loaded.config, Source(file, name, frozenset(chosen)))
+    return loaded.config, Source(file, name, frozenset(chosen))
 
 
 def _filter_and_folders(

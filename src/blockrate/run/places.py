@@ -5,7 +5,7 @@ The defaults of ``workspace_dir`` and ``output_model_destination`` stand in ever
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, count
@@ -83,6 +83,17 @@ def place(config: TrainConfig, source: Source) -> Placed:
     return _Search(config, source).placed()
 
 
+def place_anew(
+    config: TrainConfig, source: Source, taken: Collection[str] = ()
+) -> Placed:
+    """Return a config with a run folder and a destination of its own: those of no earlier run.
+
+    ``taken``: absolute paths that belong to others although nothing is there yet. What the
+    config itself chooses stays. Looks at the disk, and writes nothing.
+    """
+    return _Search(config, source, frozenset(taken)).placed_anew()
+
+
 def _folder_of_own_config(source: Source) -> Path | None:
     """Return the run folder whose own config a file is."""
     if source.file is None or source.file.name != "config.json":
@@ -101,9 +112,12 @@ def _of_a_run(config: TrainConfig, folder: Path) -> Placed:
 class _Search:
     """The search for the places of one config."""
 
-    def __init__(self, config: TrainConfig, source: Source) -> None:
+    def __init__(
+        self, config: TrainConfig, source: Source, taken: frozenset[str] = frozenset()
+    ) -> None:
         self.config = config
         self.source = source
+        self.taken = taken
         self.chooses_run = _chooses(config, RUN, source)
         self.chooses_result = _chooses(config, RESULT, source)
         self.home = Path(default(RUN)).parent
@@ -117,6 +131,12 @@ class _Search:
         if found:
             note = f"the run of this config is in {found}, and goes on there"
             return self._filled(found, note)
+        return self.placed_anew()
+
+    def placed_anew(self) -> Placed:
+        """Return the config with places that are free, where it chooses none."""
+        if self.chooses_run:
+            return self._filled(Path(self.config.workspace_dir), "")
         free = next(filter(self._is_free, _numbers(self.plain)))
         return self._filled(free, f"this run is in {free}: {self.plain} is taken")
 
@@ -159,9 +179,17 @@ class _Search:
 
     def _is_free(self, folder: Path) -> bool:
         """Whether nothing is in a folder, nor where its result would be."""
-        if _has_run(folder) or (os.path.lexists(folder) and not folder.is_dir()):
+        if self._is_taken(folder) or _has_run(folder):
             return False
-        return self.chooses_result or not os.path.lexists(self._result(folder))
+        if os.path.lexists(folder) and not folder.is_dir():
+            return False
+        result = self._result(folder)
+        return self.chooses_result or not (
+            self._is_taken(result) or os.path.lexists(result)
+        )
+
+    def _is_taken(self, path: Path) -> bool:
+        return str(path.absolute()) in self.taken
 
     def _filled(self, folder: Path, note: str) -> Placed:
         """Return the config with its places; a run that goes on keeps its destination."""
@@ -187,7 +215,8 @@ class _Search:
         return next(
             path
             for path in _numbers(self._result(folder))
-            if not os.path.lexists(path) or results.own(path, contents=False)
+            if not self._is_taken(path)
+            and (not os.path.lexists(path) or results.own(path, contents=False))
         )
 
     def _result(self, folder: Path) -> Path:

@@ -29,12 +29,13 @@ from blockrate.config.presets import examples
 from blockrate.core.errors import ConfigError
 from blockrate.core.plain_files import is_there
 from blockrate.run.children import child_environment
+from blockrate.run.home import state_folder
 from blockrate.ui.connections import most_strangers, protocol_of
 from blockrate.ui.guard import Guard, all_names
 from blockrate.ui.live.watch import Watch
 from blockrate.ui.media import Media
 from blockrate.ui.page import Page
-from blockrate.ui.preferences import Preferences, load_preferences, state_folder
+from blockrate.ui.preferences import Preferences, load_preferences
 from blockrate.ui.quiet_log import speak_sparingly
 from blockrate.ui.session import Session
 from blockrate.ui.shell import TABS, build

@@ -1,6 +1,5 @@
-"""What the app remembers between starts, in a folder of the user: preferences.json, and configs not yet saved."""
+"""What the app remembers of a user's wishes between starts: preferences.json."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -9,12 +8,11 @@ from pydantic import BaseModel, Field
 
 from blockrate.config.setting import Fraction
 from blockrate.core.errors import WriteError
-from blockrate.run.durable import atomic_write, disk_errors, make_folder
+from blockrate.run.durable import atomic_write
+from blockrate.run.home import PRIVATE, private_folder, state_folder
 
 _FILE = "preferences.json"
 _MOST_RECENT = 12
-# which photographs somebody has, and what they are called, is nobody else's business
-PRIVATE = 0o600
 
 
 class Preferences(BaseModel):
@@ -45,26 +43,3 @@ def load_preferences() -> Preferences:
         return Preferences.model_validate_json((state_folder() / _FILE).read_bytes())
     except (OSError, ValueError):
         return Preferences()
-
-
-def state_folder() -> Path:
-    """Where the app remembers things: BLOCKRATE_HOME, else .blockrate in the home folder."""
-    folder = os.environ.get("BLOCKRATE_HOME") or Path.home() / ".blockrate"
-    return Path(folder).absolute()
-
-
-def private_folder(name: str = "") -> Path:
-    """Make the state folder, or a folder in it, which only the user may look into. Raises WriteError.
-
-    One that BLOCKRATE_HOME names, and that is there already, stays as open as it is: it may be shared on purpose.
-    """
-    root = state_folder()
-    folder = root / name
-    closed = {root, folder}
-    if root.exists() and os.environ.get("BLOCKRATE_HOME"):
-        closed.discard(root)
-    make_folder(folder)
-    for own in closed:
-        with disk_errors(own):
-            own.chmod(0o700)
-    return folder

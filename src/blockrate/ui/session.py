@@ -16,6 +16,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.plain_files import real_path
 from blockrate.run.durable import atomic_write, disk_errors
+from blockrate.run.home import PRIVATE, private_folder, state_folder
 from blockrate.run.places import Source
 from blockrate.ui.checked import Problem, check, usable
 from blockrate.ui.document import (
@@ -28,13 +29,7 @@ from blockrate.ui.document import (
     with_changes,
     write_document,
 )
-from blockrate.ui.preferences import (
-    PRIVATE,
-    Preferences,
-    load_preferences,
-    private_folder,
-    state_folder,
-)
+from blockrate.ui.preferences import Preferences, load_preferences
 
 _PAUSE = 0.5  # seconds without a change before the draft is written
 

@@ -17,8 +17,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from blockrate.core.errors import WriteError
+from blockrate.run.home import private_folder
 from blockrate.ui import sign_ins as module
-from blockrate.ui.preferences import Preferences, private_folder
+from blockrate.ui.preferences import Preferences
 from blockrate.ui.session import Session
 from blockrate.ui.sign_ins import SignIns
 

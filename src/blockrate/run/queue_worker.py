@@ -1,0 +1,159 @@
+"""The one process that trains the jobs of a queue, one after another; it ends when none is left.
+
+Killed at any moment, the next one goes on with the job that was at work, as its run does.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from types import FrameType
+
+from blockrate.core.errors import BlockrateError
+from blockrate.run.apart import start_apart
+from blockrate.run.children import child_environment
+from blockrate.run.folder import RunFolder, is_alive
+from blockrate.run.process import exit_sentence, run_state
+from blockrate.run.queue import DONE, FAILED, STOPPED, WAITING, Job, Queue
+
+_DISK = 73
+_WAS_STOPPED = (75, 130)
+_GLANCE = 0.5  # seconds
+_LONGEST_LINE = 2000
+
+
+@dataclass
+class _Leave:
+    """Set by a signal: the job at work stops with a save, and no other begins."""
+
+    asked: bool = False
+
+
+def ensure_worker(queue: Queue) -> None:
+    """Let a process of its own work at the jobs, unless one does, none waits, or the queue is paused.
+
+    Raises OSError, WriteError for one that cannot be started.
+    """
+    if queue.has_worker or queue.paused or queue.next_job() is None:
+        return
+    command = [sys.executable, "-m", __name__, str(queue.folder)]
+    process = start_apart(command, queue.log_file)
+    # somebody has to take note of its end, or it stays as a zombie
+    Thread(target=process.wait, daemon=True).start()
+
+
+def work(queue: Queue, say: Callable[[str], None], *, shown: bool = False) -> bool:
+    """Train every job that waits; return False at once if another process does so.
+
+    ``say``: is told what begins and how it ended. ``shown``: what a job prints goes to this
+    terminal, not into the job's log. Raises WriteError for a queue that cannot be written.
+    """
+    with queue.worker() as is_ours, _signals_kept() as leave:
+        if not is_ours:
+            return False
+        while not leave.asked and not queue.paused and (job := queue.next_job()):
+            if _must_wait(job):
+                time.sleep(_GLANCE)
+                continue
+            say(f"{job.name}: training in {job.run}")
+            queue.begin(job)
+            code = _train(queue, job, leave, shown=shown)
+            if not leave.asked:
+                _note_end(queue, job, code, say)
+    return True
+
+
+def _must_wait(job: Job) -> bool:
+    """Whether the run that a job comes after is at work."""
+    return bool(job.after) and is_alive(RunFolder(Path(job.after)))
+
+
+def _train(queue: Queue, job: Job, leave: _Leave, *, shown: bool) -> int:
+    """Train a job as the command line does, and return the exit code."""
+    command = [sys.executable, "-m", "blockrate", "train", str(queue.config_file(job))]
+    folder = Path(job.directory)
+    try:
+        if shown:
+            process = subprocess.Popen(command, cwd=folder, env=child_environment())
+        else:
+            process = start_apart(command, queue.log_of(job), folder)
+    except OSError as error:
+        with suppress(OSError):
+            queue.log_of(job).write_text(f"error: {error}\n", encoding="utf-8")
+        return 1
+    told = False
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(_GLANCE)
+        if leave.asked and not told:
+            told = True
+            # it asks its engine to save and to stop; a terminal has told it already
+            if not shown:
+                process.send_signal(signal.SIGTERM)
+
+
+def _note_end(queue: Queue, job: Job, code: int, say: Callable[[str], None]) -> None:
+    state = FAILED if code else DONE
+    if code in _WAS_STOPPED:
+        state = STOPPED
+    if code == _DISK:
+        # nothing is wrong with it: it goes on where it was once there is room
+        state = WAITING
+    sentence = _sentence(queue, job, code)
+    queue.end(job, state, code, sentence)
+    say(f"{job.name}: {sentence}")
+    if code == _DISK:
+        queue.pause(f"{job.name} could not be written: {sentence}")
+    elif state == STOPPED:
+        queue.pause(f"{job.name} was stopped, so the jobs after it wait.")
+
+
+def _sentence(queue: Queue, job: Job, code: int) -> str:
+    """Return how a job has ended: what its run tells; of one that never came so far its last line."""
+    state = run_state(RunFolder(Path(job.run)))
+    if state.exit_code == code and state.sentence:
+        return state.sentence
+    with suppress(OSError):
+        text = queue.log_of(job).read_bytes()[-_LONGEST_LINE:].decode(errors="replace")
+        lines = [line for line in text.splitlines() if line.startswith("error: ")]
+        if lines:
+            return lines[-1].removeprefix("error: ")
+    return exit_sentence(code)
+
+
+@contextmanager
+def _signals_kept() -> Iterator[_Leave]:
+    """Note a request to end instead of dying of it."""
+    leave = _Leave()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        leave.asked = True
+
+    before = {
+        number: signal.signal(number, note)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield leave
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main(folder: str) -> int:
+    """Work at the queue in a folder; return the exit code."""
+    try:
+        work(Queue(Path(folder)), lambda text: print(text, flush=True))
+    except BlockrateError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
