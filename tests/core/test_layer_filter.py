@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from blockrate.core.errors import ConfigError
 from blockrate.core.layer_filter import PRESETS, LayerFilter, split_patterns
-from blockrate.models.families import FAMILIES
+from blockrate.models.families import ARCHITECTURES, FAMILIES
 from blockrate.models.module_table import modules
 
 LINEARS = [
@@ -32,6 +32,22 @@ def test_presets_choose_so_many_linears(
     preset: str, double: int, single: int, other: int
 ) -> None:
     assert len(chosen(PRESETS[preset])) == 19 * double + 38 * single + other
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_part_of_a_preset_finds_something_in_every_model(
+    architecture: str, preset: str
+) -> None:
+    rows = [row for row in FAMILIES.values() if row.architecture == architecture]
+    names = [module.name for module in modules(rows[0].spec)]
+    chosen = LayerFilter(PRESETS[preset])
+    for pattern in chosen.patterns:
+        assert any(chosen.finds(pattern, name) for name in names), pattern
+
+
+def test_a_text_of_ones_own_is_taken_as_it_is_written() -> None:
+    assert not LayerFilter(("ff.net",)).matches("transformer_blocks.0.ff.linear_in")
 
 
 def test_no_pattern_lets_everything_through() -> None:

@@ -1,7 +1,7 @@
 """Parameter groups against hand-made ones and plain AdamW, and their coverage of every model."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -322,3 +322,78 @@ def test_somebody_elses_script_gets_block_rates_by_three_lines() -> None:
     assert all("lora_" in name for name in changed)
     rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
     assert rates["double_block_0"] == pytest.approx(0.3 * rates["double_block_1"])
+
+
+# --- models of which only some blocks are seen ---
+
+
+def partly(names: Sequence[str], width: int) -> dict[str, nn.Module]:
+    """Linears of a model of this width; those whose name says so are as wide as FLUX.2 makes them."""
+    wide = {"linear_in": 6, "to_qkv_mlp_proj": 9}
+    linears: dict[str, nn.Module] = {}
+    for name in names:
+        out = wide.get(name.rpartition(".")[2], 1) * width
+        with torch.device("meta"):
+            linears[name] = nn.Linear(width, out, bias=False)
+    return linears
+
+
+KLEIN = (
+    "transformer.transformer_blocks.2.ff.linear_in",
+    "transformer.single_transformer_blocks.3.attn.to_qkv_mlp_proj",
+)
+
+
+@pytest.mark.parametrize(
+    ("width", "double", "single"), [(3072, 5, 20), (4096, 8, 24), (6144, 8, 48)]
+)
+def test_a_part_of_another_family_has_the_blocks_of_that_family(
+    width: int, double: int, single: int
+) -> None:
+    model = partly(KLEIN, width)
+    assert block_layout(model) == BlockLayout(double, single)
+    last = {f"double_block_{double - 1}": 0.5, f"single_block_{single - 1}": 0.5}
+    parameter_groups(model, learning_rate=1.0, multipliers=last)
+    for wrong in (
+        f"double_block_{double}",
+        "double_block_18",
+        f"single_block_{single}",
+    ):
+        with pytest.raises(ConfigError, match=wrong):
+            parameter_groups(model, learning_rate=1.0, multipliers={wrong: 0.5})
+
+
+def test_a_part_of_a_flux1_still_may_be_any_block_of_it() -> None:
+    names = ("transformer_blocks.3.attn.to_q", "single_transformer_blocks.9.attn.to_k")
+    model = partly(names, 3072)
+    assert block_layout(model) == BlockLayout(19, 38)
+    parameter_groups(model, learning_rate=1.0, multipliers={"double_block_18": 0.5})
+
+
+def test_kohya_names_of_the_two_families_are_told_apart_by_their_sizes() -> None:
+    name = "lora_unet_single_blocks_7_linear1"
+    for rows, layout in ((7, BlockLayout(19, 38)), (9, BlockLayout(5, 20))):
+        with torch.device("meta"):
+            lora = nn.ModuleDict(
+                {
+                    "lora_down": nn.Linear(3072, 4, bias=False),
+                    "lora_up": nn.Linear(4, rows * 3072, bias=False),
+                }
+            )
+        assert block_layout({name: lora}) == layout
+
+
+def test_a_model_of_no_known_family_has_the_blocks_that_are_seen() -> None:
+    """FLUX.3 has single blocks like the others, and double ones of another make."""
+    model = nn.Module()
+    model.mode_blocks = nn.ModuleDict({"image": nn.ModuleList([nn.Linear(2, 2)])})
+    model.single_transformer_blocks = nn.ModuleList(
+        nn.ModuleDict({"mixer": nn.Linear(2, 2)}) for _ in range(3)
+    )
+    assert block_layout(model) == BlockLayout(0, 3)
+    with pytest.raises(ConfigError, match="double_block_18: this model has no double"):
+        parameter_groups(model, learning_rate=1.0, multipliers={"double_block_18": 0.5})
+    groups = parameter_groups(
+        model, learning_rate=1.0, multipliers={"single_block_1": 0.5}
+    )
+    assert [group["name"] for group in groups][1] == "single_block_1"

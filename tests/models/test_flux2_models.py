@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.saved_configs import saved_config
 
 from blockrate.config.base_model import draws_against_nothing, model_spec
 from blockrate.config.files import parse_config
+from blockrate.config.filtered import matching_layers
 from blockrate.config.plan import make_plan
 from blockrate.config.presets import read
 from blockrate.config.train_config import TrainConfig
@@ -235,9 +237,29 @@ def test_its_presets_train_every_layer_of_every_block(name: str) -> None:
     assert not plan.warnings
 
 
-def test_attn_mlp_says_that_it_finds_no_mlp_here() -> None:
-    [warning] = make_plan(config("tiny-flux2", layer_filter_preset="attn-mlp")).warnings
-    assert "no layer that is called ff.net" in warning
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"layer_filter_preset": "attn-mlp"},
+        {"layer_filter_preset": "attn-mlp", "layer_filter": "attn, ff.net,proj_mlp"},
+        {"layer_filter": "attn,ff.net,proj_mlp"},
+    ],
+)
+def test_attn_mlp_finds_the_mlp_under_its_name_here(settings: dict[str, Any]) -> None:
+    chosen = config("tiny-flux2", output_model_format="DIFFUSERS_LORA", **settings)
+    found, _ = matching_layers(chosen)
+    assert not make_plan(chosen).warnings
+    in_first = {name for name in found if name.startswith("transformer_blocks.0.")}
+    assert in_first == {
+        f"transformer_blocks.0.{name}"
+        for name in (
+            *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
+            *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+            *("attn.to_add_out", "ff.linear_in", "ff.linear_out"),
+        )
+    }
+    assert "single_transformer_blocks.0.attn.to_qkv_mlp_proj" in found
+    assert not any("block" not in name for name in found)
 
 
 def test_a_file_with_scaled_8_bit_weights_is_refused(tmp_path: Path) -> None:

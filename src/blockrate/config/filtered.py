@@ -78,7 +78,11 @@ def filter_warnings(config: TrainConfig, spec: TransformerSpec) -> Iterator[str]
         for pattern in chosen.patterns
     }
     yield from _excesses(taken, names, spec, regex=chosen.regex)
-    missing = [pattern for pattern, found in taken.items() if not found]
+    missing = [
+        pattern
+        for pattern, found in taken.items()
+        if not found and not any(chosen.finds(pattern, name) for name in names)
+    ]
     for pattern in missing[:_MOST_TOLD]:
         cure = what_was_meant(pattern, spec, names)
         yield f"layer_filter: {_quoted(pattern)} matches none of the {len(names)} modules. {cure}"
@@ -94,7 +98,7 @@ def _idle_parts(
     idle = [
         pattern
         for pattern in chosen.patterns
-        if not any(map(LayerFilter((pattern,)).matches, names))
+        if not any(chosen.finds(pattern, name) for name in names)
     ]
     if idle:
         yield (

@@ -13,6 +13,9 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "attn-only": ("attn",),
     "full": (),
 }
+# What models call a layer that is called otherwise in the first of them: a ready-made
+# filter means both.
+_ALSO_CALLED = {"ff.net": ("ff.linear",), "proj_mlp": ("to_qkv_mlp_proj",)}
 _MOST_PATTERNS = 1_000
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
@@ -57,9 +60,19 @@ class LayerFilter:
         """Tell whether a module, named as diffusers names it, is let through."""
         if not self.patterns:
             return True
+        return any(self.finds(pattern, module_name) for pattern in self.patterns)
+
+    def finds(self, pattern: str, module_name: str) -> bool:
+        """Tell whether one of the patterns is found in a module's name; of a preset also by its other names."""
         if self.regex:
-            return any(re.search(pattern, module_name) for pattern in self.patterns)
-        return any(pattern in module_name for pattern in self.patterns)
+            return bool(re.search(pattern, module_name))
+        names = (pattern, *(_ALSO_CALLED.get(pattern, ()) if self._is_preset else ()))
+        return any(name in module_name for name in names)
+
+    @property
+    def _is_preset(self) -> bool:
+        """Whether the patterns are those of a preset, as which programs also write it out."""
+        return not self.regex and self.patterns in PRESETS.values()
 
 
 def split_patterns(text: str) -> tuple[str, ...]:

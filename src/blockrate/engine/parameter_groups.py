@@ -8,7 +8,7 @@ from torch import nn
 from blockrate.core.blocks import OTHER, BlockLayout, block_of, split_block
 from blockrate.core.errors import ConfigError
 from blockrate.core.profile import FULL, KEY, Profile
-from blockrate.models.families import DEFAULT_FAMILY
+from blockrate.engine.partial_layouts import most_blocks
 
 
 class HasParameters(Protocol):
@@ -58,7 +58,7 @@ def parameter_groups(
     when every multiplier is 1.0; a missing one is. Takes a FLUX.1, FLUX.2 or Chroma model of diffusers, plain or with
     PEFT adapters, wrapped or not, a BFL-named model, or a mapping from module name to LoRA module, which may be a plain
     object that has ``named_parameters()`` or ``parameters()``. A mapping or a network of adapters, where nothing lists
-    the blocks, may hold some of them only: a multiplier of any block of FLUX.1 is taken.
+    the blocks, may hold some of them only: a multiplier of any block is taken that a known model with such layers has.
 
     Freezes the blocks with multiplier 0.0 and never un-freezes anything. Raises ``ConfigError`` for a wrong multiplier,
     when nothing is left to train, and where freezing comes too late (see ``freeze_blocks``).
@@ -111,13 +111,19 @@ def freeze_blocks(model: Trained, multipliers: Mapping[str, float]) -> list[str]
 def _profile(model: Trained, multipliers: Mapping[str, float]) -> Profile:
     """Return the profile of a model. Only lists of blocks tell how many there are; elsewhere more may exist."""
     layout = block_layout(model)
-    if not _block_modules(model):
-        most = DEFAULT_FAMILY.spec.layout
+    most = None if _block_modules(model) else _most_blocks(model)
+    if most:
         layout = BlockLayout(
             double=max(layout.double, most.double),
             single=max(layout.single, most.single),
         )
     return Profile.of(multipliers, layout)
+
+
+def _most_blocks(model: Trained) -> BlockLayout | None:
+    """Return how many blocks there may be of which a mapping, or a network of adapters, holds some."""
+    shapes = {row.name: row.parameter.shape for row in parameters_by_block(model)}
+    return most_blocks(shapes)
 
 
 def _freeze(model: Trained, profile: Profile) -> None:
@@ -147,7 +153,7 @@ def block_layout(model: Trained) -> BlockLayout:
     """Return how many double and single blocks a model has.
 
     A mapping may hold a few blocks only. Where the indices of a kind have holes or are missing, the count is that of
-    the default family (FLUX.1), or more if an index asks for it.
+    the largest known model whose layers have these names and sizes, or more if an index asks for it.
     """
     modules = _block_modules(model)
     if modules:
@@ -162,18 +168,18 @@ def block_layout(model: Trained) -> BlockLayout:
     indices: dict[str, list[int]] = {"double": [], "single": []}
     for kind, index in map(split_block, blocks):
         indices[kind].append(index)
-    default = DEFAULT_FAMILY.spec.layout
+    most = _most_blocks(model) or BlockLayout(0, 0)
     return BlockLayout(
-        double=_count(indices["double"], default.double),
-        single=_count(indices["single"], default.single),
+        double=_count(indices["double"], most.double),
+        single=_count(indices["single"], most.single),
     )
 
 
-def _count(indices: Sequence[int], default: int) -> int:
+def _count(indices: Sequence[int], most: int) -> int:
     """Return how many blocks of a kind there are: as many as there are indices, unless some are missing."""
     if indices and max(indices) == len(indices) - 1:
         return len(indices)
-    return max([default, *(index + 1 for index in indices)])
+    return max([most, *(index + 1 for index in indices)])
 
 
 def parameters_by_block(model: Trained) -> list[Row]:
