@@ -35,14 +35,25 @@ class ByProducts:
         self._log = log
         self._failures: dict[tuple[ByProduct, str], int] = {}
 
-    def make(self, what: ByProduct, work: Callable[[], object], step: int) -> bool:
-        """Do ``work`` after ``step`` steps and return whether it succeeded; a stop goes on upwards."""
+    def make(
+        self,
+        what: ByProduct,
+        work: Callable[[], object],
+        step: int,
+        *,
+        of_all: Callable[[str], str] = lambda cause: cause,
+    ) -> bool:
+        """Do ``work`` after ``step`` steps and return whether it succeeded; a stop goes on upwards.
+
+        ``of_all``: why it failed where several do it, from why it failed here, which may be nothing.
+        """
         cause = ""
         try:
             work()
         except Exception as error:
             traceback.print_exc()
             cause = self._cause(what, error)
+        cause = of_all(cause)
         if not cause:
             return True
         # only now nothing holds what the failed work has left on the device

@@ -14,16 +14,16 @@ from blockrate.engine.seeds import generator
 
 
 def draw(
-    seed: int, step: int, micro_batch: int, shape: Sequence[int]
+    seed: int, step: int, micro_batch: int, shape: Sequence[int], *, first: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Return standard normal noise of ``shape`` (B, ...) and one uniform number in 0..1 per sample (B,), fp32, on CPU.
 
-    Every sample has a stream of its own from (seed, step, micro batch, index): a resumed run, another device and a
-    last batch that is short see the same numbers.
+    Every sample has a stream of its own from (seed, step, micro batch, index): a resumed run, another device, a last
+    batch that is short and a part of a batch (``first``: the place of its first sample) see the same numbers.
     """
     noises = []
     uniforms = []
-    for index in range(shape[0]):
+    for index in range(first, first + shape[0]):
         stream = generator(seed, step, micro_batch, index)
         uniforms.append(torch.rand((), generator=stream, dtype=torch.float64))
         noises.append(torch.randn(tuple(shape[1:]), generator=stream))

@@ -3,11 +3,12 @@
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from blockrate.config.train_config import TrainConfig
+from blockrate.engine import ranks
 from blockrate.engine.byproducts import (
     EXPORT,
     PRUNING,
@@ -24,10 +25,12 @@ from blockrate.engine.export import (
     export_name,
     file_metadata,
 )
+from blockrate.engine.gathering import Gathering
 from blockrate.engine.intervals import Moment
-from blockrate.engine.memory import computing_in, dtype_of, release
-from blockrate.engine.models.sample import Spoilt, sample_images
+from blockrate.engine.memory import dtype_of, release
 from blockrate.engine.preparation import Data
+from blockrate.engine.sampling import Drawn, draw_samples
+from blockrate.engine.sampling import together as of_all_ranks
 from blockrate.engine.spoilt import samples_in_words
 from blockrate.engine.state import TrainingState
 from blockrate.engine.steps import BadSteps, TakenStep, validation_loss
@@ -39,6 +42,9 @@ from blockrate.run.durable import check_space
 from blockrate.run.events import Phase, Sampled, Saved, Validated, Warned
 from blockrate.run.folder import RunSession
 from blockrate.run.results import Results, fingerprint, make_way, one_writer
+
+# what a run may be asked for at once, beside a stop
+_COMMANDS = ("sample", "save")
 
 
 class Outputs:
@@ -69,6 +75,11 @@ class Outputs:
         self.results = results
         self.total_steps = total_steps
         self.finished = first
+        self._is_first = data.world.is_first
+        self._gathering = Gathering(ranks.whole, writes=self._is_first)
+        # what was measured and drawn last, until it is told
+        self._loss = 0.0
+        self._drawn: list[Drawn] = []
         # those that the newest checkpoint holds
         self._saved = first
         self._cannot_save = False
@@ -81,7 +92,7 @@ class Outputs:
             samples=bool(data.prompts),
         )
         self._tensorboard = None
-        if config.tensorboard:
+        if config.tensorboard and self._is_first:
             self._tensorboard = TensorBoardWriter(
                 self.run.path / "tensorboard", self.log
             )
@@ -89,8 +100,9 @@ class Outputs:
 
     def before_first_step(self, step: int) -> None:
         """Look whether there is room for what will be saved, and measure what the untrained model does."""
-        self._check_checkpoint_space()
-        self._check_export_space()
+        with ranks.in_step():
+            self._check_checkpoint_space()
+            self._check_export_space()
         self._perform_all(self._timetable.due_before_first_step(step), step)
 
     def after_step(self, step: int, taken: TakenStep, rate: float) -> None:
@@ -100,7 +112,7 @@ class Outputs:
         now = self._moment(step, commands=_taken(self.stop.commands))
         self._perform_all(self._timetable.due_after(now), step)
         # one look, or a stop that comes during the save would end the run without it
-        stopping = self.stop.requested
+        stopping = ranks.agree(self.stop).stop
         self._perform_all(self._timetable.saves_after(now, stopping=stopping), step)
 
     def ended(self, step: int) -> bool:
@@ -116,17 +128,20 @@ class Outputs:
             except Exception as error:
                 # what of checkpoint and finished model can be written is written
                 failed = failed or error
-                self.keep(error)
+                self.keep(error, together=True)
         if self._tensorboard:
             self._tensorboard.close()
         if failed:
             raise failed
         return [self.destination]
 
-    def keep(self, error: Exception, *, trusted: bool = True) -> None:
+    def keep(
+        self, error: Exception, *, trusted: bool = True, together: bool = False
+    ) -> None:
         """Save the finished steps that an error would lose, and let it tell what became of them.
 
-        ``trusted``: whether what they learned is worth a checkpoint.
+        ``trusted``: whether what they learned is worth a checkpoint. ``together``: whether it has come to all ranks;
+        else the first may save only what it has by itself.
         """
         told = self._tell()
         whole = told and self.state.weights_are_whole
@@ -135,7 +150,7 @@ class Outputs:
             traceback.clear_frames(error.__traceback__)
             self.state.optimizer.zero_grad(set_to_none=True)
             release()
-            self._try_to_save()
+            self._try_to_save(together=together)
         lost = self.finished - self._saved
         if lost > 0:
             steps = "step is" if lost == 1 else f"{lost} steps are"
@@ -151,16 +166,28 @@ class Outputs:
             return False
         return True
 
-    def _try_to_save(self) -> None:
-        if self.finished > self._saved:
-            # the error that there is says more
-            with suppress(Exception):
+    def _try_to_save(self, *, together: bool) -> None:
+        if self.finished <= self._saved:
+            return
+        # the error that there is says more
+        with suppress(Exception):
+            if together:
                 self._checkpoint(self.finished)
+            elif self._is_first and not ranks.is_sharded():
+                self._save(self.finished)
 
     def _moment(self, step: int, *, commands: tuple[str, ...] = ()) -> Moment:
-        """Return what decides what is due. The only reading of the clock: one process reads it for all."""
+        """Return what decides what is due. The only reading of the clock: the first rank's is that of all."""
         epoch = self.data.order.epoch_of(step)
-        return Moment(step, epoch, time.monotonic(), commands)
+        seconds, *asked = ranks.of_first(
+            [time.monotonic(), *(float(command in commands) for command in _COMMANDS)]
+        )
+        wanted = tuple(
+            command
+            for command, is_asked in zip(_COMMANDS, asked, strict=True)
+            if is_asked
+        )
+        return Moment(step, epoch, seconds, wanted)
 
     def _perform_all(self, actions: Sequence[Action], step: int) -> None:
         if actions:
@@ -171,9 +198,11 @@ class Outputs:
     def _perform(self, action: Action, step: int) -> None:
         match action:
             case Action.VALIDATE:
-                self._make(VALIDATION, self._validate, step)
+                if self._make(VALIDATION, self._validate, step):
+                    self._tell_loss(step)
             case Action.SAMPLE:
-                self._make(SAMPLES, self._sample, step)
+                if self._make(SAMPLES, self._sample, step):
+                    self._tell_samples(step)
             case Action.EXPORT:
                 self._make(EXPORT, self._export_on_the_way, step)
             case Action.CHECKPOINT:
@@ -183,74 +212,69 @@ class Outputs:
             case Action.HAND_OVER:
                 self._export(self.destination, step)
 
-    def _make(self, what: ByProduct, work: Callable[[int], None], step: int) -> None:
-        """Do what a run can do without."""
-        made = self._byproducts.make(what, partial(work, step), step)
+    def _make(self, what: ByProduct, work: Callable[[int], None], step: int) -> bool:
+        """Do what a run can do without, and return whether all ranks have."""
+        made = self._byproducts.make(
+            what, partial(work, step), step, of_all=ranks.cause_of_all
+        )
         if not self.state.weights_are_whole:
             raise RuntimeError(f"{what.name}, and the weights are not those of before")
         if not made:
             self._go_on_training(step)
+        return made
 
     def _export_on_the_way(self, step: int) -> None:
         prefix = self.config.save_filename_prefix
         self._export(export_name(self.destination, step, prefix=prefix), step)
 
     def _validate(self, step: int) -> None:
-        batches = self.data.read(self.data.validation)
+        pieces = self.data.validation_pieces()
         with self.state.evaluation():
-            loss = validation_loss(self.state, batches, self.config)
+            self._loss = validation_loss(self.state, pieces, self.config)
+
+    def _tell_loss(self, step: int) -> None:
+        loss = sum(ranks.gathered(self._loss))
         self.log.write(Validated(loss), step=step)
         if self._tensorboard:
             self._tensorboard.scalars({"loss/validation": loss}, step)
 
     def _sample(self, step: int) -> None:
-        if self.stop.requested:
+        self._drawn = []
+        if ranks.agree(self.stop).stop:
             return
+        draw = partial(
+            draw_samples, self.config, self.state, self.data, stop=self.stop, step=step
+        )
         with self._phase("sampling", step):
-            files = self._images(self.run.samples, step, averaged=True)
+            self._drawn.append(draw(self.run.samples, averaged=True))
             if self.state.ema and self.config.non_ema_sampling:
                 folder = self.run.samples / "without-ema"
-                files += self._images(folder, step, averaged=False)
-            if files:  # none if a stop came
-                names = [file.relative_to(self.run.path).as_posix() for file in files]
-                self.log.write(Sampled(names), step=step)
-            if self._tensorboard and self.config.samples_to_tensorboard:
-                self._tensorboard.images(files, step)
+                self._drawn.append(draw(folder, averaged=False))
 
-    def _images(self, folder: Path, step: int, *, averaged: bool) -> list[Path]:
-        spoilt: list[Spoilt] = []
-        with self.state.evaluation(averaged=averaged):
-            files = self.data.files
-            images = sample_images(
-                files,
-                self.state.transformer,
-                lambda: files.family.load_vae(
-                    files.parts["vae"],
-                    weight_dtype=self.config.vae.weight_dtype,
-                    device=self.state.device,
-                ),
-                self.data.prompts,
-                folder=folder,
-                step=step,
-                precision=partial(
-                    computing_in, self.config.train_dtype, self.state.device
-                ),
-                should_stop=lambda: self.stop.requested,
-                tell_spoilt=spoilt.append,
-            )
-        if spoilt:
-            self._byproducts.tell(SPOILT, samples_in_words(spoilt, self.config), step)
-        return images
+    def _tell_samples(self, step: int) -> None:
+        files: list[Path] = []
+        for drawn in map(of_all_ranks, self._drawn):
+            files += drawn.files.values()
+            if drawn.spoilt:
+                told = samples_in_words(drawn.spoilt, self.config)
+                self._byproducts.tell(SPOILT, told, step)
+        if files:  # none if a stop came
+            names = [file.relative_to(self.run.path).as_posix() for file in files]
+            self.log.write(Sampled(names), step=step)
+        if self._tensorboard and self.config.samples_to_tensorboard:
+            self._tensorboard.images(files, step)
 
     def _export(self, path: Path, step: int) -> None:
-        with self._phase("saving", step):
-            self._check_export_space()
-            with one_writer(path.parent):
-                self._put(path, step)
+        with self._phase("saving", step), ranks.in_step(), ExitStack() as held:
+            if self._is_first:
+                self._check_export_space()
+                held.enter_context(one_writer(path.parent))
+            self._put(path, step)
 
     def _put(self, path: Path, step: int) -> None:
         """Write what was learned to ``path``, and keep what is another's there."""
-        make_way(path, self.results, lambda text: self._warn_of(text, step))
+        if self._is_first:
+            make_way(path, self.results, lambda text: self._warn_of(text, step))
         with self.state.evaluation():
             export(
                 path,
@@ -260,8 +284,10 @@ class Outputs:
                 dtype=dtype_of(self.config.output_dtype),
                 metadata=file_metadata(self.config, self.data.files.variant),
                 at_zero=adapters_at_zero(self.state.transformer, self.config),
+                gathering=self._gathering,
             )
-        self._written(path, step)
+        if self._is_first:
+            self._written(path, step)
 
     def _warn_of(self, text: str, step: int) -> None:
         self.log.write(Warned("result", text), step=step)
@@ -273,6 +299,10 @@ class Outputs:
         self.log.write(Saved(path, "export", sha256), step=step)
 
     def _checkpoint(self, step: int) -> None:
+        with ranks.in_step():
+            self._save(step)
+
+    def _save(self, step: int) -> None:
         with self._phase("saving", step):
             self._cannot_save = True
             path = save_checkpoint(
@@ -282,11 +312,12 @@ class Outputs:
                 step=step,
                 total_steps=self.total_steps,
                 data=self.data.fingerprint,
+                gathering=self._gathering,
             )
             self.log.write(Saved(path, "checkpoint"), step=step)
             self._cannot_save = False
             self._saved = step
-            if self.config.rolling_backup:
+            if self.config.rolling_backup and self._is_first:
                 # one too many is no reason to end the run
                 keep = self.config.rolling_backup_count
                 work = partial(prune, self.run.checkpoints, keep)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -14,15 +14,18 @@ import torch
 from blockrate.config.base_model import caption_tokens
 from blockrate.config.parts import Concept, Sample
 from blockrate.config.train_config import TrainConfig
+from blockrate.engine import ranks
 from blockrate.engine.compiling import compile_warning
 from blockrate.engine.data.batches import StepOrder, TrainingExample, validation_batches
 from blockrate.engine.data.cache import Batch, Cache, ImageEncoder, PromptEncoder
 from blockrate.engine.data.concepts import Item, find_items
+from blockrate.engine.data.dealing import Piece, share
 from blockrate.engine.data.noised import NoisedBatch, noised
 from blockrate.engine.full_memory import named_if_full
 from blockrate.engine.models.common import ModelFiles
 from blockrate.engine.models.locate import image_identity, locate, prompt_identity
 from blockrate.engine.models.sample import EncodedPrompt
+from blockrate.engine.world import World, world
 from blockrate.models.families import conditioning_of
 from blockrate.run.events import EventLog, Phase, Warned
 from blockrate.run.folder import StopFlag
@@ -39,19 +42,37 @@ class Data:
     prompts: list[EncodedPrompt]
     fingerprint: str  # of the data set: another one has another
     device: torch.device
+    world: World
 
     def step_batches(self, step: int) -> list[NoisedBatch]:
-        """Return the micro-batches of a step with all that belongs to them, where the device copies from."""
-        config = self.order.config
-        batches = []
-        for index, batch in enumerate(self.read(self.order.step_batches(step))):
-            made = noised(batch, config, self.files.family, step=step, index=index)
-            batches.append(made.pinned() if self.device.type == "cuda" else made)
-        return batches
+        """Return this rank's micro-batches of a step with all that belongs to them, where the device copies from.
 
-    def read(self, batches: Sequence[Sequence[TrainingExample]]) -> list[Batch]:
-        """Return batches of examples as tensors."""
-        return [self.cache.batch(examples) for examples in batches]
+        The first names the images of the whole step, for messages: what is bad in one is bad for all.
+        """
+        batches = self.order.step_batches(step)
+        every_file = [str(item.item.path) for batch in batches for item in batch]
+        made: list[NoisedBatch] = []
+        for piece in share(batches, self.world.rank, self.world.size):
+            files = () if made else tuple(every_file)
+            made.append(self._noised(piece, step, files))
+        return made
+
+    def _noised(self, piece: Piece, step: int, files: tuple[str, ...]) -> NoisedBatch:
+        made = noised(
+            self.cache.batch(piece.examples),
+            self.order.config,
+            self.files.family,
+            step=step,
+            index=piece.micro_batch,
+            first=piece.first,
+        )
+        made = replace(made, share=piece.share, files=files)
+        return made.pinned() if self.device.type == "cuda" else made
+
+    def validation_pieces(self) -> list[tuple[Piece, Batch]]:
+        """Return this rank's part of what the model is measured on, read."""
+        pieces = share(self.validation, self.world.rank, self.world.size)
+        return [(piece, self.cache.batch(piece.examples)) for piece in pieces]
 
 
 def prepare_data(
@@ -67,34 +88,61 @@ def prepare_data(
     ``check``: is told the data set's fingerprint. Raises FileError or ConfigError before anything big is loaded,
     StopRequested when asked to stop.
     """
-    loading = partial(_report_loading, log, stop)
     warn = partial(_warn, log)
-    items = find_items(config, loading)
-    fingerprint = _fingerprint(items, config.concepts)
-    check(fingerprint)
-    order = StepOrder(config, items)
-    if warning := compile_warning(config, order.image_sizes):
-        warn(warning)
-    validation = validation_batches(config, items) if config.validation else []
-    files = locate(config, loading, warn)
-    stop.obey()
+    # what one has looked at and fetched is there for the rest
+    with ranks.first(stop):
+        order, validation, fingerprint = _look_at_images(config, log, stop, check)
+        files = locate(config, partial(_report_loading, log, stop), warn)
+    ranks.obey(stop)
     cache = _cache(files, config)
     samples = [sample for sample in config.samples if sample.enabled]
     lengths: list[int] = []
     vae = _Vae(files, config, device)
-    cache.fill(
+    fill = partial(
+        cache.fill,
         [*order.every_example(), *chain.from_iterable(validation)],
         load_image_encoder=vae.encoder,
         load_prompt_encoder=partial(_prompt_encoder, files, config, device, lengths),
         progress=partial(_report_caching, log),
-        should_stop=lambda: stop.requested,
+        should_stop=partial(ranks.is_asked, stop),
         prompts=_prompts(samples, files),
         warn=warn,
     )
+    _fill_together(fill, stop)
+    lengths = [length for some in ranks.gathered(lengths) for length in some]
     _warn_of_cut_captions(lengths, caption_tokens(config, files.spec), files, log)
-    stop.obey()
     prompts = _encoded_prompts(samples, cache, vae, files.negative_prompt)
-    return Data(files, order, cache, validation, prompts, fingerprint, device)
+    return Data(files, order, cache, validation, prompts, fingerprint, device, world())
+
+
+def _look_at_images(
+    config: TrainConfig, log: EventLog, stop: StopFlag, check: Callable[[str], None]
+) -> tuple[StepOrder, list[list[TrainingExample]], str]:
+    """Return the order of the images, the batches of validation, and the fingerprint of the data set."""
+    items = find_items(config, partial(_report_loading, log, stop))
+    fingerprint = _fingerprint(items, config.concepts)
+    check(fingerprint)
+    order = StepOrder(config, items)
+    if warning := compile_warning(config, order.image_sizes):
+        _warn(log, warning)
+    validation = validation_batches(config, items) if config.validation else []
+    return order, validation, fingerprint
+
+
+def _fill_together(fill: Callable[..., None], stop: StopFlag) -> None:
+    """Fill the cache, each rank its share; what another machine has written to a disk of its own, each once more."""
+    here = world()
+
+    def deal(missing: list[Any]) -> list[Any]:
+        # not before all have seen what is missing
+        ranks.obey(stop)
+        return missing[here.rank :: here.size]
+
+    if here.is_many:
+        fill(deal=deal)
+        ranks.obey(stop)
+    fill()
+    ranks.obey(stop)
 
 
 def _prompts(samples: Sequence[Sample], files: ModelFiles) -> list[str]:
@@ -124,7 +172,8 @@ def _warn(log: EventLog, message: str) -> None:
 
 
 def _report_loading(log: EventLog, stop: StopFlag, done: int, total: int) -> None:
-    stop.obey()
+    if ranks.is_asked(stop):
+        stop.obey()
     log.write(Phase("loading", done, total), step=log.step)
 
 

@@ -7,8 +7,9 @@ a call is therefore agreed on first, never looked at by one rank alone: a stop, 
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -51,10 +52,11 @@ class StopTogether(StopRequested):
 
 
 class Agreed(NamedTuple):
-    """What the ranks have agreed on. ``numbers``: the largest of each."""
+    """What the ranks have agreed on. ``numbers``: the largest of each. ``failed``: a rank that something failed on."""
 
     stop: bool
     numbers: list[float]
+    failed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,11 @@ def _join(here: World, device: torch.device, *, sharded: bool) -> None:
 
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    store, rank, size = next(rendezvous("env://"))
+    shared, rank, size = next(rendezvous("env://"))
+    # after a restart nothing of the attempt before is taken for our own
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    c10d: Any = distributed  # whose types leave it out
+    store = c10d.PrefixStore(f"blockrate {attempt}", shared)
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(
         backend, store=store, rank=rank, world_size=size, timeout=_TRAINING
@@ -184,6 +190,19 @@ def is_asked(stop: StopFlag) -> bool:
     return stop.requested
 
 
+def is_asked_in_passes(stop: StopFlag) -> bool:
+    """Whether to stop between two passes of the model: where all make each pass together, all get one answer."""
+    return agree(stop).stop if is_sharded() else is_asked(stop)
+
+
+def of_first(numbers: Sequence[float]) -> list[float]:
+    """Return rank 0's numbers, on all ranks: its clock, what it was asked for."""
+    if _joined is None:
+        return list(numbers)
+    mine = numbers if _joined.world.is_first else [-math.inf] * len(numbers)
+    return _exchange(numbers=mine).numbers
+
+
 @contextmanager
 def first(stop: StopFlag) -> Iterator[None]:
     """Let rank 0 do something before the rest, which then finds it done. Raises StopRequested."""
@@ -206,12 +225,13 @@ def in_step() -> Iterator[None]:
     try:
         yield
     except Exception:
-        _exchange(failed=True)
+        # if they are gone, that is not what is told
+        with suppress(RuntimeError):
+            _exchange(failed=True)
         raise
-    failed = _exchange().numbers[0]
-    if failed:
-        told = f"it failed on GPU {int(failed) - 1}, whose log says why"
-        raise ElsewhereError(told)
+    failed = _exchange().failed
+    if failed is not None:
+        raise ElsewhereError(f"it failed on GPU {failed}, whose log says why")
 
 
 def _exchange(
@@ -228,10 +248,12 @@ def _exchange(
     row[1] = float(failed) * (_joined.world.rank + 1)
     row[2 : 2 + len(numbers)] = torch.tensor(list(numbers), dtype=torch.float64)
     distributed.all_reduce(row, distributed.ReduceOp.MAX, group=_joined.control)
-    values = row.tolist()
-    if not numbers:
-        return Agreed(values[0] > 0, [values[1]])
-    return Agreed(values[0] > 0, values[2 : 2 + len(numbers)])
+    any_stops, any_failed, *largest = row.tolist()
+    return Agreed(
+        any_stops > 0,
+        largest[: len(numbers)],
+        int(any_failed) - 1 if any_failed else None,
+    )
 
 
 def gathered(mine: T) -> list[T]:
@@ -245,22 +267,29 @@ def gathered(mine: T) -> list[T]:
     return rows
 
 
+def cause_of_all(cause: str) -> str:
+    """Return why something failed, on whichever rank: its own cause, or another's, or nothing."""
+    for rank, other in enumerate(gathered(cause)):
+        if other and not cause:
+            cause = f"on GPU {rank}: {other}"
+    return cause
+
+
 # --- the model, its gradients and its tensors ---
 
 
-def spread(transformer: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
-    """Return what the training pass calls: it adds up the gradients of all ranks. The transformer itself alone.
+def spread(transformer: nn.Module) -> nn.Module | None:
+    """Return what computes a prediction and adds up the gradients of all ranks; nothing where there are no others.
 
     To be called when what trains is chosen and frozen, and before the optimizer gets its parameters.
     """
     if _joined is None:
-        return transformer
+        return None
     return _replicated(transformer)
 
 
 def _replicated(transformer: nn.Module) -> nn.Module:
     """Return DDP around a transformer that each rank has whole."""
-    from torch import distributed
     from torch.nn.parallel import DistributedDataParallel
 
     class Replicated(DistributedDataParallel):
@@ -279,15 +308,21 @@ def _replicated(transformer: nn.Module) -> nn.Module:
         forward_sync_buffers=False,
         gradient_as_bucket_view=True,
     )
-
-    def added_up(_state: object, bucket: Any) -> Any:
-        # not DDP's mean: each loss carries its share of the step
-        work = distributed.all_reduce(bucket.buffer(), async_op=True)
-        assert work
-        return work.get_future().then(lambda done: done.value()[0])
-
-    model.register_comm_hook(None, added_up)
+    # a lambda, for torch takes no annotation but its own
+    model.register_comm_hook(None, lambda _, bucket: _added_up(bucket))
     return model
+
+
+def _added_up(bucket: Any) -> Any:
+    """Return what comes of the sum of a bucket of gradients over all ranks.
+
+    Not DDP's mean: the loss of each rank carries its share of the step already.
+    """
+    from torch import distributed
+
+    work = distributed.all_reduce(bucket.buffer(), async_op=True)
+    assert work
+    return work.get_future().then(lambda done: done.value()[0])
 
 
 def without_sync(model: nn.Module) -> AbstractContextManager[object]:

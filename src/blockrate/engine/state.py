@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.profile import Profile
-from blockrate.engine import fine_tune, optimizers
+from blockrate.engine import fine_tune, optimizers, ranks
 from blockrate.engine.adapters import ADAPTERS
 from blockrate.engine.ema import Ema
 from blockrate.engine.models.common import FamilyModule, ModelFiles
 from blockrate.engine.parameter_groups import (
     block_layout,
+    freeze_blocks,
     parameter_groups,
     parameters_by_block,
 )
@@ -36,8 +37,16 @@ class TrainingState:
     formerly_trained: dict[str, nn.Parameter]
     ema: Ema | None
     profile: Profile  # what multiplies the rate of each block
+    spread: Any = (
+        None  # what several ranks call instead of the transformer, see ranks.py
+    )
     # False while a step changes them or others are in their place: what fails then leaves weights of no step
     weights_are_whole: bool = True
+
+    @property
+    def model(self) -> Any:
+        """What computes a prediction, and with several ranks adds up their gradients."""
+        return self.transformer if self.spread is None else self.spread
 
     def learned(self) -> dict[str, nn.Parameter]:
         """Return every parameter that was ever trained, by name."""
@@ -99,6 +108,9 @@ def make_training_state(
     formerly_trained = _formerly_trained(transformer, config, weights or {})
     multipliers = config.block_learning_rate_multiplier
     profile = Profile.of(multipliers, block_layout(transformer))
+    # before it is spread: then it is too late
+    freeze_blocks(transformer, multipliers)
+    spread = ranks.spread(transformer)
     base_lr = config.base_learning_rate()
     groups = parameter_groups(
         transformer, learning_rate=base_lr, multipliers=multipliers
@@ -129,6 +141,7 @@ def make_training_state(
         formerly_trained=formerly_trained,
         ema=ema,
         profile=profile,
+        spread=spread,
     )
 
 

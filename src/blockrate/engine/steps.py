@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from torch.nn.utils import clip_grads_with_norm_
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError
-from blockrate.engine import flow_matching
+from blockrate.engine import flow_matching, ranks
 from blockrate.engine.data.cache import Batch
+from blockrate.engine.data.dealing import Piece
 from blockrate.engine.data.noised import NoisedBatch, with_noise
 from blockrate.engine.effective_rates import (
     AS_THEY_ARE,
@@ -33,6 +35,7 @@ from blockrate.engine.seeds import generator
 from blockrate.engine.spoilt import steps_cure
 from blockrate.engine.state import TrainingState
 from blockrate.engine.telemetry import BlockTelemetry
+from blockrate.engine.world import world
 from blockrate.run.events import Blocks, Skipped
 
 # stands for the step in the draws of validation noise: the same every time
@@ -98,8 +101,9 @@ def take_step(
 ) -> TakenStep:
     """Train on the micro-batches of ``step``: one change of the weights, or none if the gradients are not finite.
 
-    Waits for nothing on CUDA where the optimizer can leave bad gradients alone by itself. ``before_change``: is called
-    when the gradients are asked for and the weights are still those of the step before.
+    Several ranks take it together, each on batches of its own: loss and gradients are those of all. Waits for nothing
+    on CUDA where the optimizer can leave bad gradients alone by itself. ``before_change``: is called when the gradients
+    are asked for and the weights are still those of the step before.
     """
     began = mark(state.device)
     loss = _gradients(state, batches, config, step)
@@ -149,19 +153,20 @@ def _gradients(
     config: TrainConfig,
     step: int,
 ) -> Tensor:
-    """Accumulate the gradients of the mean loss over all samples of the step, and return that loss, detached.
-
-    A micro-batch counts by its size, because a bucket's last one may be smaller.
-    """
-    samples = sum(len(batch.latents) for batch in batches)
+    """Accumulate the gradients of the mean loss over all samples of the step, and return that loss, detached."""
     total = torch.zeros((), device=state.device)
     if config.dropout_probability:  # which draws from torch's one stream
-        torch.manual_seed(generator(config.seed, "dropout", step).initial_seed())
+        rank = world().rank
+        # another on each, for each sees other images
+        key = ("dropout", step, rank) if rank else ("dropout", step)
+        torch.manual_seed(generator(config.seed, *key).initial_seed())
     for batch in batches:
-        loss = flow_loss(state, batch, config) * (len(batch.latents) / samples)
-        loss.backward()  # type: ignore[no-untyped-call]
+        is_last = batch is batches[-1]
+        with nullcontext() if is_last else ranks.without_sync(state.model):
+            loss = flow_loss(state, batch, config) * batch.share
+            loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
-    return total
+    return ranks.total(total)
 
 
 def _gradient_norms(parameters: Iterable[nn.Parameter]) -> Tensor:
@@ -183,7 +188,7 @@ def flow_loss(state: TrainingState, batch: NoisedBatch, config: TrainConfig) -> 
     timesteps = batch.timesteps
     with computing_in(config.train_dtype, state.device):
         prediction = state.family.predict(
-            state.transformer,
+            state.model,
             flow_matching.add_noise(batch.latents, batch.noise, timesteps),
             timesteps,
             batch.conditioning,
@@ -206,29 +211,32 @@ def flow_loss(state: TrainingState, batch: NoisedBatch, config: TrainConfig) -> 
 
 @torch.no_grad()
 def validation_loss(
-    state: TrainingState, batches: Sequence[Batch], config: TrainConfig
+    state: TrainingState, pieces: Sequence[tuple[Piece, Batch]], config: TrainConfig
 ) -> float:
     """Return the mean loss over validation batches, on noise and evenly spread times that never change.
 
-    Raises NotANumberError, with the files of the first batch whose loss is none.
+    Of several ranks each returns its share of that mean. Raises NotANumberError, with the files of the first batch
+    whose loss is none.
     """
-    count = sum(len(batch.latents) for batch in batches)
+    count = pieces[0][0].of
     total = 0.0
-    place = 0
-    for index, batch in enumerate(batches):
-        size = len(batch.latents)
+    for piece, batch in pieces:
         noise, _ = flow_matching.draw(
-            config.seed, VALIDATION, index, batch.latents.shape
+            config.seed,
+            VALIDATION,
+            piece.micro_batch,
+            batch.latents.shape,
+            first=piece.first,
         )
-        uniform = (torch.arange(place, place + size) + 0.5) / count
+        places = torch.arange(piece.place, piece.place + len(batch.latents))
+        uniform = (places + 0.5) / count
         drawn = with_noise(batch, config, state.family, noise, uniform)
         loss = flow_loss(state, drawn, config).item()
         if not math.isfinite(loss):
             problem = f"the loss on {_listed(batch.files)} is not a number"
             cure = steps_cure(config, trained=True)
             raise NotANumberError("validation", problem, cure)
-        total += loss * size
-        place += size
+        total += loss * piece.counted
     return total / count
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from blockrate.config.files import config_hash
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError
+from blockrate.engine import ranks
 from blockrate.engine.adapters import ADAPTERS
 from blockrate.engine.compiling import check_compile
 from blockrate.engine.data.cache import prefetch
@@ -23,6 +24,7 @@ from blockrate.engine.resume import Resume, find_resume, sweep_interrupted_saves
 from blockrate.engine.state import TrainingState, make_training_state
 from blockrate.engine.steps import BadSteps, take_step
 from blockrate.engine.telemetry import BlockTelemetry
+from blockrate.engine.world import world
 from blockrate.run.durable import make_folder
 from blockrate.run.events import (
     EventLog,
@@ -45,16 +47,14 @@ def train(
     Goes on from the newest whole checkpoint, if there is one.
     """
     plan = make_plan(config)  # refuses what cannot train, before anything is loaded
-    results = Results(run.events_file)
-    check_destination(
-        config.output_model_destination,
-        results,
-        folder=config.writes_folder(),
-        probe=True,
-    )
-    with _reproducible(config.deterministic):
+    results = _results(config, run)
+    with ExitStack() as stack:
+        stack.enter_context(_reproducible(config.deterministic))
         device = _device(config)
-        resume = _resume(config, run, log)
+        stack.enter_context(ranks.together(device, stop, sharded=False))
+        # it cleans up after earlier sessions, and must not clean up after this one
+        with ranks.first(stop):
+            resume = _resume(config, run, log)
         data = prepare_data(config, device, log, stop, check=resume.check_data)
         if config.only_cache:
             return []
@@ -64,7 +64,7 @@ def train(
         state = make_training_state(
             data.files, config, device, weights=resume.weights()
         )
-        stop.obey()
+        ranks.obey(stop)
         log.write(_started(config, state, plan.first_trained_block), step=resume.step)
         span = resume.tell_schedule(data.order.number_of_steps, log)
         resume.restore(state, log)
@@ -83,9 +83,23 @@ def train(
         return outputs.finish(_trained(config, state, data, outputs, log, bad))
 
 
+def _results(config: TrainConfig, run: RunFolder) -> Results:
+    """Return what the run has written so far; raises what is wrong with the place for more."""
+    results = Results(run.events_file)
+    if world().is_first:
+        check_destination(
+            config.output_model_destination,
+            results,
+            folder=config.writes_folder(),
+            probe=True,
+        )
+    return results
+
+
 def _device(config: TrainConfig) -> torch.device:
     """Return where to train; raises ConfigError for what that device cannot do."""
     device, why = pick_device(config.train_device)
+    device = ranks.local(device)
     print(f"training on {device}: {why}")
     check_compile(config, device)
     return device
@@ -93,13 +107,14 @@ def _device(config: TrainConfig) -> torch.device:
 
 def _resume(config: TrainConfig, run: RunFolder, log: EventLog) -> Resume:
     """Clean up after interrupted saves, and return where the run goes on."""
-    make_folder(run.checkpoints)
-    sweep_interrupted_saves(
-        run,
-        log,
-        output=Path(config.output_model_destination),
-        cache_dir=Path(config.cache_dir),
-    )
+    if world().is_first:
+        make_folder(run.checkpoints)
+        sweep_interrupted_saves(
+            run,
+            log,
+            output=Path(config.output_model_destination),
+            cache_dir=Path(config.cache_dir),
+        )
     resume = find_resume(config, run, log)
     log.step = resume.step
     adapter = ADAPTERS.get(config.training_method)
@@ -123,7 +138,11 @@ def _trained(
         bad.end()
     except Exception as error:
         # after bad numbers an older checkpoint may be the better one
-        outputs.keep(error, trusted=not isinstance(error, NotANumberError))
+        bad_numbers = isinstance(error, NotANumberError)
+        outputs.keep(error, trusted=not bad_numbers)
+        if bad_numbers and not world().is_first:
+            # they are those of all ranks, and one tells
+            raise ranks.ElsewhereError(str(error)) from error
         raise
     return last
 

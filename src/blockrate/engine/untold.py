@@ -3,6 +3,7 @@
 from blockrate.engine.state import TrainingState
 from blockrate.engine.steps import BadSteps, StepResult, TakenStep
 from blockrate.engine.tensorboard_writer import TensorBoardWriter
+from blockrate.engine.world import world
 from blockrate.run.events import EventLog, Step
 
 
@@ -30,7 +31,8 @@ class Untold:
         """Take note of finished step ``step``, at a base rate of ``rate``; tell of it if that costs no wait."""
         assert not self._kept
         self._kept = (taken, rate, step)
-        if taken.is_at_hand:
+        # what comes of it may end the run: several ranks come to it at one place
+        if taken.is_at_hand and not world().is_many:
             self.tell()
 
     def tell(self) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -79,11 +79,13 @@ class Cache:
         should_stop: Callable[[], bool],
         prompts: Iterable[str] = (),
         warn: Callable[[str], None] = lambda message: None,
+        deal: Callable[[list[Any]], list[Any]] = lambda missing: missing,
     ) -> None:
         """Make what is missing or damaged for the examples and further prompts, keeping each entry at once.
 
         An encoder is loaded only if something of its kind is missing, and let go before the next is loaded.
-        ``warn`` is told of entries that are there and cannot be used.
+        ``warn`` is told of entries that are there and cannot be used. ``deal``: which of the missing ones of a kind are
+        to be made here, where others make the rest meanwhile.
         """
         crops = {self._file(example): example for example in examples}
         captions = dict.fromkeys(prompts)
@@ -94,15 +96,18 @@ class Cache:
         new_texts = flaws.found_in(captions, self._conditioning)
         flaws.tell(self.folder, warn)
         total = len(crops) + len(captions)
-        done = total - len(new_crops) - len(new_texts)
+        missing = len(new_crops) + len(new_texts)
+        new_crops = deal(new_crops)
+        new_texts = deal(new_texts)
+        ours = len(new_crops) + len(new_texts)
         entries = self._make(
             new_crops, new_texts, load_image_encoder, load_prompt_encoder
         )
         with quiet_pillow(), torch.inference_mode():
-            for entry in entries:
+            for made, entry in enumerate(entries, start=1):
                 write_entry(entry)
-                done += 1
-                progress(done, total)
+                # as if all were as far as we are
+                progress(total - missing + missing * made // ours, total)
                 if should_stop():
                     return
 

@@ -22,6 +22,7 @@ class NoisedBatch:
     conditioning: dict[str, Tensor]  # by name, each (B, ...)
     loss_weights: Tensor  # (B,)
     files: tuple[str, ...]
+    share: float = 1.0  # of the mean over all samples of the step
 
     def pinned(self) -> "NoisedBatch":
         """Return it in memory that a graphics card reads by itself, while the program goes on."""
@@ -52,11 +53,20 @@ class NoisedBatch:
 
 
 def noised(
-    batch: Batch, config: TrainConfig, family: FamilyModule, *, step: int, index: int
+    batch: Batch,
+    config: TrainConfig,
+    family: FamilyModule,
+    *,
+    step: int,
+    index: int,
+    first: int = 0,
 ) -> NoisedBatch:
-    """Return micro-batch ``index`` of a step with the noise and the times that the seed gives them."""
+    """Return micro-batch ``index`` of a step with the noise and the times that the seed gives them.
+
+    ``first``: the place of its first sample, where it is a part of that micro-batch.
+    """
     shape = batch.latents.shape
-    noise, uniform = flow_matching.draw(config.seed, step, index, shape)
+    noise, uniform = flow_matching.draw(config.seed, step, index, shape, first=first)
     return with_noise(batch, config, family, noise, uniform)
 
 

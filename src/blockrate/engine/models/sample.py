@@ -49,13 +49,16 @@ def sample_images(
     precision: Callable[[], AbstractContextManager[object]] = nullcontext,
     should_stop: Callable[[], bool] = lambda: False,
     tell_spoilt: Callable[[Spoilt], object] = lambda spoilt: None,
+    numbers: Sequence[int] | None = None,
+    writes: bool = True,
 ) -> list[Path]:
     """Draw every prompt with diffusers' own pipeline and return the PNG files, their prompt and seed inside.
 
     The transformer is in evaluation mode, the VAE comes after the last denoising step and leaves at the end.
     ``precision``: what the transformer computes in; the VAE has its own. ``should_stop`` is asked after each denoising
     step; if so, there are no images. ``tell_spoilt``: is told of each sample that is no picture; there is no file of
-    it. Raises WriteError.
+    it. ``numbers``: of the prompts in files' names, 0, 1, ... by default. ``writes``: whether this process decodes and
+    writes what several have drawn together. Raises WriteError.
     """
     if not prompts:
         return []
@@ -63,17 +66,19 @@ def sample_images(
         latents = [
             _drawn(files, transformer, prompt, should_stop) for prompt in prompts
         ]
-    if should_stop():
+    if should_stop() or not writes:
         return []
-    whole = _finite(latents, tell_spoilt)
+    numbers = numbers or range(len(prompts))
+    whole = _finite(latents, numbers, tell_spoilt)
     if not whole:
         return []
     vae = load_vae()
     make_folder(folder)
     images = []
-    for number in whole:
-        prompt = prompts[number]
-        image = files.family.decode_latents(vae, latents[number])[0]
+    for place in whole:
+        prompt = prompts[place]
+        number = numbers[place]
+        image = files.family.decode_latents(vae, latents[place])[0]
         if fault := _fault(image):
             tell_spoilt(Spoilt(number, fault))
             continue
@@ -107,13 +112,15 @@ def _name(sample: Sample, number: int, step: int) -> str:
 
 
 def _finite(
-    latents: Sequence[Tensor], tell_spoilt: Callable[[Spoilt], object]
+    latents: Sequence[Tensor],
+    numbers: Sequence[int],
+    tell_spoilt: Callable[[Spoilt], object],
 ) -> list[int]:
-    """Return which latents are numbers; the others are told."""
+    """Return the places of those latents that are numbers; the others are told."""
     whole = []
-    for number, drawn in enumerate(latents):
+    for place, (number, drawn) in enumerate(zip(numbers, latents, strict=True)):
         if drawn.isfinite().all():
-            whole.append(number)
+            whole.append(place)
         else:
             tell_spoilt(Spoilt(number, "latents"))
     return whole

@@ -1,0 +1,82 @@
+"""The samples of a run: drawn by one process, or by several that share the prompts or the model."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from blockrate.config.train_config import TrainConfig
+from blockrate.engine import ranks
+from blockrate.engine.memory import computing_in
+from blockrate.engine.models.sample import Spoilt, sample_images
+from blockrate.engine.preparation import Data
+from blockrate.engine.state import TrainingState
+from blockrate.run.folder import StopFlag
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Samples of one kind. ``files``: by number. ``spoilt``: those that are no pictures. ``is_whole``: no stop came."""
+
+    files: dict[int, Path] = field(default_factory=dict)
+    spoilt: list[Spoilt] = field(default_factory=list)
+    is_whole: bool = True
+
+
+def draw_samples(
+    config: TrainConfig,
+    state: TrainingState,
+    data: Data,
+    folder: Path,
+    stop: StopFlag,
+    *,
+    step: int,
+    averaged: bool,
+) -> Drawn:
+    """Draw this rank's share of the samples into ``folder``; where the weights are shared out, all draw every one.
+
+    ``averaged``: by the average of the weights, if there is one.
+    """
+    numbers = list(range(len(data.prompts)))
+    if not ranks.is_sharded():
+        numbers = numbers[data.world.rank :: data.world.size]
+    writes = data.world.is_first or not ranks.is_sharded()
+    spoilt: list[Spoilt] = []
+    files = data.files
+    with state.evaluation(averaged=averaged):
+        images = sample_images(
+            files,
+            state.transformer,
+            lambda: files.family.load_vae(
+                files.parts["vae"],
+                weight_dtype=config.vae.weight_dtype,
+                device=state.device,
+            ),
+            [data.prompts[number] for number in numbers],
+            folder=folder,
+            step=step,
+            precision=partial(computing_in, config.train_dtype, state.device),
+            should_stop=partial(ranks.is_asked_in_passes, stop),
+            tell_spoilt=spoilt.append,
+            numbers=numbers,
+            writes=writes,
+        )
+    bad = {sample.number for sample in spoilt}
+    drawn = [number for number in numbers if number not in bad]
+    if not writes:
+        return Drawn()
+    if len(images) < len(drawn):
+        return Drawn(is_whole=False)
+    return Drawn(dict(zip(drawn, images, strict=True)), spoilt)
+
+
+def together(mine: Drawn) -> Drawn:
+    """Return what all ranks have drawn; nothing, if a stop came to one before it had all of its own."""
+    every = ranks.gathered(mine)
+    if not all(drawn.is_whole for drawn in every):
+        return Drawn(is_whole=False)
+    files: dict[int, Path] = {}
+    spoilt: list[Spoilt] = []
+    for drawn in every:
+        files |= drawn.files
+        spoilt += drawn.spoilt
+    return Drawn(dict(sorted(files.items())), sorted(spoilt))

@@ -1,0 +1,266 @@
+"""Several ranks train what one process trains: real torchrun and gloo, on a model of four blocks."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.lives import RATES, Small, events, saved_bytes
+from support.rank_engine import Job, live_together
+
+from blockrate.config.files import config_json
+from blockrate.run.checkpoints import checkpoints
+from blockrate.run.folder import RunFolder
+
+pytestmark = pytest.mark.engine
+
+PNG = {"prompt": "a cat", "width": 64, "height": 64, "diffusion_steps": 2}
+FINE = {"training_method": "FINE_TUNE", "learning_rate": 1e-4}
+# acts in every step
+CLIPPED = {"clip_grad_norm": 1e-3, "epochs": 4}
+BF16 = {
+    **FINE,
+    "train_dtype": "BFLOAT_16",
+    "transformer": {"weight_dtype": "BFLOAT_16", "gradient_checkpointing": True},
+    "optimizer": {"optimizer": "ADAMW", "stochastic_rounding": True},
+    "ema": "GPU",
+    "ema_update_step_interval": 1,
+    "epochs": 2,
+}
+SHOWN = {
+    "samples": [PNG | {"seed": seed} for seed in range(3)],
+    "sample_after": 3,
+    "sample_after_unit": "STEP",
+    "validation": True,
+    "validate_after": 3,
+    "validate_after_unit": "STEP",
+}
+# micro-batches of 3 and of 2: no deal comes out even
+UNEVEN = {"batch_size": 4, "gradient_accumulation_steps": 1, "epochs": 5}
+
+
+class Ranks(NamedTuple):
+    """What ranks have lived, and the way to live the same alone."""
+
+    small: Small
+    folder: Path
+    codes: dict[str, list[int]]
+
+    def run(self, name: str) -> RunFolder:
+        return RunFolder(self.folder / name)
+
+    def alone(self, name: str, **settings: Any) -> RunFolder:
+        return self.small.live(_config(self.small, self.folder / name, settings))
+
+
+def _config(small: Small, folder: Path, settings: dict[str, Any]) -> Any:
+    values = dict(settings)
+    if values.get("validation"):
+        photos = str(small.folder / "photos")
+        values["concepts"] = [
+            {"path": photos, "image": {"enable_random_flip": True}},
+            {"path": photos, "type": "VALIDATION"},
+        ]
+    return small.config(folder, **values)
+
+
+class Wanted(NamedTuple):
+    """A run for several ranks: its settings, and what happens on its way."""
+
+    settings: dict[str, Any]
+    fault: str = ""
+    given: dict[str, Any] = {}  # noqa: RUF012
+
+
+TWO = {
+    "lora": Wanted({**CLIPPED, **SHOWN}),
+    "fine": Wanted({**CLIPPED, **FINE}),
+    "bf16": Wanted(BF16),
+    "uneven": Wanted(UNEVEN),
+    "stopped": Wanted(CLIPPED, "stop_at", {"step": 3, "rank": 1}),
+    "nan": Wanted({"epochs": 2}, "not_a_number", {"files": ["3.png"]}),
+    "all nan": Wanted({}, "not_a_number", {"files": [f"{n}.png" for n in range(5)]}),
+    "cached": Wanted({"epochs": 1}, "note_entries"),
+}
+THREE = {
+    "uneven by 3": Wanted(UNEVEN),
+    "more by 3": Wanted({"gradient_accumulation_steps": 3, "epochs": 4}),
+}
+
+
+def lived(small: Small, folder: Path, wanted: dict[str, Wanted], *, size: int) -> Ranks:
+    """Let ranks live runs."""
+    jobs = []
+    for name, (settings, fault, given) in wanted.items():
+        run = RunFolder(folder / name)
+        if name == "cached":
+            settings = {**settings, "cache_dir": str(folder / "by ranks")}
+            given = {"folder": str(run.path)}
+        run.create(config_json(_config(small, run.path, settings)))
+        jobs.append(Job(str(run.path), fault, dict(given)))
+    codes = live_together(folder / f"by-{size}", jobs, size=size)
+    return Ranks(small, folder, dict(zip(wanted, codes, strict=True)))
+
+
+@pytest.fixture(scope="module")
+def two(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Ranks:
+    return lived(small, tmp_path_factory.mktemp("two"), TWO, size=2)
+
+
+@pytest.fixture(scope="module")
+def three(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Ranks:
+    return lived(small, tmp_path_factory.mktemp("three"), THREE, size=3)
+
+
+def same_in_every_bit(one: RunFolder, other: RunFolder) -> Iterator[str]:
+    """Yield the checkpoints of two runs that are equal; fail at one that is not."""
+    names = [checkpoint.name for checkpoint in checkpoints(one.checkpoints)]
+    assert names == [checkpoint.name for checkpoint in checkpoints(other.checkpoints)]
+    for name in names:
+        assert saved_bytes(one.checkpoints / name) == saved_bytes(
+            other.checkpoints / name
+        )
+        yield name
+
+
+def largest_difference(one: RunFolder, other: RunFolder) -> float:
+    """How far the weights of two runs' newest checkpoints are from each other."""
+    newest = [checkpoints(run.checkpoints)[-1] for run in (one, other)]
+    assert newest[0].name == newest[1].name
+    first, second = (load_file(folder / "weights.safetensors") for folder in newest)
+    assert first.keys() == second.keys()
+    return max(
+        float((first[name].float() - second[name].float()).abs().max())
+        for name in first
+    )
+
+
+def losses(run: RunFolder, kind: str = "step") -> list[float]:
+    return [event["loss"] for event in events(run, kind)]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("lora", {**CLIPPED, **SHOWN}), ("fine", {**CLIPPED, **FINE}), ("bf16", BF16)],
+)
+def test_two_ranks_learn_what_one_process_learns_in_every_bit(
+    two: Ranks, name: str, settings: dict[str, Any]
+) -> None:
+    alone = two.alone(f"{name} alone", **settings)
+    assert two.codes[name] == [0, 0]
+    equal = list(same_in_every_bit(two.run(name), alone))
+    print(f"{name}: {len(equal)} checkpoints of 2 ranks equal those of 1 process")
+    assert len(equal) == settings["epochs"] * 3 // 2
+    norms = [event["grad_norm"] for event in events(alone, "step")]
+    assert min(norms) > settings.get("clip_grad_norm", 0.0)
+    assert losses(two.run(name)) == pytest.approx(losses(alone), rel=1e-6)
+
+
+def test_what_is_told_of_two_ranks_is_what_is_told_of_one(two: Ranks) -> None:
+    """Groups and rates, validation and samples; each once."""
+    alone = two.alone("shown alone", **CLIPPED, **SHOWN)
+    run = two.run("lora")
+    groups = [events(one, "started")[0]["groups"] for one in (run, alone)]
+    assert groups[0] == groups[1]
+    assert {group["name"] for group in groups[0]} == {
+        "double_block_0",
+        "double_block_1",
+        "single_block_1",
+    }
+    assert RATES["single_block_0"] == 0.0
+    assert losses(run, "validated") == pytest.approx(
+        losses(alone, "validated"), rel=1e-5
+    )
+    kinds = [event["type"] for event in events(run)]
+    assert kinds.count("step") == 6
+    drawn = [event["files"] for event in events(run, "sampled")]
+    assert drawn == [event["files"] for event in events(alone, "sampled")]
+    assert [len(files) for files in drawn] == [3, 3]
+    for file in drawn[0]:
+        assert (run.path / file).read_bytes() == (alone.path / file).read_bytes()
+
+
+def test_the_finished_model_of_two_ranks_is_that_of_one(two: Ranks) -> None:
+    alone = two.alone("finished alone", **CLIPPED, **SHOWN)
+    files = [
+        load_file(one.path / "result.safetensors") for one in (two.run("lora"), alone)
+    ]
+    assert files[0].keys() == files[1].keys()
+    assert all(torch.equal(files[0][name], files[1][name]) for name in files[0])
+
+
+def test_a_batch_that_does_not_come_out_even_is_learned_all_the_same(
+    two: Ranks, three: Ranks
+) -> None:
+    alone = two.alone("uneven alone", **UNEVEN)
+    for run in (two.run("uneven"), three.run("uneven by 3")):
+        difference = largest_difference(run, alone)
+        print(f"{run.path.name}: largest difference {difference:.1e}")
+        assert difference <= 5e-5
+
+
+def test_three_ranks_learn_nearly_the_same(three: Ranks) -> None:
+    alone = three.alone("more alone", **THREE["more by 3"].settings)
+    difference = largest_difference(three.run("more by 3"), alone)
+    print(f"3 ranks: largest difference {difference:.1e}")
+    assert difference <= 5e-5
+    assert three.codes["more by 3"] == [0, 0, 0]
+
+
+def test_a_stop_that_one_rank_hears_stops_all_after_the_same_step(two: Ranks) -> None:
+    assert two.codes["stopped"] == [75, 75]
+    names = [folder.name for folder in checkpoints(two.run("stopped").checkpoints)]
+    assert names == [f"step-{number:08}" for number in (1, 2, 3)]
+
+
+def test_one_process_goes_on_where_two_ranks_were_stopped_in_every_bit(
+    two: Ranks,
+) -> None:
+    alone = two.alone("unbroken", **CLIPPED)
+    # the folder itself: the run that was stopped goes on
+    gone_on = two.alone("stopped", **CLIPPED)
+    assert len(list(same_in_every_bit(gone_on, alone))) == 6
+
+
+def test_a_number_that_is_none_on_one_rank_is_skipped_on_all(two: Ranks) -> None:
+    run = two.run("nan")
+    assert two.codes["nan"] == [0, 0]
+    skipped = events(run, "skipped")
+    assert len(skipped) == 2
+    for event in skipped:
+        assert [name for name in event["files"] if name.endswith("3.png")]
+        # all images of the step are told, not one rank's
+        assert len(event["files"]) > 2
+    assert len(events(run, "step")) == 1
+    for tensor in load_file(
+        checkpoints(run.checkpoints)[-1] / "weights.safetensors"
+    ).values():
+        assert tensor.isfinite().all()
+
+
+def test_five_bad_steps_in_a_row_end_all_ranks_and_one_tells(two: Ranks) -> None:
+    first, second = two.codes["all nan"]
+    assert first == 76
+    # which leaves it to the other to tell
+    assert second == 1
+    assert len(events(two.run("all nan"), "skipped")) == 5
+
+
+def test_each_entry_of_the_cache_is_made_once_and_as_by_one(
+    two: Ranks, no_sync: None
+) -> None:
+    cache = two.folder / "by one"
+    two.alone("cached alone", epochs=1, cache_dir=str(cache))
+    by_one = {file.name: file.read_bytes() for file in cache.rglob("*.safetensors")}
+    ranks = two.folder / "by ranks"
+    assert by_one == {
+        file.name: file.read_bytes() for file in ranks.rglob("*.safetensors")
+    }
+    made = [
+        (two.run("cached").path / f"made-{rank}.txt").read_text().split()
+        for rank in (0, 1)
+    ]
+    assert sorted(made[0] + made[1]) == sorted(by_one)
+    assert abs(len(made[0]) - len(made[1])) <= 2
