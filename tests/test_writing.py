@@ -10,8 +10,8 @@ from support.source import FILES, imports, place_of
 
 # What must not be lost is written by run/durable.py alone; the heartbeat (run/folder.py), log and events may be lost.
 WRITERS = {"run/durable.py", "run/folder.py"}
-APPENDERS = {"run/events.py", "run/process.py", "engine/__main__.py"}
-OURS = ("self", "session", "preferences")
+APPENDERS = {"run/apart.py", "run/events.py", "run/process.py", "engine/__main__.py"}
+OURS = ("self", "session", "preferences", "queue")
 WRITING_CALLS = {
     "torch.save",
     "numpy.save",

@@ -51,7 +51,7 @@ def said(
         ("flux_lora", "Did you mean blockrate train flux_lora?"),
         ("lora.safetensors", "Did you mean blockrate inspect lora.safetensors?"),
         ("done", "Did you mean blockrate status done?"),
-        ("frobnicate", "The commands are train, plan, inspect, status, stop, compare, demo, ui."),
+        ("frobnicate", "The commands are train, plan, inspect, status, stop, compare, demo, ui, queue."),
         ("train", "Name a config file, a preset or an example."),
         ("train my.json --set learning_rate 1e-4", "Did you mean --set learning_rate=1e-4?"),
         ("plan my.json --set learning_rate 1e-4 --set epochs 3",

@@ -17,6 +17,7 @@ from types import FrameType
 from blockrate.core.errors import BlockrateError
 from blockrate.run.apart import start_apart
 from blockrate.run.children import child_environment
+from blockrate.run.durable import atomic_write
 from blockrate.run.folder import RunFolder, is_alive
 from blockrate.run.process import exit_sentence, run_state
 from blockrate.run.queue import DONE, FAILED, STOPPED, WAITING, Job, Queue
@@ -83,8 +84,8 @@ def _train(queue: Queue, job: Job, leave: _Leave, *, shown: bool) -> int:
         else:
             process = start_apart(command, queue.log_of(job), folder)
     except OSError as error:
-        with suppress(OSError):
-            queue.log_of(job).write_text(f"error: {error}\n", encoding="utf-8")
+        # its folder is gone, most of all
+        atomic_write(queue.log_of(job), f"error: {error}\n")
         return 1
     told = False
     while True:
@@ -120,9 +121,8 @@ def _sentence(queue: Queue, job: Job, code: int) -> str:
         return state.sentence
     with suppress(OSError):
         text = queue.log_of(job).read_bytes()[-_LONGEST_LINE:].decode(errors="replace")
-        lines = [line for line in text.splitlines() if line.startswith("error: ")]
-        if lines:
-            return lines[-1].removeprefix("error: ")
+        if lines := [line for line in text.splitlines() if line.strip()]:
+            return lines[-1]
     return exit_sentence(code)
 
 
