@@ -234,7 +234,7 @@ def test_the_messages_shown_to_onetrainers_users_are_real() -> None:
         *said(_without(saved_config(), "dynamic_timestep_shifting")),
         *said(saved_config(brand_new=False)),
         *said(saved_config(brand_new="FAST")),
-        *said(saved_config(model_type="CHROMA_1")),
+        *said(saved_config(model_type="QWEN")),
         *said(PRODIGY),
         refused(lora_rank=8),
         refused(optimizer={"optimizer": "LION"}),

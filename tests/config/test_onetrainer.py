@@ -224,7 +224,7 @@ def test_an_unlimited_growth_rate_is_the_default() -> None:
 def test_other_methods_and_models_are_refused_even_when_ignoring() -> None:
     for name, value in (
         ("training_method", "EMBEDDING"),
-        ("model_type", "CHROMA_1"),
+        ("model_type", "Z_IMAGE"),
         ("model_type", "QWEN"),
     ):
         with pytest.raises(ConfigError, match=name):

@@ -371,12 +371,12 @@ def test_a_config_for_another_model_gets_one_sentence(
 
 def test_a_preset_for_another_model_gets_one_sentence_and_a_long_name_is_cut() -> None:
     preset = {
-        "model_type": "CHROMA_1",
-        "timestep_distribution": "INVERTED_PARABOLA",
+        "model_type": "QWEN",
+        "timestep_distribution": "BETA",
         "output_model_format": "ORIGINAL_TRANSFORMER",
     }
     [line] = refusal(preset)
-    assert line.startswith("model_type: the config is for 'CHROMA_1'")
+    assert line.startswith("model_type: the config is for 'QWEN'")
     [line] = refusal({"model_type": "M" * 10_000})
     assert len(line) < 300
 

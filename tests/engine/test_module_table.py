@@ -28,11 +28,15 @@ def real_model(spec: TransformerSpec) -> Any:
         "num_attention_heads": spec.heads,
         "in_channels": spec.in_channels,
         "joint_attention_dim": spec.joint_attention_dim,
-        "guidance_embeds": spec.guidance_embeds,
         "axes_dims_rope": spec.axes_dims_rope,
     }
     if spec.architecture == "FLUX.1":
         sizes["pooled_projection_dim"] = spec.pooled_projection_dim
+    if spec.architecture == "Chroma":
+        sizes["approximator_hidden_dim"] = spec.approximator_hidden_dim
+        sizes["approximator_layers"] = spec.approximator_layers
+    else:
+        sizes["guidance_embeds"] = spec.guidance_embeds
     with torch.device("meta"):
         return getattr(diffusers, spec.facts["class"])(**sizes)
 
@@ -93,7 +97,9 @@ def test_the_config_that_diffusers_writes_gives_the_spec_back() -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["tiny-flux1", "tiny-flux2", "flux2-dev"])
+@pytest.mark.parametrize(
+    "name", ["tiny-flux1", "tiny-flux2", "flux2-dev", "tiny-chroma"]
+)
 def test_rows_of_each_module_are_those_of_a_real_forward(name: str) -> None:
     spec = replace(SPECS[name], layout=BlockLayout(2, 2))
     model = real_model(spec)
@@ -114,10 +120,11 @@ def test_rows_of_each_module_are_those_of_a_real_forward(name: str) -> None:
             "hidden_states": torch.zeros(batch, image, spec.in_channels),
             "encoder_hidden_states": torch.zeros(batch, text, spec.joint_attention_dim),
             "timestep": torch.zeros(batch),
-            "guidance": torch.zeros(batch),
             "img_ids": torch.zeros(image, axes),
             "txt_ids": torch.zeros(text, axes),
         }
+        if spec.architecture != "Chroma":
+            given["guidance"] = torch.zeros(batch)
         if spec.pooled_projection_dim:
             given["pooled_projections"] = torch.zeros(batch, spec.pooled_projection_dim)
         model(**given)
@@ -128,7 +135,9 @@ def test_rows_of_each_module_are_those_of_a_real_forward(name: str) -> None:
         "one": batch,
     }
     assert seen == {
-        module.name: rows[module.tokens] for module in modules(spec) if module.linear
+        module.name: rows[module.tokens] * module.times
+        for module in modules(spec)
+        if module.linear
     }
 
 
@@ -157,9 +166,10 @@ def test_full_size_counts_are_those_of_flux1_dev() -> None:
         ("flux2-dev", 32.223, 981.5, 490.7, 816.3, (12, 2, 11), 100.7),
         ("flux2-klein-base-9b", 9.079, 436.2, 218.1, 354.4, (12, 2, 9), 43.5),
         ("flux2-klein-base-4b", 3.876, 245.4, 122.7, 195.0, (12, 2, 9), 24.1),
+        ("chroma1-hd", 8.900, 226.5, 113.3, 291.3, (12, 5, 15), 65.4),
     ],
 )
-def test_full_size_counts_are_those_of_flux2(
+def test_full_size_counts_are_those_of_the_others(
     name: str,
     parameters: float,
     double: float,

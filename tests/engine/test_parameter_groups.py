@@ -226,8 +226,6 @@ def test_every_trainable_parameter_is_in_exactly_one_group_of_its_block(
     assert set(ids) == {id(p) for p in model.parameters() if p.requires_grad}
 
 
-# diffusers' Chroma warns of diffusers
-@pytest.mark.filterwarnings("ignore:.FluxPosEmbed. is deprecated:FutureWarning")
 @pytest.mark.parametrize("make", [toy.flux2, toy.chroma])
 def test_flux2_and_chroma_have_the_same_block_names(make: Callable[..., Any]) -> None:
     model = make()

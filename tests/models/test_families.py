@@ -62,8 +62,8 @@ def test_the_toy_has_all_blocks_and_little_width() -> None:
     ("config", "message"),
     [
         (
-            {**DEV_CONFIG, "_class_name": "ChromaTransformer2DModel"},
-            "ChromaTransformer2DModel, not a FluxTransformer2D",
+            {**DEV_CONFIG, "_class_name": "QwenImageTransformer2DModel"},
+            "QwenImageTransformer2DModel, not a FluxTransformer2D",
         ),
         ({}, "model of unknown class"),
         (

@@ -1,5 +1,6 @@
 """Small models of FLUX.1 with adapters, and what their LoRA files must give back."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,17 @@ WIDE = TOY | {
 
 
 def make_flux(**config: Any) -> FluxTransformer2DModel:
-    """A Flux with small random weights: diffusers' own start would take seconds at full width."""
+    """A FLUX.1 with small random weights."""
+    flux: FluxTransformer2DModel = with_small_weights(
+        lambda: FluxTransformer2DModel(**config)
+    )
+    return flux
+
+
+def with_small_weights(make: Callable[[], Any]) -> Any:
+    """A model with small random weights: diffusers' own start would take seconds at full width."""
     with torch.device("meta"):
-        model = FluxTransformer2DModel(**config)
+        model = make()
     model = model.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -14,6 +14,7 @@ from blockrate.core.buckets import buckets
 from blockrate.core.errors import ConfigError
 from blockrate.core.layer_filter import PRESETS
 from blockrate.core.profile import KEY, scaled_blocks
+from blockrate.core.timesteps import parabola_ends
 
 # other programs choose how to read a file by its ending
 _SAFETENSORS = ".safetensors"
@@ -102,6 +103,10 @@ def _of_values(config: TrainConfig) -> Iterator[ConfigError]:
     if config.min_noising_strength >= config.max_noising_strength:
         problem = f"{config.min_noising_strength} is not below max_noising_strength, {config.max_noising_strength}"
         yield ConfigError("min_noising_strength", problem, "Use 0.0 and 1.0.")
+    low, high = parabola_ends(config.noising_weight, config.noising_bias)
+    if config.timestep_distribution == "INVERTED_PARABOLA" and low >= high:
+        problem = f"{config.noising_bias:g} moves the parabola so far that it gives no noise level between 0 and 1"
+        yield ConfigError("noising_bias", problem, "Use 0.0, or one near it.")
     if not math.isfinite(config.base_learning_rate()):
         problem = (
             f"{config.learning_rate} times the scaler is too large to compute with"

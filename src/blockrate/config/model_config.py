@@ -33,9 +33,9 @@ class ModelConfig(Settings):
         ANOTHER_RUN,
         section=Section("The run", "Model"),
     )
-    model_type: Literal["FLUX_DEV_1", "FLUX_SCHNELL_1", "FLUX_2"] = setting(
+    model_type: Literal["FLUX_DEV_1", "FLUX_SCHNELL_1", "FLUX_2", "CHROMA_1"] = setting(
         "FLUX_DEV_1",
-        "FLUX.1-dev takes a guidance value, FLUX.1-schnell does not; FLUX_2: klein and dev",
+        "FLUX.1-dev takes a guidance value, FLUX.1-schnell does not; FLUX_2: klein and dev; CHROMA_1: Chroma",
         ANOTHER_RUN,
     )
     workspace_dir: Folder = setting(
@@ -114,12 +114,14 @@ class ModelConfig(Settings):
     )
     transformer: TransformerPart = setting(TransformerPart, "The part that trains")
     text_encoder: TextEncoderPart = setting(
-        TextEncoderPart, "CLIP; in FLUX.2 its language model"
+        TextEncoderPart, "CLIP; in FLUX.2 its language model, in Chroma T5"
     )
-    text_encoder_2: TextEncoderPart = setting(TextEncoderPart, "T5; not in FLUX.2")
+    text_encoder_2: TextEncoderPart = setting(
+        TextEncoderPart, "T5 of FLUX.1; the others have one text encoder"
+    )
     text_encoder_2_sequence_length: Integer = setting(
         77,
-        "Tokens of a caption for T5; the rest is cut. FLUX.2 has always 512",
+        "Tokens of a caption for T5 of FLUX.1; the rest is cut. Other models have always 512",
         RESULT,
         ge=1,
         le=512,
@@ -146,7 +148,7 @@ class ModelConfig(Settings):
         "ORIGINAL_TRANSFORMER",
     ] = setting(
         "DIFFUSERS_LORA",
-        "Form of a LoRA file, COMFY_LORA for FLUX.2 alone; a fine-tune is DIFFUSERS, a folder, or ORIGINAL_TRANSFORMER",
+        "Form of a LoRA file, COMFY_LORA for FLUX.2 and Chroma; a fine-tune is DIFFUSERS, a folder, or ORIGINAL_TRANSFORMER",
         OUTPUT,
     )
     output_dtype: Precision = setting(

@@ -177,18 +177,25 @@ class TrainConfig(ModelConfig):
         "CONSTANT", "Weight by noise level; SIGMA: times sigma", RESULT
     )
 
-    timestep_distribution: Literal["LOGIT_NORMAL", "UNIFORM"] = setting(
-        "LOGIT_NORMAL",
-        "How noise levels are drawn; LOGIT_NORMAL prefers the middle",
-        RESULT,
-        section=Section("Noise", "Training", "Timestep Distribution"),
-        window="",
+    timestep_distribution: Literal["LOGIT_NORMAL", "UNIFORM", "INVERTED_PARABOLA"] = (
+        setting(
+            "LOGIT_NORMAL",
+            "How noise levels are drawn; LOGIT_NORMAL and INVERTED_PARABOLA prefer the middle",
+            RESULT,
+            section=Section("Noise", "Training", "Timestep Distribution"),
+            window="",
+        )
     )
     noising_weight: Real = setting(
-        0.0, "LOGIT_NORMAL: the spread is this plus 1", RESULT, gt=-1
+        0.0,
+        "LOGIT_NORMAL: the spread is this plus 1. INVERTED_PARABOLA: how steep it falls, Chroma's is 7.7",
+        RESULT,
+        gt=-1,
     )
     noising_bias: Real = setting(
-        0.0, "LOGIT_NORMAL: above 0 draws more noise, below 0 less", RESULT
+        0.0,
+        "Above 0 draws more noise, below 0 less; INVERTED_PARABOLA: how far its middle lies from 0.5",
+        RESULT,
     )
     min_noising_strength: Fraction = setting(
         0.0, "Least noise in training: 0 is a clean image, 1 pure noise", RESULT

@@ -4,7 +4,7 @@ An architecture is one JSON file of facts; its variants are rows in there.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +13,17 @@ from blockrate.core.blocks import MOST_BLOCKS, BlockLayout, shortened
 from blockrate.core.errors import ConfigError, FileError
 from blockrate.models.part_files import UNCHANGED
 
-FACTS_FILES = ("flux1.json", "flux2.json")
+FACTS_FILES = ("flux1.json", "flux2.json", "chroma.json")
 _BLOCK_COUNTS = ("num_layers", "num_single_layers")
+_APPROXIMATOR = (
+    "approximator_num_channels",
+    "approximator_hidden_dim",
+    "approximator_layers",
+)
+# What stands in facts for the number of a repeated module, and how many there may be: all
+# are spelled where only names are known.
+_NUMBER = "#"
+MOST_REPEATS = 32
 # of a width or a number of heads; known transformers have up to some thousands
 _LARGEST_SIZE = 100_000
 
@@ -37,7 +46,7 @@ class TransformerSpec:
     """Everything that decides the shapes of a transformer.
 
     ``axes_dims_rope`` sums to ``head_dim``. ``pooled_projection_dim``: 0 without a pooled caption.
-    ``architecture``: a key of ``ARCHITECTURES``.
+    ``architecture``: a key of ``ARCHITECTURES``. The approximator's are 0 where there is none.
     """
 
     layout: BlockLayout
@@ -49,6 +58,9 @@ class TransformerSpec:
     guidance_embeds: bool
     axes_dims_rope: tuple[int, ...] = (16, 56, 56)
     architecture: str = field(kw_only=True)
+    approximator_num_channels: int = field(default=0, kw_only=True)
+    approximator_hidden_dim: int = field(default=0, kw_only=True)
+    approximator_layers: int = field(default=0, kw_only=True)
 
     @property
     def hidden(self) -> int:
@@ -251,9 +263,12 @@ def spec_from_config(
         in_channels=sizes["in_channels"],
         joint_attention_dim=sizes["joint_attention_dim"],
         pooled_projection_dim=sizes.get("pooled_projection_dim", 0),
-        guidance_embeds=_guidance(config, where),
+        # a real config.json may keep such keys of the model that it was made from
+        guidance_embeds="guidance_embeds" in facts["defaults"]
+        and _guidance(config, where),
         axes_dims_rope=_axes(config, sizes["attention_head_dim"], where),
         architecture=architecture,
+        **{name: sizes.get(name, 0) for name in _APPROXIMATOR},
     )
 
 
@@ -266,12 +281,46 @@ def config_from_spec(spec: TransformerSpec) -> dict[str, Any]:
         "attention_head_dim": spec.head_dim,
         "in_channels": spec.in_channels,
         "joint_attention_dim": spec.joint_attention_dim,
-        "guidance_embeds": spec.guidance_embeds,
         "axes_dims_rope": spec.axes_dims_rope,
     }
-    if spec.pooled_projection_dim:
-        config["pooled_projection_dim"] = spec.pooled_projection_dim
+    if "guidance_embeds" in spec.facts["defaults"]:
+        config["guidance_embeds"] = spec.guidance_embeds
+    for name in ("pooled_projection_dim", *_APPROXIMATOR):
+        if getattr(spec, name):
+            config[name] = getattr(spec, name)
     return config
+
+
+def repeated(rows: Iterable[Any], count: Callable[[str], int]) -> list[Any]:
+    """Return rows of facts with those written out that come once for each number.
+
+    ``count``: how many there are of a size, by its name.
+    """
+    written: list[Any] = []
+    for row in rows:
+        if isinstance(row, dict):
+            for number in range(count(row["times"])):
+                written += numbered(row["rows"], number)
+        else:
+            written.append(row)
+    return written
+
+
+def numbered(facts: Any, number: int) -> Any:
+    """Return facts with a number in the place that is left for it."""
+    return json.loads(json.dumps(facts).replace(_NUMBER, str(number)))
+
+
+def spelled(names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts by name with those written out that stand for many: for as many as there may be."""
+    found: dict[str, Any] = {}
+    for name, value in names.items():
+        if _NUMBER not in name:
+            found[name] = value
+            continue
+        for number in range(MOST_REPEATS):
+            found |= numbered({name: value}, number)
+    return found
 
 
 def _stated_architecture(config: Mapping[str, Any], where: str) -> str:
@@ -298,6 +347,8 @@ def _stated_sizes(
         of_blocks = key in _BLOCK_COUNTS
         least = 0 if of_blocks else 1
         most = MOST_BLOCKS if of_blocks else _LARGEST_SIZE
+        if key == "approximator_layers":
+            most = MOST_REPEATS
         if isinstance(size, bool) or not isinstance(size, int):
             problem = f"{key} is {shortened(repr(size))}, not a count"
             raise FileError(where, problem, UNCHANGED)

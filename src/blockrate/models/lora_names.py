@@ -13,7 +13,7 @@ from blockrate.core.blocks import (
     block_path,
     split_block,
 )
-from blockrate.models.families import ARCHITECTURES
+from blockrate.models.families import ARCHITECTURES, spelled
 
 # what stands before the names of BFL and diffusers, and before those with underscores
 _PREFIXES = (
@@ -44,7 +44,7 @@ def bfl_modules(
             inside = tuple(f"{path}.{member}" for member in members)
             modules[f"{kind}_blocks.{index}.{name}"] = inside
     if other:
-        for name, members in facts["other"]["bfl"].items():
+        for name, members in spelled(facts["other"]["bfl"]).items():
             modules[name] = tuple(members)
     return modules
 
@@ -79,13 +79,17 @@ def sides(architecture: str, member: str) -> tuple[int, int]:
 def no_name_for(architecture: str, file_format: str, module: str) -> str:
     """Return why a form of LoRA files cannot hold a module, in words; empty if it can.
 
-    diffusers drops kohya's names outside the blocks without a word, and reads BFL's last norm with its halves in the
-    wrong order.
+    diffusers drops kohya's names outside the blocks without a word, those with alpha too, and reads BFL's last norm
+    with its halves in the wrong order.
     """
-    if file_format == "KOHYA_LORA" and not block_of(module):
-        return "KOHYA_LORA holds modules of blocks only"
-    other = ARCHITECTURES[architecture]["other"]
+    facts = ARCHITECTURES[architecture]
+    only_blocks = file_format == "KOHYA_LORA"
     if file_format == "COMFY_LORA":
+        only_blocks = not facts["comfy"]["other"]
+    if only_blocks and not block_of(module):
+        return f"{file_format} holds modules of blocks only"
+    if file_format == "COMFY_LORA":
+        other = facts["other"]
         for name in other["swapped"]:
             if module in other["bfl"][name]:
                 return "COMFY_LORA cannot hold the last norm, which programs read differently"

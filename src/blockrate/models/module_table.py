@@ -6,11 +6,11 @@ So plan and window need neither torch nor weights.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any, Literal
 
-from blockrate.core.blocks import block_of, block_path, split_block
-from blockrate.models.families import TransformerSpec
+from blockrate.core.blocks import KINDS, block_of, block_path, split_block
+from blockrate.models.families import TransformerSpec, repeated
 
 Tokens = Literal["image", "text", "joint", "one"]
 
@@ -19,7 +19,8 @@ Tokens = Literal["image", "text", "joint", "one"]
 class Module:
     """A module with parameters, by its diffusers name. ``tokens``: the rows it sees, ``one`` a sample.
 
-    ``shape`` is the weight's: (out, in) of a Linear, (head_dim,) of a norm.
+    ``shape`` is the weight's: (out, in) of a Linear, (width,) of a norm. ``times``: how often
+    it sees each row.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Module:
     bias: bool
     tokens: Tokens
     linear: bool
+    times: int = 1
 
     @property
     def parameters(self) -> int:
@@ -71,10 +73,28 @@ def _block_modules(spec: TransformerSpec) -> Iterator[Module]:
 
 def _outside_modules(spec: TransformerSpec, rows: list[Any]) -> Iterator[Module]:
     """Yield the modules in no block; a row may ask for something that the model has."""
-    for name, out, inputs, tokens, *needed in rows:
-        if all(getattr(spec, need) for need in needed):
+    for name, out, inputs, seen, *needed in repeated(rows, partial(getattr, spec)):
+        if not all(getattr(spec, need) for need in needed):
+            continue
+        tokens = seen
+        times = 1
+        if seen == "modulations":
+            tokens = "one"
+            times = _modulations(spec)
+        if inputs:
             shape = (_size(spec, out), _size(spec, inputs))
-            yield Module(name, shape, spec.facts["bias"], tokens, linear=True)
+            bias = spec.facts["bias"]
+            yield Module(name, shape, bias, tokens, linear=True, times=times)
+        else:
+            width = (_size(spec, out),)
+            yield Module(name, width, False, tokens, linear=False, times=times)
+
+
+def _modulations(spec: TransformerSpec) -> int:
+    """Return how many vectors of modulation the whole model takes."""
+    counts = spec.facts["modulations"]
+    of_blocks = sum(counts[kind] * spec.layout.count(kind) for kind in KINDS)
+    return int(of_blocks + counts["last"])
 
 
 def _size(spec: TransformerSpec, size: int | tuple[int, str]) -> int:

@@ -7,10 +7,11 @@ without re-entrance, so the blocks before the first trained one do not. Proven a
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from blockrate.core.blocks import block_path, split_block
-from blockrate.models.families import TransformerSpec
+from blockrate.models.families import TransformerSpec, repeated
 from blockrate.models.module_table import Module, Tokens, modules
 from blockrate.models.streaming import NOTHING_STREAMS, Streaming
 
@@ -169,7 +170,9 @@ def block_elements(
         vectors += _adapter_vectors(facts, prefix, trained, work, precision)
     elif any(name.startswith(prefix) for name in trained):
         vectors += facts["weights"][precision] * work.rows("joint")
-    return vectors * spec.hidden
+    pairs: int = facts.get("pairs", 0)
+    pairs *= work.rows("joint") * (work.image_tokens + work.text_tokens)
+    return vectors * spec.hidden + pairs
 
 
 def _adapter_vectors(
@@ -199,11 +202,17 @@ def _modulation_vectors(
     """Return the vectors that are kept because modulations train: what each of their numbers is multiplied with."""
     vectors = 0.0
     for tokens, size, names in facts["modulations"]:
-        if prefix + names[0] in trained:
+        if _any_trains(prefix + names[0], trained):
             # in fp32 a third is kept already
             share = 2 / 3 if precision == "fp32" else 1.0
             vectors += share * size * work.rows(tokens)
     return vectors
+
+
+def _any_trains(name: str, trained: Collection[str]) -> bool:
+    """Whether a module trains, or one inside it."""
+    inside = f"{name}."
+    return name in trained or any(other.startswith(inside) for other in trained)
 
 
 def _kept_elements(
@@ -265,7 +274,7 @@ def _walk(
         (block, facts[split_block(block)[0]]["steps"]) for block in spec.layout.names
     ]
     for block, steps in [
-        ("", facts["other"]["before"]["steps"]),
+        ("", repeated(facts["other"]["before"]["steps"], partial(getattr, spec))),
         *blocks,
         ("", facts["other"]["after"]["steps"]),
     ]:
@@ -298,7 +307,7 @@ def _linear_flops(
     if module is None or not module.linear:
         return 0, 0
     out, inputs = module.shape
-    rows = work.rows(module.tokens)
+    rows = work.rows(module.tokens) * module.times
     product = 2 * rows * out * inputs
     for_input = product if input_needs else 0
     if not trained:

@@ -4,7 +4,7 @@ Source of the names: black-forest-labs/flux and diffusers.
 """
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +29,6 @@ def spec_of_file(path: Path) -> TransformerSpec:
     names = transformer_names(every)
     tensors = {own: every[name] for own, name in names.items()}
     refuse_scaled(path, tensors)
-    of_bfl = has_bfl_names(tensors)
     architecture, shapes = _architecture(path, tensors, every)
     sizes = _Sizes(
         hidden=shapes["image"][0],
@@ -44,7 +43,7 @@ def spec_of_file(path: Path) -> TransformerSpec:
             f"is {sizes.hidden} wide, which no number of heads {sizes.head} wide fills"
         )
         raise FileError(str(path), problem, "Download or copy it again.")
-    _refuse_other_sizes(path, architecture, sizes, of_bfl=of_bfl, known_head=bool(axes))
+    _refuse_other_sizes(path, architecture, sizes, known_head=bool(axes))
     return TransformerSpec(
         layout=_layout(path, tensors),
         heads=sizes.hidden // sizes.head,
@@ -55,7 +54,23 @@ def spec_of_file(path: Path) -> TransformerSpec:
         guidance_embeds="guidance" in shapes,
         axes_dims_rope=axes,
         architecture=architecture,
+        **_told_sizes(architecture, shapes, tensors),
     )
+
+
+def _told_sizes(
+    architecture: str, shapes: Mapping[str, tuple[int, ...]], tensors: Iterable[str]
+) -> dict[str, int]:
+    """Return the sizes that only this architecture has: a side of a weight, or how many modules are numbered."""
+    sizes = {}
+    for name, told in ARCHITECTURES[architecture].get("told", {}).items():
+        if isinstance(told, str):
+            inside = [own.removeprefix(told) for own in tensors if own.startswith(told)]
+            sizes[name] = len({own.partition(".")[0] for own in inside})
+        else:
+            what, side = told
+            sizes[name] = shapes[what][side]
+    return sizes
 
 
 class _Sizes(NamedTuple):
@@ -140,12 +155,8 @@ def _shapes(
 
 
 def _refuse_other_sizes(
-    path: Path, architecture: str, sizes: _Sizes, *, of_bfl: bool, known_head: bool
+    path: Path, architecture: str, sizes: _Sizes, *, known_head: bool
 ) -> None:
-    width = ARCHITECTURES[architecture]["bfl_width"]
-    if of_bfl and width and sizes.hidden != width:
-        problem = f"has BFL's names and is {sizes.hidden} wide; diffusers reads those names at {width} only"
-        raise FileError(str(path), problem, "Use a diffusers folder.")
     channels = ARCHITECTURES[architecture]["sizes"]["in_channels"]
     if sizes.channels != channels or not known_head:
         problem = f"takes {sizes.channels} input channels (Fill, Depth and Canny take more) in heads {sizes.head} wide"

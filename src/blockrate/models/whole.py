@@ -8,7 +8,7 @@ from typing import Any
 
 from blockrate.core.blocks import shortened, split_block
 from blockrate.core.errors import FileError
-from blockrate.models.families import ARCHITECTURES, TransformerSpec
+from blockrate.models.families import ARCHITECTURES, TransformerSpec, spelled
 from blockrate.models.header_check import WEIGHT_TYPES
 from blockrate.models.headers import Tensors, read_header, refuse_scaled
 from blockrate.models.lora_names import bfl_modules
@@ -209,6 +209,9 @@ def _bfl_shapes(spec: TransformerSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
         kind, index = split_block(block)
         for norm in spec.facts[kind]["bfl_norms"]:
             yield f"{kind}_blocks.{index}.{norm}", (spec.head_dim,)
+    for name, member in spelled(spec.facts["other"].get("bfl_norms", {})).items():
+        if member in table:
+            yield name, table[member].shape
 
 
 def _fused(

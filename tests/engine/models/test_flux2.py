@@ -11,6 +11,7 @@ import torch
 from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from huggingface_hub.utils._paths import filter_repo_objects
 from safetensors.torch import load_file, save_file
+from support.bfl_files import bfl_tensors
 from support.model_folders import change_config, change_weights, config_of
 from transformers import AutoTokenizer
 
@@ -336,31 +337,10 @@ def test_the_same_seed_makes_the_same_folder(klein: Path, tmp_path: Path) -> Non
 def test_a_single_file_with_bfl_names_is_the_same_model(
     klein: Path, pipeline: Any, tmp_path: Path, prefix: str
 ) -> None:
-    from blockrate.models.lora_names import bfl_modules
-
     own = load_file(klein / "transformer/diffusion_pytorch_model.safetensors")
-    tensors = {}
-    for name, members in bfl_modules("FLUX.2", KLEIN.layout).items():
-        if f"{members[0]}.weight" not in own:
-            continue
-        rows = torch.cat([own.pop(f"{member}.weight") for member in members])
-        if "adaLN" in name:
-            rows = torch.cat(rows.chunk(2)[::-1])
-        tensors[f"{prefix}{name}.weight"] = rows
-    for name, scale in own.items():
-        bfl = name.replace("transformer_blocks", "blocks").replace("weight", "scale")
-        bfl = bfl if bfl.startswith("single") else f"double_{bfl}"
-        for ours, theirs in (
-            ("attn.norm_added_q", "txt_attn.norm.query_norm"),
-            ("attn.norm_added_k", "txt_attn.norm.key_norm"),
-            ("attn.norm_q", "img_attn.norm.query_norm"),
-            ("attn.norm_k", "img_attn.norm.key_norm"),
-        ):
-            bfl = bfl.replace(ours, theirs)
-        bfl = bfl.replace("img_attn.", "") if bfl.startswith("single") else bfl
-        tensors[prefix + bfl] = scale
+    tensors = bfl_tensors(own, KLEIN)
     file = tmp_path / "klein-base.safetensors"
-    save_file(tensors, file)
+    save_file({prefix + name: tensor for name, tensor in tensors.items()}, file)
     config = settings(klein, tmp_path)
     part = config.transformer.model_copy(update={"model_name": str(file)})
     config = config.model_copy(update={"transformer": part, "model_variant": ""})

@@ -19,7 +19,7 @@ from blockrate.engine.adapters.one_module import (
 )
 from blockrate.engine.file_header import sort_metadata
 from blockrate.engine.memory import checked_cast
-from blockrate.models.families import Family, variant_of
+from blockrate.models.families import ARCHITECTURES, Family, variant_of
 from blockrate.models.headers import Tensors, read_header
 from blockrate.models.lora_fit import others_that_fit
 from blockrate.models.lora_names import (
@@ -76,9 +76,10 @@ def save_lora(
 ) -> None:
     """Write ``weights`` so that every reader applies them as they were trained; an older file is replaced atomically.
 
-    ``file_format``: DIFFUSERS_LORA or COMFY_LORA, which has BFL's names (scale folded into ``lora_B``, because only
-    diffusers reads a scale from the header), or KOHYA_LORA (modules of blocks only, alpha per module). ``hidden``: the
-    width of the transformer, if it is known. Raises NotANumberError, WriteError.
+    ``file_format``: DIFFUSERS_LORA (scale folded into ``lora_B``, because only diffusers reads a scale from the
+    header), COMFY_LORA, which has BFL's names (folded or with alpha, as diffusers reads the architecture's), or
+    KOHYA_LORA (modules of blocks only, alpha per module). ``hidden``: the width of the transformer, if it is known.
+    Raises NotANumberError, WriteError.
     """
     assert weights, "nothing was trained"
     header = {"format": "pt", **metadata}
@@ -144,7 +145,8 @@ def _names_in(
     shapes = {module: _shape(key_of, facts) for module, key_of in keys.items()}
     others = others_that_fit(architecture, layout, shapes)
     if others:
-        problem = f"is a LoRA of a {others[0]}, and the model is a {architecture}"
+        told = " or ".join(others)
+        problem = f"is a LoRA of a {told}, and the model is a {architecture}"
         raise FileError(str(path), problem, NO_PLAIN_LORA)
     return file_names(architecture, layout)
 
@@ -175,23 +177,36 @@ def _diffusers_tensors(weights: Mapping[str, LoraWeights]) -> dict[str, Tensor]:
 def _comfy_tensors(
     weights: Mapping[str, LoraWeights], architecture: str
 ) -> dict[str, Tensor]:
-    tensors = {}
-    for bfl, fused in _by_bfl_names(weights, architecture, other=True).items():
-        tensors[f"diffusion_model.{bfl}.lora_A.weight"] = fused.down
-        tensors[f"diffusion_model.{bfl}.lora_B.weight"] = fused.up.float() * fused.scale
+    facts = ARCHITECTURES[architecture]["comfy"]
+    by_name = _by_bfl_names(weights, architecture, other=facts["other"])
+    tensors: dict[str, Tensor] = {}
+    for bfl, fused in by_name.items():
+        name = f"diffusion_model.{bfl}"
+        if facts["alpha"]:
+            tensors |= _with_alpha(name, fused)
+        else:
+            tensors[f"{name}.lora_A.weight"] = fused.down
+            tensors[f"{name}.lora_B.weight"] = fused.up.float() * fused.scale
     return tensors
 
 
 def _kohya_tensors(
     weights: Mapping[str, LoraWeights], architecture: str
 ) -> dict[str, Tensor]:
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for bfl, fused in _by_bfl_names(weights, architecture, other=False).items():
-        tensors[f"{kohya_name(bfl)}.lora_down.weight"] = fused.down
-        tensors[f"{kohya_name(bfl)}.lora_up.weight"] = fused.up
-        # alpha of the whole rank: readers divide by the rows of lora_down, sd-scripts' split_qkv forgets it
-        tensors[f"{kohya_name(bfl)}.alpha"] = torch.tensor(fused.scale * fused.rank)
+        tensors |= _with_alpha(kohya_name(bfl), fused)
     return tensors
+
+
+def _with_alpha(name: str, fused: LoraWeights) -> dict[str, Tensor]:
+    """Return a module's factors as they were trained, with the alpha that scales them."""
+    return {
+        f"{name}.lora_down.weight": fused.down,
+        f"{name}.lora_up.weight": fused.up,
+        # of the whole rank: readers divide by the rows of lora_down, sd-scripts' split_qkv forgets it
+        f"{name}.alpha": torch.tensor(fused.scale * fused.rank),
+    }
 
 
 def _by_bfl_names(

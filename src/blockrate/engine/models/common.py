@@ -15,13 +15,14 @@ from blockrate.config.streamed import streaming_of, trained_modules
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, is_full_memory
 from blockrate.engine.memory import dtype_of, release
+from blockrate.engine.models.bfl_weights import of_diffusers
 from blockrate.engine.models.eight_bits import to_eight_bits
 from blockrate.engine.models.finite import FiniteWeights
 from blockrate.engine.models.from_folder import load_of_diffusers
 from blockrate.engine.streaming import BlockStream
 from blockrate.models.families import TransformerSpec, config_from_spec
 from blockrate.models.savings import FEW_BITS
-from blockrate.models.single_file import transformer_names
+from blockrate.models.single_file import has_bfl_names, transformer_names
 
 # What a transformer is conditioned on by its prompt: tensors by name, with or without a
 # dimension for the batch.
@@ -273,11 +274,14 @@ def _to_four_bits(block: nn.Module, dtype: torch.dtype, keep: str) -> None:
 def _from_single_file(
     model_class: Any, file: Path, spec: TransformerSpec, dtype: torch.dtype
 ) -> Any:
-    """Load a transformer from one file with diffusers' or BFL's names. diffusers strips only some of the prefixes."""
+    """Load a transformer from one file with diffusers' or BFL's names, with or without a prefix."""
     from safetensors.torch import load_file
 
     tensors = load_file(file)
     inside = {own: tensors[name] for own, name in transformer_names(tensors).items()}
+    del tensors
+    if has_bfl_names(inside):
+        inside = of_diffusers(inside, spec)
     # without a config of our own, diffusers asks the hub for the published model's
     with TemporaryDirectory() as folder:
         with torch.device("meta"):

@@ -42,7 +42,7 @@ def predict(
     # of computation; weights in blocks may be kept in fewer bits
     dtype = transformer.x_embedder.weight.dtype
     prompt_embeds = conditioning["prompt_embeds"]
-    image_ids, text_ids = _ids(
+    image_ids, text_ids = token_ids(
         height // 2, width // 2, prompt_embeds.shape[1], noisy_latents.device
     )
     told_guidance = None
@@ -84,10 +84,10 @@ def unpack(packed: Tensor, height: int, width: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _ids(
+def token_ids(
     rows: int, columns: int, text_tokens: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Positions of tokens for the rotary embedding: image (rows * columns, 3) as 0, row, column; text all zeros."""
+    """Return positions of tokens for the rotary embedding: image (tokens, 3) as 0, row, column; text all zeros."""
     row, column = torch.meshgrid(
         torch.arange(rows), torch.arange(columns), indexing="ij"
     )
@@ -206,10 +206,7 @@ def load_text_encoders(
     t5 = load_text_encoder(
         T5EncoderModel, "text_encoder_2", folder_2, _ARCHITECTURE, dtype_2
     )
-    # T5 casts the input of wo to the dtype of its weights, whatever that stands for.
-    common.place(
-        t5, t5.encoder.block, form_2, dtype_2, device, where=folder_2, keep=r"\bwo$"
-    )
+    place_t5(t5, form_2, dtype_2, device, where=folder_2)
     return TextEncoders(
         clip,
         t5,
@@ -217,6 +214,15 @@ def load_text_encoders(
         load_tokenizer(T5TokenizerFast, files.parts["tokenizer_2"], t5),
         config.text_encoder_2_sequence_length,
     )
+
+
+def place_t5(
+    t5: Any, form: str, dtype: torch.dtype, device: torch.device, *, where: Path
+) -> None:
+    """Move T5 to the device in the wished form."""
+    blocks = t5.encoder.block
+    # T5 casts the input of wo to the dtype of its weights, whatever that stands for.
+    common.place(t5, blocks, form, dtype, device, where=where, keep=r"\bwo$")
 
 
 def denoise(

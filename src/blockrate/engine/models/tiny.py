@@ -105,8 +105,8 @@ def make_clip(width: int) -> dict[str, Any]:
     return {"text_encoder": CLIPTextModel(config), "tokenizer": tokenizer}
 
 
-def make_t5(width: int) -> dict[str, Any]:
-    """Return T5 of this width and its tokenizer, by the names of a pipeline's parts."""
+def make_t5(width: int, *, place: str = "_2") -> dict[str, Any]:
+    """Return T5 of this width and its tokenizer, by the names of a pipeline's parts; ``place``: their end."""
     from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
     tokenizer = T5TokenizerFast(_unigrams(), extra_ids=0, model_max_length=512)
@@ -120,7 +120,10 @@ def make_t5(width: int) -> dict[str, Any]:
     config = T5Config(
         vocab_size=len(tokenizer), **sizes, feed_forward_proj="gated-gelu"
     )
-    return {"text_encoder_2": T5EncoderModel(config), "tokenizer_2": tokenizer}
+    return {
+        f"text_encoder{place}": T5EncoderModel(config),
+        f"tokenizer{place}": tokenizer,
+    }
 
 
 def _byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
