@@ -4,6 +4,8 @@ import math
 from statistics import NormalDist
 
 _NORMAL = NormalDist()
+# a parabola that falls no more than this is no other than a straight line
+_FLAT = 1e-6
 
 
 def dynamic_shift(tokens: int) -> float:
@@ -65,7 +67,7 @@ def parabola_ends(weight: float, bias: float) -> tuple[float, float]:
 def _inverted_parabola(share: float, weight: float, bias: float) -> float:
     """Solve ``F(t) = share`` for the cubic F that the parabola has between its ends: by thirds of an angle."""
     low, high = parabola_ends(weight, bias)
-    if weight == 0.0 or share in (0.0, 1.0):
+    if abs(weight) < _FLAT or share in (0.0, 1.0):
         return low + (high - low) * share
     middle = 0.5 + bias
     # where the density is 0, of a parabola that opens down
