@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.transformers.transformer_chroma import (
+    ChromaSingleTransformerBlock,
+    ChromaTransformerBlock,
+)
 from diffusers.models.transformers.transformer_flux import (
     FluxSingleTransformerBlock,
     FluxTransformerBlock,
@@ -29,6 +33,7 @@ from blockrate.models.savings import Precision, Work, block_elements
 
 FLUX1 = FAMILIES["flux1-dev"].spec
 KLEIN = next(row.spec for row in FAMILIES.values() if row.spec.architecture == "FLUX.2")
+CHROMA = FAMILIES["chroma1-hd"].spec
 WORK = Work(4096, 512, checkpointing=False)
 DOUBLE = ("double_block_3", "transformer_blocks.3.")
 SINGLE = ("single_block_5", "single_transformer_blocks.5.")
@@ -37,6 +42,8 @@ BLOCKS = {
     "FLUX.1 single": (FLUX1, *SINGLE, FluxSingleTransformerBlock),
     "FLUX.2 double": (KLEIN, *DOUBLE, Flux2TransformerBlock),
     "FLUX.2 single": (KLEIN, *SINGLE, Flux2SingleTransformerBlock),
+    "Chroma double": (CHROMA, *DOUBLE, ChromaTransformerBlock),
+    "Chroma single": (CHROMA, *SINGLE, ChromaSingleTransformerBlock),
 }
 ATTENTION = functional.scaled_dot_product_attention
 TO_BF16 = (functional.linear, ATTENTION)
@@ -44,14 +51,17 @@ TO_FP32 = (functional.layer_norm, functional.rms_norm)
 
 
 class Flash(torch.autograd.Function):
-    """Keeps what flash attention keeps."""
+    """Keeps what flash attention keeps, and with a mask what is added for it: numbers like those of the query."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
+    ) -> Tensor:
         """Attend."""
         out = torch.empty_like(query)
         sums = torch.empty(query.shape[:3], dtype=torch.float32)
-        ctx.save_for_backward(query, key, value, out, sums)
+        added = () if mask is None else (mask.to(query.dtype),)
+        ctx.save_for_backward(query, key, value, out, sums, *added)
         return out
 
 
@@ -70,7 +80,9 @@ class Card(TorchFunctionMode):
             dtype = torch.bfloat16 if func in TO_BF16 else torch.float32
 
             def cast(value: Any) -> Any:
-                return value.to(dtype) if isinstance(value, Tensor) else value
+                if not isinstance(value, Tensor) or value.dtype == torch.bool:
+                    return value
+                return value.to(dtype)
 
             args = tuple(map(cast, args))
             kwargs = {name: cast(value) for name, value in kwargs.items()}
@@ -78,7 +90,8 @@ class Card(TorchFunctionMode):
             query, key, value = args[:3] or [
                 kwargs[name] for name in ("query", "key", "value")
             ]
-            return Flash.apply(query, key, value)  # type: ignore[no-untyped-call]
+            mask = kwargs.get("attn_mask")
+            return Flash.apply(query, key, value, mask)  # type: ignore[no-untyped-call]
         return func(*args, **kwargs)
 
 
@@ -111,6 +124,15 @@ def inputs_of(
     def modulation(parts: int) -> Tensor:
         return torch.empty(1, 1, parts * width, dtype=dtype)
 
+    if make in (ChromaTransformerBlock, ChromaSingleTransformerBlock):
+        mask = torch.ones(1, text + image, dtype=torch.bool)
+        masked = {"attention_mask": mask}
+        if make is ChromaSingleTransformerBlock:
+            temb = torch.empty(1, 3, width, dtype=dtype)
+            return {"hidden_states": states(image + text), "temb": temb} | masked
+        temb = torch.empty(1, 12, width, dtype=dtype)
+        both = {"hidden_states": states(image), "encoder_hidden_states": states(text)}
+        return both | masked | {"temb": temb}
     if make is Flux2SingleTransformerBlock:
         return {
             "hidden_states": states(image + text),

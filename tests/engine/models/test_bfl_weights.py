@@ -1,0 +1,65 @@
+"""BFL's names taken apart as diffusers takes them apart, where it can: two architectures at one width."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from diffusers.loaders import single_file_utils
+
+from blockrate.core.blocks import BlockLayout
+from blockrate.engine.models.bfl_weights import of_diffusers
+from blockrate.models.families import FAMILIES, TransformerSpec
+from blockrate.models.whole import _bfl_shapes, _shapes
+
+ONE_EACH = {"layout": BlockLayout(1, 1), "joint_attention_dim": 8}
+CASES: dict[str, tuple[TransformerSpec, str]] = {
+    "FLUX.1": (
+        replace(FAMILIES["flux1-dev"].spec, **ONE_EACH),
+        "convert_flux_transformer_checkpoint_to_diffusers",
+    ),
+    "FLUX.2": (
+        replace(FAMILIES["tiny-flux2"].spec, layout=BlockLayout(2, 2)),
+        "convert_flux2_transformer_checkpoint_to_diffusers",
+    ),
+    "Chroma": (
+        replace(
+            FAMILIES["chroma1-hd"].spec,
+            **ONE_EACH,
+            approximator_hidden_dim=16,
+            approximator_layers=3,
+        ),
+        "convert_chroma_transformer_checkpoint_to_diffusers",
+    ),
+}
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("case", CASES)
+def test_names_and_rows_are_those_of_diffusers(case: str) -> None:
+    spec, name = CASES[case]
+    convert: Callable[..., dict[str, Any]] = getattr(single_file_utils, name)
+    stream = torch.Generator().manual_seed(0)
+    # bytes: at full width they are a quarter of the memory, and rows tell as much
+    tensors = {
+        name: torch.randint(256, shape, generator=stream, dtype=torch.uint8)
+        for name, shape in _bfl_shapes(spec)
+    }
+    found = of_diffusers(dict(tensors), spec)
+    assert {name: tuple(one.shape) for name, one in found.items()} == dict(
+        _shapes(spec)
+    )
+    expected = convert(tensors)
+    for name, tensor in found.items():
+        assert torch.equal(tensor, expected.pop(name)), name
+    assert not expected
+
+
+def test_no_two_weights_share_memory() -> None:
+    spec = replace(FAMILIES["tiny-chroma"].spec, layout=BlockLayout(1, 1))
+    tensors = {name: torch.zeros(shape) for name, shape in _bfl_shapes(spec)}
+    found = of_diffusers(tensors, spec)
+    places = [tensor.untyped_storage().data_ptr() for tensor in found.values()]
+    assert len(set(places)) == len(places)
+    assert not tensors
