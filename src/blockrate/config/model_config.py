@@ -148,7 +148,7 @@ class ModelConfig(Settings):
         "ORIGINAL_TRANSFORMER",
     ] = setting(
         "DIFFUSERS_LORA",
-        "Form of a LoRA file, COMFY_LORA for FLUX.2 and Chroma; a fine-tune is DIFFUSERS, a folder, or ORIGINAL_TRANSFORMER",
+        "Form of a LoRA file, COMFY_LORA not for FLUX.1; a fine-tune is DIFFUSERS, a folder, or ORIGINAL_TRANSFORMER",
         OUTPUT,
     )
     output_dtype: Precision = setting(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from blockrate.core.blocks import block_path, split_block
-from blockrate.models.families import TransformerSpec
+from blockrate.models.families import TransformerSpec, spelled
 from blockrate.models.lora_names import bfl_modules, has_swapped_halves
 from blockrate.models.module_table import Module, modules
 
@@ -57,3 +57,4 @@ def _norms(spec: TransformerSpec) -> Iterator[tuple[str, str]]:
         own = [name for name, _, inputs, _ in facts["modules"] if not inputs]
         for name, member in zip(facts["bfl_norms"], own, strict=True):
             yield f"{kind}_blocks.{index}.{name}", f"{block_path(block)}.{member}"
+    yield from spelled(spec.facts["other"].get("bfl_norms", {})).items()

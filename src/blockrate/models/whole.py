@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from blockrate.core.blocks import shortened, split_block
+from blockrate.core.blocks import shortened
 from blockrate.core.errors import FileError
-from blockrate.models.families import ARCHITECTURES, TransformerSpec, spelled
+from blockrate.models.bfl_tensors import bfl_tensors
+from blockrate.models.families import ARCHITECTURES, TransformerSpec
 from blockrate.models.header_check import WEIGHT_TYPES
 from blockrate.models.headers import Tensors, read_header, refuse_scaled
-from blockrate.models.lora_names import bfl_modules
-from blockrate.models.module_table import Module, modules
+from blockrate.models.module_table import modules
 from blockrate.models.part_files import (
     UNCHANGED,
     WEIGHTS,
@@ -201,23 +201,5 @@ def _shapes(spec: TransformerSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def _bfl_shapes(spec: TransformerSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield every tensor by BFL's name, with its shape: the rows of fused modules stacked."""
-    table = {module.name: module for module in modules(spec)}
-    for name, members in bfl_modules(spec.architecture, spec.layout).items():
-        if members[0] in table:  # a module that only some variants have
-            yield from _fused(name, [table[member] for member in members])
-    for block in spec.layout.names:
-        kind, index = split_block(block)
-        for norm in spec.facts[kind]["bfl_norms"]:
-            yield f"{kind}_blocks.{index}.{norm}", (spec.head_dim,)
-    for name, member in spelled(spec.facts["other"].get("bfl_norms", {})).items():
-        if member in table:
-            yield name, table[member].shape
-
-
-def _fused(
-    name: str, members: Sequence[Module]
-) -> Iterator[tuple[str, tuple[int, ...]]]:
-    rows = sum(member.shape[0] for member in members)
-    yield f"{name}.weight", (rows, members[0].shape[1])
-    if members[0].bias:
-        yield f"{name}.bias", (rows,)
+    for name, row in bfl_tensors(spec).items():
+        yield name, row.shape

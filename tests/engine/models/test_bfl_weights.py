@@ -13,7 +13,7 @@ from blockrate.engine.models.bfl_weights import of_diffusers
 from blockrate.models.families import FAMILIES, TransformerSpec
 from blockrate.models.whole import _bfl_shapes, _shapes
 
-ONE_EACH = {"layout": BlockLayout(1, 1), "joint_attention_dim": 8}
+ONE_EACH: dict[str, Any] = {"layout": BlockLayout(1, 1), "joint_attention_dim": 8}
 CASES: dict[str, tuple[TransformerSpec, str]] = {
     "FLUX.1": (
         replace(FAMILIES["flux1-dev"].spec, **ONE_EACH),
