@@ -20,6 +20,8 @@ from blockrate.cli.options import (
     ComparedConfig,
     ComparedRuns,
     ConfigName,
+    FitInto,
+    FitWritten,
     Fresh,
     Host,
     Native,
@@ -106,11 +108,14 @@ def train(
 def plan(
     config: ConfigName,
     settings: Settings = None,
+    fit: FitInto = "",
+    write: FitWritten = None,
     ignore_unsupported: Unsupported = False,
     as_json: AsJson = False,
 ) -> None:
     """Print what would train at which rate, on which data, and what it costs. Loads no weights."""
     from blockrate.cli.data_report import data_of_plan
+    from blockrate.cli.fitting import fitting
     from blockrate.cli.show import places_line, plan_table
     from blockrate.config.named_files import check_start_file
     from blockrate.config.plan import make_plan
@@ -119,6 +124,7 @@ def plan(
 
     placed = placed_config(config, settings, ignore_unsupported)
     check_start_file(placed.config)
+    placed, fitted = fitting(placed, fit, write)
     facts = asdict(make_plan(placed.config))
     data = data_of_plan(placed.config, config)
     facts["warnings"] += data.warnings
@@ -126,9 +132,11 @@ def plan(
     results = Results(placed.run.events_file)
     warn(filter(None, [placed.note, destination_note(placed.config, results)]))
     if as_json:
-        show_json({**facts, "data": data.facts})
+        show_json({**facts, **fitted.facts, "data": data.facts})
     else:
-        show(*plan_table(facts), *data.lines, visible(places_line(placed)))
+        show(
+            *fitted.lines, *plan_table(facts), *data.lines, visible(places_line(placed))
+        )
     if data.error:
         raise data.error
 

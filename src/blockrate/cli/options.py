@@ -49,6 +49,20 @@ Fresh = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+FitInto = Annotated[
+    str,
+    typer.Option(
+        "--fit",
+        metavar="GB",
+        help="Set what is needed to train on a card with so many GB, or on this `card`.",
+    ),
+]
+FitWritten = Annotated[
+    Path | None,
+    typer.Option(
+        "--write", metavar="FILE", help="Write the config that --fit has found."
+    ),
+]
 Run = Annotated[
     Path,
     typer.Argument(metavar="RUN", help="A run folder: the config's workspace_dir."),

@@ -91,7 +91,7 @@ def make_plan(config: TrainConfig) -> Plan:
     Raises ``ConfigError`` for what cannot train in this model, ``FileError`` for model files.
     """
     spec = model_spec(config)
-    work = _work(config, spec)
+    work = work_of(config, spec)
     refusals = _refusals(config, spec)
     if refusals:
         raise together("the config", refusals)
@@ -280,7 +280,7 @@ def _cost_warnings(
     trained: Modules,
 ) -> Iterator[str]:
     inside = [name for name, module in trained.items() if module.block]
-    work = _work(config, spec)
+    work = work_of(config, spec)
     if profile.is_used and len(inside) < len(trained):
         ratio = step_flops(spec, trained, work) / step_flops(spec, inside, work)
         # weights outside blocks cost next to nothing themselves: the chain of gradients got longer
@@ -307,7 +307,7 @@ def _memory(config: TrainConfig, spec: TransformerSpec, trained: Modules) -> Mem
     return memory(
         spec,
         trained,
-        _work(config, spec),
+        work_of(config, spec),
         weight_dtype=config.transformer.weight_dtype,
         trained_dtype=dtype,
         state_bytes=row.state_bytes_for(config.optimizer, dtype),
@@ -351,7 +351,8 @@ def _precision(config: TrainConfig) -> Precision:
     return "mixed on fp32" if is_fp32 else "mixed"
 
 
-def _work(config: TrainConfig, spec: TransformerSpec) -> Work:
+def work_of(config: TrainConfig, spec: TransformerSpec) -> Work:
+    """Return a micro-batch at the largest resolution of a config."""
     # the square of each resolution
     squares = [sizes[0] for sizes in buckets(config.resolution)]
     return Work(

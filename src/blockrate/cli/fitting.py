@@ -1,0 +1,86 @@
+"""``plan --fit``: what a config needs to train on a card, told, and written if it is wanted."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blockrate.config.files import config_json
+from blockrate.config.fit import Fit, fit, told_changes
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import ConfigError
+from blockrate.core.units import share_text
+from blockrate.models.cards import Card, card_of_size, cards_here
+from blockrate.run.durable import atomic_write
+from blockrate.run.places import Placed
+
+_THIS_CARD = "card"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What is to be said of a fit; nothing where none was asked for."""
+
+    lines: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def fitting(placed: Placed, size: str, file: Path | None) -> tuple[Placed, Fitted]:
+    """Return a config as it fits into ``size``, a number of GB or ``card``, and what changed. Writes it to ``file``.
+
+    Raises ConfigError for a size that is none, what cannot fit, and a file that is there.
+    """
+    if not size:
+        if file:
+            problem = f"{file} cannot be written without --fit"
+            raise ConfigError("--write", problem, "Give --fit too, as --fit 12.")
+        return placed, Fitted()
+    if file and file.exists():
+        raise ConfigError("--write", f"{file} is there already", "Name a new file.")
+    found = fit(placed.config, _card(size, placed.config))
+    changes = told_changes(placed.config, found.changes)
+    lines = [_told(found), *[f"  --set {change}" for change in changes]]
+    if file:
+        atomic_write(file, config_json(found.config))
+        lines.append(f"written: {file}")
+    facts = {
+        "changes": dict(found.changes),
+        "needed_bytes": found.needed,
+        "free_bytes": found.card.free,
+        "step_seconds": found.seconds,
+        "slow_down": found.slow_down,
+    }
+    return placed._replace(config=found.config), Fitted(lines, {"fit": facts})
+
+
+def _card(size: str, config: TrainConfig) -> Card:
+    if size == _THIS_CARD:
+        return _card_here(config)
+    number = re.fullmatch(r"([0-9]{1,4}(?:[.][0-9]{1,3})?) ?(?:GB|GiB)?", size)
+    if not number or float(number[1]) < 1:
+        cure = (
+            "Give the GB of a card, as 8 or 24, or card for the one in this computer."
+        )
+        raise ConfigError("--fit", f"{size!r} is no size of a card", cure)
+    return card_of_size(float(number[1]))
+
+
+def _card_here(config: TrainConfig) -> Card:
+    """Return the card that a config trains on. Raises ConfigError where nvidia-smi knows of none."""
+    index = (config.train_device or "cuda").partition(":")[2]
+    cards = cards_here()
+    number = int(index) if index.isdecimal() else 0
+    if number >= len(cards) or config.train_device in ("cpu", "mps"):
+        problem = "nvidia-smi knows of no such card in this computer"
+        raise ConfigError("--fit", problem, "Give the GB of a card, as --fit 8.")
+    return cards[number]
+
+
+def _told(found: Fit) -> str:
+    """Return how a run fits, and what that costs."""
+    memory = share_text(found.needed, found.card.free)
+    whole = f"fits on {found.card.name}: {memory} that are free"
+    if not found.changes:
+        return f"{whole}, with nothing changed"
+    slower = f"a step takes {found.slow_down:.2f} times as long, as predicted"
+    return f"{whole}; {slower}. Changed:"

@@ -1,0 +1,226 @@
+"""The settings with which a run fits into so much memory of a card: as few as are needed, the mildest first."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from blockrate.config.base_model import model_spec
+from blockrate.config.explain import contradictions
+from blockrate.config.paths import find, put
+from blockrate.config.plan import Plan, make_plan, work_of
+from blockrate.config.streamed import KEY as OFFLOAD
+from blockrate.config.streamed import trained_modules
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import ConfigError
+from blockrate.core.units import size_text
+from blockrate.models.cards import SLACK, Card
+from blockrate.models.savings import WEIGHT_BYTES, step_flops
+from blockrate.models.streaming import NOTHING_STREAMS
+
+Changes = dict[str, Any]
+# streaming that takes longer than the computing beside it is worse than weights in fewer bits
+_BEARABLE = 1.15
+_FRACTIONS = tuple(step / 20 for step in range(1, 21))
+_SMALLER = {
+    "FLOAT_32": ("BFLOAT_16", "FLOAT_8", "NFLOAT_4"),
+    "BFLOAT_16": ("FLOAT_8", "NFLOAT_4"),
+    "FLOAT_16": ("FLOAT_8", "NFLOAT_4"),
+    "FLOAT_8": ("NFLOAT_4",),
+    "NFLOAT_4": (),
+}
+_ENCODER_WORKSPACE = 2**30
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A config that fits. ``changes``: what is set in it, by path. ``needed``: bytes of the card, the slack included.
+
+    ``seconds``: of a step, as predicted. ``slow_down``: of that to one of the config as it was. ``stall``: to one that
+    streams nothing.
+    """
+
+    config: TrainConfig
+    plan: Plan
+    card: Card
+    changes: Mapping[str, Any]
+    needed: int
+    seconds: float
+    slow_down: float
+    stall: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether the card has as much free."""
+        return self.needed <= self.card.free
+
+
+class _Stage(NamedTuple):
+    """What is set, and whether as much streams beside it as is needed."""
+
+    changes: Changes
+    streams: bool = False
+
+
+def fit(config: TrainConfig, card: Card) -> Fit:
+    """Return the config with what it needs to train on a card; as it is where that fits.
+
+    Resolution, images of a step and what is learned stay. Raises ConfigError if nothing that could be set is enough.
+    """
+    least = math.inf
+    found: list[Fit] = []
+    for batch in _batches(config):
+        for stage in _stages(config):
+            changes = {**batch, **stage.changes}
+            made = _least_streaming(config, _Stage(changes, stage.streams), card)
+            if made:
+                least = min(least, made.needed)
+            if made and made.fits:
+                found.append(made)
+                if made.stall <= _BEARABLE:
+                    break
+        if found:
+            break
+    if not found:
+        raise _refusal(card, least)
+    best = min(found, key=lambda one: one.slow_down)
+    encoders = _encoders(config, card)
+    again = _made(config, {**best.changes, **encoders}, card)
+    assert again, "the form of an encoder contradicts nothing"
+    return again
+
+
+def _least_streaming(config: TrainConfig, stage: _Stage, card: Card) -> Fit | None:
+    """Return a config with changes, and with the smallest part that streams by which it fits; with all if it cannot."""
+    if not stage.streams:
+        return _made(config, stage.changes, card)
+    own = config.transformer.layer_offload_fraction
+    made = None
+    for fraction in _FRACTIONS:
+        if fraction > own:
+            made = _made(config, {**stage.changes, OFFLOAD: fraction}, card)
+            if made is None or made.fits:
+                break
+    return made
+
+
+def step_seconds(config: TrainConfig, plan: Plan, card: Card) -> float:
+    """Return how long a step takes on a card, as predicted: by its products, and what it streams beside them."""
+    spec = model_spec(config)
+    work = work_of(config, spec)
+    forward = step_flops(spec, (), work)
+    step = step_flops(spec, trained_modules(config, spec), work)
+    micro = card.step_seconds(forward, step, plan.streaming)
+    return micro * config.gradient_accumulation_steps
+
+
+def needed_bytes(plan: Plan) -> int:
+    """Return what a run needs of a card, with what torch's allocator takes beside."""
+    return round(plan.memory_bytes.total * SLACK)
+
+
+def _made(config: TrainConfig, changes: Changes, card: Card) -> Fit | None:
+    """Return a config with changes, nothing if it contradicts itself with them."""
+    data = config.model_dump()
+    for path, value in changes.items():
+        put(data, path, value)
+    changed = TrainConfig.model_validate(data)
+    if changes and contradictions(changed):
+        return None
+    plan = make_plan(changed)
+    seconds = step_seconds(changed, plan, card)
+    before = make_plan(config)
+    still = step_seconds(changed, replace(plan, streaming=NOTHING_STREAMS), card)
+    return Fit(
+        changed,
+        plan,
+        card,
+        changes,
+        needed_bytes(plan),
+        seconds,
+        seconds / step_seconds(config, before, card),
+        seconds / still,
+    )
+
+
+def _batches(config: TrainConfig) -> Iterator[Changes]:
+    """Yield the batch as it is, then smaller ones with as many images a step."""
+    images = config.batch_size * config.gradient_accumulation_steps
+    yield {}
+    for size in range(config.batch_size // 2, 0, -1):
+        if config.batch_size % size == 0:
+            yield {"batch_size": size, "gradient_accumulation_steps": images // size}
+
+
+def _stages(config: TrainConfig) -> Iterator[_Stage]:
+    """Yield what could be set, from the mildest to what needs least."""
+    first: Changes = {}
+    yield _Stage({})
+    if config.ema == "GPU":
+        first["ema"] = "CPU"
+        yield _Stage(dict(first))
+    if not config.transformer.gradient_checkpointing:
+        first["transformer.gradient_checkpointing"] = True
+        yield _Stage(dict(first))
+    yield from _of_lora(config, first)
+
+
+def _of_lora(config: TrainConfig, first: Changes) -> Iterator[_Stage]:
+    """Yield forms of frozen weights: down to 8 bits before anything streams, 4 bits after that, and less of moments."""
+    own = config.transformer.weight_dtype
+    forms = [{**first, **_form(config, form)} for form in (own, *_SMALLER[own])]
+    streams: Changes = {"compile": False} if config.compile else {}
+    for changes in forms[:-1]:
+        yield _Stage(changes)
+    for changes in forms[:-1][-1:]:
+        yield _Stage({**changes, **streams}, streams=True)
+    yield _Stage(forms[-1])
+    yield _Stage({**forms[-1], **streams}, streams=True)
+    if config.optimizer.optimizer == "ADAMW":
+        eight = {"optimizer.optimizer": "ADAMW_8BIT"}
+        yield _Stage({**forms[-1], **streams, **eight}, streams=True)
+
+
+def _form(config: TrainConfig, form: str) -> Changes:
+    same = config.transformer.weight_dtype == form
+    return {} if same else {"transformer.weight_dtype": form}
+
+
+def _encoders(config: TrainConfig, card: Card) -> Changes:
+    """Return smaller forms for text encoders that would not fit while captions are encoded."""
+    spec = model_spec(config)
+    sizes = spec.facts["encoder_parameters"].get(str(spec.hidden), {})
+    changes: Changes = {}
+    for part, parameters in sizes.items():
+        own = getattr(config, part).weight_dtype
+        for form in (own, *_SMALLER[own]):
+            needed = parameters * WEIGHT_BYTES[form] * SLACK + _ENCODER_WORKSPACE
+            if needed <= card.free or form == "NFLOAT_4":
+                break
+        if form != own:
+            changes[f"{part}.weight_dtype"] = form
+    return changes
+
+
+def _refusal(card: Card, least: float) -> ConfigError:
+    least_text = size_text(round(least))
+    problem = f"{card.name} has {size_text(card.free)} free, and the least that this run needs is {least_text}"
+    cure = "Lower resolution, batch_size or lora_rank, or set the rates of early blocks to 0.0."
+    return ConfigError("--fit", problem, cure)
+
+
+def told_changes(config: TrainConfig, changes: Mapping[str, Any]) -> list[str]:
+    """Return changes as settings for the command line, each with what it was."""
+    lines = []
+    before = config.model_dump()
+    for path, value in changes.items():
+        spot = find(before, path)
+        was = spot[0][spot[1]] if spot else None
+        lines.append(f"{path}={_text(value)} (was {_text(was)})")
+    return lines
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "empty"}[value]
+    return f"{value}"

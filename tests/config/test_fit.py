@@ -1,0 +1,133 @@
+"""A run is fitted onto a card: the plan's peak is below what is free, and what could stay stayed."""
+
+from typing import Any
+
+import pytest
+
+from blockrate.config.files import parse_config
+from blockrate.config.fit import fit, needed_bytes, told_changes
+from blockrate.config.plan import make_plan
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.blocks import BlockLayout
+from blockrate.core.errors import ConfigError
+from blockrate.models.cards import SLACK, Card, card_of_size, rate_of
+from blockrate.models.families import FAMILIES
+
+OFFLOAD = "transformer.layer_offload_fraction"
+MODELS = [row for row in FAMILIES.values() if row.repo and not row.distilled]
+
+
+def config(**fields: Any) -> TrainConfig:
+    return parse_config({"layer_filter_preset": "blocks", **fields}).config
+
+
+@pytest.mark.parametrize("size", [6, 8, 12, 16, 24])
+@pytest.mark.parametrize("row", MODELS, ids=lambda row: row.name)
+def test_every_model_fits_or_is_refused_with_what_it_needs(row: Any, size: int) -> None:
+    asked = config(base_model_name=row.repo, model_type=row.model_type)
+    card = card_of_size(size)
+    # of the models that there are only the largest is too large, for the smallest cards
+    if row.spec.hidden > 5000 and size <= 8:
+        with pytest.raises(ConfigError, match="least that this run needs"):
+            fit(asked, card)
+        return
+    found = fit(asked, card)
+    plan = make_plan(found.config)
+    assert needed_bytes(plan) <= card.free
+    assert found.needed == round(plan.memory_bytes.total * SLACK)
+    # nothing of what is learned
+    same = ("resolution", "batch_size", "lora_rank", "block_learning_rate_multiplier")
+    for name in same:
+        assert getattr(found.config, name) == getattr(asked, name)
+    # to fit again changes nothing
+    assert not fit(found.config, card).changes
+
+
+def test_what_fits_stays_as_it_is() -> None:
+    found = fit(config(), card_of_size(48))
+    assert (found.changes, found.slow_down) == ({}, 1.0)
+    assert found.config == config()
+
+
+def test_eight_bits_come_before_streaming_and_that_before_four_bits() -> None:
+    whole = fit(config(), card_of_size(24)).changes
+    assert whole == {"transformer.weight_dtype": "FLOAT_8"}
+    part = fit(config(), card_of_size(12)).changes
+    assert part["transformer.weight_dtype"] == "FLOAT_8"
+    assert 0 < part[OFFLOAD] < 1
+
+
+def test_no_more_streams_than_is_needed() -> None:
+    card = card_of_size(12)
+    found = fit(config(), card)
+    fraction = found.changes[OFFLOAD]
+    less = found.config.model_copy(deep=True)
+    less.transformer.layer_offload_fraction = fraction - 0.05
+    assert needed_bytes(make_plan(less)) > card.free
+
+
+def test_where_a_bus_is_the_slower_part_four_bits_stay_on_the_card() -> None:
+    slow = card_of_size(8)
+    # a card that computes in no time
+    fast = Card("fast", slow.total, slow.free, slow.rate * 100)
+    small = config(resolution="512")
+    assert fit(small, slow).stall <= 1.15
+    found = fit(small, fast)
+    # of two that wait for the bus the one with less to move
+    assert found.config.transformer.weight_dtype == "NFLOAT_4"
+    assert found.stall > 1.15
+
+
+def test_frozen_early_blocks_stream_once() -> None:
+    frozen = dict.fromkeys(BlockLayout(19, 38).names[:28], 0.0)
+    found = fit(config(block_learning_rate_multiplier=frozen), card_of_size(8))
+    assert found.plan.streaming.once
+    assert len(found.plan.streaming.once) > len(found.plan.streaming.twice)
+
+
+def test_checkpointing_the_average_and_compiling_make_way() -> None:
+    asked = config(
+        ema="GPU", compile=True, transformer={"gradient_checkpointing": False}
+    )
+    found = fit(asked, card_of_size(8))
+    assert found.changes["ema"] == "CPU"
+    assert found.changes["compile"] is False
+    assert found.changes["transformer.gradient_checkpointing"] is True
+    assert found.slow_down > 1.2
+    lines = told_changes(asked, found.changes)
+    assert "ema=CPU (was GPU)" in lines
+    assert "compile=false (was true)" in lines
+
+
+def test_encoders_get_the_form_in_which_they_fit() -> None:
+    assert "text_encoder_2.weight_dtype" not in fit(config(), card_of_size(12)).changes
+    changes = fit(config(), card_of_size(8)).changes
+    assert changes["text_encoder_2.weight_dtype"] == "FLOAT_8"
+
+
+def test_what_cannot_fit_is_refused() -> None:
+    with pytest.raises(ConfigError, match="least that this run needs is") as caught:
+        fit(config(resolution="2048"), card_of_size(4))
+    assert "resolution" in caught.value.cure
+
+
+def test_a_smaller_batch_keeps_the_images_of_a_step() -> None:
+    found = fit(config(resolution="1024", batch_size=4), card_of_size(8))
+    batch = found.config.batch_size
+    assert batch < 4
+    assert batch * found.config.gradient_accumulation_steps == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "teraflops"),
+    [
+        ("NVIDIA GeForce RTX 4090", 165.2),
+        ("NVIDIA GeForce RTX 4070 Ti SUPER", 80.2),
+        ("NVIDIA H100 80GB HBM3", 989.4),
+        ("NVIDIA A100-SXM4-80GB", 0),
+        ("NVIDIA L40S", 362),
+        ("Radeon", 0),
+    ],
+)
+def test_a_card_is_known_by_its_name(name: str, teraflops: float) -> None:
+    assert rate_of(name) == pytest.approx(teraflops * 1e12)
