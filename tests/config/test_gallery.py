@@ -53,6 +53,7 @@ def test_each_model_has_a_preset_of_its_own_that_states_what_suits_it(
     stated = settings_of(row, "LORA").keys()
     assert {"learning_rate", "lora_rank", "lora_alpha", "resolution"} <= stated
     assert {"layer_filter_preset", "transformer.weight_dtype"} <= stated
+    assert "output_model_format" in stated
     if row.family.repo:
         assert {"timestep_distribution", "dynamic_timestep_shifting"} <= stated
     length = row.family.spec.facts["caption_tokens"]

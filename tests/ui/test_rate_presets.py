@@ -121,3 +121,34 @@ def test_a_selection_is_asked_for_where_a_preset_depends_on_it() -> None:
     draft = RatesDraft(FLUX, {})
     with pytest.raises(ConfigError, match="Choose some of the blocks first"):
         draft.use_template("Only chosen blocks", "all")
+
+
+FREEZING = {"Preserve early blocks", "Single only", "Double only"}
+
+
+@pytest.mark.parametrize("trains", [None, KLEIN.names])
+def test_a_recipe_that_freezes_blocks_freezes_other_where_that_feeds_them(
+    trains: tuple[str, ...] | None,
+) -> None:
+    """Whatever the layer filter leaves of it today: another filter tomorrow would undo what was frozen."""
+    draft = RatesDraft(KLEIN, {}, trains=trains, other_feeds_blocks=True)
+    for name, preset in presets_of(draft).items():
+        if preset.origin == "selection":
+            draft.use_template(name, "single 7")
+        else:
+            drawn(draft, preset)
+        freezes = 0.0 in (draft.values[block] for block in KLEIN.names)
+        assert freezes is (name in FREEZING or preset.origin == "selection")
+        assert draft.state.get(OTHER, 1.0) == (0.0 if freezes else 1.0)
+        assert draft.rates.get(OTHER, 1.0) == (0.0 if freezes else 1.0)
+        if preset.rates:
+            assert matching(draft, built_in(draft)) == name
+
+
+def test_in_a_model_whose_blocks_modulate_themselves_a_recipe_leaves_other() -> None:
+    draft = RatesDraft(FLUX, {}, trains=FLUX.names)
+    drawn(draft, presets_of(draft)["Single only"])
+    assert OTHER not in draft.state
+    draft = RatesDraft(FLUX, {})
+    drawn(draft, presets_of(draft)["Preserve early blocks"])
+    assert OTHER not in draft.state

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from blockrate.config.plan import WORTH_TELLING
+from blockrate.core.blocks import OTHER
 from blockrate.core.units import size_text
 
 
@@ -15,3 +17,15 @@ def streaming_lines(streaming: Mapping[str, Any]) -> Iterator[str]:
             parts.append(f"{size_text(size)} {words} a step ({blocks} blocks)")
     if parts:
         yield f"streams from main memory: {', '.join(parts)}"
+
+
+def step_line(plan: Mapping[str, Any]) -> str:
+    """Return what a step costs, and what it would if other trained; where that does, a warning tells."""
+    cost = f"a step costs {plan['step_cost']:.2f} of one with all multipliers 1.0"
+    frozen = any(
+        group["name"] == OTHER and group["status"] == "frozen"
+        for group in plan["groups"]
+    )
+    if not frozen or plan["other_cost"] < WORTH_TELLING:
+        return cost
+    return f"{cost}; with other above 0.0 it would cost {plan['other_cost']:.2f} times as much"

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from blockrate.cli.console import SafeConsole
-from blockrate.cli.cost import streaming_lines
+from blockrate.cli.cost import step_line, streaming_lines
 from blockrate.cli.ways_on import WAYS_ON
 from blockrate.core.blocks import MOST_BLOCKS, BlockLayout
 from blockrate.core.errors import WriteError, with_ways_on
@@ -160,7 +160,7 @@ def plan_table(plan: Mapping[str, Any]) -> Iterator[Table | str]:
     yield f"memory: {now} ({parts}); with all multipliers 1.0: {ones}"
     yield f"main memory: {size_text(plan['host_bytes'])}"
     yield from streaming_lines(plan["streaming"])
-    yield f"a step costs {plan['step_cost']:.2f} of one with all multipliers 1.0"
+    yield step_line(plan)
 
 
 def _layers(plan: Mapping[str, Any]) -> str:

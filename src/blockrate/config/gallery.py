@@ -73,6 +73,17 @@ def settings_of(offered: Offered | None, method: str) -> dict[str, Any]:
     return {path: value for path, value in _flat(preset).items() if path not in left}
 
 
+def sample_of(name: str) -> dict[str, Any]:
+    """Return how the makers of a model draw, as the settings of a sample; nothing of a model that nobody knows."""
+    row = offered_as(name)
+    if row is None:
+        return {}
+    sample: dict[str, Any] = {"diffusion_steps": row.steps, "cfg_scale": row.guidance}
+    if row.family.pixels:
+        sample |= {"width": row.family.pixels, "height": row.family.pixels}
+    return sample
+
+
 def first_config() -> Json:
     """Return what a new config of the app begins with: the first model of the gallery, and what suits it."""
     config: Json = {}

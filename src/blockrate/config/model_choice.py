@@ -16,6 +16,7 @@ _MODEL = "base_model_name"
 _FORM = "output_model_format"
 _VARIANT = "model_variant"
 _TYPE = TrainConfig.model_fields["model_type"].default
+_LORA_FORM = TrainConfig.model_fields[_FORM].default
 _NOTHING = object()  # where nothing is written
 
 
@@ -74,6 +75,10 @@ def change_of_method(data: Json, method: str) -> ModelChange:
     for path, value in suits.items():
         if path not in brought and _own(data, path, brought) is _NOTHING:
             change.values[path] = value
+    if method == "LORA":
+        # that of the fine-tune is none
+        forms = lora_forms(str(data.get("model_type", _TYPE)))
+        change.values[_FORM] = suits.get(_FORM, forms[0] if forms else _LORA_FORM)
     change.removed = _brought_only(data, brought, ModelChange(values=suits))
     return change
 

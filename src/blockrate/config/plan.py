@@ -1,6 +1,6 @@
 """What a config would train, block by block, what it costs, and every refusal that needs neither weights nor images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +43,8 @@ from blockrate.models.savings import (
 from blockrate.models.streaming import Streaming
 
 Status = Literal["trained", "frozen", "filtered"]
+# times the step: weights outside blocks cost next to nothing themselves, more is a longer chain of gradients
+WORTH_TELLING = 1.03
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ class Plan:
     ``model``: what it is called, with its blocks; ``model_parameters``: of its transformer.
     The layer filter lets ``layers_let_through`` of ``layers`` train, which lie in
     ``blocks_let_through``, ``other`` among them. ``host_bytes``: of main memory.
-    ``step_cost``: FLOPs relative to all multipliers at 1.0. ``streaming``: of weights that do not lie on the card.
+    ``step_cost``: FLOPs relative to all multipliers at 1.0. ``streaming``: of weights that do not
+    lie on the card. ``other_cost``: FLOPs with ``other`` trained relative to those without,
+    1.0 where the filter leaves nothing of it.
     """
 
     model: str
@@ -82,7 +86,13 @@ class Plan:
     host_bytes: int
     step_cost: float
     streaming: Streaming
+    other_cost: float
     warnings: tuple[str, ...]
+
+    @property
+    def other_trains(self) -> bool:
+        """Whether what lies in no block trains."""
+        return any(row.name == OTHER and row.status == "trained" for row in self.groups)
 
 
 def make_plan(config: TrainConfig) -> Plan:
@@ -116,6 +126,7 @@ def make_plan(config: TrainConfig) -> Plan:
         host_bytes=_host_bytes(config, spec, trained, needed),
         step_cost=step_flops(spec, trained, work) / step_flops(spec, allowed, work),
         streaming=streaming_of(config, spec, trained),
+        other_cost=_other_cost(spec, allowed, profile.ever_trained, work),
         warnings=(
             *_model_warnings(config, spec),
             *filter_warnings(config, spec),
@@ -257,7 +268,12 @@ def _rate_warnings(
 ) -> Iterator[str]:
     multipliers = profile.at(0)
     reached = {module.block or OTHER for module in allowed.values()}
-    idle = [name for name in sparse(multipliers) if name not in reached]
+    idle = [
+        name
+        for name, rate in sparse(multipliers).items()
+        # what other would do if the filter let it through may be said beforehand
+        if name not in reached and not (name == OTHER and rate == 0.0)
+    ]
     if idle:
         blocks = selection_text(idle, spec.layout)
         yield f"The layer filter leaves nothing to train in {blocks}: no rate counts there."
@@ -279,18 +295,29 @@ def _cost_warnings(
     profile: Profile,
     trained: Modules,
 ) -> Iterator[str]:
-    inside = [name for name, module in trained.items() if module.block]
-    work = work_of(config, spec)
-    if profile.is_used and len(inside) < len(trained):
-        ratio = step_flops(spec, trained, work) / step_flops(spec, inside, work)
-        # weights outside blocks cost next to nothing themselves: the chain of gradients got longer
-        if ratio > 1.03:
-            yield f"Training other sends gradients through the frozen early blocks: {ratio:.2f} times the step."
+    ratio = _other_cost(spec, trained, profile.ever_trained, work_of(config, spec))
+    if profile.is_used and OTHER in blocks_of(trained) and ratio > WORTH_TELLING:
+        text = f"Training other sends gradients through the frozen early blocks: {ratio:.2f} times the step"
+        if spec.facts["shared_modulation"]:
+            text += ", and it modulates every block, so that frozen ones answer differently, too"
+        yield f"{text}."
     parameters = OPTIMIZERS[config.optimizer.optimizer].values(config.optimizer)
     rounds_by_chance = parameters.get("stochastic_rounding")
     if config.trained_dtype() == "BFLOAT_16" and not rounds_by_chance:
         field = "lora_weight_dtype" if _is_lora(config) else "weight_dtype"
         yield f"bf16 weights lose small changes: use ADAMW with stochastic_rounding, or {field} FLOAT_32."
+
+
+def _other_cost(
+    spec: TransformerSpec, allowed: Modules, ever_trained: Iterable[str], work: Work
+) -> float:
+    """Return FLOPs of a step with what is outside blocks trained, relative to those without it."""
+    trains = set(ever_trained)
+    outside = [name for name, module in allowed.items() if not module.block]
+    inside = [name for name, module in allowed.items() if module.block in trains]
+    if not outside or not inside:
+        return 1.0
+    return step_flops(spec, [*inside, *outside], work) / step_flops(spec, inside, work)
 
 
 def _first_block(trained: Modules) -> str | None:

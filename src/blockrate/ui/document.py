@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from blockrate.config.files import LISTS
+from blockrate.config.gallery import first_config
 from blockrate.config.onetrainer import migrate, migrate_lists
 from blockrate.config.onetrainer_absent import fill_absent
 from blockrate.config.onetrainer_gpus import read_many_gpus
@@ -64,6 +65,12 @@ class Document:
     def draft_name(self) -> str:
         """The name of the file that keeps it until it is saved."""
         return draft_name(self.path)
+
+
+def new_document() -> Document:
+    """Return a new config: the first choice of a model, with what suits it."""
+    data = first_config()
+    return Document(data, saved=canonical_json(data))
 
 
 def draft_name(path: Path | None) -> str:

@@ -10,7 +10,7 @@ from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change
 from blockrate.ui.parts.dialogs import choice_buttons, small_dialog
 from blockrate.ui.parts.follow import rebuild_on_change
-from blockrate.ui.parts.labels import in_labels, label_of, sentence
+from blockrate.ui.parts.labels import Encoders, in_labels, label_of, sentence
 
 _OF_THE_FILE = "Model"  # the tab of what has no field at all
 
@@ -51,7 +51,7 @@ def problems_without_control(page: Page, tab: str) -> None:
 
 
 def _problem_in_place(page: Page, problem: Problem) -> None:
-    ui.label(_in_words(problem))
+    ui.label(_in_words(problem, page.session.encoders))
     if problem.removable:
         remove = partial(page.session.remove, problem.field)
         button = ui.button("Remove this setting", on_click=remove)
@@ -60,10 +60,9 @@ def _problem_in_place(page: Page, problem: Problem) -> None:
         page.controls[problem.field] = button
 
 
-def _in_words(problem: Problem) -> str:
-    if problem.removable:
-        return f"{problem.field}: {in_labels(problem.text)}"
-    return sentence(in_labels(problem.text))
+def _in_words(problem: Problem, encoders: Encoders) -> str:
+    text = in_labels(problem.text, encoders)
+    return f"{problem.field}: {text}" if problem.removable else sentence(text)
 
 
 def show_problems(page: Page) -> None:
@@ -104,13 +103,14 @@ def _problem_row(page: Page, dialog: ui.dialog, problem: Problem) -> None:
 
     title = "The file"
     if problem.field:
-        title = f"{tab} · {label_of(problem.field)}"
+        title = f"{tab} · {label_of(problem.field, page.session.encoders)}"
     if problem.removable:
         title = f"{tab} · {problem.field}"
     with ui.element("button").classes("link") as link:
         link.on("click", go).props("type=button")
         ui.label(title)
-        ui.label(sentence(in_labels(problem.text))).classes("dim")
+        text = in_labels(problem.text, page.session.encoders)
+        ui.label(sentence(text)).classes("dim")
     if problem.removable:
         remove = partial(page.session.remove, problem.field)
         button = ui.button("Remove this setting", on_click=remove)

@@ -9,22 +9,25 @@ from typing import Any
 
 from nicegui import Event
 
+from blockrate.config.base_model import model_spec, text_encoders
 from blockrate.config.plan import Plan
 from blockrate.config.presets import named, read_named
 from blockrate.config.reading import Json, nested_too_deeply, read_object
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.plain_files import real_path
+from blockrate.models.families import DEFAULT_FAMILY, encoder_names
 from blockrate.run.durable import atomic_write, disk_errors
 from blockrate.run.home import PRIVATE, private_folder, state_folder
 from blockrate.run.places import Source
-from blockrate.ui.checked import Problem, check, usable
+from blockrate.ui.checked import Problem, check, copied, usable
 from blockrate.ui.document import (
     Document,
     canonical_json,
     draft_name,
     draft_text,
     make_document,
+    new_document,
     read_draft,
     with_changes,
     write_document,
@@ -38,7 +41,8 @@ class Session:
     """The open config and what is known of it. Attributes are to be read; methods change them and emit ``changed``.
 
     ``revision``: counts the changes. ``opened``: counts what was opened. ``checked``: what the config comes to.
-    ``usable``: the config; while settings are wrong, without them.
+    ``usable``: the config; while settings are wrong, without them. ``spec``: of its model, while that is
+    not to be had of the last one; ``encoders``: what that one's text encoders are.
     """
 
     def __init__(self, preferences: Preferences | None = None) -> None:
@@ -52,7 +56,9 @@ class Session:
         # started at the first change
         self._timer = threading.Timer(_PAUSE, self.keep)
         self._writing = threading.Lock()
-        self._document = Document({})
+        self.spec = DEFAULT_FAMILY.spec
+        self.encoders = encoder_names(DEFAULT_FAMILY)
+        self._document = new_document()
         self._set_document(self._document)
 
     @property
@@ -126,6 +132,10 @@ class Session:
         if canonical_json(document.data) != canonical_json(self.data):
             self._set_document(document)
 
+    def put_back(self, data: Json) -> None:
+        """Make the config what it was before a change."""
+        self._set_document(replace(self._document, data=copied(data)))
+
     def with_changes(
         self, values: Mapping[str, Any], removed: Iterable[str]
     ) -> Document:
@@ -149,9 +159,9 @@ class Session:
         self._set_document(self._document)
 
     def new(self) -> None:
-        """Open an empty config: every setting at its default."""
+        """Open a new config: the first choice of a model, every other setting at its default."""
         self.opened += 1
-        self._set_document(Document({}))
+        self._set_document(new_document())
 
     def open(self, path: Path) -> None:
         """Open a file of blockrate or OneTrainer, right or wrong, with what a crash left unsaved of it.
@@ -258,6 +268,7 @@ class Session:
         self.checked = checked
         last = self.usable if document.path == before.path else TrainConfig()
         self.usable = checked.config or usable(document.data) or last
+        self._look_at_the_model()
         self._draft_problem = ""
         self.revision += 1
         self._timer.cancel()
@@ -266,3 +277,8 @@ class Session:
         if document.worth_keeping:
             self._keep_soon()
         self.changed.emit()
+
+    def _look_at_the_model(self) -> None:
+        with suppress(BlockrateError):
+            self.spec = model_spec(self.usable)
+            self.encoders = text_encoders(self.usable, self.spec)

@@ -258,7 +258,7 @@ def _warnings(page: Page) -> None:
         with lines:
             for warning in warnings:
                 with ui.element("li"):
-                    ui.label(sentence(in_labels(warning)))
+                    ui.label(sentence(in_labels(warning, page.session.encoders)))
 
     call_on_change(page.session.changed, refresh)
     call_on_change(page.steps_changed, refresh)

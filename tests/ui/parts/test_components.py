@@ -25,7 +25,7 @@ from blockrate.ui.parts.components import (
     options_adv,
 )
 from blockrate.ui.parts.field_types import as_text, field_type, parse
-from blockrate.ui.parts.labels import duration, label_of, option_label
+from blockrate.ui.parts.labels import USUAL_ENCODERS, duration, label_of, option_label
 
 
 class Form:
@@ -36,6 +36,7 @@ class Form:
         self.problems = dict[str, str]()
         self.changed = Event[[]]()
         self.refuses = False
+        self.encoders = USUAL_ENCODERS
 
     def get(self, path: str) -> Any:
         return self.values[path]

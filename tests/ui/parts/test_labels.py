@@ -2,7 +2,7 @@
 
 import pytest
 
-from blockrate.ui.parts.labels import in_labels, sentence
+from blockrate.ui.parts.labels import in_labels, label_of, sentence
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,17 @@ def test_other_sentences_begin_with_a_large_letter() -> None:
 )
 def test_settings_are_called_as_the_interface_calls_them(text: str, shown: str) -> None:
     assert in_labels(text) == shown
+
+
+def test_text_encoders_are_called_as_the_model_calls_them() -> None:
+    qwen = {"text_encoder": "Qwen3"}
+    assert label_of("text_encoder.weight_dtype", qwen) == "Qwen3 weights"
+    assert label_of("text_encoder.weight_dtype") == "CLIP weights"
+    # one that the model does not have is what it usually is
+    assert label_of("text_encoder_2.model_name", qwen) == "T5 from"
+    text = in_labels("text_encoder.model_name: is no folder", qwen)
+    assert text == '"Qwen3 from" (Model): is no folder'
+
+
+def test_a_name_that_nobody_knows_may_hold_braces() -> None:
+    assert label_of("${alert(3)}") == "${alert(3)}"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from blockrate.ui import session as session_module
+from blockrate.ui.document import NO_TITLE
 from blockrate.ui.session import Session
 
 
@@ -22,7 +23,9 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_sync: None) ->
 
 @pytest.fixture
 def session() -> Iterator[Session]:
+    """One whose config says nothing yet."""
     session = Session()
+    session.open_data({}, path=None, title=NO_TITLE)
     yield session
     session._timer.cancel()
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support.sessions import fields, right, written
 
+from blockrate.config.gallery import first_config
 from blockrate.core.errors import ConfigError
 from blockrate.ui import session as session_module
 from blockrate.ui.document import FileChanged
@@ -183,10 +184,10 @@ def test_what_is_remembered_outlives_a_crash_and_takes_nothing_else_along(
 def test_a_start_with_nothing_to_go_on_with_is_a_new_config(
     session: Session, restart: Callable[..., Any]
 ) -> None:
-    assert restart().data == {}
+    assert restart().data == first_config()
     session.open(path := written("a.json", right()))
     path.unlink()
-    assert restart().data == {}
+    assert restart().data == first_config()
     with pytest.raises(ConfigError, match=r"gone\.json"):
         restart(Path("gone.json"))
 
@@ -228,7 +229,7 @@ def test_a_damaged_draft_is_passed_over(
 ) -> None:
     Path("home/drafts").mkdir(parents=True)
     written("home/drafts/unnamed.json", content)
-    assert restart().data == {}
+    assert restart().data == first_config()
 
 
 def test_a_draft_that_cannot_be_written_is_told(session: Session) -> None:

@@ -10,6 +10,7 @@ import pytest
 from support.sessions import KEY, fields, right, written
 
 from blockrate.config.files import load_config
+from blockrate.config.gallery import first_config
 from blockrate.core.errors import ConfigError
 from blockrate.ui import checked
 from blockrate.ui.session import Session
@@ -30,8 +31,13 @@ def test_a_right_config_has_a_plan_and_no_problem(session: Session) -> None:
     assert session.plan.base_learning_rate == 1e-4
 
 
-def test_a_new_config_lacks_images_only(session: Session) -> None:
-    assert (session.data, session.path, session.dirty) == ({}, None, False)
+def test_a_new_config_has_the_first_model_and_lacks_images_only(
+    session: Session,
+) -> None:
+    session.new()
+    data = first_config()
+    assert (session.data, session.path, session.dirty) == (data, None, False)
+    assert session.encoders == {"text_encoder": "Qwen3"}
     assert fields(session) == ["concepts"]
     assert session.config
     assert session.plan

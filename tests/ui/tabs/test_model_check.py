@@ -128,7 +128,7 @@ def test_what_only_the_user_knows_is_a_question_with_its_answers(
 
 
 def test_the_memory_is_compared_with_the_card() -> None:
-    card = Card("GPU", 24 * GIB)
+    card = Card("GPU", 24 * GIB, 24 * GIB)
     kinds = [
         memory_finding(Memory(size * GIB, 0, 0, GIB), card).kind
         for size in (12, 21, 25)
@@ -139,11 +139,18 @@ def test_the_memory_is_compared_with_the_card() -> None:
     )
 
 
+def test_what_other_programs_have_taken_of_the_card_is_told() -> None:
+    card = Card("GPU", 24 * GIB, 12 * GIB)
+    finding = memory_finding(Memory(12 * GIB, 0, 0, GIB), card)
+    assert finding.kind == "Note"
+    assert "12.0 GiB are free now" in finding.text
+
+
 def test_the_device_of_the_config_decides_the_card(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("platform.system", lambda: "Linux")
-    two = (Card("first", 1), Card("second", 2))
+    two = (Card("first", 1, 1), Card("second", 2, 2))
     texts = [
         card_of(device, two).text
         for device in (None, "cuda", "cuda:1", "cuda:7", "cpu")
@@ -162,10 +169,14 @@ def test_the_device_of_the_config_decides_the_card(
     ("said", "cards"),
     [
         (
-            "RTX, 4090, 24564\nOther, 8192\n",
-            (Card("RTX, 4090", 24564 * 2**20), Card("Other", 8 * GIB)),
+            "RTX, 4090, 24564, 23000\nOther, 8192, 8000\n",
+            (
+                Card("RTX, 4090", 24564 * 2**20, 23000 * 2**20),
+                Card("Other", 8 * GIB, 8000 * 2**20),
+            ),
         ),
         ("NVIDIA-SMI has failed\n", ()),
+        ("RTX 4090, 24564, [N/A]\n", ()),
         ("", ()),
     ],
 )
@@ -178,8 +189,8 @@ def test_nvidia_smi_is_read_or_not_believed(
     monkeypatch.undo()
     done = subprocess.CompletedProcess([], 0, stdout=said)
     monkeypatch.setattr("subprocess.run", lambda *_, **__: done)
-    model_check.nvidia_cards.cache_clear()
-    request.addfinalizer(model_check.nvidia_cards.cache_clear)
+    model_check.forget_cards()
+    request.addfinalizer(model_check.forget_cards)
     assert model_check.nvidia_cards() == cards
 
 

@@ -118,9 +118,9 @@ def test_who_comes_back_to_a_model_finds_its_own_rates_and_settings(
     told = "The block rates are those of 19 double and 38 single blocks again."
     expect(page.get_by_text(told)).to_be_visible()
     page.get_by_role("button", name="A small Flux that draws").click()
-    expect(page.get_by_text("With it come")).to_be_visible()
+    expect(page.get_by_text("LoRA rank 4")).to_be_visible()
     page.get_by_role("button", name="FLUX.1-dev", exact=True).click()
-    expect(page.get_by_text("With the model before go its settings")).to_be_visible()
+    expect(page.get_by_text("LoRA rank 16")).to_be_visible()
     page.keyboard.press("Control+s")
     expect(page.locator(".toast").last).to_contain_text("Saved")
     saved = json.loads((tmp_path / "work" / "mine.json").read_text())
@@ -161,8 +161,11 @@ def test_the_model_in_the_box_comes_with_the_settings_it_has_learned_with(
     model = page.get_by_role("textbox", name="Base model")
     page.get_by_role("button", name="A small Flux that draws pictograms").click()
     expect(model).to_have_value("miniature")
-    told = "With it come Resolution 128 and T5 sequence length 16."
-    expect(page.get_by_text(told)).to_be_visible()
+    told = "come: Resolution 128, T5 sequence length 16, Learning rate 0.006,"
+    note = page.locator(".model-note").filter(has_text=told)
+    expect(note).to_contain_text(
+        "With the model before goes what you had set: Resolution 512."
+    )
     expect(check).to_contain_text(
         "A small Flux that draws pictograms, in the box: "
         "19 double and 38 single blocks, 11.7 million parameters."
@@ -175,9 +178,11 @@ def test_the_model_in_the_box_comes_with_the_settings_it_has_learned_with(
     page.get_by_role("tab", name="Model").click()
     page.get_by_role("button", name="FLUX.1-schnell").click()
     expect(model).to_have_value("black-forest-labs/FLUX.1-schnell")
-    expect(page.get_by_label("T5 sequence length", exact=True)).to_have_value("77")
+    expect(page.get_by_label("T5 sequence length", exact=True)).to_have_value("256")
     page.get_by_role("tab", name="Training").click()
-    expect(page.get_by_label("Resolution", exact=True)).to_have_value("768")
+    # what was set before the model in the box is there again
+    expect(page.get_by_label("Resolution", exact=True)).to_have_value("512")
+    expect(page.get_by_label("Epochs", exact=True)).to_have_value("100")
 
 
 def test_the_model_is_looked_at_again_when_one_comes_back(

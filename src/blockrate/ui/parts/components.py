@@ -11,7 +11,7 @@ from nicegui.element import Element
 
 from blockrate.config.setting import Place
 from blockrate.core.errors import BlockrateError
-from blockrate.ui.page import current_page
+from blockrate.ui.page import Page, current_page
 from blockrate.ui.parts.dialogs import heading, icon_button
 from blockrate.ui.parts.field_types import FieldType, as_text, field_type, parse
 from blockrate.ui.parts.labels import in_labels, label_of, option_label
@@ -81,7 +81,8 @@ def field(
     kind = field_type(path)
     page = current_page()
     with ui.element("div").classes(f"field field-{kind.kind} {classes}") as frame:
-        control = _control(source, path, kind, label or label_of(path))
+        name = label or label_of(path, page.session.encoders)
+        control = _control(source, path, kind, name)
         with control:
             ui.tooltip(kind.description).props("delay=500 max-width=22rem")
         note = ui.label().classes("field-note")
@@ -93,7 +94,7 @@ def field(
     def show_problem() -> None:
         problem = source.problem(path)
         reason = why_not()
-        text = in_labels(problem or reason)
+        text = _in_words(page, problem or reason)
         note.set_text(text)
         note.set_visibility(bool(text))
         _set_class(frame, "is-wrong", problem)
@@ -143,9 +144,8 @@ def options_adv(
 
     def refresh() -> None:
         reason = why_not()
-        problems = [source.problem(path) for path in holds]
-        problem = " ".join(filter(None, problems))
-        text = in_labels(reason or problem)
+        problem = " ".join(filter(None, map(source.problem, holds)))
+        text = _in_words(page, reason or problem)
         tip.set_text(text or f"{label} settings")
         words.set_text(text)
         _set_class(button, "is-off", reason)
@@ -158,6 +158,11 @@ def options_adv(
 
     call_on_change(source.changed, refresh)
     return row
+
+
+def _in_words(page: Page, text: str) -> str:
+    """A text as the labels of the open model have it."""
+    return in_labels(text, page.session.encoders)
 
 
 def _control(source: Source, path: str, kind: FieldType, name: str) -> Element:

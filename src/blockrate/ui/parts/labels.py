@@ -2,11 +2,14 @@
 
 import json
 import re
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from blockrate.config.fields import field_at
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.paths import any_entry
+from blockrate.models.families import DEFAULT_FAMILY, encoder_names
 
 _WORDS: dict[str, dict[str, str]] = json.loads(
     Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
@@ -17,14 +20,20 @@ _VALUE = re.compile(
     r"(?<![\w./\\'\"-])(?:[A-Z0-9]+(?:_[A-Z0-9]+)+|ADAMW|ADAFACTOR)(?![\w/\\'\"]|[.]\w)"
 )
 _SECONDS_ARE_TOLD = 90  # below that "1 min" is too coarse
+# What text encoders are, by the part of the model; of one that the model does not have, what it usually is.
+Encoders = Mapping[str, str]
+USUAL_ENCODERS: Encoders = encoder_names(DEFAULT_FAMILY)
 _FLAGS = {None: "Default", True: "On", False: "Off"}
 
 
-def label_of(path: str) -> str:
+def label_of(path: str, encoders: Encoders = USUAL_ENCODERS) -> str:
     """What a setting is called in the interface: by its path, else by its last name, else by rule."""
     last = path.rpartition(".")[2]
     labels = _WORDS["labels"]
-    return labels.get(path) or labels.get(last) or _words(last)
+    label = labels.get(path) or labels.get(last)
+    if not label:
+        return _words(last)  # of a name that may hold anything
+    return str(label).format(**{**USUAL_ENCODERS, **encoders})
 
 
 def option_label(value: str | bool | None) -> str:
@@ -42,18 +51,19 @@ def sentence(text: str) -> str:
     return text if is_name else text[:1].upper() + text[1:]
 
 
-def in_labels(text: str) -> str:
+def in_labels(text: str, encoders: Encoders = USUAL_ENCODERS) -> str:
     """The text with settings and their values called as the interface calls them, not as a config does."""
-    return _VALUE.sub(_value_shown, _NAME.sub(_setting_shown, text))
+    shown = partial(_setting_shown, encoders=encoders)
+    return _VALUE.sub(_value_shown, _NAME.sub(shown, text))
 
 
-def _setting_shown(name: re.Match[str]) -> str:
+def _setting_shown(name: re.Match[str], *, encoders: Encoders) -> str:
     path = name[0]
     known = field_at(path)
     # what is only inside of a setting, or a plain word, is not its name
     if known is None or known.path != any_entry(path) or not re.search("[_.]", path):
         return path
-    return f'"{label_of(path)}" ({known.tab})'
+    return f'"{label_of(path, encoders)}" ({known.tab})'
 
 
 def _value_shown(name: re.Match[str]) -> str:

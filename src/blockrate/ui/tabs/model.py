@@ -1,6 +1,6 @@
 """The Model tab: which model, how it is trained, what comes out, and a check of all that before the first start."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,27 +8,22 @@ from typing import Any, NamedTuple
 from nicegui import Event, ui
 from nicegui.element import Element
 
-from blockrate.config.base_model import model_spec
 from blockrate.config.fields import fields as config_fields
-from blockrate.config.other_layout import carried_over
+from blockrate.config.model_choice import change_of_method
 from blockrate.config.plan import Plan
 from blockrate.config.presets import named
 from blockrate.config.train_config import TrainConfig
-from blockrate.config.unlearned import learned_settings
-from blockrate.core.blocks import BlockLayout
-from blockrate.core.depth import layout_text
-from blockrate.core.errors import BlockrateError
-from blockrate.core.profile import KEY
 from blockrate.core.units import size_text
-from blockrate.models.families import FAMILIES, Family, lora_forms
 from blockrate.run.places import Source
+from blockrate.ui.document import NO_TITLE
 from blockrate.ui.open_save import open_config
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, field, section
 from blockrate.ui.parts.dialogs import heading
-from blockrate.ui.parts.follow import fields, show_from_thread
-from blockrate.ui.parts.labels import label_of
+from blockrate.ui.parts.follow import fields, rebuild_on_change, show_from_thread
+from blockrate.ui.parts.labels import option_label
 from blockrate.ui.session import Session
+from blockrate.ui.tabs.gallery import models
 from blockrate.ui.tabs.model_check import (
     Finding,
     Report,
@@ -72,6 +67,8 @@ _TEXT = (
 )
 # What the check hangs on, but for what names a model: while any of it is wrong, there is nothing to check.
 _ALSO_CHECKED = ("model_type", "cache_dir")
+_ENCODER = "text_encoder"
+_LENGTH = "_sequence_length"
 _ICONS = {"Fine": "check_circle", "Note": "info", "Problem": "error"}
 
 
@@ -86,8 +83,12 @@ class _Method:
 
     def set(self, values: Mapping[str, Any]) -> None:
         """Take the method and what goes with it as one change."""
+        method = values["training_method"]
         destination = str(self.session.get("output_model_destination"))
-        self.session.set(method_change(values["training_method"], destination))
+        change = change_of_method(self.session.data, method)
+        named = {**method_change(method, destination), **change.values}
+        removed = [path for path in change.removed if path not in named]
+        self.session.change(named, removed)
 
 
 def build(page: Page) -> None:
@@ -100,109 +101,41 @@ def build(page: Page) -> None:
             field(session, "model_type", classes="half")
             field(session, "base_model_name")
             field(session, "model_variant", classes="half")
-            with ui.element("div").classes("chips"):
-                _family_buttons(page)
             note_of_other_blocks(page)
-        fields(session, "Output", *_OUTPUT)
-        fields(session, "Parts", *_PARTS)
+        with section("Models"):
+            models(page)
     with ui.element("div").classes("stack"):
         with section("Check"), ui.element("div").classes("check") as findings:
             findings.props["aria-live"] = "polite"
             _follow_check(page, findings)
+        fields(session, "Output", *_OUTPUT)
+        _of_the_model(session, "Parts", _PARTS)
+        _of_the_model(session, "Captions", _TEXT)
         fields(session, "Run", *_RUN)
-        fields(session, "Captions", *_TEXT)
 
 
-def _family_buttons(page: Page) -> None:
-    offered = [family for family in FAMILIES.values() if not family.distilled]
-    left = _LeftRates()
-    for family in offered:
-        choose = partial(_choose, page, left, family)
-        button = ui.button(family.title, on_click=choose, color=None)
-        button.props("outline no-caps dense")
+def _of_the_model(session: Session, title: str, paths: Sequence[str]) -> None:
+    """A card with what the model has of these settings, called as it calls its text encoders."""
+
+    def shown() -> tuple[dict[str, str], list[str]]:
+        return session.encoders, [path for path in paths if _has(session, path)]
+
+    def build(now: tuple[dict[str, str], list[str]]) -> None:
+        for path in now[1]:
+            field(session, path, classes="half")
+
+    with section(title):
+        rebuild_on_change(session.changed, shown, build)
 
 
-def _choose(page: Page, left: "_LeftRates", family: Family) -> None:
-    """Take a model with the settings that it has learned with, and leave those of the one before."""
-    session = page.session
-    learned = learned_settings(family)
-    reset = [
-        setting
-        for setting, value in learned_settings(_chosen(session)).items()
-        if setting not in learned and session.get(setting) == value
-    ]
-    choice: dict[str, Any] = {
-        "base_model_name": family.repo or family.name,
-        "model_type": family.model_type,
-        **_form_of_output(session, family),
-    }
-    rates, words = left.rates_for(session, family)
-    if words:
-        choice[KEY] = rates
-    variant = ["model_variant"] if session.get("model_variant") else []
-    session.change({**choice, **learned}, [*reset, *variant])
-    if learned:
-        told = [f"{label_of(setting)} {value}" for setting, value in learned.items()]
-        page.show_message(f"With it come {' and '.join(told)}.")
-    if reset:
-        told = [f"{label_of(setting)} {session.get(setting)}" for setting in reset]
-        page.show_message(f"With the model before go its settings: {', '.join(told)}.")
-    if words:
-        page.show_message(words)
-
-
-def _chosen(session: Session) -> Family | None:
-    """Return the known model that is open, if it is one."""
-    name = session.get("base_model_name")
-    known = (row for row in FAMILIES.values() if name in (row.repo, row.name))
-    return next(known, None)
-
-
-def _form_of_output(session: Session, family: Family) -> dict[str, str]:
-    """Return the usual form of a LoRA of a model, where its architecture is another than before."""
-    forms = lora_forms(family.model_type)
-    is_lora = session.get("training_method") == "LORA"
-    if not is_lora or lora_forms(str(session.get("model_type"))) == forms:
-        return {}
-    return {"output_model_format": forms[0]}
-
-
-class _LeftRates:
-    """The block rates of models that were left, as long as what was carried over from them is not changed.
-
-    A model with fewer blocks keeps fewer rates: whoever comes back finds the own ones, not steps.
-    """
-
-    def __init__(self) -> None:
-        self._own: dict[BlockLayout, dict[str, float]] = {}
-        self._carried: dict[str, float] = {}
-
-    def rates_for(
-        self, session: Session, family: Family
-    ) -> tuple[dict[str, float], str]:
-        """Return the block rates for a model with other blocks, and what was done, in words; none where they stay."""
-        rates = dict(session.usable.block_learning_rate_multiplier)
-        layout = family.spec.layout
-        try:
-            before = model_spec(session.usable).layout
-        except BlockrateError:
-            return {}, ""
-        if before == layout:
-            return {}, ""
-        if rates != self._carried:
-            self._own = {}
-        self._own[before] = rates
-        blocks = layout_text(layout)
-        own = self._own.get(layout)
-        if own is not None and own != rates:
-            self._carried = own
-            return own, f"The block rates are those of {blocks} again."
-        found = carried_over(rates, layout, before)
-        if found is None:
-            return {}, ""
-        self._carried = found.rates
-        words = f"The block rates go over {blocks} now, by relative depth."
-        return found.rates, words
+def _has(session: Session, path: str) -> bool:
+    """Whether a model has the part, or the length of captions, that a setting is for; what is wrong is shown always."""
+    part = path.partition(".")[0]
+    if path.endswith(_LENGTH):
+        has = session.spec.facts["caption_tokens"] == path
+    else:
+        has = part in session.encoders or not part.startswith(_ENCODER)
+    return has or bool(session.problem(path))
 
 
 class ToCheck(NamedTuple):
@@ -235,7 +168,7 @@ def _follow_check(page: Page, findings: Element) -> None:
         changed,
         to_check,
         lambda wanted: iter([check(wanted.config, wanted.plan, wanted.source)]),
-        partial(_show, findings),
+        partial(_show, session, findings),
     )
 
 
@@ -264,17 +197,20 @@ def _welcome(page: Page) -> None:
         preset.props("no-caps flat")
 
         def refresh() -> None:
-            card.set_visibility(not session.data and not session.path)
+            is_new = session.title == NO_TITLE and not session.path
+            card.set_visibility(is_new and not session.dirty)
 
         call_on_change(session.changed, refresh)
 
 
-def _show(element: Element, report: Report) -> None:
+def _show(session: Session, element: Element, report: Report) -> None:
     findings, memory, card = report
     element.clear()
     with element:
         for finding in findings:
             _line(finding)
+            if finding.choices:
+                _answers(session, finding)
         if memory:
             heading("Memory", 3)
             ui.label(f"{card.text}.")
@@ -288,6 +224,15 @@ def _line(finding: Finding) -> None:
         icon.props["role"] = "img"
         icon.props["aria-label"] = finding.kind
         ui.label(finding.text)
+
+
+def _answers(session: Session, finding: Finding) -> None:
+    """A button for each answer to what only the user can know."""
+    with ui.element("div").classes("chips"):
+        for choice in finding.choices:
+            answer = partial(session.set, {finding.field: choice})
+            button = ui.button(option_label(choice), on_click=answer, color=None)
+            button.props("outline no-caps dense")
 
 
 def _bar(parts: Mapping[str, int], total: int) -> None:

@@ -2,9 +2,10 @@
 
 import platform
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -38,6 +39,10 @@ from blockrate.run.places import PLACES, Source, place
 from blockrate.run.results import Results
 from blockrate.ui.parts.labels import in_labels, sentence
 
+# of what a plan predicts; torch takes up to this much
+SLACK = 1.1
+_KEPT = 30.0  # seconds
+
 
 class Finding(NamedTuple):
     """One line of the check, for people. ``choices``: the values of a field that answer, where it is a question."""
@@ -49,10 +54,11 @@ class Finding(NamedTuple):
 
 
 class Card(NamedTuple):
-    """What the weights will lie on. ``total``: bytes of its memory."""
+    """What the weights will lie on. ``total``: bytes of its memory; ``free``: of them, when they were asked for."""
 
     text: str
     total: int
+    free: int
 
 
 class Report(NamedTuple):
@@ -113,23 +119,37 @@ def card_of(device: str | None, cards: Sequence[Card]) -> Card:
         text = "Apple's GPU, which shares the computer's memory"
     if kind == "cpu":
         text = "Training on the CPU"
-    return Card(text, psutil.virtual_memory().total)
+    memory = psutil.virtual_memory()
+    return Card(text, memory.total, memory.available)
 
 
-@cache
 def nvidia_cards() -> tuple[Card, ...]:
-    """Ask nvidia-smi, once. For a thread: it may take seconds."""
+    """Return the cards, asked for within the last half minute. For a thread: it may take seconds."""
+    return _cards_in(int(time.monotonic() // _KEPT))
+
+
+def forget_cards() -> None:
+    """Ask anew at the next time."""
+    _cards_in.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _cards_in(_period: int) -> tuple[Card, ...]:
+    """Ask nvidia-smi."""
     command = [
         "nvidia-smi",
-        "--query-gpu=name,memory.total",
+        "--query-gpu=name,memory.total,memory.free",
         "--format=csv,noheader,nounits",
     ]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=20, check=True
         )
-        rows = [line.rpartition(",") for line in done.stdout.splitlines()]
-        return tuple(Card(name.strip(), int(size) * 2**20) for name, _, size in rows)
+        rows = [line.rsplit(",", maxsplit=2) for line in done.stdout.splitlines()]
+        return tuple(
+            Card(name.strip(), int(total) * 2**20, int(free) * 2**20)
+            for name, total, free in rows
+        )
     except (OSError, ValueError, subprocess.SubprocessError):
         return ()
 
@@ -141,8 +161,11 @@ def memory_finding(memory: Memory, card: Card) -> Finding:
     if need > card.total:
         cure = "Choose smaller weights, an 8-bit optimizer or less resolution, or freeze the first blocks."
         return Finding("Problem", f"{share}, which is too much. {cure}")
-    if need * 1.1 > card.total:
+    if need * SLACK > card.total:
         return Finding("Note", f"{share}, and up to 10 % more: this is tight.")
+    if need * SLACK > card.free:
+        used = f"Other programs have taken some of it: {size_text(card.free)} are free now."
+        return Finding("Note", f"{share}, and up to 10 % more. {used}")
     return Finding("Fine", f"{share}, and up to 10 % more.")
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from nicegui import ui
 
+from blockrate.config.gallery import sample_of
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import field, section
 from blockrate.ui.parts.dialogs import icon_button
@@ -91,9 +92,13 @@ class Prompts:
         self.session.changed.emit()
 
     def add(self) -> None:
-        """Add an empty prompt of the size and seed of the last."""
+        """Add an empty prompt of the size and seed of the last, the first one as the model draws best."""
         samples = self.samples()
-        last = samples[-1] if samples and isinstance(samples[-1], dict) else {}
+        last: dict[str, Any] = {}
+        if not samples:
+            last = sample_of(str(self.session.get("base_model_name")))
+        elif isinstance(samples[-1], dict):
+            last = samples[-1]
         self.session.set({f"samples.{len(samples)}": {**last, "prompt": ""}})
         self.go_to(_first_of_page(len(samples)))
 

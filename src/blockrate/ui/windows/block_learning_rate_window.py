@@ -8,7 +8,7 @@ from nicegui.element import Element
 
 from blockrate.config.base_model import model_spec
 from blockrate.config.filtered import matching_layers
-from blockrate.config.plan import Plan, make_plan
+from blockrate.config.plan import WORTH_TELLING, Plan, make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER, block_of
 from blockrate.core.depth import layout_text
@@ -223,7 +223,7 @@ class BlockLearningRateWindow:
         self._show_cost()
 
     def _show_cost(self) -> None:
-        changed = self._config.model_copy(update={KEY: self._rates.values})
+        changed = self._config.model_copy(update={KEY: self._rates.rates})
         try:
             self._cost.set_text(cost_text(make_plan(changed)))
             self._cost.classes(replace="")
@@ -239,11 +239,17 @@ _open_windows: WeakSet[BlockLearningRateWindow] = WeakSet()
 def _rates_draft(config: TrainConfig, rates: Any) -> RatesDraft:
     layers, _ = matching_layers(config)
     trains = {block_of(layer) or OTHER for layer in layers}
-    return RatesDraft(model_spec(config).layout, rates, trains=trains)
+    spec = model_spec(config)
+    shared = spec.facts["shared_modulation"]
+    return RatesDraft(spec.layout, rates, trains=trains, other_feeds_blocks=shared)
 
 
 def cost_text(plan: Plan) -> str:
-    """Say where training starts, and what that saves in time and memory, as ``blockrate plan`` counts it."""
+    """Say where training starts, what that saves in time and memory, and what other costs, as ``plan`` does."""
+    return " ".join(filter(None, [_savings_text(plan), _other_text(plan)]))
+
+
+def _savings_text(plan: Plan) -> str:
     first = plan.first_trained_block or "the other weights"
     start = f"Training starts at {first.replace('_block_', ' ')}"
     now = plan.memory_bytes.total
@@ -256,3 +262,13 @@ def cost_text(plan: Plan) -> str:
     if not time:
         return f"{start}: {memory}."
     return f"{start}: about {time} % less time a step, {memory}."
+
+
+def _other_text(plan: Plan) -> str:
+    """Say what it costs that other trains, or would."""
+    if plan.other_cost < WORTH_TELLING:
+        return ""
+    times = f"{plan.other_cost:.2f} times"
+    if plan.other_trains:
+        return f"Other trains, and a step costs {times} what it would with Other at 0."
+    return f"Other above 0 would make a step cost {times} as much."

@@ -172,7 +172,7 @@ class PresetMenu:
     def _keep(self, name: str, old: str) -> None:
         """Keep the rates as drawn, or those of ``old``, in the place of ``old``."""
         saved = self._page.preferences.templates
-        rates = saved.get(old, {}) if old else sparse(self._rates.values)
+        rates = saved.get(old, {}) if old else sparse(self._rates.rates)
         others = {key: saved[key] for key in saved if key not in (name, old)}
         self._keep_all({**others, name: rates})
 

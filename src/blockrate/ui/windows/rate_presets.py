@@ -113,12 +113,17 @@ def _recipe(draft: RatesDraft, name: str) -> dict[str, float]:
     Nothing for one that names blocks which this model has not.
     """
     for trains in (draft.drawable, None):
-        drawn = RatesDraft(draft.layout, {}, trains=trains)
+        drawn = RatesDraft(
+            draft.layout,
+            {},
+            trains=trains,
+            other_feeds_blocks=draft.other_feeds_blocks,
+        )
         try:
             drawn.use_template(name, None)
         except ConfigError:
             continue
-        return complete(drawn.values, draft.layout)
+        return complete(drawn.rates, draft.layout)
     return {}
 
 

@@ -90,6 +90,8 @@ class RatesDraft:
     What nobody touches stays exactly as it stood, unknown keys and wrong values too; a 1.0 that is set leaves the
     config. ``drawable``: the faders that have something to train, all without ``trains``, what the layer filter
     leaves something of; ``other`` has no fader where it has no use. Equal to four decimals counts as untouched.
+    ``other_feeds_blocks``: what lies outside the blocks modulates all of them, so that a recipe that freezes blocks
+    freezes it, too, whatever the layer filter leaves of it today.
     """
 
     def __init__(
@@ -98,8 +100,10 @@ class RatesDraft:
         original: Any,
         *,
         trains: Collection[str] | None = None,
+        other_feeds_blocks: bool = False,
     ) -> None:
         self.layout = layout
+        self.other_feeds_blocks = other_feeds_blocks
         every = (*layout.names, OTHER)
         kept = every if trains is None else trains
         self.names = every if OTHER in kept else layout.names
@@ -127,6 +131,14 @@ class RatesDraft:
             if is_multiplier(written.get(name)):
                 shown[name] = float(written[name])
         return shown
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """What every fader shows, and what is written of ``other`` where it has no fader."""
+        written = self._sparse()
+        if not is_multiplier(written.get(OTHER)):
+            return self.values
+        return {OTHER: float(written[OTHER]), **self.values}
 
     @property
     def profile(self) -> Profile:
@@ -169,8 +181,9 @@ class RatesDraft:
         """
         rates = dict(self._sparse())
         touched = False
+        settable = {*self.drawable, *([OTHER] if self.other_feeds_blocks else [])}
         for name, value in changes.items():
-            if name not in self.drawable or not is_multiplier(value):
+            if name not in settable or not is_multiplier(value):
                 continue
             # null stands for no rate
             old = FULL if rates.get(name) is None else rates[name]
@@ -243,7 +256,11 @@ class RatesDraft:
             raise ConfigError("selection", "Choose some of the blocks first")
         shape = SHAPES[template.shape]
         everything = dict.fromkeys(self.drawable, FULL)
-        self.commit(shape.draw(everything, blocks, *template.numbers))
+        drawn = shape.draw(everything, blocks, *template.numbers)
+        if self.other_feeds_blocks:
+            # else gradients go back through all that is frozen, which answers differently besides
+            drawn[OTHER] = 0.0 if 0.0 in drawn.values() else FULL
+        self.commit(drawn)
 
     def fitted(self, rates: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
         """Return rates as this model can have them, and in words what was done: those of another go by relative depth.
