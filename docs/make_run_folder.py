@@ -31,6 +31,7 @@ What stands here is public; a change is in the [CHANGELOG](../CHANGELOG.md).
 | `options.json` | of that start: `reset_optimizer`, `extend`, `events_bytes` before it, `origin`, `data` |
 | `events.jsonl` | what happened, a JSON object a line, appended; see below |
 | `log.txt`, `log.1.txt` | all that the engine and its libraries printed; the second is the older half |
+| `log-1.txt`, ... | of a run on several GPUs: what the engine of each but the first printed |
 | `heartbeat.json` | every second: `pid`, `create_time`, `host`, `phase`, `step`, `stopping`, `time` |
 | `who.json` | who started last: `pid`, `create_time` of the process, `host`, `start` (UTC) |
 | `.lock` | held by the living engine; whether a run is at work is asked of the kernel, not of a file |

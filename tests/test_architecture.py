@@ -37,7 +37,15 @@ LAYERS = {
 # What lies in a run folder, not who starts, watches and stops the engine.
 ENGINE_SEES_OF_RUN = {
     f"blockrate.run.{name}"
-    for name in ("folder", "events", "durable", "checkpoints", "results", "saved_state")
+    for name in (
+        "folder",
+        "events",
+        "durable",
+        "checkpoints",
+        "results",
+        "saved_state",
+        "signs_of_life",
+    )
 }
 # Where a library may be imported: what we hand around are torch's tensors and modules, and a change of a library's
 # names is then a change in one room.

@@ -491,6 +491,7 @@ def test_plan_prints_the_object_of_the_interface(blockrate: Blockrate) -> None:
     plan = json.loads(out)
     assert code == 0
     assert set(plan) == {
+        "model", "model_parameters",
         "model_type", "training_method", "base_learning_rate", "groups", "layers", "layers_let_through",
         "blocks_let_through", "first_trained_block", "memory_bytes", "memory_bytes_all_ones", "host_bytes",
         "streaming",

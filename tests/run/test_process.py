@@ -239,14 +239,6 @@ def test_a_second_engine_is_refused_and_leaves_the_first_alone(
     assert "failed" not in types(run)
 
 
-def test_many_processes_are_refused_with_a_sentence(
-    run: RunFolder, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert start("steps").wait() == 2
-    assert "WORLD_SIZE" in run_state(run).sentence
-
-
 def test_the_engine_of_this_python_is_the_default(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from blockrate.cli.inputs import placed_config, run_in, warn
+from blockrate.cli.inputs import placed_config, run_in, warn, with_gpus
 from blockrate.cli.options import (
     AllowedHosts,
     AsJson,
@@ -23,11 +23,13 @@ from blockrate.cli.options import (
     FitInto,
     FitWritten,
     Fresh,
+    GpuCount,
     Host,
     Native,
     NoBrowser,
     OpenedConfig,
     Port,
+    PrepareOnly,
     Roots,
     Run,
     Seeds,
@@ -87,18 +89,23 @@ def train(
         bool,
         typer.Option("--extend", help="Stretch the rate's schedule to the new epochs."),
     ] = False,
+    gpus: GpuCount = None,
+    prepare_only: PrepareOnly = False,
     ignore_unsupported: Unsupported = False,
 ) -> None:
     """Train, and print the files it made. The same command again goes on where a run was, or shows it at work."""
+    from blockrate.cli.preparing import prepared_run
     from blockrate.run.launch import Options
 
-    placed = placed_config(config, settings, ignore_unsupported)
+    placed = placed_config(config, with_gpus(settings, gpus), ignore_unsupported)
     options = Options(
         fresh=fresh,
         reset_optimizer=reset_optimizer,
         extend=extend,
         origin=placed.origin,
     )
+    if prepare_only:
+        return show(visible(prepared_run(placed, options, config)))
     code, outputs = _train(placed, options, config)
     show(*map(visible, outputs))
     raise typer.Exit(code)
@@ -110,6 +117,7 @@ def plan(
     settings: Settings = None,
     fit: FitInto = "",
     write: FitWritten = None,
+    gpus: GpuCount = None,
     ignore_unsupported: Unsupported = False,
     as_json: AsJson = False,
 ) -> None:
@@ -122,7 +130,7 @@ def plan(
     from blockrate.run.launch import destination_note
     from blockrate.run.results import Results
 
-    placed = placed_config(config, settings, ignore_unsupported)
+    placed = placed_config(config, with_gpus(settings, gpus), ignore_unsupported)
     check_start_file(placed.config)
     placed, fitted = fitting(placed, fit, write)
     facts = asdict(make_plan(placed.config))

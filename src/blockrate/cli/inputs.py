@@ -62,6 +62,13 @@ def read_config(
     return loaded.config, Source(file, name, frozenset(chosen))
 
 
+def with_gpus(settings: Sequence[str] | None, gpus: int | None) -> list[str]:
+    """Return the settings of ``--set`` with those of ``--gpus``."""
+    from blockrate.config.many_gpus import for_gpus
+
+    return [*(settings or ()), *(for_gpus(gpus) if gpus else ())]
+
+
 def _filter_and_folders(
     config: "TrainConfig", beside: Path | None
 ) -> "list[ConfigError]":

@@ -35,6 +35,23 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Set a field of the config."),
 ]
+GpuCount = Annotated[
+    int | None,
+    typer.Option(
+        "--gpus",
+        metavar="N",
+        min=1,
+        max=1000,
+        help="Train on so many GPUs of this machine: multi_gpu and device_indexes.",
+    ),
+]
+PrepareOnly = Annotated[
+    bool,
+    typer.Option(
+        "--prepare-only",
+        help="Make the run folder ready, print it, and leave the start to a launcher like torchrun.",
+    ),
+]
 Unsupported = Annotated[
     bool,
     typer.Option(

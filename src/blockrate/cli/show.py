@@ -120,7 +120,7 @@ def _ending(
     state = run_state(run)
     code = 1 if state.exit_code is None else state.exit_code
     if launched:
-        code = launched.process.wait()
+        code = launched.exit_code(run)
     if left and code != STOPPED:
         code = LEFT  # on Windows it was killed, and gives another code
     if code and launched and launched.asked != run.asked():

@@ -16,13 +16,17 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from blockrate.core.errors import BlockrateError, ConfigError, is_full_memory
+from blockrate.core.errors import BlockrateError, is_full_memory
 from blockrate.core.plain_text import visible
 from blockrate.core.signals import STOPS, leaves_at_once
+from blockrate.engine.peers import Peers
+from blockrate.engine.world import world
 from blockrate.run.durable import disk_error, write_error
 from blockrate.run.events import EventLog, Failed, Finished, Phase, Stopped
 from blockrate.run.folder import (
@@ -39,28 +43,42 @@ STOPPED = 75
 FAULT = 1
 SECOND_SIGNAL = 130
 LOG_BYTES = 10 * 2**20
+# what must be known of one that leaves at once: that it was asked to
+_before_leaving: list[Callable[[], None]] = []
 
 
 def main(folder: Path) -> int:
     """Run what ``folder`` holds to its end and give the exit code."""
     stop = StopFlag()
     run = RunFolder(folder)
+    here = world()
+    peers = Peers(run, here) if here.is_many else None
     _listen(stop)  # before anything slow: from here on no first signal ends the process
     try:
+        if peers and not here.is_first:
+            # the first has the lock, tells what happens and writes; the others have a log
+            run.log_file = run.path / f"log-{here.rank}.txt"
+            if not peers.await_first(lambda: not stop.requested):
+                return FAULT
+            return _run(run, EventLog(Path(os.devnull)), stop, peers)
         with lock(run, asked=os.environ.get(ASKED, "")):
-            return _run(run, stop)
+            return _run(run, EventLog(run.events_file), stop, peers)
     except BlockrateError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
 
 
-def _run(run: RunFolder, stop: StopFlag) -> int:
+def _run(run: RunFolder, log: EventLog, stop: StopFlag, peers: Peers | None) -> int:
     screen = _send_output_to(run.log_file)
     _quieten_libraries()
-    log = EventLog(run.events_file)
     done = threading.Event()
     log.write(Phase("loading"), step=0)
-    pulse = threading.Thread(target=_pulse, args=(run, log, stop, done), daemon=True)
+    pulse = threading.Thread(
+        target=_pulse, args=(run, log, stop, done, peers), daemon=True
+    )
+    if peers is None or peers.here.is_first:
+        beat = partial(_beat, run, log, stop)
+        _before_leaving.append(beat)
     pulse.start()
     try:
         log.write(Finished(_train(run, log, stop)), step=log.step)
@@ -69,26 +87,46 @@ def _run(run: RunFolder, stop: StopFlag) -> int:
         return STOPPED
     except Exception as error:
         traceback.print_exc()
-        failed = _explained(error, run, log.phase)
-        log.write(failed, step=log.step)
-        os.write(screen, f"{_line(failed)}\n".encode())
-        return failed.code
+        code, failed = _failure(error, run, log.phase, peers)
+        if failed:
+            _tell(failed, run, log.step)
+            os.write(screen, f"{_line(failed)}\n".encode())
+        if peers:
+            peers.end_halted()
+        return code
     finally:
         done.set()
         pulse.join()
     return 0
 
 
+def _tell(failed: Failed, run: RunFolder, step: int) -> None:
+    """Say why the run ends; of several processes the one that knows, whether or not it is the one that tells else."""
+    EventLog(run.events_file).write(failed, step=step)
+
+
+def _failure(
+    error: Exception, run: RunFolder, phase: str, peers: Peers | None
+) -> tuple[int, Failed | None]:
+    """Return the exit code of an error that has ended the run, and what to tell of it if nobody else does."""
+    if peers:
+        from blockrate.engine import ranks
+
+        if ranks.is_lost(error):
+            first_line = (str(error).splitlines() or [""])[0]
+            return peers.failure_of_others(first_line)
+    failed = _explained(error, run, phase)
+    return failed.code, peers.own_failure(failed) if peers else failed
+
+
 def _train(run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            "WORLD_SIZE",
-            "blockrate trains in one process",
-            "Start it without a launcher.",
-        )
     from blockrate.config.files import load_config
+    from blockrate.config.many_gpus import check_world
 
     config = load_config(run.config_file).config
+    here = world()
+    if here.is_many:
+        check_world(config, here.size)
     # bitsandbytes' decorators import the whole compiler otherwise: 0.8 s
     if not config.compile:
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
@@ -157,21 +195,50 @@ def _line(failed: Failed) -> str:
 
 
 def _pulse(
-    run: RunFolder, log: EventLog, stop: StopFlag, done: threading.Event
+    run: RunFolder,
+    log: EventLog,
+    stop: StopFlag,
+    done: threading.Event,
+    peers: Peers | None,
 ) -> None:
     """Write the heartbeat every second and look for commands, whatever the main thread is busy with."""
+    is_first = peers is None or peers.here.is_first
     next_heartbeat = 0.0
     while not done.is_set():
-        for command in pending_commands(run):
-            if command == "stop":
-                stop.requested = True
-            else:
-                stop.commands.append(command)
+        if is_first:
+            _take_commands(run, stop)
         if time.monotonic() >= next_heartbeat or stop.requested:
-            write_heartbeat(run, log.phase, log.step, stopping=stop.requested)
+            if is_first:
+                _beat(run, log, stop)
             _rotate(run.log_file)
             next_heartbeat = time.monotonic() + 1
+        if peers:
+            _look_at(peers, run, log, stop)
         done.wait(0.2)
+
+
+def _beat(run: RunFolder, log: EventLog, stop: StopFlag) -> None:
+    write_heartbeat(run, log.phase, log.step, stopping=stop.requested)
+
+
+def _take_commands(run: RunFolder, stop: StopFlag) -> None:
+    for command in pending_commands(run):
+        if command == "stop":
+            stop.requested = True
+        else:
+            stop.commands.append(command)
+
+
+def _look_at(peers: Peers, run: RunFolder, log: EventLog, stop: StopFlag) -> None:
+    """Stop if nobody is left who would end us; leave with the others if the main thread waits for them in vain."""
+    if peers.launcher_is_gone():
+        stop.requested = True
+    if peers.is_stuck(log.phase):
+        code, failed = peers.failure_of_others("it is gone")
+        if failed:
+            _tell(failed, run, log.step)
+        peers.end_halted()
+        os._exit(code or FAULT)
 
 
 def _listen(stop: StopFlag) -> None:
@@ -183,9 +250,11 @@ def _listen(stop: StopFlag) -> None:
 
     def on_signal(number: int, _frame: object) -> None:
         signals.append(number)
-        if leaves_at_once(signals):
-            os._exit(SECOND_SIGNAL)
         stop.requested = True
+        if leaves_at_once(signals):
+            for tell in _before_leaving:
+                tell()
+            os._exit(SECOND_SIGNAL)
 
     for number in STOPS:
         signal.signal(number, on_signal)
@@ -238,11 +307,18 @@ def _rotate(log_file: Path) -> None:
     """Move a log that has grown long to ``log.1.txt``: copied and emptied, because Windows renames no open file."""
     with suppress(OSError):
         if log_file.stat().st_size > LOG_BYTES:
-            shutil.copyfile(log_file, log_file.with_name("log.1.txt"))
+            shutil.copyfile(log_file, log_file.with_suffix(".1.txt"))
             os.truncate(log_file, 0)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process; of several one that ends badly does not wait, as torch does, for those who are lost."""
+    if code and world().is_many:
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m blockrate.engine RUN_FOLDER")
-    sys.exit(main(Path(sys.argv[1])))
+    leave(main(Path(sys.argv[1])))

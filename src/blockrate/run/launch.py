@@ -15,6 +15,7 @@ from blockrate.config.changes import (
     left_to_do,
 )
 from blockrate.config.files import config_json, load_config, parse_config
+from blockrate.config.many_gpus import idle_warning
 from blockrate.config.named_files import check_start_file
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
@@ -31,7 +32,8 @@ from blockrate.run.data_state import data_state
 from blockrate.run.durable import atomic_write, make_folder
 from blockrate.run.events import Finished, last_event
 from blockrate.run.folder import InUseError, RunFolder, is_at_work, lock
-from blockrate.run.process import start_engine
+from blockrate.run.gpus import gpus_for
+from blockrate.run.process import run_state, start_engine
 from blockrate.run.results import Results, check_destination
 
 
@@ -58,6 +60,18 @@ class Launched:
     process: Popen[Any]
     events_from: int
     asked: str = ""
+
+    def exit_code(self, run: RunFolder) -> int:
+        """Return the code of the engine, which has ended: what its last event says, for a launcher has one of its own.
+
+        The launcher's, negative for a signal, where the engine said nothing.
+        """
+        code = self.process.wait()
+        state = run_state(run)
+        has_told = _events_bytes(run) > self.events_from and state.name != "Lost"
+        if code and has_told and state.exit_code is not None:
+            return state.exit_code
+        return code
 
 
 @dataclass(frozen=True)
@@ -95,7 +109,8 @@ class Refused:
     error: BlockrateError
 
 
-Answer = Launched | AlreadyDone | AtWork | Refused
+Unstarted = AlreadyDone | AtWork | Refused
+Answer = Launched | Unstarted
 # what a start is asked that goes this way on; what is not here is asked elsewhere
 OPTIONS: Mapping[WayOn, Options] = {
     "fresh": Options(fresh=True),
@@ -116,12 +131,39 @@ def launch(
 ) -> Answer:
     """Check everything that needs no model, and start an engine if there is anything to do.
 
-    ``say``: is told what the plan warns of, and what became of an earlier run.
-    ``look_at_data``: raises ConfigError if the folders cannot be trained on; called
-    before the run folder is made or touched, and only where a finished run is not enough.
-    ``before_start``: called when all is ready, and an engine is about to start. Raises
-    WriteError and OSError for a disk that does not take the run, and an engine that cannot
-    be started.
+    See ``make_ready``. ``before_start``: called when all is ready, and an engine is about to
+    start. Raises WriteError and OSError for a disk that does not take the run, and an engine
+    that cannot be started.
+    """
+    try:
+        gpus = gpus_for(config)
+    except ConfigError as error:
+        return AtWork() if is_at_work(run) else Refused(error)
+    ready = make_ready(config, run, options, say, look_at_data=look_at_data)
+    if not isinstance(ready, str):
+        return ready
+    if waiting := idle_warning(config, gpus.count):
+        say(f"warning: {waiting}")
+    events_from = _events_bytes(run)
+    before_start()
+    process = start_engine(run, asked=ready, gpus=gpus)
+    return Launched(process, events_from, ready)
+
+
+def make_ready(
+    config: TrainConfig,
+    run: RunFolder,
+    options: Options,
+    say: Callable[[str], None] = lambda text: None,
+    *,
+    look_at_data: Callable[[], object] = lambda: None,
+) -> Unstarted | str:
+    """Check everything that needs no model, and make the folder ready for an engine if there is anything to do.
+
+    Returns a hash of what it is to do. ``say``: is told what the plan warns of, and what
+    became of an earlier run. ``look_at_data``: raises ConfigError if the folders cannot be
+    trained on; called before the run folder is made or touched, and only where a finished
+    run is not enough. Raises WriteError and OSError for a disk that does not take the run.
     """
     if is_at_work(run):
         return AtWork()
@@ -130,21 +172,14 @@ def launch(
             say(f"warning: {warning}")
         # the images of a finished run may be gone
         if not options.fresh and _is_finished(run):
-            prepared = prepare(config, run, options, say, look_at_data)
-        else:
-            check_start_file(config)
-            look_at_data()
-            prepared = prepare(config, run, options, say)
+            return prepare(config, run, options, say, look_at_data)
+        check_start_file(config)
+        look_at_data()
+        return prepare(config, run, options, say)
     except InUseError as error:
         return AtWork() if is_at_work(run) else Refused(error)
     except (ConfigError, FileError, NoCheckpointError) as error:
         return Refused(error)
-    if isinstance(prepared, AlreadyDone):
-        return prepared
-    events_from = _events_bytes(run)
-    before_start()
-    process = start_engine(run, asked=prepared)
-    return Launched(process, events_from, prepared)
 
 
 def prepare(
@@ -157,7 +192,7 @@ def prepare(
     """Make the run folder ready for an engine, unless there is nothing left to do; return a hash of what it is to do.
 
     Another start may come before that engine has the lock: by the hash it sees that its settings are gone.
-    ``look_at_data``: see ``launch``; called if there is something left to do.
+    ``look_at_data``: see ``make_ready``; called if there is something left to do.
 
     Raises ConfigError, with the folder untouched, for a config that belongs to another run,
     or asks a finished one for another result; InUseError; NoCheckpointError; WriteError.

@@ -28,6 +28,7 @@ from blockrate.run.folder import (
     send_command,
     write_heartbeat,
 )
+from blockrate.run.gpus import Gpus
 from blockrate.run.signs_of_life import Heartbeat, heartbeat_in, who_in
 
 StateName = Literal[
@@ -52,6 +53,9 @@ SENTENCES = {
     76: "The loss was not a number.",
     130: "The run left at once, as asked.",
 }
+ONE = Gpus()
+_ENGINE = ("-m", "blockrate.engine")
+_TORCHRUN = "torch.distributed.run"
 WORKING = ("training", "sampling", "saving")
 SILENCE_SECONDS = 30
 # A process group of its own and no window, or a closed console would take it along (these names exist on Windows only).
@@ -78,14 +82,24 @@ class RunState:
     silent: int = 0
 
 
-def engine_command(run: Path) -> list[str]:
+def engine_command(run: Path, gpus: Gpus = ONE) -> list[str]:
     """The command line of the engine; BLOCKRATE_ENGINE replaces it for launchers, the run folder comes last."""
     launcher = os.environ.get("BLOCKRATE_ENGINE", "")
-    words = shlex.split(launcher) or [sys.executable, "-m", "blockrate.engine"]
+    words = shlex.split(launcher) or [sys.executable, *_launcher(gpus), *_ENGINE]
     return [*words, str(run.absolute())]
 
 
-def start_engine(run: RunFolder, *, asked: str = "") -> subprocess.Popen[Any]:
+def _launcher(gpus: Gpus) -> list[str]:
+    """torch's own, which starts a process for each GPU and ends all when one fails; it finds a free port itself."""
+    if gpus.count == 1:
+        return []
+    count = str(gpus.count)
+    return ["-m", _TORCHRUN, "--standalone", "--nproc-per-node", count]
+
+
+def start_engine(
+    run: RunFolder, *, asked: str = "", gpus: Gpus = ONE
+) -> subprocess.Popen[Any]:
     """Start the engine so that neither Ctrl-C nor the end of the terminal or of this process reaches it.
 
     ``asked``: the hash of what it is to do; without one it does what stands in the folder.
@@ -103,14 +117,16 @@ def start_engine(run: RunFolder, *, asked: str = "") -> subprocess.Popen[Any]:
     # Threads that wait for each other without spinning: five times faster where other programs use the cores too.
     environment = {
         "OMP_WAIT_POLICY": "PASSIVE",
+        **_of_many(gpus),
         **child_environment(),
+        **gpus.environment(),
         "PYTHONUTF8": "1",
         ASKED: asked,
     }
     null = subprocess.DEVNULL
     start = partial(
         subprocess.Popen,
-        engine_command(run.path),
+        engine_command(run.path, gpus),
         stdin=null,
         stdout=log,
         stderr=log,
@@ -122,6 +138,15 @@ def start_engine(run: RunFolder, *, asked: str = "") -> subprocess.Popen[Any]:
         with suppress(PermissionError):  # the parent's job may forbid to leave it
             return start(creationflags=_WINDOWS_FLAGS | _LEAVE_JOB)
         return start(creationflags=_WINDOWS_FLAGS)
+
+
+def _of_many(gpus: Gpus) -> dict[str, str]:
+    """What several processes on one machine want beside, unless the user's environment says otherwise."""
+    if gpus.count == 1:
+        return {}
+    threads = max(1, (os.cpu_count() or 1) // gpus.count)
+    # torchrun gives each a single thread; and 30 s after a signal it would cut a large save
+    return {"OMP_NUM_THREADS": str(threads), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600"}
 
 
 def stop_engine(run: RunFolder, *, at_once: bool = False) -> None:
@@ -151,7 +176,10 @@ def kill_engine(run: RunFolder) -> None:
         process = _engine_process(run)
         if process is None:
             return
-        process.kill()
+        launched = _launched_with(process)
+        for one in (*launched, process):
+            with suppress(psutil.Error):
+                one.kill()
         # it may be writing its heartbeat
         with suppress(psutil.TimeoutExpired):
             process.wait(1)
@@ -168,6 +196,15 @@ def _engine_process(run: RunFolder) -> psutil.Process | None:
     process = psutil.Process(who.pid)
     # else somebody else has that number
     return process if process.create_time() == who.create_time else None
+
+
+def _launched_with(process: psutil.Process) -> list[psutil.Process]:
+    """The launcher of an engine of several processes, then the others of them; none for one that is alone."""
+    with suppress(psutil.Error):
+        parent = process.parent()
+        if parent and _TORCHRUN in parent.cmdline():
+            return [parent, *(one for one in parent.children() if one != process)]
+    return []
 
 
 def run_state(run: RunFolder) -> RunState:
