@@ -7,6 +7,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.depth import layout_text
 from blockrate.core.errors import ConfigError
 from blockrate.models.families import (
+    FAMILIES,
     Family,
     TransformerSpec,
     encoder_names,
@@ -52,6 +53,20 @@ def caption_tokens(config: TrainConfig, spec: TransformerSpec) -> int:
     """Return how many tokens of a caption the transformer gets: as many as it was made for, or as a setting says."""
     length = spec.facts["caption_tokens"]
     return length if isinstance(length, int) else int(getattr(config, length))
+
+
+def refuse_another_type(config: TrainConfig, spec: TransformerSpec) -> None:
+    """Raise ConfigError for a model_type of another architecture than the model's."""
+    types = dict.fromkeys(
+        family.model_type
+        for family in FAMILIES.values()
+        if family.architecture == spec.architecture
+    )
+    if config.model_type not in types:
+        problem = (
+            f"is {config.model_type}, and {_trained(config)} is a {spec.architecture}"
+        )
+        raise ConfigError("model_type", problem, f"Set it to {' or '.join(types)}.")
 
 
 def refuse_variant(config: TrainConfig, spec: TransformerSpec) -> None:

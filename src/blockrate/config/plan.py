@@ -10,6 +10,7 @@ from blockrate.config.base_model import (
     model_of,
     model_spec,
     model_title,
+    refuse_another_type,
     refuse_variant,
 )
 from blockrate.config.filtered import (
@@ -28,7 +29,7 @@ from blockrate.core.buckets import buckets
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.profile import KEY, Profile, scaled_blocks, sparse
 from blockrate.core.selection import selection_text
-from blockrate.models.families import FAMILIES, TransformerSpec
+from blockrate.models.families import TransformerSpec
 from blockrate.models.lora_names import no_name_for
 from blockrate.models.module_table import modules
 from blockrate.models.savings import (
@@ -151,7 +152,8 @@ def filter_problems(config: TrainConfig) -> list[ConfigError]:
 def _refusals(config: TrainConfig, spec: TransformerSpec) -> list[ConfigError]:
     errors = []
     checks: tuple[Callable[..., object], ...] = (
-        _refuse_another_type,
+        refuse_another_type,
+        _refuse_foreign_settings,
         refuse_variant,
         _profile,
         allowed_modules,
@@ -164,17 +166,8 @@ def _refusals(config: TrainConfig, spec: TransformerSpec) -> list[ConfigError]:
     return errors
 
 
-def _refuse_another_type(config: TrainConfig, spec: TransformerSpec) -> None:
-    """Refuse a model_type or a part of another architecture than the model's."""
-    types = dict.fromkeys(
-        family.model_type
-        for family in FAMILIES.values()
-        if family.architecture == spec.architecture
-    )
-    if config.model_type not in types:
-        name = config.transformer.model_name or config.base_model_name
-        problem = f"is {config.model_type}, and {name} is a {spec.architecture}"
-        raise ConfigError("model_type", problem, f"Set it to {' or '.join(types)}.")
+def _refuse_foreign_settings(config: TrainConfig, spec: TransformerSpec) -> None:
+    """Refuse a part or a form of files that the model's architecture does not have."""
     own = config.text_encoder_2.model_name
     if own and "text_encoder_2" not in spec.facts["parts"]:
         problem = f"is {own}, and a {spec.architecture} has no second text encoder"

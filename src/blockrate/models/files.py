@@ -17,7 +17,12 @@ from blockrate.models.families import (
     published_of,
     spec_from_config,
 )
-from blockrate.models.headers import UNSAFE_SUFFIXES, read_header, refuse_scaled
+from blockrate.models.headers import (
+    UNSAFE_SUFFIXES,
+    read_header,
+    refuse_adapters,
+    refuse_scaled,
+)
 from blockrate.models.part_files import read_config, refuse_quantized, weight_files
 from blockrate.models.shipped import shipped_folder
 from blockrate.models.single_file import spec_of_file
@@ -121,7 +126,9 @@ def _spec_of_folder(folder: Path) -> TransformerSpec:
         cure = "Download the folder again, with safetensors."
         raise FileError(str(transformer), "holds no .safetensors weights", cure)
     for file in weights:
-        refuse_scaled(file, read_header(file)[1])
+        tensors = read_header(file)[1]
+        refuse_scaled(file, tensors)
+        refuse_adapters(file, tensors)
     return spec
 
 

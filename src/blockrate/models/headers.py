@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from blockrate.core.blocks import shortened
 from blockrate.core.errors import FileError
 from blockrate.core.plain_files import NotPlainError, open_plain
 from blockrate.core.units import size_text
@@ -32,6 +33,7 @@ Tensors = dict[str, TensorFacts]
 # pickles: reading them can run programs
 UNSAFE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _COPY_AGAIN = "Download or copy it again."
+_ADAPTED = re.compile(r"[.]base_layer[.]|[.]lora_[AB][.]")
 _SCALES = re.compile(
     r"(scale_weight|weight_scale(_2)?|scaled_fp8|comfy_quant|scale_input|input_scale)$"
 )
@@ -88,6 +90,18 @@ def refuse_scaled(path: Path, tensors: Iterable[str]) -> None:
             cure = (
                 "Use the bf16 file; transformer.weight_dtype FLOAT_8 makes it as small."
             )
+            raise FileError(str(path), problem, cure)
+
+
+def refuse_adapters(path: Path, tensors: Iterable[str]) -> None:
+    """Raise FileError for a transformer that was saved with adapters attached.
+
+    A library calls its weights otherwise then, and on loading puts random ones in their place with only a warning.
+    """
+    for name in tensors:
+        if _ADAPTED.search(name):
+            problem = f"was saved with adapters attached ({shortened(name)}), which hide its own weights"
+            cure = "Take the transformer without them, and name the LoRA's own file in lora_model_name."
             raise FileError(str(path), problem, cure)
 
 

@@ -12,7 +12,12 @@ from blockrate.core.blocks import BlockLayout, block_of, shortened
 from blockrate.core.errors import BlockrateError, FileError
 from blockrate.models.families import ARCHITECTURES, FAMILIES, TransformerSpec
 from blockrate.models.file_kinds import kind_of
-from blockrate.models.headers import Tensors, read_header, refuse_scaled
+from blockrate.models.headers import (
+    Tensors,
+    read_header,
+    refuse_adapters,
+    refuse_scaled,
+)
 from blockrate.models.lora_names import bfl_modules
 
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.")
@@ -29,6 +34,8 @@ def spec_of_file(path: Path) -> TransformerSpec:
     names = transformer_names(every)
     tensors = {own: every[name] for own, name in names.items()}
     refuse_scaled(path, tensors)
+    if "x_embedder.weight" in tensors or has_bfl_names(tensors):  # not a LoRA alone
+        refuse_adapters(path, tensors)
     architecture, shapes = _architecture(path, tensors, every)
     sizes = _Sizes(
         hidden=shapes["image"][0],

@@ -20,6 +20,7 @@ from blockrate.models.part_files import (
     config_file,
     index_file,
     own_config,
+    read_config,
     shards_of,
     weight_files,
 )
@@ -29,6 +30,7 @@ from blockrate.models.single_file import (
     transformer_names,
 )
 
+_TEMPLATE = "chat_template.jinja"  # transformers' name
 _TOLD = 3  # names in one sentence
 _COPY_AGAIN = "Download or copy the model again, as a whole."
 _OTHER_PART = "Name the part that belongs to this transformer."
@@ -73,6 +75,8 @@ def check_parts(paths: Mapping[str, Path], spec: TransformerSpec) -> None:
             tensors = tensors_of(part, path)
             _check_fit(part, path, config, spec)
             _refuse_no_weights(part, path, tensors, spec)
+    if spec.facts.get("has_template"):
+        _check_template(paths["tokenizer"])
 
 
 def known_beside(architecture: str, part: str, name: str) -> bool:
@@ -89,18 +93,30 @@ def _check_fit(
     if not kind:
         return
     where = str(config_file(part, folder))
-    stated = config.get(kind["says"], kind["is"][0])
-    if stated not in kind["is"]:
-        problem = f"describes {shortened(str(stated))}, and {kind['is'][0]} is needed"
+    needed = kind["is"]
+    if "told_by" in kind:
+        # of two kinds the second where the model has this
+        needed = [needed[int(getattr(spec, kind["told_by"]))]]
+    stated = config.get(kind["says"], needed[0])
+    if stated not in needed:
+        problem = f"describes {shortened(str(stated))}, and {needed[0]} is needed"
         raise FileError(where, problem, _OTHER_PART)
-    needed = getattr(spec, kind["feeds"])
+    fed = getattr(spec, kind["feeds"])
     width = own_config(config).get(kind["width"])
-    if not isinstance(width, int) or width * kind["times"] != needed:
+    if not isinstance(width, int) or width * kind["times"] != fed:
         told = shortened(repr(width))
-        problem = f"{kind['width']} is {told}, and the transformer takes {needed // kind['times']}"
+        problem = f"{kind['width']} is {told}, and the transformer takes {fed // kind['times']}"
         raise FileError(where, problem, _OTHER_PART)
     for name in kind["numbers"]:
         _check_factor(where, name, config.get(name))
+
+
+def _check_template(folder: Path) -> None:
+    """Refuse a tokenizer that does not know how its language model was taught to be asked."""
+    stated = read_config(config_file("tokenizer", folder))
+    if not stated.get("chat_template") and not (folder / _TEMPLATE).is_file():
+        cure = f"Copy {_TEMPLATE} of the same model beside its tokenizer.json."
+        raise FileError(str(folder), "has no chat template", cure)
 
 
 def _check_factor(where: str, name: str, value: object) -> None:

@@ -12,6 +12,7 @@ from blockrate.config.base_model import (
     draws_against_nothing,
     model_paths,
     model_spec,
+    refuse_another_type,
     refuse_variant,
     told_variant,
 )
@@ -20,7 +21,7 @@ from blockrate.core.errors import FileError
 from blockrate.engine.models import FAMILY_MODULES
 from blockrate.engine.models.common import ModelFiles
 from blockrate.engine.models.download import Progress, from_hub
-from blockrate.models.families import FAMILIES, is_toy
+from blockrate.models.families import FAMILIES, TransformerSpec, is_toy
 from blockrate.models.files import folder_here
 from blockrate.models.hub import repo_of
 from blockrate.models.part_files import lack_of, part_files
@@ -45,13 +46,14 @@ def locate(
         spec,
         lambda name, parts: _folder(name, parts, config.cache_dir, progress),
     )
-    _check(paths)
     if paths["transformer"].is_dir():  # a hub id says less than the files that came
         known = config.transformer.model_copy(
             update={"model_name": str(paths["transformer"])}
         )
         config = config.model_copy(update={"transformer": known})
-        spec = model_spec(config)
+        _refuse_another_model(config, spec)
+    _check(paths)
+    spec = model_spec(config)
     refuse_variant(config, spec)
     check_parts(paths, spec)
     for message in check_transformer(paths["transformer"], spec):
@@ -122,6 +124,14 @@ def _sha256(file: Path, memo: dict[str, list[object]]) -> str:
                 hashlib.file_digest(stream, "sha256").hexdigest(),
             ]
     return str(memo[str(file)][3])
+
+
+def _refuse_another_model(config: TrainConfig, expected: TransformerSpec) -> None:
+    """Refuse files that came of a model of another architecture than its name and its type made expect."""
+    with suppress(FileError):  # what is damaged or missing is told later
+        spec = model_spec(config)
+        if spec.architecture != expected.architecture:
+            refuse_another_type(config, spec)
 
 
 def _check(paths: Mapping[str, Path]) -> None:
