@@ -122,6 +122,11 @@ def checked_cast(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> T
 def release() -> None:
     """Give memory of models that are gone back to the device: the next one is of another shape."""
     gc.collect()
+    give_back()
+
+
+def give_back() -> None:
+    """Give memory that nothing holds back to the device, in which it lies in pieces as they were asked for."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.mps.is_available():

@@ -22,6 +22,7 @@ from blockrate.engine.adapters.file import (
     read_lora,
     save_lora,
 )
+from blockrate.engine.adapters.stacked import compute_in_few_kernels
 from blockrate.engine.chosen import chosen_modules, matching_modules
 from blockrate.engine.gathering import Gathering, class_name
 from blockrate.engine.memory import dtype_of
@@ -56,6 +57,9 @@ def add_learned(
     add_adapters(transformer, config, start=start or read_start(config))
     if config.train_dtype != "FLOAT_32":
         _leave_casts_to_autocast(transformer)
+    # a compiler has ways of its own to few kernels, and shared weights lie on no card as a whole
+    if not config.compile and config.sharding == "NONE":
+        compute_in_few_kernels(transformer, dtype_of(config.train_dtype))
     return {
         name: parameter
         for name, parameter in transformer.named_parameters()

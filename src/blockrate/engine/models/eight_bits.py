@@ -30,8 +30,13 @@ class EightBitLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Return the Linear of ``input``, in ``compute_dtype``."""
         values = input.to(self.compute_dtype)
-        product: Tensor = _Product.apply(values, self.weight, self.bias)  # type: ignore[no-untyped-call]
-        return product
+        return product_as_kept(values, self.weight, self.bias)
+
+
+def product_as_kept(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the Linear of ``values``, in their dtype, with a frozen weight that the backward keeps in its own."""
+    product: Tensor = _Product.apply(values, weight, bias)  # type: ignore[no-untyped-call]
+    return product
 
 
 class _Product(torch.autograd.Function):
