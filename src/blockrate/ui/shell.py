@@ -28,6 +28,7 @@ from blockrate.ui.parts.dialogs import ask, heading
 from blockrate.ui.parts.follow import show_from_thread
 from blockrate.ui.parts.labels import in_labels, sentence
 from blockrate.ui.problems import problems_of, problems_without_control
+from blockrate.ui.queueing import add_to_queue
 from blockrate.ui.starting import start
 from blockrate.ui.tabs import data, model, run, sampling, training
 
@@ -232,7 +233,10 @@ def _sign_out_button() -> None:
 
 def _next_start(page: Page) -> None:
     """Say while a run is at work that it does not hear of what is changed on a tab."""
-    note = ui.label(NEXT_START).classes("banner next-start")
+    with ui.element("div").classes("banner next-start") as note:
+        ui.label(NEXT_START)
+        after = ui.button("Start after this one", on_click=partial(add_to_queue, page))
+        after.props("no-caps flat dense")
 
     def refresh() -> None:
         is_at_work = page.watch.state.name in ALIVE

@@ -36,6 +36,7 @@ from blockrate.run.process import (
 )
 from blockrate.ui.live.found_runs import FoundRun, folder_around, runs_in
 from blockrate.ui.live.history import History
+from blockrate.ui.live.jobs import Jobs
 from blockrate.ui.live.look import Position, look_into, state_of
 from blockrate.ui.preferences import Preferences
 from blockrate.ui.session import Session
@@ -57,6 +58,8 @@ class Watch:
         self.history = History()
         self.log = ""
         self.told: list[str] = []  # at the last start, of an earlier run
+        self.jobs = Jobs()
+        self._shown_job = ""  # the last whose run was shown without being asked for
         self._preferences = preferences
         self._process: Popen[Any] | None = None
         self._asked = ""  # the hash of what that process is to do
@@ -175,10 +178,29 @@ class Watch:
             try:
                 # the folder of the run may be on a drive that comes back
                 with suppress(OSError):
+                    await self.look_at_jobs()
                     behind = await self.look()
             except Exception as error:
                 self._tell_trouble(error)
             await asyncio.sleep(0.02 if behind else 1)
+
+    async def look_at_jobs(self) -> None:
+        """Take in what is new in the queue; the run of a job that begins is shown, unless another is at work."""
+        with suppress(WriteError):  # one that may not be looked at has nothing to show
+            if await asyncio.to_thread(self.jobs.look):
+                self.changed.emit()
+            self._show_job()
+
+    def _show_job(self) -> None:
+        job = self.jobs.at_work
+        if job is None or job.id == self._shown_job or self.state.name in ALIVE:
+            return
+        run = Path(job.run)
+        # its folder comes with its start
+        if run.is_dir():
+            self._shown_job = job.id
+            if not self.run or self.run.path != run:
+                self.show(run)
 
     def _tell_trouble(self, error: Exception) -> None:
         """Print what went wrong in a look, not again each second, and do not begin with this run the next time."""

@@ -9,6 +9,7 @@ from nicegui.elements.mixins.text_element import TextElement
 from blockrate.core.errors import BlockrateError, with_ways_on
 from blockrate.ui.live.charts import Gallery, heat_card, loss_card
 from blockrate.ui.live.files import copy_button, files_list
+from blockrate.ui.live.jobs_card import jobs_card
 from blockrate.ui.live.past_runs import past_runs
 from blockrate.ui.live.progress import details, headline, share, speed, why_no_samples
 from blockrate.ui.live.trained import groups_table
@@ -45,6 +46,8 @@ def build(page: Page) -> None:
         groups_table(watch, changed)
     with _card("Log", changed, lambda: watch.log, "log-card"):
         _log(page, changed)
+    with _card("Queue", changed, lambda: _has_queue(watch), "wide"):
+        jobs_card(page, changed)
     with _card("Past runs", changed, lambda: list(rows), "wide"):
         rows = past_runs(page, changed)
 
@@ -71,6 +74,12 @@ def _empty_card(page: Page, changed: Event[[]]) -> None:
 def _is_empty(watch: Watch) -> bool:
     never_ran = watch.state.name == "No run" and watch.state.exit_code is None
     return watch.run is None or never_ran
+
+
+def _has_queue(watch: Watch) -> bool:
+    """Whether there are jobs, or a run after which one could come."""
+    seen = watch.jobs.seen
+    return bool(seen.jobs or seen.unreadable) or not _is_empty(watch)
 
 
 def _head(page: Page, changed: Event[[]]) -> None:
