@@ -649,5 +649,5 @@ def test_presets_and_examples_are_found_by_name_from_any_folder(
     code, _, err = blockrate("plan", "lora_stile")
     assert code == 2
     assert "lora_stile: there is no such file, preset or example" in err
-    assert "flux_lora_8gb" in err
+    assert "flux_fine_tune" in err
     assert "lora_style" in err

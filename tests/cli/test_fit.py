@@ -64,6 +64,11 @@ def test_this_card_is_asked_for_what_it_has_free(
     monkeypatch.setenv("PATH", f"{smi.parent}{os.pathsep}{os.environ['PATH']}")
     done = blockrate("plan", str(file), "--fit", "card", "--json")
     assert json.loads(done[1])["fit"]["free_bytes"] == 14000 * 2**20
+    # without it, what does not fit is said
+    whole = blockrate("plan", str(file))
+    assert "RTX 4090 has 13.7 GiB free: --fit card sets what is needed" in whole[2]
+    small = blockrate("plan", str(file), "--set", "transformer.weight_dtype=NFLOAT_4")
+    assert "--fit" not in small[2]
 
 
 def test_only_a_fit_is_written(

@@ -6,10 +6,12 @@ import pytest
 
 from blockrate.config import presets
 from blockrate.config.files import parse_config
+from blockrate.config.fit import fit
 from blockrate.config.plan import make_plan
 from blockrate.config.presets import clone, examples, named, read, read_named
 from blockrate.core.errors import ConfigError
 from blockrate.dataset.folders import concept_problems
+from blockrate.models.cards import card_of_size
 
 REPOSITORY = Path(__file__).parents[2]
 PICTOGRAMS = REPOSITORY / "examples" / "pictograms"
@@ -48,6 +50,14 @@ def test_elsewhere_its_pictures_are_those_of_the_clone(
     monkeypatch.chdir(tmp_path)
     paths = [concept["path"] for concept in read("demo")["concepts"]]
     assert paths == [str(PICTOGRAMS / "ink"), str(PICTOGRAMS / "new")]
+
+
+@pytest.mark.parametrize("gigabytes", [8, 16, 24])
+def test_presets_by_card_go_on_loading_and_fit_it(gigabytes: int) -> None:
+    name = f"flux_lora_{gigabytes}gb"
+    assert name not in named()
+    config = parse_config(read(name)).config
+    assert not fit(config, card_of_size(gigabytes)).changes
 
 
 def test_a_file_comes_before_a_name(

@@ -8,10 +8,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blockrate.config.files import parse_config
+from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, is_full_card, is_full_memory
 from blockrate.engine import memory
-from blockrate.engine.full_memory import in_training, out_of_memory, remedies_in
+from blockrate.engine.full_memory import (
+    in_training,
+    more_than_free,
+    out_of_memory,
+    remedies_in,
+)
 
 
 @pytest.fixture
@@ -121,7 +128,7 @@ def test_a_full_memory_names_what_was_tried_and_what_to_set(
         "GPU memory: is full in training after 23.0 GiB (23.5 GiB reserved, 128.0 MiB of 24.0 GiB free), "
         "at batch_size 4 and resolution 1024. "
         "Set transformer.weight_dtype to FLOAT_8, or NFLOAT_4 for less; "
-        "or batch_size to 2 and gradient_accumulation_steps higher; or resolution lower."
+        "or transformer.layer_offload_fraction higher; or batch_size to 2 and gradient_accumulation_steps higher."
     )
 
 
@@ -205,3 +212,21 @@ def test_a_model_with_one_text_encoder_gets_no_cure_for_a_second() -> None:
     cures = remedies_in("encoding captions", TrainConfig(model_type="FLUX_2"))
     assert not any("text_encoder_2" in cure for cure in cures)
     assert any(cure.startswith("text_encoder.weight_dtype") for cure in cures)
+
+
+def test_a_run_says_before_the_load_that_the_card_has_too_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = parse_config({"layer_filter_preset": "blocks"}).config
+    plan = make_plan(config)
+    cuda = torch.device("cuda")
+    free = 8 * 2**30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 24 * 2**30))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "RTX 4090")
+    told = more_than_free(plan, config, cuda)
+    assert "and RTX 4090 has 8.0 GiB free" in told
+    assert "transformer.weight_dtype to FLOAT_8" in told
+    assert "transformer.layer_offload_fraction higher" in told
+    free = 48 * 2**30
+    assert not more_than_free(plan, config, cuda)
+    assert not more_than_free(plan, config, torch.device("cpu"))

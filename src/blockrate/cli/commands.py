@@ -123,7 +123,7 @@ def plan(
 ) -> None:
     """Print what would train at which rate, on which data, and what it costs. Loads no weights."""
     from blockrate.cli.data_report import data_of_plan
-    from blockrate.cli.fitting import fitting
+    from blockrate.cli.fitting import card_warning, fitting
     from blockrate.cli.show import places_line, plan_table
     from blockrate.config.named_files import check_start_file
     from blockrate.config.plan import make_plan
@@ -133,12 +133,14 @@ def plan(
     placed = placed_config(config, with_gpus(settings, gpus), ignore_unsupported)
     check_start_file(placed.config)
     placed, fitted = fitting(placed, fit, write)
-    facts = asdict(make_plan(placed.config))
+    made = make_plan(placed.config)
+    facts = asdict(made)
     data = data_of_plan(placed.config, config)
     facts["warnings"] += data.warnings
     warn(facts["warnings"])
     results = Results(placed.run.events_file)
-    warn(filter(None, [placed.note, destination_note(placed.config, results)]))
+    note = destination_note(placed.config, results)
+    warn(filter(None, [placed.note, note, card_warning(made, placed.config)]))
     if as_json:
         show_json({**facts, **fitted.facts, "data": data.facts})
     else:

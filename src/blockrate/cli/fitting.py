@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from blockrate.config.files import config_json
-from blockrate.config.fit import Fit, fit, told_changes
+from blockrate.config.fit import Fit, excess, fit, told_changes
+from blockrate.config.plan import Plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.core.units import share_text
@@ -84,3 +85,15 @@ def _told(found: Fit) -> str:
         return f"{whole}, with nothing changed"
     slower = f"a step takes {found.slow_down:.2f} times as long, as predicted"
     return f"{whole}; {slower}. Changed:"
+
+
+def card_warning(plan: Plan, config: TrainConfig) -> str:
+    """Return that a plan needs more than this computer's card has free, nothing if it does not or there is no card."""
+    if config.multi_gpu or config.train_device in ("cpu", "mps"):
+        return ""
+    try:
+        card = _card_here(config)
+    except ConfigError:
+        return ""
+    too_large = excess(plan, card)
+    return f"training {too_large}: --fit card sets what is needed" if too_large else ""

@@ -1,6 +1,7 @@
 """The settings with which a run fits into so much memory of a card: as few as are needed, the mildest first."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -69,10 +70,13 @@ def fit(config: TrainConfig, card: Card) -> Fit:
     """
     least = math.inf
     found: list[Fit] = []
+    before = step_seconds(config, make_plan(config), card)
     for batch in _batches(config):
         for stage in _stages(config):
             changes = {**batch, **stage.changes}
-            made = _least_streaming(config, _Stage(changes, stage.streams), card)
+            made = _least_streaming(
+                config, _Stage(changes, stage.streams), card, before
+            )
             if made:
                 least = min(least, made.needed)
             if made and made.fits:
@@ -85,23 +89,33 @@ def fit(config: TrainConfig, card: Card) -> Fit:
         raise _refusal(card, least)
     best = min(found, key=lambda one: one.slow_down)
     encoders = _encoders(config, card)
-    again = _made(config, {**best.changes, **encoders}, card)
+    if not encoders:
+        return best
+    again = _made(config, {**best.changes, **encoders}, card, before)
     assert again, "the form of an encoder contradicts nothing"
     return again
 
 
-def _least_streaming(config: TrainConfig, stage: _Stage, card: Card) -> Fit | None:
+def _least_streaming(
+    config: TrainConfig, stage: _Stage, card: Card, before: float
+) -> Fit | None:
     """Return a config with changes, and with the smallest part that streams by which it fits; with all if it cannot."""
     if not stage.streams:
-        return _made(config, stage.changes, card)
+        return _made(config, stage.changes, card, before)
+
+    def streaming(fraction: float) -> Fit | None:
+        return _made(config, {**stage.changes, OFFLOAD: fraction}, card, before)
+
+    def is_enough(fraction: float) -> bool:
+        made = streaming(fraction)
+        return made is None or made.fits
+
     own = config.transformer.layer_offload_fraction
-    made = None
-    for fraction in _FRACTIONS:
-        if fraction > own:
-            made = _made(config, {**stage.changes, OFFLOAD: fraction}, card)
-            if made is None or made.fits:
-                break
-    return made
+    left = [fraction for fraction in _FRACTIONS if fraction > own]
+    if not left:
+        return None
+    place = bisect_left(left, True, key=is_enough)
+    return streaming(left[min(place, len(left) - 1)])
 
 
 def step_seconds(config: TrainConfig, plan: Plan, card: Card) -> float:
@@ -119,7 +133,17 @@ def needed_bytes(plan: Plan) -> int:
     return round(plan.memory_bytes.total * SLACK)
 
 
-def _made(config: TrainConfig, changes: Changes, card: Card) -> Fit | None:
+def excess(plan: Plan, card: Card) -> str:
+    """Return that a run needs more of a card than that has free, nothing if it does not."""
+    needed = needed_bytes(plan)
+    if needed <= card.free:
+        return ""
+    return f"needs {size_text(needed)} of the card, and {card.name} has {size_text(card.free)} free"
+
+
+def _made(
+    config: TrainConfig, changes: Changes, card: Card, before: float
+) -> Fit | None:
     """Return a config with changes, nothing if it contradicts itself with them."""
     data = config.model_dump()
     for path, value in changes.items():
@@ -129,7 +153,6 @@ def _made(config: TrainConfig, changes: Changes, card: Card) -> Fit | None:
         return None
     plan = make_plan(changed)
     seconds = step_seconds(changed, plan, card)
-    before = make_plan(config)
     still = step_seconds(changed, replace(plan, streaming=NOTHING_STREAMS), card)
     return Fit(
         changed,
@@ -138,7 +161,7 @@ def _made(config: TrainConfig, changes: Changes, card: Card) -> Fit | None:
         changes,
         needed_bytes(plan),
         seconds,
-        seconds / step_seconds(config, before, card),
+        seconds / before,
         seconds / still,
     )
 

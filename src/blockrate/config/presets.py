@@ -34,12 +34,19 @@ def _place(name: str, order: Sequence[str]) -> int:
     return order.index(name) if name in order else len(order)
 
 
+def earlier() -> dict[str, Path]:
+    """Return the files of presets that are not offered any more, by name: configs and commands of before have them."""
+    folder = _PACKAGE / "config" / "presets" / "earlier"
+    return {file.stem: file for file in sorted(folder.glob("*.json"))}
+
+
 def read(name: str) -> Json:
     """Return what a config file holds, or a preset or an example. Raises ConfigError, also if there is none."""
     file = Path(expanduser(name))
     try:
         # a folder that is called like an example does not hide it
-        is_file = file.is_file() or (file.exists() and name not in named())
+        known = {**named(), **earlier()}
+        is_file = file.is_file() or (file.exists() and name not in known)
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
         raise ConfigError(name, problem, "Check the path.") from error
@@ -60,10 +67,10 @@ def read_named(name: str) -> Json:
 
     Raises ConfigError that lists the names, if there is none of this name.
     """
-    files = named()
+    files = {**earlier(), **named()}
     if name not in files:
         problem = "there is no such file, preset or example"
-        raise ConfigError(name, problem, _instead_of(name, files))
+        raise ConfigError(name, problem, _instead_of(name, named()))
     data = read_object(files[name])
     for concept in data.get("concepts", []):
         # its own photographs, not those of another folder of this name where we are

@@ -5,10 +5,13 @@ from contextlib import contextmanager
 
 import torch
 
+from blockrate.config.fit import excess
 from blockrate.config.parts import TextEncoderPart
+from blockrate.config.plan import Plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import OutOfMemoryError, is_full_card, is_full_memory
 from blockrate.core.units import share_text, size_text
+from blockrate.models.cards import Card
 from blockrate.models.families import facts_of_type
 
 # once the cache is full, neither text encoders nor VAE are loaded for it any more
@@ -40,6 +43,18 @@ def _used(card: str | None) -> str:
     return f"{used} ({reserved} reserved, {share_text(free, total)} free)"
 
 
+def more_than_free(plan: Plan, config: TrainConfig, device: torch.device) -> str:
+    """Return that a plan needs more than a card has free, with what needs less; nothing where it has enough."""
+    if device.type != "cuda":
+        return ""
+    free, total = torch.cuda.mem_get_info(device)
+    card = Card(torch.cuda.get_device_name(device), total, free, rate=0.0)
+    too_large = excess(plan, card)
+    if not too_large:
+        return ""
+    return f"training {too_large}: set {'; or '.join(in_training(config)[:3])}"
+
+
 @contextmanager
 def named_if_full(phase: str, config: TrainConfig) -> Iterator[None]:
     """Say of a memory that is full inside what was being done. Raises OutOfMemoryError."""
@@ -63,6 +78,10 @@ def in_training(config: TrainConfig) -> list[str]:
     if not config.transformer.gradient_checkpointing:
         found.append("transformer.gradient_checkpointing to true")
     found += _smaller_weights(config)
+    part = config.transformer
+    alone = not config.multi_gpu and config.sharding != "FULL" and not config.compile
+    if alone and part.gradient_checkpointing and part.layer_offload_fraction < 1:
+        found.append("transformer.layer_offload_fraction higher")
     if config.batch_size > 1:
         half = config.batch_size // 2
         found.append(f"batch_size to {half} and gradient_accumulation_steps higher")

@@ -16,6 +16,7 @@ from blockrate.engine import ranks
 from blockrate.engine.adapters import ADAPTERS
 from blockrate.engine.compiling import check_compile
 from blockrate.engine.data.cache import prefetch
+from blockrate.engine.full_memory import more_than_free
 from blockrate.engine.memory import pick_device
 from blockrate.engine.outputs import Outputs
 from blockrate.engine.preparation import Data, prepare_data
@@ -33,6 +34,7 @@ from blockrate.run.events import (
     Skipped,
     Started,
     Step,
+    Warned,
     events_of,
 )
 from blockrate.run.folder import RunFolder, RunSession, StopFlag
@@ -59,6 +61,8 @@ def train(
         if config.only_cache:
             return []
         log.write(Phase("loading"), step=resume.step)
+        if too_large := more_than_free(plan, config, device):
+            log.write(Warned("memory", too_large), step=resume.step)
         # not before: encoders that are kept in fp32 stay exact
         _allow_tf32(config, device)
         state = make_training_state(
