@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from blockrate.config.files import config_hash
-from blockrate.config.plan import make_plan
+from blockrate.config.plan import Plan, make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError
 from blockrate.engine import ranks
@@ -60,9 +60,7 @@ def train(
         data = prepare_data(config, device, log, stop, check=resume.check_data)
         if config.only_cache:
             return []
-        log.write(Phase("loading"), step=resume.step)
-        if too_large := more_than_free(plan, config, device):
-            log.write(Warned("memory", too_large), step=resume.step)
+        _tell_of_loading(plan, config, device, log)
         # not before: encoders that are kept in fp32 stay exact
         _allow_tf32(config, device)
         state = make_training_state(
@@ -107,6 +105,15 @@ def _device(config: TrainConfig) -> torch.device:
     print(f"training on {device}: {why}")
     check_compile(config, device)
     return device
+
+
+def _tell_of_loading(
+    plan: Plan, config: TrainConfig, device: torch.device, log: EventLog
+) -> None:
+    """Write that the transformer comes, and that it may not find room."""
+    log.write(Phase("loading"), step=log.step)
+    if too_large := more_than_free(plan, config, device):
+        log.write(Warned("memory", too_large), step=log.step)
 
 
 def _resume(config: TrainConfig, run: RunFolder, log: EventLog) -> Resume:

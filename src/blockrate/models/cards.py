@@ -12,7 +12,7 @@ _FACTS: dict[str, Any] = json.loads(Path(__file__).with_suffix(".json").read_tex
 # the memory of cards is told in these, whatever the maker means by a GB
 GIGABYTE = 2**30
 # what torch's allocator takes beside what it is asked for
-SLACK = 1.08
+SLACK = 1.1
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from blockrate.config.plan import make_plan
 from blockrate.config.presets import read_named
 from blockrate.core.errors import BlockrateError
 from blockrate.core.units import size_text
+from blockrate.models.cards import SLACK
 from blockrate.models.families import FAMILIES, is_toy, known_as
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, set_props
 from blockrate.ui.parts.follow import show_from_thread
-from blockrate.ui.tabs.model_check import SLACK, Card, card_of, nvidia_cards
+from blockrate.ui.tabs.model_check import Card, card_of, nvidia_cards
 from blockrate.ui.tabs.model_choice import ModelChoice
 
 

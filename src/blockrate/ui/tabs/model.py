@@ -23,6 +23,7 @@ from blockrate.ui.parts.dialogs import heading
 from blockrate.ui.parts.follow import fields, rebuild_on_change, show_from_thread
 from blockrate.ui.parts.labels import option_label
 from blockrate.ui.session import Session
+from blockrate.ui.tabs import fit_card
 from blockrate.ui.tabs.gallery import models
 from blockrate.ui.tabs.model_check import (
     Finding,
@@ -108,6 +109,8 @@ def build(page: Page) -> None:
         with section("Check"), ui.element("div").classes("check") as findings:
             findings.props["aria-live"] = "polite"
             _follow_check(page, findings)
+        with section("Fit into a card"):
+            fit_card.build(page)
         fields(session, "Output", *_OUTPUT)
         _of_the_model(session, "Parts", _PARTS)
         _of_the_model(session, "Captions", _TEXT)

@@ -22,6 +22,7 @@ from blockrate.config.plan import Plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.units import share_text, size_text
+from blockrate.models.cards import SLACK
 from blockrate.models.families import FAMILIES, TransformerSpec, is_own, is_toy
 from blockrate.models.files import folder_here
 from blockrate.models.hub import (
@@ -39,8 +40,6 @@ from blockrate.run.places import PLACES, Source, place
 from blockrate.run.results import Results
 from blockrate.ui.parts.labels import in_labels, sentence
 
-# of what a plan predicts; torch takes up to this much
-SLACK = 1.1
 _KEPT = 30.0  # seconds
 
 
