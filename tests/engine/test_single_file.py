@@ -188,7 +188,7 @@ def test_a_process_that_does_not_write_gathers_all_the_same(tmp_path: Path) -> N
 # --- runs ---
 
 
-@pytest.mark.parametrize("architecture", ["FLUX.2"])
+@EVERY
 def test_a_run_writes_one_and_another_run_trains_on_from_it(
     tmp_path: Path, architecture: str
 ) -> None:
