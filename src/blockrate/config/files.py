@@ -19,6 +19,7 @@ from blockrate.config.not_json import DOCS
 from blockrate.config.onetrainer import migrate, migrate_lists, other_model
 from blockrate.config.onetrainer_absent import fill_absent
 from blockrate.config.onetrainer_gpus import read_many_gpus
+from blockrate.config.onetrainer_models import read_for_model
 from blockrate.config.onetrainer_samples import round_sizes
 from blockrate.config.paths import drop, last_first, put
 from blockrate.config.plan import filter_problems
@@ -185,6 +186,7 @@ def find_problems(
 def _as_meant_elsewhere(data: Json) -> tuple[list[str], list[ConfigError]]:
     """Write what a config means in the program that saved it; return what to tell, and what cannot be written here."""
     notes = fill_absent(data) + round_sizes(data) + fork_notices(data)
+    notes += read_for_model(data)
     gpus = read_many_gpus(data)
     return notes + gpus.notes, gpus.errors
 

@@ -29,7 +29,8 @@ from blockrate.core.buckets import buckets
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.profile import KEY, Profile, scaled_blocks, sparse
 from blockrate.core.selection import selection_text
-from blockrate.models.families import TransformerSpec
+from blockrate.models.families import TransformerSpec, published_of
+from blockrate.models.files import is_counted_as_another
 from blockrate.models.lora_names import no_name_for
 from blockrate.models.module_table import modules
 from blockrate.models.savings import (
@@ -243,6 +244,10 @@ def _refuse_what_cannot_train(
 
 
 def _model_warnings(config: TrainConfig, spec: TransformerSpec) -> Iterator[str]:
+    name = config.transformer.model_name or config.base_model_name
+    if is_counted_as_another(name):
+        like = published_of(spec, config.model_type, name).title
+        yield f"base_model_name: nobody here knows {name}, so it is counted as {like} until its files are here."
     model = model_of(config, spec)
     if model and model.warns:
         yield f"base_model_name: this is {model.title}, and {model.warns}."

@@ -14,6 +14,7 @@ from blockrate.models.families import (
     is_own,
     is_shipped,
     is_toy,
+    known_as,
     published_of,
     spec_from_config,
 )
@@ -50,6 +51,12 @@ def spec_of(name: str, model_type: str) -> TransformerSpec:
             cure += f" Paths start at the folder you are in, {Path.cwd()}."
         raise FileError(name, "there is no such file or folder", cure)
     return family_of(model_type, name).spec
+
+
+def is_counted_as_another(name: str) -> bool:
+    """Whether nothing is known here of a model of the hub, so that ``spec_of`` gives another one's sizes."""
+    is_here = os.path.isdir(name) or os.path.isfile(name)
+    return not is_here and _is_hub_id(name) and known_as(name) is None
 
 
 def parts_of(architecture: str) -> list[str]:
