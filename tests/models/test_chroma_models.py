@@ -152,3 +152,53 @@ def test_a_config_of_onetrainer_loads() -> None:
     assert loaded.output_model_format == "COMFY_LORA"
     plan = make_plan(loaded)
     assert len(plan.blocks_let_through) == 57
+
+
+LORA = {
+    "output_model_format": "DIFFUSERS_LORA",
+    "training_method": "LORA",
+    "learning_rate": 3e-4,
+    "layer_filter": "attn,ff.net,proj_mlp",
+    "layer_filter_preset": "attn-mlp",
+}
+FINE_TUNE = {
+    "output_model_format": "ORIGINAL_TRANSFORMER",
+    "training_method": "FINE_TUNE",
+    "learning_rate": 1e-5,
+    "optimizer": {"optimizer": "ADAFACTOR"},
+    "optimizer_defaults": {"ADAFACTOR": {"fused_back_pass": True}},
+}
+EARLIER = {
+    "output_model_format": "SAFETENSORS",
+    "training_method": "LORA",
+    "learning_rate": 3e-4,
+    "lora_layers": "attn,ff.net",
+    "lora_layer_preset": "attn-mlp",
+    "timestep_distribution": "LOGIT_NORMAL",
+    "noising_weight": 0.0,
+}
+
+
+@pytest.mark.parametrize("preset", [LORA, FINE_TUNE, EARLIER])
+def test_what_a_preset_of_onetrainer_says_trains(preset: dict[str, object]) -> None:
+    said = {
+        "base_model_name": "lodestones/Chroma1-HD",
+        "batch_size": 2,
+        "model_type": "CHROMA_1",
+        "resolution": "512",
+        "transformer": {"train": True, "weight_dtype": "BFLOAT_16"},
+        "text_encoder": {"train": False, "weight_dtype": "BFLOAT_16"},
+        "vae": {"weight_dtype": "FLOAT_32"},
+        "train_dtype": "BFLOAT_16",
+        "weight_dtype": "BFLOAT_16",
+        "output_dtype": "BFLOAT_16",
+        "timestep_distribution": "INVERTED_PARABOLA",
+        "noising_weight": 7.7,
+        "quantization": {"layer_filter": "transformer_block"},
+    }
+    loaded = parse_config({**said, **preset})
+    plan = make_plan(loaded.config)
+    assert loaded.config.model_type == "CHROMA_1"
+    assert {name for name in plan.blocks_let_through if name != "other"} == set(
+        HD.layout.names
+    )
