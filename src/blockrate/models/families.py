@@ -202,7 +202,8 @@ def variant_of(
     called = _called(architecture, base_model_name)
     if called and variant in ("", called.variant):
         return called
-    siblings = [row for row in siblings if row.variant == variant] or siblings
+    if variant:
+        siblings = [row for row in siblings if row.variant == variant] or siblings
     as_wide = [row for row in siblings if row.spec.hidden == hidden]
     return (as_wide or siblings)[0]
 

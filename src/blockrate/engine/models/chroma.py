@@ -49,8 +49,8 @@ def predict(
     """Return the velocity that the model sees in ``noisy_latents``, of their shape (B, 16, h, w).
 
     ``timesteps``: (B,), 0 = clean, 1 = noise. ``guidance``: nothing here is told one. ``conditioning``: prompt_embeds
-    (B, T, D), and prompt_mask (B, T), bool, of the tokens that are attended to. It must be bool: a mask of numbers is
-    added to the scores, and hides nothing.
+    (B, T, D), and prompt_mask (B, T), bool, of the tokens that are attended to; without it all are. It must be bool: a
+    mask of numbers is added to the scores, and hides nothing.
     """
     height, width = noisy_latents.shape[-2:]
     # of computation; weights in blocks may be kept in fewer bits
@@ -60,7 +60,7 @@ def predict(
     image_ids, text_ids = flux1.token_ids(
         height // 2, width // 2, prompt_embeds.shape[1], noisy_latents.device
     )
-    mask = _with_image(conditioning["prompt_mask"], packed.shape[1])
+    mask = _with_image(conditioning.get("prompt_mask"), packed.shape[1])
     if transformer.is_gradient_checkpointing:
         transformer.enable_gradient_checkpointing(partial(_checkpointed, mask))
     velocity = transformer(
@@ -74,13 +74,15 @@ def predict(
     return flux1.unpack(velocity, height, width)
 
 
-def _with_image(mask: Tensor, tokens: int) -> Tensor:
+def _with_image(mask: Tensor | None, tokens: int) -> Tensor | None:
     """Return the mask of captions with that of so many image tokens behind it, which are all attended to."""
+    if mask is None:
+        return None
     image = torch.ones(len(mask), tokens, dtype=torch.bool, device=mask.device)
     return torch.cat((mask.bool(), image), dim=1)
 
 
-def _checkpointed(mask: Tensor, block: Any, *states: Any) -> Any:
+def _checkpointed(mask: Tensor | None, block: Any, *states: Any) -> Any:
     """Run a block without keeping what its backward makes anew, and with the mask.
 
     diffusers 0.42 leaves the mask out when it checkpoints a single block, so that images would be trained on the
