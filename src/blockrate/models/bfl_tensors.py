@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from blockrate.core.blocks import block_path, split_block
-from blockrate.models.families import TransformerSpec, spelled
+from blockrate.models.families import TransformerSpec
 from blockrate.models.lora_names import bfl_modules, has_swapped_halves
 from blockrate.models.module_table import Module, modules
+from blockrate.models.repeats import spelled
 
 
 class BflTensor(NamedTuple):

@@ -4,7 +4,7 @@ An architecture is one JSON file of facts; its variants are rows in there.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from blockrate.core.blocks import MOST_BLOCKS, BlockLayout, shortened
 from blockrate.core.errors import ConfigError, FileError
 from blockrate.models.part_files import UNCHANGED
+from blockrate.models.repeats import MOST_REPEATS
 
 FACTS_FILES = ("flux1.json", "flux2.json", "chroma.json")
 _BLOCK_COUNTS = ("num_layers", "num_single_layers")
@@ -20,10 +21,6 @@ _APPROXIMATOR = (
     "approximator_hidden_dim",
     "approximator_layers",
 )
-# What stands in facts for the number of a repeated module, and how many there may be: all
-# are spelled where only names are known.
-_NUMBER = "#"
-MOST_REPEATS = 32
 # of a width or a number of heads; known transformers have up to some thousands
 _LARGEST_SIZE = 100_000
 
@@ -290,38 +287,6 @@ def config_from_spec(spec: TransformerSpec) -> dict[str, Any]:
         if getattr(spec, name):
             config[name] = getattr(spec, name)
     return config
-
-
-def repeated(rows: Iterable[Any], count: Callable[[str], int]) -> list[Any]:
-    """Return rows of facts with those written out that come once for each number.
-
-    ``count``: how many there are of a size, by its name.
-    """
-    written: list[Any] = []
-    for row in rows:
-        if isinstance(row, dict):
-            for number in range(count(row["times"])):
-                written += numbered(row["rows"], number)
-        else:
-            written.append(row)
-    return written
-
-
-def numbered(facts: Any, number: int) -> Any:
-    """Return facts with a number in the place that is left for it."""
-    return json.loads(json.dumps(facts).replace(_NUMBER, str(number)))
-
-
-def spelled(names: Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts by name with those written out that stand for many: for as many as there may be."""
-    found: dict[str, Any] = {}
-    for name, value in names.items():
-        if _NUMBER not in name:
-            found[name] = value
-            continue
-        for number in range(MOST_REPEATS):
-            found |= numbered({name: value}, number)
-    return found
 
 
 def _stated_architecture(config: Mapping[str, Any], where: str) -> str:

@@ -13,7 +13,8 @@ from blockrate.core.blocks import (
     block_path,
     split_block,
 )
-from blockrate.models.families import ARCHITECTURES, spelled
+from blockrate.models.families import ARCHITECTURES
+from blockrate.models.repeats import spelled
 
 # what stands before the names of BFL and diffusers, and before those with underscores
 _PREFIXES = (

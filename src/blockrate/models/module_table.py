@@ -10,7 +10,8 @@ from functools import cache, cached_property, partial
 from typing import Any, Literal
 
 from blockrate.core.blocks import KINDS, block_of, block_path, split_block
-from blockrate.models.families import TransformerSpec, repeated
+from blockrate.models.families import TransformerSpec
+from blockrate.models.repeats import repeated
 
 Tokens = Literal["image", "text", "joint", "one"]
 

@@ -11,8 +11,9 @@ from functools import partial
 from typing import Any, Literal
 
 from blockrate.core.blocks import block_path, split_block
-from blockrate.models.families import TransformerSpec, repeated
+from blockrate.models.families import TransformerSpec
 from blockrate.models.module_table import Module, Tokens, modules
+from blockrate.models.repeats import repeated
 from blockrate.models.streaming import NOTHING_STREAMS, Streaming
 
 _ATTENTION = "attention"  # stands in the facts for what has no weights
