@@ -8,6 +8,21 @@ from blockrate.core.blocks import OTHER
 from blockrate.core.units import size_text
 
 
+def memory_line(plan: Mapping[str, Any]) -> str:
+    """Return the memory of the card, or of each of several."""
+    gpus = plan["gpus"]
+    of_each = f" of each of {gpus} GPUs"
+    if gpus is None:
+        of_each = " of each GPU, of all there are"
+    elif gpus == 1:
+        of_each = ""
+    memory = plan["memory_bytes"]
+    parts = ", ".join(f"{name} {size_text(size)}" for name, size in memory.items())
+    now = size_text(sum(memory.values()))
+    ones = size_text(sum(plan["memory_bytes_all_ones"].values()))
+    return f"memory{of_each}: {now} ({parts}); with all multipliers 1.0: {ones}"
+
+
 def streaming_lines(streaming: Mapping[str, Any]) -> Iterator[str]:
     """Yield what comes onto the card in every step, if anything does."""
     parts = []

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from blockrate.cli.console import SafeConsole
-from blockrate.cli.cost import step_line, streaming_lines
+from blockrate.cli.cost import memory_line, step_line, streaming_lines
 from blockrate.cli.ways_on import WAYS_ON
 from blockrate.core.blocks import MOST_BLOCKS, BlockLayout
 from blockrate.core.errors import WriteError, with_ways_on
@@ -153,11 +153,7 @@ def plan_table(plan: Mapping[str, Any]) -> Iterator[Table | str]:
     yield f"{method}: {trained:,} parameters train, base rate {rate}"
     yield _layers(plan)
     yield f"first trained block: {plan['first_trained_block'] or 'none before the other parameters'}"
-    memory = plan["memory_bytes"]
-    parts = ", ".join(f"{name} {size_text(size)}" for name, size in memory.items())
-    now = size_text(sum(memory.values()))
-    ones = size_text(sum(plan["memory_bytes_all_ones"].values()))
-    yield f"memory: {now} ({parts}); with all multipliers 1.0: {ones}"
+    yield memory_line(plan)
     yield f"main memory: {size_text(plan['host_bytes'])}"
     yield from streaming_lines(plan["streaming"])
     yield step_line(plan)

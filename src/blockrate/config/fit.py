@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from blockrate.config.base_model import model_spec
 from blockrate.config.explain import contradictions
 from blockrate.config.paths import find, put
-from blockrate.config.plan import Plan, make_plan, work_of
+from blockrate.config.plan import Plan, make_plan
+from blockrate.config.planned_memory import work_of
 from blockrate.config.streamed import KEY as OFFLOAD
 from blockrate.config.streamed import trained_modules
 from blockrate.config.train_config import TrainConfig

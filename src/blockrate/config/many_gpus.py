@@ -29,6 +29,11 @@ def takes_all(config: TrainConfig) -> bool:
     return config.multi_gpu and not config.device_indexes
 
 
+def gpus_asked(config: TrainConfig) -> int | None:
+    """Return how many GPUs a config asks for, None for all of a machine."""
+    return None if takes_all(config) else max(1, len(gpu_numbers(config)))
+
+
 def for_gpus(count: int) -> list[str]:
     """Return the settings, as for ``--set``, of a run on so many GPUs of a machine, from its first on."""
     if count == 1:
@@ -98,6 +103,13 @@ def idle_warning(config: TrainConfig, gpus: int) -> str:
         f"{gpus} GPUs share {images} images a step: {gpus - left} of them have one less to do than the others, "
         f"and wait. A multiple of {gpus}, as {rounds * gpus}, keeps all at work."
     )
+
+
+def gpu_warnings(config: TrainConfig) -> Iterator[str]:
+    """Yield what is to be said of the GPUs that a config names."""
+    waiting = idle_warning(config, gpus_asked(config) or 1)
+    if waiting:
+        yield waiting
 
 
 def unused_sharding(config: TrainConfig) -> Iterator[str]:

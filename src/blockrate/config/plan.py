@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from blockrate.config.base_model import (
-    caption_tokens,
     denied_by_files,
     model_of,
     model_spec,
@@ -20,12 +19,13 @@ from blockrate.config.filtered import (
     candidates,
     filter_warnings,
 )
+from blockrate.config.many_gpus import gpu_warnings, gpus_asked
 from blockrate.config.optimizers import OPTIMIZERS
+from blockrate.config.planned_memory import host_bytes_of, memory_of, work_of
 from blockrate.config.streamed import streaming_of, trained_modules
 from blockrate.config.told_together import together
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER
-from blockrate.core.buckets import buckets
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.profile import KEY, Profile, scaled_blocks, sparse
 from blockrate.core.selection import selection_text
@@ -34,12 +34,8 @@ from blockrate.models.files import is_counted_as_another
 from blockrate.models.lora_names import no_name_for
 from blockrate.models.module_table import modules
 from blockrate.models.savings import (
-    FEW_BITS,
     Memory,
-    Precision,
     Work,
-    host_bytes,
-    memory,
     step_flops,
 )
 from blockrate.models.streaming import Streaming
@@ -71,6 +67,7 @@ class Plan:
     ``step_cost``: FLOPs relative to all multipliers at 1.0. ``streaming``: of weights that do not
     lie on the card. ``other_cost``: FLOPs with ``other`` trained relative to those without,
     1.0 where the filter leaves nothing of it.
+    ``gpus``: how many share a step, null for all there are; ``memory_bytes`` are of each, ``host_bytes`` of all.
     """
 
     model: str
@@ -86,6 +83,7 @@ class Plan:
     memory_bytes: Memory
     memory_bytes_all_ones: Memory
     host_bytes: int
+    gpus: int | None
     step_cost: float
     streaming: Streaming
     other_cost: float
@@ -111,7 +109,7 @@ def make_plan(config: TrainConfig) -> Plan:
     allowed = allowed_modules(config, spec)
     trained = trained_modules(config, spec)
     _refuse_what_cannot_train(config, spec, trained)
-    needed = _memory(config, spec, trained)
+    needed = memory_of(config, spec, trained)
     return Plan(
         model=model_title(config, spec),
         model_parameters=sum(module.parameters for module in modules(spec)),
@@ -124,17 +122,13 @@ def make_plan(config: TrainConfig) -> Plan:
         blocks_let_through=blocks_of(allowed),
         first_trained_block=_first_block(trained),
         memory_bytes=needed,
-        memory_bytes_all_ones=_memory(config, spec, allowed),
-        host_bytes=_host_bytes(config, spec, trained, needed),
+        memory_bytes_all_ones=memory_of(config, spec, allowed),
+        host_bytes=host_bytes_of(config, spec, trained, needed),
+        gpus=gpus_asked(config),
         step_cost=step_flops(spec, trained, work) / step_flops(spec, allowed, work),
         streaming=streaming_of(config, spec, trained),
         other_cost=_other_cost(spec, allowed, profile.ever_trained, work),
-        warnings=(
-            *_model_warnings(config, spec),
-            *filter_warnings(config, spec),
-            *_rate_warnings(config, spec, profile, allowed),
-            *_cost_warnings(config, spec, profile, trained),
-        ),
+        warnings=tuple(_warnings(config, spec, profile, allowed, trained)),
     )
 
 
@@ -243,6 +237,20 @@ def _refuse_what_cannot_train(
         raise ConfigError("output_model_format", problem, cure)
 
 
+def _warnings(
+    config: TrainConfig,
+    spec: TransformerSpec,
+    profile: Profile,
+    allowed: Modules,
+    trained: Modules,
+) -> Iterator[str]:
+    yield from _model_warnings(config, spec)
+    yield from filter_warnings(config, spec)
+    yield from _rate_warnings(config, spec, profile, allowed)
+    yield from _cost_warnings(config, spec, profile, trained)
+    yield from gpu_warnings(config)
+
+
 def _model_warnings(config: TrainConfig, spec: TransformerSpec) -> Iterator[str]:
     name = config.transformer.model_name or config.base_model_name
     if is_counted_as_another(name):
@@ -324,69 +332,6 @@ def _first_block(trained: Modules) -> str | None:
         if module.block:
             return module.block
     return None
-
-
-def _memory(config: TrainConfig, spec: TransformerSpec, trained: Modules) -> Memory:
-    dtype = config.trained_dtype()
-    row = OPTIMIZERS[config.optimizer.optimizer]
-    return memory(
-        spec,
-        trained,
-        work_of(config, spec),
-        weight_dtype=config.transformer.weight_dtype,
-        trained_dtype=dtype,
-        state_bytes=row.state_bytes_for(config.optimizer, dtype),
-        precision=_precision(config),
-        on_card=_is_on_card(config),
-        streams=streaming_of(config, spec, trained),
-    )
-
-
-def _host_bytes(
-    config: TrainConfig, spec: TransformerSpec, trained: Modules, needed: Memory
-) -> int:
-    """Return the main memory of a run; ``needed``: of the device, which lies there, too, without a card."""
-    beside = host_bytes(
-        spec,
-        trained,
-        loads=_loads(config),
-        trained_dtype=config.trained_dtype(),
-        rank=config.lora_rank if _is_lora(config) else None,
-        averages_on_cpu=config.ema == "CPU",
-        streams=streaming_of(config, spec, trained),
-    )
-    return beside if _is_on_card(config) else beside + needed.total
-
-
-def _is_on_card(config: TrainConfig) -> bool:
-    """Whether it trains on a card; what is left empty can only be told by the engine, and cards are what it wants."""
-    return config.train_device != "cpu"
-
-
-def _loads(config: TrainConfig) -> str:
-    """Return the dtype that the transformer is loaded in, before it is made smaller."""
-    form = config.transformer.weight_dtype
-    return config.train_dtype if form in FEW_BITS else form
-
-
-def _precision(config: TrainConfig) -> Precision:
-    is_fp32 = _loads(config) == "FLOAT_32"
-    if is_fp32 and config.train_dtype == "FLOAT_32":
-        return "fp32"
-    return "mixed on fp32" if is_fp32 else "mixed"
-
-
-def work_of(config: TrainConfig, spec: TransformerSpec) -> Work:
-    """Return a micro-batch at the largest resolution of a config."""
-    # the square of each resolution
-    squares = [sizes[0] for sizes in buckets(config.resolution)]
-    return Work(
-        image_tokens=max(square.tokens for square in squares),
-        text_tokens=caption_tokens(config, spec),
-        batch=config.batch_size,
-        rank=config.lora_rank if _is_lora(config) else None,
-        checkpointing=config.transformer.gradient_checkpointing,
-    )
 
 
 def _is_lora(config: TrainConfig) -> bool:

@@ -15,7 +15,7 @@ from blockrate.config.changes import (
     left_to_do,
 )
 from blockrate.config.files import config_json, load_config, parse_config
-from blockrate.config.many_gpus import idle_warning
+from blockrate.config.many_gpus import idle_warning, takes_all
 from blockrate.config.named_files import check_start_file
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
@@ -142,7 +142,9 @@ def launch(
     ready = make_ready(config, run, options, say, look_at_data=look_at_data)
     if not isinstance(ready, str):
         return ready
-    if waiting := idle_warning(config, gpus.count):
+    # of those that a config names the plan tells
+    waiting = idle_warning(config, gpus.count) if takes_all(config) else ""
+    if waiting:
         say(f"warning: {waiting}")
     events_from = _events_bytes(run)
     before_start()

@@ -1,0 +1,93 @@
+"""The memory that a config's run takes: of a card, of each of several, and of the computer."""
+
+from blockrate.config.base_model import caption_tokens
+from blockrate.config.filtered import Modules
+from blockrate.config.many_gpus import gpus_asked
+from blockrate.config.optimizers import OPTIMIZERS
+from blockrate.config.streamed import streaming_of
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.buckets import buckets
+from blockrate.models.families import TransformerSpec
+from blockrate.models.savings import (
+    FEW_BITS,
+    WEIGHT_BYTES,
+    Memory,
+    Precision,
+    Work,
+    host_bytes,
+    memory,
+)
+from blockrate.models.sharing import shared_out
+
+
+def memory_of(config: TrainConfig, spec: TransformerSpec, trained: Modules) -> Memory:
+    """Return the memory of a device while these modules train; of several GPUs, of each."""
+    dtype = config.trained_dtype()
+    row = OPTIMIZERS[config.optimizer.optimizer]
+    needed = memory(
+        spec,
+        trained,
+        work_of(config, spec),
+        weight_dtype=config.transformer.weight_dtype,
+        trained_dtype=dtype,
+        state_bytes=row.state_bytes_for(config.optimizer, dtype),
+        precision=_precision(config),
+        on_card=_is_on_card(config),
+        streams=streaming_of(config, spec, trained),
+    )
+    gpus = gpus_asked(config) or 1
+    if config.sharding == "NONE" or gpus == 1:
+        return needed
+    form = config.transformer.weight_dtype
+    return shared_out(needed, spec, gpus=gpus, weight_bytes=WEIGHT_BYTES[form])
+
+
+def host_bytes_of(
+    config: TrainConfig, spec: TransformerSpec, trained: Modules, needed: Memory
+) -> int:
+    """Return the main memory of a run, of all its processes.
+
+    ``needed``: of a device, which lies there, too, without a card.
+    """
+    beside = host_bytes(
+        spec,
+        trained,
+        loads=_loads(config),
+        trained_dtype=config.trained_dtype(),
+        rank=config.lora_rank if config.training_method == "LORA" else None,
+        averages_on_cpu=config.ema == "CPU",
+        streams=streaming_of(config, spec, trained),
+    )
+    each = beside if _is_on_card(config) else beside + needed.total
+    return each * (gpus_asked(config) or 1)
+
+
+def _is_on_card(config: TrainConfig) -> bool:
+    """Whether it trains on a card; what is left empty can only be told by the engine, and cards are what it wants."""
+    return config.train_device != "cpu"
+
+
+def _loads(config: TrainConfig) -> str:
+    """Return the dtype that the transformer is loaded in, before it is made smaller."""
+    form = config.transformer.weight_dtype
+    return config.train_dtype if form in FEW_BITS else form
+
+
+def _precision(config: TrainConfig) -> Precision:
+    is_fp32 = _loads(config) == "FLOAT_32"
+    if is_fp32 and config.train_dtype == "FLOAT_32":
+        return "fp32"
+    return "mixed on fp32" if is_fp32 else "mixed"
+
+
+def work_of(config: TrainConfig, spec: TransformerSpec) -> Work:
+    """Return a micro-batch at the largest resolution of a config."""
+    # the square of each resolution
+    squares = [sizes[0] for sizes in buckets(config.resolution)]
+    return Work(
+        image_tokens=max(square.tokens for square in squares),
+        text_tokens=caption_tokens(config, spec),
+        batch=config.batch_size,
+        rank=config.lora_rank if config.training_method == "LORA" else None,
+        checkpointing=config.transformer.gradient_checkpointing,
+    )
