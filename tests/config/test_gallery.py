@@ -18,6 +18,7 @@ from blockrate.config.plan import make_plan
 from blockrate.config.presets import named, read_named
 from blockrate.config.train_config import TrainConfig
 from blockrate.config.value_errors import default
+from blockrate.core.units import size_text
 from blockrate.models.families import ARCHITECTURES, FAMILIES, encoder_names, known_as
 
 REPOSITORY = Path(__file__).parents[2]
@@ -138,3 +139,13 @@ def test_the_facts_hold_nothing_that_nobody_reads() -> None:
         (REPOSITORY / "src/blockrate/config/gallery.json").read_text(encoding="utf-8")
     )
     assert facts.keys() == {"about", "left", "of_lora", "models"}
+
+
+def test_the_memory_that_the_documents_tell_is_that_of_the_plan() -> None:
+    text = (REPOSITORY / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`flux_lora_.*?) \|.* ([\d.]+ GiB) at ", text, re.MULTILINE)
+    told = {name: size for names, size in rows for name in re.findall(r"\w+", names)}
+    assert len(told) >= 6
+    for name, size in told.items():
+        plan = make_plan(parse_config(read_named(name)).config)
+        assert size_text(plan.memory_bytes.total) == size, name
