@@ -1,15 +1,19 @@
 """Chroma's published models by their headers, told from FLUX.1 whatever a config says."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from support.saved_configs import saved_config
 
 from blockrate.config.files import parse_config
 from blockrate.config.plan import make_plan
 from blockrate.config.presets import read
 from blockrate.config.train_config import TrainConfig
+from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import ConfigError, FileError
 from blockrate.models.families import FAMILIES, config_from_spec, family_of
 from blockrate.models.single_file import spec_of_file
@@ -45,11 +49,27 @@ def test_a_single_file_tells_its_sizes_by_its_header(
 
 
 def test_a_file_without_one_of_its_layers_is_refused(tmp_path: Path) -> None:
-    shapes = dict(_bfl_shapes(HD))
-    del shapes["distilled_guidance_layer.layers.4.in_layer.weight"]
-    file = written(tmp_path / "a.safetensors", shapes)
-    with pytest.raises(FileError):
+    toy = replace(FAMILIES["tiny-chroma"].spec, layout=BlockLayout(1, 1))
+    tensors = {
+        name: np.zeros(shape, np.float32)
+        for name, shape in _bfl_shapes(toy)
+        if name != "distilled_guidance_layer.layers.1.in_layer.weight"
+    }
+    file = tmp_path / "a.safetensors"
+    save_file(tensors, file)
+    with pytest.raises(FileError, match=r"lacks 1 tensor .*layers.1.in_layer"):
         check_transformer(file, spec_of_file(file))
+
+
+def test_a_file_without_any_of_its_layers_is_refused(tmp_path: Path) -> None:
+    shapes = {
+        name: shape
+        for name, shape in _bfl_shapes(HD)
+        if not name.startswith("distilled_guidance_layer.layers.")
+    }
+    file = written(tmp_path / "a.safetensors", shapes)
+    with pytest.raises(FileError, match="lacks all that is called distilled_guidance"):
+        spec_of_file(file)
 
 
 def test_a_folder_tells_its_sizes_by_its_config_whatever_keys_are_left_in_it(

@@ -61,12 +61,15 @@ def spec_of_file(path: Path) -> TransformerSpec:
         guidance_embeds="guidance" in shapes,
         axes_dims_rope=axes,
         architecture=architecture,
-        **_told_sizes(architecture, shapes, tensors),
+        **_told_sizes(path, architecture, shapes, tensors),
     )
 
 
 def _told_sizes(
-    architecture: str, shapes: Mapping[str, tuple[int, ...]], tensors: Iterable[str]
+    path: Path,
+    architecture: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    tensors: Collection[str],
 ) -> dict[str, int]:
     """Return the sizes that only this architecture has: a side of a weight, or how many modules are numbered."""
     sizes = {}
@@ -74,6 +77,9 @@ def _told_sizes(
         if isinstance(told, str):
             inside = [own.removeprefix(told) for own in tensors if own.startswith(told)]
             sizes[name] = len({own.partition(".")[0] for own in inside})
+            if not sizes[name]:
+                problem = f"lacks all that is called {told}0 and on"
+                raise FileError(str(path), problem, "Download or copy it again.")
         else:
             what, side = told
             sizes[name] = shapes[what][side]
