@@ -21,6 +21,7 @@ from blockrate.ui.tabs.model_check import (
     Finding,
     card_of,
     check,
+    form_change,
     memory_finding,
     method_change,
 )
@@ -228,6 +229,17 @@ def test_the_check_says_where_a_run_is_and_what_is_in_its_way(
     config.output_model_destination = str(tmp_path)
     assert said(config)[-1].kind == "Problem"
     assert "is a folder" in said(config)[-1].text
+
+
+def test_a_form_brings_the_name_that_goes_with_it() -> None:
+    file = form_change("ORIGINAL_TRANSFORMER", "models/mine")
+    assert file["output_model_destination"] == "models/mine.safetensors"
+    folder = form_change("DIFFUSERS", "models/mine.safetensors")
+    assert folder["output_model_destination"] == "models/mine"
+    # what is right as it is stays unsaid, so that it is still named like the run
+    assert form_change("KOHYA_LORA", "models/model.safetensors") == {
+        "output_model_format": "KOHYA_LORA"
+    }
 
 
 @pytest.mark.parametrize("destination", ["models/my.lora", "models/model"])

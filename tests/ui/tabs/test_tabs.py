@@ -209,6 +209,12 @@ def test_a_training_method_brings_its_form_of_output(opened: Tab) -> None:
     expect(page.get_by_role("combobox", name="Output format")).to_have_value(
         "Diffusers folder"
     )
+    choose(page, "Output format", "One file with BFL's names")
+    expect(page.get_by_role("textbox", name="Output file")).to_have_value(
+        "out/dog.safetensors"
+    )
+    choose(page, "Output format", "Diffusers folder")
+    expect(page.get_by_role("textbox", name="Output file")).to_have_value("out/dog")
     choose(page, "Training method", "LoRA")
     expect(page.get_by_role("textbox", name="Output file")).to_have_value(
         "out/dog.safetensors"

@@ -29,6 +29,7 @@ from blockrate.ui.tabs.model_check import (
     Finding,
     Report,
     check,
+    form_change,
     memory_finding,
     method_change,
 )
@@ -36,8 +37,6 @@ from blockrate.ui.tabs.other_blocks import note_of_other_blocks
 
 # What stands in each card, in its order.
 _OUTPUT = (
-    "output_model_destination",
-    "output_model_format",
     "output_dtype",
     "output_frozen_blocks",
 )
@@ -92,6 +91,22 @@ class _Method:
         self.session.change(named, removed)
 
 
+class _Form:
+    """The session, where the form of the result brings the name of its folder or file along."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.changed = session.changed
+        self.get = session.get
+        self.problem = session.problem
+
+    def set(self, values: Mapping[str, Any]) -> None:
+        """Take the form and the name as one change."""
+        destination = str(self.session.get("output_model_destination"))
+        form = values["output_model_format"]
+        self.session.change(form_change(form, destination), [])
+
+
 def build(page: Page) -> None:
     """Lay out the tab."""
     session = page.session
@@ -111,7 +126,11 @@ def build(page: Page) -> None:
             _follow_check(page, findings)
         with section("Fit into a card"):
             fit_card.build(page)
-        fields(session, "Output", *_OUTPUT)
+        with section("Output"):
+            field(session, "output_model_destination")
+            field(_Form(session), "output_model_format", classes="half")
+            for path in _OUTPUT:
+                field(session, path, classes="half")
         _of_the_model(session, "Parts", _PARTS)
         _of_the_model(session, "Captions", _TEXT)
         fields(session, "Run", *_RUN)

@@ -19,7 +19,7 @@ from blockrate.config.base_model import (
     refuse_variant,
 )
 from blockrate.config.plan import Plan
-from blockrate.config.train_config import TrainConfig
+from blockrate.config.train_config import FOLDER, TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.units import share_text, size_text
 from blockrate.models.cards import SLACK
@@ -41,6 +41,9 @@ from blockrate.run.results import Results
 from blockrate.ui.parts.labels import in_labels, sentence
 
 _KEPT = 30.0  # seconds
+
+
+_SUFFIX = ".safetensors"
 
 
 class Finding(NamedTuple):
@@ -98,13 +101,23 @@ def _places(config: TrainConfig, source: Source) -> Iterator[Finding]:
 
 def method_change(method: str, destination: str) -> dict[str, str]:
     """Return the settings that go with a training method: a LoRA is one file, a fine-tune a folder."""
-    name = destination.removesuffix(".safetensors")
-    fine_tune = method == "FINE_TUNE"
+    form = FOLDER if method == "FINE_TUNE" else "DIFFUSERS_LORA"
+    name = destination.removesuffix(_SUFFIX)
     return {
         "training_method": method,
-        "output_model_format": "DIFFUSERS" if fine_tune else "DIFFUSERS_LORA",
-        "output_model_destination": name if fine_tune else f"{name}.safetensors",
+        "output_model_format": form,
+        "output_model_destination": name if form == FOLDER else name + _SUFFIX,
     }
+
+
+def form_change(form: str, destination: str) -> dict[str, str]:
+    """Return the settings that go with a form of the result: the name of a folder, or that of a file."""
+    name = destination.removesuffix(_SUFFIX)
+    wanted = name if form == FOLDER else name + _SUFFIX
+    change = {"output_model_format": form}
+    if wanted != destination:
+        change["output_model_destination"] = wanted
+    return change
 
 
 def card_of(device: str | None, cards: Sequence[Card]) -> Card:
