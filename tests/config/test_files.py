@@ -143,6 +143,10 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
             {"transformer": {"train": False}},
             ["transformer.train", "nothing would train", "Switch it on."],
         ),
+        (
+            {"enable_autocast": False, "transformer": {"weight_dtype": "FLOAT_32"}},
+            ["enable_autocast", "weights in FLOAT_32", "BFLOAT_16"],
+        ),
         ({"resolution": "big"}, ["resolution", "'big'"]),
         (
             {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.lives import Small, saved_bytes
+from support.lives import Small, events, saved_bytes
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from blockrate.engine import train
@@ -86,9 +86,16 @@ def test_without_the_copies_of_peft_a_run_ends_in_the_same_bytes(
     assert saved[0] == saved[1]
 
 
-@pytest.mark.parametrize("train_dtype", ["BFLOAT_16", "FLOAT_32"])
+@pytest.mark.parametrize(
+    ("train_dtype", "autocast"),
+    [("BFLOAT_16", True), ("BFLOAT_16", False), ("FLOAT_32", True)],
+)
 def test_samples_are_drawn_in_the_precision_of_training_and_decoded_in_their_own(
-    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train_dtype: str
+    small: Small,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    train_dtype: str,
+    autocast: bool,
 ) -> None:
     seen = []
 
@@ -109,11 +116,65 @@ def test_samples_are_drawn_in_the_precision_of_training_and_decoded_in_their_own
     transformer = {"weight_dtype": "BFLOAT_16"}
     run = small.live(
         small.config(
-            tmp_path, transformer=transformer, train_dtype=train_dtype, **settings
+            tmp_path,
+            transformer=transformer,
+            train_dtype=train_dtype,
+            enable_autocast=autocast,
+            **settings,
         )
     )
     assert seen[:2] == [
-        ("denoise", train_dtype == "BFLOAT_16"),
+        ("denoise", train_dtype == "BFLOAT_16" and autocast),
         ("decode_latents", False),
     ]
     assert list(run.samples.glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"transformer": {"weight_dtype": "FLOAT_8"}},
+        # what PEFT's own layers compute
+        {"dropout_probability": 0.1},
+        {"lora_weight_dtype": "BFLOAT_16"},
+        {
+            "training_method": "FINE_TUNE",
+            "output_model_format": "DIFFUSERS",
+        },
+    ],
+)
+def test_without_autocast_a_run_learns_in_bf16_throughout(
+    small: Small,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+) -> None:
+    kinds = set()
+    real = torch.nn.functional.layer_norm
+
+    def layer_norm(values: torch.Tensor, *given: Any, **named: Any) -> torch.Tensor:
+        kinds.add((values.dtype, torch.is_autocast_enabled("cpu")))
+        return real(values, *given, **named)
+
+    # two encoders have norms too, which are not meant
+    config = small.config(
+        tmp_path,
+        **{
+            "train_dtype": "BFLOAT_16",
+            "enable_autocast": False,
+            "epochs": 2,
+            **settings,
+            "transformer": {
+                "weight_dtype": "BFLOAT_16",
+                **settings.get("transformer", {}),
+            },
+        },
+    )
+    small.live(config.model_copy(update={"only_cache": True}))
+    monkeypatch.setattr(torch.nn.functional, "layer_norm", layer_norm)
+    run = small.live(config)
+    assert kinds == {(torch.bfloat16, False)}
+    losses = [event["loss"] for event in events(run, "step")]
+    assert len(losses) == 3
+    assert all(0.1 < loss < 10 for loss in losses)

@@ -31,7 +31,17 @@ def contradictions(config: TrainConfig) -> list[ConfigError]:
         *_of_sizes(config),
         *refusals(config),
         *streaming_contradictions(config),
+        *_of_precision(config),
     ]
+
+
+def _of_precision(config: TrainConfig) -> Iterator[ConfigError]:
+    form = config.transformer.weight_dtype
+    is_plain = config.train_dtype == "BFLOAT_16" and not config.enable_autocast
+    if is_plain and form in ("FLOAT_32", "FLOAT_16"):
+        problem = f"is off, and weights in {form} do not multiply what is in BFLOAT_16"
+        cure = "Set transformer.weight_dtype to BFLOAT_16, or this to true."
+        yield ConfigError("enable_autocast", problem, cure)
 
 
 def _of_method(config: TrainConfig) -> Iterator[ConfigError]:

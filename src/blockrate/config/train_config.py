@@ -111,6 +111,11 @@ class TrainConfig(ModelConfig):
         "Precision of the computation; FLOAT_32 in TF32 on NVIDIA cards, unless deterministic",
         RESULT,
     )
+    enable_autocast: Flag = setting(
+        True,
+        "BFLOAT_16: norms and sums in FLOAT_32 all the same; off: all in BFLOAT_16, with less memory traffic",
+        RESULT,
+    )
 
     layer_filter: str = setting(
         "",
@@ -321,6 +326,10 @@ class TrainConfig(ModelConfig):
     def writes_folder(self) -> bool:
         """Whether the result is a folder, and not one file."""
         return self.output_model_format == FOLDER
+
+    def autocasts(self) -> bool:
+        """Whether the transformer computes under autocast: its products in bf16, norms and sums in fp32."""
+        return self.train_dtype == "BFLOAT_16" and self.enable_autocast
 
     def layer_filter_in_effect(self) -> LayerFilter:
         """The filter that chooses modules: the text when there is one, else the preset's patterns."""

@@ -76,10 +76,13 @@ def dtype_of(name: str) -> torch.dtype:
 
 
 def computing_in(
-    train_dtype: str, device: torch.device
+    autocast: bool, device: torch.device
 ) -> AbstractContextManager[object]:
-    """Let the transformer compute in ``train_dtype``, in training and in all that shows what was trained."""
-    if train_dtype == "FLOAT_32":
+    """Let the transformer compute as the config says, in training and in all that shows what was trained.
+
+    ``autocast``: its products in bf16; without it everything is computed in what it is given in.
+    """
+    if not autocast:
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 

@@ -54,7 +54,7 @@ def draw_samples(
             [data.prompts[number] for number in numbers],
             folder=folder,
             step=step,
-            precision=partial(computing_in, config.train_dtype, state.device),
+            precision=partial(computing_in, config.autocasts(), state.device),
             should_stop=partial(ranks.is_asked_in_passes, stop),
             tell_spoilt=spoilt.append,
             numbers=numbers,

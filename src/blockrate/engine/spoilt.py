@@ -56,6 +56,8 @@ def _precision_cures(config: TrainConfig) -> list[str]:
     cures = []
     if config.train_dtype != "FLOAT_32":
         cures.append("train_dtype to FLOAT_32")
+    if not config.enable_autocast:
+        cures.append("enable_autocast to true")
     if config.transformer.weight_dtype == "FLOAT_16":
         cures.append("transformer.weight_dtype to BFLOAT_16")
     return cures

@@ -186,7 +186,7 @@ def flow_loss(state: TrainingState, batch: NoisedBatch, config: TrainConfig) -> 
     # all of it now: between forward and backward a copy would wait for the forward
     batch = batch.on(state.device)
     timesteps = batch.timesteps
-    with computing_in(config.train_dtype, state.device):
+    with computing_in(config.autocasts(), state.device):
         prediction = state.family.predict(
             state.model,
             flow_matching.add_noise(batch.latents, batch.noise, timesteps),

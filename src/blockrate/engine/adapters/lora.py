@@ -55,7 +55,7 @@ def add_learned(
     """
     start = lora_of(weights, config.lora_alpha / config.lora_rank)
     add_adapters(transformer, config, start=start or read_start(config))
-    if config.train_dtype != "FLOAT_32":
+    if config.autocasts():
         _leave_casts_to_autocast(transformer)
     # a compiler has ways of its own to few kernels, and shared weights lie on no card as a whole
     if not config.compile and config.sharding == "NONE":

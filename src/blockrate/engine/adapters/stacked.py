@@ -255,7 +255,8 @@ def _lay_side_by_side(linears: Sequence[nn.Linear]) -> None:
     """Move the weights of Linears into one piece of memory, and their biases into another."""
     for of in ("weight", "bias"):
         parameters = [getattr(linear, of) for linear in linears]
-        if parameters[0] is None:
+        # those that stream are not here now, and come side by side
+        if parameters[0] is None or not parameters[0].is_contiguous():
             continue
         joint = torch.cat([parameter.data for parameter in parameters])
         for parameter, part in zip(

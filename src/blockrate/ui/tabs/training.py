@@ -41,6 +41,7 @@ _OPTIMISATION = (
 _IMAGES = (
     "resolution",
     "train_dtype",
+    "enable_autocast",
     "transformer.guidance_scale",
     "transformer.gradient_checkpointing",
     "transformer.layer_offload_fraction",
