@@ -135,6 +135,8 @@ def _type(facts: Mapping[str, Any]) -> str:
         if "MINUTE" in choices:
             return "unit"
         return ", ".join(f"`{choice}`" for choice in choices)
+    if "items" in facts and "$ref" not in facts["items"]:
+        return "list of texts"
     if "items" in facts:
         return f"[list](#{_anchor(facts['items'])})"
     if "$ref" in facts:

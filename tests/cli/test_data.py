@@ -72,7 +72,7 @@ def test_plan_prints_the_plan_and_then_what_is_wrong_with_the_data(
 
 def test_train_tells_it_before_the_first_step(blockrate: Blockrate) -> None:
     code, _, err = blockrate("train", "config.json")
-    assert code == 0
+    assert code == 0, err
     assert err.index("several lines") < err.index("training")
 
 

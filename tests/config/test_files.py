@@ -106,8 +106,7 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
         ({"transformer": 3}, ["transformer: 3", "object"]),
         ({"concepts": {"path": "x"}}, ["concepts", "list"]),
         ({"training_method": "lora"}, ["'LORA' or 'FINE_TUNE'", "Did you mean LORA?"]),
-        ({"model_type": "QWEN"}, ["'FLUX_DEV_1' or 'FLUX_SCHNELL_1' or 'FLUX_2'"]),
-        ({"model_type": "FLUX_FILL_DEV_1"}, ["'FLUX_DEV_1' or 'FLUX_SCHNELL_1'"]),
+        ({"model_type": "QWEN"}, ["'FLUX_FILL_DEV_1' or 'FLUX_2'"]),
         (
             {"block_learning_rate_multiplier": {"double_block_3": 1.5}},
             ["double_block_3", "1.5", "0.0 (frozen) to 1.0"],

@@ -30,6 +30,8 @@ def real_model(spec: TransformerSpec) -> Any:
         "joint_attention_dim": spec.joint_attention_dim,
         "axes_dims_rope": spec.axes_dims_rope,
     }
+    if spec.extra_channels:
+        sizes["out_channels"] = spec.in_channels - spec.extra_channels
     if spec.architecture == "FLUX.1":
         sizes["pooled_projection_dim"] = spec.pooled_projection_dim
     if spec.architecture == "Chroma":

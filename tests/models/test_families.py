@@ -67,8 +67,8 @@ def test_the_toy_has_all_blocks_and_little_width() -> None:
         ),
         ({}, "model of unknown class"),
         (
-            {**DEV_CONFIG, "in_channels": 384, "out_channels": 64},
-            "Fill, Depth and Canny",
+            {**DEV_CONFIG, "in_channels": 128, "out_channels": 64},
+            "FLUX.1 Depth and Canny do",
         ),
         ({**DEV_CONFIG, "patch_size": 2}, "input channels"),
         ({**DEV_CONFIG, "num_layers": "19"}, "num_layers is '19'"),

@@ -124,10 +124,16 @@ def test_a_file_with_bfl_names_may_have_any_width(tmp_path: Path) -> None:
     assert model_spec(narrow).hidden == 1536
 
 
-def test_flux_fill_is_refused(tmp_path: Path) -> None:
-    assert "384 input channels" in refusal(
-        written(tmp_path / "a.safetensors", flux_tensors(bfl=True, channels=384))
+def test_depth_and_canny_are_refused_and_fill_is_known(tmp_path: Path) -> None:
+    assert (
+        "128 input channels and gives back 64, as FLUX.1 Depth and Canny do"
+        in refusal(
+            written(tmp_path / "a.safetensors", flux_tensors(bfl=True, channels=128))
+        )
     )
+    fill = written(tmp_path / "b.safetensors", flux_tensors(bfl=True, channels=384))
+    assert model_spec(fill) == FAMILIES["flux1-fill"].spec
+    assert model_spec(fill).out_channels == 64
 
 
 @pytest.mark.parametrize("name", ["scaled_fp8", "double_blocks.0.img_attn.qkv.scale_weight", "img_in.weight_scale",
@@ -294,10 +300,10 @@ def test_a_folder_gives_the_sizes_of_its_config(tmp_path: Path) -> None:
         ),
         (
             {
-                "config": FLUX_CONFIG | {"in_channels": 384, "out_channels": 64},
+                "config": FLUX_CONFIG | {"in_channels": 128, "out_channels": 64},
                 "tensors": {},
             },
-            "Fill",
+            "FLUX.1 Depth and Canny do, which are not trained",
         ),
         ({"config": "{", "tensors": {}}, "cannot be read"),
         ({"config": "[]", "tensors": {}}, "JSON object"),

@@ -23,6 +23,7 @@ _VALUES: tuple[Any, ...] = (
     "other",
     {"double_block_0": 0.5},
     {"mine": {}},
+    ["other"],
 )
 
 

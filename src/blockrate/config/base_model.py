@@ -13,6 +13,7 @@ from blockrate.models.families import (
     encoder_names,
     is_shipped,
     known_as,
+    published_of,
     variant_of,
 )
 from blockrate.models.files import part_paths, spec_of
@@ -61,11 +62,13 @@ def refuse_another_type(config: TrainConfig, spec: TransformerSpec) -> None:
         family.model_type
         for family in FAMILIES.values()
         if family.architecture == spec.architecture
+        and family.spec.extra_channels == spec.extra_channels
     )
     if config.model_type not in types:
-        problem = (
-            f"is {config.model_type}, and {_trained(config)} is a {spec.architecture}"
-        )
+        kind = spec.architecture
+        if spec.extra_channels:
+            kind = published_of(spec, next(iter(types)), _trained(config)).title
+        problem = f"is {config.model_type}, and {_trained(config)} is a {kind}"
         raise ConfigError("model_type", problem, f"Set it to {' or '.join(types)}.")
 
 

@@ -33,9 +33,11 @@ class ModelConfig(Settings):
         ANOTHER_RUN,
         section=Section("The run", "Model"),
     )
-    model_type: Literal["FLUX_DEV_1", "FLUX_SCHNELL_1", "FLUX_2", "CHROMA_1"] = setting(
+    model_type: Literal[
+        "FLUX_DEV_1", "FLUX_SCHNELL_1", "FLUX_FILL_DEV_1", "FLUX_2", "CHROMA_1"
+    ] = setting(
         "FLUX_DEV_1",
-        "FLUX.1-dev takes a guidance value, FLUX.1-schnell does not; FLUX_2: klein and dev; CHROMA_1: Chroma",
+        "FLUX.1-dev and Kontext take a guidance value, FLUX.1-schnell none; FLUX_2: klein and dev; CHROMA_1: Chroma",
         ANOTHER_RUN,
     )
     workspace_dir: Folder = setting(

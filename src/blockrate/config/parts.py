@@ -11,6 +11,7 @@ from blockrate.config.setting import (
     Flag,
     Folder,
     Fraction,
+    ImageFile,
     Integer,
     Model,
     Pixels,
@@ -265,6 +266,14 @@ class Concept(Settings, title="A concept"):
 
     name: str = setting("", "Your name for the concept", FREE)
     path: Folder = setting("", "Folder of the images")
+    references: list[Folder] = setting(
+        list,
+        "Folders with a reference image of each image's name, for editing: FLUX.1 Kontext takes one, FLUX.2 up to 10",
+    )
+    masks: Folder = setting(
+        "",
+        "FLUX.1 Fill: folder of masks named like the images, white is drawn anew; empty: NAME-masklabel.png beside",
+    )
     seed: Integer = setting(0, "Changes the random choices made for this concept")
     enabled: Flag = setting(True, "Use this concept")
     type: Literal["STANDARD", "VALIDATION"] = setting(
@@ -296,6 +305,13 @@ class Sample(Settings, title="A sample"):
 
     enabled: Flag = setting(True, "Make this sample")
     prompt: str = setting("", "What the image shows")
+    references: list[ImageFile] = setting(
+        list, "Reference images that it is made from, for editing"
+    )
+    base_image_path: ImageFile = setting("", "FLUX.1 Fill: the image to draw into")
+    mask_image_path: ImageFile = setting(
+        "", "FLUX.1 Fill: its mask; what is white is drawn anew"
+    )
     width: Pixels = setting(1024, "Width in pixels")
     height: Pixels = setting(1024, "Height in pixels")
     seed: Integer = setting(

@@ -21,6 +21,11 @@ from blockrate.config.filtered import (
 )
 from blockrate.config.many_gpus import gpu_warnings, gpus_asked
 from blockrate.config.optimizers import OPTIMIZERS
+from blockrate.config.partners import (
+    partner_problems,
+    partner_warnings,
+    references_used,
+)
 from blockrate.config.planned_memory import host_bytes_of, memory_of, work_of
 from blockrate.config.streamed import streaming_of, trained_modules
 from blockrate.config.told_together import together
@@ -158,7 +163,7 @@ def _refusals(config: TrainConfig, spec: TransformerSpec) -> list[ConfigError]:
             check(config, spec)
         except ConfigError as error:
             errors.append(error)
-    return errors
+    return [*errors, *partner_problems(config, spec)]
 
 
 def _refuse_foreign_settings(config: TrainConfig, spec: TransformerSpec) -> None:
@@ -257,13 +262,14 @@ def _model_warnings(config: TrainConfig, spec: TransformerSpec) -> Iterator[str]
         like = published_of(spec, config.model_type, name).title
         yield f"base_model_name: nobody here knows {name}, so it is counted as {like} until its files are here."
     model = model_of(config, spec)
-    if model and model.warns:
+    if model and model.warns and not references_used(config):
         yield f"base_model_name: this is {model.title}, and {model.warns}."
     denied = denied_by_files(config, spec)
     if denied:
         yield f"model_variant {config.model_variant} counts, though the model's own files say {denied}."
     if config.model_variant and not model:
         yield "model_variant has no effect: of this model there is only one."
+    yield from partner_warnings(config, spec)
 
 
 def _rate_warnings(

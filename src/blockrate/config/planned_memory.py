@@ -4,9 +4,11 @@ from blockrate.config.base_model import caption_tokens
 from blockrate.config.filtered import Modules
 from blockrate.config.many_gpus import gpus_asked
 from blockrate.config.optimizers import OPTIMIZERS
+from blockrate.config.partners import references_used
 from blockrate.config.streamed import streaming_of
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import buckets
+from blockrate.core.reference_sizes import most_tokens
 from blockrate.models.families import TransformerSpec
 from blockrate.models.savings import (
     FEW_BITS,
@@ -84,8 +86,10 @@ def work_of(config: TrainConfig, spec: TransformerSpec) -> Work:
     """Return a micro-batch at the largest resolution of a config."""
     # the square of each resolution
     squares = [sizes[0] for sizes in buckets(config.resolution)]
+    tokens = max(square.tokens for square in squares)
     return Work(
-        image_tokens=max(square.tokens for square in squares),
+        # those of references go the way of the image's
+        image_tokens=tokens + references_used(config) * most_tokens(tokens),
         text_tokens=caption_tokens(config, spec),
         batch=config.batch_size,
         rank=config.lora_rank if config.training_method == "LORA" else None,

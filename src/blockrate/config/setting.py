@@ -149,6 +149,7 @@ def _gpu_numbers(text: str) -> str:
     return ",".join(spelled)
 
 
+_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif")
 _LONGEST_PATH = 4096  # of Linux, the most that any system takes
 _LONGEST_NAME = 255  # of a folder or file, on nearly every disk
 _FIT = AfterValidator(_fit)
@@ -158,6 +159,7 @@ _HOME = AfterValidator(expanduser)
 Folder = Annotated[str, _FIT, _CAN_BE_MADE, _HOME, Place("folder")]
 JsonFile = Annotated[str, _FIT, _HOME, Place("file", (".json",))]
 LoraFile = Annotated[str, _FIT, _HOME, Place("file", (".safetensors",))]
+ImageFile = Annotated[str, _FIT, _HOME, Place("file", _IMAGES)]
 TextFile = Annotated[str, _FIT, _HOME, Place("file", (".txt",))]
 Model = Annotated[str, _FIT, _HOME, Place("either", (".safetensors",))]
 NewPlace = Annotated[str, _FIT, _CAN_BE_MADE, _HOME, Place("new")]

@@ -19,7 +19,8 @@ class Finding:
     """Something in the data that is learned otherwise than one may think, or not at all.
 
     ``level``: with an ``error`` no run starts. ``kind``: a name for programs. ``concept``: the concept's index, null
-    for all of them. ``count`` of ``total``: of images mostly. ``examples``: at most three names.
+    for all of them. ``count`` of ``total``: of images mostly. ``examples``: at most three names; of images that lack a
+    reference or a mask, twenty.
     """
 
     level: Level
@@ -51,6 +52,7 @@ class Looked:
         *,
         what: str = "images",
         total: int | None = None,
+        most_names: int = _EXAMPLES,
     ) -> Finding:
         """Return a finding about some of the concept's images, or of ``total`` others, called ``what``."""
         of = len(self.images) if total is None else total
@@ -61,7 +63,7 @@ class Looked:
             len(found),
             of,
             f"{len(found):,} of {of:,} {what}: {problem}",
-            tuple(self.shown(path) for path in found[:_EXAMPLES]),
+            tuple(self.shown(path) for path in found[:most_names]),
             cure,
         )
 

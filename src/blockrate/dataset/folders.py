@@ -33,7 +33,8 @@ SUFFIXES = frozenset(
         ".avif",
     }
 )
-MASKS = ("-masklabel.png", "-condlabel.png")  # OneTrainer's names
+MASK = "-masklabel"  # how OneTrainer calls the mask of an image, behind its name
+MASKS = (f"{MASK}.png", "-condlabel.png")  # OneTrainer's names
 # files without an image among them that are looked at before a start
 _MOST_OTHERS = 10_000
 
@@ -67,12 +68,13 @@ def concept_problems(
         used = used_concepts(config)
     except ConfigError as error:
         return [error]
-    problems = []
+    problems: list[ConfigError] = []
     for index in used:
         concept = config.concepts[index]
         where = f"concepts.{index}"
         try:
             _folder(concept, where, beside)
+            problems += _partner_folder_problems(concept, where, beside)
             if _is_without_images(concept):
                 problems.append(_no_images(concept, where))
         except ConfigError as error:
@@ -125,6 +127,16 @@ def list_concept(concept: Concept, where: str) -> Listing:
     return Listing(sorted(images), sorted(others))
 
 
+def partner_folders(concept: Concept) -> list[str]:
+    """Return the folders of what belongs to a concept's images: references, then masks."""
+    return [*concept.references, *filter(None, [concept.masks])]
+
+
+def files_in(folder: str, *, inner: bool) -> Iterator[Path]:
+    """Yield what is not hidden in a folder, and in those inside where ``inner``; raises FileError."""
+    yield from _files(Concept(path=folder, include_subdirectories=inner))
+
+
 def image_buckets(
     config: TrainConfig, concept: Concept, width: int, height: int
 ) -> list[Bucket]:
@@ -172,6 +184,21 @@ def _folder(concept: Concept, where: str, beside: Path | None = None) -> Path:
         field = f"{where}.text.prompt_path"
         raise _missing(file, field, "file", "text file", beside)
     return Path(concept.path)
+
+
+def _partner_folder_problems(
+    concept: Concept, where: str, beside: Path | None
+) -> Iterator[ConfigError]:
+    """Yield which folders of references and masks are none, or are that of the images themselves."""
+    fields = [f"{where}.references.{index}" for index in range(len(concept.references))]
+    for field, path in zip(
+        [*fields, f"{where}.masks"], partner_folders(concept), strict=False
+    ):
+        if not os.path.isdir(path):
+            yield _missing(path, field, "folder", "folder of images", beside)
+        elif os.path.realpath(path) == os.path.realpath(concept.path):
+            problem = f"{path!r} is the folder of the images themselves"
+            yield ConfigError(field, problem, "Name another one.")
 
 
 def _missing(
@@ -241,6 +268,8 @@ def is_image(path: Path) -> bool:
 def _files(concept: Concept) -> Iterator[Path]:
     """Yield what is not hidden, and folders too: one that is named like an image is a mistake to be told."""
     seen: set[str] = set()  # links may lead in circles
+    # what belongs to the images is none of them
+    apart = {os.path.realpath(path) for path in partner_folders(concept)}
 
     def unreadable(error: OSError) -> None:
         raise FileError(
@@ -253,7 +282,12 @@ def _files(concept: Concept) -> Iterator[Path]:
         concept.path, followlinks=True, onerror=unreadable
     ):
         seen.add(os.path.realpath(folder))
-        inner[:] = [name for name in inner if not name.startswith(".")]
+        inner[:] = [
+            name
+            for name in inner
+            if not name.startswith(".")
+            and os.path.realpath(Path(folder, name)) not in apart
+        ]
         for name in (*names, *inner):
             if not name.startswith("."):
                 yield Path(folder, name)

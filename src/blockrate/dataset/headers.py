@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import PIL.Image
 
@@ -16,6 +16,22 @@ Size = tuple[int, int]
 ANIMATED = "animated or with several pages; the first is used"
 TRANSPARENT = "with transparency; what is transparent becomes white"
 _ORIENTATION = 0x0112  # EXIF; from 5 on an image lies on its side
+
+
+class Upright(Protocol):
+    """What is known of an image, by its header or by decoding it."""
+
+    @property
+    def width(self) -> int:
+        """Of the upright image, in pixels."""
+
+    @property
+    def height(self) -> int:
+        """Of the upright image, in pixels."""
+
+    @property
+    def note(self) -> str:
+        """How its pixels are not used as they are, or ""."""
 
 
 class Header(NamedTuple):

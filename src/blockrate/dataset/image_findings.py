@@ -87,8 +87,8 @@ def pixels_not_as_they_are(
         yield looked.finding("note", "pixels", paths, note, "")
 
 
-def not_images(looked: Looked) -> Iterator[Finding]:
-    """Yield which files are pictures that are not read, and which are masks."""
+def not_images(looked: Looked, *, with_masks: bool = False) -> Iterator[Finding]:
+    """Yield which files are pictures that are not read, and, unless ``with_masks``, which are masks."""
     total = len(looked.others) + len(looked.images)
 
     def finding(found: Sequence[Path], problem: str, cure: str) -> Finding:
@@ -102,7 +102,7 @@ def not_images(looked: Looked) -> Iterator[Finding]:
         problem = f"{', '.join(kinds)} is not read; they are not used"
         yield finding(unread, problem, "Save them as PNG.")
     masks = [path for path in looked.others if path.name.lower().endswith(MASKS)]
-    if masks:
+    if masks and not with_masks:
         problem = "masks, which are not used: whole images are learned"
         yield finding(masks, problem, "")
 

@@ -13,6 +13,7 @@ from blockrate.dataset.image_findings import (
     pixels_not_as_they_are,
     sizes_unlike_buckets,
 )
+from blockrate.dataset.partner_findings import measured_partners
 from blockrate.dataset.use_findings import (
     learned_by_two_concepts,
     validated_and_learned,
@@ -47,6 +48,14 @@ def measure(config: TrainConfig, used: Sequence[Looked]) -> Measured:
         findings += sizes_unlike_buckets(config, looked, headers)
         findings += pixels_not_as_they_are(looked, headers)
         findings += copies(looked)
+        wrong_partners = []
+        for told in measured_partners(config, looked, headers):
+            if isinstance(told, FileError):
+                wrong_partners.append(told)
+            else:
+                findings.append(told)
+        bad += wrong_partners
+        findings += looked.bad("bad references or masks", wrong_partners)
     findings += learned_by_two_concepts(used)
     findings += _validation(config, used)
     return Measured(tuple(findings), tuple(bad))

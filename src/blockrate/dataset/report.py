@@ -11,6 +11,8 @@ from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.dataset.caption_findings import ELSEWHERE
 from blockrate.dataset.findings import Finding, all_bad
 from blockrate.dataset.folders import concept_problems
+from blockrate.dataset.partner_findings import missing_in_words
+from blockrate.dataset.sample_images import sample_problems
 from blockrate.dataset.survey import Survey, survey
 
 
@@ -50,7 +52,12 @@ def look_at_data(config: TrainConfig, *, beside: Path | None = None) -> DataFoun
     ``beside``: the folder that the config lies in.
     """
     *_, last = survey(config)
-    settings = [*concept_problems(config, beside=beside), *captions_elsewhere(last)]
+    settings = [
+        *concept_problems(config, beside=beside),
+        *captions_elsewhere(last),
+        *missing_in_words(last.findings),
+        *sample_problems(config, beside=beside),
+    ]
     errors: list[BlockrateError] = [*settings]
     if last.bad:
         images = sum(len(folder.images) for folder in last.folders)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from blockrate.config.partners import asks_for_masks
 from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import Bucket
@@ -18,6 +19,7 @@ from blockrate.dataset.folders import image_buckets, images_an_epoch, list_conce
 from blockrate.dataset.headers import Size, image_size
 from blockrate.dataset.image_findings import not_images
 from blockrate.dataset.measured import NOTHING_MEASURED, Measured, measure
+from blockrate.dataset.partner_findings import missing_partners
 from blockrate.dataset.repeats import repeats_in_names
 from blockrate.dataset.use_findings import drawn_once, images_left_out
 
@@ -163,6 +165,7 @@ def counted(config: TrainConfig) -> TrainConfig:
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         epochs=config.epochs,
         validation=config.validation,
+        model_type=config.model_type,
     )
 
 
@@ -187,6 +190,7 @@ def look(config: TrainConfig, index: int) -> Folder:
         *repeats_in_names(looked),
         *images_left_out(config, looked),
         *drawn_once(looked),
-        *not_images(looked),
+        *not_images(looked, with_masks=asks_for_masks(config)),
+        *missing_partners(config, looked),
     ]
     return Folder(images, captions.bare, "", tuple(findings), captions.bad)

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from blockrate.config.base_model import caption_tokens
-from blockrate.config.parts import Concept, Sample
+from blockrate.config.partners import asks_for_masks
+from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
+from blockrate.dataset.headers import quiet_pillow
 from blockrate.engine import ranks
 from blockrate.engine.compiling import compile_warning
 from blockrate.engine.data.batches import StepOrder, TrainingExample, validation_batches
@@ -21,6 +23,7 @@ from blockrate.engine.data.cache import Batch, Cache, ImageEncoder, PromptEncode
 from blockrate.engine.data.concepts import Item, find_items
 from blockrate.engine.data.dealing import Piece, share
 from blockrate.engine.data.noised import NoisedBatch, noised
+from blockrate.engine.data.sample_pictures import SamplePictures, sample_pictures
 from blockrate.engine.full_memory import named_if_full
 from blockrate.engine.models.common import ModelFiles
 from blockrate.engine.models.locate import image_identity, locate, prompt_identity
@@ -89,13 +92,13 @@ def prepare_data(
     StopRequested when asked to stop.
     """
     warn = partial(_warn, log)
+    samples = _samples(config)
     # what one has looked at and fetched is there for the rest
     with ranks.first(stop):
         order, validation, fingerprint = _look_at_images(config, log, stop, check)
         files = locate(config, partial(_report_loading, log, stop), warn)
     ranks.obey(stop)
     cache = _cache(files, config)
-    samples = [sample for sample in config.samples if sample.enabled]
     lengths: list[int] = []
     vae = _Vae(files, config, device)
     fill = partial(
@@ -106,6 +109,7 @@ def prepare_data(
         progress=partial(_report_caching, log),
         should_stop=partial(ranks.is_asked, stop),
         prompts=_prompts(samples, files),
+        pictures=chain.from_iterable(sample.every for sample in samples),
         warn=warn,
     )
     _fill_together(fill, stop)
@@ -145,26 +149,43 @@ def _fill_together(fill: Callable[..., None], stop: StopFlag) -> None:
     ranks.obey(stop)
 
 
-def _prompts(samples: Sequence[Sample], files: ModelFiles) -> list[str]:
+def _samples(config: TrainConfig) -> list[SamplePictures]:
+    """Return the samples to draw, with the images that they are made from."""
+    masked = asks_for_masks(config)
+    samples = [sample for sample in config.samples if sample.enabled]
+    with quiet_pillow():
+        return [sample_pictures(sample, masked=masked) for sample in samples]
+
+
+def _prompts(samples: Sequence[SamplePictures], files: ModelFiles) -> list[str]:
     """Return every caption that samples need, with the one that they move away from."""
-    prompts = [sample.prompt for sample in samples]
+    prompts = [made_from.sample.prompt for made_from in samples]
     if prompts and files.negative_prompt is not None:
         prompts.append(files.negative_prompt)
     return prompts
 
 
 def _encoded_prompts(
-    samples: Sequence[Sample], cache: Cache, vae: "_Vae", negative_prompt: str | None
+    samples: Sequence[SamplePictures],
+    cache: Cache,
+    vae: "_Vae",
+    negative_prompt: str | None,
 ) -> list[EncodedPrompt]:
     """Return what the prompts of samples became; the VAE that will draw them is looked at, too."""
     if not samples:
         return []
     vae.check()
-    negative = None if negative_prompt is None else cache.prompt(negative_prompt)
-    return [
-        EncodedPrompt(sample, cache.prompt(sample.prompt), negative)
-        for sample in samples
-    ]
+    prompts = []
+    for made_from in samples:
+        sample = made_from.sample
+        images = cache.beside(made_from.references, made_from.masked)
+        negative = None
+        if negative_prompt is not None:
+            # the images stay: away from the words alone
+            negative = {**cache.prompt(negative_prompt), **images}
+        conditioning = {**cache.prompt(sample.prompt), **images}
+        prompts.append(EncodedPrompt(sample, conditioning, negative))
+    return prompts
 
 
 def _warn(log: EventLog, message: str) -> None:
@@ -183,9 +204,18 @@ def _report_caching(log: EventLog, done: int, total: int) -> None:
 
 def _fingerprint(items: Sequence[Item], concepts: Sequence[Concept]) -> str:
     """Return a hash of every image, caption and setting of concepts that order or content of the steps hang on."""
-    rows = [(item.name, item.sha256, item.concept, item.captions) for item in items]
+    rows: list[tuple[object, ...]] = []
+    for item in items:
+        # of files that runs from before there were any do not have
+        partners = [partner.facts.sha256 for partner in item.partners]
+        row = (item.name, item.sha256, item.concept, item.captions)
+        rows.append((*row, partners) if partners else row)
     # the form of captions is in the captions; runs from before it was a setting go on
-    left_out: Any = {"path": True, "name": True, "text": {"caption_form": True}}
+    left_out: Any = {
+        **dict.fromkeys(("path", "name"), True),
+        **dict.fromkeys(("references", "masks"), True),
+        "text": {"caption_form": True},
+    }
     settings = [concept.model_dump(exclude=left_out) for concept in concepts]
     return hashlib.sha256(json.dumps([rows, settings]).encode()).hexdigest()
 

@@ -9,20 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blockrate.core.blocks import MOST_BLOCKS, BlockLayout, shortened
+from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import ConfigError, FileError
 from blockrate.models.part_files import UNCHANGED
-from blockrate.models.repeats import MOST_REPEATS
+from blockrate.models.stated_sizes import stated_axes, stated_guidance, stated_sizes
 
 FACTS_FILES = ("flux1.json", "flux2.json", "chroma.json")
-_BLOCK_COUNTS = ("num_layers", "num_single_layers")
 _APPROXIMATOR = (
     "approximator_num_channels",
     "approximator_hidden_dim",
     "approximator_layers",
 )
-# of a width or a number of heads; known transformers have up to some thousands
-_LARGEST_SIZE = 100_000
 
 
 def _read_facts(name: str) -> dict[str, Any]:
@@ -44,6 +41,7 @@ class TransformerSpec:
 
     ``axes_dims_rope`` sums to ``head_dim``. ``pooled_projection_dim``: 0 without a pooled caption.
     ``architecture``: a key of ``ARCHITECTURES``. The approximator's are 0 where there is none.
+    ``extra_channels``: those of ``in_channels`` that are not noisy latents.
     """
 
     layout: BlockLayout
@@ -58,6 +56,12 @@ class TransformerSpec:
     approximator_num_channels: int = field(default=0, kw_only=True)
     approximator_hidden_dim: int = field(default=0, kw_only=True)
     approximator_layers: int = field(default=0, kw_only=True)
+    extra_channels: int = field(default=0, kw_only=True)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of a token that it gives back: those of the latents."""
+        return self.in_channels - self.extra_channels
 
     @property
     def hidden(self) -> int:
@@ -98,6 +102,8 @@ class Family:
     ``encoders``: what its text encoders are, in the order of the model's parts.
     ``pixels`` and ``text_tokens``: the side of the pictures and the length of the captions
     that it has learned alone, 0 if it has learned many.
+    ``references``: the most reference images that it sees. ``cfg``: the guidance that it is
+    made to draw with, 0 where that is what many are made for.
     """
 
     name: str
@@ -118,6 +124,8 @@ class Family:
     distilled: bool = False
     pixels: int = 0
     text_tokens: int = 0
+    references: int = 0
+    cfg: float = 0.0
 
     @property
     def architecture(self) -> str:
@@ -149,13 +157,21 @@ def published_of(spec: TransformerSpec, model_type: str, name: str) -> Family:
     ``name``: of its file, which may tell more.
     """
     family = family_of(model_type, name)
-    if family.architecture == spec.architecture and family.spec.hidden == spec.hidden:
+    if is_same_kind(family.spec, spec):
         return family
     for row in FAMILIES.values():
-        same = row.architecture == spec.architecture and row.spec.hidden == spec.hidden
-        if row.repo and same:
+        if row.repo and is_same_kind(row.spec, spec):
             return row
     return family
+
+
+def is_same_kind(one: TransformerSpec, other: TransformerSpec) -> bool:
+    """Whether two transformers are of one architecture, as wide, and see the same beside the noisy latents."""
+    return (one.architecture, one.hidden, one.extra_channels) == (
+        other.architecture,
+        other.hidden,
+        other.extra_channels,
+    )
 
 
 def facts_of_type(model_type: str) -> dict[str, Any]:
@@ -246,14 +262,14 @@ def spec_from_config(
     """
     architecture = _stated_architecture(config, where)
     facts = ARCHITECTURES[architecture]
-    sizes = _stated_sizes(config, facts["sizes"], where)
+    sizes = stated_sizes(config, facts["sizes"], where)
     config = {**facts["defaults"], **config}
-    out_channels = config.get("out_channels")
-    gives_back_all = out_channels is None or out_channels == sizes["in_channels"]
-    if config.get("patch_size", 1) != 1 or not gives_back_all:
-        problem = "takes more input channels than it gives back, as FLUX.1 Fill, Depth and Canny do"
-        cure = "Use FLUX.1-dev, FLUX.1-schnell or a fine-tune of them."
-        raise FileError(where, problem, cure)
+    out_channels = config.get("out_channels") or sizes["in_channels"]
+    if config.get("patch_size", 1) != 1 or not isinstance(out_channels, int):
+        problem = "makes tokens of its input channels otherwise than published ones do (patch_size, out_channels)"
+        raise FileError(where, problem, UNCHANGED)
+    extra_channels = sizes["in_channels"] - out_channels
+    refuse_extra_channels(architecture, sizes["in_channels"], extra_channels, where)
     return TransformerSpec(
         layout=BlockLayout(sizes["num_layers"], sizes["num_single_layers"]),
         heads=sizes["num_attention_heads"],
@@ -263,11 +279,26 @@ def spec_from_config(
         pooled_projection_dim=sizes.get("pooled_projection_dim", 0),
         # a real config.json may keep such keys of the model that it was made from
         guidance_embeds="guidance_embeds" in facts["defaults"]
-        and _guidance(config, where),
-        axes_dims_rope=_axes(config, sizes["attention_head_dim"], where),
+        and stated_guidance(config, where),
+        axes_dims_rope=stated_axes(config, sizes["attention_head_dim"], where),
         architecture=architecture,
         **{name: sizes.get(name, 0) for name in _APPROXIMATOR},
+        extra_channels=extra_channels,
     )
+
+
+def refuse_extra_channels(
+    architecture: str, in_channels: int, extra: int, where: str
+) -> None:
+    """Raise FileError for input channels beside the latents' that nothing is known to fill, or that is not trained."""
+    facts = ARCHITECTURES[architecture]
+    if str(extra) in facts["extra_channels"]:
+        return
+    problem = f"takes {in_channels} input channels and gives back {in_channels - extra}"
+    if who := facts["control_channels"].get(str(extra)):
+        problem += f", as {who} do, which are not trained here"
+    titles = [row["title"] for row in facts["families"] if "repo" in row]
+    raise FileError(where, problem, f"Use {' or '.join(titles)}.")
 
 
 def config_from_spec(spec: TransformerSpec) -> dict[str, Any]:
@@ -286,6 +317,8 @@ def config_from_spec(spec: TransformerSpec) -> dict[str, Any]:
     for name in ("pooled_projection_dim", *_APPROXIMATOR):
         if getattr(spec, name):
             config[name] = getattr(spec, name)
+    if spec.extra_channels:
+        config["out_channels"] = spec.out_channels
     return config
 
 
@@ -298,53 +331,6 @@ def _stated_architecture(config: Mapping[str, Any], where: str) -> str:
         problem = f"holds a {stated or 'model of unknown class'}, not a {wanted}"
         raise FileError(where, problem, f"Use a {' or '.join(ARCHITECTURES)} model.")
     return architecture
-
-
-def _stated_sizes(
-    config: Mapping[str, Any], defaults: Mapping[str, int], where: str
-) -> dict[str, int]:
-    """Return the counts of a config.json; diffusers' default for one that is missing.
-
-    Of blocks there may be none of a kind; every other size is at least 1.
-    """
-    sizes = {}
-    for key, default in defaults.items():
-        size = config.get(key, default)
-        of_blocks = key in _BLOCK_COUNTS
-        least = 0 if of_blocks else 1
-        most = MOST_BLOCKS if of_blocks else _LARGEST_SIZE
-        if key == "approximator_layers":
-            most = MOST_REPEATS
-        if isinstance(size, bool) or not isinstance(size, int):
-            problem = f"{key} is {shortened(repr(size))}, not a count"
-            raise FileError(where, problem, UNCHANGED)
-        if not least <= size <= most:
-            problem = f"{key} is {shortened(str(size))}, not from {least} to {most:,}"
-            raise FileError(where, problem, UNCHANGED)
-        sizes[key] = size
-    return sizes
-
-
-def _guidance(config: Mapping[str, Any], where: str) -> bool:
-    """Return whether the transformer is told a guidance."""
-    guidance = config["guidance_embeds"]
-    if not isinstance(guidance, bool):
-        problem = f"guidance_embeds is {shortened(repr(guidance))}, not true or false"
-        raise FileError(where, problem, UNCHANGED)
-    return guidance
-
-
-def _axes(config: Mapping[str, Any], head_dim: int, where: str) -> tuple[int, ...]:
-    """Return the widths of the rotary embedding's axes."""
-    axes = config["axes_dims_rope"]
-    is_list = isinstance(axes, list | tuple)
-    if not is_list or not all(isinstance(axis, int) for axis in axes):
-        problem = f"axes_dims_rope is {shortened(repr(axes))}, not a list of integers"
-        raise FileError(where, problem, UNCHANGED)
-    if any(axis < 2 or axis % 2 for axis in axes) or sum(axes) != head_dim:
-        problem = f"axes_dims_rope is {shortened(repr(axes))}, not even numbers that give {head_dim} together"
-        raise FileError(where, problem, UNCHANGED)
-    return tuple(axes)
 
 
 def _families() -> dict[str, Family]:

@@ -10,7 +10,12 @@ from typing import NamedTuple
 
 from blockrate.core.blocks import BlockLayout, block_of, shortened
 from blockrate.core.errors import BlockrateError, FileError
-from blockrate.models.families import ARCHITECTURES, FAMILIES, TransformerSpec
+from blockrate.models.families import (
+    ARCHITECTURES,
+    FAMILIES,
+    TransformerSpec,
+    refuse_extra_channels,
+)
 from blockrate.models.file_kinds import kind_of
 from blockrate.models.headers import (
     Tensors,
@@ -62,6 +67,7 @@ def spec_of_file(path: Path) -> TransformerSpec:
         axes_dims_rope=axes,
         architecture=architecture,
         **_told_sizes(path, architecture, shapes, tensors),
+        extra_channels=_extra_channels(path, architecture, sizes),
     )
 
 
@@ -170,11 +176,18 @@ def _shapes(
 def _refuse_other_sizes(
     path: Path, architecture: str, sizes: _Sizes, *, known_head: bool
 ) -> None:
-    channels = ARCHITECTURES[architecture]["sizes"]["in_channels"]
-    if sizes.channels != channels or not known_head:
-        problem = f"takes {sizes.channels} input channels (Fill, Depth and Canny take more) in heads {sizes.head} wide"
+    if not known_head:
+        problem = f"has heads {sizes.head} wide"
         first = next(iter(ARCHITECTURES[architecture]["families"]))["title"]
         raise FileError(str(path), problem, f"Use {first} or a fine-tune of it.")
+
+
+def _extra_channels(path: Path, architecture: str, sizes: _Sizes) -> int:
+    """Return the input channels beside the noisy latents', whose number is the architecture's."""
+    latents = int(ARCHITECTURES[architecture]["sizes"]["in_channels"])
+    extra = sizes.channels - latents
+    refuse_extra_channels(architecture, sizes.channels, extra, str(path))
+    return extra
 
 
 def _rotary_axes(architecture: str, head_dim: int) -> tuple[int, ...]:

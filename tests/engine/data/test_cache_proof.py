@@ -237,8 +237,8 @@ def test_a_proven_entry_of_another_size_is_made_anew_and_then_used(
     cache = setup.cache
     example = setup.order().every_example()[0]
     wrong = {"latents": torch.zeros(16, 2, 2)}
-    key = cache._key(example)
-    write_entry(Entry(cache._file(example), key, "image", wrong))
+    key = cache._key(example.picture)
+    write_entry(Entry(cache._file(example.picture), key, "image", wrong))
     told: list[str] = []
     cache.fill(
         [example],

@@ -17,9 +17,11 @@ from blockrate.core.buckets import Bucket
 from blockrate.core.errors import ConfigError
 from blockrate.dataset.folders import image_buckets, images_an_epoch
 from blockrate.engine.data.concepts import Item
-from blockrate.engine.data.images import Crop
+from blockrate.engine.data.images import Crop, Picture
+from blockrate.engine.data.reference_crops import reference_crop, reference_size
 from blockrate.engine.seeds import uniform_from
 
+Shape = tuple[Bucket, ...]  # of an image, and of its references
 Key = tuple[int | str, ...]  # what an item's choices are drawn from
 Member = TypeVar("Member")
 # The text encoders, and what their dropout is drawn from beside the item.
@@ -31,13 +33,37 @@ class TrainingExample:
     """One image as one step sees it.
 
     ``captions``: what each text encoder gets, by its name in the config. One that was dropped is ``""``, for each
-    encoder by itself.
+    encoder by itself. ``reference_crops``: of the item's references.
     """
 
     item: Item
     bucket: Bucket
     crop: Crop
     captions: Mapping[str, str]
+    reference_crops: tuple[Crop, ...] = ()
+
+    @property
+    def picture(self) -> Picture:
+        """The image itself as it is encoded."""
+        return Picture(self.item.path, self.item.sha256, self.crop)
+
+    @property
+    def references(self) -> list[Picture]:
+        """Its references as they are encoded."""
+        pairs = zip(self.item.references, self.reference_crops, strict=True)
+        return [
+            Picture(partner.path, partner.facts.sha256, crop) for partner, crop in pairs
+        ]
+
+    @property
+    def masked(self) -> Picture | None:
+        """The image without what its mask covers, if it has one."""
+        return replace(self.picture, mask=self.item.mask) if self.item.mask else None
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """All that is encoded for it."""
+        return [self.picture, *self.references, *filter(None, [self.masked])]
 
 
 class Showing(NamedTuple):
@@ -85,7 +111,10 @@ class StepOrder:
     @property
     def image_sizes(self) -> int:
         """In how many sizes images come."""
-        return len({bucket for buckets in self._buckets for bucket in buckets})
+        shapes = set()
+        for item, buckets in zip(self.items, self._buckets, strict=True):
+            shapes |= {shape_of(item, bucket) for bucket in buckets}
+        return len(shapes)
 
     def step_batches(self, step: int) -> list[list[TrainingExample]]:
         """Return the micro-batches of one optimizer step; all examples of a micro-batch have one bucket."""
@@ -138,6 +167,9 @@ class StepOrder:
         drawn = uniform_from(*key, "resolution", showing.times_before)
         return buckets[int(drawn * len(buckets))]
 
+    def _shape(self, showing: Showing) -> Shape:
+        return shape_of(self.items[showing.item_index], self._bucket(showing))
+
     def _batch(self, number: int) -> list[Showing]:
         """Return a batch by its number in the run."""
         epoch = bisect_right(self._ends, number)
@@ -154,7 +186,7 @@ class StepOrder:
         """Return the batches of an epoch as they come: which images meet in one is drawn, and their order."""
         seed = self.config.seed
 
-        def position_of_image(row: tuple[Bucket, Showing]) -> float:
+        def position_of_image(row: tuple[Shape, Showing]) -> float:
             return uniform_from(seed, "order", *row[1])
 
         def position_of_batch(batch: list[Showing]) -> float:
@@ -164,7 +196,7 @@ class StepOrder:
         batches = in_batches(showings, self.config.batch_size)
         return sorted(batches, key=position_of_batch)
 
-    def _showings(self, epoch: int) -> list[tuple[Bucket, Showing]]:
+    def _showings(self, epoch: int) -> list[tuple[Shape, Showing]]:
         """Return which items an epoch has: each as often as every other of its concept, a remainder by lot."""
         showings = []
         for concept, members in zip(self.config.concepts, self._members, strict=True):
@@ -179,7 +211,7 @@ class StepOrder:
             if rest:
                 chosen = self._lots(epoch, members)[:rest]
                 showings += [Showing(index, before + copies) for index in chosen]
-        return [(self._bucket(showing), showing) for showing in showings]
+        return [(self._shape(showing), showing) for showing in showings]
 
     def _lots(self, epoch: int, members: list[int]) -> list[int]:
         """Return the items in an order that is drawn anew for every epoch."""
@@ -198,7 +230,8 @@ def validation_batches(
         if item.validation:
             concept = config.concepts[item.concept]
             bucket = item_buckets(config, item)[0]
-            examples.append((bucket, variant(config.seed, concept, item, bucket, 0, 0)))
+            example = variant(config.seed, concept, item, bucket, 0, 0)
+            examples.append((shape_of(item, bucket), example))
     return in_batches(examples, config.batch_size)
 
 
@@ -215,16 +248,26 @@ def variant(
     image = ConceptImage(enable_crop_jitter=False) if item.validation else concept.image
     caption = caption_of(item, concept.text, key, text_variation)
     crop = crop_of(item, bucket, image, key, crop_variation)
-    return TrainingExample(item, bucket, crop, dict.fromkeys(_DROPS, caption))
+    references = tuple(
+        reference_crop(item, bucket, crop, partner.facts) for partner in item.references
+    )
+    captions = dict.fromkeys(_DROPS, caption)
+    return TrainingExample(item, bucket, crop, captions, references)
+
+
+def shape_of(item: Item, bucket: Bucket) -> Shape:
+    """Return what the members of a batch have in common: the size of their images, and of each reference."""
+    sizes = (reference_size(item, bucket, partner.facts) for partner in item.references)
+    return (bucket, *sizes)
 
 
 def in_batches(
-    members: Iterable[tuple[Bucket, Member]], size: int
+    members: Iterable[tuple[Shape, Member]], size: int
 ) -> list[list[Member]]:
-    """Return the members in batches of one bucket each, in their order; a bucket's last batch may be smaller."""
-    groups: dict[Bucket, list[Member]] = {}
-    for bucket, member in members:
-        groups.setdefault(bucket, []).append(member)
+    """Return the members in batches of one shape each, in their order; a shape's last batch may be smaller."""
+    groups: dict[Shape, list[Member]] = {}
+    for shape, member in members:
+        groups.setdefault(shape, []).append(member)
     batches = []
     for group in groups.values():
         for start in range(0, len(group), size):

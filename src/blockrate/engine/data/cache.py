@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from blockrate.core.errors import FileError
 from blockrate.dataset.headers import quiet_pillow
@@ -22,9 +23,10 @@ from blockrate.engine.data.entries import (
     read_entry,
     write_entry,
 )
-from blockrate.engine.data.images import image_tensor
+from blockrate.engine.data.images import Picture, image_tensor, mask_tensor
 from blockrate.engine.data.kept import KeptEntries, Tensors
 from blockrate.engine.memory import release
+from blockrate.engine.models.common import MASK, MASKED_IMAGE, reference_name
 from blockrate.models.families import Conditioned
 
 # (B, 3, H, W), -1..1 -> latents (B, C, h, w)
@@ -35,7 +37,7 @@ LoadImage = Callable[[], ImageEncoder]
 LoadPrompt = Callable[[], PromptEncoder]
 In = TypeVar("In")
 Out = TypeVar("Out")
-Source = TypeVar("Source", TrainingExample, str)
+Source = TypeVar("Source", Picture, str)
 # raise it when the same key would hold something else: another way to cut, scale or encode
 _VERSION = 1
 _REASONS: dict[Flaw, str] = {
@@ -78,21 +80,22 @@ class Cache:
         progress: Callable[[int, int], None],
         should_stop: Callable[[], bool],
         prompts: Iterable[str] = (),
+        pictures: Iterable[Picture] = (),
         warn: Callable[[str], None] = lambda message: None,
         deal: Callable[[list[Any]], list[Any]] = lambda missing: missing,
     ) -> None:
-        """Make what is missing or damaged for the examples and further prompts, keeping each entry at once.
+        """Make what is missing or damaged for the examples, further prompts and pictures, keeping each entry at once.
 
         An encoder is loaded only if something of its kind is missing, and let go before the next is loaded.
         ``warn`` is told of entries that are there and cannot be used. ``deal``: which of the missing ones of a kind are
         to be made here, where others make the rest meanwhile.
         """
-        crops = {self._file(example): example for example in examples}
+        crops = self._different(examples, pictures)
         captions = dict.fromkeys(prompts)
         for example in examples:
             captions |= dict.fromkeys(example.captions.values())
         flaws = _Flaws()
-        new_crops = flaws.found_in(crops.values(), self._latents)
+        new_crops = flaws.found_in(crops, self._latents)
         new_texts = flaws.found_in(captions, self._conditioning)
         flaws.tell(self.folder, warn)
         total = len(crops) + len(captions)
@@ -111,15 +114,25 @@ class Cache:
                 if should_stop():
                     return
 
+    def _different(
+        self, examples: Iterable[TrainingExample], pictures: Iterable[Picture]
+    ) -> list[Picture]:
+        """Return all pictures that are needed, of those with one entry one."""
+        crops = {self._file(picture): picture for picture in pictures}
+        for example in examples:
+            crops |= {self._file(picture): picture for picture in example.pictures}
+        return list(crops.values())
+
     def batch(self, examples: Sequence[TrainingExample]) -> Batch:
         """Return examples of one bucket as tensors. Raises ``CacheError`` if an entry was lost or damaged meanwhile."""
-        latents = []
-        for example in examples:
-            with self._there(str(example.item.path)):
-                latents.append(self._latents(example))
+        latents = [self.picture(example.picture)["latents"] for example in examples]
+        conditioning = self._batch_conditioning(examples)
+        beside = [self._images_beside(example) for example in examples]
+        for name in beside[0]:
+            conditioning[name] = torch.stack([tensors[name] for tensors in beside])
         return Batch(
             latents=torch.stack(latents),
-            conditioning=self._batch_conditioning(examples),
+            conditioning=conditioning,
             loss_weights=torch.tensor(
                 [example.item.loss_weight for example in examples]
             ),
@@ -130,6 +143,27 @@ class Cache:
         """Return the conditioning, without a dimension for the batch, of a caption or prompt that was filled in."""
         with self._there(_caption_in_words(text)):
             return self._conditioning(text)
+
+    def picture(self, picture: Picture) -> Tensors:
+        """Return the latents of a picture that was filled in, (C, h, w), and with a mask that, (pixels, h, w)."""
+        with self._there(str(picture.path)):
+            return self._latents(picture)
+
+    def beside(
+        self, references: Sequence[Picture], masked: Picture | None
+    ) -> dict[str, torch.Tensor]:
+        """Return what references and a masked picture that were filled in are for the transformer, by name."""
+        tensors = {
+            reference_name(index): self.picture(reference)["latents"]
+            for index, reference in enumerate(references)
+        }
+        if masked:
+            entry = self.picture(masked)
+            tensors |= {MASKED_IMAGE: entry["latents"], MASK: entry["mask"]}
+        return tensors
+
+    def _images_beside(self, example: TrainingExample) -> dict[str, torch.Tensor]:
+        return self.beside(example.references, example.masked)
 
     def _batch_conditioning(
         self, examples: Sequence[TrainingExample]
@@ -148,7 +182,7 @@ class Cache:
 
     def _make(
         self,
-        crops: list[TrainingExample],
+        crops: list[Picture],
         texts: list[str],
         load_vae: LoadImage,
         load_text: LoadPrompt,
@@ -162,14 +196,16 @@ class Cache:
             release()
 
     def _make_latents(
-        self, crops: list[TrainingExample], encode: ImageEncoder
+        self, crops: list[Picture], encode: ImageEncoder
     ) -> Iterator[Entry]:
-        images = prefetch(_cropped_image, crops)
-        for example, image in zip(crops, images, strict=True):
-            latents = encode(image[None])[0]
-            source = str(example.item.path)
-            tensors = {"latents": latents}
-            yield Entry(self._file(example), self._key(example), source, tensors)
+        images = prefetch(_pixels, crops)
+        for picture, (image, mask) in zip(crops, images, strict=True):
+            tensors = {"latents": encode(image[None])[0]}
+            if mask is not None:
+                folded = nn.functional.pixel_unshuffle(mask, self.latent_pixels)
+                tensors["mask"] = folded.byte()
+            source = str(picture.path)
+            yield Entry(self._file(picture), self._key(picture), source, tensors)
 
     def _make_conditioning(
         self, texts: list[str], encode: PromptEncoder
@@ -180,19 +216,20 @@ class Cache:
             source = _caption_in_words(text)
             yield Entry(self._file(text), self._key(text), source, tensors)
 
-    def _latents(self, example: TrainingExample) -> torch.Tensor:
-        """Return the latents of an example; raises ``NoEntry``."""
-        bucket = example.bucket
+    def _latents(self, picture: Picture) -> Tensors:
+        """Return the latents of a picture, and its mask if it has one; raises ``NoEntry``."""
+        left, top, right, bottom = picture.crop.box
         pixels = self.latent_pixels
-        size = (bucket.height // pixels, bucket.width // pixels)
+        size = ((bottom - top) // pixels, (right - left) // pixels)
+        names = ["latents", "mask"] if picture.mask else ["latents"]
 
         def read() -> Tensors:
-            entry = self._read(example, {"latents": 3})
-            if entry["latents"].shape[1:] != size:
+            entry = self._read(picture, dict.fromkeys(names, 3))
+            if any(tensor.shape[1:] != size for tensor in entry.values()):
                 raise NoEntry("damaged")
             return entry
 
-        return self.kept.get(self._key(example), read)["latents"]
+        return self.kept.get(self._key(picture), read)
 
     def _conditioning(self, text: str) -> Tensors:
         """Return what a caption became; raises ``NoEntry``."""
@@ -203,10 +240,8 @@ class Cache:
 
         return self.kept.get(self._key(text), read)
 
-    def _read(
-        self, source: TrainingExample | str, dimensions: Mapping[str, int]
-    ) -> Tensors:
-        """Return the proven entry of an example or a caption; raises ``NoEntry``."""
+    def _read(self, source: Picture | str, dimensions: Mapping[str, int]) -> Tensors:
+        """Return the proven entry of a picture or a caption; raises ``NoEntry``."""
         return read_entry(self._file(source), self._key(source), dimensions)
 
     @contextmanager
@@ -219,19 +254,21 @@ class Cache:
             cure = "Start again: it is made anew, and the run goes on."
             raise CacheError(str(self.folder), problem, cure) from None
 
-    def _file(self, source: TrainingExample | str) -> Path:
-        """Return where the latents of an example, or the conditioning of a caption, are kept."""
-        kind = "latents" if isinstance(source, TrainingExample) else "prompts"
+    def _file(self, source: Picture | str) -> Path:
+        """Return where the latents of a picture, or the conditioning of a caption, are kept."""
+        kind = "latents" if isinstance(source, Picture) else "prompts"
         key = self._key(source)
         # by two letters, because some file systems are slow with many files in one folder
         return self.folder / kind / key[:2] / f"{key[:40]}.safetensors"
 
-    def _key(self, source: TrainingExample | str) -> str:
+    def _key(self, source: Picture | str) -> str:
         """Return a hash of all that decides what an entry holds."""
-        if isinstance(source, TrainingExample):
+        if isinstance(source, Picture):
             kind = "latents"
             crop = astuple(source.crop)
-            made_from: list[object] = [self.image_identity, source.item.sha256, crop]
+            made_from: list[object] = [self.image_identity, source.sha256, crop]
+            if source.mask:
+                made_from.append(source.mask.facts.sha256)
         else:
             kind = "prompts"
             made_from = [self.prompt_identity, source]
@@ -290,13 +327,18 @@ def prefetch(
         thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _cropped_image(example: TrainingExample) -> torch.Tensor:
-    return image_tensor(example.item.path, example.item.sha256, example.crop)
+def _pixels(picture: Picture) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return a picture (3, H, W), and its mask (1, H, W) if it has one, which is grey in the picture."""
+    image = image_tensor(picture.path, picture.sha256, picture.crop)
+    if not picture.mask:
+        return image, None
+    mask = mask_tensor(picture.mask, picture.crop)
+    return image * (1 - mask), mask
 
 
-def _in_words(source: TrainingExample | str) -> str:
-    if isinstance(source, TrainingExample):
-        return str(source.item.path)
+def _in_words(source: Picture | str) -> str:
+    if isinstance(source, Picture):
+        return str(source.path)
     return _caption_in_words(source)
 
 

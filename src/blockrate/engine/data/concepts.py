@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from blockrate.config.partners import asks_for_masks
 from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import FileError
@@ -23,9 +25,12 @@ from blockrate.dataset.captions import (
 from blockrate.dataset.findings import all_bad
 from blockrate.dataset.folders import concept_images, used_concepts
 from blockrate.dataset.headers import quiet_pillow
-from blockrate.engine.data.images import ImageFacts, check_image
+from blockrate.dataset.partner_findings import wrong_mask
+from blockrate.dataset.partners import Paired, Pairing
+from blockrate.engine.data.images import ImageFacts, Partner, check_image
 from blockrate.run.durable import atomic_write, make_folder
 
+Made = TypeVar("Made")
 # in the cache folder: what was decoded once is not decoded at every start
 _CHECKED = "checked_images_1.json"
 
@@ -45,6 +50,13 @@ class Item:
     note: str  # how its pixels are not used as they are, or ""
     loss_weight: float
     validation: bool
+    references: tuple[Partner, ...] = ()
+    mask: Partner | None = None
+
+    @property
+    def partners(self) -> tuple[Partner, ...]:
+        """Its references, then its mask if it has one."""
+        return self.references if self.mask is None else (*self.references, self.mask)
 
 
 class _ImageFile(NamedTuple):
@@ -54,6 +66,7 @@ class _ImageFile(NamedTuple):
     concept_index: int
     name: str
     path: Path
+    paired: Paired
 
 
 def find_items(config: TrainConfig, progress: Callable[[int, int], None]) -> list[Item]:
@@ -83,8 +96,9 @@ def _image_files(config: TrainConfig) -> list[_ImageFile]:
     files = []
     for index in used_concepts(config):
         concept = config.concepts[index]
+        pairing = Pairing(concept, masked=asks_for_masks(config))
         for name, path in concept_images(concept, f"concepts.{index}"):
-            files.append(_ImageFile(concept, index, name, path))
+            files.append(_ImageFile(concept, index, name, path, pairing.of(path)))
     return files
 
 
@@ -103,6 +117,7 @@ def _remember(
     known = dict(checked)
     for item in items:
         known[item.sha256] = ImageFacts(item.sha256, item.width, item.height, item.note)
+        known |= {partner.facts.sha256: partner.facts for partner in item.partners}
     if known.keys() != checked.keys():
         make_folder(record.parent)
         atomic_write(record, json.dumps(list(known.values())))
@@ -129,17 +144,20 @@ def _examined(
 def _item(
     file: _ImageFile, *, checked: Mapping[str, ImageFacts], read: Read, names: Names
 ) -> Item | list[FileError]:
-    errors = []
-    try:
-        facts = check_image(file.path, checked)
-    except FileError as error:
-        errors.append(error)
-    try:
-        captions = captions_of(file.concept, file.path, read, names)
-    except FileError as error:
-        errors.append(error)
-    if errors:
+    errors = [*file.paired.lacks]
+    facts = _tried(lambda: check_image(file.path, checked), errors)
+    captions = _tried(lambda: captions_of(file.concept, file.path, read, names), errors)
+    partners = []
+    for path in file.paired.every:
+        found = _tried(partial(check_image, path, checked), errors)
+        partners.append(Partner(path, found) if found else None)
+    if errors or facts is None or captions is None:
         return errors
+    whole = [partner for partner in partners if partner]
+    references = whole[: len(file.paired.references)]
+    mask = whole[-1] if file.paired.mask else None
+    if mask and (wrong := wrong_mask(mask.path, mask.facts, facts)):
+        return [wrong]
     return Item(
         file.path,
         file.name,
@@ -151,4 +169,15 @@ def _item(
         facts.note,
         file.concept.loss_weight,
         validation=file.concept.type == "VALIDATION",
+        references=tuple(references),
+        mask=mask,
     )
+
+
+def _tried(make: Callable[[], Made], errors: list[FileError]) -> Made | None:
+    """Return what is made, or None with the reason among the errors."""
+    try:
+        return make()
+    except FileError as error:
+        errors.append(error)
+        return None

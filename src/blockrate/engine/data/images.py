@@ -46,6 +46,24 @@ class Crop:
     flip: bool
 
 
+@dataclass(frozen=True)
+class Partner:
+    """A file that belongs to an image, a reference or a mask, with what decoding it told."""
+
+    path: Path
+    facts: ImageFacts
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A part of an image as it is encoded. ``mask``: what is drawn anew in it, so that only the rest is encoded."""
+
+    path: Path
+    sha256: str
+    crop: Crop
+    mask: Partner | None = None
+
+
 def check_image(path: Path, checked: Mapping[str, ImageFacts]) -> ImageFacts:
     """Return a file's facts after decoding every pixel. Raises ``FileError``.
 
@@ -61,16 +79,27 @@ def check_image(path: Path, checked: Mapping[str, ImageFacts]) -> ImageFacts:
 
 def image_tensor(path: Path, sha256: str, crop: Crop) -> torch.Tensor:
     """Return the cropped image, (3, H, W), -1..1. Raises ``FileError`` if the file is no longer that of ``sha256``."""
+    pixels = torch.from_numpy(np.array(_cropped(path, sha256, crop)))
+    return pixels.permute(2, 0, 1).float() / 127.5 - 1
+
+
+def mask_tensor(mask: Partner, crop: Crop) -> torch.Tensor:
+    """Return the cropped mask, (1, H, W), 1.0 where at least half white, else 0.0; raises as ``image_tensor``.
+
+    Source: FluxFillPipeline's mask_processor.
+    """
+    grey = _cropped(mask.path, mask.facts.sha256, crop).convert("L")
+    return torch.from_numpy(np.array(grey))[None].ge(127.5).float()
+
+
+def _cropped(path: Path, sha256: str, crop: Crop) -> Image.Image:
     with open_file(path) as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             problem = "changed while the run was starting"
             raise FileError(str(path), problem, "Start it again.")
         image, _ = _decode(file, smallest=2 * max(crop.scaled))
     image = _cut(image, crop)
-    if crop.flip:
-        image = ImageOps.mirror(image)
-    pixels = torch.from_numpy(np.array(image))
-    return pixels.permute(2, 0, 1).float() / 127.5 - 1
+    return ImageOps.mirror(image) if crop.flip else image
 
 
 def _cut(image: Image.Image, crop: Crop) -> Image.Image:

@@ -58,7 +58,7 @@ def predict(
     prompt_embeds = conditioning["prompt_embeds"]
     packed = flux1.pack(noisy_latents)
     image_ids, text_ids = flux1.token_ids(
-        height // 2, width // 2, prompt_embeds.shape[1], noisy_latents.device
+        ((height // 2, width // 2),), prompt_embeds.shape[1], noisy_latents.device
     )
     mask = _with_image(conditioning.get("prompt_mask"), packed.shape[1])
     if transformer.is_gradient_checkpointing:

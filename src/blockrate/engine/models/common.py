@@ -24,9 +24,30 @@ from blockrate.models.families import TransformerSpec, config_from_spec
 from blockrate.models.savings import FEW_BITS
 from blockrate.models.single_file import has_bfl_names, transformer_names
 
-# What a transformer is conditioned on by its prompt: tensors by name, with or without a
-# dimension for the batch.
+# What a transformer is conditioned on by its prompt and by images: tensors by name, with or
+# without a dimension for the batch.
 Conditioning = Mapping[str, Tensor]
+# Names in it beside those of the prompt's: latents of a masked image (B, C, h, w), and its
+# mask (B, pixels of a latent, h, w), 1 where the image is drawn anew.
+MASKED_IMAGE = "masked_image"
+MASK = "mask"
+_REFERENCE = "reference_"
+
+
+def reference_name(index: int) -> str:
+    """Return what the latents of a reference image are called in a conditioning; the first has index 0."""
+    return f"{_REFERENCE}{index:02}"
+
+
+def references_of(conditioning: Conditioning) -> list[Tensor]:
+    """Return the latents of reference images in a conditioning, each (B, C, h, w), in their order."""
+    names = [name for name in conditioning if name.startswith(_REFERENCE)]
+    return [conditioning[name] for name in sorted(names)]
+
+
+def batch_of_one(conditioning: Conditioning, weight: Tensor) -> Conditioning:
+    """Return a conditioning without a batch as one of one image, where and in the form that a weight is."""
+    return {name: tensor[None].to(weight) for name, tensor in conditioning.items()}
 
 
 class FamilyModule(Protocol):
@@ -71,7 +92,10 @@ class FamilyModule(Protocol):
         *,
         guidance: float,
     ) -> Tensor:
-        """Return the velocity that the transformer sees, of the shape of ``noisy_latents``."""
+        """Return the velocity that the transformer sees, of the shape of ``noisy_latents``.
+
+        What the transformer of ``conditioning`` does not take must not be in there.
+        """
 
     def denoise(
         self,

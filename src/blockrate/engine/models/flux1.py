@@ -6,23 +6,34 @@ diffusers is imported where it is used: a start with warm caches needs no text e
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from blockrate.config.parts import Sample
 from blockrate.config.train_config import TrainConfig
 from blockrate.engine.memory import release
-from blockrate.engine.models import common, tiny
-from blockrate.engine.models.common import Conditioning, ModelFiles
+from blockrate.engine.models import common, flux1_tokens, tiny
+from blockrate.engine.models.common import (
+    MASK,
+    Conditioning,
+    ModelFiles,
+    batch_of_one,
+    references_of,
+)
 from blockrate.engine.models.from_folder import load_text_encoder
 from blockrate.engine.models.tokenizers import load_tokenizer
 from blockrate.models.families import FAMILIES, TransformerSpec, config_from_spec
 
 _ARCHITECTURE = "FLUX.1"
+
+image_tokens = flux1_tokens.image_tokens
+pack = flux1_tokens.pack
+unpack = flux1_tokens.unpack
+token_ids = flux1_tokens.token_ids
 
 
 def predict(
@@ -36,20 +47,25 @@ def predict(
     """Return the velocity that the model sees in ``noisy_latents``, of their shape (B, 16, h, w).
 
     ``timesteps``: (B,), 0 = clean, 1 = noise. ``conditioning``: prompt_embeds (B, T, D) and pooled_prompt_embeds
-    (B, P). ``guidance`` is told only to models that take it (FLUX.1-dev, not schnell).
+    (B, P); for Kontext a reference, whose tokens come behind the noisy ones, as FluxKontextPipeline has them; for Fill
+    masked_image (B, 16, h, w) and mask (B, 64, h, w), whose channels come behind the noisy ones, as FluxFillPipeline
+    has them. ``guidance`` is told only to models that take it (FLUX.1-dev, not schnell).
     """
     height, width = noisy_latents.shape[-2:]
     # of computation; weights in blocks may be kept in fewer bits
     dtype = transformer.x_embedder.weight.dtype
     prompt_embeds = conditioning["prompt_embeds"]
+    references = references_of(conditioning)
     image_ids, text_ids = token_ids(
-        height // 2, width // 2, prompt_embeds.shape[1], noisy_latents.device
+        flux1_tokens.rows_and_columns([noisy_latents, *references]),
+        prompt_embeds.shape[1],
+        noisy_latents.device,
     )
     told_guidance = None
     if transformer.config.guidance_embeds:
         told_guidance = torch.full_like(timesteps, guidance)
     velocity = transformer(
-        pack(noisy_latents).to(dtype),
+        flux1_tokens.with_images(noisy_latents, conditioning).to(dtype),
         prompt_embeds.to(dtype),
         conditioning["pooled_prompt_embeds"].to(dtype),
         timesteps.to(dtype),
@@ -57,44 +73,9 @@ def predict(
         text_ids,
         told_guidance,
     ).sample
+    if references:
+        velocity = velocity[:, : image_tokens(noisy_latents)]
     return unpack(velocity, height, width)
-
-
-def image_tokens(latents: Tensor) -> int:
-    """Return how many tokens each of these latents (B, 16, h, w) makes."""
-    return latents.shape[-2] * latents.shape[-1] // 4
-
-
-def pack(latents: Tensor) -> Tensor:
-    """Return (B, h/2 * w/2, C * 4) of latents (B, C, h, w); source: FluxPipeline._pack_latents."""
-    batch, channels, height, width = latents.shape
-    tokens = latents.view(batch, channels, height // 2, 2, width // 2, 2).permute(
-        0, 2, 4, 1, 3, 5
-    )
-    return tokens.reshape(batch, height // 2 * (width // 2), channels * 4)
-
-
-def unpack(packed: Tensor, height: int, width: int) -> Tensor:
-    """Return latents (B, C, height, width) of packed ones: undoes ``pack``."""
-    batch, _, channels = packed.shape
-    tokens = packed.view(batch, height // 2, width // 2, channels // 4, 2, 2).permute(
-        0, 3, 1, 4, 2, 5
-    )
-    return tokens.reshape(batch, channels // 4, height, width)
-
-
-@lru_cache(maxsize=64)
-def token_ids(
-    rows: int, columns: int, text_tokens: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return positions of tokens for the rotary embedding: image (tokens, 3) as 0, row, column; text all zeros."""
-    row, column = torch.meshgrid(
-        torch.arange(rows), torch.arange(columns), indexing="ij"
-    )
-    image_ids = torch.stack((torch.zeros_like(row), row, column), dim=-1).reshape(-1, 3)
-    return image_ids.to(device, torch.float32), torch.zeros(
-        text_tokens, 3, device=device
-    )
 
 
 @torch.no_grad()
@@ -241,6 +222,10 @@ def denoise(
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
     assert negative is None, "its guidance is told to the transformer"
+    if MASK in conditioning or references_of(conditioning):
+        return _denoise_by_hand(
+            transformer, sample, conditioning, files=files, should_stop=should_stop
+        )
 
     def look(
         pipeline: Any, _step: int, _timestep: Tensor, values: dict[str, Any]
@@ -271,19 +256,70 @@ def denoise(
     return unpack(packed, sample.height // 8, sample.width // 8).float().cpu()
 
 
+@torch.no_grad()
+def _denoise_by_hand(
+    transformer: Any,
+    sample: Sample,
+    conditioning: Conditioning,
+    *,
+    files: ModelFiles,
+    should_stop: Callable[[], bool],
+) -> Tensor:
+    """Return latents as ``denoise`` does, as FluxKontextPipeline and FluxFillPipeline draw them.
+
+    By hand, because those pipelines want the VAE, which is not in memory yet.
+    """
+    weight = transformer.x_embedder.weight
+    shape = (1, 16, sample.height // 8, sample.width // 8)
+    generator = torch.Generator("cpu").manual_seed(sample.seed)
+    latents = torch.randn(shape, generator=generator, dtype=weight.dtype)
+    latents = latents.to(weight.device)
+    given = batch_of_one(conditioning, weight)
+    scheduler = _scheduler(files.parts["scheduler"], sample, image_tokens(latents))
+    for time in scheduler.timesteps:
+        timestep = time.expand(1).to(latents) / 1000
+        velocity = predict(
+            transformer, latents, timestep, given, guidance=sample.cfg_scale
+        )
+        latents = scheduler.step(velocity, time, latents, return_dict=False)[0]
+        if should_stop():
+            break
+    return latents.float().cpu()
+
+
+def _scheduler(folder: Path, sample: Sample, tokens: int) -> Any:
+    """Return the scheduler at its first step, shifted for so many tokens as FluxPipeline does it."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(
+        folder, local_files_only=True
+    )
+    names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+    shift = calculate_shift(tokens, *(scheduler.config[name] for name in names))
+    steps = sample.diffusion_steps
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=shift)
+    scheduler.set_begin_index(0)
+    return scheduler
+
+
 def make_tiny(
     folder: Path,
     *,
     seed: int = 0,
     spec: TransformerSpec = FAMILIES["tiny-flux1"].spec,
 ) -> Path:
-    """Write a pipeline folder that ``FluxPipeline.from_pretrained`` opens, and return it. The same for a seed.
+    """Write a pipeline folder that diffusers' own pipeline opens, and return it. The same for a seed.
 
     Weights are random, in float32. Raises WriteError, and leaves nothing behind when it fails.
     """
 
     def pipeline() -> Any:
-        from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+        from diffusers import (
+            FlowMatchEulerDiscreteScheduler,
+            FluxFillPipeline,
+            FluxPipeline,
+        )
 
         texts = {
             **tiny.make_clip(spec.pooled_projection_dim),
@@ -293,7 +329,8 @@ def make_tiny(
         scheduler = FlowMatchEulerDiscreteScheduler(
             shift=3.0, use_dynamic_shifting=True
         )
-        return FluxPipeline(
+        kind = FluxFillPipeline if spec.extra_channels else FluxPipeline
+        return kind(
             scheduler=scheduler,
             vae=tiny.make_vae(),
             transformer=random_transformer(spec),

@@ -4,7 +4,7 @@ Shapes: images (B, 3, H, W) in -1..1; latents (B, 128, H/16, W/16), each a patch
 is one latent. diffusers is imported where it is used: a start with warm caches needs no text encoder and no VAE.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,17 @@ from blockrate.config.parts import Sample
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import FileError
 from blockrate.engine.models import common, flux2_text, flux2_tiny
-from blockrate.engine.models.common import Conditioning, ModelFiles
+from blockrate.engine.models.common import (
+    Conditioning,
+    ModelFiles,
+    batch_of_one,
+    references_of,
+)
 from blockrate.models.families import FAMILIES, TransformerSpec, config_from_spec
 
 _ARCHITECTURE = "FLUX.2"
+# how far apart images are on the first axis of positions
+_REFERENCES_APART = 10
 
 load_text_encoders = flux2_text.load_text_encoders
 encode_prompts = flux2_text.encode_prompts
@@ -37,29 +44,41 @@ def predict(
 ) -> Tensor:
     """Return the velocity that the model sees in ``noisy_latents``, of their shape (B, 128, h, w).
 
-    ``timesteps``: (B,), 0 = clean, 1 = noise. ``conditioning``: prompt_embeds (B, T, D). ``guidance`` is told only to
-    models that take it (FLUX.2-dev, not klein).
+    ``timesteps``: (B,), 0 = clean, 1 = noise. ``conditioning``: prompt_embeds (B, T, D), and the references, whose
+    tokens come behind the noisy ones, as Flux2Pipeline has them. ``guidance`` is told only to models that take it
+    (FLUX.2-dev, not klein).
     """
-    height, width = noisy_latents.shape[-2:]
     # of computation; weights in blocks may be kept in fewer bits
     dtype = transformer.x_embedder.weight.dtype
     prompt_embeds = conditioning["prompt_embeds"]
+    references = references_of(conditioning)
+    images = [noisy_latents, *(image.to(noisy_latents) for image in references)]
     image_ids, text_ids = _ids(
-        height, width, prompt_embeds.shape[1], noisy_latents.device
+        tuple((image.shape[-2], image.shape[-1]) for image in images),
+        prompt_embeds.shape[1],
+        noisy_latents.device,
     )
     told_guidance = None
     if transformer.config.guidance_embeds:
         told_guidance = torch.full_like(timesteps, guidance)
     velocity = transformer(
-        noisy_latents.flatten(2).transpose(1, 2).to(dtype),
+        _tokens(images).to(dtype),
         prompt_embeds.to(dtype),
         timesteps.to(dtype),
         image_ids,
         text_ids,
         told_guidance,
     ).sample
+    if references:
+        velocity = velocity[:, : image_tokens(noisy_latents)]
     image: Tensor = velocity.transpose(1, 2).reshape(noisy_latents.shape)
     return image
+
+
+def _tokens(images: Sequence[Tensor]) -> Tensor:
+    """Return the tokens (B, N, C) of latents (B, C, h, w), those of each image behind the last one's."""
+    tokens = [image.flatten(2).transpose(1, 2) for image in images]
+    return torch.cat(tokens, dim=1) if len(tokens) > 1 else tokens[0]
 
 
 def image_tokens(latents: Tensor) -> int:
@@ -79,19 +98,25 @@ def unpatchify(latents: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _ids(
-    rows: int, columns: int, text_tokens: int, device: torch.device
+    sizes: tuple[tuple[int, int], ...], text_tokens: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Positions of tokens for the rotary embedding, on four axes: image as 0, row, column, 0; text as 0, 0, 0, place.
 
-    Source: Flux2Pipeline._prepare_latent_ids and _prepare_text_ids.
+    ``sizes``: rows and columns of the image, and of references, whose first number is 10, 20 and so on.
+    Source: Flux2Pipeline._prepare_latent_ids, _prepare_image_ids and _prepare_text_ids.
     """
     nought = torch.arange(1)
     places = torch.arange(text_tokens)
-    image_ids = torch.cartesian_prod(
-        nought, torch.arange(rows), torch.arange(columns), nought
-    )
+    image_ids = []
+    for index, (rows, columns) in enumerate(sizes):
+        first = torch.tensor([_REFERENCES_APART * index])
+        image_ids.append(
+            torch.cartesian_prod(
+                first, torch.arange(rows), torch.arange(columns), nought
+            )
+        )
     text_ids = torch.cartesian_prod(nought, nought, nought, places)
-    return image_ids.to(device), text_ids.to(device)
+    return torch.cat(image_ids).to(device), text_ids.to(device)
 
 
 @torch.no_grad()
@@ -174,10 +199,10 @@ def denoise(
     def velocity(given: Conditioning, timestep: Tensor) -> Tensor:
         return predict(transformer, latents, timestep, given, guidance=sample.cfg_scale)
 
-    conditioning = _batch_of_one(conditioning, weight)
+    conditioning = batch_of_one(conditioning, weight)
     away_from = None
     if negative is not None and sample.cfg_scale > 1:
-        away_from = _batch_of_one(negative, weight)
+        away_from = batch_of_one(negative, weight)
     for time in scheduler.timesteps:
         timestep = time.expand(1).to(latents) / 1000
         towards = velocity(conditioning, timestep)
@@ -188,11 +213,6 @@ def denoise(
         if should_stop():
             break
     return latents.float().cpu()
-
-
-def _batch_of_one(conditioning: Conditioning, weight: Tensor) -> Conditioning:
-    """Return it for one image, where and in the form that a weight is."""
-    return {name: tensor[None].to(weight) for name, tensor in conditioning.items()}
 
 
 def _scheduler(folder: Path, sample: Sample, tokens: int) -> Any:

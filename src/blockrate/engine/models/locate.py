@@ -16,6 +16,7 @@ from blockrate.config.base_model import (
     refuse_variant,
     told_variant,
 )
+from blockrate.config.partners import refuse_partners
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import FileError
 from blockrate.engine.models import FAMILY_MODULES
@@ -55,6 +56,7 @@ def locate(
     _check(paths)
     spec = model_spec(config)
     refuse_variant(config, spec)
+    refuse_partners(config, spec)
     check_parts(paths, spec)
     for message in check_transformer(paths["transformer"], spec):
         warn(message)

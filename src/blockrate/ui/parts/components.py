@@ -178,8 +178,12 @@ def _control(source: Source, path: str, kind: FieldType, name: str) -> Element:
 def _text_control(source: Source, path: str, kind: FieldType, name: str) -> Element:
     value = source.get(path)
     # The value is there from the beginning: one that is set later is sent once the page is open, over what was typed.
-    control = ui.input(name, value=as_text(value))
+    is_list = kind.kind == "places"
+    make = ui.textarea if is_list else ui.input
+    control = make(name, value=as_text(value))
     control.props(f"{_LOOK} spellcheck=false autocomplete=off")
+    if is_list:
+        control.props("autogrow rows=1")
     control.props["maxlength"] = LONGEST_TEXT
     shown = _key(value)
 
@@ -204,22 +208,28 @@ def _text_control(source: Source, path: str, kind: FieldType, name: str) -> Elem
     control.on("change", lambda event: take(event.args))
     if kind.place:
         with control.add_slot("append"):
-            _picker_button(source, path, kind.place, name)
+            _picker_button(source, path, kind.place, name, adds=is_list)
     call_on_change(source.changed, show)
     return control
 
 
-def _picker_button(source: Source, path: str, place: Place, name: str) -> None:
+def _picker_button(
+    source: Source, path: str, place: Place, name: str, *, adds: bool
+) -> None:
+    """``adds``: the value is a list, and what is chosen is its next entry."""
     page = current_page()
 
     async def choose() -> None:
-        now = str(source.get(path) or "")
+        value = source.get(path)
+        there = value if adds and isinstance(value, list) else []
+        last = (there or [""])[-1] if adds else value
+        now = str(last or "")
         wanted = "folder" if place.kind == "new" else place.kind
         chosen = await pick(page, kind=wanted, suffixes=place.suffixes, start=now)
         if chosen and place.kind == "new":
             chosen = str(Path(chosen, Path(now).name))
         if chosen:
-            _write(source, path, chosen)
+            _write(source, path, [*there, chosen] if adds else chosen)
 
     icon_button("folder_open", f"Choose {name}", choose)
 

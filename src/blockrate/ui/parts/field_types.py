@@ -12,7 +12,7 @@ from blockrate.config.fields import fields
 from blockrate.config.paths import any_entry
 from blockrate.config.setting import Place
 
-Kind = Literal["text", "number", "place", "choice", "flag"]
+Kind = Literal["text", "number", "place", "places", "choice", "flag"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ def field_type(path: str) -> FieldType:
     optional = NoneType in types
     main = next(kind for kind in types if kind is not NoneType)
     text = field.info.description or ""
+    if get_origin(main) is list:
+        return FieldType("places", text, place=_place_of_entry(main))
     if get_origin(main) is Literal:
         return FieldType("choice", text, options=get_args(main), optional=optional)
     if main is bool and optional:
@@ -45,6 +47,12 @@ def field_type(path: str) -> FieldType:
     if field.place:
         return FieldType("place", text, place=field.place)
     return FieldType("text", text, optional=optional)
+
+
+def _place_of_entry(annotation: Any) -> Place | None:
+    """Return where an entry of a list of paths leads."""
+    facts = get_args(get_args(annotation)[0])
+    return next((fact for fact in facts if isinstance(fact, Place)), None)
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
@@ -63,6 +71,9 @@ def parse(text: str, kind: FieldType) -> Any:
     """The value that a text means: a number by JSON's rules, with a comma too, or the text itself where it is none."""
     if kind.optional and not text.strip():
         return None
+    if kind.kind == "places":
+        lines = [line.strip() for line in text.splitlines()]
+        return [line for line in lines if line]
     if kind.kind != "number":
         return text
     try:
@@ -85,9 +96,11 @@ def _with_point(text: str) -> str:
 
 
 def as_text(value: object) -> str:
-    """A value as a form shows it: 3e-4 below a thousandth, no ``.0``, and wrong values as JSON."""
+    """A value as a form shows it: 3e-4 below a thousandth, no ``.0``, texts a line each, and wrong values as JSON."""
     if value is None or isinstance(value, str):
         return value or ""
+    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        return "\n".join(value)
     if type(value) is float and 0 < abs(value) < 1e-3:
         return _with_exponent(value)
     if type(value) is float and value.is_integer() and abs(value) < 1e15:

@@ -1,37 +1,28 @@
 """The Data tab: folders of images, what is in them, and what a run makes of them."""
 
-from collections.abc import Iterator
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nicegui import Event, ui
 from pydantic import ValidationError
 
-from blockrate.config.parts import CaptionForm, Concept
+from blockrate.config.partners import asks_for_masks
+from blockrate.config.parts import Concept
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import ConfigError, FileError
-from blockrate.dataset.captions import (
-    Names,
-    caption_names,
-    captions_of,
-    read_captions,
-)
 from blockrate.dataset.survey import Folder, Survey, counted, survey
-from blockrate.ui.media import Media
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, field, section
 from blockrate.ui.parts.dialogs import ask, icon_button
 from blockrate.ui.parts.follow import (
     entries,
     fields,
-    pager,
     rebuild_on_change,
     show_from_thread,
 )
 from blockrate.ui.parts.picker import pick
-from blockrate.ui.tabs.captions import edit_caption
 from blockrate.ui.tabs.findings import findings_list, lines_to_show
+from blockrate.ui.tabs.thumbnails import Thumbnails, ToShow
 
 # What stands in the card of a concept: at its head, below that, and behind More settings.
 _FIRST = (
@@ -46,6 +37,8 @@ _THEN = (
     "text.prompt_source",
     "text.caption_form",
     "include_subdirectories",
+    "references",
+    "masks",
 )
 _RARE = (
     "image.enable_crop_jitter",
@@ -69,8 +62,6 @@ _ALL = (
     "validate_after_unit",
     "concept_file_name",
 )
-_A_PAGE = 24
-_PIXELS = 320  # of a thumbnail: sharp at 160 on a fine screen
 
 
 class ToSurvey(NamedTuple):
@@ -78,22 +69,6 @@ class ToSurvey(NamedTuple):
 
     looks: int
     config: TrainConfig
-
-
-class ToShow(NamedTuple):
-    """Images whose thumbnails are to be shown, and of which concept."""
-
-    looks: int
-    concept: Concept
-    images: tuple[Path, ...]
-
-
-class Captioned(NamedTuple):
-    """An image with its caption, and whether that can be edited."""
-
-    path: Path
-    caption: str
-    editable: bool
 
 
 class DataTab:
@@ -195,11 +170,13 @@ def _card(tab: DataTab, index: int) -> None:
         _remove_button(tab, index)
         facts = ui.label().classes("facts")
         findings_list(tab.changed, lambda: findings_of(tab, index))
-        for name in _THEN:
-            field(session, f"{at}.{name}", classes="half")
+        shown = {
+            name: field(session, f"{at}.{name}", classes=_width(name)) for name in _THEN
+        }
         file = field(session, f"{at}.text.prompt_path")
         with ui.expansion("Images and captions", icon="photo_library") as fold:
-            Thumbnails(tab, index, fold)
+            every = partial(_to_show, tab, index)
+            Thumbnails(tab.page, tab.changed, every, tab.look_again, fold)
         fold.classes("fold")
         with (
             ui.expansion("More settings", icon="tune").classes("fold"),
@@ -210,13 +187,27 @@ def _card(tab: DataTab, index: int) -> None:
 
     def refresh() -> None:
         file.set_visibility(session.get(f"{at}.text.prompt_source") == "concept")
+        wants_masks = asks_for_masks(session.usable) or session.get(f"{at}.masks")
+        shown["masks"].set_visibility(bool(wants_masks))
         facts.set_visibility(not session.problem(f"{at}.path"))
         facts.set_text(_facts(tab.folder(index)))
 
-    facts.props["aria-live"] = "polite"
-    with facts:
+    with facts.props("aria-live=polite"):
         call_on_change(tab.changed, refresh)
         call_on_change(session.changed, refresh)
+
+
+def _width(name: str) -> str:
+    """Paths are as wide as the card."""
+    return "" if name in ("references", "masks") else "half"
+
+
+def _to_show(tab: DataTab, index: int) -> ToShow:
+    """Return all images of a concept, and whose they are."""
+    concepts = tab.concepts()
+    concept = concepts[index] if index < len(concepts) else Concept()
+    masked = asks_for_masks(tab.session.usable)
+    return ToShow(tab.looks, concept, tab.folder(index).images, masked)
 
 
 def _remove_button(tab: DataTab, index: int) -> None:
@@ -286,105 +277,3 @@ def _totals_in_words(result: Survey, steps: int) -> str:
     if result.unreadable:
         images = f"{images}, {result.unreadable:,} of them unreadable"
     return f"{images}, about {steps:,} steps"
-
-
-class Thumbnails:
-    """Thumbnails of one concept, a page at a time, read when they are looked at and when the folder has changed."""
-
-    def __init__(self, tab: DataTab, index: int, fold: ui.expansion) -> None:
-        self.tab = tab
-        self.index = index
-        self.fold = fold
-        self.first = 0
-        self.grid = ui.element("ul").classes("gallery")
-        self.pager = ui.element("div").classes("pager")
-        fold.on_value_change(tab.changed.emit)
-        show_from_thread(
-            tab.changed, self.to_show, partial(_captions, tab.page.media), self.show
-        )
-
-    def images(self) -> tuple[Path, ...]:
-        """What there is to show: nothing while the fold is closed."""
-        return self.tab.folder(self.index).images if self.fold.value else ()
-
-    def concept(self) -> Concept:
-        """Whose images they are."""
-        concepts = self.tab.concepts()
-        return concepts[self.index] if self.index < len(concepts) else Concept()
-
-    def to_show(self) -> ToShow:
-        """Which images to show, and whose."""
-        images = self.images()
-        last_page = (len(images) - 1) // _A_PAGE
-        self.first = max(0, min(self.first, last_page * _A_PAGE))
-        looks = self.tab.looks
-        return ToShow(looks, self.concept(), images[self.first : self.first + _A_PAGE])
-
-    def go_to(self, first: int) -> None:
-        """Show another page."""
-        self.first = first
-        self.tab.changed.emit()
-
-    def show(self, images: list[Captioned]) -> None:
-        """Lay the thumbnails out."""
-        problem = ""
-        self.grid.clear()
-        self.pager.clear()
-        with self.grid:
-            for image in images:
-                try:
-                    self._thumbnail(image)
-                except ConfigError as error:  # outside the roots
-                    problem = f"No thumbnails: {error.problem}. {error.cure}"
-        with self.pager:
-            note = ui.label(problem).classes("field-note")
-            note.set_visibility(bool(problem))
-            pager("images", self.first, len(self.images()), _A_PAGE, self.go_to)
-
-    def _thumbnail(self, image: Captioned) -> None:
-        url = self.tab.page.media.file_url(image.path, size=_PIXELS)
-        # a name need not be UTF-8, and a browser wants no other
-        name = image.path.name.encode(errors="replace").decode()
-
-        async def edit() -> None:
-            form = self.concept().text.caption_form
-            if await edit_caption(self.tab.page, image.path, url, form):
-                self.tab.look_again()
-
-        with ui.element("li"):
-            frame = ui.element("button" if image.editable else "div")
-        with frame.classes("thumbnail"):
-            picture = ui.element("img")
-            picture.props.update({"src": url, "alt": name, "loading": "lazy"})
-            caption = ui.label(image.caption or "No caption")
-        # what cannot be drawn is named, and marked
-        picture.on(
-            "error",
-            js_handler="(event) => event.target.parentElement.classList.add('is-broken')",
-        )
-        frame.props["data-name"] = f"{name} cannot be read"
-        if not image.caption:
-            caption.classes("is-missing")
-        if image.editable:
-            frame.props["type"] = "button"
-            frame.props["aria-label"] = f"Edit the caption of {name}"
-            frame.on("click", edit)
-
-
-def _captions(media: Media, wanted: ToShow) -> Iterator[list[Captioned]]:
-    editable = wanted.concept.text.prompt_source == "sample"
-    names = cache(caption_names)
-    yield [
-        Captioned(path, _caption(media, wanted.concept, path, names), editable)
-        for path in wanted.images
-    ]
-
-
-def _caption(media: Media, concept: Concept, path: Path, names: Names) -> str:
-    def read(file: Path, form: CaptionForm) -> tuple[str, ...]:
-        return read_captions(media.resolve_inside(file), form)
-
-    try:
-        return "\n".join(captions_of(concept, path, read, names))
-    except (ConfigError, FileError) as error:
-        return f"{error.problem}."

@@ -22,6 +22,8 @@ _COLUMNS = (
     "diffusion_steps",
     "cfg_scale",
 )
+# Behind a fold of its row.
+_IMAGES = ("references", "base_image_path", "mask_image_path")
 # What stands in the card below the prompts.
 _WHEN = (
     "sample_after",
@@ -126,6 +128,15 @@ class Prompts:
             delete = partial(self.delete, index)
             icon_button("content_copy", f"Duplicate {prompt}", copy)
             icon_button("delete_outline", f"Delete {prompt}", delete)
+            paths = [f"samples.{index}.{name}" for name in _IMAGES]
+            has_images = any(map(self.session.get, paths))
+            fold = ui.expansion("Made from images", icon="image", value=has_images)
+            with (
+                fold.classes("fold prompt-images"),
+                ui.element("div").classes("card-body"),
+            ):
+                for path in paths:
+                    field(self.session, path)
 
 
 def _first_of_page(index: int) -> int:
