@@ -12,7 +12,9 @@ from blockrate.engine.data.cache import Batch
 from blockrate.engine.memory import pinned
 from blockrate.engine.models.common import FamilyModule
 
-_ALIGNED = 16  # tokens: where there is a mask, attention is fastest so
+# tokens: cuDNN's backward gives what is no number on an H100 where a mask hides something and 64 are left over
+# (pytorch #196678, since 2.11), and attention with a mask is fastest so
+_ALIGNED = 128
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,12 @@ def with_noise(
     """Return a batch with this noise, like its latents; ``uniform``: (B,) in 0..1, gives the times."""
     tokens = family.image_tokens(batch.latents)
     conditioning = batch.conditioning
-    if not config.compile:  # which would begin anew with each length
-        conditioning = without_padding(conditioning)
+    conditioning = without_padding(
+        conditioning,
+        image_tokens=tokens,
+        # a compiler would begin anew with each length
+        trims=not config.compile,
+    )
     return NoisedBatch(
         latents=batch.latents.float(),
         noise=noise,
@@ -95,27 +101,41 @@ def with_noise(
     )
 
 
-def without_padding(conditioning: dict[str, Tensor]) -> dict[str, Tensor]:
+def without_padding(
+    conditioning: dict[str, Tensor], *, image_tokens: int, trims: bool = True
+) -> dict[str, Tensor]:
     """Return captions without the tokens that none of the batch sees, and without a mask that hides nothing then.
 
     They change no answer, and are most of the tokens of short captions: of Chroma's FLOPs at 512 pixels a third.
     ``prompt_mask``: (B, T), bool, True for the first tokens; without one nothing changes. It is read here, on the CPU:
-    on the device somebody would wait for it.
+    on the device somebody would wait for it. Where it hides some, all tokens together with ``image_tokens`` are made
+    a multiple of 128. ``trims``: off leaves every token.
     """
     mask = conditioning.get("prompt_mask")
     if mask is None:
         return conditioning
-    length = int(mask.sum(dim=1).max())
+    length = int(mask.sum(dim=1).max()) if trims else mask.shape[1]
     hides = not bool(mask[:, :length].all())
     if hides:
-        length = min(math.ceil(length / _ALIGNED) * _ALIGNED, mask.shape[1])
+        together = math.ceil((length + image_tokens) / _ALIGNED) * _ALIGNED
+        length = together - image_tokens
     seen = dict(conditioning)
     for name, tensor in conditioning.items():
         if name.startswith("prompt_"):
-            seen[name] = tensor[:, :length].contiguous()
+            seen[name] = _of_length(tensor, length)
     if not hides:
         del seen["prompt_mask"]
     return seen
+
+
+def _of_length(tensor: Tensor, length: int) -> Tensor:
+    """Return the first so many tokens of captions (B, T, ...), with zeros behind where there are fewer."""
+    kept = tensor[:, :length]
+    missing = length - kept.shape[1]
+    if not missing:
+        return kept.contiguous()
+    zeros = kept.new_zeros(len(kept), missing, *kept.shape[2:])
+    return torch.cat((kept, zeros), dim=1)
 
 
 def timesteps(config: TrainConfig, uniform: Tensor, *, tokens: int) -> Tensor:
