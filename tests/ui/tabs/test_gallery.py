@@ -97,7 +97,8 @@ def test_a_fresh_app_begins_with_klein_and_shows_every_model(
     button = first.get_by_role("button", name=KLEIN, exact=True)
     expect(button).to_have_attribute("aria-pressed", "true")
     expect(models.locator("[aria-pressed=true]")).to_have_count(1)
-    expect(page.get_by_text("New here?")).to_be_visible()
+    welcome = page.get_by_text("New here?")
+    expect(welcome).to_contain_text(f"trains {KLEIN}, which needs no account")
     sideways = "document.documentElement.scrollWidth > innerWidth"
     assert not page.evaluate(sideways)
     # the whole card is the button, as large as a finger

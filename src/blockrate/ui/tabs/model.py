@@ -9,6 +9,7 @@ from nicegui import Event, ui
 from nicegui.element import Element
 
 from blockrate.config.fields import fields as config_fields
+from blockrate.config.gallery import gallery
 from blockrate.config.model_choice import change_of_method
 from blockrate.config.plan import Plan
 from blockrate.config.presets import named
@@ -208,13 +209,16 @@ def _welcome(page: Page) -> None:
     """Offer a way in while nothing is open and nothing was changed."""
     session = page.session
     with ui.element("div").classes("card wide welcome") as card:
+        first = gallery()[0].family
+        account = "" if first.gated else ", which needs no account"
         ui.label(
-            "New here? The demo teaches a small Flux a style in minutes, without a download."
+            "New here? The demo teaches a small Flux a style in minutes, without a download. "
+            f"A real LoRA trains {first.title}{account}: add your photographs on Data, then press Start."
         )
         demo = ui.button("Open the demo", on_click=lambda: session.open_named("demo"))
         demo.props("no-caps unelevated").set_visibility("demo" in named())
         preset = ui.button(
-            "Open a preset for your card", on_click=lambda: open_config(page)
+            "Open a preset or an example", on_click=lambda: open_config(page)
         )
         preset.props("no-caps flat")
 
