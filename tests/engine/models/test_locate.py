@@ -10,7 +10,7 @@ import httpx2
 import huggingface_hub as hub
 import pytest
 from huggingface_hub import errors
-from huggingface_hub.utils._paths import filter_repo_objects
+from support.fake_hub import FakeHub, stand_in
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
@@ -22,7 +22,6 @@ from blockrate.models.families import FAMILIES
 REPO = "black-forest-labs/FLUX.1-dev"
 TOY = "tiny-flux1"
 SPEC = replace(FAMILIES[TOY].spec, layout=BlockLayout(1, 1))
-PATCHED = ("snapshot_download", "hf_hub_download")
 
 
 @pytest.fixture(scope="module")
@@ -312,61 +311,12 @@ def test_identities_are_those_of_every_cache_made_before(tmp_path: Path) -> None
     )
 
 
-class FakeHub:
-    """Stands for the network: lists the files of a folder and copies each on request."""
-
-    def __init__(self, source: Path, cache: Path) -> None:
-        self.source = source
-        self.cache = cache
-        self.fetched: list[Any] = []
-
-    def snapshot_download(
-        self,
-        _repo: str,
-        *,
-        allow_patterns: list[str],
-        local_files_only: bool = False,
-        dry_run: bool = False,
-    ) -> str | list[Any]:
-        names = [
-            file.relative_to(self.source).as_posix()
-            for file in self.source.rglob("*")
-            if file.is_file()
-        ]
-        wanted = list(filter_repo_objects(names, allow_patterns=allow_patterns))
-        if local_files_only and not self.cache.exists():
-            raise errors.LocalEntryNotFoundError("not here")
-        if not dry_run:
-            return str(self.cache)
-        return [
-            hub.DryRunFileInfo(
-                "c0ffee",
-                (self.source / n).stat().st_size,
-                n,
-                str(self.cache / n),
-                here,
-                not here,
-            )
-            for n in wanted
-            for here in [(self.cache / n).exists()]
-        ]
-
-    def hf_hub_download(self, _repo: str, name: str, *, revision: str) -> None:
-        assert revision == "c0ffee"
-        (self.cache / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(self.source / name, self.cache / name)
-        self.fetched.append(name)
-
-
 @pytest.fixture
 def fake_hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     (folder / "flux1-dev.safetensors").write_bytes(b"not needed")
     (folder / "vae/diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not needed")
     (folder / "vae/diffusion_pytorch_model.bin").write_bytes(b"not safe")
-    fake = FakeHub(folder, tmp_path / "snapshot")
-    for name in PATCHED:
-        monkeypatch.setattr(hub, name, getattr(fake, name))
-    return fake
+    return stand_in(FakeHub(folder, tmp_path / "snapshot"), monkeypatch)
 
 
 def test_only_what_is_needed_and_safe_is_downloaded_and_once(

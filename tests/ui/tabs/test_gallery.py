@@ -11,14 +11,14 @@ from support.apps import App
 from support.pages import OpenConfig, OpenPage, StartApp
 
 from blockrate.config.files import parse_config
-from blockrate.config.gallery import first_config, gallery
+from blockrate.config.gallery import Offered, first_config, gallery
 from blockrate.config.plan import make_plan
 from blockrate.config.presets import read_named
 from blockrate.core.units import size_text
 from blockrate.models.families import FAMILIES
 from blockrate.ui.tabs import gallery as gallery_tab
 from blockrate.ui.tabs.gallery import Fit, ToFit, facts_text, fit_of, fits_of
-from blockrate.ui.tabs.model_check import Card
+from blockrate.ui.tabs.model_check import Card, check
 
 GIB = 2**30
 KLEIN = "FLUX.2 klein base 4B"
@@ -75,6 +75,20 @@ def test_the_facts_tell_size_licence_login_and_twin() -> None:
     )
     assert "login needed" in told["flux2-klein-base-9b"]
     assert told["miniature"] == "Comes with blockrate · Apache-2.0"
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("row", gallery(), ids=lambda row: row.preset)
+def test_a_licence_is_told_before_the_download_and_no_login_where_none_is_needed(
+    row: Offered,
+) -> None:
+    config = parse_config(read_named(row.preset)).config
+    found = check(config, None).findings
+    told = [one for one in found if "licence accepted" in one.text]
+    assert bool(told) is row.family.gated
+    assert all(one.kind == "Problem" and row.name in one.text for one in told)
+    coming = [one for one in found if "first start downloads it" in one.text]
+    assert bool(coming) is bool(row.download_gb)
 
 
 # -- in the browser ----------------------------------------------------------------------------------------------------
