@@ -12,7 +12,7 @@ from blockrate.config.plan import Plan, PlannedGroup
 from blockrate.dataset.findings import Finding
 from blockrate.dataset.report import DataReport
 from blockrate.models.savings import Memory
-from blockrate.run.events import Event, Group
+from blockrate.run.events import Event, Group, Held, Rank
 
 FILE = Path(__file__).with_name("run_folder.md")
 
@@ -111,6 +111,8 @@ def document() -> str:
     for event in get_args(Event):
         lines += _described(event, f"### `{event.__name__.lower()}`")
     lines += _described(Group, "### A group of `started`")
+    lines += _described(Rank, "### A rank of `started`")
+    lines += _described(Held, "### A rank of `memory`")
     lines += [PLAN, *_rows(Plan)]
     lines += _described(PlannedGroup, "### A group of the plan")
     lines += _described(Memory, "### Memory")

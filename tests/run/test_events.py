@@ -18,7 +18,10 @@ from blockrate.run.events import (
     Failed,
     Finished,
     Group,
+    Held,
+    Memory,
     Phase,
+    Rank,
     Record,
     Resumed,
     Sampled,
@@ -38,6 +41,8 @@ from blockrate.run.events import (
 GROUP = Group("double_block_0", ("double_block_0",), 1024, 0.5, 5e-5)
 EVENTS: list[Event] = [
     Started("a1b2", 77, (GROUP, Group("other")), "double_block_0"),
+    Started("a1b2", 77, (GROUP,), None, (Rank(0, "host", "a card", 2**34),), "FULL"),
+    Memory((Held(0, 2**33), Held(1, 2**32))),
     Resumed(6, ("learning_rate: 0.1 -> 0.2",)),
     Phase("training", 6, 12),
     Step(0.5, 1e-4, 1.25, 0.125),

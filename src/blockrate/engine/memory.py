@@ -21,7 +21,7 @@ def pick_device(train_device: str | None) -> tuple[torch.device, str]:
     """
     if train_device is None:
         device = _best_device()
-        return device, f"{_described(device)}, the best that was found"
+        return device, f"{described(device)}, the best that was found"
     try:
         device = torch.device(train_device)
     except RuntimeError as error:
@@ -33,7 +33,7 @@ def pick_device(train_device: str | None) -> tuple[torch.device, str]:
         problem = f"{train_device} is not available to torch {torch.__version__}"
         cure = "Run `python start.py setup` to install torch for your card, or leave train_device empty."
         raise ConfigError("train_device", problem, cure)
-    return device, f"{_described(device)}, as train_device says"
+    return device, f"{described(device)}, as train_device says"
 
 
 def _best_device() -> torch.device:
@@ -56,7 +56,8 @@ def _device_count(kind: str) -> int:
             return 0
 
 
-def _described(device: torch.device) -> str:
+def described(device: torch.device) -> str:
+    """Return what a device is called, a card with its memory."""
     if device.type == "mps":
         return "Apple's GPU"
     if device.type != "cuda":

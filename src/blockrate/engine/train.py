@@ -14,6 +14,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError
 from blockrate.engine import ranks
 from blockrate.engine.adapters import ADAPTERS
+from blockrate.engine.cards import ranks_of_run, tell_memory
 from blockrate.engine.compiling import check_compile
 from blockrate.engine.data.cache import prefetch
 from blockrate.engine.full_memory import more_than_free
@@ -188,6 +189,8 @@ def _steps(
                 telemetry=telemetry if is_watched else None,
                 before_change=outputs.untold.tell,
             )
+            if is_watched:
+                tell_memory(log, state.device, step + 1)
             rate = config.base_learning_rate() * factor
             outputs.after_step(step + 1, taken, rate)
     outputs.untold.tell()
@@ -221,7 +224,14 @@ def _started(
         )
         for group in state.optimizer.param_groups
     ]
-    return Started(config_hash(config), os.getpid(), groups, first_trained_block)
+    return Started(
+        config_hash(config),
+        os.getpid(),
+        groups,
+        first_trained_block,
+        ranks_of_run(state.device),
+        "FULL" if ranks.is_sharded() else "NONE",
+    )
 
 
 @contextmanager

@@ -41,13 +41,25 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Rank:
+    """One of the processes of a run: its number, its computer and its device. ``memory_bytes``: of a card, else 0."""
+
+    rank: int
+    host: str
+    device: str
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Started:
-    """A run begins."""
+    """A run begins, on one process or several. ``sharding``: FULL where they share the weights out, else NONE."""
 
     config_hash: str
     pid: int
     groups: Sequence[Group]
     first_trained_block: str | None
+    ranks: Sequence[Rank] = ()
+    sharding: str = "NONE"
 
 
 @dataclass(frozen=True)
@@ -143,6 +155,21 @@ class Warned:
 
 
 @dataclass(frozen=True)
+class Held:
+    """The most memory that a process has held on its card up to now."""
+
+    rank: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the processes of a run have held on their cards; not told without cards."""
+
+    ranks: Sequence[Held]
+
+
+@dataclass(frozen=True)
 class Failed:
     """The run ended badly, with this exit code. ``ways_on``: how else to go on."""
 
@@ -169,6 +196,7 @@ Event = (
     | Phase
     | Step
     | Blocks
+    | Memory
     | Validated
     | Sampled
     | Saved

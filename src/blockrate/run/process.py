@@ -58,6 +58,8 @@ _ENGINE = ("-m", "blockrate.engine")
 _TORCHRUN = "torch.distributed.run"
 WORKING = ("training", "sampling", "saving")
 SILENCE_SECONDS = 30
+# a heartbeat comes from a process that waits for another, too
+STUCK_SECONDS = 300
 # A process group of its own and no window, or a closed console would take it along (these names exist on Windows only).
 _WINDOWS_FLAGS = 0x00000200 | 0x08000000
 _LEAVE_JOB = 0x01000000
@@ -69,7 +71,8 @@ class RunState:
 
     ``exit_code`` is None while it is alive or was never started; ``ways_on``: how else to
     go on after a failure. Of a living one ``since``: when it was started, in ISO 8601;
-    ``silent``: for how many seconds it has told nothing, 0 while that is usual.
+    ``silent``: for how many seconds it has told nothing, 0 while that is usual; ``stuck``:
+    for how many it has trained without a step, likewise.
     """
 
     name: StateName
@@ -80,6 +83,7 @@ class RunState:
     ways_on: tuple[WayOn, ...] = ()
     since: str = ""
     silent: int = 0
+    stuck: int = 0
 
 
 def engine_command(run: Path, gpus: Gpus = ONE) -> list[str]:
@@ -252,11 +256,31 @@ def _live_state(run: RunFolder) -> RunState:
         silent = 0
     if silent:
         sentence += f"; not responding for {silent} s"
+    stuck = _seconds_without_event(run) if beat.phase == "training" else 0
+    if stuck:
+        sentence += f"; no step for {stuck // 60} min"
     name: StateName = "Running" if beat.phase in WORKING else "Preparing"
     if beat.stopping:
         name = "Stopping"
     since = who.start if who else ""
-    return RunState(name, sentence, beat.phase, beat.step, since=since, silent=silent)
+    return RunState(
+        name,
+        sentence,
+        beat.phase,
+        beat.step,
+        since=since,
+        silent=silent,
+        stuck=stuck,
+    )
+
+
+def _seconds_without_event(run: RunFolder) -> int:
+    """For how many seconds a run has told of nothing, 0 while that is usual."""
+    last = last_event(run.events_file)
+    if last is None or last.time is None:
+        return 0
+    seconds = round(time.time() - last.time)
+    return seconds if seconds > STUCK_SECONDS else 0
 
 
 def exit_sentence(code: int) -> str:

@@ -17,7 +17,11 @@ from support.screens import faint, nameless, sideways, small_targets
 from blockrate.run.events import (
     Failed,
     Finished,
+    Held,
+    Memory,
     Phase,
+    Rank,
+    Started,
     Stopped,
 )
 from blockrate.run.folder import is_alive, read_json
@@ -71,7 +75,9 @@ def test_running_shows_how_fast_it_is_and_for_how_long_still(
     page = shown(made)
     expect(page.get_by_role("status")).to_have_text("Running")
     expect(title(page)).to_have_text("Step 60 of 200")
-    expect(page.get_by_text("1.5 s/step · 4 min left · loss 0.01667")).to_be_visible()
+    expect(
+        page.get_by_text("1.5 s/step · 0.667 images/s · 4 min left · loss 0.01667")
+    ).to_be_visible()
     expect(page.get_by_text("57 blocks trained")).to_contain_text(
         "the base is 1.00e-04 of 3.00e-04, warming up until step 200."
     )
@@ -87,6 +93,31 @@ def test_running_shows_how_fast_it_is_and_for_how_long_still(
     assert [read_json(file)["command"] for file in made.run.commands.iterdir()] == [
         "save"
     ]
+
+
+def test_the_gpus_of_a_run_are_told_with_the_memory_of_each(
+    made: Made, engine: Engine, shown: Callable[..., Page]
+) -> None:
+    cards = tuple(Rank(rank, "box", "A card with 15.9 GiB", 2**34) for rank in (0, 1))
+    made.tell(
+        Started("hash", 1, (), None, cards, "FULL"),
+        Memory((Held(0, 3 * 2**30), Held(1, 2**31))),
+        Phase("training", 60, 200),
+    )
+    engine(made, "training")
+    expect(shown(made).locator(".run-gpus")).to_have_text(
+        "2 GPUs, which share the weights: "
+        "0 A card with 15.9 GiB on box, 3.0 GiB used at most · "
+        "1 A card with 15.9 GiB on box, 2.0 GiB used at most"
+    )
+
+
+def test_a_run_on_the_processor_alone_says_nothing_of_gpus(
+    made: Made, engine: Engine, shown: Callable[..., Page]
+) -> None:
+    made.tell(Started("hash", 1, (), None, (Rank(0, "box", "the processor"),)))
+    engine(made, "training")
+    expect(shown(made).locator(".run-gpus")).to_be_hidden()
 
 
 def test_nothing_is_said_of_the_speed_before_ten_steps(

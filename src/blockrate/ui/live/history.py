@@ -15,8 +15,10 @@ from blockrate.run.events import (
     Event,
     Finished,
     Group,
+    Memory,
     Numbers,
     Phase,
+    Rank,
     Record,
     Resumed,
     Sampled,
@@ -42,6 +44,8 @@ _MOST_FILES = 5000
 _MOST_GROUPS = 2 * MOST_BLOCKS + 1
 _LONGEST_PATH = 4096  # characters
 _LONGEST_TEXT = 2000
+_LONGEST_NAME = 100
+_MOST_RANKS = 64
 _LONGEST_WAIT = 1e9  # seconds
 Row = dict[str, float | None]
 
@@ -174,6 +178,30 @@ class Files:
 
 
 @dataclass(eq=False)
+class Cards:
+    """The processes of the run by their devices, whether they share the weights, and what each has held at most."""
+
+    ranks: list[Rank] = field(default_factory=list)
+    sharding: str = ""
+    peaks: dict[int, int] = field(default_factory=dict)
+
+    def begin(self, event: Started) -> None:
+        """Take the processes of a session."""
+        self.ranks = [
+            replace(
+                rank, host=rank.host[:_LONGEST_NAME], device=rank.device[:_LONGEST_NAME]
+            )
+            for rank in event.ranks[:_MOST_RANKS]
+        ]
+        self.sharding = event.sharding
+        self.peaks = {}
+
+    def take(self, event: Memory) -> None:
+        """Take what each has held."""
+        self.peaks = {held.rank: held.peak_bytes for held in event.ranks[:_MOST_RANKS]}
+
+
+@dataclass(eq=False)
 class TrainedBlocks:
     """What is trained, and how fast.
 
@@ -222,6 +250,7 @@ class History:
         self.progress = Progress()
         self.files = Files()
         self.blocks = TrainedBlocks()
+        self.cards = Cards()
         self.warnings: list[str] = []
         self.ways_on: tuple[WayOn, ...] = ()
         self.config: TrainConfig | None = None
@@ -250,16 +279,16 @@ class History:
                 self.progress.take_phase(event)
             case Started():
                 self._begin(event)
+            case Memory():
+                self.cards.take(event)
             case Resumed(from_step=from_step):
                 self._go_back_to(from_step)
             case Validated(loss=loss):
                 self.validations.add(step, {"loss": loss})
             case Sampled() | Saved() | Finished():
                 self.files.take(event, step)
-            case Skipped(reason=reason):
-                self._warn(f"Step {step} was skipped: {reason}.")
-            case Warned():
-                self._take_warning(event)
+            case Skipped() | Warned():
+                self._take_warning(event, step)
 
     def _begin(self, event: Started) -> None:
         self.files.outputs = []
@@ -270,6 +299,7 @@ class History:
         ]
         self._of_schedule.clear()
         self.progress.begin()
+        self.cards.begin(event)
         self.blocks.groups = [
             replace(group, blocks=tuple(filter(_is_shown, group.blocks)))
             for group in event.groups[:_MOST_GROUPS]
@@ -296,7 +326,10 @@ class History:
             self.blocks.add_names(shown)
             self.by_block[kind].add(self.progress.step, shown)
 
-    def _take_warning(self, event: Warned) -> None:
+    def _take_warning(self, event: Skipped | Warned, step: int) -> None:
+        if isinstance(event, Skipped):
+            self._warn(f"Step {step} was skipped: {event.reason}.")
+            return
         ways_on = event.ways_on
         text = self._warn(with_ways_on(event.message, ways_on, WAYS_ON))
         if event.code == "schedule":

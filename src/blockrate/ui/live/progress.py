@@ -1,8 +1,13 @@
 """What the run is doing, how far it is and what can be done with it: the one place where every page takes it from."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 
+from blockrate.config.many_gpus import images_of_a_step
+from blockrate.core.plain_text import visible
+from blockrate.core.units import size_text
+from blockrate.run.events import Rank
 from blockrate.ui.live.watch import ALIVE, Watch
 from blockrate.ui.parts.labels import duration, sentence
 
@@ -44,6 +49,8 @@ def details(watch: Watch) -> str:
         facts = [*facts, f"since {_local(state.since)}"]
     if state.silent:
         facts = [*facts, f"not responding for {duration(state.silent)}"]
+    if state.stuck:
+        facts = [*facts, f"no step for {duration(state.stuck)}"]
     return " · ".join(facts)
 
 
@@ -88,10 +95,42 @@ def speed(watch: Watch) -> str:
     facts = []
     if progress.seconds_per_step is not None:
         facts.append(f"{progress.seconds_per_step:.3g} s/step")
+        facts += images_a_second(watch)
     facts.append(time_left(watch))
     if progress.loss is not None:
         facts.append(f"loss {progress.loss:.4g}")
     return " · ".join(filter(None, facts))
+
+
+def images_a_second(watch: Watch) -> list[str]:
+    """How many images it learns from in a second, on however many GPUs; nothing while that is not known."""
+    seconds = watch.history.progress.seconds_per_step
+    config = watch.history.config
+    if not seconds or config is None:
+        return []
+    return [f"{images_of_a_step(config) / seconds:.3g} images/s"]
+
+
+def gpus(watch: Watch) -> str:
+    """The run's GPUs, with what each has held at most; nothing for a run on a processor alone."""
+    cards = watch.history.cards
+    many = len(cards.ranks) > 1
+    if not cards.ranks or not (many or cards.peaks):
+        return ""
+    told = [_gpu(rank, cards.peaks, numbered=many) for rank in cards.ranks]
+    if not many:
+        return told[0]
+    shared = ", which share the weights" if cards.sharding == "FULL" else ""
+    return f"{len(told)} GPUs{shared}: {' · '.join(told)}"
+
+
+def _gpu(rank: Rank, peaks: Mapping[int, int], *, numbered: bool) -> str:
+    """A GPU, and of its memory the most that was held."""
+    number = f"{rank.rank} " if numbered else ""
+    text = f"{number}{visible(rank.device)} on {visible(rank.host)}"
+    if rank.rank in peaks:
+        text += f", {size_text(peaks[rank.rank])} used at most"
+    return text
 
 
 def why_not_start(watch: Watch) -> str:

@@ -11,7 +11,14 @@ from blockrate.ui.live.charts import Gallery, heat_card, loss_card
 from blockrate.ui.live.files import copy_button, files_list
 from blockrate.ui.live.jobs_card import jobs_card
 from blockrate.ui.live.past_runs import past_runs
-from blockrate.ui.live.progress import details, headline, share, speed, why_no_samples
+from blockrate.ui.live.progress import (
+    details,
+    gpus,
+    headline,
+    share,
+    speed,
+    why_no_samples,
+)
 from blockrate.ui.live.trained import groups_table
 from blockrate.ui.live.watch import ALIVE, Watch
 from blockrate.ui.page import Page
@@ -92,6 +99,8 @@ def _head(page: Page, changed: Event[[]]) -> None:
         _progress_bar(watch, changed)
         facts = ui.label().classes("totals")
         _text(changed, facts, lambda: speed(watch))
+        cards = ui.label().classes("run-gpus")
+        _text(changed, cards, lambda: gpus(watch))
         words = ui.label().classes("dim")
         _text(changed, words, lambda: _how_it_is(watch))
         cure = ui.label().classes("banner")
