@@ -8,6 +8,7 @@ from nicegui import Event, ui
 from blockrate.config.parts import Concept
 from blockrate.core.errors import ConfigError
 from blockrate.dataset.findings import Finding, in_words
+from blockrate.dataset.folders import partner_folders
 from blockrate.ui.media import Media
 from blockrate.ui.parts.follow import rebuild_on_change
 from blockrate.ui.parts.labels import in_labels, sentence
@@ -33,7 +34,8 @@ def lines_to_show(
 
 def _may_be_seen(media: Media, concept: Concept) -> bool:
     try:
-        media.resolve_inside(concept.path)
+        for folder in (concept.path, *partner_folders(concept)):
+            media.resolve_inside(folder)
     except ConfigError:
         return False
     return True
