@@ -58,7 +58,7 @@ def test_no_template_takes_the_name_of_another_in_silence(faders: Faders) -> Non
     box = faders.page.get_by_role("dialog", name="Save as preset")
     save_template(faders, "Single only")
     expect(box).to_contain_text("comes with blockrate. Choose another name.")
-    box.get_by_label("Name").fill("mine")
+    box.get_by_label("Name", exact=True).fill("mine")
     faders.page.keyboard.press("Enter")
     expect(box).to_have_count(0)
     faders.press("double_block_0", *"0.5")
@@ -75,7 +75,7 @@ def test_no_template_takes_the_name_of_another_in_silence(faders: Faders) -> Non
 def save_template(faders: Faders, name: str) -> None:
     """Save the rates under a name, by Enter alone."""
     faders.template("Save these rates")
-    faders.page.get_by_label("Name").fill(name)
+    faders.page.get_by_label("Name", exact=True).fill(name)
     faders.page.keyboard.press("Enter")
 
 
@@ -149,7 +149,7 @@ def test_a_preset_of_ones_own_is_renamed_and_asks_before_it_replaces(
     faders.presets()
     faders.page.get_by_role("menuitem", name="Rename two").click()
     box = faders.page.get_by_role("dialog", name="Rename two")
-    box.get_by_label("Name").fill("one")
+    box.get_by_label("Name", exact=True).fill("one")
     faders.page.keyboard.press("Enter")
     answer(faders, "Replace the preset?", "Replace")
     expect(box).to_have_count(0)
