@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 from support.event_lines import event_lines
 
-from blockrate.run.folder import RunFolder, is_alive, pending_commands, send_command
+from blockrate.run.folder import (
+    RunFolder,
+    is_alive,
+    lock,
+    pending_commands,
+    send_command,
+    write_heartbeat,
+)
 from blockrate.run.process import (
     engine_command,
     exit_sentence,
@@ -237,6 +244,24 @@ def test_a_second_engine_is_refused_and_leaves_the_first_alone(
     assert f"is in use by process {first.pid}" in run.log_file.read_text()
     assert run_state(run).name == "Running"
     assert "failed" not in types(run)
+
+
+@pytest.mark.parametrize(
+    ("phase", "minutes", "told"),
+    [("training", 12, True), ("training", 4, False), ("saving", 12, False)],
+)
+def test_a_run_that_trains_without_a_step_says_for_how_long(
+    run: RunFolder, phase: str, minutes: int, told: bool
+) -> None:
+    """One of several processes may wait for another, and its heart beats all the while."""
+    row = {"type": "step", "time": time.time() - 60 * minutes, "step": 3}
+    row |= {"loss": 1.0, "learning_rate": 1e-4, "grad_norm": 1.0, "seconds": 1.0}
+    run.events_file.write_text(json.dumps(row) + "\n")
+    with lock(run):
+        write_heartbeat(run, phase, 3)
+        state = run_state(run)
+    assert (f"no step for {minutes} min" in state.sentence) == told
+    assert bool(state.stuck) == told
 
 
 def test_the_engine_of_this_python_is_the_default(
