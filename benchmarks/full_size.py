@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from bare_loop import bare_loop
+from bare_model import without_wrappers
 from common import arguments, interleaved, ratios, scratch, spread, table
 from random_flux import (
     Scale,
@@ -31,6 +32,7 @@ from blockrate.engine.steps import take_step
 GIB = 2**30
 # bytes free on a card where the whole model can be made in bfloat16
 ROOM = 30 * 2**30
+STEPS = 3  # to a wait
 WEIGHT_DTYPES = ("BFLOAT_16", "FLOAT_8", "NFLOAT_4")
 
 
@@ -54,6 +56,7 @@ _HEADER = (
     "pixels",
     "steps/s",
     "step / bare loop",
+    "step / loop without PEFT",
     "peak GiB",
     "peak GiB, bare",
 )
@@ -83,9 +86,9 @@ def measure(
         for size in scale.sizes:
             yield [profile, str(size), *_figures(scale, state, config, size, rounds)]
     except torch.OutOfMemoryError:
-        yield [profile, "", "out of memory", "", "", ""]
+        yield [profile, "", "out of memory", "", "", "", ""]
     except ConfigError as error:  # bitsandbytes is missing
-        yield [profile, "", str(error), "", "", ""]
+        yield [profile, "", str(error), "", "", "", ""]
 
 
 def _figures(
@@ -96,25 +99,39 @@ def _figures(
         "ours": _ours(state, batch, config),
         "bare": bare_loop(state, batch, state.optimizer),
     }
+    if config.training_method == "LORA":
+        plain = without_wrappers(state)
+        optimizer = torch.optim.AdamW(plain.trained.values(), lr=1e-5, fused=True)
+        cases["plain"] = bare_loop(plain, batch, optimizer)
     peaks = {name: _peak(step, scale.device) for name, step in cases.items()}
     times = interleaved(
         {name: _waited(step, scale.device) for name, step in cases.items()},
         rounds=rounds,
     )
-    rates = [1 / seconds for seconds in times["ours"].wall]
-    memory = [f"{peak / GIB:.1f}" if peak else "" for peak in peaks.values()]
+    rates = [STEPS / seconds for seconds in times["ours"].wall]
+    plain_ratio = ""
+    if "plain" in times:
+        plain_ratio = spread(ratios(times["ours"].wall, times["plain"].wall))
     return [
         spread(rates),
         spread(ratios(times["ours"].wall, times["bare"].wall)),
-        *memory,
+        plain_ratio,
+        *(
+            f"{peaks[name] / GIB:.1f}" if peaks[name] else ""
+            for name in ("ours", "bare")
+        ),
     ]
 
 
 def _ours(
     state: TrainingState, batch: Batch, config: TrainConfig
 ) -> Callable[[], None]:
+    # as the prefetch thread has it ready
+    drawn = noised(batch, config, state.family, step=0, index=0)
+    if state.device.type == "cuda":
+        drawn = drawn.pinned()
+
     def step() -> None:
-        drawn = noised(batch, config, state.family, step=0, index=0)
         take_step(state, [drawn], config, step=0, telemetry=None)
 
     return step
@@ -132,7 +149,9 @@ def _peak(step: Callable[[], None], device: torch.device) -> int:
 
 def _waited(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
     def call() -> None:
-        step()
+        # one wait for several: a wait after each would cost a loop that needs none as much as one that waits
+        for _ in range(STEPS):
+            step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

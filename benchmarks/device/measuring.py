@@ -15,9 +15,9 @@ from blockrate.config.filtered import matching_layers
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.engine.data.cache import Batch
-from blockrate.engine.data.noised import noised
+from blockrate.engine.data.noised import NoisedBatch, noised
 from blockrate.engine.state import TrainingState, make_training_state
-from blockrate.engine.steps import take_step
+from blockrate.engine.steps import TakenStep, take_step
 from blockrate.models.savings import Work, step_flops
 from device.card import CUDA, GIB, clear, seconds_of, wait
 from device.report import Row
@@ -113,16 +113,21 @@ def figures(check: Check, case: Case, state: TrainingState, size: int) -> Row:
     """Return the row of a size."""
     config = config_of(check.scale, case, size)
     batch = random_batch(check.scale, size, case.samples)
-    losses: list[float] = []
+    # as the prefetch thread has them ready
+    ready = [
+        drawn_batch(batch, config, state, number) for number in range(2 + check.steps)
+    ]
+    taken: list[TakenStep] = []
 
     def step() -> None:
-        number = len(losses)
-        drawn = noised(batch, config, state.family, step=number, index=0)
-        taken = take_step(state, [drawn], config, step=number, telemetry=None)
-        losses.append(taken.result().loss)
+        number = len(taken)
+        taken.append(
+            take_step(state, [ready[number]], config, step=number, telemetry=None)
+        )
 
     peak = peak_of_two(step)
     seconds = seconds_of(step, check.steps, warm_up=0)
+    losses = [one.result().loss for one in taken]
     notes = [loss_note(losses)]
     row: Row = {"what": case.name, "px": size}
     row |= speed_and_memory(check, predict(check.scale, config), seconds, peak)
@@ -133,6 +138,14 @@ def figures(check: Check, case: Case, state: TrainingState, size: int) -> Row:
         notes.append(went_wrong)
     note = "; ".join(filter(None, notes))
     return row | ({"note": note} if note else {})
+
+
+def drawn_batch(
+    batch: Batch, config: TrainConfig, state: TrainingState, number: int
+) -> NoisedBatch:
+    """Return a batch with the noise of a step, where the card copies from by itself."""
+    drawn = noised(batch, config, state.family, step=number, index=0)
+    return drawn.pinned() if CUDA else drawn
 
 
 def peak_of_two(step: Callable[[], None]) -> Peak:

@@ -14,8 +14,8 @@ is on or not: what it costs.
 Names: ours or peer, then any of -half (the first half of the blocks has rate 0; of the peer: network_reg_lrs with 0),
 -half-by-index (of the peer: train_*_block_indices instead), -fused (of the peer: torch's fused AdamW).
 ``--shape full`` is FLUX.1 with random bf16 weights and needs a GPU (without one it goes the same ways at toy width: a
-rehearsal); the toys are fp32 on the CPU, with equal weights in both. "Blocks run": forwards of blocks in a step, so
-with checkpointing also the recomputed ones, which shows how far down the backward pass goes.
+rehearsal); the toys are on the CPU, in fp32 or with ``--bf16``, with equal weights in both. "Blocks run": forwards of
+blocks in a step, so with checkpointing also the recomputed ones, which shows how far down the backward pass goes.
 """
 
 import argparse
@@ -70,6 +70,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--shape", choices=["small", "deep", "full"], default="small")
     parser.add_argument("--modules", choices=["all", "attention"], default="all")
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--bf16", action="store_true", help="the toys too")
     parser.add_argument("--pixels", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--warm", type=int, default=3, help="rounds that do not count")

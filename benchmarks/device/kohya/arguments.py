@@ -44,7 +44,7 @@ def values_of(race: Race, name: str) -> dict[str, object]:
         "lr_scheduler": "constant",
         "max_train_steps": 1_000_000,
         "seed": 7,
-        "mixed_precision": "bf16" if race.is_full else "no",
+        "mixed_precision": "bf16" if race.is_bf16 else "no",
         "guidance_scale": 1.0,
         "timestep_sampling": "flux_shift",
         "model_prediction_type": "raw",

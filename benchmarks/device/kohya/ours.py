@@ -34,6 +34,8 @@ FILTERS: dict[str, dict[str, Any]] = {
 class StoppedOutputs(Outputs):
     """The trainer's outputs, which also hand out what trains and wait for the next turn."""
 
+    taken: TakenStep | None = None
+
     def before_first_step(self, step: int) -> None:
         super().before_first_step(step)
         model = running().model
@@ -43,7 +45,10 @@ class StoppedOutputs(Outputs):
     def after_step(self, step: int, taken: TakenStep, rate: float) -> None:
         super().after_step(step, taken, rate)
         me = running()
-        me.losses.append(taken.result().loss)
+        # of the step before: to wait for this one would be no part of it
+        if self.taken:
+            me.losses.append(self.taken.result().loss)
+        self.taken = taken
         me.stop_here()
 
 
@@ -76,7 +81,7 @@ def bare_ours(owner: Contestant) -> Callable[[], None]:
 def config_of(race: Race, name: str) -> TrainConfig:
     """Return the config of a contestant, whose name tells what is frozen."""
     folder = race.folder
-    form = "BFLOAT_16" if race.is_full else "FLOAT_32"
+    form = "BFLOAT_16" if race.is_bf16 else "FLOAT_32"
     multipliers: dict[str, float] = {}
     if "-half" in name:
         frozen = race.spec.layout.names[: race.frozen_half]

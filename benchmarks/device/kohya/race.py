@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from common import TOY, make_toy
@@ -12,6 +13,7 @@ from random_flux import made_on_device
 from torch import nn
 
 from blockrate.core.blocks import BlockLayout
+from blockrate.engine.models.flux1 import random_transformer
 from blockrate.models.families import FAMILIES, TransformerSpec
 
 RANK = 16
@@ -33,15 +35,16 @@ class Race:
     device: torch.device
     folder: Path
     peer_words: list[str]  # more arguments for the peer
+    is_bf16: bool  # bf16 weights under autocast
 
     @property
     def is_full(self) -> bool:
-        """Whether all is as at full size: bf16, and random weights made on the device."""
+        """Whether all is as at full size: random weights made on the device."""
         return self.shape == "full"
 
     @property
     def dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.is_full else torch.float32
+        return torch.bfloat16 if self.is_bf16 else torch.float32
 
     @property
     def frozen_half(self) -> int:
@@ -65,11 +68,11 @@ def spec_and_device(shape: str) -> tuple[TransformerSpec, torch.device]:
 def make_folder(race: Race) -> None:
     """Write a toy, and images with captions as the peer wants them; at full size the toy's encoders alone are used."""
     folder = race.folder
-    if race.is_full:
+    if race.device.type == "cuda":
         make_toy(
             folder, spec=replace(race.spec, layout=BlockLayout(1, 1), heads=1), images=1
         )
-        claim_full_size(folder / "model" / "transformer" / "config.json", race.spec)
+        claim_full_size(folder / "model" / "transformer", race.spec)
         for number in range(IMAGES):
             image = Image.effect_noise((race.pixels, race.pixels), 50).convert("RGB")
             image.save(folder / "images" / f"{number}.png")
@@ -82,8 +85,9 @@ def make_folder(race: Race) -> None:
         (images / f"{file.stem}.txt").write_text("a photo of a cat", encoding="utf-8")
 
 
-def claim_full_size(file: Path, spec: TransformerSpec) -> None:
-    """Let a toy's config.json tell the full sizes, so that plans and filters see all blocks."""
+def claim_full_size(folder: Path, spec: TransformerSpec) -> None:
+    """Let a toy's folder tell the full sizes, so that plans and filters see all blocks; its weights take no room."""
+    file = folder / "config.json"
     values = json.loads(file.read_text(encoding="utf-8"))
     values |= {
         "num_layers": spec.layout.double,
@@ -91,3 +95,17 @@ def claim_full_size(file: Path, spec: TransformerSpec) -> None:
         "num_attention_heads": spec.heads,
     }
     file.write_text(json.dumps(values), encoding="utf-8")
+    with torch.device("meta"):
+        model = random_transformer(spec)
+    header: dict[str, Any] = {}
+    end = 0
+    for name, weights in model.state_dict().items():
+        begin = end
+        end += 2 * weights.numel()
+        shape = list(weights.shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with (folder / "diffusion_pytorch_model.safetensors").open("wb") as weights_file:
+        weights_file.write(len(text).to_bytes(8, "little") + text)
+        # a hole: what is never read is never written
+        weights_file.truncate(8 + len(text) + end)

@@ -76,6 +76,9 @@ def compete(
                 measure(turn, parts, race.device)
     for turn in turns.values():
         count_operators(turn)
+    if not turns[options.run[0]].contestant.figures.wall:
+        say("no round was measured: allow more with --seconds")
+        return
     rows = rows_of(contestants, options.run[0], is_on_gpu=race.device.type == "cuda")
     write(rows, facts, options.out)
     print_table(rows, screen)
@@ -109,12 +112,14 @@ def race_of(options: argparse.Namespace, folder: Path) -> Race:
         device=device,
         folder=folder,
         peer_words=options.peer_args.split(),
+        is_bf16=options.bf16 or options.shape == "full",
     )
 
 
 def facts_of(race: Race) -> dict[str, Any]:
     facts = {
         "shape": race.shape,
+        "bf16": race.is_bf16,
         "modules": race.modules,
         "checkpointing": race.checkpointing,
         "pixels": race.pixels,

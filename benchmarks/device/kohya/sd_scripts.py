@@ -99,7 +99,7 @@ def flux_of(peer: SdScripts, race: Race) -> Any:
     model.load_state_dict(
         peer.utils.convert_diffusers_sd_to_bfl(weights, layout.double, layout.single)
     )
-    return model
+    return model.to(race.dtype)
 
 
 def flux_sizes(peer: SdScripts, race: Race) -> Any:
@@ -186,7 +186,7 @@ def bare_peer(peer: SdScripts, race: Race, owner: Contestant) -> Callable[[], No
         sigma = torch.sigmoid(torch.randn(1, device=device))
         noisy = (1 - sigma) * latents + sigma * noise
         times = sigma.to(race.dtype)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=race.is_full):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=race.is_bf16):
             prediction = flux(img=noisy.to(race.dtype), timesteps=times, **inputs)
         loss = (prediction.float() - (noise - latents)).square().mean()
         loss.backward()

@@ -22,7 +22,7 @@ def difference_of_models(
         if flux is None and contestant.model.flux is not None:
             flux = contestant.model.flux
             network = contestant.model.network
-    if race.is_full or flux is None or state is None or network is None:
+    if race.is_bf16 or flux is None or state is None or network is None:
         return "not compared"
     weights = [*state.trained.values(), *network.parameters()]
     before = [parameter.detach().clone() for parameter in weights]
