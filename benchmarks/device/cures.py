@@ -44,17 +44,16 @@ def measure_whole_step(check: Check) -> None:
 
 def cases(scale: Scale) -> Iterator[Case]:
     yield Case(
-        name="PEFT's casts of inputs to fp32, which a run leaves out",
+        name="PEFT's own layers, as before they were computed in few kernels",
         changes={},
         sizes=scale.sizes,
         seconds=20,
         group="lora",
-        change=with_casts,
+        change=with_pefts_layers,
     )
     yield Case(
-        name="no autocast, adapters in bf16",
-        # FLOAT_32 here means: no autocast
-        changes={"train_dtype": "FLOAT_32", "lora_weight_dtype": "BFLOAT_16"},
+        name="no autocast",
+        changes={"enable_autocast": False},
         sizes=scale.sizes,
         seconds=20,
         group="lora",
@@ -75,10 +74,12 @@ def cases(scale: Scale) -> Iterator[Case]:
     )
 
 
-def with_casts(state: TrainingState) -> None:
+def with_pefts_layers(state: TrainingState) -> None:
     for module in state.transformer.modules():
         if isinstance(module, LoraLayer):
-            module.cast_input_dtype_enabled = True
+            vars(module).pop("forward", None)
+        elif hasattr(module, "fused_projections"):
+            module.fused_projections = False
 
 
 def measure_attention(check: Check) -> None:

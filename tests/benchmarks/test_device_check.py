@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 from device import check as door
-from device import diffusers_script, rows
+from device import cures, diffusers_script, rows
 from device.kohya.arguments import trained_by_index
 from device.lives import LORA, Lives
 from device.measuring import Case, config_of, make, measure
 from device.report import COLUMNS, Report
 from device.shared import Check, Size
+from peft.tuners.lora import LoraLayer
 from random_flux import Scale
 from support.lives import SPEC, Small
 
@@ -108,6 +109,26 @@ def test_what_takes_too_long_is_named_and_left_out(check: Check) -> None:
         "all blocks: for lack of time",
         f"peer: {check.script} does not exist",
     ]
+
+
+def test_cures_can_go_back_to_pefts_layers_and_leave_autocast_out(
+    check: Check,
+) -> None:
+    seen: list[bool] = []
+
+    def go_back(state: TrainingState) -> None:
+        cures.with_pefts_layers(state)
+        for module in state.transformer.modules():
+            if isinstance(module, LoraLayer):
+                seen.append("forward" in vars(module))
+
+    measure(check, "cures", case(change=go_back))
+    measure(check, "cures", case(changes={"enable_autocast": False}))
+    back, plain = written(check)["cures"]
+    assert seen
+    assert not any(seen)
+    assert "note" not in back
+    assert "note" not in plain
 
 
 def test_bare_loop_leaves_no_trace(check: Check) -> None:
