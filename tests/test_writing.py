@@ -10,7 +10,15 @@ from support.source import FILES, imports, place_of
 
 # What must not be lost is written by run/durable.py alone; the heartbeat (run/folder.py), log and events may be lost.
 WRITERS = {"run/durable.py", "run/folder.py"}
-APPENDERS = {"run/apart.py", "run/events.py", "run/process.py", "engine/__main__.py"}
+APPENDERS = {
+    "run/apart.py",
+    "run/events.py",
+    "run/process.py",
+    "engine/__main__.py",
+    # pieces of what is on its way
+    "ui/arrivals.py",
+    "ui/uploads.py",
+}
 OURS = ("self", "session", "preferences", "queue")
 WRITING_CALLS = {
     "torch.save",

@@ -25,6 +25,7 @@ from blockrate.cli.options import (
     Fresh,
     GpuCount,
     Host,
+    LargestUpload,
     Native,
     NoBrowser,
     OpenedConfig,
@@ -262,6 +263,7 @@ def ui(
     allowed_host: AllowedHosts = None,
     native: Native = False,
     root: Roots = None,
+    largest_upload: LargestUpload = 4096,
 ) -> None:
     """Open the app in a browser. The address it prints lets in whoever has it; Ctrl-C ends it, and training goes on."""
     from blockrate.ui.app import serve
@@ -277,6 +279,7 @@ def ui(
             native=native,
             names=names,
             roots=roots,
+            largest_upload=largest_upload * 2**20,
         )
     raise typer.Exit(code)
 

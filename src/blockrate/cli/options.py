@@ -119,6 +119,14 @@ Roots = Annotated[
         help="A folder that the app may show; repeatable.",
     ),
 ]
+LargestUpload = Annotated[
+    int,
+    typer.Option(
+        metavar="MIB",
+        min=0,
+        help="The largest file that a browser may bring in; 0: none.",
+    ),
+]
 ComparedRuns = Annotated[
     list[Path] | None,
     typer.Argument(

@@ -23,6 +23,7 @@ import uvicorn
 from fastapi import FastAPI
 from nicegui import app as nicegui_app
 from nicegui import ui
+from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 
 from blockrate.config.presets import examples
@@ -30,6 +31,7 @@ from blockrate.core.errors import ConfigError
 from blockrate.core.plain_files import is_there
 from blockrate.run.children import child_environment
 from blockrate.run.home import state_folder
+from blockrate.ui.arrivals import Limits
 from blockrate.ui.connections import most_strangers, protocol_of
 from blockrate.ui.guard import Guard, all_names
 from blockrate.ui.live.watch import Watch
@@ -57,11 +59,13 @@ def serve(
     native: bool,
     names: Sequence[str],
     roots: Sequence[Path],
+    largest_upload: int = Limits.file_bytes,
 ) -> int:
     """Serve the app until Ctrl-C, or until its window is closed; the exit code.
 
     ``config``: a file, the name of a preset or an example, or "". ``port`` 0: the last one if it is free, else any.
-    ``names``: what else the server is called. ``roots``: what may be seen of the disk. Raises ConfigError and
+    ``names``: what else the server is called. ``roots``: what may be seen of the disk.
+    ``largest_upload``: bytes of a file that a browser may bring. Raises ConfigError and
     WriteError.
     """
     if native:
@@ -70,7 +74,7 @@ def serve(
     app = make_app(
         _open(config, preferences),
         Watch(preferences),
-        Media(roots or default_roots()),
+        Media(roots or default_roots(), Limits(file_bytes=largest_upload)),
         preferences,
     )
     with listen(host, port, preferences.port) as listener:
@@ -112,6 +116,10 @@ def make_app(
     @app.get("/files/{name}")
     def file(name: str) -> Response:
         return _file_response(media, name)
+
+    @app.api_route("/uploads/{given}", methods=["GET", "PUT"])
+    async def upload(request: Request, given: str) -> Response:
+        return await media.uploads.answer(request, given)
 
     def add_page(path: str, tab: str) -> None:
         @ui.page(path)

@@ -21,6 +21,8 @@ from PIL import Image, ImageOps
 from blockrate.core.errors import ConfigError, FileError
 from blockrate.core.plain_files import real_path
 from blockrate.dataset.folders import FORMATS, open_file
+from blockrate.ui.arrivals import Limits
+from blockrate.ui.uploads import Uploads
 
 # ids that are known at one time; the one given out longest ago goes first
 _FILES = 8192
@@ -45,9 +47,10 @@ class GivenOut(NamedTuple):
 
 
 class Media:
-    """The folders that the browser may see into, and the addresses of pictures that were given out."""
+    """The folders that the browser may see into, what was given out of them, and what is on its way there."""
 
-    def __init__(self, roots: Sequence[Path]) -> None:
+    def __init__(self, roots: Sequence[Path], limits: Limits | None = None) -> None:
+        self.uploads = Uploads(limits or Limits())
         real = [Path(os.path.realpath(root)) for root in roots]
         self.roots = tuple(dict.fromkeys(real))
         self._given_out: OrderedDict[str, GivenOut] = OrderedDict()  # by id

@@ -21,6 +21,7 @@ from blockrate.ui.parts.follow import (
     show_from_thread,
 )
 from blockrate.ui.parts.picker import pick
+from blockrate.ui.tabs.arriving import new_data_set, upload_into
 from blockrate.ui.tabs.findings import findings_list, lines_to_show
 from blockrate.ui.tabs.thumbnails import Thumbnails, ToShow
 
@@ -128,6 +129,7 @@ def build(page: Page) -> None:
             rebuild_on_change(
                 page.session.changed, lambda: len(tab.concepts()), partial(_cards, tab)
             )
+        new_data_set(page, tab.concepts, tab.look_again)
     with ui.element("div").classes("stack"):
         with section("What training sees"):
             with ui.element("div"):
@@ -178,6 +180,8 @@ def _card(tab: DataTab, index: int) -> None:
             every = partial(_to_show, tab, index)
             Thumbnails(tab.page, tab.changed, every, tab.look_again, fold)
         fold.classes("fold")
+        with ui.expansion("Bring images in", icon="upload").classes("fold"):
+            upload_into(tab.page, partial(session.get, f"{at}.path"), tab.look_again)
         with (
             ui.expansion("More settings", icon="tune").classes("fold"),
             ui.element("div").classes("card-body"),
