@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -42,7 +42,7 @@ from blockrate.cli.options import (
 )
 from blockrate.cli.queueing import app as queue_app
 from blockrate.cli.screen import plain_streams, say, say_fault, show, show_json
-from blockrate.cli.usage import advice
+from blockrate.cli.usage import tell_usage
 from blockrate.cli.ways_on import WAYS_ON
 from blockrate.core.errors import (
     BlockrateError,
@@ -294,29 +294,13 @@ def main() -> None:
         say(f"error: {in_words(error, WAYS_ON)}")
         sys.exit(error.exit_code)
     except _USAGE_ERROR as error:
-        _tell_usage(error)
+        tell_usage(error)
         sys.exit(2)
     except typer.Abort:
         sys.exit(130)
     except Exception:
         say_fault()
         sys.exit(1)
-
-
-def _tell_usage(error: Any) -> None:
-    """Say what is wrong with the words of a command line; for none at all, the help."""
-    if type(error).__name__ == "NoArgsIsHelpError":
-        error.show()
-        return
-    command = error.ctx.command_path if error.ctx else "blockrate"
-    problem = " ".join(error.format_message().split())
-    meant = advice(error, sys.argv[1:])
-    if meant:
-        # click's own guesses are names of options only
-        problem = problem.partition(" (Possible options")[0]
-    sentences = [problem if problem.endswith((".", "?")) else f"{problem}.", meant]
-    sentences.append(f"See `{command} --help`.")
-    say(f"error: {' '.join(filter(None, sentences))}")
 
 
 def _train_planned(run: "PlannedRun") -> None:

@@ -1,15 +1,34 @@
 """What was meant by words of a command line that it does not take, as a friendly colleague would say it."""
 
 import difflib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from blockrate.cli.screen import say
 
 _SETTINGS = (
     "Settings of the config are given by --set NAME=VALUE: docs/config.md names them, "
     "docs/from_kohya.md says what the options of sd-scripts are called here."
 )
 _LONGEST_NAME = 100
+
+
+def tell_usage(error: Any) -> None:
+    """Say what is wrong with the words of a command line; for none at all, the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    command = error.ctx.command_path if error.ctx else "blockrate"
+    problem = " ".join(error.format_message().split())
+    meant = advice(error, sys.argv[1:])
+    if meant:
+        # click's own guesses are names of options only
+        problem = problem.partition(" (Possible options")[0]
+    sentences = [problem if problem.endswith((".", "?")) else f"{problem}.", meant]
+    sentences.append(f"See `{command} --help`.")
+    say(f"error: {' '.join(filter(None, sentences))}")
 
 
 def advice(error: Any, words: Sequence[str]) -> str:

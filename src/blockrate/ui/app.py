@@ -64,9 +64,8 @@ def serve(
     """Serve the app until Ctrl-C, or until its window is closed; the exit code.
 
     ``config``: a file, the name of a preset or an example, or "". ``port`` 0: the last one if it is free, else any.
-    ``names``: what else the server is called. ``roots``: what may be seen of the disk.
-    ``largest_upload``: bytes of a file that a browser may bring. Raises ConfigError and
-    WriteError.
+    ``names``: what else the server is called. ``roots``: what may be seen of the disk. ``largest_upload``: bytes of a
+    file that a browser may bring. Raises ConfigError and WriteError.
     """
     if native:
         _check_webview()

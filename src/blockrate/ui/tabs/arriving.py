@@ -159,14 +159,7 @@ def new_data_set(
         return known[-1].absolute().parent if known else Path.cwd() / "data"
 
     def folder() -> Path:
-        name = str(box.value or "").strip()
-        try:
-            place = place_in(name)
-        except FileError as error:
-            raise ConfigError("Name", f"{name!r} {error.problem}") from error
-        if len(place.parts) > 1:
-            raise ConfigError("Name", f"{name!r} is more than a name")
-        return home() / place
+        return home() / _folder_name(str(box.value or "").strip())
 
     def came(target: Path) -> None:
         paths = [os.path.abspath(concept.path) for concept in concepts()]
@@ -190,6 +183,17 @@ def new_data_set(
 
     box.on_value_change(show_where)
     call_on_change(page.session.changed, show_where)
+
+
+def _folder_name(name: str) -> Path:
+    """Raises ConfigError for what names no folder, or several inside one another."""
+    try:
+        place = place_in(name)
+    except FileError as error:
+        raise ConfigError("Name", f"{name!r} {error.problem}") from error
+    if len(place.parts) > 1:
+        raise ConfigError("Name", f"{name!r} is more than a name")
+    return place
 
 
 def _told_files(args: Any) -> list[tuple[str, int]]:

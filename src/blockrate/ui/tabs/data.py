@@ -180,14 +180,7 @@ def _card(tab: DataTab, index: int) -> None:
             every = partial(_to_show, tab, index)
             Thumbnails(tab.page, tab.changed, every, tab.look_again, fold)
         fold.classes("fold")
-        with ui.expansion("Bring images in", icon="upload").classes("fold"):
-            upload_into(tab.page, partial(session.get, f"{at}.path"), tab.look_again)
-        with (
-            ui.expansion("More settings", icon="tune").classes("fold"),
-            ui.element("div").classes("card-body"),
-        ):
-            for name in _RARE:
-                field(session, f"{at}.{name}", classes="half")
+        _folds(tab, at)
 
     def refresh() -> None:
         file.set_visibility(session.get(f"{at}.text.prompt_source") == "concept")
@@ -199,6 +192,19 @@ def _card(tab: DataTab, index: int) -> None:
     with facts.props("aria-live=polite"):
         call_on_change(tab.changed, refresh)
         call_on_change(session.changed, refresh)
+
+
+def _folds(tab: DataTab, at: str) -> None:
+    """What most people open seldom."""
+    path = partial(tab.session.get, f"{at}.path")
+    with ui.expansion("Bring images in", icon="upload").classes("fold"):
+        upload_into(tab.page, path, tab.look_again)
+    with (
+        ui.expansion("More settings", icon="tune").classes("fold"),
+        ui.element("div").classes("card-body"),
+    ):
+        for name in _RARE:
+            field(tab.session, f"{at}.{name}", classes="half")
 
 
 def _width(name: str) -> str:
