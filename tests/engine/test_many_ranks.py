@@ -1,20 +1,29 @@
 """Several ranks train what one process trains: real torchrun and gloo, on a model of four blocks."""
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.lives import RATES, Small, events, saved_bytes
+from support.lives import RATES, Small, events, make_small, saved_bytes
 from support.rank_engine import Job, live_together
 
 from blockrate.config.files import config_json
+from blockrate.core.blocks import BlockLayout, block_of
+from blockrate.engine.models import flux1, flux2
+from blockrate.models.families import FAMILIES
 from blockrate.run.checkpoints import checkpoints
-from blockrate.run.folder import RunFolder
+from blockrate.run.folder import RunFolder, StopFlag, StopRequested
 
 pytestmark = pytest.mark.engine
+train: Any = import_module("blockrate.engine.train")
+
+KLEIN = replace(FAMILIES["tiny-flux2"].spec, layout=BlockLayout(2, 2))
 
 PNG = {"prompt": "a cat", "width": 64, "height": 64, "diffusion_steps": 2}
 FINE = {"training_method": "FINE_TUNE", "learning_rate": 1e-4}
@@ -52,7 +61,17 @@ class Ranks(NamedTuple):
         return RunFolder(self.folder / name)
 
     def alone(self, name: str, **settings: Any) -> RunFolder:
-        return self.small.live(_config(self.small, self.folder / name, settings))
+        """One life of a run in this process. ``settings``: of FLUX.2, too."""
+        small = _model(self.small, settings)
+        return small.live(_config(small, self.folder / name, settings))
+
+
+def _model(small: Small, settings: dict[str, Any]) -> Small:
+    """The model that settings are for."""
+    if settings.get("model_type") != "FLUX_2":
+        return small
+    folder = small.folder / "flux2"
+    return Small(folder) if folder.exists() else make_small(folder, KLEIN)
 
 
 def _config(small: Small, folder: Path, settings: dict[str, Any]) -> Any:
@@ -74,6 +93,30 @@ class Wanted(NamedTuple):
     given: dict[str, Any] = {}  # noqa: RUF012
 
 
+SHARED = {"multi_gpu": True, "sharding": "FULL"}
+# clipping does not act: the norm of all is added up in another order than that of one
+LORA = {"epochs": 2, "clip_grad_norm": 100.0}
+BLOCKS = {**FINE, **LORA, "layer_filter": "", "layer_filter_preset": "blocks"}
+FULL = {
+    **FINE,
+    **CLIPPED,
+    **SHOWN,
+    "layer_filter": "",
+    "transformer": {"gradient_checkpointing": True},
+    "ema": "GPU",
+    "ema_update_step_interval": 1,
+}
+FLUX_2 = {
+    "model_type": "FLUX_2",
+    "model_variant": "BASE",
+    "layer_filter": "",
+    "layer_filter_preset": "blocks",
+    "epochs": 2,
+    "samples": [PNG],
+    "sample_after": 3,
+    "sample_after_unit": "STEP",
+}
+
 TWO = {
     "lora": Wanted({**CLIPPED, **SHOWN}),
     "fine": Wanted({**CLIPPED, **FINE}),
@@ -83,10 +126,24 @@ TWO = {
     "nan": Wanted({"epochs": 2}, "not_a_number", {"files": ["3.png"]}),
     "all nan": Wanted({}, "not_a_number", {"files": [f"{n}.png" for n in range(5)]}),
     "cached": Wanted({"epochs": 1}, "note_entries"),
+    "gone on": Wanted(CLIPPED),
+    "flux2": Wanted(FLUX_2),
+    "lora shared": Wanted({**LORA, **SHARED}),
+    "blocks shared": Wanted({**BLOCKS, **SHARED}),
+    "full shared": Wanted({**FULL, **SHARED}),
+    "bf16 shared": Wanted({**BF16, **SHARED, "clip_grad_norm": 100.0}),
+    "stopped shared": Wanted({**CLIPPED, **SHARED}, "stop_at", {"step": 3, "rank": 1}),
+    "nan shared": Wanted({"epochs": 2, **SHARED}, "not_a_number", {"files": ["3.png"]}),
+    "flux2 shared": Wanted({**FLUX_2, **SHARED}),
 }
 THREE = {
     "uneven by 3": Wanted(UNEVEN),
     "more by 3": Wanted({"gradient_accumulation_steps": 3, "epochs": 4}),
+    "more shared by 3": Wanted(
+        {**FINE, "gradient_accumulation_steps": 3, "epochs": 4, **SHARED}
+    ),
+    # a run that two ranks have begun
+    "stopped shared": Wanted({**CLIPPED, **SHARED}),
 }
 
 
@@ -98,7 +155,8 @@ def lived(small: Small, folder: Path, wanted: dict[str, Wanted], *, size: int) -
         if name == "cached":
             settings = {**settings, "cache_dir": str(folder / "by ranks")}
             given = {"folder": str(run.path)}
-        run.create(config_json(_config(small, run.path, settings)))
+        config = _config(_model(small, settings), run.path, settings)
+        run.create(config_json(config))
         jobs.append(Job(str(run.path), fault, dict(given)))
     codes = live_together(folder / f"by-{size}", jobs, size=size)
     return Ranks(small, folder, dict(zip(wanted, codes, strict=True)))
@@ -106,12 +164,49 @@ def lived(small: Small, folder: Path, wanted: dict[str, Wanted], *, size: int) -
 
 @pytest.fixture(scope="module")
 def two(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Ranks:
-    return lived(small, tmp_path_factory.mktemp("two"), TWO, size=2)
+    folder = tmp_path_factory.mktemp("ranks")
+    begun = small.config(folder / "gone on", **CLIPPED)
+    with pytest.MonkeyPatch.context() as patch:
+        stopping = StopFlag()
+        real = train.take_step
+
+        def take_step(*given: Any, **named: Any) -> Any:
+            stopping.requested = named["step"] == 2
+            return real(*given, **named)
+
+        patch.setattr(train, "take_step", take_step)
+        with pytest.raises(StopRequested):
+            small.live(begun, stopping)
+    return lived(small, folder, TWO, size=2)
 
 
 @pytest.fixture(scope="module")
-def three(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Ranks:
-    return lived(small, tmp_path_factory.mktemp("three"), THREE, size=3)
+def three(two: Ranks) -> Ranks:
+    stopped = two.run("stopped shared").path
+    shutil.copytree(stopped, two.folder / "kept")
+    return lived(two.small, two.folder, THREE, size=3)
+
+
+@pytest.fixture
+def aligned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process that computes as ranks do that share the weights, in the last bit too.
+
+    Gathered weights begin at round addresses. One process has them where they lie in the file, and the products of its
+    processor hang on that. It also puts adapters together that are shared out each by itself.
+    """
+    monkeypatch.setattr(
+        "blockrate.engine.adapters.lora.compute_in_few_kernels", lambda *given: None
+    )
+    for family in (flux1, flux2):
+        real = family.load_transformer
+
+        def load_transformer(*given: Any, real: Any = real) -> Any:
+            transformer = real(*given)
+            for parameter in transformer.parameters():
+                parameter.data = parameter.data.clone()
+            return transformer
+
+        monkeypatch.setattr(family, "load_transformer", load_transformer)
 
 
 def same_in_every_bit(one: RunFolder, other: RunFolder) -> Iterator[str]:
@@ -125,11 +220,14 @@ def same_in_every_bit(one: RunFolder, other: RunFolder) -> Iterator[str]:
         yield name
 
 
-def largest_difference(one: RunFolder, other: RunFolder) -> float:
+def largest_difference(
+    one: RunFolder, other: RunFolder, part: str = "weights"
+) -> float:
     """How far the weights of two runs' newest checkpoints are from each other."""
     newest = [checkpoints(run.checkpoints)[-1] for run in (one, other)]
     assert newest[0].name == newest[1].name
-    first, second = (load_file(folder / "weights.safetensors") for folder in newest)
+    first, second = (load_file(folder / f"{part}.safetensors") for folder in newest)
+    assert first
     assert first.keys() == second.keys()
     return max(
         float((first[name].float() - second[name].float()).abs().max())
@@ -264,3 +362,147 @@ def test_each_entry_of_the_cache_is_made_once_and_as_by_one(
     ]
     assert sorted(made[0] + made[1]) == sorted(by_one)
     assert abs(len(made[0]) - len(made[1])) <= 2
+
+
+def test_two_ranks_go_on_where_one_process_was_stopped_in_every_bit(two: Ranks) -> None:
+    assert two.codes["gone on"] == [0, 0]
+    alone = two.alone("not broken off", **CLIPPED)
+    assert len(list(same_in_every_bit(two.run("gone on"), alone))) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("lora shared", LORA), ("blocks shared", BLOCKS)]
+)
+def test_ranks_that_share_the_weights_learn_the_same_in_every_bit(
+    two: Ranks, aligned: None, name: str, settings: dict[str, Any]
+) -> None:
+    assert two.codes[name] == [0, 0]
+    alone = two.alone(f"{name} alone", **settings)
+    run = two.run(name)
+    for checkpoint in checkpoints(alone.checkpoints):
+        for part in ("weights", "optimizer"):
+            mine, theirs = (
+                load_file(one.checkpoints / checkpoint.name / f"{part}.safetensors")
+                for one in (run, alone)
+            )
+            assert mine.keys() == theirs.keys()
+            assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+    assert len(checkpoints(alone.checkpoints)) == 3
+    print(f"{name}: 3 checkpoints equal those of 1 process")
+    told = [events(one, "started")[0]["groups"] for one in (run, alone)]
+    assert told[0] == told[1]
+
+
+def test_blocks_at_nought_stay_as_they_were_where_weights_are_shared(
+    two: Ranks,
+) -> None:
+    [trained, before] = [
+        load_file(folder / "diffusion_pytorch_model.safetensors")
+        for folder in (
+            two.run("blocks shared").path / "result",
+            two.small.folder / "model" / "transformer",
+        )
+    ]
+    frozen = [name for name in before if block_of(name) == "single_block_0"]
+    assert frozen
+    assert all(torch.equal(trained[name], before[name]) for name in frozen)
+    assert any(not torch.equal(trained[name], before[name]) for name in before)
+
+
+def test_average_checkpointing_and_clipping_work_on_shared_weights(
+    two: Ranks, aligned: None
+) -> None:
+    """A fine-tune of everything, whose time embedding adds up in another order."""
+    assert two.codes["full shared"] == [0, 0]
+    alone = two.alone("full alone", **FULL)
+    run = two.run("full shared")
+    for part in ("weights", "average"):
+        difference = largest_difference(run, alone, part)
+        print(f"full shared, {part}: largest difference {difference:.1e}")
+        assert difference <= 5e-5
+    assert losses(run) == pytest.approx(losses(alone), rel=1e-5)
+    assert losses(run, "validated") == pytest.approx(
+        losses(alone, "validated"), rel=1e-5
+    )
+    drawn = [event["files"] for event in events(run, "sampled")]
+    assert drawn == [event["files"] for event in events(alone, "sampled")]
+    results = [
+        load_file(one.path / "result" / "diffusion_pytorch_model.safetensors")
+        for one in (run, alone)
+    ]
+    assert results[0].keys() == results[1].keys()
+    for name, tensor in results[0].items():
+        assert torch.allclose(tensor, results[1][name], atol=5e-5)
+    facts = [(one.path / "result" / "config.json").read_text() for one in (run, alone)]
+    assert facts[0] == facts[1]
+
+
+def test_a_shared_lora_is_what_one_process_makes_of_it_in_its_own_way(
+    two: Ranks,
+) -> None:
+    alone = two.alone("its own way", **LORA)
+    difference = largest_difference(two.run("lora shared"), alone)
+    print(f"lora shared, against adapters put together: {difference:.1e}")
+    assert difference <= 5e-5
+
+
+def test_what_blocks_do_is_told_of_shared_weights_too(two: Ranks) -> None:
+    alone = two.alone("watched alone", **LORA)
+    for mine, theirs in zip(
+        events(two.run("lora shared"), "blocks"), events(alone, "blocks"), strict=True
+    ):
+        for what in ("grad_norms", "update_ratios", "learning_rates"):
+            assert mine[what] == pytest.approx(theirs[what], rel=1e-4), what
+
+
+def test_the_chance_of_rounding_hangs_on_no_number_of_ranks(
+    two: Ranks, aligned: None
+) -> None:
+    alone = two.alone("rounded alone", **{**BF16, "clip_grad_norm": 100.0})
+    assert two.codes["bf16 shared"] == [0, 0]
+    difference = largest_difference(two.run("bf16 shared"), alone)
+    print(f"bf16 shared: largest difference {difference:.1e}")
+    # one step of bf16 at 1.0
+    assert difference <= 2**-8
+
+
+def test_three_ranks_that_share_the_weights_learn_nearly_the_same(three: Ranks) -> None:
+    settings = {**FINE, "gradient_accumulation_steps": 3, "epochs": 4}
+    alone = three.alone("more shared alone", **settings)
+    assert three.codes["more shared by 3"] == [0, 0, 0]
+    difference = largest_difference(three.run("more shared by 3"), alone)
+    print(f"3 ranks that share: largest difference {difference:.1e}")
+    assert difference <= 5e-5
+
+
+def test_a_run_goes_on_by_another_number_of_ranks(two: Ranks, three: Ranks) -> None:
+    assert two.codes["stopped shared"] == [75, 75]
+    kept = RunFolder(two.folder / "kept")
+    assert [folder.name for folder in checkpoints(kept.checkpoints)] == [
+        f"step-{number:08}" for number in (1, 2, 3)
+    ]
+    assert three.codes["stopped shared"] == [0, 0, 0]
+    alone = two.alone("never stopped", **CLIPPED)
+    run = three.run("stopped shared")
+    assert events(run, "resumed")[-1]["step"] == 3
+    difference = largest_difference(run, alone)
+    print(f"2 that share, then 3: largest difference {difference:.1e}")
+    assert difference <= 5e-5
+
+
+def test_a_bad_number_is_skipped_where_weights_are_shared(two: Ranks) -> None:
+    assert two.codes["nan shared"] == [0, 0]
+    skipped = events(two.run("nan shared"), "skipped")
+    whole = events(two.run("nan"), "skipped")
+    assert [event["files"] for event in skipped] == [event["files"] for event in whole]
+
+
+@pytest.mark.parametrize("name", ["flux2", "flux2 shared"])
+def test_ranks_learn_flux2_as_one_process_does(two: Ranks, name: str) -> None:
+    assert two.codes[name] == [0, 0]
+    alone = two.alone(f"{name} alone", **FLUX_2)
+    difference = largest_difference(two.run(name), alone)
+    print(f"{name}: largest difference {difference:.1e}")
+    assert difference <= 5e-5
+    drawn = [event["files"] for event in events(two.run(name), "sampled")]
+    assert drawn == [event["files"] for event in events(alone, "sampled")]

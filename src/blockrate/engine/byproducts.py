@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, is_full_memory
+from blockrate.engine import ranks
 from blockrate.engine.full_memory import remedies_in
 from blockrate.engine.memory import release
 from blockrate.run.events import EventLog, Warned
@@ -25,6 +26,14 @@ SAMPLES = ByProduct("no samples", "sample", "sampling")
 SPOILT = ByProduct("samples not drawn", "sample", "sampling")
 EXPORT = ByProduct("no export", "export", "exporting on the way")
 PRUNING = ByProduct("old checkpoints stay", "checkpoint", "deleting checkpoints")
+
+
+def cause_of_all(cause: str) -> str:
+    """Return why something failed on any rank: its cause here, or one of elsewhere, or nothing."""
+    for rank, other in enumerate(ranks.gathered(cause)):
+        if other and not cause:
+            cause = f"on GPU {rank}: {other}"
+    return cause
 
 
 class ByProducts:

@@ -22,6 +22,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, NotANumberError
 from blockrate.core.profile import KEY
 from blockrate.core.version import __version__
+from blockrate.engine import ranks
 from blockrate.engine.gathering import ALONE, Gathering
 from blockrate.engine.parameter_groups import WHOLE
 from blockrate.engine.state import TrainingState
@@ -176,7 +177,9 @@ def restore_optimizer(
         parameter = state.trained.get(name)
         if parameter is not None:
             device = "cpu" if key in facts["on_cpu"] else parameter.device
-            states.setdefault(name, {})[kind] = tensor.to(device, copy=True)
+            states.setdefault(name, {})[kind] = ranks.spread_like(
+                tensor.to(device, copy=True), parameter
+            )
     for name, parameter in state.trained.items():
         if name in states:
             state.optimizer.state[parameter] = states[name]
@@ -193,7 +196,7 @@ def restore_average(state: TrainingState, average: Mapping[str, Tensor]) -> None
     if state.ema:
         for name, value in state.ema.average.items():
             if name in average:
-                value.copy_(average[name])
+                value.copy_(ranks.spread_like(average[name].to(value.device), value))
 
 
 @torch.no_grad()
@@ -213,7 +216,8 @@ def move_to_average(
         if ahead is not None:
             parameter = state.learned()[name]
             # whose type may have changed with the moments
-            parameter.lerp_(ahead.to(parameter), 1 - 1 / beta)
+            ahead = ahead.to(parameter.device, parameter.dtype)
+            parameter.lerp_(ranks.spread_like(ahead, parameter), 1 - 1 / beta)
 
 
 def _files(part: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

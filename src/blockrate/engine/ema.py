@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from blockrate.engine import ranks
+
 
 class Ema:
     """An average of trained parameters, in fp32, on ``device`` or beside each parameter; where frozen it stands still.
@@ -58,7 +60,7 @@ class Ema:
         """Put the average into the model for sampling and export, and the exact trained values back at the end."""
         # Kept in main memory: the moment of sampling is when the graphics card is full.
         trained = {
-            name: parameter.detach().to("cpu", copy=True)
+            name: ranks.own(parameter.detach()).to("cpu", copy=True)
             for name, parameter in self.parameters.items()
         }
         self.is_swapped = True
@@ -73,4 +75,4 @@ class Ema:
     @torch.no_grad()
     def _fill(self, values: Mapping[str, Tensor]) -> None:
         for name, parameter in self.parameters.items():
-            parameter.copy_(values[name])
+            ranks.own(parameter.detach()).copy_(ranks.own(values[name]))

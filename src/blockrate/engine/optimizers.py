@@ -11,6 +11,7 @@ from torch import Tensor
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.parts import OptimizerSettings
 from blockrate.core.errors import ConfigError
+from blockrate.engine import ranks
 from blockrate.engine.seeds import generator
 
 Groups = list[dict[str, Any]]
@@ -108,8 +109,9 @@ class StochasticRoundingAdamW(torch.optim.Optimizer):
             names = group.get("param_names") or range(len(group["params"]))
             for name, parameter in zip(names, group["params"], strict=True):
                 if parameter.grad is not None:
-                    weight = self._updated(parameter, group)
-                    parameter.copy_(self._rounded(weight, parameter, str(name)))
+                    weight = ranks.own(self._updated(parameter, group))
+                    rounded = self._rounded(weight, parameter, str(name))
+                    ranks.own(parameter.detach()).copy_(rounded)
 
     def _updated(self, parameter: Tensor, group: Values) -> Tensor:
         """Return the new weight in fp32. Source: Loshchilov and Hutter 2019, algorithm 2."""
@@ -133,23 +135,31 @@ class StochasticRoundingAdamW(torch.optim.Optimizer):
         return decayed.addcdiv_(state["exp_avg"], scale, value=-rate)
 
     def _rounded(self, weight: Tensor, parameter: Tensor, name: str) -> Tensor:
-        """Return the new weight as it goes into the parameter: fp32 as it is, bf16 rounded by chance."""
+        """Return the new weight as it goes into the parameter: fp32 as it is, bf16 rounded by chance.
+
+        ``weight``: what this rank holds of it. The chance is drawn for all of it, whatever the number of ranks.
+        """
         if parameter.dtype != torch.bfloat16:
             return weight
         step = int(self.state[parameter]["step"])
         stream = generator(self.seed, name, step, device=parameter.device)
-        return _stochastically_rounded(weight, stream)
+        noise = _noise(parameter.shape, stream)
+        return _rounded_by(weight, ranks.own(ranks.spread_like(noise, parameter)))
 
 
-def _stochastically_rounded(weight: Tensor, stream: torch.Generator) -> Tensor:
+def _noise(shape: torch.Size, stream: torch.Generator) -> Tensor:
+    """Return what is added to the lower half of fp32's bits, all values of it alike."""
+    return torch.randint(
+        1 << 16, shape, dtype=torch.int32, device=stream.device, generator=stream
+    )
+
+
+def _rounded_by(weight: Tensor, noise: Tensor) -> Tensor:
     """Return fp32 ``weight`` rounded to bf16, up with the probability of what lies below the last kept bit.
 
     bf16 is the upper half of fp32's bits. What is added to the lower half carries over into the upper one as often as
     the lower half is large.
     """
-    noise = torch.randint(
-        1 << 16, weight.shape, dtype=torch.int32, device=weight.device, generator=stream
-    )
     upper_half = (weight.view(torch.int32) + noise) & -(1 << 16)
     return upper_half.view(torch.float32).bfloat16()
 

@@ -17,6 +17,7 @@ from blockrate.engine.byproducts import (
     VALIDATION,
     ByProduct,
     ByProducts,
+    cause_of_all,
 )
 from blockrate.engine.checkpoint import checkpoint_bytes, save_checkpoint
 from blockrate.engine.export import (
@@ -215,7 +216,7 @@ class Outputs:
     def _make(self, what: ByProduct, work: Callable[[int], None], step: int) -> bool:
         """Do what a run can do without, and return whether all ranks have."""
         made = self._byproducts.make(
-            what, partial(work, step), step, of_all=ranks.cause_of_all
+            what, partial(work, step), step, of_all=cause_of_all
         )
         if not self.state.weights_are_whole:
             raise RuntimeError(f"{what.name}, and the weights are not those of before")

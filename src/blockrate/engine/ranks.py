@@ -8,7 +8,8 @@ a call is therefore agreed on first, never looked at by one rank alone: a stop, 
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,16 +31,12 @@ _TRAINING = timedelta(minutes=10)
 _WAITING = timedelta(hours=2)
 _NUMBERS = 6  # that are agreed on at once, beside stop and failure
 _STOP_KEY = "blockrate stop"
+_MESH = ("machines", "gpus")
 # how torch says that another process is gone, or does not come
-_LOST = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Connection refused",
-    "Broken pipe",
-    "Timed out waiting",
-    "timed out",
-    "NCCL communicator was aborted",
-    "remote process exited",
+_LOST = re.compile(
+    "Connection (closed|reset) by peer|Connection refused|Broken pipe|timed out|"
+    "NCCL communicator was aborted|remote process exited",
+    re.IGNORECASE,
 )
 
 
@@ -64,7 +61,7 @@ class _Joined:
     world: World
     control: "ProcessGroup"  # on the CPU: agreement, and waiting for each other
     store: Any  # of torch: what one process leaves for another
-    is_sharded: bool
+    mesh: Any = None  # of the GPUs that share out the weights, if they do
 
 
 _joined: _Joined | None = None
@@ -88,16 +85,14 @@ def together(device: torch.device, stop: StopFlag, *, sharded: bool) -> Iterator
             _exchange(stop=True)
         _leave()
         raise
-    except BaseException:
-        # not left in order: the others may be lost, and leaving waits for them
-        _forget()
-        raise
+    # after an error not: the others may be lost, and leaving waits for them
     _leave()
 
 
 def _join(here: World, device: torch.device, *, sharded: bool) -> None:
     global _joined
     from torch import distributed
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.rendezvous import rendezvous
 
     if device.type == "cuda":
@@ -112,19 +107,21 @@ def _join(here: World, device: torch.device, *, sharded: bool) -> None:
         backend, store=store, rank=rank, world_size=size, timeout=_TRAINING
     )
     control = distributed.new_group(backend="gloo", timeout=_WAITING)
-    _joined = _Joined(here, control, store, is_sharded=sharded)
+    mesh = None
+    if sharded:
+        # shared out over the GPUs of a machine, and the same on each machine
+        sizes = (here.machines, here.size // here.machines)
+        mesh = init_device_mesh(device.type, sizes, mesh_dim_names=_MESH)
+        mesh = mesh if here.machines > 1 else mesh[_MESH[1]]
+    _joined = _Joined(here, control, store, mesh)
 
 
 def _leave() -> None:
+    global _joined
     from torch import distributed
 
-    _forget()
-    distributed.destroy_process_group()
-
-
-def _forget() -> None:
-    global _joined
     _joined = None
+    distributed.destroy_process_group()
 
 
 def local(device: torch.device) -> torch.device:
@@ -137,7 +134,12 @@ def local(device: torch.device) -> torch.device:
 
 def is_sharded() -> bool:
     """Whether each rank holds a piece of the weights only."""
-    return bool(_joined and _joined.is_sharded)
+    return _joined is not None and _joined.mesh is not None
+
+
+def loading_place(device: torch.device) -> torch.device:
+    """Return where a transformer is loaded that trains on a device: one that is shared out fits none of them whole."""
+    return torch.device("cpu") if is_sharded() else device
 
 
 def is_lost(error: BaseException) -> bool:
@@ -147,9 +149,7 @@ def is_lost(error: BaseException) -> bool:
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"DistNetworkError", "DistBackendError"}:
         return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in _LOST
-    )
+    return isinstance(error, RuntimeError) and bool(_LOST.search(str(error)))
 
 
 # --- agreement, on the CPU ---
@@ -267,25 +267,34 @@ def gathered(mine: T) -> list[T]:
     return rows
 
 
-def cause_of_all(cause: str) -> str:
-    """Return why something failed, on whichever rank: its own cause, or another's, or nothing."""
-    for rank, other in enumerate(gathered(cause)):
-        if other and not cause:
-            cause = f"on GPU {rank}: {other}"
-    return cause
-
-
 # --- the model, its gradients and its tensors ---
 
 
-def spread(transformer: nn.Module) -> nn.Module | None:
+def spread(transformer: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module | None:
     """Return what computes a prediction and adds up the gradients of all ranks; nothing where there are no others.
 
-    To be called when what trains is chosen and frozen, and before the optimizer gets its parameters.
+    To be called when what trains is chosen and frozen, and before the optimizer gets its parameters: where weights are
+    shared out they are other objects afterwards.
     """
     if _joined is None:
         return None
-    return _replicated(transformer)
+    if _joined.mesh is None:
+        return _replicated(transformer)
+    for module in (*blocks, transformer):
+        _share_out(module)
+    return transformer
+
+
+def _share_out(module: Any) -> None:
+    """Let each rank keep a piece of a module's weights, on its GPU, and gather them for each pass (FSDP2)."""
+    from torch.distributed.fsdp import fully_shard
+
+    assert _joined
+    # the outermost too: gathered weights would not see what is changed between two passes
+    fully_shard(module, mesh=_joined.mesh, reshard_after_forward=True)
+    # not a mean: the loss of each rank carries its share of the step. gloo has no sum that divides.
+    module.set_gradient_divide_factor(1.0)
+    module.set_force_sum_reduction_for_comms(True)
 
 
 def _replicated(transformer: nn.Module) -> nn.Module:
@@ -327,9 +336,11 @@ def _added_up(bucket: Any) -> Any:
 
 def without_sync(model: nn.Module) -> AbstractContextManager[object]:
     """Leave gradients where they are in a pass that another one follows in the same step."""
-    without: Callable[[], AbstractContextManager[object]] | None
-    without = getattr(model, "no_sync", None)
-    return nullcontext() if _joined is None or without is None else without()
+    if _joined is None or is_sharded():
+        return nullcontext()
+    replicated: Any = model
+    context: AbstractContextManager[object] = replicated.no_sync()
+    return context
 
 
 def total(numbers: Tensor) -> Tensor:
@@ -341,6 +352,49 @@ def total(numbers: Tensor) -> Tensor:
     return numbers
 
 
+def norms_of_all(norms: Tensor) -> Tensor:
+    """Return the norms of tensors of which each rank has taken those of its own pieces; alone, as they are."""
+    if _joined is None or _joined.mesh is None:
+        return norms
+    from torch import distributed
+
+    squares = norms.float().square()
+    distributed.all_reduce(squares, group=_joined.mesh.get_group(_MESH[1]))
+    return squares.sqrt()
+
+
 def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor of which each rank may hold a piece: all of it, on every rank."""
-    return tensor
+    """Return all of a tensor of which each rank may hold a piece, on every rank."""
+    if not is_sharded():
+        return tensor
+    from torch.distributed.tensor import DTensor
+
+    if not isinstance(tensor, DTensor):
+        return tensor
+    # an average may lie in main memory
+    place = tensor.device_mesh.device_type
+    pieces: Any = tensor if tensor.device.type == place else tensor.to(place)
+    all_of_it: Tensor = pieces.full_tensor()
+    return all_of_it
+
+
+def own(tensor: Tensor) -> Tensor:
+    """Return the piece of a tensor that this rank holds, in the same memory; all of one that is whole."""
+    if not is_sharded():
+        return tensor
+    from torch.distributed.tensor import DTensor
+
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def spread_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return a tensor that every rank has whole, shared out as another of its shape is; nothing is sent."""
+    if not is_sharded():
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(like, DTensor) or tensor.shape != like.shape:
+        return tensor
+    return distribute_tensor(
+        tensor, like.device_mesh, like.placements, src_data_rank=None
+    )

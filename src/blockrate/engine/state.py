@@ -75,7 +75,7 @@ class TrainingState:
         # schedule-free ones compute their way there and back, and round
         if getattr(self.optimizer, "eval", None):
             exact = {
-                name: parameter.detach().to("cpu", copy=True)
+                name: ranks.own(parameter.detach()).to("cpu", copy=True)
                 for name, parameter in self.trained.items()
             }
         self.weights_are_whole = False
@@ -89,7 +89,7 @@ class TrainingState:
             self.transformer.train(training)
             optimizers.training_mode(self.optimizer)
             for name, values in exact.items():
-                self.trained[name].data.copy_(values)
+                ranks.own(self.trained[name].detach()).copy_(values)
             self.weights_are_whole = not (self.ema and self.ema.is_swapped)
 
 
@@ -104,13 +104,19 @@ def make_training_state(
 
     ``weights``: what an earlier session of the run has learned, by parameter name.
     """
-    transformer = files.family.load_transformer(files, config, device)
-    formerly_trained = _formerly_trained(transformer, config, weights or {})
+    loaded_on = ranks.loading_place(device)
+    transformer = files.family.load_transformer(files, config, loaded_on)
+    formerly = _formerly_trained(transformer, config, weights or {})
     multipliers = config.block_learning_rate_multiplier
     profile = Profile.of(multipliers, block_layout(transformer))
     # before it is spread: then it is too late
     freeze_blocks(transformer, multipliers)
-    spread = ranks.spread(transformer)
+    spread = ranks.spread(
+        transformer,
+        [*transformer.transformer_blocks, *transformer.single_transformer_blocks],
+    )
+    parameters = dict(transformer.named_parameters())
+    formerly_trained = {name: parameters[name] for name in formerly}
     base_lr = config.base_learning_rate()
     groups = parameter_groups(
         transformer, learning_rate=base_lr, multipliers=multipliers
@@ -122,15 +128,6 @@ def make_training_state(
     ]
     trained = {row.name: row.parameter for row in rows}
     blocks = {row.name: row.block for row in rows}
-    ema = None
-    if config.ema != "OFF":
-        place = "cpu" if config.ema == "CPU" else device
-        ema = Ema(
-            {**trained, **formerly_trained},
-            decay=config.ema_decay,
-            interval=config.ema_update_step_interval,
-            device=place,
-        )
     return TrainingState(
         transformer=transformer,
         family=files.family,
@@ -139,9 +136,23 @@ def make_training_state(
         trained=trained,
         blocks=blocks,
         formerly_trained=formerly_trained,
-        ema=ema,
+        ema=_average(config, {**trained, **formerly_trained}, device),
         profile=profile,
         spread=spread,
+    )
+
+
+def _average(
+    config: TrainConfig, parameters: Mapping[str, nn.Parameter], device: torch.device
+) -> Ema | None:
+    """Return the average of what is learned, if the config wants one."""
+    if config.ema == "OFF":
+        return None
+    return Ema(
+        parameters,
+        decay=config.ema_decay,
+        interval=config.ema_update_step_interval,
+        device="cpu" if config.ema == "CPU" else device,
     )
 
 

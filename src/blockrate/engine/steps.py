@@ -172,9 +172,15 @@ def _gradients(
 def _gradient_norms(parameters: Iterable[nn.Parameter]) -> Tensor:
     """Return the norm of each parameter's gradient, in one vector on the device."""
     gradients = [
-        parameter.grad for parameter in parameters if parameter.grad is not None
+        ranks.own(parameter.grad)
+        for parameter in parameters
+        if parameter.grad is not None
     ]
-    return torch.stack(torch._foreach_norm(gradients))
+    if not ranks.is_sharded():
+        return torch.stack(torch._foreach_norm(gradients))
+    # of pieces: their norms add up to one that is exact
+    pieces = torch._foreach_norm(gradients, 2, dtype=torch.float32)
+    return ranks.norms_of_all(torch.stack(pieces))
 
 
 def _are_finite(*values: float) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from blockrate.engine import ranks
 from blockrate.engine.effective_rates import AS_THEY_ARE, EffectiveRates
 from blockrate.engine.parameter_groups import Trained, parameters_by_block
 from blockrate.run.events import Blocks
@@ -45,7 +46,7 @@ class BlockTelemetry:
             for parameter in parameters:
                 if parameter.grad is not None:
                     blocks.append(block)
-                    gradients.append(parameter.grad)
+                    gradients.append(ranks.own(parameter.grad))
         norms: Sequence[Tensor] = ()
         if gradients:
             norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
@@ -68,7 +69,7 @@ class BlockTelemetry:
             *(norm for _, norm in self._gradients),
         ]
         # The one moment that waits for the device.
-        values = torch.stack(norms).tolist()
+        values = ranks.norms_of_all(torch.stack(norms)).tolist()
         count = len(self.blocks)
         gradients = self._gradient_norms(values[2 * count :])
         ratios = {}
@@ -125,9 +126,11 @@ def _sample(tensors: Sequence[Tensor]) -> Tensor:
     parts = []
     shares = []
     for tensor in tensors:
-        part = tensor.detach().reshape(-1)[:: _stride(tensor.shape)].float()
+        held = ranks.own(tensor.detach())
+        part = held.reshape(-1)[:: _stride(held.shape)].float()
         parts.append(part)
-        shares.append(math.sqrt(tensor.numel() / part.numel()))
+        # of a small tensor a rank may hold nothing
+        shares.append(math.sqrt(held.numel() / max(1, part.numel())))
     return torch.cat(torch._foreach_mul(parts, shares))
 
 

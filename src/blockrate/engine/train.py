@@ -54,7 +54,8 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(_reproducible(config.deterministic))
         device = _device(config)
-        stack.enter_context(ranks.together(device, stop, sharded=False))
+        sharded = config.sharding == "FULL"
+        stack.enter_context(ranks.together(device, stop, sharded=sharded))
         # it cleans up after earlier sessions, and must not clean up after this one
         with ranks.first(stop):
             resume = _resume(config, run, log)
