@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from blockrate.config.base_model import model_spec
+from blockrate.config.files import parse_config
 from blockrate.config.plan import make_plan
 from blockrate.config.planned_memory import work_of
 from blockrate.config.train_config import TrainConfig
@@ -152,3 +153,27 @@ def test_references_of_one_shape_are_as_large_as_their_image_up_to_a_limit() -> 
     assert fitted(1024, 1024, MOST_PIXELS) == Bucket(1024, 1024)
     assert is_same_shape(1920, 1080, 1281, 720)
     assert not is_same_shape(1920, 1080, 1080, 1920)
+
+
+def test_a_config_of_onetrainer_for_fill_loads_with_its_samples() -> None:
+    saved = Path(__file__).with_name("onetrainer_defaults.json")
+    data = json.loads(saved.read_text(encoding="utf-8"))["config"]
+    sample = {
+        "__version": 0,
+        "prompt": "a cat",
+        "cfg_scale": 30.0,
+        "sample_inpainting": True,
+        "base_image_path": "a.png",
+        "mask_image_path": "b.png",
+    }
+    data |= {
+        "model_type": "FLUX_FILL_DEV_1",
+        "base_model_name": FILL,
+        "training_method": "LORA",
+        "train_dtype": "BFLOAT_16",
+        "samples": [sample],
+    }
+    read = parse_config(data).config
+    assert read.samples[0].base_image_path == "a.png"
+    assert read.samples[0].mask_image_path == "b.png"
+    assert make_plan(read).model_type == "FLUX_FILL_DEV_1"

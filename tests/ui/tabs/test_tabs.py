@@ -251,6 +251,24 @@ def photos(opened: Tab) -> Page:
     return page
 
 
+def test_references_are_shown_with_their_images_and_missing_ones_are_named(
+    opened: Tab, tmp_path: Path
+) -> None:
+    before = tmp_path / "work" / "before"
+    picture(before / "rocket.png")
+    page = opened("/data", {"concepts": [{"path": "photos", "references": ["before"]}]})
+    concept = card(page, "Concept 1")
+    expect(concept.get_by_role("textbox", name="Reference images")).to_have_value(
+        "before"
+    )
+    expect(concept).to_contain_text("2 of 3 images: has no reference of its name")
+    page.get_by_role("button", name="Images and captions").click()
+    expect(page.locator(".partners img")).to_have_count(1)
+    expect(page.locator(".partners", has_text="No reference")).to_have_count(2)
+    shown = page.get_by_alt_text("reference of rocket.jpg")
+    assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)")
+
+
 def test_a_caption_is_edited_beside_its_image(photos: Page, tmp_path: Path) -> None:
     expect(photos.locator(".thumbnail", has_text="No caption")).to_have_count(1)
     assert photos.locator(".thumbnail img").first.evaluate(
