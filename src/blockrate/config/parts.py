@@ -323,3 +323,7 @@ class Sample(Settings, title="A sample"):
     cfg_scale: Real = setting(
         3.5, "Guidance of the sample; FLUX.1-schnell ignores it", ge=0
     )
+    preview: Model = setting(
+        "",
+        "Draw by this distilled twin with what the LoRA has learned, as klein 4B of klein base 4B: 4 sampling steps",
+    )

@@ -27,6 +27,7 @@ from blockrate.config.partners import (
     references_used,
 )
 from blockrate.config.planned_memory import host_bytes_of, memory_of, work_of
+from blockrate.config.previews import refuse_previews
 from blockrate.config.streamed import streaming_of, trained_modules
 from blockrate.config.told_together import together
 from blockrate.config.train_config import TrainConfig
@@ -155,6 +156,7 @@ def _refusals(config: TrainConfig, spec: TransformerSpec) -> list[ConfigError]:
         refuse_another_type,
         _refuse_foreign_settings,
         refuse_variant,
+        refuse_previews,
         _profile,
         allowed_modules,
     )

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -28,6 +28,7 @@ from blockrate.engine.full_memory import named_if_full
 from blockrate.engine.models.common import ModelFiles
 from blockrate.engine.models.locate import image_identity, locate, prompt_identity
 from blockrate.engine.models.sample import EncodedPrompt
+from blockrate.engine.twins import Twin, find_twins
 from blockrate.engine.world import World, world
 from blockrate.models.families import conditioning_of
 from blockrate.run.events import EventLog, Phase, Warned
@@ -46,6 +47,7 @@ class Data:
     fingerprint: str  # of the data set: another one has another
     device: torch.device
     world: World
+    twins: Mapping[str, Twin] = field(default_factory=dict)  # by the name in samples
 
     def step_batches(self, step: int) -> list[NoisedBatch]:
         """Return this rank's micro-batches of a step with all that belongs to them, where the device copies from.
@@ -96,7 +98,7 @@ def prepare_data(
     # what one has looked at and fetched is there for the rest
     with ranks.first(stop):
         order, validation, fingerprint = _look_at_images(config, log, stop, check)
-        files = locate(config, partial(_report_loading, log, stop), warn)
+        files, twins = _find_models(config, log, stop)
     ranks.obey(stop)
     cache = _cache(files, config)
     lengths: list[int] = []
@@ -116,7 +118,18 @@ def prepare_data(
     lengths = [length for some in ranks.gathered(lengths) for length in some]
     _warn_of_cut_captions(lengths, caption_tokens(config, files.spec), files, log)
     prompts = _encoded_prompts(samples, cache, vae, files.negative_prompt)
-    return Data(files, order, cache, validation, prompts, fingerprint, device, world())
+    found = (files, order, cache, validation, prompts)
+    return Data(*found, fingerprint, device, world(), twins)
+
+
+def _find_models(
+    config: TrainConfig, log: EventLog, stop: StopFlag
+) -> tuple[ModelFiles, dict[str, Twin]]:
+    """Return the model that trains, and by name the twins that samples are drawn by."""
+    progress = partial(_report_loading, log, stop)
+    warn = partial(_warn, log)
+    files = locate(config, progress, warn)
+    return files, find_twins(config, files, progress=progress, warn=warn)
 
 
 def _look_at_images(
@@ -180,7 +193,8 @@ def _encoded_prompts(
         sample = made_from.sample
         images = cache.beside(made_from.references, made_from.masked)
         negative = None
-        if negative_prompt is not None:
+        # a distilled twin moves away from nothing
+        if negative_prompt is not None and not sample.preview:
             # the images stay: away from the words alone
             negative = {**cache.prompt(negative_prompt), **images}
         conditioning = {**cache.prompt(sample.prompt), **images}

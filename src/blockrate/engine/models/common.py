@@ -1,13 +1,15 @@
 """What every family of models shares: what a family has to give, and how weights come onto the device."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from blockrate.config.parts import Sample
@@ -21,6 +23,7 @@ from blockrate.engine.models.finite import FiniteWeights
 from blockrate.engine.models.from_folder import load_of_diffusers
 from blockrate.engine.streaming import BlockStream
 from blockrate.models.families import TransformerSpec, config_from_spec
+from blockrate.models.part_files import weight_files
 from blockrate.models.savings import FEW_BITS
 from blockrate.models.single_file import has_bfl_names, transformer_names
 
@@ -295,17 +298,31 @@ def _to_four_bits(block: nn.Module, dtype: torch.dtype, keep: str) -> None:
             block.set_submodule(name, small)
 
 
+def weights_in(files: ModelFiles) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights of a transformer as its files hold them, by diffusers' names, from folder or single file."""
+    source = files.parts["transformer"]
+    if source.is_file():
+        yield from _of_single_file(source, files.spec).items()
+        return
+    for file in weight_files("transformer", source):
+        with safe_open(file, framework="pt") as stream:
+            for name in stream.keys():  # noqa: SIM118 (not a mapping)
+                yield name, stream.get_tensor(name)
+
+
+def _of_single_file(file: Path, spec: TransformerSpec) -> dict[str, Tensor]:
+    """Return the weights in a file with diffusers' or BFL's names, with or without a prefix, by diffusers'."""
+    tensors = load_file(file)
+    inside = {own: tensors[name] for own, name in transformer_names(tensors).items()}
+    del tensors
+    return of_diffusers(inside, spec) if has_bfl_names(inside) else inside
+
+
 def _from_single_file(
     model_class: Any, file: Path, spec: TransformerSpec, dtype: torch.dtype
 ) -> Any:
     """Load a transformer from one file with diffusers' or BFL's names, with or without a prefix."""
-    from safetensors.torch import load_file
-
-    tensors = load_file(file)
-    inside = {own: tensors[name] for own, name in transformer_names(tensors).items()}
-    del tensors
-    if has_bfl_names(inside):
-        inside = of_diffusers(inside, spec)
+    inside = _of_single_file(file, spec)
     # without a config of our own, diffusers asks the hub for the published model's
     with TemporaryDirectory() as folder:
         with torch.device("meta"):

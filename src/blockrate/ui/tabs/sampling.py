@@ -23,7 +23,7 @@ _COLUMNS = (
     "cfg_scale",
 )
 # Behind a fold of its row.
-_IMAGES = ("references", "base_image_path", "mask_image_path")
+_MADE_FROM = ("references", "base_image_path", "mask_image_path", "preview")
 # What stands in the card below the prompts.
 _WHEN = (
     "sample_after",
@@ -128,9 +128,10 @@ class Prompts:
             delete = partial(self.delete, index)
             icon_button("content_copy", f"Duplicate {prompt}", copy)
             icon_button("delete_outline", f"Delete {prompt}", delete)
-            paths = [f"samples.{index}.{name}" for name in _IMAGES]
-            has_images = any(map(self.session.get, paths))
-            fold = ui.expansion("Made from images", icon="image", value=has_images)
+            paths = [f"samples.{index}.{name}" for name in _MADE_FROM]
+            is_used = any(map(self.session.get, paths))
+            title = "Made from images, or by a distilled twin"
+            fold = ui.expansion(title, icon="image", value=is_used)
             with (
                 fold.classes("fold prompt-images"),
                 ui.element("div").classes("card-body"),
