@@ -58,7 +58,20 @@ ADAFACTOR: Config = {
     "scale_parameter": False,
     "stochastic_rounding": True,
 }
+FILL: Config = LORA | {
+    "model_type": "FLUX_FILL_DEV_1",
+    "base_model_name": "black-forest-labs/FLUX.1-Fill-dev",
+    "learning_rate": 0.0003,
+    "layer_filter": "transformer_block",
+    "layer_filter_preset": "blocks",
+    "timestep_distribution": "LOGIT_NORMAL",
+    "dynamic_timestep_shifting": True,
+    "transformer": {"train": True, "weight_dtype": "INT_W8A8"},
+    "text_encoder": {"train": False, "weight_dtype": "BFLOAT_16"},
+    "text_encoder_2": {"train": False, "weight_dtype": "NFLOAT_4"},
+}
 PRESETS: dict[str, Config] = {
+    "Fill LoRA": FILL,
     "FLUX.2 LoRA": FLUX_2,
     "FLUX.2 fine-tune": FLUX_2
     | FINE_TUNE
@@ -72,8 +85,9 @@ EVERY = pytest.mark.parametrize("name", PRESETS)
 def saved(preset: Config) -> Config:
     """The config that OneTrainer saves: every setting, those of parts that the model does not have, too."""
     data = saved_config(**copy.deepcopy(preset))
-    # as its own defaults are
-    data["text_encoder_2"] |= {"train": True, "weight_dtype": "INT_W8A8"}
+    if "text_encoder_2" not in preset:
+        # as its own defaults are
+        data["text_encoder_2"] |= {"train": True, "weight_dtype": "INT_W8A8"}
     return data | {"text_encoder_sequence_length": 512}
 
 
