@@ -7,6 +7,7 @@ import pytest
 from blockrate.config.files import parse_config
 from blockrate.config.fit import fit, needed_bytes, told_changes
 from blockrate.config.plan import make_plan
+from blockrate.config.presets import read_named
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import ConfigError
@@ -103,6 +104,27 @@ def test_encoders_get_the_form_in_which_they_fit() -> None:
     assert "text_encoder_2.weight_dtype" not in fit(config(), card_of_size(12)).changes
     changes = fit(config(), card_of_size(8)).changes
     assert changes["text_encoder_2.weight_dtype"] == "FLOAT_8"
+
+
+def test_a_whole_fine_tune_fits_into_24_gb_and_8_by_what_is_said() -> None:
+    asked = config(training_method="FINE_TUNE", output_model_format="DIFFUSERS")
+    assert needed_bytes(make_plan(asked)) > 130 * 2**30
+    for size in (8, 24):
+        found = fit(asked, card_of_size(size))
+        assert found.changes["optimizer.fused_back_pass"] is True
+        assert found.changes["clip_grad_norm"] is None
+        assert found.config.optimizer.optimizer == "ADAFACTOR"
+        assert found.plan.streaming.written_bytes > 0
+        # bf16 weights that lose small changes would lose the low block rates first
+        assert not any("lose small changes" in text for text in found.plan.warnings)
+    large = fit(asked, card_of_size(80)).changes
+    assert large["optimizer.optimizer"] == "ADAMW_8BIT"
+    assert "clip_grad_norm" not in large
+
+
+def test_the_preset_of_a_fine_tune_fits_a_card_with_24_gb() -> None:
+    preset = parse_config(read_named("flux_fine_tune")).config
+    assert not fit(preset, card_of_size(24)).changes
 
 
 def test_what_cannot_fit_is_refused() -> None:

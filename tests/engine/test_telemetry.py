@@ -159,7 +159,7 @@ def test_only_a_sample_is_copied() -> None:
     )
     telemetry.before_step()
     assert (
-        sum(sample.numel() for sample in telemetry._weights)
+        sum(sample.numel() for sample in telemetry._weights.values())
         <= SAMPLE + 1000 + 30 * 40 + 40
     )
 

@@ -7,7 +7,7 @@ from os.path import splitext
 from blockrate.config.custom_presets import preset_notices
 from blockrate.config.many_gpus import refusals, unused_sharding
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
-from blockrate.config.streamed import streaming_contradictions
+from blockrate.config.streamed import fused_contradictions, streaming_contradictions
 from blockrate.config.train_config import FOLDER, SINGLE_FILE, TrainConfig
 from blockrate.config.unlearned import resolutions, unlearned
 from blockrate.core.buckets import buckets
@@ -32,6 +32,7 @@ def contradictions(config: TrainConfig) -> list[ConfigError]:
         *refusals(config),
         *streaming_contradictions(config),
         *_of_precision(config),
+        *fused_contradictions(config),
     ]
 
 

@@ -147,6 +147,9 @@ def _made(
 ) -> Fit | None:
     """Return a config with changes, nothing if it contradicts itself with them."""
     data = config.model_dump()
+    if "optimizer.optimizer" in changes:
+        # its parameters are those of another
+        data["optimizer"] = {}
     for path, value in changes.items():
         put(data, path, value)
     changed = TrainConfig.model_validate(data)
@@ -186,7 +189,32 @@ def _stages(config: TrainConfig) -> Iterator[_Stage]:
     if not config.transformer.gradient_checkpointing:
         first["transformer.gradient_checkpointing"] = True
         yield _Stage(dict(first))
-    yield from _of_lora(config, first)
+    if config.training_method == "FINE_TUNE":
+        yield from _of_fine_tune(config, first)
+    else:
+        yield from _of_lora(config, first)
+
+
+def _of_fine_tune(config: TrainConfig, first: Changes) -> Iterator[_Stage]:
+    """Yield less and less of moments and gradients, then weights that stream with what is changed block by block."""
+    if config.transformer.weight_dtype == "FLOAT_32":
+        first = {**first, "transformer.weight_dtype": "BFLOAT_16"}
+        yield _Stage(first)
+    name = "optimizer.optimizer"
+    rounds = {"optimizer.stochastic_rounding": True}
+    moments: list[Changes] = [{}]
+    if config.optimizer.optimizer == "ADAMW":
+        moments.append({name: "ADAMW_8BIT", **rounds})
+    if config.optimizer.optimizer in ("ADAMW", "ADAMW_8BIT"):
+        moments.append({name: "ADAFACTOR", **rounds})
+    fused = {"clip_grad_norm": None, "optimizer.fused_back_pass": True}
+    beside: Changes = {"compile": False} if config.compile else {}
+    for changes in moments[:2]:
+        yield _Stage({**first, **changes})
+    for changes in moments:
+        yield _Stage({**first, **fused, **changes})
+    for changes in moments:
+        yield _Stage({**first, **fused, **changes, **beside}, streams=True)
 
 
 def _of_lora(config: TrainConfig, first: Changes) -> Iterator[_Stage]:

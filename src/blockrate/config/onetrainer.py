@@ -69,7 +69,7 @@ def migrate(data: Json) -> list[str]:
     if "prior" in data and ("transformer" not in data or version < LAST_CHANGE):
         data["transformer"] = data.pop("prior")
     _spread_globals(data)
-    return _respell(data)
+    return [*_respell(data), *_without_fused_back_pass(data)]
 
 
 def migrate_lists(data: Json) -> None:
@@ -113,6 +113,21 @@ def _spread_globals(data: Json) -> None:
             del part["weight_dtype"]
         if dtype != "NONE":
             put_missing(data, f"{name}.weight_dtype", dtype)
+
+
+def _without_fused_back_pass(data: Json) -> list[str]:
+    """Switch off in what OneTrainer saved what cannot go with clipping here, which is over all weights together."""
+    optimizer = data.get("optimizer")
+    if not is_versioned(data) or not isinstance(optimizer, dict):
+        return []
+    clips = data.get("clip_grad_norm", 1.0) is not None
+    accumulates = data.get("gradient_accumulation_steps", 1) != 1
+    if optimizer.get("fused_back_pass") is not True or not (clips or accumulates):
+        return []
+    optimizer["fused_back_pass"] = False
+    return [
+        "optimizer.fused_back_pass: left out, for it goes with neither clip_grad_norm nor accumulation here"
+    ]
 
 
 def _offload_by_its_older_name(transformer: Json | None) -> None:

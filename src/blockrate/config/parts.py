@@ -162,6 +162,11 @@ class OptimizerSettings(Settings, title="The optimizer"):
         "One kernel for all weights; empty = wherever it works (3-6 times faster)",
         STATE,
     )
+    fused_back_pass: Flag | None = setting(
+        None,
+        "Change each block as soon as its gradients are there, and drop them: far less memory in a fine-tune",
+        FREE,
+    )
     stochastic_rounding: Flag | None = setting(
         None, "Round trained bf16 weights by chance: keeps small changes", STATE
     )

@@ -5,7 +5,7 @@ from blockrate.config.filtered import Modules
 from blockrate.config.many_gpus import gpus_asked
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.partners import references_used
-from blockrate.config.streamed import streaming_of
+from blockrate.config.streamed import fuses_back_pass, streaming_of
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.buckets import buckets
 from blockrate.core.reference_sizes import most_tokens
@@ -36,6 +36,7 @@ def memory_of(config: TrainConfig, spec: TransformerSpec, trained: Modules) -> M
         precision=_precision(config),
         on_card=_is_on_card(config),
         streams=streaming_of(config, spec, trained),
+        one_block_at_a_time=fuses_back_pass(config),
     )
     gpus = gpus_asked(config) or 1
     if config.sharding == "NONE" or gpus == 1:

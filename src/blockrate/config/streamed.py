@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator
 
 from blockrate.config.filtered import Modules, allowed_modules
+from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER, block_of
 from blockrate.core.errors import ConfigError
@@ -25,16 +26,43 @@ def streaming_of(
         return NOTHING_STREAMS
     form = config.transformer.weight_dtype
     learning = {block for name in trained if (block := block_of(name))}
-    # weights that train would have to come back, with their gradients
-    fixed = learning if config.training_method == "FINE_TUNE" else set()
+    # weights that train have to go back, which they do where each block is changed for itself
+    moves = config.training_method == "LORA" or fuses_back_pass(config)
+    fixed = set() if moves else learning
     return streaming(
         spec,
         fraction,
         chain=blocks_in_chain(spec, trained),
         trained=learning,
         fixed=fixed,
+        written=config.training_method == "FINE_TUNE",
         weight_bytes=_PACKED.get(form, WEIGHT_BYTES[form]),
     )
+
+
+def fuses_back_pass(config: TrainConfig) -> bool:
+    """Whether a config changes each block as soon as its gradients are there."""
+    row = OPTIMIZERS[config.optimizer.optimizer]
+    return bool(row.values(config.optimizer).get("fused_back_pass"))
+
+
+def fused_contradictions(config: TrainConfig) -> Iterator[ConfigError]:
+    """Yield why weights cannot be changed block by block with these settings."""
+    if not fuses_back_pass(config):
+        return
+    field = "optimizer.fused_back_pass"
+    if config.clip_grad_norm is not None:
+        problem = f"is on, and clip_grad_norm {config.clip_grad_norm:g} needs the gradients of all weights at once"
+        yield ConfigError(field, problem, "Leave clip_grad_norm empty, or set it off.")
+    if config.gradient_accumulation_steps > 1:
+        steps = config.gradient_accumulation_steps
+        problem = f"is on, and {steps} gradient_accumulation_steps keep the gradients"
+        cure = "Set gradient_accumulation_steps to 1, or this off."
+        yield ConfigError(field, problem, cure)
+    if config.multi_gpu or config.sharding == "FULL":
+        problem = "is on, and several GPUs add up their gradients first"
+        cure = "Set multi_gpu to false and sharding to NONE, or this off."
+        yield ConfigError(field, problem, cure)
 
 
 def trained_modules(config: TrainConfig, spec: TransformerSpec) -> Modules:

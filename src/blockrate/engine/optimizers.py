@@ -12,6 +12,7 @@ from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.parts import OptimizerSettings
 from blockrate.core.errors import ConfigError
 from blockrate.engine import ranks
+from blockrate.engine.rounding import drawn_noise, rounded_by, rounding_by_chance
 from blockrate.engine.seeds import generator
 
 Groups = list[dict[str, Any]]
@@ -31,7 +32,8 @@ def make_optimizer(
     # copies, because torch writes its defaults into the groups it is given
     copies = [{**group, "initial_lr": group["lr"]} for group in groups]
     try:
-        optimizer = _MAKERS[row.name](copies, row.values(settings), seed)
+        values = _without(row.values(settings), "fused_back_pass")
+        optimizer = _MAKERS[row.name](copies, values, seed)
     except ImportError as error:
         problem = f"{row.title} needs {row.package}: {error}"
         cure = f"Install it with `pip install {row.package}`, or choose ADAMW."
@@ -143,25 +145,8 @@ class StochasticRoundingAdamW(torch.optim.Optimizer):
             return weight
         step = int(self.state[parameter]["step"])
         stream = generator(self.seed, name, step, device=parameter.device)
-        noise = _noise(parameter.shape, stream)
-        return _rounded_by(weight, ranks.own(ranks.spread_like(noise, parameter)))
-
-
-def _noise(shape: torch.Size, stream: torch.Generator) -> Tensor:
-    """Return what is added to the lower half of fp32's bits, all values of it alike."""
-    return torch.randint(
-        1 << 16, shape, dtype=torch.int32, device=stream.device, generator=stream
-    )
-
-
-def _rounded_by(weight: Tensor, noise: Tensor) -> Tensor:
-    """Return fp32 ``weight`` rounded to bf16, up with the probability of what lies below the last kept bit.
-
-    bf16 is the upper half of fp32's bits. What is added to the lower half carries over into the upper one as often as
-    the lower half is large.
-    """
-    upper_half = (weight.view(torch.int32) + noise) & -(1 << 16)
-    return upper_half.view(torch.float32).bfloat16()
+        noise = drawn_noise(parameter.shape, stream)
+        return rounded_by(weight, ranks.own(ranks.spread_like(noise, parameter)))
 
 
 def _adamw(groups: Groups, values: Values, seed: int) -> torch.optim.Optimizer:
@@ -189,7 +174,10 @@ def _library(
 
     def make(groups: Groups, values: Values, seed: int) -> torch.optim.Optimizer:
         kind = getattr(import_module(module), name)
-        its_values = (options or _plain)(values)
+        dtypes = {parameter.dtype for group in groups for parameter in group["params"]}
+        if values.get("stochastic_rounding") and torch.bfloat16 in dtypes:
+            kind = rounding_by_chance(kind, seed)
+        its_values = (options or _plain)(_without(values, "stochastic_rounding"))
         optimizer: torch.optim.Optimizer = kind(groups, **its_values)
         return optimizer
 

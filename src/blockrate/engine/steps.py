@@ -155,11 +155,7 @@ def _gradients(
 ) -> Tensor:
     """Accumulate the gradients of the mean loss over all samples of the step, and return that loss, detached."""
     total = torch.zeros((), device=state.device)
-    if config.dropout_probability:  # which draws from torch's one stream
-        rank = world().rank
-        # another on each, for each sees other images
-        key = ("dropout", step, rank) if rank else ("dropout", step)
-        torch.manual_seed(generator(config.seed, *key).initial_seed())
+    seed_dropout(config, step)
     for batch in batches:
         is_last = batch is batches[-1]
         with nullcontext() if is_last else ranks.without_sync(state.model):
@@ -167,6 +163,15 @@ def _gradients(
             loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return ranks.total(total)
+
+
+def seed_dropout(config: TrainConfig, step: int) -> None:
+    """Fix what dropout draws in a step, which comes from torch's one stream."""
+    if config.dropout_probability:
+        rank = world().rank
+        # another on each, for each sees other images
+        key = ("dropout", step, rank) if rank else ("dropout", step)
+        torch.manual_seed(generator(config.seed, *key).initial_seed())
 
 
 def _gradient_norms(parameters: Iterable[nn.Parameter]) -> Tensor:

@@ -1,6 +1,7 @@
-"""Frozen weights of blocks that lie in main memory and come onto the card when their block is asked for.
+"""Weights of blocks that lie in main memory and come onto the card when their block is asked for.
 
-One way: what is frozen never changes, so nothing is copied back. Two places on the card, each as large as the largest
+One way: what is frozen never changes, so nothing is copied back; what trains is, right after its change in the backward
+(``bring_home``, see engine/fused_back_pass.py). Two places on the card, each as large as the largest
 block, are filled in turn: while one block computes, the next one comes. A hook before a block's forward is enough in
 training too: under checkpointing a block runs forward again before its backward, and that ends before the next block is
 asked for. So blocks before the first trained one come once a step, the others twice.
@@ -23,7 +24,7 @@ _HOW_MANY = 2  # places on the card
 
 
 class Transfers(Protocol):
-    """How bytes come from main memory onto the card."""
+    """How bytes come from main memory onto the card, and back, one copy after the other."""
 
     def load(self, target: Tensor, source: Tensor) -> object:
         """Copy once all that was asked of the device until now is done; return what ``wait`` takes."""
@@ -95,6 +96,13 @@ class _Block:
     weights: list[_Weight]
     host: Tensor  # the bytes of all its weights
 
+    @property
+    def trains(self) -> bool:
+        """Whether any of its weights does."""
+        return any(
+            getattr(weight.module, weight.name).requires_grad for weight in self.weights
+        )
+
 
 @dataclass(eq=False)
 class _Place:
@@ -120,13 +128,15 @@ class BlockStream:
         self.loads = 0
         self._transfers = transfers or _transfers(device)
         self._blocks: list[_Block] = []
+        self._numbers: dict[str, int] = {}
         self._places: list[_Place] = []  # the one used last is the last
         self._follower: dict[tuple[int, bool] | None, int] = {}
         self._asked: tuple[int, bool] | None = None
 
-    def take(self, block: nn.Module) -> None:
-        """Take the frozen weights of a block, which is on the device, into main memory; all but norms and biases."""
+    def take(self, block: nn.Module, name: str = "") -> None:
+        """Take the weights of a block, which is on the device, into main memory; all but norms and biases."""
         number = len(self._blocks)
+        self._numbers[name] = number
         weights = list(_weights_of(block))
         last = weights[-1]
         size = last.start + math.prod(last.shape) * last.dtype.itemsize
@@ -147,6 +157,20 @@ class BlockStream:
                     weight.inside(place.bytes) for weight in block.weights
                 ]
             self._places.append(place)
+
+    def hold(self, name: str) -> None:
+        """Have the weights of a block on the card, if it streams."""
+        if name in self._numbers:
+            self._transfers.wait(self._bring(self._numbers[name]).loaded)
+
+    def bring_home(self, name: str) -> None:
+        """Copy the weights of a block, which is held and has been changed, to main memory, if it streams."""
+        number = self._numbers.get(name)
+        if number is not None and self._blocks[number].trains:
+            place = self._bring(number)
+            host = self._blocks[number].host
+            # whatever comes into the place later waits for it, for copies keep their order
+            self._transfers.load(host, place.bytes[: host.numel()])
 
     @contextmanager
     def at_home(self) -> Iterator[None]:
@@ -227,7 +251,7 @@ def _weights_of(block: nn.Module) -> Iterator[_Weight]:
     start = 0
     for module in block.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim < 2 or parameter.requires_grad:
+            if parameter.ndim < 2:
                 continue
             absent = _absent(parameter)
             yield _Weight(module, name, start, parameter.shape, parameter.dtype, absent)

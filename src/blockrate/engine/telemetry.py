@@ -35,23 +35,32 @@ class BlockTelemetry:
                 self.block_of[id(row.parameter)] = row.block
                 self.blocks.setdefault(row.block, []).append(row.parameter)
         self._gradients: list[tuple[str, Tensor]] = []
-        self._weights: list[Tensor] = []
+        self._weights: dict[str, Tensor] = {}
+        self._moved: dict[str, Tensor] = {}
 
-    @torch.no_grad()
     def before_step(self) -> None:
         """Take the gradients' norms and a sample of the weights. Before clipping, to see the gradients as they are."""
-        blocks = []
-        gradients = []
-        for block, parameters in self.blocks.items():
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    blocks.append(block)
-                    gradients.append(ranks.own(parameter.grad))
-        norms: Sequence[Tensor] = ()
+        for block in self.blocks:
+            self.before_block(block)
+
+    @torch.no_grad()
+    def before_block(self, block: str) -> None:
+        """Do what ``before_step`` does for one block, whose weights are about to change before those of others."""
+        parameters = self.blocks[block]
+        gradients = [
+            ranks.own(parameter.grad)
+            for parameter in parameters
+            if parameter.grad is not None
+        ]
         if gradients:
-            norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
-        self._gradients = list(zip(blocks, norms, strict=True))
-        self._weights = [_sample(parameters) for parameters in self.blocks.values()]
+            for norm in torch._foreach_norm(gradients, 2, dtype=torch.float32):
+                self._gradients.append((block, norm))
+        self._weights[block] = _sample(parameters)
+
+    @torch.no_grad()
+    def after_block(self, block: str) -> None:
+        """Look how far a block's weights have moved, before they may not be at hand any more."""
+        self._moved[block] = _sample(self.blocks[block]) - self._weights[block]
 
     @torch.no_grad()
     def after_step(self, effective: EffectiveRates = AS_THEY_ARE) -> Blocks:
@@ -60,24 +69,26 @@ class BlockTelemetry:
         The update ratio is the RMS of the change over the RMS of the weights, by the samples of all tensors of the
         block together, so LoRA's A and B count as one. None where the weights are zero or a value is not finite.
         """
-        moved = []
-        for parameters, before in zip(self.blocks.values(), self._weights, strict=True):
-            moved.append(_sample(parameters) - before)
+        for block in self._weights:
+            if block not in self._moved:
+                self.after_block(block)
+        looked_at = list(self._weights)
         norms = [
-            *torch._foreach_norm(moved),
-            *torch._foreach_norm(self._weights),
+            *torch._foreach_norm([self._moved[block] for block in looked_at]),
+            *torch._foreach_norm(list(self._weights.values())),
             *(norm for _, norm in self._gradients),
         ]
         # The one moment that waits for the device.
         values = ranks.norms_of_all(torch.stack(norms)).tolist()
-        count = len(self.blocks)
+        count = len(looked_at)
         gradients = self._gradient_norms(values[2 * count :])
-        ratios = {}
-        for place, block in enumerate(self.blocks):
+        ratios: dict[str, float | None] = dict.fromkeys(self.blocks)
+        for place, block in enumerate(looked_at):
             weights = values[count + place]
             ratios[block] = _finite(values[place] / weights if weights else math.nan)
         self._gradients = []
-        self._weights = []
+        self._weights = {}
+        self._moved = {}
         return Blocks(
             self.learning_rates(),
             gradients,

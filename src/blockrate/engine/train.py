@@ -1,8 +1,9 @@
 """The whole story of a run: data, model, steps, files."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from blockrate.config.files import config_hash
 from blockrate.config.plan import Plan, make_plan
+from blockrate.config.streamed import fuses_back_pass
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError
 from blockrate.engine import ranks
@@ -18,13 +20,14 @@ from blockrate.engine.cards import ranks_of_run, tell_memory
 from blockrate.engine.compiling import check_compile
 from blockrate.engine.data.cache import prefetch
 from blockrate.engine.full_memory import more_than_free
+from blockrate.engine.fused_back_pass import FusedBackPass
 from blockrate.engine.memory import pick_device
 from blockrate.engine.outputs import Outputs
 from blockrate.engine.preparation import Data, prepare_data
 from blockrate.engine.profile_rates import set_rates
 from blockrate.engine.resume import Resume, find_resume, sweep_interrupted_saves
 from blockrate.engine.state import TrainingState, make_training_state
-from blockrate.engine.steps import BadSteps, take_step
+from blockrate.engine.steps import BadSteps, TakenStep, take_step
 from blockrate.engine.telemetry import BlockTelemetry
 from blockrate.engine.world import world
 from blockrate.run.durable import make_folder
@@ -169,6 +172,9 @@ def _steps(
 ) -> int:
     """Take the optimizer steps that are left, do what is due after each, and return how many are finished."""
     first = outputs.finished
+    take: Callable[..., TakenStep] = partial(take_step, state)
+    if fuses_back_pass(config):
+        take = FusedBackPass(state).take_step
     telemetry = BlockTelemetry(state.transformer, state.optimizer)
     last = data.order.number_of_steps
     outputs.before_first_step(first)
@@ -182,8 +188,7 @@ def _steps(
             factor = config.rate_factor(step, outputs.total_steps)
             set_rates(state.optimizer, factor, state.profile.at(step))
             is_watched = step == first or (step + 1) % config.telemetry_every == 0
-            taken = take_step(
-                state,
+            taken = take(
                 batches,
                 config,
                 step=step,

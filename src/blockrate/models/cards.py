@@ -36,7 +36,10 @@ class Card:
         """Return how long a step takes that streams weights. ``forward``: FLOPs of it, of the ``step``'s."""
         bus = float(_FACTS["bus"])
         ahead = max(self.seconds(forward), streams.bytes / bus)
-        back = max(self.seconds(step - forward), streams.twice_bytes / bus)
+        back = max(
+            self.seconds(step - forward),
+            (streams.twice_bytes + streams.written_bytes) / bus,
+        )
         return ahead + back
 
 

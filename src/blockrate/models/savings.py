@@ -89,6 +89,7 @@ def memory(
     precision: Precision = "mixed",
     on_card: bool = True,
     streams: Streaming = NOTHING_STREAMS,
+    one_block_at_a_time: bool = False,
 ) -> Memory:
     """Return an estimate of the bytes that training takes on the device.
 
@@ -96,6 +97,7 @@ def memory(
     each trained parameter. Activations are at their peak in the backward: what each block in the chain of gradients
     keeps, or under checkpointing its inputs and, one at a time, a whole block. Expect 10 %, for the allocator's slack.
     ``on_card``: whether that device is one with memory of its own. ``streams``: what lies elsewhere.
+    ``one_block_at_a_time``: whether a block's gradients are gone when those of the next come.
     """
     table = modules(spec)
     weight_bytes = _weight_bytes(table, weight_dtype, precision)
@@ -107,13 +109,21 @@ def memory(
     else:
         parameters = sum(module.adapter_parameters(work.rank) for module in chosen)
         adapter_bytes = parameters * WEIGHT_BYTES[trained_dtype]
+    gradients = parameters
+    workspace = _workspace(table, weight_dtype, precision, on_card=on_card)
+    if one_block_at_a_time:
+        gradients = _largest_block(chosen, work.rank)
+        if trained_dtype == "BFLOAT_16":
+            # weight, gradient and change in fp32, and the chance by which it is rounded
+            sizes = [module.parameters for module in chosen]
+            workspace += 16 * max(sizes, default=0)
     kept = _kept_elements(spec, trained, work, precision)
     return Memory(
         weights=round(weight_bytes + adapter_bytes),
-        gradients=round(parameters * WEIGHT_BYTES[trained_dtype]),
+        gradients=round(gradients * WEIGHT_BYTES[trained_dtype]),
         optimizer=round(parameters * state_bytes),
         activations=round(kept * _ELEMENT_BYTES[precision]),
-        workspace=_workspace(table, weight_dtype, precision, on_card=on_card),
+        workspace=workspace,
     )
 
 
@@ -146,6 +156,15 @@ def host_bytes(
     averages = 4.0 * parameters + weights if averages_on_cpu else 0.0
     beside = max(loading, averages + writing)
     return _PROGRAM_BYTES + streams.bytes + round(beside)
+
+
+def _largest_block(trained: Collection[Module], rank: int | None) -> int:
+    """Return how many parameters train in the block, or outside of blocks, with most."""
+    sizes: dict[str | None, int] = {}
+    for module in trained:
+        size = module.parameters if rank is None else module.adapter_parameters(rank)
+        sizes[module.block] = sizes.get(module.block, 0) + size
+    return max(sizes.values(), default=0)
 
 
 def blocks_in_chain(spec: TransformerSpec, trained: Collection[str]) -> list[str]:

@@ -16,7 +16,8 @@ _STAY_AT_THE_END = 2
 class Streaming:
     """What streams in a step. ``once``: blocks that come once, for the forward; ``twice``: for the backward too.
 
-    ``once_bytes``, ``twice_bytes``: of their weights. ``places_bytes``: of what is kept on the card for them.
+    ``once_bytes``, ``twice_bytes``: of their weights. ``written_bytes``: of those that go back. ``places_bytes``: of
+    what is kept on the card for them.
     """
 
     once: tuple[str, ...] = ()
@@ -24,6 +25,7 @@ class Streaming:
     once_bytes: int = 0
     twice_bytes: int = 0
     places_bytes: int = 0
+    written_bytes: int = 0
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -46,12 +48,14 @@ def streaming(
     chain: Collection[str],
     trained: Collection[str],
     fixed: Collection[str] = (),
+    written: bool = False,
     weight_bytes: float,
 ) -> Streaming:
     """Return what streams if ``fraction`` (0 to 1) of all blocks' weights shall not lie on the card.
 
     ``chain``: the blocks that gradients go through. ``trained``: those with something that trains. ``fixed``: those
-    whose weights have to stay. ``weight_bytes``: of a weight in its form.
+    whose weights have to stay. ``written``: whether weights that train go back. ``weight_bytes``: of a weight in its
+    form.
 
     Blocks before the chain are first, for they come once a step; then frozen ones in the chain; then trained ones from
     its middle. The last two blocks and the first of the chain stay: they are used at the turn.
@@ -69,6 +73,7 @@ def streaming(
     # in the model's order
     once = [name for name in sizes if name in chosen and name not in chain]
     twice = [name for name in sizes if name in chosen and name in chain]
+    back = [name for name in twice if written and name in trained]
     largest = max((sizes[name] for name in chosen), default=0)
     return Streaming(
         tuple(once),
@@ -76,6 +81,7 @@ def streaming(
         round(weight_bytes * sum(sizes[name] for name in once)),
         round(weight_bytes * sum(sizes[name] for name in twice)),
         round(weight_bytes * largest * PLACES),
+        round(weight_bytes * sum(sizes[name] for name in back)),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -157,7 +158,7 @@ def load_transformer(
     stream = BlockStream(device)
     names = streaming_of(config, files.spec, trained_modules(config, files.spec)).blocks
     by_name = zip(files.spec.layout.names, blocks, strict=True)
-    streamed = [block for name, block in by_name if name in names]
+    streamed = {name: block for name, block in by_name if name in names}
     place(
         transformer,
         blocks,
@@ -238,7 +239,7 @@ def place(
     keep: str = "(?!)",
     trains: bool = False,
     stream: BlockStream | None = None,
-    streamed: Sequence[nn.Module] = (),
+    streamed: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> None:
     """Move a model to the device in the wished form, block by block: no memory ever holds two whole copies.
 
@@ -263,8 +264,9 @@ def place(
             apply_layerwise_casting(
                 block, torch.float8_e4m3fn, dtype, skip_modules_pattern=(keep,)
             )
-        if stream and any(block is one for one in streamed):
-            stream.take(block)
+        for name, one in streamed.items():
+            if stream and one is block:
+                stream.take(block, name)
     weights.look_at(model)
     weights.refuse(where)
     model.to(device)
