@@ -60,10 +60,15 @@ def rounding_by_chance(kind: Any, seed: int) -> Any:
             super().step()
             state = self.state.pop(exact)
             self.state[parameter] = state
-            if parameter.dtype != torch.bfloat16:
-                parameter.copy_(exact)
-                return
-            stream = generator(seed, name, int(state["step"]), device=parameter.device)
-            parameter.copy_(stochastically_rounded(exact.detach(), stream))
+            key = (seed, name, int(state["step"]))
+            _put_back(parameter, exact.detach(), key)
 
     return Rounding
+
+
+def _put_back(parameter: Tensor, exact: Tensor, key: tuple[int, str, int]) -> None:
+    """Write an fp32 weight into its parameter: as it is, or rounded to bf16 by the chance that ``key`` fixes."""
+    if parameter.dtype == torch.bfloat16:
+        stream = generator(*key, device=parameter.device)
+        exact = stochastically_rounded(exact, stream)
+    parameter.copy_(exact)
