@@ -70,5 +70,5 @@ def _put_back(parameter: Tensor, exact: Tensor, key: tuple[int, str, int]) -> No
     """Write an fp32 weight into its parameter: as it is, or rounded to bf16 by the chance that ``key`` fixes."""
     if parameter.dtype == torch.bfloat16:
         stream = generator(*key, device=parameter.device)
-        exact = stochastically_rounded(exact, stream)
+        exact = rounded_by(exact, drawn_noise(exact.shape, stream))
     parameter.copy_(exact)
