@@ -67,20 +67,25 @@ def train(file: Path, run: RunFolder, *words: str) -> Result:
     return command("train", str(file), *words, run=run.path, environment={})
 
 
+@pytest.mark.parametrize(
+    "sharding", ["NONE", pytest.param("FULL", marks=pytest.mark.soak)]
+)
 def test_train_on_two_gpus_is_train_on_one_in_every_bit(
-    small: Small, tmp_path: Path
+    small: Small, tmp_path: Path, sharding: str
 ) -> None:
     alone = of_one_process(small, tmp_path / "one")
     file, config = written(small, tmp_path / "two")
     run = RunFolder(Path(config.workspace_dir))
-    result = train(file, run, "--gpus", "2")
+    result = train(file, run, "--gpus", "2", "--set", f"sharding={sharding}")
     assert result.code == 0, result.err
     assert result.out.split() == [config.output_model_destination]
     assert tensors(run) == alone
     (started,) = events(run, "started")
     assert [group["multiplier"] for group in started["groups"]] == [0.3, 1.0, 0.5]
+    assert [rank["rank"] for rank in started["ranks"]] == [0, 1]
+    assert started["sharding"] == sharding
     # and done is done, on any number
-    again = train(file, run)
+    again = train(file, run, "--set", f"sharding={sharding}")
     assert (again.code, "finished" in again.err) == (0, True)
 
 
