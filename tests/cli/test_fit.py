@@ -69,6 +69,7 @@ def test_this_card_is_asked_for_what_it_has_free(
     assert "RTX 4090 has 13.7 GiB free: --fit card sets what is needed" in whole[2]
     small = blockrate("plan", str(file), "--set", "transformer.weight_dtype=NFLOAT_4")
     assert "--fit" not in small[2]
+    assert "s on NVIDIA GeForce RTX 4090, if it reaches 50%" in small[1]
 
 
 def test_only_a_fit_is_written(

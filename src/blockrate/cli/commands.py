@@ -124,7 +124,7 @@ def plan(
 ) -> None:
     """Print what would train at which rate, on which data, and what it costs. Loads no weights."""
     from blockrate.cli.data_report import data_of_plan
-    from blockrate.cli.fitting import card_warning, fitting
+    from blockrate.cli.fitting import beside_card, fitting
     from blockrate.cli.show import places_line, plan_table
     from blockrate.config.named_files import check_start_file
     from blockrate.config.plan import make_plan
@@ -141,13 +141,13 @@ def plan(
     warn(facts["warnings"])
     results = Results(placed.run.events_file)
     note = destination_note(placed.config, results)
-    warn(filter(None, [placed.note, note, card_warning(made, placed.config)]))
+    too_large, times = beside_card(made, placed.config)
+    warn(filter(None, [placed.note, note, *too_large]))
     if as_json:
         show_json({**facts, **fitted.facts, "data": data.facts})
     else:
-        show(
-            *fitted.lines, *plan_table(facts), *data.lines, visible(places_line(placed))
-        )
+        lines = [*times, *data.lines, visible(places_line(placed))]
+        show(*fitted.lines, *plan_table(facts), *lines)
     if data.error:
         raise data.error
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from blockrate.config.files import config_json
-from blockrate.config.fit import Fit, excess, fit, told_changes
+from blockrate.config.fit import Fit, excess, fit, step_seconds, told_changes
 from blockrate.config.plan import Plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.core.units import share_text
-from blockrate.models.cards import Card, card_of_size, cards_here
+from blockrate.models.cards import SHARE, Card, card_of_size, cards_here
 from blockrate.run.durable import atomic_write
 from blockrate.run.places import Placed
 
@@ -87,13 +87,24 @@ def _told(found: Fit) -> str:
     return f"{whole}; {slower}. Changed:"
 
 
-def card_warning(plan: Plan, config: TrainConfig) -> str:
-    """Return that a plan needs more than this computer's card has free, nothing if it does not or there is no card."""
+def beside_card(plan: Plan, config: TrainConfig) -> tuple[list[str], list[str]]:
+    """Return what to say of this computer's card: that it has too little free, and how long a step takes on it.
+
+    Either is empty where there is nothing to say: without a card, with several, and of one that nobody knows.
+    """
     if config.multi_gpu or config.train_device in ("cpu", "mps"):
-        return ""
+        return [], []
     try:
         card = _card_here(config)
     except ConfigError:
-        return ""
-    too_large = excess(plan, card)
-    return f"training {too_large}: --fit card sets what is needed" if too_large else ""
+        return [], []
+    warnings = []
+    times = []
+    if too_large := excess(plan, card):
+        warnings.append(f"training {too_large}: --fit card sets what is needed")
+    if card.known:
+        seconds = step_seconds(config, plan, card)
+        reached = f"if it reaches {SHARE:.0%} of what it multiplies"
+        step = f"a step takes about {seconds:.2f} s on {card.name}, {reached}"
+        times.append(f"{step}; no card has shown that yet")
+    return warnings, times

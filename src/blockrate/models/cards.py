@@ -11,6 +11,8 @@ from blockrate.models.streaming import Streaming
 _FACTS: dict[str, Any] = json.loads(Path(__file__).with_suffix(".json").read_text())
 # the memory of cards is told in these, whatever the maker means by a GB
 GIGABYTE = 2**30
+# of a card's rate that a step reaches: assumed until a card has shown it
+SHARE = float(_FACTS["share"])
 # what torch's allocator takes beside what it is asked for
 SLACK = 1.1
 
@@ -30,7 +32,7 @@ class Card:
 
     def seconds(self, flops: float) -> float:
         """Return how long a step takes so many FLOPs."""
-        return flops / (self.rate * float(_FACTS["share"]))
+        return flops / (self.rate * SHARE)
 
     def step_seconds(self, forward: int, step: int, streams: Streaming) -> float:
         """Return how long a step takes that streams weights. ``forward``: FLOPs of it, of the ``step``'s."""
