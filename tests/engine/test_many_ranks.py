@@ -23,7 +23,10 @@ from blockrate.run.folder import RunFolder, StopFlag, StopRequested
 pytestmark = pytest.mark.engine
 train: Any = import_module("blockrate.engine.train")
 
-KLEIN = replace(FAMILIES["tiny-flux2"].spec, layout=BlockLayout(2, 2))
+SPECS = {
+    model_type: replace(FAMILIES[name].spec, layout=BlockLayout(2, 2))
+    for model_type, name in {"FLUX_2": "tiny-flux2", "CHROMA_1": "tiny-chroma"}.items()
+}
 
 PNG = {"prompt": "a cat", "width": 64, "height": 64, "diffusion_steps": 2}
 FINE = {"training_method": "FINE_TUNE", "learning_rate": 1e-4}
@@ -61,17 +64,18 @@ class Ranks(NamedTuple):
         return RunFolder(self.folder / name)
 
     def alone(self, name: str, **settings: Any) -> RunFolder:
-        """One life of a run in this process. ``settings``: of FLUX.2, too."""
+        """One life of a run in this process. ``settings``: of other families, too."""
         small = _model(self.small, settings)
         return small.live(_config(small, self.folder / name, settings))
 
 
 def _model(small: Small, settings: dict[str, Any]) -> Small:
     """The model that settings are for."""
-    if settings.get("model_type") != "FLUX_2":
+    spec = SPECS.get(settings.get("model_type", ""))
+    if spec is None:
         return small
-    folder = small.folder / "flux2"
-    return Small(folder) if folder.exists() else make_small(folder, KLEIN)
+    folder = small.folder / settings["model_type"]
+    return Small(folder) if folder.exists() else make_small(folder, spec)
 
 
 def _config(small: Small, folder: Path, settings: dict[str, Any]) -> Any:
@@ -116,6 +120,15 @@ FLUX_2 = {
     "sample_after": 3,
     "sample_after_unit": "STEP",
 }
+CHROMA = {
+    **FINE,
+    "model_type": "CHROMA_1",
+    "layer_filter": "",
+    "epochs": 2,
+    "samples": [PNG],
+    "sample_after": 3,
+    "sample_after_unit": "STEP",
+}
 
 TWO = {
     "lora": Wanted({**CLIPPED, **SHOWN}),
@@ -128,6 +141,7 @@ TWO = {
     "cached": Wanted({"epochs": 1}, "note_entries"),
     "gone on": Wanted(CLIPPED),
     "flux2": Wanted(FLUX_2),
+    "chroma": Wanted(CHROMA),
     "lora shared": Wanted({**LORA, **SHARED}),
     "blocks shared": Wanted({**BLOCKS, **SHARED}),
     "full shared": Wanted({**FULL, **SHARED}),
@@ -135,6 +149,7 @@ TWO = {
     "stopped shared": Wanted({**CLIPPED, **SHARED}, "stop_at", {"step": 3, "rank": 1}),
     "nan shared": Wanted({"epochs": 2, **SHARED}, "not_a_number", {"files": ["3.png"]}),
     "flux2 shared": Wanted({**FLUX_2, **SHARED}),
+    "chroma shared": Wanted({**CHROMA, **SHARED}),
 }
 THREE = {
     "uneven by 3": Wanted(UNEVEN),
@@ -497,10 +512,21 @@ def test_a_bad_number_is_skipped_where_weights_are_shared(two: Ranks) -> None:
     assert [event["files"] for event in skipped] == [event["files"] for event in whole]
 
 
-@pytest.mark.parametrize("name", ["flux2", "flux2 shared"])
-def test_ranks_learn_flux2_as_one_process_does(two: Ranks, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("flux2", FLUX_2),
+        ("flux2 shared", FLUX_2),
+        ("chroma", CHROMA),
+        ("chroma shared", CHROMA),
+    ],
+)
+def test_ranks_learn_other_families_as_one_process_does(
+    two: Ranks, name: str, settings: dict[str, Any]
+) -> None:
+    """A LoRA of one, and all weights of the other."""
     assert two.codes[name] == [0, 0]
-    alone = two.alone(f"{name} alone", **FLUX_2)
+    alone = two.alone(f"{name} alone", **settings)
     difference = largest_difference(two.run(name), alone)
     print(f"{name}: largest difference {difference:.1e}")
     assert difference <= 5e-5

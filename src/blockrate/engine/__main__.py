@@ -136,7 +136,9 @@ def _train(run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
 
     gc.freeze()
     gc.enable()
-    stop.obey()
+    if not here.is_many:
+        # several obey together: one that left before it had joined would be waited for
+        stop.obey()
     return train(config, run, log, stop)
 
 
