@@ -304,6 +304,7 @@ def test_what_will_not_be_learned_stands_below_its_folder(
     box = photos.get_by_role("textbox", name="Caption", exact=True)
     expect(box).to_have_value("a rocket\n\nin the air")
     photos.get_by_role("button", name="Save caption").click()
+    expect(photos.get_by_role("dialog")).to_have_count(0)
     expect(photos.locator(".thumbnail", has_text="a rocket in the air")).to_be_visible()
     assert (folder / "rocket.CAPTION").read_text() == "a rocket\n\nin the air\n"
     assert not (folder / "rocket.txt").exists()

@@ -73,10 +73,15 @@ def save_text(file: Path, text: str, before: bytes | None) -> bool:
     content = file.read_bytes() if file.exists() else None
     if content != before:
         return False
+    atomic_write(file, as_saved(text))
+    return True
+
+
+def as_saved(text: str) -> str:
+    """Return what a caption file holds for a text."""
     # not splitlines(), which ends a line at signs that are none to whoever reads it
     lines = [line.strip() for line in re.split(r"\r\n|\r|\n", text.strip())]
-    atomic_write(file, "\n".join([*lines, ""]) if text.strip() else "")
-    return True
+    return "\n".join([*lines, ""]) if text.strip() else ""
 
 
 async def _ask_for_text(

@@ -20,7 +20,14 @@ from blockrate.dataset.partners import Pairing
 from blockrate.ui.media import Media
 from blockrate.ui.page import Page
 from blockrate.ui.parts.follow import pager, show_from_thread
+from blockrate.ui.tabs.caption_rows import (
+    CaptionRow,
+    Written,
+    removed_note,
+    written,
+)
 from blockrate.ui.tabs.captions import edit_caption
+from blockrate.ui.trash import Thrown
 
 _A_PAGE = 24
 _PIXELS = 320  # of a thumbnail: sharp at 160 on a fine screen
@@ -49,6 +56,7 @@ class Captioned(NamedTuple):
     caption: str
     editable: bool
     partners: tuple[Partnered, ...] = ()
+    written: Written | None = None
 
 
 class Thumbnails:
@@ -72,6 +80,9 @@ class Thumbnails:
         self.look_again = look_again
         self.fold = fold
         self.first = 0
+        self.thrown: Thrown | None = None
+        self.writing = ui.switch("Write captions here", on_change=self._turn)
+        self.removed = ui.element("div")
         self.grid = ui.element("ul").classes("gallery")
         self.pager = ui.element("div").classes("pager")
         fold.on_value_change(changed.emit)
@@ -91,6 +102,15 @@ class Thumbnails:
         shown = images[self.first : self.first + _A_PAGE]
         return self.every()._replace(images=shown)
 
+    def _turn(self) -> None:
+        """Show boxes or pictures; what was written counts from now on."""
+        self.thrown = None
+        self.look_again()
+
+    def _throw(self, thrown: Thrown | None) -> None:
+        self.thrown = thrown
+        self.look_again()
+
     def go_to(self, first: int) -> None:
         """Show another page."""
         self.first = first
@@ -101,16 +121,30 @@ class Thumbnails:
         problem = ""
         self.grid.clear()
         self.pager.clear()
+        self.removed.clear()
+        writes = bool(self.writing.value)
+        self.grid.classes(**{"add" if writes else "remove": "is-written"})
+        if self.thrown:
+            with self.removed:
+                removed_note(self.page, self.thrown, lambda: self._throw(None))
         with self.grid:
             for image in images:
                 try:
-                    self._thumbnail(image)
+                    self._show_one(image)
                 except ConfigError as error:  # outside the roots
                     problem = f"No thumbnails: {error.problem}. {error.cure}"
         with self.pager:
             note = ui.label(problem).classes("field-note")
             note.set_visibility(bool(problem))
             pager("images", self.first, len(self.images()), _A_PAGE, self.go_to)
+
+    def _show_one(self, image: Captioned) -> None:
+        """Raises ConfigError for an image outside the roots."""
+        if self.writing.value and image.written:
+            url = self.page.media.file_url(image.path, size=_PIXELS)
+            CaptionRow(self.page, image.path, url, image.written, self._throw)
+        else:
+            self._thumbnail(image)
 
     def _thumbnail(self, image: Captioned) -> None:
         url = self.page.media.file_url(image.path, size=_PIXELS)
@@ -169,6 +203,7 @@ def _captions(media: Media, wanted: ToShow) -> Iterator[list[Captioned]]:
             _caption(media, wanted.concept, path, names),
             editable,
             tuple(_partners(pairing, path)),
+            written(media, path) if editable else None,
         )
         for path in wanted.images
     ]
