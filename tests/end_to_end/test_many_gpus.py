@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from safetensors.torch import load
 from support.commands import Result, command
 from support.lives import Small, events
 
@@ -63,6 +64,13 @@ def of_one_process(small: Small, folder: Path) -> dict[str, bytes]:
     return tensors(run)
 
 
+def furthest(one: dict[str, bytes], other: dict[str, bytes]) -> float:
+    """How far two checkpoints' weights are from each other at most."""
+    first, second = (load(files["weights.safetensors"]) for files in (one, other))
+    assert first.keys() == second.keys()
+    return max(float((first[key] - second[key]).abs().max()) for key in first)
+
+
 def train(file: Path, run: RunFolder, *words: str) -> Result:
     return command("train", str(file), *words, run=run.path, environment={})
 
@@ -70,7 +78,7 @@ def train(file: Path, run: RunFolder, *words: str) -> Result:
 @pytest.mark.parametrize(
     "sharding", ["NONE", pytest.param("FULL", marks=pytest.mark.soak)]
 )
-def test_train_on_two_gpus_is_train_on_one_in_every_bit(
+def test_train_on_two_gpus_is_train_on_one(
     small: Small, tmp_path: Path, sharding: str
 ) -> None:
     alone = of_one_process(small, tmp_path / "one")
@@ -79,7 +87,10 @@ def test_train_on_two_gpus_is_train_on_one_in_every_bit(
     result = train(file, run, "--gpus", "2", "--set", f"sharding={sharding}")
     assert result.code == 0, result.err
     assert result.out.split() == [config.output_model_destination]
-    assert tensors(run) == alone
+    if sharding == "NONE":
+        assert tensors(run) == alone
+    # of shared weights the last digits may differ
+    assert furthest(tensors(run), alone) < 1e-6
     (started,) = events(run, "started")
     assert [group["multiplier"] for group in started["groups"]] == [0.3, 1.0, 0.5]
     assert [rank["rank"] for rank in started["ranks"]] == [0, 1]
