@@ -1,5 +1,8 @@
 """What a process knows of the others before torch is there."""
 
+import subprocess
+import sys
+
 import pytest
 
 from blockrate.engine.world import World, world
@@ -47,3 +50,22 @@ def test_one_process_of_torchrun_takes_the_way_of_many(
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert world().is_many
     assert world().is_first
+
+
+@pytest.mark.engine
+def test_one_process_loads_nothing_of_several() -> None:
+    """The door asks without torch; ``ranks`` brings nothing that torch has not brought itself."""
+    code = """
+import sys
+import blockrate.engine.world
+assert "torch" not in sys.modules
+import torch
+before = {name for name in sys.modules if name.startswith("torch.")}
+import blockrate.engine.ranks
+print(*({name for name in sys.modules if name.startswith("torch.")} - before))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
