@@ -11,6 +11,7 @@ from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.models.families import FAMILIES, TransformerSpec, config_from_spec
+from blockrate.models.hub import snapshot_folder
 from blockrate.models.module_table import modules
 from blockrate.models.variants import variants_of
 
@@ -166,6 +167,22 @@ def test_where_nothing_tells_the_field_and_its_choices_are_named(
     for choice in KINDS[name]:
         assert choice in caught.value.cure
         assert variant(config_of(name, path, model_variant=choice)) == choice
+
+
+def test_a_model_of_the_hub_is_asked_about_once_its_files_have_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    config = config_of("flux1-dev", "somebody/my-tune")
+    # as a config of before that setting was made
+    make_plan(config)
+    model = snapshot_folder("somebody/my-tune")
+    folder(model, "flux1-dev", {"_class_name": "FluxPipeline"})
+    assert variant(config) == "DEV"
+    make_plan(config)
+    (model / "model_index.json").unlink()
+    with pytest.raises(ConfigError, match="nothing says whether"):
+        make_plan(config)
 
 
 def test_a_variant_that_is_named_counts_and_what_the_files_say_is_told(

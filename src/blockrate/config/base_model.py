@@ -1,5 +1,6 @@
 """The base model that a config names: its sizes, and where its parts lie."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from blockrate.models.families import (
     variant_of,
 )
 from blockrate.models.files import part_paths, spec_of
+from blockrate.models.hub import snapshot_folder
 from blockrate.models.shipped import check_shipped
 from blockrate.models.variants import said_by_files, said_by_name, variants_of
 
@@ -79,6 +81,9 @@ def refuse_variant(config: TrainConfig, spec: TransformerSpec) -> None:
     choices = variants_of(spec)
     _refuse_unknown_variant(config, choices)
     variant = told_variant(config, spec)
+    if variant is None and _may_come_yet(_trained(config)):
+        # the index comes with its files, and then this is asked again
+        return
     if variant is None:
         titles = " or ".join(row.title for row in choices.values())
         problem = f"is empty, and nothing says whether {_trained(config)} is {titles}"
@@ -105,7 +110,7 @@ def told_variant(config: TrainConfig, spec: TransformerSpec) -> str | None:
     if config.model_variant in choices:
         return config.model_variant
     for name in (config.transformer.model_name, config.base_model_name):
-        said = said_by_files(name, choices) or said_by_name(name, choices)
+        said = said_by_files(_here(name), choices) or said_by_name(name, choices)
         if said:
             return said
     return None
@@ -125,7 +130,7 @@ def draws_against_nothing(config: TrainConfig, spec: TransformerSpec) -> bool:
 
 def denied_by_files(config: TrainConfig, spec: TransformerSpec) -> str:
     """Return the variant that the model's own files tell, where model_variant is another one."""
-    said = said_by_files(_trained(config), variants_of(spec))
+    said = said_by_files(_here(_trained(config)), variants_of(spec))
     return said if config.model_variant not in ("", said) else ""
 
 
@@ -138,6 +143,22 @@ def _refuse_unknown_variant(config: TrainConfig, choices: Mapping[str, Family]) 
         problem = f"is {variant}, and of {name} there is no such variant"
         cure = f"Set it to {' or to '.join(choices)}, or leave it empty."
         raise ConfigError("model_variant", problem, cure, choices=list(choices))
+
+
+def _here(name: str) -> str:
+    """Return where the files of a model are: those of the hub's cache for a hub id that was downloaded."""
+    snapshot = snapshot_folder(name) if _is_hub_id(name) else Path(name)
+    return str(snapshot) if snapshot.is_dir() else name
+
+
+def _may_come_yet(name: str) -> bool:
+    """Whether a model is one of the hub of which nothing is on this computer."""
+    return _is_hub_id(name) and not snapshot_folder(name).is_dir()
+
+
+def _is_hub_id(name: str) -> bool:
+    is_one = name not in FAMILIES and name.count("/") == 1 and not os.path.exists(name)
+    return is_one and not name.lower().endswith((".safetensors", ".json"))
 
 
 def _trained(config: TrainConfig) -> str:

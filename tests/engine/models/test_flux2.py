@@ -172,7 +172,9 @@ def test_latents_are_the_pipelines_and_decode_to_its_image(
     latents = flux2.encode_images(vae, images)
     assert latents.shape == (2, 128, 4, 6)
     assert latents.dtype == torch.float32
-    assert torch.equal(latents, pipeline._encode_vae_image(images, None))
+    theirs = pipeline._encode_vae_image(images, None)
+    # weights lie elsewhere in memory, and some processors' convolutions round by that
+    torch.testing.assert_close(latents, theirs, rtol=0, atol=1e-5)
     assert flux2.image_tokens(latents) == 24
     assert torch.equal(
         flux2.unpatchify(flux2.patchify(images.repeat(1, 2, 1, 1))),
@@ -181,7 +183,8 @@ def test_latents_are_the_pipelines_and_decode_to_its_image(
     mean, deviation = flux2._statistics(vae)
     unscaled = pipeline._unpatchify_latents(latents * deviation + mean)
     decoded = pipeline.vae.decode(unscaled).sample.clamp(-1, 1)
-    assert torch.equal(flux2.decode_latents(vae, latents), decoded)
+    ours = flux2.decode_latents(vae, latents)
+    torch.testing.assert_close(ours, decoded, rtol=0, atol=1e-5)
 
 
 def test_smooth_images_have_latents_of_about_mean_0_and_variance_1(klein: Path) -> None:
