@@ -119,6 +119,13 @@ def test_a_single_file_is_told_by_its_name(
     assert variant(config_of(name, path)) == said
 
 
+def test_a_model_that_came_from_the_hub_keeps_its_name(tmp_path: Path) -> None:
+    cache = tmp_path / "models--base-camp--my-Kontext" / "snapshots" / "c0ffee"
+    model = folder(cache, "flux1-dev", None)
+    assert variant(config_of("flux1-dev", model / "transformer")) == "KONTEXT"
+    assert variant(config_of("flux1-dev", model)) == "KONTEXT"
+
+
 @pytest.mark.parametrize(
     ("name", "metadata", "said"),
     [

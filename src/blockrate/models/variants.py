@@ -63,6 +63,8 @@ def said_by_name(name: str, choices: Choices) -> str:
     path = Path(name)
     own = path.parent if path.name == "transformer" else path
     last = own.name.lower()
+    if own.parent.name == "snapshots":  # of the hub's cache: models--owner--name
+        last = own.parent.parent.name.rpartition("--")[2].lower()
     architectures = {row.architecture for row in choices.values()}
     for row in FAMILIES.values():
         is_one = row.variant in choices and row.architecture in architectures

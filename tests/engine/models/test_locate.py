@@ -11,6 +11,7 @@ import huggingface_hub as hub
 import pytest
 from huggingface_hub import errors
 from support.fake_hub import FakeHub, stand_in
+from support.model_folders import change_config
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
@@ -356,4 +357,42 @@ def test_too_little_disk_space_is_told_before_the_download(
         WriteError, match=r"FLUX.1-dev needs \d\.\d MiB, and 0\.0 MiB are free.*HF_HOME"
     ):
         locate.locate(config(REPO, tmp_path))
+    assert fake_hub.fetched == []
+
+
+@pytest.mark.parametrize(
+    ("file", "facts", "words"),
+    [
+        (
+            "transformer/config.json",
+            {"_class_name": "Flux3Transformer2DModel"},
+            "Flux3",
+        ),
+        ("transformer/config.json", {"in_channels": 128, "out_channels": 64}, "Canny"),
+        (
+            "transformer/config.json",
+            {"in_channels": 384, "out_channels": 64},
+            "FLUX_FILL_DEV_1",
+        ),
+        ("model_index.json", {"_class_name": "SomebodysPipeline"}, "model_variant"),
+    ],
+)
+def test_a_model_that_cannot_train_is_refused_before_its_weights_come(
+    fake_hub: FakeHub, tmp_path: Path, file: str, facts: dict[str, Any], words: str
+) -> None:
+    change_config(fake_hub.source / file, **facts)
+    for _again in range(2):
+        with pytest.raises(BlockrateError) as found:
+            locate.locate(config("somebody/some-model", tmp_path))
+        assert words in str(found.value)
+        assert "\n" not in str(found.value)
+        assert set(fake_hub.fetched) == {"model_index.json", "transformer/config.json"}
+
+
+def test_a_repository_without_a_transformer_is_refused_before_the_download(
+    fake_hub: FakeHub, tmp_path: Path
+) -> None:
+    (fake_hub.source / "transformer/config.json").unlink()
+    with pytest.raises(FileError, match=r"somebody/lora: has no transformer/config"):
+        locate.locate(config("somebody/lora", tmp_path))
     assert fake_hub.fetched == []

@@ -4,22 +4,30 @@ import errno
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from blockrate.core.errors import BlockrateError, FileError
 from blockrate.models.part_files import WEIGHTS, lack_of
 from blockrate.run.durable import check_space, write_error
 
 _NO_SPACE = "Free some space, or set HF_HOME to a folder on another disk."
+_CONFIG = "transformer/config.json"
+# Small, and by them a model that cannot train is refused before its weights come.
+_TELLING = ("model_index.json", _CONFIG)
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
-def from_hub(repo: str, parts: Sequence[str], progress: Progress) -> Path:
+def from_hub(
+    repo: str, parts: Sequence[str], progress: Progress, look: Callable[[Path], None]
+) -> Path:
     """Return the snapshot of a hub model in the hub's own cache, downloaded as far as ``parts`` need it.
+
+    ``look`` is given the snapshot when it holds what says which model it is, and may raise before the rest comes.
 
     Raises FileError for what is not to be had, WriteError without disk space.
     """
     import huggingface_hub as hub
-    from huggingface_hub import constants, errors
+    from huggingface_hub import errors
 
     patterns = _patterns(parts)
     try:
@@ -33,21 +41,47 @@ def from_hub(repo: str, parts: Sequence[str], progress: Progress) -> Path:
             if not any(lack_of(part, folder / part) for part in parts):
                 return folder
         listed = hub.snapshot_download(repo, allow_patterns=patterns, dry_run=True)
-        files = [file for file in listed if file.will_download]
-        total = sum(file.file_size or 0 for file in files)
-        done = 0
-        cache = Path(constants.HF_HUB_CACHE)
-        there = next(path for path in (cache, *cache.parents) if path.exists())
-        check_space(there, total, f"what is missing of {repo}", cure=_NO_SPACE)
-        for file in files:
-            progress(done, total)
-            hub.hf_hub_download(repo, file.filename, revision=file.commit_hash)
-            done += file.file_size or 0
+        if "transformer" in parts:
+            _refuse_without_transformer(repo, listed)
+        _fetch(repo, listed, progress, look)
         return Path(hub.snapshot_download(repo, allow_patterns=patterns))
     except BlockrateError:
         raise
     except Exception as error:  # the hub's clients raise many kinds
         raise _hub_error(repo, error) from None  # their text may hold a signed address
+
+
+def _fetch(
+    repo: str, listed: Sequence[Any], progress: Progress, look: Callable[[Path], None]
+) -> None:
+    """Download what is not here yet: first what tells the model, and after a look at it the rest."""
+    import huggingface_hub as hub
+    from huggingface_hub import constants
+
+    files = [file for file in listed if file.will_download]
+    total = sum(file.file_size or 0 for file in files)
+    cache = Path(constants.HF_HUB_CACHE)
+    there = next(path for path in (cache, *cache.parents) if path.exists())
+    check_space(there, total, f"what is missing of {repo}", cure=_NO_SPACE)
+    done = 0
+    telling = [file for file in files if file.filename in _TELLING]
+    rest = [file for file in files if file not in telling]
+    configs = [Path(file.local_path) for file in listed if file.filename == _CONFIG]
+    for place, file in enumerate([*telling, *rest]):
+        if place == len(telling):
+            for config in configs:
+                look(config.parents[1])
+        progress(done, total)
+        hub.hf_hub_download(repo, file.filename, revision=file.commit_hash)
+        done += file.file_size or 0
+
+
+def _refuse_without_transformer(repo: str, listed: Sequence[Any]) -> None:
+    if any(file.filename == _CONFIG for file in listed):
+        return
+    problem = f"has no {_CONFIG}, so it is no whole model in diffusers' form"
+    cure = "Name another one, or download its .safetensors file and name that."
+    raise FileError(repo, problem, cure)
 
 
 def _patterns(parts: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from blockrate.config.base_model import (
@@ -22,10 +23,15 @@ from blockrate.core.errors import FileError
 from blockrate.engine.models import FAMILY_MODULES
 from blockrate.engine.models.common import ModelFiles
 from blockrate.engine.models.download import Progress, from_hub
-from blockrate.models.families import FAMILIES, TransformerSpec, is_toy
+from blockrate.models.families import (
+    FAMILIES,
+    TransformerSpec,
+    is_toy,
+    spec_from_config,
+)
 from blockrate.models.files import folder_here
 from blockrate.models.hub import repo_of
-from blockrate.models.part_files import lack_of, part_files
+from blockrate.models.part_files import lack_of, part_files, read_config
 from blockrate.models.savings import FEW_BITS
 from blockrate.models.whole import check_parts, check_transformer
 from blockrate.run.durable import atomic_write, make_folder
@@ -45,13 +51,10 @@ def locate(
     paths = model_paths(
         config,
         spec,
-        lambda name, parts: _folder(name, parts, config.cache_dir, progress),
+        lambda name, parts: _folder(name, parts, config, progress),
     )
     if paths["transformer"].is_dir():  # a hub id says less than the files that came
-        known = config.transformer.model_copy(
-            update={"model_name": str(paths["transformer"])}
-        )
-        config = config.model_copy(update={"transformer": known})
+        config = _with_transformer(config, paths["transformer"])
         _refuse_another_model(config, spec)
     _check(paths)
     spec = model_spec(config)
@@ -128,6 +131,25 @@ def _sha256(file: Path, memo: dict[str, list[object]]) -> str:
     return str(memo[str(file)][3])
 
 
+def _with_transformer(config: TrainConfig, folder: Path) -> TrainConfig:
+    """Return the config with the transformer by its folder."""
+    known = config.transformer.model_copy(update={"model_name": str(folder)})
+    return config.model_copy(update={"transformer": known})
+
+
+def _look(config: TrainConfig, snapshot: Path) -> None:
+    """Refuse by its configs alone a model of the hub that cannot train: before its weights come, which are many GB."""
+    folder = snapshot / "transformer"
+    config_file = folder / "config.json"
+    if not config_file.is_file():  # what is missing is told by name later
+        return
+    spec = spec_from_config(read_config(config_file), str(config_file))
+    known = _with_transformer(config, folder)
+    refuse_another_type(known, spec)
+    refuse_variant(known, spec)
+    refuse_partners(known, spec)
+
+
 def _refuse_another_model(config: TrainConfig, expected: TransformerSpec) -> None:
     """Refuse files that came of a model of another architecture than its name and its type made expect."""
     with suppress(FileError):  # what is damaged or missing is told later
@@ -148,11 +170,13 @@ def _check(paths: Mapping[str, Path]) -> None:
         )
 
 
-def _folder(name: str, parts: list[str], cache_dir: str, progress: Progress) -> Path:
+def _folder(
+    name: str, parts: list[str], config: TrainConfig, progress: Progress
+) -> Path:
     """Return the local folder of a model that a config names; a toy is made, and what the hub has comes from there."""
-    folder = folder_here(name, cache_dir)
+    folder = folder_here(name, config.cache_dir)
     if folder is None:
-        return from_hub(repo_of(name), parts, progress)
+        return from_hub(repo_of(name), parts, progress, partial(_look, config))
     if is_toy(name) and not folder.is_dir():
         spec = FAMILIES[name].spec
         return FAMILY_MODULES[spec.architecture].make_tiny(folder, spec=spec)
