@@ -1,11 +1,14 @@
 """What a process knows of the others before torch is there."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from blockrate.engine.world import World, world
+from blockrate.run.folder import RunFolder
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +60,7 @@ def test_one_process_loads_nothing_of_several() -> None:
     """The door asks without torch; ``ranks`` brings nothing that torch has not brought itself."""
     code = """
 import sys
+from pathlib import Path
 import blockrate.engine.world
 assert "torch" not in sys.modules
 import torch
@@ -69,3 +73,23 @@ print(*({name for name in sys.modules if name.startswith("torch.")} - before))
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def test_the_door_refuses_a_launcher_before_torch_is_there(tmp_path: Path) -> None:
+    """What a config of one GPU may say, and several would learn otherwise by: each block changed by itself."""
+    run = RunFolder(tmp_path / "run")
+    run.create(
+        '{"concepts": [{"path": "photos"}], "batch_size": 4, "training_method": "FINE_TUNE", "layer_filter": "",'
+        ' "clip_grad_norm": null, "optimizer": {"optimizer": "ADAMW", "fused_back_pass": true}}'
+    )
+    launched = {"RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "a"}
+    done = subprocess.run(
+        [sys.executable, "-m", "blockrate.engine", str(run.path)],
+        env={**os.environ, **launched},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: optimizer.fused_back_pass: ")
+    assert "A launcher has started it" in done.stderr

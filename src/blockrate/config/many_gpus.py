@@ -130,10 +130,3 @@ def platform_refusal(platform: str = sys.platform) -> ConfigError | None:
     if platform == "win32":
         cure += ", or train in WSL 2"
     return ConfigError("multi_gpu", problem, f"{cure}.")
-
-
-def check_world(config: TrainConfig, gpus: int) -> None:
-    """Raise ConfigError for what a launcher's number of GPUs makes impossible; it counts, not the config's own."""
-    for error in (platform_refusal(), idle_refusal(config, gpus)):
-        if error:
-            raise error

@@ -121,12 +121,12 @@ def _failure(
 
 def _train(run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
     from blockrate.config.files import load_config
-    from blockrate.config.many_gpus import check_world
+    from blockrate.config.launched import check_launched
 
     config = load_config(run.config_file).config
     here = world()
     if here.is_many:
-        check_world(config, here.size)
+        check_launched(config, here.size)
     # bitsandbytes' decorators import the whole compiler otherwise: 0.8 s
     if not config.compile:
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")

@@ -11,6 +11,7 @@ from blockrate.config.plan import Plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import OutOfMemoryError, is_full_card, is_full_memory
 from blockrate.core.units import share_text, size_text
+from blockrate.engine.world import world
 from blockrate.models.cards import Card
 from blockrate.models.families import facts_of_type
 
@@ -79,8 +80,9 @@ def in_training(config: TrainConfig) -> list[str]:
         found.append("transformer.gradient_checkpointing to true")
     found += _smaller_weights(config)
     part = config.transformer
-    alone = not config.multi_gpu and config.sharding != "FULL" and not config.compile
-    if alone and part.gradient_checkpointing and part.layer_offload_fraction < 1:
+    is_many = world().is_many or config.multi_gpu or config.sharding == "FULL"
+    streams = part.gradient_checkpointing and not is_many and not config.compile
+    if streams and part.layer_offload_fraction < 1:
         found.append("transformer.layer_offload_fraction higher")
     if config.batch_size > 1:
         half = config.batch_size // 2

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from blockrate.config.files import config_hash
+from blockrate.config.launched import as_launched
 from blockrate.config.plan import Plan, make_plan
 from blockrate.config.streamed import fuses_back_pass
 from blockrate.config.train_config import TrainConfig
@@ -52,7 +53,8 @@ def train(
 
     Goes on from the newest whole checkpoint, if there is one.
     """
-    plan = make_plan(config)  # refuses what cannot train, before anything is loaded
+    # refuses what cannot train, before anything is loaded
+    plan = make_plan(_as_started(config))
     results = _results(config, run)
     with ExitStack() as stack:
         stack.enter_context(_reproducible(config.deterministic))
@@ -88,6 +90,12 @@ def train(
             total_steps=span.length,
         )
         return outputs.finish(_trained(config, state, data, outputs, log, bad))
+
+
+def _as_started(config: TrainConfig) -> TrainConfig:
+    """Return a config that asks for the GPUs of this machine that it is started on."""
+    here = world()
+    return as_launched(config, here.local_size) if here.is_many else config
 
 
 def _results(config: TrainConfig, run: RunFolder) -> Results:
