@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
+from support.fake_hub import FakeHub, stand_in
 from support.model_folders import change_config, change_weights, config_of
 
 from blockrate.config.base_model import model_spec
@@ -155,16 +155,14 @@ def test_a_type_of_another_architecture_is_refused(klein: Path) -> None:
 
 
 def test_a_model_of_the_hub_that_is_of_another_architecture_is_told_when_it_came(
-    klein: Path, monkeypatch: pytest.MonkeyPatch
+    klein: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def download(repo: str, *, dry_run: bool = False, **wishes: Any) -> Any:
-        return [] if dry_run else str(klein)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    fake = stand_in(FakeHub(klein, tmp_path / "snapshot"), monkeypatch)
     config = settings(klein, base_model_name="somebody/dev", model_type="FLUX_DEV_1")
     text = refusal(config)
     assert text.startswith("model_type: is FLUX_DEV_1, and ")
     assert "FLUX.2. Set it to FLUX_2." in text
+    assert not any(name.endswith(".safetensors") for name in fake.fetched)
 
 
 @pytest.mark.parametrize(
