@@ -170,9 +170,10 @@ def test_a_killed_launcher_leaves_no_process_and_stops_the_run_in_order(
     wait_for(lambda: training(run))
     ranks = ranks_of(launched)
     launched.process.kill()
-    wait_for(lambda: all_gone(ranks), 60)
-    assert run_state(run).name == "Stopped"
+    # which waits for what the launcher has left
     assert launched.exit_code(run) == 75
+    assert run_state(run).name == "Stopped"
+    wait_for(lambda: all_gone(ranks), 60)
 
 
 def test_a_halted_process_ends_the_run_and_its_gpu_is_named(

@@ -91,7 +91,7 @@ def _shown_from(run: RunFolder, launched: Launched | None) -> int:
 
 def _is_working(run: RunFolder, launched: Launched | None) -> bool:
     if launched:
-        return launched.process.poll() is None
+        return launched.is_working(run)
     return is_alive(run)
 
 

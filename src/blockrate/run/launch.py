@@ -1,6 +1,7 @@
 """The one way to start a run: what is in the folder goes on, is set aside, or is finished; nothing is lost."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from blockrate.run.checkpoints import newest_valid, read_state
 from blockrate.run.data_state import data_state
 from blockrate.run.durable import atomic_write, make_folder
 from blockrate.run.events import Finished, last_event
-from blockrate.run.folder import InUseError, RunFolder, is_at_work, lock
+from blockrate.run.folder import InUseError, RunFolder, is_alive, is_at_work, lock
 from blockrate.run.gpus import gpus_for
 from blockrate.run.process import run_state, start_engine
 from blockrate.run.results import Results, check_destination
@@ -61,12 +62,19 @@ class Launched:
     events_from: int
     asked: str = ""
 
+    def is_working(self, run: RunFolder) -> bool:
+        """Whether the engine has not ended; the processes of a launcher that was killed save before they do."""
+        code = self.process.poll()
+        return code is None or (code < 0 and is_alive(run))
+
     def exit_code(self, run: RunFolder) -> int:
         """Return the code of the engine, which has ended: what its last event says, for a launcher has one of its own.
 
         The launcher's, negative for a signal, where the engine said nothing.
         """
         code = self.process.wait()
+        while self.is_working(run):
+            time.sleep(0.1)
         state = run_state(run)
         has_told = _events_bytes(run) > self.events_from and state.name != "Lost"
         if code and has_told and state.exit_code is not None:
