@@ -153,8 +153,6 @@ def test_scaled_fp8_is_refused_and_plain_fp8_is_not(tmp_path: Path, name: str) -
 @pytest.mark.parametrize(
     ("name", "found"),
     [
-        ("distilled_guidance_layer.in_proj.weight", "Chroma"),
-        ("double_stream_modulation_img.lin.weight", "FLUX.2"),
         ("model.diffusion_model.joint_blocks.0.x", "Stable Diffusion 3"),
         ("model.diffusion_model.input_blocks.0.0.weight", "Stable Diffusion"),
         ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", "a LoRA"),
@@ -166,6 +164,23 @@ def test_another_architecture_is_named(tmp_path: Path, name: str, found: str) ->
     assert f"holds {found}, not a FLUX.1" in refusal(
         written(tmp_path / "a.safetensors", {name: (2, 2)})
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("distilled_guidance_layer.in_proj.weight", "Chroma"),
+        ("net.distilled_guidance_layer.in_proj.weight", "Chroma"),
+        ("double_stream_modulation_img.lin.weight", "FLUX.2"),
+        ("net.double_stream_modulation_img.lin.weight", "FLUX.2"),
+    ],
+)
+def test_one_of_ours_whose_sizes_nothing_tells_is_named(
+    tmp_path: Path, name: str, found: str
+) -> None:
+    said = refusal(written(tmp_path / "a.safetensors", {name: (2, 2)}))
+    assert f"holds {found}, but not under a known name" in said
+    assert " not a " not in said
 
 
 @pytest.mark.parametrize(

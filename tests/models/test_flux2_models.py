@@ -157,17 +157,19 @@ def test_a_base_model_is_told_by_its_name(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "somebody/klein-photos",
-        "somebody/database",
-        "somebody/klein-de-distilled",
-        "somebody/undistilled-klein",
+        "klein-photos",
+        "database",
+        "klein-de-distilled",
+        "undistilled-klein",
     ],
 )
-def test_where_nothing_tells_it_is_asked(name: str) -> None:
+def test_where_nothing_tells_it_is_asked(tmp_path: Path, name: str) -> None:
+    spec = PUBLISHED["flux2-klein-base-4b"].spec
+    file = written(tmp_path / f"{name}.safetensors", headers(spec, bfl=True))
     with pytest.raises(ConfigError, match="BASE or to DISTILLED") as caught:
-        make_plan(config(name))
+        make_plan(config(str(file)))
     assert caught.value.where == "model_variant"
-    make_plan(config(name, model_variant="BASE"))
+    make_plan(config(str(file), model_variant="BASE"))
 
 
 @contextmanager

@@ -153,6 +153,12 @@ def _architecture(
             return architecture, shapes
     wanted = " or ".join(ARCHITECTURES)
     held = kind_of(every, "others") or "something else"
+    if held in ARCHITECTURES:
+        problem = (
+            f"holds {held}, but not under a known name each weight that tells its sizes"
+        )
+        cure = "Use a whole one, with black-forest-labs' or diffusers' names."
+        raise FileError(str(path), problem, cure)
     problem = f"holds {held}, not a {wanted}"
     raise FileError(str(path), problem, f"Use a {wanted} transformer.")
 
