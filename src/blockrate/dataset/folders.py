@@ -178,11 +178,11 @@ def open_file(path: Path) -> Iterator[BufferedReader]:
 def _folder(concept: Concept, where: str, beside: Path | None = None) -> Path:
     if not os.path.isdir(concept.path):
         field = f"{where}.path"
-        raise _missing(concept.path, field, "folder", "folder of images", beside)
+        raise missing(concept.path, field, "folder", "folder of images", beside)
     file = concept.text.prompt_path
     if concept.text.prompt_source == "concept" and not os.path.isfile(file):
         field = f"{where}.text.prompt_path"
-        raise _missing(file, field, "file", "text file", beside)
+        raise missing(file, field, "file", "text file", beside)
     return Path(concept.path)
 
 
@@ -195,13 +195,13 @@ def _partner_folder_problems(
         [*fields, f"{where}.masks"], partner_folders(concept), strict=False
     ):
         if not os.path.isdir(path):
-            yield _missing(path, field, "folder", "folder of images", beside)
+            yield missing(path, field, "folder", "folder of images", beside)
         elif os.path.realpath(path) == os.path.realpath(concept.path):
             problem = f"{path!r} is the folder of the images themselves"
             yield ConfigError(field, problem, "Name another one.")
 
 
-def _missing(
+def missing(
     path: str, field: str, kind: str, wanted: str, beside: Path | None
 ) -> ConfigError:
     """Return the error of a path that leads to no ``kind``. ``beside``: where the config lies."""

@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from blockrate.config.named_files import where_looked_for
 from blockrate.config.partners import asks_for_masks
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, FileError
+from blockrate.dataset.folders import missing
 from blockrate.dataset.headers import image_header
 from blockrate.dataset.partner_findings import wrong_mask
 
@@ -33,8 +33,7 @@ def sample_problems(
         if not path:
             continue  # the plan tells it
         if not os.path.isfile(path):
-            cure = where_looked_for(path, beside)
-            problems.append(ConfigError(where, f"{path!r} is not a file", cure))
+            problems.append(missing(path, where, "file", "file of an image", beside))
             continue
         try:
             image_header(Path(path))
