@@ -15,6 +15,7 @@ import pytest
 from _pytest.mark import ParameterSet
 from support.event_lines import event_lines
 
+from blockrate.engine.peers import short
 from blockrate.run.folder import RunFolder, is_alive, lock, send_command
 from blockrate.run.launch import Launched
 from blockrate.run.process import kill_engine, run_state, start_engine, stop_engine
@@ -210,6 +211,16 @@ def test_a_stop_that_comes_by_any_way_is_one_stop_of_all(
     assert run_state(run).name == "Stopped"
     assert failures(run) == []
     assert all_gone(ranks)
+
+
+def test_of_what_gloo_says_the_cause_alone_is_told() -> None:
+    """As of a process on another machine, of which nothing else is seen."""
+    said = (
+        "[/__w/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer "
+        "[127.0.0.1]:52957. This is typically caused by a remote worker crashing. Check its logs. GLHF!"
+    )
+    assert short(said) == "Connection closed by peer [127.0.0.1]:52957"
+    assert short("it is gone") == "it is gone"
 
 
 def test_who_asks_twice_is_left_at_once_by_all(run: RunFolder, start: Start) -> None:

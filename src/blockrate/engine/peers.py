@@ -5,6 +5,7 @@ machine by the system, all by what stands in the run folder.
 """
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -153,9 +154,7 @@ class Peers:
         who = "another GPU"
         if self.here.size == 2:
             who = _named([1 - self.here.rank])
-        return (
-            f"{who[:1].upper()}{who[1:]} did not answer any more ({cause}). {goes_on}"
-        )
+        return f"{who[:1].upper()}{who[1:]} did not answer any more ({short(cause)}). {goes_on}"
 
     def end_halted(self) -> None:
         """Kill the processes of this machine that are stopped: the launcher would wait minutes for them."""
@@ -186,6 +185,11 @@ class Peers:
             return _SAVING_SECONDS if phase == "saving" else _STUCK_SECONDS
         # what waits for saves waits longer than this
         return HALTED_SECONDS if self.halted() else None
+
+
+def short(cause: str) -> str:
+    """Return what gloo or NCCL says, without the place in its source before and the advice behind."""
+    return re.sub(r"^\[[^]]*\]\s*", "", cause).split(". ")[0]
 
 
 def _state(process: psutil.Process) -> str:
