@@ -5,10 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blockrate.config.files import parse_config
+from blockrate.config.gallery import gallery
+from blockrate.config.presets import read_named
 from blockrate.core.blocks import OTHER, BlockLayout
 from blockrate.core.errors import ConfigError
 from blockrate.core.profile import complete
 from blockrate.core.shapes import layer_wise_decay
+from blockrate.ui.windows.block_learning_rate_window import _rates_draft
 from blockrate.ui.windows.rates import SHAPES, TEMPLATES, UNDO_STEPS, RatesDraft
 
 FLUX = BlockLayout(19, 38)
@@ -110,6 +114,27 @@ def test_rates_of_another_model_are_offered_by_relative_depth() -> None:
     assert values["other"] == 0.5
     assert draft.step(-1)
     assert draft.state == {**ramp, "other": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "faders"),
+    [
+        ("FLUX.2-klein-base-4B", 25),
+        ("FLUX.2-klein-base-9B", 32),
+        ("FLUX.2-dev", 56),
+        ("FLUX.1-Kontext-dev", 57),
+        ("FLUX.1-Fill-dev", 57),
+        ("Chroma1-HD", 57),
+    ],
+)
+def test_the_window_has_a_fader_for_every_block_of_the_model(
+    name: str, faders: int
+) -> None:
+    [row] = [row for row in gallery() if row.name.endswith(f"/{name}")]
+    config = parse_config(read_named(row.preset)).config
+    draft = _rates_draft(config, {"double_block_18": 0.5, "single_block_37": 0.0})
+    assert len(draft.drawable) == faders
+    assert draft.offer() == (FLUX if faders < 57 else None)
 
 
 def test_nothing_is_offered_for_rates_that_fit_or_are_wrong() -> None:
