@@ -77,7 +77,9 @@ class Launched:
             time.sleep(0.1)
         state = run_state(run)
         has_told = _events_bytes(run) > self.events_from and state.name != "Lost"
-        if code and has_told and state.exit_code is not None:
+        # where another start has put its settings, the events are of that one
+        is_ours = self.asked in ("", run.asked())
+        if code and has_told and is_ours and state.exit_code is not None:
             return state.exit_code
         return code
 
