@@ -542,3 +542,20 @@ def test_weights_that_train_do_not_stream_unless_they_are_changed_block_by_block
     half = dict.fromkeys(FLUX1.names[:28], 0.0)
     found = fine_tune(half, transformer={"layer_offload_fraction": 1.0})
     assert found.streaming.blocks == FLUX1.names[:28]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "form"),
+    [
+        ("FLUX_DEV_1", "DIFFUSERS_LORA"),
+        ("FLUX_2", "COMFY_LORA"),
+        ("CHROMA_1", "KOHYA_LORA"),
+    ],
+)
+def test_a_lora_has_the_usual_form_of_its_model_where_none_is_named(
+    model_type: str, form: str
+) -> None:
+    data = {"model_type": model_type, "base_model_name": "tiny-flux1"}
+    assert parse_config(dict(data)).config.output_model_format == form
+    named = {**data, "output_model_format": "DIFFUSERS_LORA"}
+    assert parse_config(named).config.output_model_format == "DIFFUSERS_LORA"

@@ -37,6 +37,7 @@ from blockrate.config.unsupported import take_unsupported, words_of
 from blockrate.config.value_errors import explain
 from blockrate.core.errors import ConfigError
 from blockrate.core.plain_files import is_there
+from blockrate.models.families import FAMILIES
 
 
 class ListFile(NamedTuple):
@@ -63,11 +64,15 @@ _MOST_LEFT_OUT = 500
 _NAME_THE_MODEL = ("base_model_name", "model_type", "transformer.model_name")
 
 
-def fine_tune_defaults(data: Json) -> Json:
-    """Return what is meant by settings that a config leaves out, where it is of a fine-tune; else nothing."""
-    form = data.get("output_model_format", FOLDER)
-    is_fine_tune = data.get("training_method") == "FINE_TUNE"
-    return FINE_TUNE_DEFAULTS if is_fine_tune and form == FOLDER else {}
+def defaults_of(data: Json) -> Json:
+    """Return what is meant by settings that a config leaves out: a fine-tune's, or the form of its model's LoRAs."""
+    if data.get("training_method") == "FINE_TUNE":
+        form = data.get("output_model_format", FOLDER)
+        return FINE_TUNE_DEFAULTS if form == FOLDER else {}
+    for family in FAMILIES.values():
+        if family.model_type == data.get("model_type"):
+            return {"output_model_format": family.spec.facts["lora_forms"][0]}
+    return {}
 
 
 Further = Callable[[TrainConfig], list[ConfigError]]
@@ -167,7 +172,7 @@ def find_problems(
     warnings += words_of(unsupported, ignore=ignore_unsupported)
     if not ignore_unsupported:
         errors += [item.error() for item in unsupported if item.weight == "changes"]
-    for key, value in fine_tune_defaults(data).items():
+    for key, value in defaults_of(data).items():
         data.setdefault(key, value)
     try:
         config = TrainConfig.model_validate(data)

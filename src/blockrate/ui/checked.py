@@ -7,8 +7,8 @@ from typing import Any
 
 from blockrate.config.files import (
     LISTS,
+    defaults_of,
     find_problems,
-    fine_tune_defaults,
     names_the_model,
 )
 from blockrate.config.paths import drop, find, last_first
@@ -52,7 +52,7 @@ class Checked:
         written = _value_at(self.complete, path)
         if written is not _NOTHING:
             return copied(written)
-        usual = fine_tune_defaults(self.complete)
+        usual = defaults_of(self.complete)
         if path in usual:
             return usual[path]
         if path.startswith(f"{KEY}."):
