@@ -556,6 +556,9 @@ def test_a_lora_has_the_usual_form_of_its_model_where_none_is_named(
     model_type: str, form: str
 ) -> None:
     data = {"model_type": model_type, "base_model_name": "tiny-flux1"}
+    # what lies outside of the blocks has a place in diffusers' form alone
+    assert parse_config(dict(data)).config.output_model_format == "DIFFUSERS_LORA"
+    data["layer_filter_preset"] = "blocks"
     assert parse_config(dict(data)).config.output_model_format == form
     named = {**data, "output_model_format": "DIFFUSERS_LORA"}
     assert parse_config(named).config.output_model_format == "DIFFUSERS_LORA"

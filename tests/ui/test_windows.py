@@ -214,7 +214,7 @@ def test_a_key_pressed_many_times_asks_once(opened: Opened) -> None:
 
 def test_esc_closes_an_open_list_first(opened: Opened) -> None:
     _, page, window = opened("Optimizer", {})
-    window.get_by_role("combobox", name="Fused").click()
+    window.get_by_role("combobox", name="Fused", exact=True).click()
     expect(page.get_by_role("listbox")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("listbox")).to_have_count(0)

@@ -56,6 +56,7 @@ FINE_TUNE_DEFAULTS = {
     "output_model_format": FOLDER,
     "output_model_destination": "models/model",
 }
+_OF_BLOCKS = ("blocks", "attn-mlp", "attn-only")
 # unknown names that are more than slips
 _MANY_UNKNOWN = 5
 # so many wrong settings are left out, to see what else is wrong
@@ -65,10 +66,16 @@ _NAME_THE_MODEL = ("base_model_name", "model_type", "transformer.model_name")
 
 
 def defaults_of(data: Json) -> Json:
-    """Return what is meant by settings that a config leaves out: a fine-tune's, or the form of its model's LoRAs."""
+    """Return what is meant by settings that a config leaves out: a fine-tune's, or the form of its model's LoRAs.
+
+    That form where the filter names blocks alone: not every form holds what lies outside of them.
+    """
     if data.get("training_method") == "FINE_TUNE":
         form = data.get("output_model_format", FOLDER)
         return FINE_TUNE_DEFAULTS if form == FOLDER else {}
+    of_blocks = data.get("layer_filter_preset") in _OF_BLOCKS
+    if not of_blocks or data.get("layer_filter"):
+        return {}
     for family in FAMILIES.values():
         if family.model_type == data.get("model_type"):
             return {"output_model_format": family.spec.facts["lora_forms"][0]}

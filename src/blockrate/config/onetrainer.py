@@ -116,9 +116,13 @@ def _spread_globals(data: Json) -> None:
 
 
 def _without_fused_back_pass(data: Json) -> list[str]:
-    """Switch off in what OneTrainer saved what cannot go with clipping here, which is over all weights together."""
+    """Switch off in what OneTrainer saved what cannot go with clipping here, which is over all weights together.
+
+    And in a preset of its, which leaves clipping to the default.
+    """
     optimizer = data.get("optimizer")
-    if not is_versioned(data) or not isinstance(optimizer, dict):
+    leaves_clipping = "clip_grad_norm" not in data
+    if not isinstance(optimizer, dict) or not (is_versioned(data) or leaves_clipping):
         return []
     clips = data.get("clip_grad_norm", 1.0) is not None
     accumulates = data.get("gradient_accumulation_steps", 1) != 1
@@ -126,7 +130,8 @@ def _without_fused_back_pass(data: Json) -> list[str]:
         return []
     optimizer["fused_back_pass"] = False
     return [
-        "optimizer.fused_back_pass: left out, for it goes with neither clip_grad_norm nor accumulation here"
+        "optimizer.fused_back_pass: left out, for it goes with neither clip_grad_norm nor accumulation here; "
+        "set clip_grad_norm to null and gradient_accumulation_steps to 1 to have it"
     ]
 
 

@@ -146,11 +146,10 @@ def _signals_kept() -> Iterator[_Leave]:
 
 
 def main(folder: str) -> int:
-    """Work at the queue in a folder; return the exit code."""
+    """Work at the queue in a folder; return the exit code. What becomes of each job is told in the queue alone."""
     try:
-        work(Queue(Path(folder)), lambda text: print(text, flush=True))
+        work(Queue(Path(folder)), lambda text: None)
     except BlockrateError as error:
-        print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 

@@ -349,7 +349,7 @@ def test_a_single_file_with_diffusers_names_loads_bit_for_bit(
 def test_a_bfl_file_loads_as_the_same_model(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # diffusers' converter is fixed to width 3072, so the blocks are few and the weights mostly zeros
+    # the published width, so the blocks are few and the weights mostly zeros
     hidden = 3072
     generator = torch.Generator().manual_seed(0)
 
@@ -395,7 +395,8 @@ def test_a_bfl_file_loads_as_the_same_model(
     file = tmp_path / "bfl.safetensors"
     file.touch()
     # saves writing 1 GB
-    monkeypatch.setattr("safetensors.torch.load_file", lambda _: dict(tensors))
+    read = "blockrate.engine.models.common.load_file"
+    monkeypatch.setattr(read, lambda _: dict(tensors))
     spec = replace(
         SPEC, layout=BlockLayout(1, 1), heads=24, head_dim=128, guidance_embeds=False
     )
