@@ -11,6 +11,8 @@ from playwright.sync_api import expect
 from support.apps import App, copy_photos
 from support.pages import OpenConfig, OpenPage, StartApp
 
+SLEEPS = "import time; time.sleep(3)"
+
 
 @pytest.fixture
 def run_there(
@@ -95,7 +97,9 @@ def test_a_run_that_failed_can_go_on_in_the_ways_it_has_left(
     preferences = tmp_path / "home" / "preferences.json"
     preferences.write_text(json.dumps({"last_run": str(folder)}))
     page = open_page(
-        start_app("mine.json", BLOCKRATE_ENGINE=f"{sys.executable} -c pass"), "/run"
+        # long enough at work to be seen
+        start_app("mine.json", BLOCKRATE_ENGINE=f"{sys.executable} -c '{SLEEPS}'"),
+        "/run",
     )
     head = page.locator(".run-head")
     expect(head).to_contain_text("Kappa: does not fit. Mend it. Or go on with fresh")
