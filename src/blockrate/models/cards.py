@@ -1,6 +1,7 @@
 """What is known of graphics cards: how fast they multiply, what they have free, how long a step takes on one."""
 
 import json
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,8 @@ def _card(line: str) -> Card:
 
 def rate_of(name: str) -> float:
     """Return the FLOPs a second of a card by its name, 0 for one that nobody knows."""
-    names = [key for key in _FACTS["names"] if f"{key} " in f"{name} "]
+    # A100-SXM4-80GB is an A100, and no A1000
+    names = [key for key in _FACTS["names"] if re.search(rf"{key}(?!\w)", name)]
     return float(_FACTS["names"][max(names, key=len)]) * 1e12 if names else 0.0
 
 
