@@ -34,13 +34,17 @@ def model_spec(config: TrainConfig) -> TransformerSpec:
     """
     for name in sorted(filter(is_shipped, names_of_models(config))):
         check_shipped(name)
-    name = config.transformer.model_name or config.base_model_name
-    return spec_of(name, config.model_type)
+    return spec_of(trained_name(config), config.model_type)
+
+
+def trained_name(config: TrainConfig) -> str:
+    """Return the name of the model whose transformer trains."""
+    return config.transformer.model_name or config.base_model_name
 
 
 def model_title(config: TrainConfig, spec: TransformerSpec) -> str:
     """Return what the transformer to train is called, with its blocks."""
-    known = known_as(_trained(config))
+    known = known_as(trained_name(config))
     guidance = "with" if spec.guidance_embeds else "without"
     title = known.title if known else f"{spec.architecture} {guidance} guidance"
     return f"{title}: {layout_text(spec.layout)}"
@@ -48,7 +52,7 @@ def model_title(config: TrainConfig, spec: TransformerSpec) -> str:
 
 def text_encoders(config: TrainConfig, spec: TransformerSpec) -> dict[str, str]:
     """Return what each text encoder of the model is, by its part."""
-    known = variant_of(spec.architecture, _trained(config), spec.hidden)
+    known = variant_of(spec.architecture, trained_name(config), spec.hidden)
     return encoder_names(known)
 
 
@@ -69,8 +73,8 @@ def refuse_another_type(config: TrainConfig, spec: TransformerSpec) -> None:
     if config.model_type not in types:
         kind = spec.architecture
         if spec.extra_channels:
-            kind = published_of(spec, next(iter(types)), _trained(config)).title
-        problem = f"is {config.model_type}, and {_trained(config)} is a {kind}"
+            kind = published_of(spec, next(iter(types)), trained_name(config)).title
+        problem = f"is {config.model_type}, and {trained_name(config)} is a {kind}"
         raise ConfigError("model_type", problem, f"Set it to {' or '.join(types)}.")
 
 
@@ -81,12 +85,14 @@ def refuse_variant(config: TrainConfig, spec: TransformerSpec) -> None:
     choices = variants_of(spec)
     _refuse_unknown_variant(config, choices)
     variant = told_variant(config, spec)
-    if variant is None and _may_come_yet(_trained(config)):
+    if variant is None and _may_come_yet(trained_name(config)):
         # the index comes with its files, and then this is asked again
         return
     if variant is None:
         titles = " or ".join(row.title for row in choices.values())
-        problem = f"is empty, and nothing says whether {_trained(config)} is {titles}"
+        problem = (
+            f"is empty, and nothing says whether {trained_name(config)} is {titles}"
+        )
         values = " or to ".join(choices)
         cure = f"Set it to {values}, as the page of the model says."
         raise ConfigError("model_variant", problem, cure, choices=list(choices))
@@ -94,7 +100,7 @@ def refuse_variant(config: TrainConfig, spec: TransformerSpec) -> None:
         return
     if config.model_variant != variant:
         bases = [row.repo for row in choices.values() if not row.distilled]
-        problem = f"{_trained(config)} is distilled to draw in a few steps, which training on pictures spoils"
+        problem = f"{trained_name(config)} is distilled to draw in a few steps, which training on pictures spoils"
         cure = f"Train {bases[0]} and draw with the distilled one and your LoRA, or set model_variant to {variant}."
         raise ConfigError("base_model_name", problem, cure)
 
@@ -110,10 +116,15 @@ def told_variant(config: TrainConfig, spec: TransformerSpec) -> str | None:
     if config.model_variant in choices:
         return config.model_variant
     for name in (config.transformer.model_name, config.base_model_name):
-        said = said_by_files(_here(name), choices) or said_by_name(name, choices)
+        said = said_of(name, choices)
         if said:
             return said
     return None
+
+
+def said_of(name: str, choices: Mapping[str, Family]) -> str:
+    """Return the variant that a model's files tell, as far as they are here, else its name; nothing if neither does."""
+    return said_by_files(_here(name), choices) or said_by_name(name, choices)
 
 
 def model_of(config: TrainConfig, spec: TransformerSpec) -> Family | None:
@@ -130,7 +141,7 @@ def draws_against_nothing(config: TrainConfig, spec: TransformerSpec) -> bool:
 
 def denied_by_files(config: TrainConfig, spec: TransformerSpec) -> str:
     """Return the variant that the model's own files tell, where model_variant is another one."""
-    said = said_by_files(_here(_trained(config)), variants_of(spec))
+    said = said_by_files(_here(trained_name(config)), variants_of(spec))
     return said if config.model_variant not in ("", said) else ""
 
 
@@ -138,7 +149,7 @@ def _refuse_unknown_variant(config: TrainConfig, choices: Mapping[str, Family]) 
     variant = config.model_variant
     if not variant or not choices:
         return
-    name = _trained(config)
+    name = trained_name(config)
     if variant not in choices:
         problem = f"is {variant}, and of {name} there is no such variant"
         cure = f"Set it to {' or to '.join(choices)}, or leave it empty."
@@ -159,10 +170,6 @@ def _may_come_yet(name: str) -> bool:
 def _is_hub_id(name: str) -> bool:
     is_one = name not in FAMILIES and name.count("/") == 1 and not os.path.exists(name)
     return is_one and not name.lower().endswith((".safetensors", ".json"))
-
-
-def _trained(config: TrainConfig) -> str:
-    return config.transformer.model_name or config.base_model_name
 
 
 def names_of_models(config: TrainConfig) -> set[str]:

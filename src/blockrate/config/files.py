@@ -37,7 +37,7 @@ from blockrate.config.unsupported import take_unsupported, words_of
 from blockrate.config.value_errors import explain
 from blockrate.core.errors import ConfigError
 from blockrate.core.plain_files import is_there
-from blockrate.models.families import FAMILIES
+from blockrate.models.families import lora_forms
 
 
 class ListFile(NamedTuple):
@@ -76,10 +76,8 @@ def defaults_of(data: Json) -> Json:
     of_blocks = data.get("layer_filter_preset") in _OF_BLOCKS
     if not of_blocks or data.get("layer_filter"):
         return {}
-    for family in FAMILIES.values():
-        if family.model_type == data.get("model_type"):
-            return {"output_model_format": family.spec.facts["lora_forms"][0]}
-    return {}
+    forms = lora_forms(str(data.get("model_type", "")))
+    return {"output_model_format": forms[0]} if forms else {}
 
 
 Further = Callable[[TrainConfig], list[ConfigError]]

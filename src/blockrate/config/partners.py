@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from blockrate.config.base_model import model_of, told_variant
+from blockrate.config.base_model import model_of, told_variant, trained_name
 from blockrate.config.parts import Concept, Sample
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
@@ -99,7 +99,7 @@ def _lacking(where: str, sample: Sample, title: str) -> Iterator[ConfigError]:
 
 
 def _too_many(config: TrainConfig, where: str, count: int, most: int) -> ConfigError:
-    name = _trained(config)
+    name = trained_name(config)
     if most:
         problem = f"has {count}, and {name} takes {most}"
         return ConfigError(where, problem, f"Leave {most}.")
@@ -116,7 +116,7 @@ def _too_many(config: TrainConfig, where: str, count: int, most: int) -> ConfigE
 def _row(config: TrainConfig, spec: TransformerSpec) -> Family:
     """Return the published model that it is, or is a fine-tune of."""
     return model_of(config, spec) or published_of(
-        spec, config.model_type, _trained(config)
+        spec, config.model_type, trained_name(config)
     )
 
 
@@ -133,7 +133,3 @@ def _samples(config: TrainConfig) -> Iterator[tuple[int, Sample]]:
     for index, sample in enumerate(config.samples):
         if sample.enabled:
             yield index, sample
-
-
-def _trained(config: TrainConfig) -> str:
-    return config.transformer.model_name or config.base_model_name

@@ -11,6 +11,7 @@ from blockrate.config.base_model import (
     model_title,
     refuse_another_type,
     refuse_variant,
+    trained_name,
 )
 from blockrate.config.filtered import (
     Modules,
@@ -259,7 +260,7 @@ def _warnings(
 
 
 def _model_warnings(config: TrainConfig, spec: TransformerSpec) -> Iterator[str]:
-    name = config.transformer.model_name or config.base_model_name
+    name = trained_name(config)
     if is_counted_as_another(name):
         like = published_of(spec, config.model_type, name).title
         yield f"base_model_name: nobody here knows {name}, so it is counted as {like} until its files are here."

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from blockrate.config.base_model import trained_name
 from blockrate.config.train_config import TrainConfig
 from blockrate.engine.models.sample import Spoilt
 
@@ -28,7 +29,7 @@ def steps_cure(config: TrainConfig, *, trained: bool) -> str:
         first = ["Lower learning_rate", "leave out the named images"]
         cures = [*first, *[f"set {cure}" for cure in precision]]
         return f"{_either(cures)}; saves are untouched."
-    weights = config.transformer.model_name or config.base_model_name
+    weights = trained_name(config)
     cures = [
         f"fetch the weights of {weights} again, which may be damaged",
         "leave out the named images",
