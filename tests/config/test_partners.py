@@ -116,6 +116,23 @@ def test_samples_of_fill_need_an_image_a_mask_and_much_guidance() -> None:
     assert not any("draw with 30" in text for text in make_plan(enough).warnings)
 
 
+def test_an_image_to_draw_into_is_told_to_do_nothing_where_a_model_draws_into_none() -> (
+    None
+):
+    sample = {"base_image_path": "a.png", "mask_image_path": "b.png", "cfg_scale": 30.0}
+
+    def told(name: str, **settings: Any) -> list[str]:
+        asked = config(name, samples=[{**sample, **settings}])
+        return [text for text in make_plan(asked).warnings if "no effect" in text]
+
+    [text] = told(KLEIN)
+    assert text.startswith("samples.0: its image to draw into has no effect; FLUX.2")
+    assert told(DEV, mask_image_path="")
+    assert not told(DEV, base_image_path="", mask_image_path="")
+    assert not told(DEV, enabled=False)
+    assert not told(FILL)
+
+
 def test_a_type_that_contradicts_the_model_is_refused() -> None:
     told = refused(config(FILL, model_type="FLUX_DEV_1"))
     assert "Set it to FLUX_FILL_DEV_1" in told

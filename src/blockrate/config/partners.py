@@ -57,9 +57,12 @@ def refuse_partners(config: TrainConfig, spec: TransformerSpec) -> None:
 
 
 def partner_warnings(config: TrainConfig, spec: TransformerSpec) -> Iterator[str]:
-    """Yield which samples are drawn far from the guidance that the model was made for."""
+    """Yield which samples are drawn far from the guidance that the model was made for, or into no image."""
     row = _row(config, spec)
     for index, sample in _samples(config):
+        if not takes_masks(spec) and (sample.base_image_path or sample.mask_image_path):
+            image = f"samples.{index}: its image to draw into has no effect"
+            yield f"{image}; {row.title} draws into none."
         if sample.cfg_scale < row.cfg / 2:
             scale = f"samples.{index}.cfg_scale is {sample.cfg_scale:g}"
             yield f"{scale}; {row.title} is made to draw with {row.cfg:g}."
