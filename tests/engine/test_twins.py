@@ -13,11 +13,17 @@ from safetensors.torch import load_file
 from support.lives import Small, events, make_small
 from support.model_folders import change_config, change_weights
 
+from blockrate.config.base_model import model_spec
 from blockrate.config.plan import make_plan
+from blockrate.config.previews import refuse_previews
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import ConfigError
+from blockrate.engine import twins
 from blockrate.engine.models import flux2
+from blockrate.engine.models.common import ModelFiles
+from blockrate.engine.models.locate import locate
 from blockrate.models.families import FAMILIES
+from blockrate.models.hub import snapshot_folder
 
 pytestmark = pytest.mark.engine
 KLEIN = replace(FAMILIES["tiny-flux2"].spec, layout=BlockLayout(2, 2))
@@ -125,8 +131,6 @@ def pixels(file: Path) -> torch.Tensor:
 def test_files_that_changed_meanwhile_are_told_and_the_run_goes_on(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from blockrate.engine import twins
-
     config = config_of(small, tmp_path / "run", "twin")
     stamps = iter([{Path("a"): (1, 1)}])
     monkeypatch.setattr(twins, "_stamps", lambda files: next(stamps, {}))
@@ -173,6 +177,28 @@ def test_a_twin_must_be_the_twin_of_the_model(small: Small, tmp_path: Path) -> N
     flux1 = {"model_type": "FLUX_DEV_1", "base_model_name": "tiny-flux1"}
     form = {"output_model_format": "DIFFUSERS_LORA"}
     assert "has no distilled twin" in refused(small.folder / "twin", **flux1, **form)
+
+
+def test_a_twin_of_the_hub_is_known_by_the_files_that_have_come(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    # this name means one of 4B, whose sizes are given in its place
+    name = "somebody/klein-4b-mine"
+    config = config_of(small, tmp_path / "run", samples=[{**SAMPLE, "preview": name}])
+    spec = model_spec(config)
+    monkeypatch.setattr("blockrate.config.previews.spec_of", lambda *_: spec)
+    refuse_previews(config, spec)
+    shutil.copytree(small.folder / "model", snapshot_folder(name))
+    with pytest.raises(ConfigError, match="is not distilled, but BASE"):
+        refuse_previews(config, spec)
+
+    def come(twin: Any, **_: Any) -> ModelFiles:
+        return locate(config)
+
+    monkeypatch.setattr(twins, "locate", come)
+    with pytest.raises(ConfigError, match="is not distilled, but BASE"):
+        twins.find_twins(config, locate(config))
 
 
 def test_a_damaged_twin_is_told_before_the_model_is_loaded(

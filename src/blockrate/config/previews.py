@@ -1,10 +1,11 @@
 """Samples that the distilled twin of a model draws with what a LoRA has learned: what cannot be, before a run."""
 
+from blockrate.config.base_model import said_of
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.models.families import TransformerSpec
 from blockrate.models.files import spec_of
-from blockrate.models.variants import said_by_files, said_by_name, variants_of
+from blockrate.models.variants import variants_of
 
 _DISTILLED = "DISTILLED"
 
@@ -62,7 +63,7 @@ def _refuse_model(
     if spec_of(name, config.model_type) != spec:
         problem = f"{name} has other sizes than the model that trains"
         raise ConfigError(where, problem, f"Use {twin.repo} or a fine-tune of it.")
-    said = said_by_files(name, choices) or said_by_name(name, choices)
+    said = said_of(name, choices)
     if said and said != _DISTILLED:
         problem = f"{name} is not distilled, but {said}"
         raise ConfigError(where, problem, f"Use {twin.repo} or a fine-tune of it.")

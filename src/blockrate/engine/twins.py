@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blockrate.config.previews import twin_config, twins_of
+from blockrate.config.previews import refuse_previews, twin_config, twins_of
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import plain_name
 from blockrate.core.errors import FileError
@@ -45,6 +45,8 @@ def find_twins(
     for name in twins_of(config):
         files = locate(twin_config(config, name), **told)
         twins[name] = Twin(files, own, _stamps(own))
+    # the files of a twin of the hub, which have come by now, may say what its name did not
+    refuse_previews(config, own.spec)
     return twins
 
 
