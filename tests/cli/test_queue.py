@@ -224,8 +224,87 @@ def test_a_worker_that_is_asked_to_end_stops_its_job_with_a_save(
     assert worker.wait(60) == 0
     assert run_state(run).name == "Stopped"
     # the next worker goes on with it
-    assert states() == ["running"]
+    assert states() == ["waiting"]
+    assert "Stopped at step" in Queue().jobs()[0].sentence
     assert Queue().paused == ""
+
+
+@pytest.mark.parametrize("whom", ["the command alone", "all of its group"])
+def test_a_queue_at_a_terminal_stops_its_run_with_a_save_at_sigterm(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, whom: str
+) -> None:
+    monkeypatch.setenv("SMALL_TRAINER", "slow")
+    jobs = [add(folder) for _ in range(2)]
+    command = [sys.executable, "-m", "blockrate", "queue", "run"]
+    process = subprocess.Popen(command, env={**os.environ}, start_new_session=True)
+    run = RunFolder(Path(jobs[0].run))
+    wait_until(lambda: run_state(run).name == "Running")
+    if whom == "the command alone":
+        process.send_signal(signal.SIGTERM)
+    else:
+        os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 75
+    assert run_state(run).name == "Stopped"
+    assert states() == ["waiting", "waiting"]
+
+
+def test_a_job_that_a_dead_worker_left_behind_waits_and_can_be_removed(
+    blockrate: Blockrate, folder: Path
+) -> None:
+    job = add(folder)
+    Queue().begin(job)
+    code, out, _ = blockrate("queue", "list")
+    assert code == 0
+    assert "waiting" in out
+    # its run may have outlived the worker
+    run = RunFolder(Path(job.run))
+    run.create("{}")
+    with lock(run):
+        assert Queue().seen()[0].state == "running"
+        with pytest.raises(ConfigError, match="is at work"):
+            Queue().remove(job)
+    assert blockrate("queue", "remove", "1")[0] == 0
+    assert Queue().jobs() == []
+
+
+def test_a_job_whose_folder_is_gone_fails_with_a_sentence(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "elsewhere").mkdir()
+    add(folder, directory=folder / "elsewhere")
+    (folder / "elsewhere").rmdir()
+    assert work(Queue(), print, shown=True)
+    [job] = Queue().jobs()
+    assert (job.state, job.exit_code) == ("failed", 2)
+    assert job.sentence.startswith(f"the folder {folder / 'elsewhere'} is gone")
+    # what ended it then says nothing of its next end
+    (folder / "photos" / "dog.png").unlink()
+    (folder / "elsewhere").mkdir()
+    Queue().again(job)
+    assert Queue().jobs()[0].sentence == ""
+    assert work(Queue(), print, shown=True)
+    assert Queue().jobs()[0].state == "failed"
+    assert "is gone" not in Queue().jobs()[0].sentence
+
+
+def test_a_job_is_not_tried_again_where_another_has_its_places_by_now(
+    blockrate: Blockrate, folder: Path
+) -> None:
+    job = add(folder)
+    Queue().end(job, "failed", 2, "its images were gone")
+    other = add(folder)
+    assert other.run == job.run
+    code, _, err = blockrate("queue", "again", "1")
+    assert code == 2
+    assert "Clone this one" in err
+    assert states() == ["failed", "waiting"]
+
+
+def test_a_job_that_is_gone_is_not_moved(folder: Path) -> None:
+    jobs = [add(folder) for _ in range(2)]
+    Queue().remove(jobs[0])
+    Queue().move(jobs[0], 1)
+    assert [job.id for job in Queue().jobs()] == [jobs[1].id]
 
 
 def test_a_job_waits_for_the_run_it_comes_after(

@@ -57,7 +57,7 @@ def list_jobs(as_json: AsJson = False) -> None:
     from dataclasses import asdict
 
     queue = _queue()
-    jobs = queue.jobs()
+    jobs = queue.seen()
     for folder in queue.unreadable():
         say(f"warning: {folder} holds a job that cannot be read; it is passed over.")
     if as_json:
@@ -75,6 +75,7 @@ def list_jobs(as_json: AsJson = False) -> None:
 @app.command()
 def run() -> None:
     """Train every job that waits, one after another. Ctrl-C stops with a save; the same command goes on."""
+    from blockrate.cli.show import STOPPED
     from blockrate.run.queue_worker import work
 
     queue = _queue()
@@ -84,6 +85,9 @@ def run() -> None:
         raise ConfigError(
             "queue", problem, "`blockrate queue list` shows how far it is."
         )
+    left = queue.next_job()
+    if left:
+        raise typer.Exit(left.exit_code or STOPPED)
 
 
 @app.command()

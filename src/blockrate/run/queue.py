@@ -86,6 +86,13 @@ class Queue:
         jobs = [job for job in found if job]
         return sorted(jobs, key=lambda job: (job.order, job.id))
 
+    def seen(self) -> list[Job]:
+        """Return every job as it is shown: one that a worker which is gone has left behind waits."""
+        jobs = self.jobs()
+        if self.has_worker:
+            return jobs
+        return [_left_behind(job) for job in jobs]
+
     def unreadable(self) -> list[Path]:
         """Return the folders of jobs that cannot be read: damaged, or of another version."""
         return [file.parent for file in self._files() if not _read(file)]
@@ -145,7 +152,10 @@ class Queue:
             placed = place_anew(config, source, taken).config
             run = Path(placed.workspace_dir).absolute()
             result = Path(placed.output_model_destination).absolute()
-            self._refuse_taken({RUN: run, RESULT: result})
+            _refuse_taken({RUN: str(run), RESULT: str(result)}, self.jobs())
+            if is_at_work(RunFolder(run)):
+                problem = f"a run is at work in {run}"
+                raise ConfigError(RUN, problem, "Choose another folder.")
             destination_note(placed, Results(RunFolder(run).events_file))
             return self._put(
                 placed, run, result, name or run.name, directory or Path.cwd(), after
@@ -168,12 +178,17 @@ class Queue:
     def move(self, job: Job, by: int) -> None:
         """Move a job in the list, up by -1, down by 1. Raises WriteError."""
         with self._alone():
-            jobs = [other for other in self.jobs() if other.id != job.id]
-            place = [other.id for other in self.jobs()].index(job.id) + by
-            jobs.insert(min(max(place, 0), len(jobs)), job)
+            jobs = self.jobs()
+            ids = [other.id for other in jobs]
+            if job.id not in ids:
+                # removed meanwhile
+                return
+            place = ids.index(job.id)
+            moved = jobs.pop(place)
+            jobs.insert(min(max(place + by, 0), len(jobs)), moved)
             for order, other in enumerate(jobs):
                 if other.order != order:
-                    self._write(replace(self._newest(other), order=order))
+                    self._write(replace(other, order=order))
 
     def remove(self, job: Job) -> Path:
         """Move a job to the trash, and return where it is now; its run folder and its result stay.
@@ -181,16 +196,22 @@ class Queue:
         Raises ConfigError for one at work, WriteError.
         """
         with self._alone():
-            if self._newest(job).state == RUNNING:
-                problem = f"{job.name} is at work"
-                raise ConfigError("queue", problem, "Stop its run first.")
+            self._refuse_at_work(job)
             make_folder(self.trash)
             with disk_errors(self.trash, verb="moved"):
                 move(self.folder_of(job), self.trash / job.id)
         return self.trash / job.id
 
     def again(self, job: Job) -> None:
-        """Let a job that has failed or was stopped wait for its turn: it goes on where it was. Raises WriteError."""
+        """Let a job that has failed or was stopped wait for its turn: it goes on where it was.
+
+        Raises ConfigError for one at work, or if another job has its places by now; WriteError.
+        """
+        with self._alone():
+            self._refuse_at_work(job)
+            others = [other for other in self.jobs() if other.id != job.id]
+            cure = "Clone this one: a clone has places of its own."
+            _refuse_taken({RUN: job.run, RESULT: job.result}, others, cure)
         self._change(job.id, state=WAITING, ended=0.0, exit_code=0, sentence="")
 
     def pause(self, why: str) -> None:
@@ -216,7 +237,7 @@ class Queue:
 
     def begin(self, job: Job) -> None:
         """Note that a job is at work. Raises WriteError."""
-        self._change(job.id, state=RUNNING)
+        self._change(job.id, state=RUNNING, ended=0.0, exit_code=0, sentence="")
 
     def end(self, job: Job, state: str, exit_code: int, sentence: str) -> None:
         """Note how a job has ended. Raises WriteError."""
@@ -281,9 +302,6 @@ class Queue:
         text = json.dumps(asdict(job))
         atomic_write(self.folder_of(job) / "job.json", text, mode=PRIVATE)
 
-    def _newest(self, job: Job) -> Job:
-        return _read(self.folder_of(job) / "job.json") or job
-
     def _change(self, job_id: str, **values: Any) -> None:
         """Change what stands in a job now, unless it was removed meanwhile."""
         with self._alone():
@@ -304,16 +322,30 @@ class Queue:
         unfinished = [job for job in self.jobs() if job.state in UNFINISHED]
         return {path for job in unfinished for path in (job.run, job.result)}
 
-    def _refuse_taken(self, places: dict[str, Path]) -> None:
-        """Raise ConfigError for a place that the config chooses and that an unfinished job, or a run at work, has."""
-        for job in self.jobs():
-            for field, path in places.items():
-                if job.state in UNFINISHED and str(path) in (job.run, job.result):
-                    problem = f"the job {job.name} in the queue writes to {path} too"
-                    raise ConfigError(field, problem, "Choose another one.")
-        if is_at_work(RunFolder(places[RUN])):
-            problem = f"a run is at work in {places[RUN]}"
-            raise ConfigError(RUN, problem, "Choose another folder.")
+    def _refuse_at_work(self, job: Job) -> None:
+        """Raise ConfigError for a job that is at work."""
+        for other in self.seen():
+            if other.id == job.id and other.state == RUNNING:
+                problem = f"{job.name} is at work"
+                raise ConfigError("queue", problem, "Stop its run first.")
+
+
+def _refuse_taken(
+    places: dict[str, str], jobs: list[Job], cure: str = "Choose another one."
+) -> None:
+    """Raise ConfigError for a place that one of these jobs has which is not finished."""
+    for job in jobs:
+        for field, path in places.items():
+            if job.state in UNFINISHED and path in (job.run, job.result):
+                problem = f"the job {job.name} in the queue writes to {path} too"
+                raise ConfigError(field, problem, cure)
+
+
+def _left_behind(job: Job) -> Job:
+    """Return a job as it is when no worker lives: its run may be at work all the same."""
+    if job.state != RUNNING or is_at_work(RunFolder(Path(job.run))):
+        return job
+    return replace(job, state=WAITING)
 
 
 def _read(file: Path) -> Job | None:

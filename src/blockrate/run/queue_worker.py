@@ -13,26 +13,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from types import FrameType
+from typing import Any
 
-from blockrate.core.errors import BlockrateError
+from blockrate.core.errors import BlockrateError, ConfigError
+from blockrate.core.signals import WARNINGS
 from blockrate.run.apart import start_apart
 from blockrate.run.children import child_environment
-from blockrate.run.durable import atomic_write
 from blockrate.run.folder import RunFolder, is_alive
 from blockrate.run.process import exit_sentence, run_state
 from blockrate.run.queue import DONE, FAILED, STOPPED, WAITING, Job, Queue
 
 _DISK = 73
-_WAS_STOPPED = (75, 130)
+_STOPPED = 75
+_WAS_STOPPED = (_STOPPED, 130)
+# what asks a run to stop: a warning, for whoever told us may have told it as well, and two SIGTERM end it at once
+_ASK = WARNINGS[0] if WARNINGS else signal.SIGTERM
 _GLANCE = 0.5  # seconds
 _LONGEST_LINE = 2000
 
 
 @dataclass
 class _Leave:
-    """Set by a signal: the job at work stops with a save, and no other begins."""
+    """The signal that has asked to end, 0 without: the job at work stops with a save, and no other begins."""
 
-    asked: bool = False
+    signal: int = 0
 
 
 def ensure_worker(queue: Queue) -> None:
@@ -57,15 +61,22 @@ def work(queue: Queue, say: Callable[[str], None], *, shown: bool = False) -> bo
     with queue.worker() as is_ours, _signals_kept() as leave:
         if not is_ours:
             return False
-        while not leave.asked and not queue.paused and (job := queue.next_job()):
+        told = ""
+        while not leave.signal and not queue.paused and (job := queue.next_job()):
             if _must_wait(job):
+                if told != job.id:
+                    say(f"{job.name}: waits until the run in {job.after} has ended")
+                told = job.id
                 time.sleep(_GLANCE)
                 continue
             say(f"{job.name}: training in {job.run}")
             queue.begin(job)
-            code = _train(queue, job, leave, shown=shown)
-            if not leave.asked:
-                _note_end(queue, job, code, say)
+            code, words = _train(queue, job, leave, shown=shown)
+            if leave.signal and (code in _WAS_STOPPED or code < 0):
+                # the next worker goes on with it
+                queue.end(job, WAITING, _STOPPED, _sentence(job, code, words))
+                break
+            _note_end(queue, job, code, _sentence(job, code, words), say)
     return True
 
 
@@ -74,38 +85,46 @@ def _must_wait(job: Job) -> bool:
     return bool(job.after) and is_alive(RunFolder(Path(job.after)))
 
 
-def _train(queue: Queue, job: Job, leave: _Leave, *, shown: bool) -> int:
-    """Train a job as the command line does, and return the exit code."""
-    command = [sys.executable, "-m", "blockrate", "train", str(queue.config_file(job))]
+def _train(queue: Queue, job: Job, leave: _Leave, *, shown: bool) -> tuple[int, str]:
+    """Train a job as the command line does; return the exit code, and what was said last if that is kept."""
     folder = Path(job.directory)
+    if not folder.is_dir():
+        gone = f"the folder {folder} is gone, in which this job was added"
+        return ConfigError.exit_code, f"{gone}. Put it back, or add the config anew."
+    command = [sys.executable, "-m", "blockrate", "train", str(queue.config_file(job))]
     try:
         if shown:
             process = subprocess.Popen(command, cwd=folder, env=child_environment())
         else:
             process = start_apart(command, queue.log_of(job), folder)
     except OSError as error:
-        # its folder is gone, most of all
-        atomic_write(queue.log_of(job), f"error: {error}\n")
-        return 1
+        return 1, str(error)
+    code = _wait(process, leave, shown=shown)
+    return code, "" if shown else _last_line(queue.log_of(job))
+
+
+def _wait(process: "subprocess.Popen[Any]", leave: _Leave, *, shown: bool) -> int:
+    """Wait for a job's process, and return its exit code; hand on that we shall end."""
     told = False
     while True:
         with suppress(subprocess.TimeoutExpired):
             return process.wait(_GLANCE)
-        if leave.asked and not told:
+        if leave.signal and not told:
             told = True
-            # it asks its engine to save and to stop; a terminal has told it already
-            if not shown:
-                process.send_signal(signal.SIGTERM)
+            # it asks its engine to save and to stop; the Ctrl-C of a terminal reaches it, too
+            if not shown or leave.signal != signal.SIGINT:
+                process.send_signal(_ASK)
 
 
-def _note_end(queue: Queue, job: Job, code: int, say: Callable[[str], None]) -> None:
+def _note_end(
+    queue: Queue, job: Job, code: int, sentence: str, say: Callable[[str], None]
+) -> None:
     state = FAILED if code else DONE
     if code in _WAS_STOPPED:
         state = STOPPED
     if code == _DISK:
         # nothing is wrong with it: it goes on where it was once there is room
         state = WAITING
-    sentence = _sentence(queue, job, code)
     queue.end(job, state, code, sentence)
     say(f"{job.name}: {sentence}")
     if code == _DISK:
@@ -114,16 +133,20 @@ def _note_end(queue: Queue, job: Job, code: int, say: Callable[[str], None]) -> 
         queue.pause(f"{job.name} was stopped, so the jobs after it wait.")
 
 
-def _sentence(queue: Queue, job: Job, code: int) -> str:
-    """Return how a job has ended: what its run tells; of one that never came so far its last line."""
+def _sentence(job: Job, code: int, words: str) -> str:
+    """Return how a job has ended: what its run tells; of one that never came so far its last words."""
     state = run_state(RunFolder(Path(job.run)))
     if state.exit_code == code and state.sentence:
         return state.sentence
+    return words or exit_sentence(code)
+
+
+def _last_line(log: Path) -> str:
     with suppress(OSError):
-        text = queue.log_of(job).read_bytes()[-_LONGEST_LINE:].decode(errors="replace")
+        text = log.read_bytes()[-_LONGEST_LINE:].decode(errors="replace")
         if lines := [line for line in text.splitlines() if line.strip()]:
             return lines[-1]
-    return exit_sentence(code)
+    return ""
 
 
 @contextmanager
@@ -132,11 +155,11 @@ def _signals_kept() -> Iterator[_Leave]:
     leave = _Leave()
 
     def note(number: int, frame: FrameType | None) -> None:
-        leave.asked = True
+        leave.signal = number
 
     before = {
         number: signal.signal(number, note)
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, *WARNINGS)
     }
     try:
         yield leave

@@ -27,7 +27,7 @@ class Jobs:
         """Look at the disk, and return whether anything has changed. For threads. Raises OSError, WriteError."""
         queue = self.queue
         seen = Seen(
-            tuple(queue.jobs()),
+            tuple(queue.seen()),
             queue.paused,
             queue.has_worker,
             tuple(queue.unreadable()),
