@@ -361,3 +361,8 @@ def test_hub_ids_and_family_names_give_their_row() -> None:
         model_spec(TrainConfig(base_model_name="tiny-flux1"))
         == FAMILIES["tiny-flux1"].spec
     )
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + "/b", "a/" + "b" * 300])
+def test_a_hub_id_longer_than_any_folder_is_still_one(name: str) -> None:
+    assert model_spec(TrainConfig(base_model_name=name)) == DEV

@@ -165,4 +165,4 @@ def _is_hub_id(name: str) -> bool:
     if Path(name).suffix.lower() in of_files:
         return False
     has_its_form = bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name))
-    return has_its_form and not Path(owner).is_dir()
+    return has_its_form and not os.path.isdir(owner)
