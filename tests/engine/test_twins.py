@@ -13,9 +13,7 @@ from safetensors.torch import load_file
 from support.lives import Small, events, make_small
 from support.model_folders import change_config, change_weights
 
-from blockrate.config.base_model import model_spec
 from blockrate.config.plan import make_plan
-from blockrate.config.previews import refuse_previews
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import ConfigError
 from blockrate.engine import twins
@@ -166,6 +164,8 @@ def test_a_twin_must_be_the_twin_of_the_model(small: Small, tmp_path: Path) -> N
         return str(caught.value)
 
     assert "is not distilled, but BASE" in refused(small.folder / "model")
+    missing = refused(tmp_path / "missing")
+    assert "there is no such file or folder. Use black-forest-labs/" in missing
     other = flux2.make_tiny(
         tmp_path / "other", spec=replace(KLEIN, layout=BlockLayout(1, 1))
     )
@@ -183,22 +183,23 @@ def test_a_twin_of_the_hub_is_known_by_the_files_that_have_come(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    # this name means one of 4B, whose sizes are given in its place
+    # it means a distilled one, and nobody knows of which sizes
     name = "somebody/klein-4b-mine"
     config = config_of(small, tmp_path / "run", samples=[{**SAMPLE, "preview": name}])
-    spec = model_spec(config)
-    monkeypatch.setattr("blockrate.config.previews.spec_of", lambda *_: spec)
-    refuse_previews(config, spec)
+    own = locate(config)
+    make_plan(config)
+
+    def find(come: ModelFiles) -> None:
+        monkeypatch.setattr(twins, "locate", lambda *_, **__: come)
+        twins.find_twins(config, own)
+
+    find(own)
+    with pytest.raises(ConfigError, match="has other sizes than the model"):
+        find(replace(own, spec=replace(own.spec, layout=BlockLayout(1, 1))))
     shutil.copytree(small.folder / "model", snapshot_folder(name))
-    with pytest.raises(ConfigError, match="is not distilled, but BASE"):
-        refuse_previews(config, spec)
-
-    def come(twin: Any, **_: Any) -> ModelFiles:
-        return locate(config)
-
-    monkeypatch.setattr(twins, "locate", come)
-    with pytest.raises(ConfigError, match="is not distilled, but BASE"):
-        twins.find_twins(config, locate(config))
+    for look in (lambda: find(own), lambda: make_plan(config)):
+        with pytest.raises(ConfigError, match="is not distilled, but BASE"):
+            look()
 
 
 def test_a_damaged_twin_is_told_before_the_model_is_loaded(

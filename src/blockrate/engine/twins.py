@@ -46,7 +46,8 @@ def find_twins(
         files = locate(twin_config(config, name), **told)
         twins[name] = Twin(files, own, _stamps(own))
     # the files of a twin of the hub, which have come by now, may say what its name did not
-    refuse_previews(config, own.spec)
+    found = {name: twin.files.spec for name, twin in twins.items()}
+    refuse_previews(config, own.spec, found)
     return twins
 
 
