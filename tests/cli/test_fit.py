@@ -34,6 +34,10 @@ def test_what_is_set_is_told_and_written(
     assert "fits on a card with 12 GB" in done[1]
     assert "--set transformer.weight_dtype=FLOAT_8 (was BFLOAT_16)" in done[1]
     assert "streams from main memory" in done[1]
+    # a run of its own, by the name of its file
+    assert "run folder workspace/fits, result models/fits" in (
+        blockrate("plan", str(made))[1].replace("\\", "/")
+    )
     again = blockrate("plan", str(made), "--fit", "12GB", "--json")
     facts = json.loads(again[1])
     assert facts["fit"]["changes"] == {}
@@ -67,6 +71,9 @@ def test_this_card_is_asked_for_what_it_has_free(
     # without it, what does not fit is said
     whole = blockrate("plan", str(file))
     assert "RTX 4090 has 13.7 GiB free: --fit card sets what is needed" in whole[2]
+    # of a card of another size nothing is to be said of this one
+    other = blockrate("plan", str(file), "--fit", "48")
+    assert "RTX 4090" not in other[1] + other[2]
     small = blockrate("plan", str(file), "--set", "transformer.weight_dtype=NFLOAT_4")
     assert "--fit" not in small[2]
     assert "s on NVIDIA GeForce RTX 4090, if it reaches 50%" in small[1]

@@ -15,7 +15,10 @@ from blockrate.models.cards import SLACK, Card, card_of_size, rate_of
 from blockrate.models.families import FAMILIES
 
 OFFLOAD = "transformer.layer_offload_fraction"
-MODELS = [row for row in FAMILIES.values() if row.repo and not row.distilled]
+# one of those that are alike: its plan is theirs
+MODELS = {
+    repr(row.spec): row for row in FAMILIES.values() if row.repo and not row.distilled
+}.values()
 
 
 def config(**fields: Any) -> TrainConfig:
@@ -122,6 +125,42 @@ def test_a_whole_fine_tune_fits_into_24_gb_and_8_by_what_is_said() -> None:
     assert "clip_grad_norm" not in large
 
 
+def test_another_optimizer_keeps_what_means_the_same_in_it() -> None:
+    chosen = {"weight_decay": 0.1, "beta2": 0.95, "eps": 1e-6, "fused": True}
+    asked = config(
+        training_method="FINE_TUNE",
+        output_model_format="DIFFUSERS",
+        optimizer={"optimizer": "ADAMW", **chosen},
+    )
+    eight = fit(asked, card_of_size(80))
+    same = eight.config.optimizer
+    assert same.optimizer == "ADAMW_8BIT"
+    assert (same.weight_decay, same.beta2, same.eps) == (0.1, 0.95, 1e-6)
+    # it has no such parameter
+    assert eight.changes["optimizer.fused"] is None
+    found = fit(asked, card_of_size(24))
+    other = found.config.optimizer
+    assert other.optimizer == "ADAFACTOR"
+    assert other.weight_decay == 0.1
+    # its own eps is of squares, and it has no such mean
+    assert (other.eps, other.beta2) == (None, None)
+    assert "optimizer.eps=null (was 1e-06)" in told_changes(asked, found.changes)
+
+
+def test_what_is_told_makes_the_config_that_was_found() -> None:
+    written: dict[str, Any] = {
+        "layer_filter_preset": "blocks",
+        "training_method": "FINE_TUNE",
+        "output_model_format": "DIFFUSERS",
+        "optimizer": {"optimizer": "ADAMW", "eps": 1e-6, "beta2": 0.95},
+    }
+    found = fit(parse_config(written).config, card_of_size(24))
+    told = told_changes(parse_config(written).config, found.changes)
+    settings = [line.partition(" (was ")[0] for line in told]
+    assert "clip_grad_norm=null" in settings
+    assert parse_config(written, overrides=settings).config == found.config
+
+
 def test_the_preset_of_a_fine_tune_fits_a_card_with_24_gb() -> None:
     preset = parse_config(read_named("flux_fine_tune")).config
     assert not fit(preset, card_of_size(24)).changes
@@ -151,6 +190,9 @@ def test_a_smaller_batch_keeps_the_images_of_a_step() -> None:
         ("NVIDIA A100 80GB PCIe", 312),
         ("NVIDIA RTX A1000", 0),
         ("NVIDIA L40", 0),
+        ("NVIDIA A10G", 0),
+        # which has the chip of a smaller card
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", 0),
         ("NVIDIA L40S", 362),
         ("Radeon", 0),
     ],

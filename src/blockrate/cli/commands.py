@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from blockrate.cli.inputs import placed_config, run_in, warn, with_gpus
+from blockrate.cli.inputs import placed_config, read_config, run_in, warn, with_gpus
 from blockrate.cli.options import (
     AllowedHosts,
     AsJson,
@@ -124,25 +124,23 @@ def plan(
 ) -> None:
     """Print what would train at which rate, on which data, and what it costs. Loads no weights."""
     from blockrate.cli.data_report import data_of_plan
-    from blockrate.cli.fitting import beside_card, fitting
+    from blockrate.cli.fitting import beside_card, fitted_to
     from blockrate.cli.show import places_line, plan_table
     from blockrate.config.named_files import check_start_file
     from blockrate.config.plan import make_plan
-    from blockrate.run.launch import destination_note
-    from blockrate.run.results import Results
+    from blockrate.run.places import place
 
-    placed = placed_config(config, with_gpus(settings, gpus), ignore_unsupported)
-    check_start_file(placed.config)
-    placed, fitted = fitting(placed, fit, write)
+    read, source = read_config(config, with_gpus(settings, gpus), ignore_unsupported)
+    check_start_file(read)
+    fitted = fitted_to(fit, read, write)
+    placed = place(fitted.config, source)
     made = make_plan(placed.config)
     facts = asdict(made)
     data = data_of_plan(placed.config, config)
     facts["warnings"] += data.warnings
     warn(facts["warnings"])
-    results = Results(placed.run.events_file)
-    note = destination_note(placed.config, results)
-    too_large, times = beside_card(made, placed.config)
-    warn(filter(None, [placed.note, note, *too_large]))
+    too_large, times = beside_card(made, fitted)
+    warn([*_notes_of_places(placed), *too_large])
     if as_json:
         show_json({**facts, **fitted.facts, "data": data.facts})
     else:
@@ -301,6 +299,15 @@ def main() -> None:
     except Exception:
         say_fault()
         sys.exit(1)
+
+
+def _notes_of_places(placed: "Placed") -> list[str]:
+    """Return what is not plain of where a run is and what it writes."""
+    from blockrate.run.launch import destination_note
+    from blockrate.run.results import Results
+
+    note = destination_note(placed.config, Results(placed.run.events_file))
+    return list(filter(None, (placed.note, note)))
 
 
 def _train_planned(run: "PlannedRun") -> None:

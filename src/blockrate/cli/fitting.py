@@ -11,22 +11,23 @@ from blockrate.config.plan import Plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.core.units import share_text
-from blockrate.models.cards import SHARE, Card, card_of_size, cards_here
+from blockrate.models.cards import SHARE, Card, card_of_size, cards_here, chosen_card
 from blockrate.run.durable import atomic_write
-from blockrate.run.places import Placed
 
 _THIS_CARD = "card"
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What is to be said of a fit; nothing where none was asked for."""
+    """A config as it fits, and what is to be said of it: as it was, and nothing, where no fit was asked for."""
 
+    config: TrainConfig
+    card: Card | None = None
     lines: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def fitting(placed: Placed, size: str, file: Path | None) -> tuple[Placed, Fitted]:
+def fitted_to(size: str, config: TrainConfig, file: Path | None) -> Fitted:
     """Return a config as it fits into ``size``, a number of GB or ``card``, and what changed. Writes it to ``file``.
 
     Raises ConfigError for a size that is none, what cannot fit, and a file that is there.
@@ -35,11 +36,11 @@ def fitting(placed: Placed, size: str, file: Path | None) -> tuple[Placed, Fitte
         if file:
             problem = f"{file} cannot be written without --fit"
             raise ConfigError("--write", problem, "Give --fit too, as --fit 12.")
-        return placed, Fitted()
+        return Fitted(config)
     if file and file.exists():
         raise ConfigError("--write", f"{file} is there already", "Name a new file.")
-    found = fit(placed.config, _card(size, placed.config))
-    changes = told_changes(placed.config, found.changes)
+    found = fit(config, _card(size, config))
+    changes = told_changes(config, found.changes)
     lines = [_told(found), *[f"  --set {change}" for change in changes]]
     if file:
         atomic_write(file, config_json(found.config))
@@ -51,7 +52,7 @@ def fitting(placed: Placed, size: str, file: Path | None) -> tuple[Placed, Fitte
         "step_seconds": found.seconds,
         "slow_down": found.slow_down,
     }
-    return placed._replace(config=found.config), Fitted(lines, {"fit": facts})
+    return Fitted(found.config, found.card, lines, {"fit": facts})
 
 
 def _card(size: str, config: TrainConfig) -> Card:
@@ -68,13 +69,11 @@ def _card(size: str, config: TrainConfig) -> Card:
 
 def _card_here(config: TrainConfig) -> Card:
     """Return the card that a config trains on. Raises ConfigError where nvidia-smi knows of none."""
-    index = (config.train_device or "cuda").partition(":")[2]
-    cards = cards_here()
-    number = int(index) if index.isdecimal() else 0
-    if number >= len(cards) or config.train_device in ("cpu", "mps"):
+    card = chosen_card(config.train_device, cards_here())
+    if not card:
         problem = "nvidia-smi knows of no such card in this computer"
         raise ConfigError("--fit", problem, "Give the GB of a card, as --fit 8.")
-    return cards[number]
+    return card
 
 
 def _told(found: Fit) -> str:
@@ -87,16 +86,16 @@ def _told(found: Fit) -> str:
     return f"{whole}; {slower}. Changed:"
 
 
-def beside_card(plan: Plan, config: TrainConfig) -> tuple[list[str], list[str]]:
-    """Return what to say of this computer's card: that it has too little free, and how long a step takes on it.
+def beside_card(plan: Plan, fitted: Fitted) -> tuple[list[str], list[str]]:
+    """Return what to say of the card, this computer's where nothing was fitted: too little free, the time of a step.
 
     Either is empty where there is nothing to say: without a card, with several, and of one that nobody knows.
     """
-    if config.multi_gpu or config.train_device in ("cpu", "mps"):
+    config = fitted.config
+    if config.multi_gpu:
         return [], []
-    try:
-        card = _card_here(config)
-    except ConfigError:
+    card = fitted.card or chosen_card(config.train_device, cards_here())
+    if not card:
         return [], []
     warnings = []
     times = []
@@ -106,5 +105,5 @@ def beside_card(plan: Plan, config: TrainConfig) -> tuple[list[str], list[str]]:
         seconds = step_seconds(config, plan, card)
         reached = f"if it reaches {SHARE:.0%} of what it multiplies"
         step = f"a step takes about {seconds:.2f} s on {card.name}, {reached}"
-        times.append(f"{step}; no card has shown that yet")
+        times.append(f"{step}; the one measured, an H100, reached less")
     return warnings, times

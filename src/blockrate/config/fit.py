@@ -1,5 +1,6 @@
 """The settings with which a run fits into so much memory of a card: as few as are needed, the mildest first."""
 
+import json
 import math
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 
 from blockrate.config.base_model import model_spec
 from blockrate.config.explain import contradictions
+from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.paths import find, put
 from blockrate.config.plan import Plan, make_plan
 from blockrate.config.planned_memory import work_of
@@ -147,9 +149,6 @@ def _made(
 ) -> Fit | None:
     """Return a config with changes, nothing if it contradicts itself with them."""
     data = config.model_dump()
-    if "optimizer.optimizer" in changes:
-        # its parameters are those of another
-        data["optimizer"] = {}
     for path, value in changes.items():
         put(data, path, value)
     changed = TrainConfig.model_validate(data)
@@ -200,13 +199,12 @@ def _of_fine_tune(config: TrainConfig, first: Changes) -> Iterator[_Stage]:
     if config.transformer.weight_dtype == "FLOAT_32":
         first = {**first, "transformer.weight_dtype": "BFLOAT_16"}
         yield _Stage(first)
-    name = "optimizer.optimizer"
     rounds = {"optimizer.stochastic_rounding": True}
     moments: list[Changes] = [{}]
     if config.optimizer.optimizer == "ADAMW":
-        moments.append({name: "ADAMW_8BIT", **rounds})
+        moments.append({**_optimizer(config, "ADAMW_8BIT"), **rounds})
     if config.optimizer.optimizer in ("ADAMW", "ADAMW_8BIT"):
-        moments.append({name: "ADAFACTOR", **rounds})
+        moments.append({**_optimizer(config, "ADAFACTOR"), **rounds})
     fused = {"clip_grad_norm": None, "optimizer.fused_back_pass": True}
     beside: Changes = {"compile": False} if config.compile else {}
     for changes in moments[:2]:
@@ -229,8 +227,24 @@ def _of_lora(config: TrainConfig, first: Changes) -> Iterator[_Stage]:
     yield _Stage(forms[-1])
     yield _Stage({**forms[-1], **streams}, streams=True)
     if config.optimizer.optimizer == "ADAMW":
-        eight = {"optimizer.optimizer": "ADAMW_8BIT"}
+        eight = _optimizer(config, "ADAMW_8BIT")
+        if config.trained_dtype() == "BFLOAT_16":
+            eight["optimizer.stochastic_rounding"] = True
         yield _Stage({**forms[-1], **streams, **eight}, streams=True)
+
+
+def _optimizer(config: TrainConfig, name: str) -> Changes:
+    """Return another optimizer, with what is set for the one of the config where it means the same."""
+    changes: Changes = {"optimizer.optimizer": name}
+    before = OPTIMIZERS[config.optimizer.optimizer].parameters
+    after = OPTIMIZERS[name].parameters
+    for parameter in before:
+        # a parameter of another default is another thing, as eps is; decay is decay
+        is_same = parameter in after and before[parameter] == after[parameter]
+        is_set = getattr(config.optimizer, parameter) is not None
+        if is_set and not is_same and parameter != "weight_decay":
+            changes[f"optimizer.{parameter}"] = None
+    return changes
 
 
 def _form(config: TrainConfig, form: str) -> Changes:
@@ -273,6 +287,5 @@ def told_changes(config: TrainConfig, changes: Mapping[str, Any]) -> list[str]:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "empty"}[value]
-    return f"{value}"
+    """Return a value as ``--set`` takes it."""
+    return value if isinstance(value, str) else json.dumps(value)

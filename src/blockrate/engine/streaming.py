@@ -19,8 +19,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from blockrate.models.streaming import PLACES
+
 _ALIGNED = 256  # bytes, as the card's own allocations are
-_HOW_MANY = 2  # places on the card
 
 
 class Transfers(Protocol):
@@ -150,7 +151,7 @@ class BlockStream:
     def start(self) -> None:
         """Make the places on the card, once every block is taken."""
         largest = max((block.host.numel() for block in self._blocks), default=0)
-        for _ in range(_HOW_MANY):
+        for _ in range(PLACES):
             place = _Place(torch.empty(largest, dtype=torch.uint8, device=self.device))
             for number, block in enumerate(self._blocks):
                 place.weights[number] = [

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,13 @@ def cards_here() -> tuple[Card, ...]:
         return ()
 
 
+def chosen_card(device: str | None, cards: Sequence[Card]) -> Card | None:
+    """Return the one of these cards that a config's ``train_device`` means, nothing if it means none of them."""
+    kind, _, number = (device or "cuda").partition(":")
+    index = int(number) if number.isdecimal() else 0
+    return cards[index] if kind == "cuda" and index < len(cards) else None
+
+
 def _card(line: str) -> Card:
     name, total, free = line.rsplit(",", 2)
     size = int(total) * 2**20
@@ -84,9 +92,13 @@ def _card(line: str) -> Card:
 
 def rate_of(name: str) -> float:
     """Return the FLOPs a second of a card by its name, 0 for one that nobody knows."""
+    if "Laptop" in name:
+        # which is another chip by the name of a larger card
+        return 0.0
     # A100-SXM4-80GB is an A100, and no A1000
-    names = [key for key in _FACTS["names"] if re.search(rf"{key}(?!\w)", name)]
-    return float(_FACTS["names"][max(names, key=len)]) * 1e12 if names else 0.0
+    rates = _FACTS["names"]
+    names = [key for key in rates if re.search(rf"\b{re.escape(key)}\b", name)]
+    return float(rates[max(names, key=len)]) * 1e12 if names else 0.0
 
 
 def _rate_of_size(gigabytes: float) -> float:

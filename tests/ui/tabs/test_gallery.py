@@ -15,10 +15,11 @@ from blockrate.config.gallery import Offered, first_config, gallery
 from blockrate.config.plan import make_plan
 from blockrate.config.presets import read_named
 from blockrate.core.units import size_text
+from blockrate.models.cards import Card
 from blockrate.models.families import FAMILIES
 from blockrate.ui.tabs import gallery as gallery_tab
 from blockrate.ui.tabs.gallery import Fit, ToFit, facts_text, fit_of, fits_of
-from blockrate.ui.tabs.model_check import Card, check
+from blockrate.ui.tabs.model_check import check
 
 GIB = 2**30
 KLEIN = "FLUX.2 klein base 4B"
@@ -47,7 +48,7 @@ def is_as_saved(page: Page, model: str) -> None:
 
 
 def test_what_is_free_of_the_card_decides() -> None:
-    card = Card("GPU", 24 * GIB, 12 * GIB)
+    card = Card("GPU", 24 * GIB, 12 * GIB, 1.0)
     assert fit_of(10 * GIB, card) == Fit("fits", "Needs 10.0 GiB: fits")
     assert fit_of(round(11.5 * GIB), card).kind == "tight"
     assert fit_of(13 * GIB, card).kind == "large"
@@ -66,7 +67,10 @@ def test_the_need_is_that_of_the_real_plan_and_no_card_is_said(
         plan = make_plan(parse_config(read_named(row.preset)).config)
         need = f"Needs {size_text(plan.memory_bytes.total)}"
         assert found.models[row.name] == Fit("", need)
-    two = (Card("first", 8 * GIB, 7 * GIB), Card("second", 80 * GIB, 79 * GIB))
+    two = (
+        Card("first", 8 * GIB, 7 * GIB, 1.0),
+        Card("second", 80 * GIB, 79 * GIB, 1.0),
+    )
     monkeypatch.setattr(gallery_tab, "nvidia_cards", lambda: two)
     first, second = (fits_of(ToFit(device, 0)) for device in (None, "cuda:1"))
     assert first.card.startswith("first: 7.0 GiB of 8.0 GiB free.")

@@ -10,6 +10,7 @@ import pytest
 
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
+from blockrate.models.cards import Card
 from blockrate.models.families import DEFAULT_FAMILY
 from blockrate.models.files import parts_of
 from blockrate.models.savings import Memory
@@ -17,10 +18,10 @@ from blockrate.run.folder import RunFolder
 from blockrate.run.places import Source
 from blockrate.ui.tabs import model_check
 from blockrate.ui.tabs.model_check import (
-    Card,
+    Device,
     Finding,
-    card_of,
     check,
+    device_of,
     form_change,
     memory_finding,
     method_change,
@@ -129,7 +130,7 @@ def test_what_only_the_user_knows_is_a_question_with_its_answers(
 
 
 def test_the_memory_is_compared_with_the_card() -> None:
-    card = Card("GPU", 24 * GIB, 24 * GIB)
+    card = Device("GPU", 24 * GIB, 24 * GIB)
     kinds = [
         memory_finding(Memory(size * GIB, 0, 0, GIB), card).kind
         for size in (12, 21, 25)
@@ -141,7 +142,7 @@ def test_the_memory_is_compared_with_the_card() -> None:
 
 
 def test_what_other_programs_have_taken_of_the_card_is_told() -> None:
-    card = Card("GPU", 24 * GIB, 12 * GIB)
+    card = Device("GPU", 24 * GIB, 12 * GIB)
     finding = memory_finding(Memory(12 * GIB, 0, 0, GIB), card)
     assert finding.kind == "Note"
     assert "12.0 GiB are free now" in finding.text
@@ -151,9 +152,9 @@ def test_the_device_of_the_config_decides_the_card(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("platform.system", lambda: "Linux")
-    two = (Card("first", 1, 1), Card("second", 2, 2))
+    two = (Card("first", 1, 1, 1.0), Card("second", 2, 2, 1.0))
     texts = [
-        card_of(device, two).text
+        device_of(device, two).text
         for device in (None, "cuda", "cuda:1", "cuda:7", "cpu")
     ]
     assert texts[:3] == ["first", "first", "second"]
@@ -163,17 +164,17 @@ def test_the_device_of_the_config_decides_the_card(
     ]
     monkeypatch.setattr("platform.system", lambda: "Darwin")
     monkeypatch.setattr("platform.machine", lambda: "arm64")
-    assert card_of(None, ()).text.startswith("Apple's GPU")
+    assert device_of(None, ()).text.startswith("Apple's GPU")
 
 
 @pytest.mark.parametrize(
-    ("said", "cards"),
+    ("said", "sizes"),
     [
         (
             "RTX, 4090, 24564, 23000\nOther, 8192, 8000\n",
             (
-                Card("RTX, 4090", 24564 * 2**20, 23000 * 2**20),
-                Card("Other", 8 * GIB, 8000 * 2**20),
+                ("RTX, 4090", 24564 * 2**20, 23000 * 2**20),
+                ("Other", 8 * GIB, 8000 * 2**20),
             ),
         ),
         ("NVIDIA-SMI has failed\n", ()),
@@ -183,7 +184,7 @@ def test_the_device_of_the_config_decides_the_card(
 )
 def test_nvidia_smi_is_read_or_not_believed(
     said: str,
-    cards: tuple[Card, ...],
+    sizes: tuple[tuple[str, int, int], ...],
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
@@ -192,7 +193,8 @@ def test_nvidia_smi_is_read_or_not_believed(
     monkeypatch.setattr("subprocess.run", lambda *_, **__: done)
     model_check.forget_cards()
     request.addfinalizer(model_check.forget_cards)
-    assert model_check.nvidia_cards() == cards
+    found = model_check.nvidia_cards()
+    assert tuple((card.name, card.total, card.free) for card in found) == sizes
 
 
 def test_the_check_carries_the_plan_s_memory() -> None:

@@ -7,7 +7,7 @@ from blockrate.config.fit import Fit, fit
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.units import share_text
-from blockrate.models.cards import Card, card_of_size, cards_here
+from blockrate.models.cards import Card, card_of_size, cards_here, chosen_card
 from blockrate.ui.page import Page
 from blockrate.ui.parts.labels import label_of
 
@@ -57,13 +57,11 @@ def _found(config: TrainConfig, size: str) -> Fit:
 def _card(config: TrainConfig, size: str) -> Card:
     if size != _THIS:
         return card_of_size(float(size.removesuffix(" GB")))
-    number = (config.train_device or "cuda").partition(":")[2]
-    index = int(number) if number.isdecimal() else 0
-    cards = cards_here()
-    if index >= len(cards):
+    card = chosen_card(config.train_device, cards_here())
+    if not card:
         cure = "Choose how many GB your card has."
         raise ConfigError("train_device", "no NVIDIA card was found here", cure)
-    return cards[index]
+    return card
 
 
 def in_words(found: Fit) -> str:

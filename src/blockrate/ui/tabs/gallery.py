@@ -13,12 +13,12 @@ from blockrate.config.plan import make_plan
 from blockrate.config.presets import read_named
 from blockrate.core.errors import BlockrateError
 from blockrate.core.units import size_text
-from blockrate.models.cards import SLACK
+from blockrate.models.cards import SLACK, Card, chosen_card
 from blockrate.models.families import FAMILIES, is_toy, known_as
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, set_props
 from blockrate.ui.parts.follow import show_from_thread
-from blockrate.ui.tabs.model_check import Card, card_of, nvidia_cards
+from blockrate.ui.tabs.model_check import device_of, nvidia_cards
 from blockrate.ui.tabs.model_choice import ModelChoice
 
 
@@ -129,20 +129,18 @@ def _follow_card(page: Page, show: Callable[[Fits], None]) -> None:
 def fits_of(wanted: ToFit) -> Fits:
     """Say of each model whether its preset fits the card, by the plan. It asks the card: for a thread."""
     cards = nvidia_cards()
-    card = card_of(wanted.device, cards)
+    card = chosen_card(wanted.device, cards)
     needs = dict(_needs())
-    has_card = card in cards
+    device = device_of(wanted.device, cards)
     text = (
-        f"{card.text}. By the plan of its preset, each model needs so much of a card."
+        f"{device.text}. By the plan of its preset, each model needs so much of a card."
     )
-    if has_card:
+    if card:
         free = f"{size_text(card.free)} of {size_text(card.total)} free"
         text = (
-            f"{card.text}: {free}. By the plan of its preset, each model needs so much."
+            f"{card.name}: {free}. By the plan of its preset, each model needs so much."
         )
-    models = {
-        name: fit_of(need, card if has_card else None) for name, need in needs.items()
-    }
+    models = {name: fit_of(need, card) for name, need in needs.items()}
     return Fits(text, models)
 
 

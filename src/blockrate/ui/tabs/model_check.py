@@ -1,7 +1,6 @@
 """What the Model tab says of a model before anything is loaded: parts, sizes, licence, memory."""
 
 import platform
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
@@ -22,7 +21,7 @@ from blockrate.config.plan import Plan
 from blockrate.config.train_config import FOLDER, TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.units import share_text, size_text
-from blockrate.models.cards import SLACK
+from blockrate.models.cards import SLACK, Card, cards_here, chosen_card
 from blockrate.models.families import FAMILIES, TransformerSpec, is_own, is_toy
 from blockrate.models.files import folder_here
 from blockrate.models.hub import (
@@ -55,7 +54,7 @@ class Finding(NamedTuple):
     choices: tuple[str, ...] = ()
 
 
-class Card(NamedTuple):
+class Device(NamedTuple):
     """What the weights will lie on. ``total``: bytes of its memory; ``free``: of them, when they were asked for."""
 
     text: str
@@ -68,14 +67,14 @@ class Report(NamedTuple):
 
     findings: list[Finding]
     memory: Memory | None
-    card: Card
+    card: Device
 
 
 def check(
     config: TrainConfig | None, plan: Plan | None, source: Source | None = None
 ) -> Report:
     """Look for a config's model on this computer, what the memory is, and where its run is. It reads: for a thread."""
-    card = card_of(config.train_device if config else None, nvidia_cards())
+    card = device_of(config.train_device if config else None, nvidia_cards())
     memory = plan.memory_bytes if plan else None
     findings = _findings(config)
     if config and source:
@@ -120,19 +119,18 @@ def form_change(form: str, destination: str) -> dict[str, str]:
     return change
 
 
-def card_of(device: str | None, cards: Sequence[Card]) -> Card:
+def device_of(device: str | None, cards: Sequence[Card]) -> Device:
     """Return what a config's ``train_device`` means on this computer."""
-    kind, _, number = (device or "cuda").partition(":")
-    index = int(number) if number.isdecimal() else 0
-    if kind == "cuda" and index < len(cards):
-        return cards[index]
+    card = chosen_card(device, cards)
+    if card:
+        return Device(card.name, card.total, card.free)
     text = "No NVIDIA card found: training on the CPU"
     if (platform.system(), platform.machine()) == ("Darwin", "arm64"):
         text = "Apple's GPU, which shares the computer's memory"
-    if kind == "cpu":
+    if device == "cpu":
         text = "Training on the CPU"
     memory = psutil.virtual_memory()
-    return Card(text, memory.total, memory.available)
+    return Device(text, memory.total, memory.available)
 
 
 def nvidia_cards() -> tuple[Card, ...]:
@@ -147,26 +145,10 @@ def forget_cards() -> None:
 
 @lru_cache(maxsize=1)
 def _cards_in(_period: int) -> tuple[Card, ...]:
-    """Ask nvidia-smi."""
-    command = [
-        "nvidia-smi",
-        "--query-gpu=name,memory.total,memory.free",
-        "--format=csv,noheader,nounits",
-    ]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=20, check=True
-        )
-        rows = [line.rsplit(",", maxsplit=2) for line in done.stdout.splitlines()]
-        return tuple(
-            Card(name.strip(), int(total) * 2**20, int(free) * 2**20)
-            for name, total, free in rows
-        )
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return ()
+    return cards_here()
 
 
-def memory_finding(memory: Memory, card: Card) -> Finding:
+def memory_finding(memory: Memory, card: Device) -> Finding:
     """Compare what a plan predicts with what there is."""
     need = sum(astuple(memory))
     share = f"Needs {share_text(need, card.total)}"
