@@ -13,7 +13,6 @@ WRITERS = {"run/durable.py", "run/folder.py"}
 APPENDERS = {
     "run/apart.py",
     "run/events.py",
-    "run/process.py",
     "engine/__main__.py",
     # pieces of what is on its way
     "ui/arrivals.py",

@@ -31,6 +31,14 @@ def test_a_cluster_that_says_one_is_no_launcher(
     assert not world().is_many
 
 
+def test_a_number_of_processes_without_one_of_its_own_is_no_launcher(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a single process would wait for others that nobody starts."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert world() == World()
+
+
 def test_torchrun_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "RANK": "5",

@@ -56,6 +56,14 @@ def test_gpus_that_cannot_be_counted_are_asked_for(
     assert asked(device_indexes="0,1") == Gpus(2)
 
 
+@pytest.mark.parametrize(
+    ("visible", "seen"),
+    [("-1", []), ("", []), ("0,-1,1", ["0"]), ("2, 3", ["2", "3"])],
+)
+def test_gpus_that_are_hidden_are_not_counted(visible: str, seen: list[str]) -> None:
+    assert gpus_here({"CUDA_VISIBLE_DEVICES": visible}) == seen
+
+
 @pytest.mark.usefixtures("four")
 def test_processes_on_the_cpu_are_as_many_as_are_named() -> None:
     assert asked(train_device="cpu", device_indexes="0,1,8") == Gpus(3)
@@ -96,7 +104,7 @@ def test_one_gpu_is_started_as_ever_and_several_by_torchs_launcher(
     assert engine_command(tmp_path) == [sys.executable, *engine]
     assert engine_command(tmp_path, Gpus(3)) == [
         *(sys.executable, "-m", "torch.distributed.run"),
-        *("--standalone", "--nproc-per-node", "3"),
+        *("--standalone", "--nnodes", "1", "--nproc-per-node", "3"),
         *engine,
     ]
     monkeypatch.setenv("BLOCKRATE_ENGINE", "srun 'my engine'")

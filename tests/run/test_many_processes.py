@@ -154,7 +154,8 @@ def test_a_killed_process_ends_all_and_its_gpu_is_named(
     run: RunFolder, start: Start, rank: int
 ) -> None:
     launched = start(f"killed {rank}")
-    wait_for(lambda: training(run))
+    # looked at before its third step, after which one of them is gone
+    wait_for(lambda: "started" in types(run))
     ranks = ranks_of(launched)
     assert launched.exit_code(run) == 1
     died = "died without a word (killed, often: out of memory)"

@@ -103,6 +103,24 @@ def test_the_engine_is_in_a_session_of_its_own_and_speaks_into_the_log(
     assert "a library says something" in run.log_file.read_text()
 
 
+@posix
+def test_the_engine_is_told_of_no_processes_that_were_not_started_with_it(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod of a cluster says to everything in it which of several it is."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
+    monkeypatch.setenv("MY_OWN", "word")
+    monkeypatch.setenv("BLOCKRATE_ENGINE", "sh -c env")
+    assert start_engine(run, asked="this").wait() == 0
+    lines = run.log_file.read_text().splitlines()
+    told = dict(line.split("=", 1) for line in lines if "=" in line)
+    assert not {"RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"} & set(told)
+    assert not [name for name in told if name.startswith("LOCAL_")]
+    assert (told["MY_OWN"], told["PYTHONUTF8"]) == ("word", "1")
+
+
 WARNINGS = ("SIGUSR1", "SIGUSR2", "SIGXCPU")
 
 

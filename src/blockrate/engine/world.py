@@ -33,13 +33,13 @@ class World:
 
 
 def world() -> World:
-    """Return the world as the launcher tells of it; alone without one."""
+    """Return the world as the launcher tells of it; alone without one, which always says a rank."""
     size = _number("WORLD_SIZE", 1)
-    launched = "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
-    if size == 1 and not launched:
+    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    if "RANK" not in os.environ or (size == 1 and not by_torchrun):
         return World()
     return World(
-        rank=_number("RANK", 0),
+        rank=int(os.environ["RANK"]),
         size=size,
         local_rank=_number("LOCAL_RANK", 0),
         local_size=_number("LOCAL_WORLD_SIZE", size),

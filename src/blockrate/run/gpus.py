@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from blockrate.config.many_gpus import (
@@ -76,7 +77,9 @@ def gpus_here(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Return what CUDA calls the GPUs that a program started now would see, by number; none if that is unknown."""
     visible = environment.get(_VISIBLE)
     if visible is not None:
-        return [name.strip() for name in visible.split(",") if name.strip()]
+        names = [name.strip() for name in visible.split(",")]
+        # CUDA reads up to the first that is none: -1 hides those behind it, or all
+        return list(takewhile(lambda name: name not in ("", "-1"), names))
     return [str(number) for number in range(_count())]
 
 

@@ -9,15 +9,14 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 
 from blockrate.core.errors import WayOn, WriteError
+from blockrate.run.apart import start_apart
 from blockrate.run.children import child_environment
-from blockrate.run.durable import write_error
 from blockrate.run.events import Failed, Finished, Record, Stopped, last_event
 from blockrate.run.folder import (
     ASKED,
@@ -60,9 +59,14 @@ WORKING = ("training", "sampling", "saving")
 SILENCE_SECONDS = 30
 # a heartbeat comes from a process that waits for another, too
 STUCK_SECONDS = 300
-# A process group of its own and no window, or a closed console would take it along (these names exist on Windows only).
-_WINDOWS_FLAGS = 0x00000200 | 0x08000000
-_LEAVE_JOB = 0x01000000
+# how a launcher tells a process which of a run's it is
+_LAUNCHED_BY = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "TORCHELASTIC_RUN_ID",
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,9 @@ def _launcher(gpus: Gpus) -> list[str]:
     if gpus.count == 1:
         return []
     count = str(gpus.count)
-    return ["-m", _TORCHRUN, "--standalone", "--nproc-per-node", count]
+    # a cluster's PET_NNODES would let it wait for other machines
+    alone = ("--standalone", "--nnodes", "1")
+    return ["-m", _TORCHRUN, *alone, "--nproc-per-node", count]
 
 
 def start_engine(
@@ -114,34 +120,27 @@ def start_engine(
         if file.exists() and not file.is_file():
             # a pipe would be waited for without end
             raise WriteError(str(file), "is not a file", "Move it away.")
-    try:
-        log = run.log_file.open("ab")
-    except OSError as error:
-        raise write_error(run.log_file, error) from error
-    # Threads that wait for each other without spinning: five times faster where other programs use the cores too.
-    environment = {
+    return start_apart(
+        engine_command(run.path, gpus),
+        run.log_file,
+        environment=_environment(asked, gpus),
+    )
+
+
+def _environment(asked: str, gpus: Gpus) -> dict[str, str]:
+    """What the engine finds in its environment: what is here, unless it is of other processes or another start."""
+    inherited = child_environment()
+    for name in _LAUNCHED_BY:
+        # what a pod or a shell says of others would let it wait for them
+        inherited.pop(name, None)
+    return {
+        # Threads that wait for each other without spinning: five times faster where other programs use the cores too.
         "OMP_WAIT_POLICY": "PASSIVE",
         **_of_many(gpus),
-        **child_environment(),
+        **inherited,
         **gpus.environment(),
-        "PYTHONUTF8": "1",
         ASKED: asked,
     }
-    null = subprocess.DEVNULL
-    start = partial(
-        subprocess.Popen,
-        engine_command(run.path, gpus),
-        stdin=null,
-        stdout=log,
-        stderr=log,
-        env=environment,
-    )
-    with log:
-        if os.name != "nt":
-            return start(start_new_session=True)
-        with suppress(PermissionError):  # the parent's job may forbid to leave it
-            return start(creationflags=_WINDOWS_FLAGS | _LEAVE_JOB)
-        return start(creationflags=_WINDOWS_FLAGS)
 
 
 def _of_many(gpus: Gpus) -> dict[str, str]:

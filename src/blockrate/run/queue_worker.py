@@ -15,7 +15,7 @@ from threading import Thread
 from types import FrameType
 from typing import Any
 
-from blockrate.core.errors import BlockrateError, ConfigError
+from blockrate.core.errors import BlockrateError, ConfigError, WriteError
 from blockrate.core.signals import WARNINGS
 from blockrate.run.apart import start_apart
 from blockrate.run.children import child_environment
@@ -96,8 +96,8 @@ def _train(queue: Queue, job: Job, leave: _Leave, *, shown: bool) -> tuple[int, 
         if shown:
             process = subprocess.Popen(command, cwd=folder, env=child_environment())
         else:
-            process = start_apart(command, queue.log_of(job), folder)
-    except OSError as error:
+            process = start_apart(command, queue.log_of(job), folder=folder)
+    except (OSError, WriteError) as error:
         return 1, str(error)
     code = _wait(process, leave, shown=shown)
     return code, "" if shown else _last_line(queue.log_of(job))
