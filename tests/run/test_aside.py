@@ -45,14 +45,18 @@ def test_an_earlier_run_is_set_aside_whole_and_other_files_stay(run: RunFolder) 
     log.write(Phase("training"), step=1)
     outputs = [run.path / "lora.safetensors", Path("elsewhere/model.safetensors")]
     log.write(Finished(outputs), step=2)
-    for name in ("lora.safetensors", "notes.md", "samples/1.png"):
+    kept = ("notes.md", "log-book.txt")
+    # of the second process of two, and what it has moved away of that
+    logs = ("log-1.txt", "log-1.1.txt")
+    for name in ("lora.safetensors", "samples/1.png", *kept, *logs):
         (run.path / name).write_text(name)
     aside = set_aside(run)
     assert aside
     assert aside.folder.parent == run.path / "earlier"
     assert (aside.folder / "samples" / "1.png").read_text() == "samples/1.png"
-    assert {"config.json", "events.jsonl", "lora.safetensors"} <= files(aside.folder)
-    assert set(os.listdir(run.path)) == {"earlier", "notes.md"}
+    moved = {"config.json", "events.jsonl", "lora.safetensors", *logs}
+    assert moved <= files(aside.folder)
+    assert set(os.listdir(run.path)) == {"earlier", *kept}
     assert str(aside) == f"The earlier run is now in {aside.folder}."
     assert set_aside(run) is None
 

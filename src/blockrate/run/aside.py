@@ -53,7 +53,9 @@ def set_aside(run: RunFolder) -> Aside | None:
         # the events last: while they are here, the rest of a run that was half moved is found
         for result in _results(run):
             _move_result(run, result, aside)
-        for name in (*_FILES, *_FOLDERS, run.events_file.name):
+        # of the processes of several GPUs
+        logs = sorted(file.name for file in run.path.glob("log-[0-9]*.txt"))
+        for name in (*_FILES, *logs, *_FOLDERS, run.events_file.name):
             if os.path.lexists(run.path / name):
                 move(run.path / name, aside.folder / name)
     except OSError as error:
