@@ -138,6 +138,9 @@ TWO = {
     "stopped": Wanted(CLIPPED, "stop_at", {"step": 3, "rank": 1}),
     "nan": Wanted({"epochs": 2}, "not_a_number", {"files": ["3.png"]}),
     "all nan": Wanted({}, "not_a_number", {"files": [f"{n}.png" for n in range(5)]}),
+    "failed": Wanted(
+        {"epochs": 4, "backup_after": 100}, "fail_at", {"step": 4, "rank": 1}
+    ),
     "cached": Wanted({"epochs": 1}, "note_entries"),
     "gone on": Wanted(CLIPPED),
     "flux2": Wanted(FLUX_2),
@@ -148,6 +151,12 @@ TWO = {
     "bf16 shared": Wanted({**BF16, **SHARED, "clip_grad_norm": 100.0}),
     "stopped shared": Wanted({**CLIPPED, **SHARED}, "stop_at", {"step": 3, "rank": 1}),
     "nan shared": Wanted({"epochs": 2, **SHARED}, "not_a_number", {"files": ["3.png"]}),
+    # measured in two passes by the second, of which the first pass is bad
+    "measured shared": Wanted(
+        {"epochs": 2, **SHARED, **SHOWN, "samples": []},
+        "not_a_number",
+        {"files": ["2.png"], "validation": True},
+    ),
     "flux2 shared": Wanted({**FLUX_2, **SHARED}),
     "chroma shared": Wanted({**CHROMA, **SHARED}),
 }
@@ -169,7 +178,8 @@ def lived(small: Small, folder: Path, wanted: dict[str, Wanted], *, size: int) -
         run = RunFolder(folder / name)
         if name == "cached":
             settings = {**settings, "cache_dir": str(folder / "by ranks")}
-            given = {"folder": str(run.path)}
+        if fault in ("note_entries", "fail_at"):
+            given = {**given, "folder": str(run.path)}
         config = _config(_model(small, settings), run.path, settings)
         run.create(config_json(config))
         jobs.append(Job(str(run.path), fault, dict(given)))
@@ -361,6 +371,17 @@ def test_five_bad_steps_in_a_row_end_all_ranks_and_one_tells(two: Ranks) -> None
     assert len(events(two.run("all nan"), "skipped")) == 5
 
 
+def test_what_one_rank_loses_the_first_saves_and_no_rank_says_that_it_is_lost(
+    two: Ranks,
+) -> None:
+    run = two.run("failed")
+    assert two.codes["failed"] == [1, 1]
+    names = [folder.name for folder in checkpoints(run.checkpoints)]
+    assert names == ["step-00000003"]
+    told = [(run.path / f"notes-{rank}.txt").read_text() for rank in (0, 1)]
+    assert told == ["Step 3 is saved: the same command goes on.", ""]
+
+
 def test_each_entry_of_the_cache_is_made_once_and_as_by_one(
     two: Ranks, no_sync: None
 ) -> None:
@@ -510,6 +531,17 @@ def test_a_bad_number_is_skipped_where_weights_are_shared(two: Ranks) -> None:
     skipped = events(two.run("nan shared"), "skipped")
     whole = events(two.run("nan"), "skipped")
     assert [event["files"] for event in skipped] == [event["files"] for event in whole]
+
+
+def test_a_bad_number_in_validation_is_told_where_weights_are_shared(
+    two: Ranks,
+) -> None:
+    """Not waited for: who leaves a pass out lets the others wait in theirs."""
+    assert two.codes["measured shared"] == [0, 0]
+    warned = [
+        event["message"] for event in events(two.run("measured shared"), "warned")
+    ]
+    assert [text for text in warned if "2.png" in text]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from blockrate import BlockLayout, parameter_groups
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER, block_of
 from blockrate.engine.adapters.lora import add_adapters
-from blockrate.engine.telemetry import SAMPLE, BlockTelemetry, _stride
+from blockrate.engine.telemetry import SAMPLE, BlockTelemetry, _sample, _stride
 from blockrate.run.events import Blocks
 
 PROFILE = {"double_block_0": 0.5, "single_block_2": 0.0}
@@ -175,3 +175,12 @@ def test_a_sample_is_small_and_meets_every_column(shape: list[Any]) -> None:
         assert {index % shape[-1] for index in sampled[: shape[-1]]} == set(
             range(shape[-1])
         )
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 1), (0, 64), ()])
+def test_of_nothing_and_of_one_number_a_sample_is_what_there_is(
+    shape: tuple[int, ...],
+) -> None:
+    """A rank may hold nothing of a bias that is shorter than the ranks are many."""
+    tensor = torch.ones(shape)
+    assert len(_sample([tensor])) == tensor.numel()

@@ -26,14 +26,39 @@ def stop_at(step: int, rank: int) -> None:
     train.take_step = take_step
 
 
-def not_a_number(files: list[str]) -> None:
-    """Some images hold no numbers, for whichever rank sees them."""
+def fail_at(step: int, rank: int, folder: str) -> None:
+    """Memory runs out on one rank in a step, counted from 1; what it has to say beside goes to a file in ``folder``."""
+    train: Any = import_module("blockrate.engine.train")
+    from blockrate.engine.outputs import Outputs
+    from blockrate.engine.world import world
+
+    take: Any = train.take_step
+    keep: Any = Outputs.keep
+
+    def take_step(*given: Any, **named: Any) -> Any:
+        if named["step"] == step - 1 and world().rank == rank:
+            raise MemoryError
+        return take(*given, **named)
+
+    def keep_and_note(self: Outputs, error: Exception, **named: Any) -> None:
+        keep(self, error, **named)
+        notes = "".join(getattr(error, "__notes__", ()))
+        (Path(folder) / f"notes-{world().rank}.txt").write_text(notes)
+
+    train.take_step = take_step
+    Outputs.keep = keep_and_note  # type: ignore[method-assign]
+
+
+def not_a_number(files: list[str], *, validation: bool = False) -> None:
+    """Some images hold no numbers, for whichever rank sees them. ``validation``: where they are measured on alone."""
     from blockrate.engine.data.cache import Cache
 
     real: Any = Cache.batch
 
     def batch(self: Cache, examples: Any) -> Any:
         made = real(self, examples)
+        if validation and not examples[0].item.validation:
+            return made
         if any(Path(file).name in files for file in made.files):
             return replace(made, latents=made.latents * float("nan"))
         return made

@@ -152,8 +152,11 @@ class Outputs:
             self.state.optimizer.zero_grad(set_to_none=True)
             release()
             self._try_to_save(together=together)
+        if not (self._is_first or together or ranks.is_sharded()):
+            # the first saves by itself, and this rank cannot know what
+            return
         lost = self.finished - self._saved
-        if lost > 0:
+        if lost:
             steps = "step is" if lost == 1 else f"{lost} steps are"
             error.add_note(f"The last {steps} in no checkpoint.")
         elif self.finished:

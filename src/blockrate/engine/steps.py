@@ -231,6 +231,7 @@ def validation_loss(
     """
     count = pieces[0][0].of
     total = 0.0
+    bad = ""
     for piece, batch in pieces:
         noise, _ = flow_matching.draw(
             config.seed,
@@ -244,10 +245,12 @@ def validation_loss(
         drawn = with_noise(batch, config, state.family, noise, uniform)
         loss = flow_loss(state, drawn, config).item()
         if not math.isfinite(loss):
-            problem = f"the loss on {_listed(batch.files)} is not a number"
-            cure = steps_cure(config, trained=True)
-            raise NotANumberError("validation", problem, cure)
+            bad = bad or _listed(batch.files)
         total += loss * piece.counted
+    # only now: ranks that share the weights make every pass together
+    if bad:
+        problem = f"the loss on {bad} is not a number"
+        raise NotANumberError("validation", problem, steps_cure(config, trained=True))
     return total / count
 
 

@@ -140,14 +140,14 @@ def _sample(tensors: Sequence[Tensor]) -> Tensor:
         held = ranks.own(tensor.detach())
         part = held.reshape(-1)[:: _stride(held.shape)].float()
         parts.append(part)
-        # of a small tensor a rank may hold nothing
         shares.append(math.sqrt(held.numel() / max(1, part.numel())))
     return torch.cat(torch._foreach_mul(parts, shares))
 
 
 def _stride(shape: Sequence[int]) -> int:
     """Return the smallest step that meets at most ``SAMPLE`` elements and wanders over all columns."""
-    stride = math.ceil(math.prod(shape) / SAMPLE)
+    # of a small tensor a rank may hold nothing
+    stride = max(1, math.ceil(math.prod(shape) / SAMPLE))
     while shape and math.gcd(stride, shape[-1]) > 1:
         stride += 1
     return stride
