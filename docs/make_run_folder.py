@@ -71,6 +71,8 @@ PLAN = """## `blockrate plan --json`
 
 One object, at the largest resolution of the config.
 Beside the fields below it has `data`: what the config's folders hold, or `null` for a config without concepts.
+With `--fit` it has `fit`, too: `changes` (settings by path), `needed_bytes` and `free_bytes` of the card, and
+as predicted `step_seconds` and `slow_down`, which is that time relative to one of the config as it was.
 The exit code is that which `train` would end with on the same data.
 """
 

@@ -52,6 +52,8 @@ def said(
         ("lora.safetensors", "Did you mean blockrate inspect lora.safetensors?"),
         ("done", "Did you mean blockrate status done?"),
         ("frobnicate", "The commands are train, plan, inspect, status, stop, compare, demo, ui, queue."),
+        ("plan my.json --fitt 8", "Did you mean --fit?"),
+        ("train my.json --prepare_only", "Did you mean --prepare-only?"),
         ("train", "Name a config file, a preset or an example."),
         ("train my.json --set learning_rate 1e-4", "Did you mean --set learning_rate=1e-4?"),
         ("plan my.json --set learning_rate 1e-4 --set epochs 3",

@@ -48,7 +48,7 @@ def advice(error: Any, words: Sequence[str]) -> str:
     if not takes_settings:
         return ""
     if option:
-        return _of_option(option, words)
+        return _of_option(option, words, getattr(error, "possibilities", None) or ())
     if "extra argument" in message:
         return _of_extra(words, error.cmd)
     if type(error).__name__ == "MissingParameter":
@@ -56,8 +56,11 @@ def advice(error: Any, words: Sequence[str]) -> str:
     return ""
 
 
-def _of_option(option: str, words: Sequence[str]) -> str:
-    """Say how a setting or a config is given that was given as an option."""
+def _of_option(option: str, words: Sequence[str], near: Sequence[str]) -> str:
+    """Say how a setting or a config is given that was given as an option.
+
+    ``near``: click's guesses at the option that was meant, wild ones too.
+    """
     places = [at for at, word in enumerate(words) if word.startswith(option)]
     if not places:
         return _SETTINGS
@@ -71,7 +74,8 @@ def _of_option(option: str, words: Sequence[str]) -> str:
     path = _setting(name)
     if path:
         return f"Did you mean --set {path}={value or 'VALUE'}?"
-    return _SETTINGS
+    slips = difflib.get_close_matches(option, near, n=1, cutoff=0.8)
+    return f"Did you mean {slips[0]}?" if slips else _SETTINGS
 
 
 def _setting(name: str) -> str:
