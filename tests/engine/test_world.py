@@ -31,11 +31,12 @@ def test_a_cluster_that_says_one_is_no_launcher(
     assert not world().is_many
 
 
+@pytest.mark.parametrize("number", ["2", "hello"])
 def test_a_number_of_processes_without_one_of_its_own_is_no_launcher(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, number: str
 ) -> None:
     """Else a single process would wait for others that nobody starts."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", number)
     assert world() == World()
 
 

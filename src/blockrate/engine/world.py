@@ -34,9 +34,10 @@ class World:
 
 def world() -> World:
     """Return the world as the launcher tells of it; alone without one, which always says a rank."""
+    if "RANK" not in os.environ:
+        return World()
     size = _number("WORLD_SIZE", 1)
-    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
-    if "RANK" not in os.environ or (size == 1 and not by_torchrun):
+    if size == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         return World()
     return World(
         rank=int(os.environ["RANK"]),
