@@ -3,16 +3,14 @@
 On the meta device nothing is computed, so a step of the 4 + 8-block model counts in a fraction of a second.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
-from diffusers import FluxTransformer2DModel
-from peft import LoraConfig
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from support.step_flops import IMAGE, RANK, TEXT, counted, fine_tuned, with_adapters
 
 from blockrate.core.blocks import BlockLayout, block_of
 from blockrate.models.families import TransformerSpec
@@ -21,9 +19,6 @@ from blockrate.models.savings import Work, step_flops
 
 # thirty steps of it are twenty seconds
 pytestmark = pytest.mark.engine
-IMAGE = 256
-TEXT = 64
-RANK = 16
 SPEC = TransformerSpec(
     BlockLayout(4, 8),
     6,
@@ -72,74 +67,28 @@ STATED: dict[str, tuple[Keep, float, float]] = {
 }
 
 
-def make_model(spec: TransformerSpec) -> FluxTransformer2DModel:
-    with torch.device("meta"):
-        return FluxTransformer2DModel(
-            num_layers=spec.layout.double,
-            num_single_layers=spec.layout.single,
-            attention_head_dim=spec.head_dim,
-            num_attention_heads=spec.heads,
-            joint_attention_dim=spec.joint_attention_dim,
-            pooled_projection_dim=spec.pooled_projection_dim,
-            guidance_embeds=True,
-            axes_dims_rope=spec.axes_dims_rope,
-        )
-
-
-def counted(
-    model: FluxTransformer2DModel, *, checkpointing: bool = True
-) -> tuple[int, int]:
+def flops_of(model: Any, *, checkpointing: bool = True) -> tuple[int, int]:
     """FLOPs of one forward and backward: all of them, and those of attention."""
-    if checkpointing:
-        model.enable_gradient_checkpointing()
-    model.train()
-    # The counter does not know the fused attention of a CPU; the plain one is two batched products.
-    with (
-        torch.device("meta"),
-        sdpa_kernel(SDPBackend.MATH),
-        FlopCounterMode(display=False) as counter,
-    ):
-        prediction = model(
-            hidden_states=torch.zeros(1, IMAGE, SPEC.in_channels),
-            encoder_hidden_states=torch.zeros(1, TEXT, SPEC.joint_attention_dim),
-            pooled_projections=torch.zeros(1, SPEC.pooled_projection_dim),
-            timestep=torch.zeros(1),
-            guidance=torch.ones(1),
-            img_ids=torch.zeros(IMAGE, 3),
-            txt_ids=torch.zeros(TEXT, 3),
-        ).sample
-        prediction.square().mean().backward()
-    return counter.get_total_flops(), counter.get_flop_counts()["Global"][
-        torch.ops.aten.bmm
-    ]
-
-
-def lora(names: Iterable[str], spec: TransformerSpec = SMALL) -> FluxTransformer2DModel:
-    """A model with adapters on these modules only: what a run makes when everything else is at 0.0."""
-    model = make_model(spec)
-    model.add_adapter(
-        LoraConfig(
-            r=RANK, target_modules="|".join(name.replace(".", r"\.") for name in names)
-        )
-    )
-    return model
+    counter = counted(SPEC, model, checkpointing=checkpointing)
+    products = counter.get_flop_counts()["Global"][torch.ops.aten.bmm]
+    return counter.get_total_flops(), products
 
 
 @pytest.fixture(scope="module")
-def fully_adapted() -> tuple[FluxTransformer2DModel, int, int]:
+def fully_adapted() -> tuple[Any, int, int]:
     """The model with an adapter in every block, and what a step costs when all of them train."""
-    model = lora(USUAL, SPEC)
-    return model, *counted(model)
+    model = with_adapters(SPEC, USUAL)
+    return model, *flops_of(model)
 
 
 @pytest.mark.parametrize("case", STATED)
 def test_frozen_blocks_save_what_is_stated(
-    case: str, fully_adapted: tuple[FluxTransformer2DModel, int, int]
+    case: str, fully_adapted: tuple[Any, int, int]
 ) -> None:
     """``stated`` was counted with frozen adapters left in the frozen blocks; a run puts none there, and saves more."""
     keep, stated, ratio = STATED[case]
     names = [name for name in USUAL if keep(name)]
-    part = counted(lora(names, SPEC))[0]
+    part = flops_of(with_adapters(SPEC, names))[0]
     whole = fully_adapted[1]
     assert part / whole <= stated
     assert part / whole == pytest.approx(ratio, abs=0.005)
@@ -150,7 +99,7 @@ def test_frozen_blocks_save_what_is_stated(
 
 @pytest.mark.parametrize("case", STATED)
 def test_frozen_adapters_that_stay_save_a_little_less(
-    case: str, fully_adapted: tuple[FluxTransformer2DModel, int, int]
+    case: str, fully_adapted: tuple[Any, int, int]
 ) -> None:
     """A block that has learned keeps its adapter. Attention is left out, as in the figures this is compared with."""
     keep, stated, _ = STATED[case]
@@ -158,7 +107,7 @@ def test_frozen_adapters_that_stay_save_a_little_less(
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name and keep(name))
         parameter.grad = None
-    part, part_attention = counted(model)
+    part, part_attention = flops_of(model)
     assert (part - part_attention) / (whole - whole_attention) == pytest.approx(
         stated, abs=0.01
     )
@@ -202,7 +151,7 @@ def test_the_arithmetic_of_a_lora_is_what_is_counted(
         SMALL, names, Work(IMAGE, TEXT, rank=RANK, checkpointing=checkpointing)
     )
     assert predicted == pytest.approx(
-        counted(lora(names), checkpointing=checkpointing)[0], rel=0.01
+        flops_of(with_adapters(SMALL, names), checkpointing=checkpointing)[0], rel=0.01
     )
 
 
@@ -233,9 +182,7 @@ FINE_TUNE_CASES: dict[str, Keep] = {
 def test_the_arithmetic_of_a_fine_tune_is_what_is_counted(
     case: str, checkpointing: bool
 ) -> None:
-    model = make_model(SMALL)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(FINE_TUNE_CASES[case](name.rpartition(".")[0]))
+    model = fine_tuned(SMALL, FINE_TUNE_CASES[case])
     trained = {
         name.rpartition(".")[0]
         for name, parameter in model.named_parameters()
@@ -245,5 +192,5 @@ def test_the_arithmetic_of_a_fine_tune_is_what_is_counted(
         SMALL, trained, Work(IMAGE, TEXT, checkpointing=checkpointing)
     )
     assert predicted == pytest.approx(
-        counted(model, checkpointing=checkpointing)[0], rel=0.001
+        flops_of(model, checkpointing=checkpointing)[0], rel=0.001
     )
