@@ -1,6 +1,9 @@
 """What comes into a data folder from outside: names, contents, archives, and what is there already."""
 
+import errno
+import io
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from support.made_files import png, zipped
 
 from blockrate.core.errors import FileError, WriteError
+from blockrate.run.durable import move
 from blockrate.ui.arrivals import (
     Arrived,
     Limits,
@@ -204,7 +208,9 @@ def test_a_bomb_is_refused_by_what_it_promises_and_by_what_it_holds(
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"not a zip at all", png()])
 def test_what_is_no_zip_is_refused(folder: Path, content: bytes) -> None:
-    assert come(folder, "all.zip", content).refused
+    assert come(folder, "all.zip", content).refused == [
+        "all.zip is not a zip that can be read"
+    ]
     assert names(folder) == []
 
 
@@ -226,11 +232,113 @@ def test_what_is_thrown_away_comes_back(folder: Path) -> None:
 def test_another_disk_is_copied_to(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(source: Path, target: Path) -> None:
-        raise OSError(18, "Invalid cross-device link")
+    on_another_disk(monkeypatch)
+    come(folder, "a.png", png())
+    (folder / "b.png").symlink_to(folder / "a.png")
+    thrown = throw_away([folder / "a.png", folder / "b.png"])
+    assert (thrown.folder / "a.png").read_bytes() == png()
+    assert (thrown.folder / "b.png").is_symlink()
+    assert os.listdir(folder) == []
+    bring_back(thrown)
+    assert names(folder) == ["a.png", "b.png"]
+    assert os.listdir(thrown.folder) == []
+
+
+def test_a_disk_that_is_full_half_way_leaves_no_half_of_a_picture(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy_half(source: Path, target: Path, **_: bool) -> None:
+        target.write_bytes(source.read_bytes()[:20])
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     come(folder, "a.png", png())
-    monkeypatch.setattr("blockrate.ui.trash.move", refuse)
     thrown = throw_away([folder / "a.png"])
+    on_another_disk(monkeypatch)
+    monkeypatch.setattr("shutil.copy2", copy_half)
+    with pytest.raises(WriteError, match="the disk is full"):
+        bring_back(thrown)
+    assert os.listdir(folder) == []
     assert (thrown.folder / "a.png").read_bytes() == png()
-    assert names(folder) == []
+
+
+def test_what_cannot_be_thrown_away_as_a_whole_stays_as_a_whole(folder: Path) -> None:
+    come(folder, "a.png", png())
+    with pytest.raises(WriteError):
+        throw_away([folder / "a.png", folder / "gone.txt"])
+    assert names(folder) == ["a.png"]
+
+
+def on_another_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every folder be a disk of its own."""
+
+    def move_within(source: Path, target: Path) -> None:
+        if source.parent != target.parent:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        move(source, target)
+
+    monkeypatch.setattr("blockrate.ui.trash.move", move_within)
+
+
+def test_a_link_in_the_folder_leads_no_file_out_of_it(folder: Path) -> None:
+    outside = folder.parent / "outside"
+    outside.mkdir()
+    (folder / "sub").symlink_to(outside)
+    within = zipped({"sub/new/b.png": png(), "c.png": png()})
+    assert come(folder, "sub/a.png", png()).refused == [
+        "sub/a.png leads out of the folder by a link"
+    ]
+    assert come(folder, "all.zip", within).kept == ["c.png"]
+    assert names(outside) == []
+    assert os.listdir(outside) == []
+
+
+def test_a_link_that_has_the_name_is_not_written_through(folder: Path) -> None:
+    outside = folder.parent / "outside.png"
+    (folder / "a.png").symlink_to(outside)
+    assert come(folder, "a.png", png()).kept == ["a-2.png"]
+    outside.write_bytes(b"theirs")
+    assert come(folder, "a.png", png("blue"), There.REPLACE).kept == ["a.png"]
+    assert outside.read_bytes() == b"theirs"
+    assert (folder / "a.png").read_bytes() == png("blue")
+
+
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 97]
+)
+def test_what_is_damaged_in_a_zip_costs_that_file_alone(
+    folder: Path, method: int
+) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        how = zipfile.ZIP_DEFLATED if method == 97 else method
+        archive.writestr("a.txt", "a dog " * 4000, how)
+        archive.writestr("b.png", png())
+    content = bytearray(packed.getvalue())
+    if method == 97:
+        content[8] = content[content.find(b"PK\x01\x02") + 10] = method
+    else:
+        content[40:60] = b"\xff" * 20
+    arrived = come(folder, "all.zip", bytes(content))
+    assert arrived.kept == ["b.png"]
+    assert arrived.refused == [
+        "a.txt is damaged in the zip, or packed in an unknown way"
+    ]
+    assert os.listdir(folder) == ["b.png"]
+
+
+def test_a_full_disk_in_the_middle_of_a_zip_tells_what_came(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(file: Path, target: Path) -> None:
+        if target.name == "b.png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        move(file, target)
+
+    monkeypatch.setattr("blockrate.ui.arrivals.move", fill)
+    archive = zipped({"a.png": png(), "b.png": png("blue"), "c.png": png()})
+    arrived = come(folder, "all.zip", archive)
+    assert arrived.kept == ["a.png"]
+    [refused] = arrived.refused
+    assert refused.startswith("all.zip came in part: ")
+    assert "the disk is full" in refused
+    assert os.listdir(folder) == ["a.png"]

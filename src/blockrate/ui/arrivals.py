@@ -5,21 +5,24 @@ already is overwritten.
 """
 
 import hashlib
+import os
 import re
 import unicodedata
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import chain, count
 from pathlib import Path
-from typing import IO
+from secrets import token_hex
 
-from blockrate.core.errors import FileError
+from blockrate.core.errors import FileError, WriteError
 from blockrate.core.plain_text import visible
 from blockrate.dataset.captions import is_caption_name, plain_text
 from blockrate.dataset.folders import SUFFIXES, open_file
 from blockrate.dataset.headers import open_image
-from blockrate.run.durable import make_folder, move
+from blockrate.run.durable import disk_errors, make_folder, move
 from blockrate.ui.trash import Thrown, throw_away
 
 ZIP = ".zip"
@@ -111,19 +114,26 @@ def why_not_taken(name: str, size: int, limits: Limits) -> str:
     return "" if size else "is empty"
 
 
+def stay_inside(path: Path, folder: Path) -> None:
+    """Raise FileError for a path in a folder, a real path, where a link leads out of it."""
+    if not Path(os.path.realpath(path)).is_relative_to(folder):
+        raise FileError(str(path), "leads out of the folder by a link")
+
+
 def take_in(
     file: Path, name: str, folder: Path, limits: Limits, there: There
 ) -> Arrived:
     """Move a file that came into a data folder, an archive's files each; return what became of it.
 
-    ``file``: on the same disk as ``folder``; it is gone afterwards. Raises OSError for a
-    disk that does not take it.
+    ``file``: on the same disk as ``folder``, a real path; it is gone afterwards. Raises
+    OSError, WriteError for a disk that does not take it.
     """
     if Path(name).suffix.lower() == ZIP:
-        return _unpacked(file, folder, limits, there)
+        return _unpacked(file, name, folder, limits, there)
     arrived = Arrived()
     try:
         place = place_in(name)
+        stay_inside(folder / place.parent, folder)
         _look_into(file, place, limits)
     except FileError as error:
         arrived.refused.append(f"{visible(name)} {error.problem}")
@@ -152,8 +162,9 @@ def _look_into(file: Path, place: Path, limits: Limits) -> None:
 def _put(file: Path, place: Path, folder: Path, there: There, arrived: Arrived) -> None:
     target = folder / place
     make_folder(target.parent)
-    if target.exists():
-        if _digest(target) == _digest(file):
+    # a link that leads nowhere has its name, too
+    if os.path.lexists(target):
+        if target.is_file() and _digest(target) == _digest(file):
             arrived.known.append(str(place))
             file.unlink()
             return
@@ -161,33 +172,41 @@ def _put(file: Path, place: Path, folder: Path, there: There, arrived: Arrived) 
             arrived.skipped.append(str(place))
             file.unlink()
             return
-        if there is There.REPLACE:
+        if there is There.REPLACE and not target.is_dir():
             arrived.replaced.append(throw_away([target]))
-        else:
-            target = _free(target)
-    # puts nothing over something that has come meanwhile
-    move(file, target)
-    arrived.kept.append(str(target.relative_to(folder)))
+    arrived.kept.append(str(_move_to_free(file, target).relative_to(folder)))
 
 
-def _free(target: Path) -> Path:
-    number = 2
-    while True:
-        free = target.with_name(f"{target.stem}-{number}{target.suffix}")
-        if not free.exists():
-            return free
-        number += 1
+def _move_to_free(file: Path, target: Path) -> Path:
+    """Move a file to a name, or the first of its names by number, that nothing has; return that."""
+    names = (
+        target.with_name(f"{target.stem}-{number}{target.suffix}")
+        for number in count(2)
+    )
+    for name in chain([target], names):
+        # something may come meanwhile
+        with suppress(FileExistsError):
+            move(file, name)
+            return name
+    raise AssertionError
 
 
-def _unpacked(file: Path, folder: Path, limits: Limits, there: There) -> Arrived:
+def _unpacked(
+    file: Path, name: str, folder: Path, limits: Limits, there: There
+) -> Arrived:
     arrived = Arrived()
     try:
-        with zipfile.ZipFile(file) as archive:
-            for name, member in _members(archive, limits):
-                arrived.add(_member(archive, member, name, folder, limits, there))
-    except (zipfile.BadZipFile, NotImplementedError, FileError) as error:
-        problem = getattr(error, "problem", "") or "is not a zip that can be read"
-        arrived.refused.append(f"{visible(file.name)} {problem}")
+        with disk_errors(folder), zipfile.ZipFile(file) as archive:
+            for inner, member in _members(archive, limits):
+                arrived.add(_member(archive, member, inner, folder, limits, there))
+    except WriteError as error:
+        # what has come stays, and is told
+        arrived.refused.append(f"{visible(name)} came in part: {error}")
+    except FileError as error:
+        arrived.refused.append(f"{visible(name)} {error.problem}")
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        # zipfile does not know every version of the format, and a name in it need not be UTF-8
+        arrived.refused.append(f"{visible(name)} is not a zip that can be read")
     finally:
         file.unlink(missing_ok=True)
     return arrived
@@ -231,34 +250,37 @@ def _member(
         why = "is encrypted"
     if why:
         return Arrived(refused=[f"{visible(name)} {why}"])
-    part = (
-        folder
-        / f".arriving-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:16]}"
-    )
+    part = folder / f".arriving-{token_hex(8)}"
     try:
+        with part.open("ab") as target:
+            most = min(member.file_size, limits.file_bytes)
+            target.writelines(_blocks(archive, member, most))
+        return take_in(part, name, folder, limits, there)
+    except FileError as error:
+        return Arrived(refused=[f"{visible(name)} {error.problem}"])
+    finally:
+        # of a full disk, most of all
         part.unlink(missing_ok=True)
-        with archive.open(member) as source, part.open("ab") as target:
-            _copy(source, target, min(member.file_size, limits.file_bytes))
-    except (
-        zipfile.BadZipFile,
-        EOFError,
-        ValueError,
-        NotImplementedError,
-        RuntimeError,
-    ):
-        part.unlink(missing_ok=True)
-        return Arrived(refused=[f"{visible(name)} is damaged in the zip"])
-    return take_in(part, name, folder, limits, there)
 
 
-def _copy(source: IO[bytes], target: IO[bytes], most: int) -> None:
-    """Copy what was promised and no more. Raises ValueError for a member that is larger than it says."""
+def _blocks(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int
+) -> Iterator[bytes]:
+    """Yield what a member holds. Raises FileError for a damaged one, and for one that holds more than it says."""
     left = most
-    while block := source.read(min(_BLOCK, left + 1)):
-        left -= len(block)
-        if left < 0:
-            raise ValueError
-        target.write(block)
+    try:
+        with archive.open(member) as source:
+            while block := source.read(min(_BLOCK, left + 1)):
+                left -= len(block)
+                if left < 0:
+                    break
+                yield block
+    except Exception as error:
+        # beside its own errors those of zlib, lzma and bz2, and NotImplementedError for a method it does not know
+        problem = "is damaged in the zip, or packed in an unknown way"
+        raise FileError(member.filename, problem) from error
+    if left < 0:
+        raise FileError(member.filename, "holds more than the zip says")
 
 
 def _digest(path: Path) -> bytes:

@@ -1,5 +1,6 @@
 """Files of a data folder that are not wanted any more: kept outside every data folder, and brought back on request."""
 
+import errno
 import os
 import shutil
 import time
@@ -9,7 +10,7 @@ from secrets import token_hex
 from typing import NamedTuple
 
 from blockrate.core.errors import WriteError
-from blockrate.run.durable import disk_errors, make_folder, move
+from blockrate.run.durable import disk_errors, make_folder, move, temporary_beside
 from blockrate.run.home import private_folder
 
 
@@ -25,8 +26,14 @@ def throw_away(files: Sequence[Path]) -> Thrown:
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{token_hex(3)}"
     folder = private_folder("trash") / name
     make_folder(folder)
-    for file in files:
-        _carry(file, folder / file.name)
+    gone: list[Path] = []
+    try:
+        for file in files:
+            _carry(file, folder / file.name)
+            gone.append(file)
+    except WriteError:
+        bring_back(Thrown(tuple(gone), folder))
+        raise
     return Thrown(tuple(files), folder)
 
 
@@ -50,9 +57,12 @@ def _carry(source: Path, target: Path) -> None:
         except OSError as error:
             if not _is_another_disk(error):
                 raise
-            shutil.copy2(source, target)
+            copy = temporary_beside(target)
+            with disk_errors(target, copy):
+                shutil.copy2(source, copy, follow_symlinks=False)
+                move(copy, target)
             source.unlink()
 
 
 def _is_another_disk(error: OSError) -> bool:
-    return error.errno == 18  # EXDEV
+    return error.errno == errno.EXDEV

@@ -9,17 +9,18 @@ import hashlib
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_urlsafe
+from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from blockrate.core.errors import BlockrateError
-from blockrate.core.plain_text import visible
 from blockrate.run.durable import check_space, disk_errors, make_folder
-from blockrate.ui.arrivals import Arrived, Limits, There, take_in
+from blockrate.ui.arrivals import Arrived, Limits, There, stay_inside, take_in
 
 # a piece; the guard takes a request of 1 MiB
 PIECE = 960 * 1024
@@ -27,18 +28,29 @@ _MOST = 50_000  # files that are expected at one time
 _FORGOTTEN = 24 * 3600  # seconds after which half a file is nobody's any more
 
 
+class Announced(NamedTuple):
+    """What a browser says of a file that it has. ``changed``: when, as it tells it."""
+
+    name: str
+    size: int
+    changed: int
+
+
 @dataclass
 class Expected:
-    """A file that was announced: how large it is, where it goes, and the part that is there."""
+    """A file that was announced: how large it is, where it goes, and the part that is there.
+
+    ``busy``: one for a part, whoever sends it: two pages may bring the same file.
+    """
 
     name: str
     size: int
     folder: Path
     part: Path
     there: There
+    told: Callable[[Arrived], None]
+    busy: asyncio.Lock
     arrived: Arrived | None = None
-    told: Callable[[Arrived], None] = lambda arrived: None
-    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def offset(self) -> int:
@@ -54,25 +66,31 @@ class Uploads:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._expected: dict[str, Expected] = {}
+        self._busy: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
+
+    def make_room(self, folder: Path, need: int) -> None:
+        """Make a folder that so many bytes are to come into. Raises WriteError where they have no room."""
+        make_folder(folder)
+        _sweep(folder)
+        check_space(folder, need, "what is to come")
 
     def expect(
         self,
-        name: str,
-        size: int,
+        file: Announced,
         folder: Path,
         there: There,
         told: Callable[[Arrived], None],
     ) -> str:
-        """Return the id under which a file may come; what is there of it already counts. Raises WriteError."""
-        make_folder(folder)
-        _sweep(folder)
-        check_space(folder, size, visible(name))
-        mark = hashlib.sha256(f"{size}/{name}".encode(errors="replace")).hexdigest()
+        """Return the id under which a file may come; what is there of it already counts."""
+        name, size, changed = file
+        same = f"{size}/{changed}/{name}".encode(errors="replace")
+        mark = hashlib.sha256(same).hexdigest()
         part = folder / f".upload-{mark[:24]}.part"
         while len(self._expected) >= _MOST:
             del self._expected[next(iter(self._expected))]
         given = token_urlsafe(16)
-        self._expected[given] = Expected(name, size, folder, part, there, told=told)
+        busy = self._busy.setdefault(part, asyncio.Lock())
+        self._expected[given] = Expected(name, size, folder, part, there, told, busy)
         return given
 
     def offset(self, given: str) -> int | None:
@@ -108,7 +126,8 @@ class Uploads:
             return JSONResponse({"offset": expected.size, "done": True})
 
     def _take(self, expected: Expected, piece: bytes) -> None:
-        """Add a piece; with the last one look into the file. Raises WriteError, OSError."""
+        """Add a piece; with the last one look into the file. Raises FileError, WriteError, OSError."""
+        stay_inside(expected.part, expected.folder)
         with disk_errors(expected.part), expected.part.open("ab") as file:
             file.write(piece)
         if expected.offset < expected.size:

@@ -137,3 +137,40 @@ def test_a_folder_outside_the_roots_takes_nothing(
     page.get_by_label("Files to bring in").first.set_input_files([made])
     expect(page.get_by_text("outside the folders that may be seen")).to_be_visible()
     assert list(elsewhere.iterdir()) == []
+
+
+def test_a_list_of_files_that_fills_several_messages_is_answered_as_one(
+    app: App, open_page: OpenPage
+) -> None:
+    page = open_page(app, "/data")
+    page.get_by_label("Files to bring in").last.evaluate(
+        """input => {
+          const files = new DataTransfer();
+          for (let k = 0; k < 2500; k += 1)
+            files.items.add(new File(["x"], `${"long ".repeat(100)}${k}.exe`));
+          input.files = files.files;
+          input.dispatchEvent(new Event("change"));
+        }"""
+    )
+    expect(page.get_by_text("0 files came, 2,500 refused")).to_be_visible()
+    bring(page, ("a.png", png()))
+    expect(page.get_by_text("1 file came", exact=True)).to_be_visible()
+
+
+def test_a_question_that_is_left_leaves_the_box_free(
+    app: App, open_page: OpenPage
+) -> None:
+    folder = app.folder / "data" / "photos"
+    folder.mkdir(parents=True)
+    (folder / "a.png").write_bytes(png())
+    page = open_page(app, "/data")
+    choose = page.get_by_role("button", name="Choose files").last
+    bring(page, ("a.png", png("blue")))
+    expect(choose).to_be_disabled()
+    dialog = page.get_by_role("dialog", name="There are files of these names")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(choose).to_be_enabled()
+    bring(page, ("a.png", png("blue")))
+    dialog.get_by_role("button", name="Replace").click()
+    expect(page.get_by_text("1 file came, 1 replaced")).to_be_visible()
+    assert (folder / "a.png").read_bytes() == png("blue")

@@ -4,6 +4,8 @@
 
 // milliseconds until the next try
 const PAUSES = [500, 1000, 2000, 4000, 8000];
+// files in a message: one of more than a megabyte does not get through
+const AT_ONCE = 1000;
 
 async function inside(entry, path) {
   const name = path + entry.name;
@@ -119,14 +121,32 @@ export default {
     },
     announce(files) {
       if (!files.length) return;
+      // until the server has said what may come, nothing else is to take its place
+      Object.assign(this, {
+        busy: true,
+        sent: 0,
+        total: 0,
+        done: 0,
+        count: files.length,
+      });
       this.files = withoutOuter(files);
-      const told = this.files.map(({ name, file }) => [name, file.size]);
-      this.$emit("chosen", told);
+      const told = this.files.map(({ name, file }) => [
+        name,
+        file.size,
+        file.lastModified,
+      ]);
+      for (let k = 0; k < told.length; k += AT_ONCE)
+        this.$emit("chosen", told.slice(k, k + AT_ONCE), k + AT_ONCE >= told.length);
+    },
+    // Nothing of what was announced is to come.
+    leave() {
+      this.files = [];
+      this.busy = false;
     },
     // ids: of the files that may come, by their place in what was chosen.
     async go(ids) {
       const wanted = Object.entries(ids).map(([k, id]) => ({ id, ...this.files[k] }));
-      Object.assign(this, { busy: true, sent: 0, done: 0, count: wanted.length });
+      this.count = wanted.length;
       this.total = wanted.reduce((sum, { file }) => sum + file.size, 0);
       const refused = [];
       for (const { id, name, file } of wanted) {
@@ -137,8 +157,7 @@ export default {
         this.sent = before + file.size;
         this.done += 1;
       }
-      this.files = [];
-      this.busy = false;
+      this.leave();
       this.$emit("finished", refused);
     },
     // Nothing, or why the server does not take it.

@@ -18,7 +18,7 @@ from blockrate.ui.arrivals import Arrived, There, place_in, why_not_taken
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, section
 from blockrate.ui.parts.dialogs import ask
-from blockrate.ui.uploads import PIECE
+from blockrate.ui.uploads import PIECE, Announced
 
 _WORDS = "Drop photographs, captions (.txt), folders or a zip here."
 _MOST_TOLD = 20
@@ -42,6 +42,7 @@ class Arriving:
         self._page = page
         self._folder = folder
         self._came = came
+        self._told: list[Announced] = []  # of a list that is not all there yet
         self._arrived = Arrived()
         self._target = Path()
         self._box = UploadBox()
@@ -53,36 +54,41 @@ class Arriving:
 
     async def _chosen(self, event: GenericEventArguments) -> None:
         """Say which of the chosen files may come, after a question about names that are taken."""
-        self._arrived = Arrived()
-        self._note.clear()
         try:
-            files = _told_files(event.args)
+            told, is_last = event.args
+            self._told += _told_files(told)
+            if not is_last:
+                return None
+            files, self._told = self._told, []
+            self._arrived = Arrived()
+            self._note.clear()
             self._target = self._page.media.resolve_inside(self._folder())
             wanted = self._wanted(files)
             there = await self._ask_about_taken(wanted)
             if there is None:
-                return
+                self._box.run_method("leave")
+                return None
             ids = await asyncio.to_thread(self._expect, wanted, there)
         except (BlockrateError, OSError) as error:
+            self._box.run_method("leave")
             return self._page.show_message(str(error), kind="error")
         self._box.run_method("go", ids)
+        return None
 
-    def _wanted(self, files: Sequence[tuple[str, int]]) -> dict[int, tuple[str, int]]:
+    def _wanted(self, files: Sequence[Announced]) -> dict[int, Announced]:
         """Return what may come by its name and size; the rest is refused."""
         limits = self._page.media.uploads.limits
         wanted = {}
-        for number, (name, size) in enumerate(files):
-            if why := why_not_taken(name, size, limits):
-                self._arrived.refused.append(f"{visible(name)} {why}")
+        for number, file in enumerate(files):
+            if why := why_not_taken(file.name, file.size, limits):
+                self._arrived.refused.append(f"{visible(file.name)} {why}")
             else:
-                wanted[number] = (name, size)
+                wanted[number] = file
         return wanted
 
-    async def _ask_about_taken(
-        self, wanted: dict[int, tuple[str, int]]
-    ) -> There | None:
+    async def _ask_about_taken(self, wanted: dict[int, Announced]) -> There | None:
         """Ask what becomes of files whose names are taken; None if nothing is to come."""
-        taken = [name for name, _ in wanted.values() if self._is_taken(name)]
+        taken = [file.name for file in wanted.values() if self._is_taken(file.name)]
         if not taken:
             return There.KEEP_BOTH
         shown = ", ".join(visible(name) for name in taken[:3])
@@ -94,17 +100,17 @@ class Arriving:
 
     def _is_taken(self, name: str) -> bool:
         with suppress(FileError):
-            return (self._target / place_in(name)).exists()
+            return os.path.lexists(self._target / place_in(name))
         return False
 
-    def _expect(
-        self, wanted: dict[int, tuple[str, int]], there: There
-    ) -> dict[int, str]:
+    def _expect(self, wanted: dict[int, Announced], there: There) -> dict[int, str]:
         uploads = self._page.media.uploads
         take = self._arrived.add
+        if wanted:
+            uploads.make_room(self._target, sum(file.size for file in wanted.values()))
         return {
-            number: uploads.expect(name, size, self._target, there, take)
-            for number, (name, size) in wanted.items()
+            number: uploads.expect(file, self._target, there, take)
+            for number, file in wanted.items()
         }
 
     def _finished(self, event: GenericEventArguments) -> None:
@@ -114,6 +120,8 @@ class Arriving:
             arrived.refused += [visible(str(line)) for line in event.args]
         count = len(arrived.kept)
         words = ["1 file came" if count == 1 else f"{count:,} files came"]
+        if arrived.replaced:
+            words.append(f"{len(arrived.replaced):,} replaced, which are in the trash")
         if arrived.known:
             words.append(f"{len(arrived.known):,} were there already")
         if arrived.skipped:
@@ -162,7 +170,7 @@ def new_data_set(
         return home() / _folder_name(str(box.value or "").strip())
 
     def came(target: Path) -> None:
-        paths = [os.path.abspath(concept.path) for concept in concepts()]
+        paths = [os.path.realpath(concept.path) for concept in concepts()]
         if str(target) in paths:
             look_again()
             return
@@ -196,15 +204,15 @@ def _folder_name(name: str) -> Path:
     return place
 
 
-def _told_files(args: Any) -> list[tuple[str, int]]:
-    """Return what a browser says it has: names and sizes. Raises ConfigError for anything else."""
+def _told_files(args: Any) -> list[Announced]:
+    """Return what a browser says it has. Raises ConfigError for anything else than names, sizes and times."""
     if isinstance(args, list) and all(map(_is_file, args)):
-        return [(name, size) for name, size in args]
+        return [Announced(*told) for told in args]
     raise ConfigError("files", "are not told as names and sizes")
 
 
 def _is_file(told: Any) -> bool:
     match told:
-        case [str(), int(size)]:
+        case [str(), int(size), int()]:
             return size >= 0
     return False

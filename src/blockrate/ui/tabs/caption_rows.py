@@ -11,6 +11,7 @@ from nicegui.events import GenericEventArguments
 
 from blockrate.core.errors import BlockrateError, FileError
 from blockrate.dataset.captions import caption_files, caption_names
+from blockrate.dataset.folders import SUFFIXES
 from blockrate.ui.media import Media
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import LONGEST_TEXT
@@ -96,7 +97,7 @@ class CaptionRow:
 
     async def _remove(self) -> None:
         try:
-            thrown = await run.io_bound(_throw, self._page.media, self._image)
+            thrown = await run.io_bound(throw_image, self._page.media, self._image)
         except (BlockrateError, OSError) as error:
             return self._page.show_message(str(error), kind="error")
         if thrown:  # else the app is ending
@@ -132,15 +133,33 @@ def removed_note(
         ui.button("Bring back", on_click=undo).props("no-caps flat dense")
 
 
-def _throw(media: Media, image: Path) -> Thrown:
-    """Move an image with its captions to the trash. Raises ConfigError outside the roots, WriteError."""
-    files = [media.resolve_inside(image)]
+def throw_image(media: Media, image: Path) -> Thrown:
+    """Move an image with its captions to the trash. Raises ConfigError outside the roots, WriteError.
+
+    Of a link the link itself goes, and a caption that another image is learned with, too, stays.
+    """
+    folder = media.resolve_inside(image.parent)
     try:
-        beside = caption_files(image, caption_names)
-    except FileError:
-        beside = []
-    files += [media.resolve_inside(file) for file in beside]
-    return throw_away(files)
+        files = [image, *_own_captions(image)]
+    except (FileError, OSError):
+        files = [image]
+    return throw_away([folder / file.name for file in files])
+
+
+def _own_captions(image: Path) -> list[Path]:
+    """Return the captions beside an image that are no other one's. Raises FileError, OSError."""
+    others = [
+        other
+        for other in image.parent.iterdir()
+        if other.suffix.lower() in SUFFIXES and other.name != image.name
+    ]
+    theirs = {
+        file
+        for other in others
+        if other.stem == image.stem
+        for file in caption_files(other, caption_names)
+    }
+    return [file for file in caption_files(image, caption_names) if file not in theirs]
 
 
 def _show(box: Element, text: str) -> None:
