@@ -360,3 +360,26 @@ def add(folder: Path, **options: Any) -> Job:
 def start_worker() -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "blockrate.run.queue_worker"]
     return subprocess.Popen([*command, str(Queue().folder)], env={**os.environ})
+
+
+def test_a_job_that_is_removed_while_it_begins_holds_up_no_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue()
+    file = folder / "config.json"
+    first, second = (queue.add(load_config(file).config, Source(file)) for _ in "12")
+    next_job = queue.next_job
+
+    def next_and_gone() -> Job | None:
+        job = next_job()
+        if job == first:
+            queue.remove(first)
+        return job
+
+    monkeypatch.setattr(queue, "next_job", next_and_gone)
+    said: list[str] = []
+    assert work(queue, said.append)
+    assert [line.partition(":")[0] for line in said] == [second.name] * 2
+    assert states() == ["done"]
+    queue.move(first, 1)  # by a page that still shows it
+    assert [job.id for job in queue.jobs()] == [second.id]

@@ -235,9 +235,9 @@ class Queue:
                     return job
         return None
 
-    def begin(self, job: Job) -> None:
-        """Note that a job is at work. Raises WriteError."""
-        self._change(job.id, state=RUNNING, ended=0.0, exit_code=0, sentence="")
+    def begin(self, job: Job) -> bool:
+        """Note that a job is at work; return False for one that was removed meanwhile. Raises WriteError."""
+        return self._change(job.id, state=RUNNING, ended=0.0, exit_code=0, sentence="")
 
     def end(self, job: Job, state: str, exit_code: int, sentence: str) -> None:
         """Note how a job has ended. Raises WriteError."""
@@ -302,12 +302,14 @@ class Queue:
         text = json.dumps(asdict(job))
         atomic_write(self.folder_of(job) / "job.json", text, mode=PRIVATE)
 
-    def _change(self, job_id: str, **values: Any) -> None:
-        """Change what stands in a job now, unless it was removed meanwhile."""
+    def _change(self, job_id: str, **values: Any) -> bool:
+        """Change what stands in a job now; return False for one that was removed meanwhile."""
         with self._alone():
             for job in self.jobs():
                 if job.id == job_id:
                     self._write(replace(job, **values))
+                    return True
+        return False
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -69,8 +69,9 @@ def work(queue: Queue, say: Callable[[str], None], *, shown: bool = False) -> bo
                 told = job.id
                 time.sleep(_GLANCE)
                 continue
+            if not queue.begin(job):
+                continue
             say(f"{job.name}: training in {job.run}")
-            queue.begin(job)
             code, words = _train(queue, job, leave, shown=shown)
             if leave.signal and (code in _WAS_STOPPED or code < 0):
                 # the next worker goes on with it

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
@@ -34,6 +35,7 @@ from blockrate.run.process import kill_engine
 from blockrate.ui.live import look as look_module
 from blockrate.ui.live import watch as watch_module
 from blockrate.ui.live.history import History
+from blockrate.ui.live.jobs import Jobs
 from blockrate.ui.live.watch import Watch
 from blockrate.ui.preferences import Preferences
 from blockrate.ui.session import Session
@@ -354,6 +356,24 @@ def test_a_new_app_follows_the_run_of_the_one_that_died(
 
 def test_a_folder_that_is_gone_is_not_followed() -> None:
     assert Watch(Preferences(last_run="/no/such/folder")).run is None
+
+
+def test_a_queue_that_cannot_be_looked_at_keeps_no_run_from_being_followed(
+    run: RunFolder, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(jobs: Jobs) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Jobs, "look", refuse)
+    write_steps(run, 1, 3)
+    watch.show(run.path)
+
+    async def follow() -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(watch.follow(), 0.5)
+
+    wait(follow())
+    assert watch.history.progress.step == 3
 
 
 # -- what is read ------------------------------------------------------------------------------------------------------

@@ -176,9 +176,9 @@ class Watch:
         while True:
             behind = False
             try:
+                await self.look_at_jobs()
                 # the folder of the run may be on a drive that comes back
                 with suppress(OSError):
-                    await self.look_at_jobs()
                     behind = await self.look()
             except Exception as error:
                 self._tell_trouble(error)
@@ -186,7 +186,8 @@ class Watch:
 
     async def look_at_jobs(self) -> None:
         """Take in what is new in the queue; the run of a job that begins is shown, unless another is at work."""
-        with suppress(WriteError):  # one that may not be looked at has nothing to show
+        # one that may not be looked at has nothing to show
+        with suppress(WriteError, OSError):
             if await asyncio.to_thread(self.jobs.look):
                 self.changed.emit()
             self._show_job()
