@@ -30,6 +30,21 @@ _HEADINGS: dict[Origin, str] = {
     "own": "Your own",
     "config": "Of this config",
 }
+# a menu is walked by arrows; Quasar's knows the tabulator only
+_ARROWS = """(event) => {
+  const items = [...event.currentTarget.querySelectorAll("[role^=menuitem]")];
+  const at = items.indexOf(document.activeElement);
+  const last = items.length - 1;
+  const to = {
+    ArrowDown: at < last ? at + 1 : 0,
+    ArrowUp: at > 0 ? at - 1 : last,
+    Home: 0,
+    End: last,
+  }[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  items[to].focus();
+}"""
 
 
 class PresetMenu:
@@ -57,7 +72,7 @@ class PresetMenu:
         with self._button:
             # filled at each press: most windows are closed without a look at it
             self._menu = ui.menu().props("no-parent-event max-width=34rem")
-            self._menu.classes("rates-presets")
+            self._menu.classes("rates-presets").on("keydown", js_handler=_ARROWS)
 
     def refresh(self) -> None:
         """Show which preset the rates match now."""
