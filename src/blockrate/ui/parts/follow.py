@@ -8,6 +8,7 @@ from nicegui import Event, background_tasks, ui
 from nicegui.element import Element
 from nicegui.run import io_bound  # not `run`: the tab of that name takes its place here
 
+from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, field, section
 from blockrate.ui.session import Session
 
@@ -72,6 +73,20 @@ def rebuild_on_change(
                 build(now)
 
     call_on_change(changed, refresh)
+
+
+def count_visits(page: Page, tab: str, changed: Event[[]]) -> Callable[[], int]:
+    """Count how often a tab is come back to, and tell ``changed`` of it; return what gives that number."""
+    visits = 0
+
+    def count() -> None:
+        nonlocal visits
+        if page.tab == tab:
+            visits += 1
+        changed.emit()
+
+    call_on_change(page.tab_changed, count)
+    return lambda: visits
 
 
 def entries(value: Any) -> list[Any]:

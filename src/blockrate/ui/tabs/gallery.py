@@ -17,7 +17,7 @@ from blockrate.models.cards import SLACK, Card, chosen_card
 from blockrate.models.families import FAMILIES, is_toy, known_as
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, set_props
-from blockrate.ui.parts.follow import show_from_thread
+from blockrate.ui.parts.follow import count_visits, show_from_thread
 from blockrate.ui.tabs.model_check import device_of, nvidia_cards
 from blockrate.ui.tabs.model_choice import ModelChoice
 
@@ -110,19 +110,12 @@ def _toys(choice: ModelChoice) -> None:
 def _follow_card(page: Page, show: Callable[[Fits], None]) -> None:
     """Look at the card anew when another one is chosen and when the tab is come back to: other programs use it, too."""
     changed = Event[[]]()
-    visits = 0
-
-    def count_visits() -> None:
-        nonlocal visits
-        if page.tab == "Model":
-            visits += 1
-        changed.emit()
+    visits = count_visits(page, "Model", changed)
 
     def to_fit() -> ToFit:
-        return ToFit(page.session.usable.train_device, visits)
+        return ToFit(page.session.usable.train_device, visits())
 
     call_on_change(page.session.changed, changed.emit)
-    call_on_change(page.tab_changed, count_visits)
     show_from_thread(changed, to_fit, lambda wanted: iter([fits_of(wanted)]), show)
 
 

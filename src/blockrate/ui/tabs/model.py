@@ -21,7 +21,12 @@ from blockrate.ui.open_save import open_config
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, field, section
 from blockrate.ui.parts.dialogs import heading
-from blockrate.ui.parts.follow import fields, rebuild_on_change, show_from_thread
+from blockrate.ui.parts.follow import (
+    count_visits,
+    fields,
+    rebuild_on_change,
+    show_from_thread,
+)
 from blockrate.ui.parts.labels import option_label
 from blockrate.ui.session import Session
 from blockrate.ui.tabs import fit_card
@@ -174,19 +179,13 @@ def _follow_check(page: Page, findings: Element) -> None:
     """Check anew when settings change and when the tab is come back to: models and logins come from outside."""
     session = page.session
     changed = Event[[]]()
-    visits = 0
-
-    def count_visits() -> None:
-        nonlocal visits
-        if page.tab == "Model":
-            visits += 1
-        changed.emit()
+    visits = count_visits(page, "Model", changed)
 
     def to_check() -> ToCheck:
-        return ToCheck(_config_to_check(session), session.plan, session.source, visits)
+        config = _config_to_check(session)
+        return ToCheck(config, session.plan, session.source, visits())
 
     call_on_change(session.changed, changed.emit)
-    call_on_change(page.tab_changed, count_visits)
     show_from_thread(
         changed,
         to_check,
