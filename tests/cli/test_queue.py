@@ -126,6 +126,23 @@ def test_what_would_be_overwritten_is_refused_when_it_is_added(
     assert len(Queue().jobs()) == 2
 
 
+def test_a_job_takes_the_number_of_gpus_as_train_does(
+    blockrate: Blockrate, folder: Path
+) -> None:
+    two = ("--gpus", "2", "--set", "gradient_accumulation_steps=2")
+    code, _, err = blockrate("queue", "add", "config.json", *two)
+    assert code == 0, err
+    [job] = Queue().jobs()
+    kept = json.loads(Queue().config_file(job).read_text())
+    assert (kept["multi_gpu"], kept["device_indexes"]) == (True, "0,1")
+
+
+def test_a_run_of_nothing_says_so(blockrate: Blockrate, folder: Path) -> None:
+    code, _, err = blockrate("queue", "run")
+    assert code == 0
+    assert "No job waits." in err
+
+
 def test_a_wrong_config_is_not_added(blockrate: Blockrate, folder: Path) -> None:
     for wrong in ("lora_rank=x", "concepts.0.path=nowhere", "layer_filter=nothing"):
         code, _, err = blockrate("queue", "add", "config.json", "--set", wrong)

@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from blockrate.cli.inputs import read_config
-from blockrate.cli.options import AsJson, ConfigName, Settings, Unsupported
+from blockrate.cli.inputs import read_config, with_gpus
+from blockrate.cli.options import AsJson, ConfigName, GpuCount, Settings, Unsupported
 from blockrate.cli.screen import say, show, show_json
 from blockrate.core.errors import ConfigError
+from blockrate.core.plain_text import visible
 
 if TYPE_CHECKING:
     from blockrate.run.queue import Job, Queue
@@ -31,6 +32,7 @@ def add(
     config: ConfigName,
     settings: Settings = None,
     name: OwnName = "",
+    gpus: GpuCount = None,
     ignore_unsupported: Unsupported = False,
 ) -> None:
     """Put a config at the end of the list, as it is now, with a run folder of its own."""
@@ -38,7 +40,7 @@ def add(
     from blockrate.config.named_files import check_start_file
     from blockrate.config.plan import make_plan
 
-    read, source = read_config(config, settings, ignore_unsupported)
+    read, source = read_config(config, with_gpus(settings, gpus), ignore_unsupported)
     for warning in make_plan(read).warnings:
         say(f"warning: {warning}")
     check_start_file(read)
@@ -66,7 +68,7 @@ def list_jobs(as_json: AsJson = False) -> None:
         return show_json(facts)
     if not jobs:
         say("No jobs. `blockrate queue add CONFIG` puts one here.")
-    show(*(_line(number, job) for number, job in enumerate(jobs, 1)))
+    show(*(visible(_line(number, job)) for number, job in enumerate(jobs, 1)))
     if queue.paused:
         say(f"Paused: {queue.paused} `blockrate queue run` goes on.")
     return None
@@ -79,6 +81,8 @@ def run() -> None:
     from blockrate.run.queue_worker import work
 
     queue = _queue()
+    if queue.next_job() is None:
+        return say("No job waits. `blockrate queue add CONFIG` puts one there.")
     queue.resume()
     if not work(queue, say, shown=True):
         problem = "another process works at the queue"
@@ -88,6 +92,7 @@ def run() -> None:
     left = queue.next_job()
     if left:
         raise typer.Exit(left.exit_code or STOPPED)
+    return None
 
 
 @app.command()
