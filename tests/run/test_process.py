@@ -298,4 +298,8 @@ def test_every_code_has_a_sentence() -> None:
     for code in (0, 2, 65, 71, 73, 74, 75, 76, 130):
         assert exit_sentence(code).endswith(".")
     assert "memory" in exit_sentence(-9)
+    assert exit_sentence(-15) == "The engine was killed by signal 15."
+    # as `blockrate train` hands it on
+    assert exit_sentence(137) == exit_sentence(-9)
+    assert "left at once" in exit_sentence(130)
     assert "17" in exit_sentence(17)

@@ -283,11 +283,13 @@ def _seconds_without_event(run: RunFolder) -> int:
 
 
 def exit_sentence(code: int) -> str:
-    """What an engine's exit code means; negative codes are signals, as subprocess gives them."""
+    """What an engine's exit code means; a signal is negative, as subprocess gives it, or 128 and more, as shells do."""
+    if 128 < code < 192 and code not in SENTENCES:
+        code = 128 - code
     if code == -9:
         return (
             "The engine was killed by signal 9 (often: the machine ran out of memory)."
         )
     if code < 0:
-        return f"The engine was killed by signal {-code}"
+        return f"The engine was killed by signal {-code}."
     return SENTENCES.get(code, f"The engine ended with code {code}.")
