@@ -17,7 +17,7 @@ from blockrate.models.families import (
     published_of,
     variant_of,
 )
-from blockrate.models.files import part_paths, spec_of
+from blockrate.models.files import is_hub_id, part_paths, spec_of
 from blockrate.models.hub import snapshot_folder
 from blockrate.models.shipped import check_shipped
 from blockrate.models.variants import said_by_files, said_by_name, variants_of
@@ -158,18 +158,17 @@ def _refuse_unknown_variant(config: TrainConfig, choices: Mapping[str, Family]) 
 
 def _here(name: str) -> str:
     """Return where the files of a model are: those of the hub's cache for a hub id that was downloaded."""
-    snapshot = snapshot_folder(name) if _is_hub_id(name) else Path(name)
+    snapshot = snapshot_folder(name) if _is_of_hub(name) else Path(name)
     return str(snapshot) if snapshot.is_dir() else name
 
 
 def _may_come_yet(name: str) -> bool:
     """Whether a model is one of the hub of which nothing is on this computer."""
-    return _is_hub_id(name) and not snapshot_folder(name).is_dir()
+    return _is_of_hub(name) and not snapshot_folder(name).is_dir()
 
 
-def _is_hub_id(name: str) -> bool:
-    is_one = name not in FAMILIES and name.count("/") == 1 and not os.path.exists(name)
-    return is_one and not name.lower().endswith((".safetensors", ".json"))
+def _is_of_hub(name: str) -> bool:
+    return not os.path.exists(name) and is_hub_id(name)
 
 
 def names_of_models(config: TrainConfig) -> set[str]:

@@ -45,7 +45,7 @@ def spec_of(name: str, model_type: str) -> TransformerSpec:
         return _spec_of_folder(path)
     if os.path.isfile(path):
         return spec_of_file(path)
-    if not _is_hub_id(name):
+    if not is_hub_id(name):
         cure = "Check transformer.model_name and base_model_name."
         if not path.is_absolute():
             cure += f" Paths start at the folder you are in, {Path.cwd()}."
@@ -56,7 +56,7 @@ def spec_of(name: str, model_type: str) -> TransformerSpec:
 def is_counted_as_another(name: str) -> bool:
     """Whether nothing is known here of a model of the hub, so that ``spec_of`` gives another one's sizes."""
     is_here = os.path.isdir(name) or os.path.isfile(name)
-    return not is_here and _is_hub_id(name) and known_as(name) is None
+    return not is_here and is_hub_id(name) and known_as(name) is None
 
 
 def parts_of(architecture: str) -> list[str]:
@@ -158,7 +158,7 @@ def _contents(folder: Path) -> str:
     return "no model that diffusers knows"
 
 
-def _is_hub_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
     """Tell ``owner/name`` from a path that is not there: a path has another form, or begins in a folder that exists."""
     owner = name.partition("/")[0]
     of_files = (".safetensors", ".gguf", *UNSAFE_SUFFIXES)
