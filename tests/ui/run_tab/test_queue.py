@@ -1,5 +1,6 @@
 """The queue on the Run tab in a real browser, and through the death of the app."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,22 @@ def test_jobs_are_moved_renamed_cloned_and_removed(
         "Stopped", timeout=60_000
     )
     expect(page.locator(".queue-note")).to_contain_text("was stopped")
+
+
+def test_a_job_with_a_run_that_no_disk_takes_is_shown_all_the_same(
+    app: App, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(app.folder)
+    queue = Queue(app.home / "queue")
+    queue.pause("It waits.")
+    file = app.folder / "mine.json"
+    jobs = [queue.add(load_config(file).config, Source(file)) for _ in range(2)]
+    damaged = queue.folder_of(jobs[0]) / "job.json"
+    facts = json.loads(damaged.read_text())
+    damaged.write_text(json.dumps({**facts, "run": f"/{'x' * 5000}"}))
+    page = open_page(app, "/run")
+    expect(page.locator(".queue li")).to_have_count(2)
+    expect(page.get_by_role("button", name="Remove mine-2")).to_be_visible()
 
 
 def test_start_during_a_run_offers_after_this_one(
