@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from starlette.requests import Request
+from support.loops import run_apart
 from support.made_files import png
 
 from blockrate.core.errors import WriteError
@@ -54,7 +55,7 @@ def test_two_pages_that_bring_the_same_file_at_once_mix_nothing(
     content = png(size=(200, 200))
     ids = [announce(uploads, tmp_path, 1, len(content)) for _ in range(2)]
     half = content[: len(content) // 2]
-    assert sorted(asyncio.run(put_all(uploads, ids, half))) == [200, 409]
+    assert sorted(run_apart(put_all(uploads, ids, half))) == [200, 409]
     assert {uploads.offset(given) for given in ids} == {len(half)}
 
 
@@ -63,7 +64,7 @@ def test_half_of_another_file_of_this_name_and_size_is_not_gone_on_with(
 ) -> None:
     uploads = Uploads(Limits())
     first = announce(uploads, tmp_path, 1, 100)
-    asyncio.run(put(uploads, first, 0, b"x" * 50))
+    run_apart(put(uploads, first, 0, b"x" * 50))
     assert uploads.offset(announce(uploads, tmp_path, 1, 100)) == 50
     assert uploads.offset(announce(uploads, tmp_path, 2, 100)) == 0
 
@@ -77,7 +78,7 @@ def test_a_folder_that_becomes_a_link_takes_nothing_more(tmp_path: Path) -> None
     given = announce(uploads, folder, 1, len(png()))
     folder.rmdir()
     folder.symlink_to(outside)
-    assert asyncio.run(put(uploads, given, 0, png())) == 507
+    assert run_apart(put(uploads, given, 0, png())) == 507
     assert list(outside.iterdir()) == []
 
 
