@@ -26,6 +26,7 @@ from blockrate.core.errors import BlockrateError, is_full_memory
 from blockrate.core.plain_text import visible
 from blockrate.core.signals import STOPS, leaves_at_once
 from blockrate.engine.peers import Peers
+from blockrate.engine.tasks import work_of
 from blockrate.engine.world import world
 from blockrate.run.durable import disk_error, write_error
 from blockrate.run.events import EventLog, Failed, Finished, Phase, Stopped
@@ -81,7 +82,7 @@ def _run(run: RunFolder, log: EventLog, stop: StopFlag, peers: Peers | None) -> 
         _before_leaving.append(beat)
     pulse.start()
     try:
-        log.write(Finished(_train(run, log, stop)), step=log.step)
+        log.write(Finished(_work(run, log, stop)), step=log.step)
     except StopRequested:
         log.write(Stopped(), step=log.step)
         return STOPPED
@@ -119,7 +120,7 @@ def _failure(
     return failed.code, peers.own_failure(failed) if peers else failed
 
 
-def _train(run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
+def _work(run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
     from blockrate.config.files import load_config
     from blockrate.config.launched import check_launched
 
@@ -132,14 +133,13 @@ def _train(run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     _use_memory_in_pieces()
     gc.disable()  # looking through what the imports make, which all stays, takes 0.9 s
-    from blockrate.engine.train import train  # seconds: torch, diffusers
-
+    work = work_of(run.options().get("task", "train"))  # seconds: torch, diffusers
     gc.freeze()
     gc.enable()
     if not here.is_many:
         # several obey together: one that left before it had joined would be waited for
         stop.obey()
-    return train(config, run, log, stop)
+    return work(config, run, log, stop)
 
 
 def _use_memory_in_pieces() -> None:
