@@ -126,13 +126,31 @@ def captions_in(path: Path, text: CaptionText, form: CaptionForm) -> tuple[str, 
 
 def read_text(path: Path) -> CaptionText:
     """Return what a caption file holds. Raises ``FileError`` with the offset of a wrong byte."""
-    text = plain_text(path)
+    return _caption_text(plain_text(path))
+
+
+def check_captions(path: Path, text: str, form: CaptionForm) -> None:
+    """Raise ``FileError`` for a text, as ``plain_text`` gives it, that a run does not take as captions."""
+    captions_in(path, _caption_text(text), form)
+
+
+def _caption_text(text: str) -> CaptionText:
     lines = [line.strip() for line in text.split("\n")]
     return CaptionText(tuple(line for line in lines if line), _notation(text))
 
 
 def plain_text(path: Path) -> str:
     """Return a caption file's text as it stands, with line feeds between lines. Raises ``FileError``."""
+    return as_read(text_as_it_lies(path))
+
+
+def as_read(text: str) -> str:
+    """Return the text of a caption file without the mark at its start, with line feeds between lines."""
+    return re.sub(r"\r\n?", "\n", text.removeprefix("\ufeff"))
+
+
+def text_as_it_lies(path: Path) -> str:
+    """Return all that a caption file holds, as text: encoded anew it is the same bytes. Raises ``FileError``."""
     with open_file(path) as file:
         data = file.read(MOST_BYTES + 1)
         size = os.fstat(file.fileno()).st_size
@@ -152,7 +170,7 @@ def plain_text(path: Path) -> str:
             f"is not UTF-8 text: byte 0x{data[wrong]:02x} at offset {wrong}, line {line}; "
             "save it as UTF-8",
         )
-    return re.sub(r"\r\n?", "\n", text.removeprefix("\ufeff"))
+    return text
 
 
 def _notation(text: str) -> str:

@@ -22,6 +22,7 @@ from blockrate.core.errors import ConfigError, FileError
 from blockrate.core.plain_files import real_path
 from blockrate.dataset.folders import FORMATS, open_file
 from blockrate.ui.arrivals import Limits
+from blockrate.ui.caption_steps import CaptionSteps
 from blockrate.ui.uploads import Uploads
 
 # ids that are known at one time; the one given out longest ago goes first
@@ -47,10 +48,11 @@ class GivenOut(NamedTuple):
 
 
 class Media:
-    """The folders that the browser may see into, what was given out of them, and what is on its way there."""
+    """The folders that the browser may see into, what was given out of them, what is on its way there, and changes."""
 
     def __init__(self, roots: Sequence[Path], limits: Limits | None = None) -> None:
         self.uploads = Uploads(limits or Limits())
+        self.captions = CaptionSteps()
         real = [Path(os.path.realpath(root)) for root in roots]
         self.roots = tuple(dict.fromkeys(real))
         self._given_out: OrderedDict[str, GivenOut] = OrderedDict()  # by id
