@@ -83,7 +83,8 @@ def photograph_a_training(browser: Browser, address: str) -> None:
     page.mouse.wheel(0, 285)  # to where both charts are seen
     page.wait_for_timeout(3000)
     take(page, "run")
-    page.get_by_text("Compare with the first").click()
+    page.get_by_role("combobox", name="Compare with").click()
+    page.get_by_role("option").nth(1).click()
     page.mouse.wheel(0, 600)  # to the samples
     page.wait_for_timeout(3000)
     take(page, "samples")

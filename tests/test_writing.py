@@ -9,7 +9,12 @@ from support.sizes import tree
 from support.source import FILES, imports, place_of
 
 # What must not be lost is written by run/durable.py alone; the heartbeat (run/folder.py), log and events may be lost.
-WRITERS = {"run/durable.py", "run/folder.py"}
+WRITERS = {
+    "run/durable.py",
+    "run/folder.py",
+    # entries of an archive that is sent, and no file anywhere
+    "ui/sample_zip.py",
+}
 APPENDERS = {
     "run/apart.py",
     "run/events.py",

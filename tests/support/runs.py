@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Locator, Page, expect
 
 from blockrate.core.blocks import BlockLayout
@@ -81,8 +82,14 @@ class Made:
             f"samples/step-{self.step:08d}-{number}-{prompt}.png"
             for number, prompt in enumerate(prompts)
         ]
-        for file in files:
-            Image.new("RGB", (32, 32), (self.step, 90, 90)).save(self.run.path / file)
+        for number, file in enumerate(files):
+            text = PngInfo()
+            text.add_text("prompt", f"{prompts[number].replace('-', ' ')}, at dawn")
+            text.add_text("seed", str(40 + number))
+            text.add_text("diffusion_steps", "20")
+            text.add_text("cfg_scale", "3.5")
+            image = Image.new("RGB", (32, 32), (self.step, 90, 90))
+            image.save(self.run.path / file, pnginfo=text)
         return self.tell(Sampled(files))
 
 
@@ -102,3 +109,10 @@ def no_run_is_alive(page: Page, state: str) -> None:
     expect(page.get_by_role("status")).to_have_text(state)
     for name in ("Sample now", "Save now", "Force stop"):
         expect(page.get_by_role("button", name=name)).to_have_count(0)
+
+
+def compare_with(within: Page | Locator, choice: str) -> None:
+    """Choose the step that the samples are compared with."""
+    within.get_by_role("combobox", name="Compare with").click()
+    page = within if isinstance(within, Page) else within.page
+    page.get_by_role("option", name=choice, exact=True).click()

@@ -24,7 +24,12 @@ from fastapi import FastAPI
 from nicegui import app as nicegui_app
 from nicegui import ui
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import (
+    FileResponse,
+    PlainTextResponse,
+    Response,
+    StreamingResponse,
+)
 
 from blockrate.config.presets import examples
 from blockrate.core.errors import ConfigError
@@ -148,6 +153,9 @@ def _file_response(media: Media, name: str) -> Response:
         return FileResponse(
             file, media_type="application/octet-stream", filename=file.name
         )
+    samples = media.samples(name)
+    if samples:
+        return StreamingResponse(samples, media_type="application/zip")
     picture = media.picture(name)
     if picture:
         return Response(picture.content, media_type=picture.media_type)

@@ -9,7 +9,7 @@ import io
 import os
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +23,8 @@ from blockrate.core.plain_files import real_path
 from blockrate.dataset.folders import FORMATS, open_file
 from blockrate.ui.arrivals import Limits
 from blockrate.ui.caption_steps import CaptionSteps
+from blockrate.ui.live.samples import sample_files
+from blockrate.ui.sample_zip import zipped
 from blockrate.ui.uploads import Uploads
 
 # ids that are known at one time; the one given out longest ago goes first
@@ -44,7 +46,8 @@ class GivenOut(NamedTuple):
 
     path: Path
     size: int | None
-    as_it_is: bool = False  # the file as it lies there, not a picture
+    # the file as it lies there, not a picture; of a folder all samples in it
+    as_it_is: bool = False
 
 
 class Media:
@@ -99,6 +102,13 @@ class Media:
             )
         return self._address(GivenOut(real, None, as_it_is=True))
 
+    def samples_url(self, folder: Path) -> str:
+        """An address that brings all samples in a folder to the browser's machine, as one zip.
+
+        Raises ConfigError for a folder outside the roots.
+        """
+        return self._address(GivenOut(self.resolve_inside(folder), None, as_it_is=True))
+
     def _address(self, file: GivenOut) -> str:
         name = self._ids.get(file) or secrets.token_urlsafe(16)
         self._ids[file] = name
@@ -124,6 +134,19 @@ class Media:
             if file and file.as_it_is and file.path.is_file():
                 return file.path
         return None
+
+    def samples(self, name: str) -> Iterator[bytes] | None:
+        """The zip with this id, made while it is read; None if there is none (any more)."""
+        file = self._file(name)
+        with suppress(OSError):
+            if file and file.as_it_is and file.path.is_dir():
+                return zipped(sample_files(file.path), may_go=self._refuse_links)
+        return None
+
+    def _refuse_links(self, path: Path) -> None:
+        """Raise ConfigError for a file that is elsewhere in truth."""
+        if self.resolve_inside(path) != path:
+            raise ConfigError("path", f"{path} is a link", "Copy it by other means.")
 
     def _file(self, name: str) -> GivenOut | None:
         """What was given out under an id, if it may still be seen."""

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from support.apps import App
 from support.pages import OpenPage, StartApp
-from support.runs import Engine, Made, heat_map, no_run_is_alive, title
+from support.runs import Engine, Made, compare_with, heat_map, no_run_is_alive, title
 from support.screens import faint, nameless, sideways, small_targets
 
 from blockrate.run.events import (
@@ -295,7 +295,7 @@ def test_the_tab_fits_and_can_be_read(
     Made(runs / "failed").train(20).tell(Failed(71, "out of memory"))
     engine(made, "training")
     page = shown(made, width=width, touch=width == 390)
-    page.get_by_role("switch", name="Compare with the first").click()
+    compare_with(page, "Step 20")
     for scheme, state in product(("light", "dark"), ("Running",)):
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         expect(page.locator(f".body--{scheme}")).to_be_attached()

@@ -151,7 +151,18 @@ def why_not_stop(watch: Watch) -> str:
 
 def why_no_samples(watch: Watch) -> str:
     """Why a run draws nothing when it is asked to, nothing if it does."""
+    if reason := why_no_save(watch):
+        return reason
     config = watch.history.config
     if config is None or any(sample.enabled for sample in config.samples):
         return ""
     return "This run has no prompts. Add one in Sampling: it is for the next start."
+
+
+def why_no_save(watch: Watch) -> str:
+    """Why a run saves nothing when it is asked to, nothing if it does."""
+    if watch.state.name == "Running":
+        return ""
+    if watch.state.name == "Stopping":
+        return "The run is stopping: it takes no more requests."
+    return "No run is at work."

@@ -1,26 +1,21 @@
-"""The samples of a run by prompt and step, and one of them large: arrow keys go to other steps and prompts."""
+"""The samples of a run by prompt and step, and what stands in them."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nicegui import ui
+from PIL import Image
 
-from blockrate.core.errors import ConfigError
+from blockrate.core.errors import FileError
 from blockrate.core.plain_text import visible
-from blockrate.ui.page import Page
-from blockrate.ui.parts.components import set_props
-from blockrate.ui.parts.dialogs import choice_buttons, small_dialog
+from blockrate.dataset.folders import open_file
+from blockrate.dataset.headers import quiet_pillow
 
-# key, words of the button, by how many prompts, by how many pictures of the prompt
-_MOVES = (
-    ("left", "Earlier step", 0, -1),
-    ("right", "Later step", 0, 1),
-    ("up", "Prompt before", -1, 0),
-    ("down", "Next prompt", 1, 0),
-)
+_STEP = re.compile(r"^step-(\d+)-")
+# drawn a second time, without the average of the weights
+_WITHOUT_EMA = "without-ema"
+_LONGEST = 2000  # characters of a prompt
 
 
 class Picture(NamedTuple):
@@ -30,6 +25,14 @@ class Picture(NamedTuple):
     path: Path
 
 
+class DrawnBy(NamedTuple):
+    """What a picture says of itself; empty where it does not. ``rest``: its other settings, in words."""
+
+    prompt: str = ""
+    seed: str = ""
+    rest: str = ""
+
+
 def by_prompt(
     samples: Mapping[int, Sequence[str]], folder: Path
 ) -> dict[str, list[Picture]]:
@@ -37,7 +40,10 @@ def by_prompt(
     pictures: dict[str, list[Picture]] = {}
     for step, files in samples.items():
         for file in files:  # step-00000075-0-a-photo-of-a-cat.png
-            prompt = re.sub(r"^step-\d+-", "", Path(file).stem)
+            path = Path(file)
+            prompt = _STEP.sub("", path.stem)
+            if path.parent.name == _WITHOUT_EMA:
+                prompt += f"-{_WITHOUT_EMA}"
             pictures.setdefault(prompt, []).append(Picture(step, folder / file))
     return pictures
 
@@ -47,70 +53,44 @@ def words_of(prompt: str) -> str:
     return visible(prompt.partition("-")[2].replace("-", " "))
 
 
-class Viewer:
-    """One sample, as large as the window lets it be."""
+def drawn_by(path: Path) -> DrawnBy | None:
+    """What stands in a picture of ours, safe to show; None for what is no PNG."""
+    try:
+        with (
+            quiet_pillow(),
+            open_file(path) as file,
+            Image.open(file, formats=["PNG"]) as image,
+        ):
+            texts = {
+                name: visible(text[:_LONGEST])
+                for name, text in image.info.items()
+                if isinstance(text, str)
+            }
+    except FileError:
+        return None
+    rest = ""
+    if "diffusion_steps" in texts and "cfg_scale" in texts:
+        rest = f"{texts['diffusion_steps']} steps · guidance {texts['cfg_scale']}"
+    return DrawnBy(texts.get("prompt", ""), texts.get("seed", ""), rest)
 
-    def __init__(self, page: Page, prompt: str, step: int) -> None:
-        self._page = page
-        self._prompt = prompt
-        self._step = step
-        with small_dialog("Sample", "sample-view") as self._dialog:
-            self._image = ui.element("img")
-            self._words = ui.label().props("aria-live=polite")
-            moves = {words: self._mover(p, s) for _, words, p, s in _MOVES}
-            buttons = choice_buttons({**moves, "Close": self._dialog.close})
-            self._buttons = [buttons[words] for _, words, _, _ in _MOVES]
-        for key, _, prompts, steps in _MOVES:
-            self._dialog.on(f"keydown.{key}.prevent", self._mover(prompts, steps))
-        self._show()
-        self._dialog.open()
 
-    def _mover(self, prompts: int, steps: int) -> Callable[[], None]:
-        return partial(self._move, prompts, steps)
+def sample_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Every sample in a folder, with a name that says step, prompt and seed, in order."""
+    for place in (folder, folder / _WITHOUT_EMA):
+        for path in sorted(place.glob("step-*.png")):
+            if name := _telling_name(path):
+                yield f"{_WITHOUT_EMA}/{name}" if place != folder else name, path
 
-    def _pictures(self) -> dict[str, list[Picture]]:
-        """All that the run has drawn by now, steps in order."""
-        run = self._page.watch.run
-        samples = self._page.watch.history.files.samples
-        in_order = {step: samples[step] for step in sorted(samples)}
-        return by_prompt(in_order, run.path if run else Path())
 
-    def _move(self, prompts: int, steps: int) -> None:
-        if target := self._beside(prompts, steps):
-            self._prompt, self._step = target
-            self._show()
-
-    def _beside(self, prompts: int, steps: int) -> tuple[str, int] | None:
-        """The prompt and step so far away, None where there is none; of another prompt the same step if it has it."""
-        pictures = self._pictures()
-        names = list(pictures)
-        if self._prompt not in names:
-            return None
-        place = names.index(self._prompt) + prompts
-        if not 0 <= place < len(names):
-            return None
-        of_prompt = [picture.step for picture in pictures[names[place]]]
-        nearest = min(of_prompt, key=lambda step: abs(step - self._step))
-        number = of_prompt.index(nearest) + steps
-        if not 0 <= number < len(of_prompt):
-            return None
-        return names[place], of_prompt[number]
-
-    def _show(self) -> None:
-        for picture in self._pictures().get(self._prompt, ()):
-            if picture.step == self._step:
-                self._draw(picture)
-        for button, (_, _, prompts, steps) in zip(self._buttons, _MOVES, strict=True):
-            is_last = self._beside(prompts, steps) is None
-            # not disabled for real: it would lose the focus, and the keys with it
-            set_props(button, {"aria-disabled": "true" if is_last else None})
-
-    def _draw(self, picture: Picture) -> None:
-        words = f"{words_of(self._prompt)}, step {picture.step:,}"
-        try:
-            source = self._page.media.file_url(picture.path)
-        except ConfigError as error:  # a link leads out of the folders meanwhile
-            self._words.set_text(visible(str(error)))
-            return
-        set_props(self._image, {"src": source, "alt": words})
-        self._words.set_text(words)
+def _telling_name(path: Path) -> str:
+    """Return step-00000075-prompt-1-seed-42-a-cat.png for what is called step-00000075-0-a-cat.png."""
+    found = re.fullmatch(r"step-(\d+)-(\d{1,6})-(.*)\.png", path.name)
+    if not found or visible(path.name) != path.name:
+        return ""
+    step, number, words = found.groups()
+    drawn = drawn_by(path)
+    if drawn is None:
+        return ""
+    has_seed = drawn.seed.isdecimal() and len(drawn.seed) < 30
+    said = f"-seed-{drawn.seed}" if has_seed else ""
+    return f"step-{step}-prompt-{int(number) + 1}{said}-{words}.png"

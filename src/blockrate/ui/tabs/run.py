@@ -7,7 +7,7 @@ from nicegui import Event, ui
 from nicegui.elements.mixins.text_element import TextElement
 
 from blockrate.core.errors import BlockrateError, with_ways_on
-from blockrate.ui.live.charts import Gallery, heat_card, loss_card
+from blockrate.ui.live.charts import heat_card, loss_card
 from blockrate.ui.live.files import copy_button, files_list
 from blockrate.ui.live.jobs_card import jobs_card
 from blockrate.ui.live.past_runs import past_runs
@@ -18,7 +18,9 @@ from blockrate.ui.live.progress import (
     share,
     speed,
     why_no_samples,
+    why_no_save,
 )
+from blockrate.ui.live.sample_grid import Gallery
 from blockrate.ui.live.trained import groups_table
 from blockrate.ui.live.watch import ALIVE, Watch
 from blockrate.ui.page import Page
@@ -156,17 +158,21 @@ def _commands(page: Page, changed: Event[[]]) -> None:
     """The buttons that tell a running engine something."""
     watch = page.watch
 
-    def send(command: Callable[[], None], done: str) -> None:
+    def send(command: Callable[[], None], why_not: str, done: str) -> None:
+        if why_not:
+            return page.show_message(why_not)
         try:
             command()
             page.show_message(done)
         except BlockrateError as error:
             page.show_message(str(error), kind="error")
+        return None
 
     def sample_now() -> None:
-        if reason := why_no_samples(watch):
-            return page.show_message(reason)
-        return send(watch.sample_now, "Samples come after this step")
+        send(watch.sample_now, why_no_samples(watch), "Samples come after this step")
+
+    def save_now() -> None:
+        send(watch.save_now, why_no_save(watch), "A checkpoint comes after this step")
 
     async def force_stop() -> None:
         text = "What was learned since the last checkpoint is lost. Start goes on from there."
@@ -179,7 +185,7 @@ def _commands(page: Page, changed: Event[[]]) -> None:
         save = ui.button("Save now").props("no-caps outline")
         force = ui.button("Force stop").props("no-caps outline")
     sample.on_click(sample_now)
-    save.on_click(lambda: send(watch.save_now, "A checkpoint comes after this step"))
+    save.on_click(save_now)
     force.on_click(force_stop)
 
     def refresh() -> None:
