@@ -25,7 +25,7 @@ class Faders:
         self.window = self.page.get_by_role("dialog", name="Block Learning Rate")
 
     def open(self, button: str = "Layer Filter settings") -> "Faders":
-        self.page.get_by_role("button", name=button, exact=True).click()
+        self.page.get_by_role("button", name=button).click()
         expect(
             self.window.get_by_role("slider", name="single_block_37")
         ).to_be_visible()

@@ -133,6 +133,8 @@ def make_app(
     for path, tab in PAGES.items():
         add_page(path, tab)
     nicegui_app.on_startup(watch.follow)
+    # a bar without a name over the page, for every request of ours; each upload has its own
+    nicegui_app.config.quasar_config["loadingBar"]["skipHijack"] = True
     ui.run_with(
         app,
         title="blockrate",

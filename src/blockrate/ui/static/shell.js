@@ -30,6 +30,17 @@ export default {
         this.describe(target.querySelector("[role=combobox]"));
     });
     observer.observe(document.body, { subtree: true, attributeFilter: DESCRIBED });
+    // Quasar hangs menus and tooltips beside everything that has a name
+    const menus = new MutationObserver(() => {
+      for (const kind of ["menu", "tooltip"])
+        for (const part of document.querySelectorAll(
+          `body > [id^=q-portal--${kind}]`,
+        )) {
+          part.role = "region";
+          part.ariaLabel = kind;
+        }
+    });
+    menus.observe(document.body, { childList: true });
     // A page that finds its server started anew loads itself again, and nobody is to be
     // asked: the draft is kept there.
     const popup = document.getElementById("popup");
@@ -39,6 +50,7 @@ export default {
     if (popup) server.observe(popup, { attributeFilter: ["aria-hidden"] });
     this.stop.push(
       () => observer.disconnect(),
+      () => menus.disconnect(),
       () => server.disconnect(),
     );
     // another page of this browser has signed out, and so this one is, too

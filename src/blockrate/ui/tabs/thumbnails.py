@@ -176,7 +176,9 @@ class Thumbnails:
             caption.classes("is-missing")
         if image.editable:
             frame.props["type"] = "button"
-            frame.props["aria-label"] = f"Edit the caption of {name}"
+            shown = image.caption or "No caption"
+            # who speaks to the page says what they see
+            frame.props["aria-label"] = f"Edit the caption of {name}: {shown}"
             frame.on("click", edit)
 
     def _partner(self, partner: Partnered, name: str) -> None:

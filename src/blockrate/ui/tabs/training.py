@@ -272,6 +272,7 @@ def _matches(session: Session) -> None:
     """How many layers the filter matches and in which blocks, what it takes beyond that, and on request which."""
     with ui.expansion().classes("fold matches") as fold:
         names = ui.label().classes("mono layer-names")
+        names.props('tabindex=0 role=region aria-label="Layers that match"')
     note = ui.label().classes("field-note").props("role=status")
 
     def refresh() -> None:

@@ -9,7 +9,7 @@ from blockrate.core.errors import BlockrateError
 from blockrate.core.profile import KEY
 from blockrate.models.families import DEFAULT_FAMILY
 from blockrate.ui.page import Page
-from blockrate.ui.parts.components import call_on_change
+from blockrate.ui.parts.components import call_on_change, set_props
 from blockrate.ui.session import Session
 from blockrate.ui.windows.block_learning_rate_window import (
     open_block_learning_rate_window,
@@ -33,15 +33,18 @@ def sparkline(page: Page) -> Element:
         picture = RatePicture()
         words = ui.label()
     button.on("click", pressed, [])
-    button.props["aria-label"] = "Block learning rates"
-    button.props["aria-describedby"] = words.html_id
 
     def refresh() -> None:
         reason = why_no_window(page.session)
         draft = RatesDraft(_layout(page.session), page.session.get(KEY))
         picture.show(draft)
-        words.set_text(" · ".join(filter(None, (draft.summary(), reason))))
-        button.props.set_optional("aria-disabled", "true" if reason else None)
+        text = " · ".join(filter(None, (draft.summary(), reason)))
+        words.set_text(text)
+        props = {
+            "aria-label": f"Block learning rates: {text}",
+            "aria-disabled": "true" if reason else None,
+        }
+        set_props(button, props)
 
     call_on_change(page.session.changed, refresh)
     return button
