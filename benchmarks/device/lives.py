@@ -107,7 +107,7 @@ class Lives:
 
     def train_in_few_bits(self) -> None:
         processes = {}
-        for form in ("FLOAT_8", "NFLOAT_4"):
+        for form in ("FLOAT_8", "INT_8", "NFLOAT_4"):
             part = {"weight_dtype": form, "gradient_checkpointing": True}
             config = self.config(form, epochs=4, transformer=part)
             processes[form] = self.train(config)

@@ -48,7 +48,7 @@ def lora_cases(scale: Scale) -> Iterator[Case]:
         sizes=(32 if CUDA else 16,),
         seconds=10,
     )
-    for form, seconds in (("FLOAT_8", 25), ("NFLOAT_4", 30)):
+    for form, seconds in (("FLOAT_8", 25), ("INT_8", 25), ("NFLOAT_4", 30)):
         yield Case(
             name=f"LoRA 16 {form}, all blocks",
             changes={"transformer": {"weight_dtype": form}},

@@ -102,8 +102,8 @@ def test_a_preset_loads_with_its_own_meaning(name: str) -> None:
     assert plan.base_learning_rate == preset["learning_rate"]
     assert plan.blocks_let_through
     wanted = preset["transformer"]["weight_dtype"]
-    eight_bits = "W8A8" in wanted
-    assert config.transformer.weight_dtype == ("FLOAT_8" if eight_bits else wanted)
+    here = {"INT_W8A8": "INT_8", "FLOAT_W8A8": "FLOAT_8"}.get(wanted, wanted)
+    assert config.transformer.weight_dtype == here
 
 
 @EVERY
@@ -130,15 +130,15 @@ def test_the_saved_config_of_a_preset_comes_to_the_same(name: str) -> None:
     assert make_plan(config).groups == make_plan(preset).groups
 
 
-def test_eight_bit_forms_are_read_as_the_one_there_is_and_told() -> None:
+def test_forms_that_sum_in_eight_bits_are_read_as_those_of_weights_alone() -> None:
     loaded = parse_config(copy.deepcopy(FLUX_2))
     (told,) = [text for text in loaded.warnings if "eight bits" in text]
-    assert "transformer.weight_dtype INT_W8A8" in told
-    assert "text_encoder.weight_dtype INT_W8A8" in told
-    assert loaded.config.text_encoder.weight_dtype == "FLOAT_8"
+    assert "transformer.weight_dtype INT_W8A8 is INT_8" in told
+    assert "text_encoder.weight_dtype INT_W8A8 is INT_8" in told
+    assert loaded.config.text_encoder.weight_dtype == "INT_8"
     # and the app shows what it is read as
     checked = check(copy.deepcopy(FLUX_2) | {"concepts": []})
-    assert checked.get("transformer.weight_dtype") == "FLOAT_8"
+    assert checked.get("transformer.weight_dtype") == "INT_8"
 
 
 def test_weights_that_train_have_no_eight_bit_form() -> None:

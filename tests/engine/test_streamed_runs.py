@@ -21,6 +21,7 @@ FROZEN = {"double_block_0": 0.0, "double_block_1": 0.5}
 METHODS: dict[str, dict[str, Any]] = {
     "LORA": {"ema": "CPU"},
     "FLOAT_8": {"transformer": {"weight_dtype": "FLOAT_8"}},
+    "INT_8": {"transformer": {"weight_dtype": "INT_8"}},
     "NFLOAT_4": {"transformer": {"weight_dtype": "NFLOAT_4"}},
     "FINE_TUNE": {
         "training_method": "FINE_TUNE",

@@ -31,6 +31,7 @@ _SMALLER = {
     "BFLOAT_16": ("FLOAT_8", "NFLOAT_4"),
     "FLOAT_16": ("FLOAT_8", "NFLOAT_4"),
     "FLOAT_8": ("NFLOAT_4",),
+    "INT_8": ("NFLOAT_4",),
     "NFLOAT_4": (),
 }
 _ENCODER_WORKSPACE = 2**30

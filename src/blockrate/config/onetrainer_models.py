@@ -7,14 +7,13 @@ from blockrate.config.paths import find
 from blockrate.config.reading import Json
 from blockrate.config.train_config import TrainConfig
 
-_EIGHT_BITS = (
-    "INT_8",
-    "FLOAT_W8A8",
-    "INT_W8A8",
-    "FLOAT_W8A8_COMPRESSED",
-    "INT_W8A8_COMPRESSED",
-)
-_HERE = "FLOAT_8"
+# forms with sums in eight bits, too, by those with weights in eight bits alone
+_HERE = {
+    "FLOAT_W8A8": "FLOAT_8",
+    "INT_W8A8": "INT_8",
+    "FLOAT_W8A8_COMPRESSED": "FLOAT_8",
+    "INT_W8A8_COMPRESSED": "INT_8",
+}
 _FORM = "weight_dtype"
 
 
@@ -30,7 +29,7 @@ def read_for_model(data: Json) -> list[str]:
     told = list(_in_eight_bits(data, facts.get("eight_bits", ())))
     if not told:
         return []
-    return [f"kept in eight bits here by the name of {_HERE}: {', '.join(told)}"]
+    return [f"only the weights are in eight bits here: {', '.join(told)}"]
 
 
 def _take_out(data: Json, path: str) -> None:
@@ -48,7 +47,10 @@ def _in_eight_bits(data: Json, parts: list[str]) -> Iterator[str]:
     for name in parts:
         part = data.get(name)
         trains = name == "transformer" and data.get("training_method") == "FINE_TUNE"
-        if trains or not isinstance(part, dict) or part.get(_FORM) not in _EIGHT_BITS:
+        if trains or not isinstance(part, dict):
             continue
-        data[name] = {**part, _FORM: _HERE}
-        yield f"{name}.{_FORM} {part[_FORM]}"
+        form = part.get(_FORM)
+        here = _HERE.get(form) if isinstance(form, str) else None
+        if here:
+            data[name] = {**part, _FORM: here}
+            yield f"{name}.{_FORM} {form} is {here}"

@@ -60,7 +60,9 @@ class TransformerPart(Part, title="The transformer"):
     """The part that trains."""
 
     weight_dtype: WeightDtype = setting(
-        "BFLOAT_16", "Form of the weights in memory; the last two only if frozen", STATE
+        "BFLOAT_16",
+        "Form of the weights in memory; the last three only if frozen",
+        STATE,
     )
     train: Flag = setting(
         True,

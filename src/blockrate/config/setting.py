@@ -167,4 +167,6 @@ GpuNumbers = Annotated[str, AfterValidator(_gpu_numbers)]
 
 TimeUnit = Literal["NEVER", "EPOCH", "STEP", "SECOND", "MINUTE", "HOUR", "ALWAYS"]
 Precision = Literal["FLOAT_32", "BFLOAT_16", "FLOAT_16"]
-WeightDtype = Literal["FLOAT_32", "BFLOAT_16", "FLOAT_16", "FLOAT_8", "NFLOAT_4"]
+WeightDtype = Literal[
+    "FLOAT_32", "BFLOAT_16", "FLOAT_16", "FLOAT_8", "INT_8", "NFLOAT_4"
+]

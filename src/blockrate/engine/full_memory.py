@@ -148,8 +148,9 @@ def _smaller_vae(config: TrainConfig) -> list[str]:
 
 def _smaller_encoder(part: TextEncoderPart) -> str:
     forms = ("FLOAT_32", "BFLOAT_16", "FLOAT_8", "NFLOAT_4")
-    # FLOAT_16 is of the size of BFLOAT_16
-    place = forms.index(part.weight_dtype) if part.weight_dtype in forms else 1
+    # of the size of another one
+    same = {"FLOAT_16": "BFLOAT_16", "INT_8": "FLOAT_8"}
+    place = forms.index(same.get(part.weight_dtype, part.weight_dtype))
     return forms[place + 1] if place + 1 < len(forms) else ""
 
 
@@ -161,7 +162,7 @@ def _smaller_weights(config: TrainConfig) -> list[str]:
         return ["transformer.weight_dtype to BFLOAT_16"] if is_largest else []
     if weight_dtype == "NFLOAT_4":
         return []
-    if weight_dtype == "FLOAT_8":
+    if weight_dtype in ("FLOAT_8", "INT_8"):
         return ["transformer.weight_dtype to NFLOAT_4"]
     return ["transformer.weight_dtype to FLOAT_8, or NFLOAT_4 for less"]
 

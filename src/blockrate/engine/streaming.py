@@ -261,9 +261,10 @@ def _weights_of(block: nn.Module) -> Iterator[_Weight]:
 
 
 def _absent(parameter: Tensor) -> Tensor:
-    """Return what has a weight's shape and takes no memory: not a number, or in 4 bits the largest."""
-    value = math.nan if parameter.is_floating_point() else 255
-    one = torch.tensor([value], device=parameter.device).to(parameter.dtype)
+    """Return what has a weight's shape and takes no memory: not a number, or of whole numbers the largest."""
+    dtype = parameter.dtype
+    value = math.nan if dtype.is_floating_point else torch.iinfo(dtype).max
+    one = torch.tensor([value], device=parameter.device).to(dtype)
     return one.expand(parameter.shape)
 
 

@@ -19,6 +19,7 @@ from blockrate.core.blocks import plain_name
 from blockrate.core.errors import FileError
 from blockrate.engine.memory import dtype_of
 from blockrate.engine.models.common import ModelFiles, weights_in
+from blockrate.engine.models.eight_bits import EightBitLinear
 from blockrate.engine.models.locate import locate
 from blockrate.engine.state import TrainingState
 from blockrate.models.part_files import part_files
@@ -77,16 +78,28 @@ def drawing_by(twin: Twin, state: TrainingState, config: TrainConfig) -> Iterato
 @torch.no_grad()
 def _fill(transformer: Any, files: ModelFiles, dtype: torch.dtype) -> None:
     """Put the weights of a model's files into the frozen parameters of a transformer, one after the other."""
-    frozen: dict[str, Tensor] = {}
+    frozen: dict[str, Callable[[Tensor], object]] = {}
     for name, parameter in transformer.named_parameters():
         if ".lora_" not in name:
-            frozen[plain_name(name).replace(".base_layer.", ".")] = parameter
+            own = plain_name(name).replace(".base_layer.", ".")
+            frozen[own] = _filling(transformer, name, parameter)
     for name, tensor in weights_in(files):
         # by way of the precision that it was loaded in, also where 8 bits are kept of it
-        frozen.pop(name).data.copy_(tensor.to(dtype))
+        frozen.pop(name)(tensor.to(dtype))
     assert not frozen, (
         f"no weights for {list(frozen)[:3]}; check_transformer refuses it"
     )
+
+
+def _filling(
+    transformer: Any, name: str, parameter: Tensor
+) -> Callable[[Tensor], object]:
+    """Return what puts other values into a parameter."""
+    module, _, of = name.rpartition(".")
+    owner = transformer.get_submodule(module)
+    if of == "weight" and isinstance(owner, EightBitLinear):
+        return owner.fill
+    return parameter.data.copy_
 
 
 def _stamps(files: ModelFiles) -> Stamps:

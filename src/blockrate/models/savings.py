@@ -22,10 +22,15 @@ WEIGHT_BYTES = {
     "BFLOAT_16": 2.0,
     "FLOAT_16": 2.0,
     "FLOAT_8": 1.0,
+    "INT_8": 1.0,
     "NFLOAT_4": 0.53,
 }
 
-FEW_BITS = ("FLOAT_8", "NFLOAT_4")  # forms that weights are kept in, not computed in
+FEW_BITS = (
+    "FLOAT_8",
+    "INT_8",
+    "NFLOAT_4",
+)  # forms that weights are kept in, not computed in
 # what is written at once, see engine/checkpoint.py and engine/export.py
 PART_BYTES = 5 * 10**9
 _PROGRAM_BYTES = 3 * 2**30  # Python, torch with its libraries, and images on their way

@@ -195,13 +195,16 @@ def test_weights_that_are_moved_apart_are_multiplied_one_by_one() -> None:
     assert_same(learn(model), expected)
 
 
-def test_eight_bits_stay_eight_bits() -> None:
+@pytest.mark.parametrize(
+    ("form", "dtype"), [("FLOAT_8", torch.float8_e4m3fn), ("INT_8", torch.int8)]
+)
+def test_eight_bits_stay_eight_bits(form: str, dtype: torch.dtype) -> None:
     results = []
     for few in (False, True):
         model = toy.flux1()
         model.requires_grad_(False)
         for block in [*model.transformer_blocks, *model.single_transformer_blocks]:
-            to_eight_bits(block, torch.float32)
+            to_eight_bits(block, torch.float32, form)
         adapted(model)
         if few:
             compute_in_few_kernels(model, torch.float32)
@@ -215,7 +218,7 @@ def test_eight_bits_stay_eight_bits() -> None:
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             results.append(learn(model))
-        assert torch.float8_e4m3fn in kept
+        assert dtype in kept
     assert_same(results[1], results[0])
 
 

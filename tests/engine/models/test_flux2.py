@@ -110,6 +110,35 @@ def test_captions_are_those_of_dev_bit_for_bit(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", ["klein", "dev"])
+@pytest.mark.parametrize(
+    ("form", "error"), [("FLOAT_8", 0.2), ("INT_8", 0.05), ("NFLOAT_4", 0.4)]
+)
+def test_captions_of_a_language_model_in_fewer_bits_stay_near_the_full_ones(
+    request: pytest.FixtureRequest, tmp_path: Path, name: str, form: str, error: float
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    folder = request.getfixturevalue(name)
+    full = flux2.encode_prompts(encoders_of(folder, tmp_path), PROMPTS[:1])
+    chosen = settings(folder, tmp_path)
+    part = chosen.text_encoder.model_copy(update={"weight_dtype": form})
+    chosen = chosen.model_copy(update={"text_encoder": part})
+    files = files_of(folder, tmp_path)
+    encoder = flux2.load_text_encoders(files, chosen, CPU)
+    kinds = {parameter.dtype for parameter in encoder.model.layers.parameters()}
+    assert {
+        "FLOAT_8": torch.float8_e4m3fn,
+        "INT_8": torch.int8,
+        "NFLOAT_4": torch.uint8,
+    }[form] in kinds
+    # twice, for what is packed for evaluation must not come apart
+    for _ in range(2):
+        found = flux2.encode_prompts(encoder, PROMPTS[:1])["prompt_embeds"]
+    expected = full["prompt_embeds"]
+    assert 0 < (found - expected).norm() / expected.norm() < error
+
+
+@torch.no_grad()
 def test_only_the_layers_that_are_needed_are_loaded_and_change_nothing(
     tmp_path: Path,
 ) -> None:

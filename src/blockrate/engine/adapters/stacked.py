@@ -5,7 +5,7 @@ numbers. A layer that is not plain LoRA on a plain or 8-bit Linear keeps PEFT's 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
@@ -140,19 +140,16 @@ class Stack:
 
     def _products(self, rows: Tensor) -> Tensor:
         """Return (rows, members * out): what the frozen Linears give, side by side."""
-        weights = [base.weight for base in self.bases]
-        biases = [base.bias for base in self.bases]
-        weight = _as_one(weights)
-        bias = None if biases[0] is None else _as_one(biases)
-        if weight is None or (bias is None and biases[0] is not None):
-            pairs = zip(weights, biases, strict=True)
-            return torch.cat([self._product(rows, *pair) for pair in pairs], dim=-1)
-        return self._product(rows, weight, bias)
+        parts = [_frozen(base) for base in self.bases]
+        joint = _joint(parts)
+        if joint:
+            return self._product(rows, joint)
+        return torch.cat([self._product(rows, part) for part in parts], dim=-1)
 
-    def _product(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if weight.dtype == self.dtype:
-            return functional.linear(rows, weight, bias)
-        return product_as_kept(rows, weight, bias)
+    def _product(self, rows: Tensor, frozen: "_Frozen") -> Tensor:
+        if frozen.weight.dtype == self.dtype:
+            return functional.linear(rows, frozen.weight, frozen.bias)
+        return product_as_kept(rows, *frozen)
 
 
 class Parts(tuple[Tensor, ...]):
@@ -233,6 +230,33 @@ class _Refresh:
                     stack.ups = ups
 
 
+class _Frozen(NamedTuple):
+    """What a frozen Linear is made of. ``scale``: what its weights of 1 are worth, by row."""
+
+    weight: Tensor
+    bias: Tensor | None
+    scale: Tensor | None
+
+
+def _frozen(base: nn.Linear) -> _Frozen:
+    scale = base.scale if isinstance(base, EightBitLinear) else None
+    return _Frozen(base.weight, base.bias, scale)
+
+
+def _joint(parts: Sequence[_Frozen]) -> _Frozen | None:
+    """Return alike Linears as one, if all that they are made of lies side by side."""
+    joint: list[Tensor | None] = []
+    for column in zip(*parts, strict=True):
+        there = [tensor for tensor in column if tensor is not None]
+        one = _as_one(there) if there else None
+        if there and one is None:
+            return None
+        joint.append(one)
+    weight, bias, scale = joint
+    assert weight is not None, "each has one"
+    return _Frozen(weight, bias, scale)
+
+
 def _by_member(joint: Tensor, count: int) -> Tensor:
     """Return (count, rows, size) of (rows, count * size), in the same memory."""
     return joint.view(len(joint), count, -1).transpose(0, 1)
@@ -252,9 +276,8 @@ def _as_one(tensors: Sequence[Tensor]) -> Tensor | None:
 
 
 def _lay_side_by_side(linears: Sequence[nn.Linear]) -> None:
-    """Move the weights of Linears into one piece of memory, and their biases into another."""
-    for of in ("weight", "bias"):
-        parameters = [getattr(linear, of) for linear in linears]
+    """Move the weights of Linears into one piece of memory, their biases into another, and so on."""
+    for parameters in zip(*map(_frozen, linears), strict=True):
         # those that stream are not here now, and come side by side
         if parameters[0] is None or not parameters[0].is_contiguous():
             continue

@@ -141,7 +141,7 @@ def load_transformer(
 ) -> Any:
     """Return a transformer of diffusers' ``model_class`` on the device, frozen.
 
-    FLOAT_8 and NFLOAT_4 are the forms of the blocks' Linears between uses; the rest stays in ``train_dtype``.
+    FLOAT_8, INT_8 and NFLOAT_4 are the forms of the blocks' Linears between uses; the rest stays in ``train_dtype``.
     """
     part = config.transformer
     source = files.parts["transformer"]
@@ -215,7 +215,9 @@ def compute_dtype(
     field = f"{part}.weight_dtype"
     if form == "FLOAT_8" and device.type == "mps":
         raise ConfigError(
-            field, "Apple's GPU does not support FLOAT_8", "Use BFLOAT_16."
+            field,
+            "Apple's GPU does not support FLOAT_8",
+            "Use INT_8, as small and more exact, or BFLOAT_16.",
         )
     if form == "NFLOAT_4":
         try:
@@ -248,15 +250,16 @@ def place(
 
     FLOAT_8 is diffusers' layerwise casting, or, where gradients go through (``trains``), a Linear that keeps 8 bits for
     the backward too; to the same bits, and of modulations as well, a quarter of FLUX.1's weights: with them in bf16 it
-    fits no 16 GB card. ``keep``: pattern of modules that stay in ``dtype``, of what does not train.
+    fits no 16 GB card. INT_8 is such a Linear in both cases. ``keep``: pattern of modules that stay in ``dtype``, of
+    what does not train.
     """
     weights = FiniteWeights(model)
     for block in blocks:
         weights.look_at(block)
         if form == "NFLOAT_4":
             _to_four_bits(block, dtype, keep)
-        if form == "FLOAT_8" and trains:
-            to_eight_bits(block, dtype)
+        if form == "INT_8" or (form == "FLOAT_8" and trains):
+            to_eight_bits(block, dtype, form, keep)
         block.to(device)
         if form == "FLOAT_8" and not trains:
             from diffusers.hooks import apply_layerwise_casting

@@ -202,8 +202,9 @@ def place_t5(
 ) -> None:
     """Move T5 to the device in the wished form."""
     blocks = t5.encoder.block
-    # T5 casts the input of wo to the dtype of its weights, whatever that stands for.
-    common.place(t5, blocks, form, dtype, device, where=where, keep=r"\bwo$")
+    # T5 casts the input of wo to the dtype of its weights, whatever that stands for; not to whole numbers, though
+    keep = "(?!)" if form == "INT_8" else r"\bwo$"
+    common.place(t5, blocks, form, dtype, device, where=where, keep=keep)
 
 
 def denoise(
