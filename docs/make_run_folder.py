@@ -12,7 +12,7 @@ from blockrate.config.plan import Plan, PlannedGroup
 from blockrate.dataset.findings import Finding
 from blockrate.dataset.report import DataReport
 from blockrate.models.savings import Memory
-from blockrate.run.events import Event, Group, Held, Rank
+from blockrate.run.events import ConceptLoss, Event, Group, Held, Rank
 
 FILE = Path(__file__).with_name("run_folder.md")
 
@@ -115,6 +115,7 @@ def document() -> str:
     lines += _described(Group, "### A group of `started`")
     lines += _described(Rank, "### A rank of `started`")
     lines += _described(Held, "### A rank of `memory`")
+    lines += _described(ConceptLoss, "### A concept of `validated`")
     lines += [PLAN, *_rows(Plan)]
     lines += _described(PlannedGroup, "### A group of the plan")
     lines += _described(Memory, "### Memory")

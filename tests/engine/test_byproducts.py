@@ -10,7 +10,7 @@ import torch
 from support.lives import Small, events, saved_bytes
 
 from blockrate.core.errors import NotANumberError, OutOfMemoryError, WriteError
-from blockrate.engine import ema, optimizers, outputs, steps
+from blockrate.engine import ema, optimizers, outputs, steps, validation
 from blockrate.engine.data.cache import Cache
 from blockrate.engine.export import export
 from blockrate.engine.full_memory import remedies_in
@@ -68,7 +68,7 @@ def last_of(run: RunFolder) -> dict[str, Any]:
         (flux1, "denoise", "sample", full_memory, "samples.1.width and samples.1.h"),
         (flux1, "decode_latents", "sample", full_main_memory, "sample_after_unit to"),
         (flux1, "denoise", "sample", fault, "KeyError"),
-        (outputs, "validation_loss", "validation", full_memory, "validation to false"),
+        (validation, "squares", "validation", full_memory, "validation to false"),
         (outputs, "prune", "checkpoint", full_disk, "No space left on device"),
     ],
 )

@@ -85,6 +85,7 @@ def _config(small: Small, folder: Path, settings: dict[str, Any]) -> Any:
         values["concepts"] = [
             {"path": photos, "image": {"enable_random_flip": True}},
             {"path": photos, "type": "VALIDATION"},
+            {"path": photos, "type": "VALIDATION", "role": "keep"},
         ]
     return small.config(folder, **values)
 
@@ -100,6 +101,7 @@ class Wanted(NamedTuple):
 SHARED = {"multi_gpu": True, "sharding": "FULL"}
 # clipping does not act: the norm of all is added up in another order than that of one
 LORA = {"epochs": 2, "clip_grad_norm": 100.0}
+MEASURED = {"validation": True, "validate_after": 3, "validate_after_unit": "STEP"}
 BLOCKS = {**FINE, **LORA, "layer_filter": "", "layer_filter_preset": "blocks"}
 FULL = {
     **FINE,
@@ -145,7 +147,7 @@ TWO = {
     "gone on": Wanted(CLIPPED),
     "flux2": Wanted(FLUX_2),
     "chroma": Wanted(CHROMA),
-    "lora shared": Wanted({**LORA, **SHARED}),
+    "lora shared": Wanted({**LORA, **SHARED, **MEASURED}),
     "blocks shared": Wanted({**BLOCKS, **SHARED}),
     "full shared": Wanted({**FULL, **SHARED}),
     "bf16 shared": Wanted({**BF16, **SHARED, "clip_grad_norm": 100.0}),
@@ -264,6 +266,24 @@ def losses(run: RunFolder, kind: str = "step") -> list[float]:
     return [event["loss"] for event in events(run, kind)]
 
 
+def same_measures(one: RunFolder, other: RunFolder, *, drifts: bool = True) -> None:
+    """What two runs have measured is the same: loss, loss by concept, drift, which begins at nought."""
+    pairs = list(zip(events(one, "validated"), events(other, "validated"), strict=True))
+    assert len(pairs) > 1
+    for mine, theirs in pairs:
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        if drifts:
+            assert mine["drift"] == pytest.approx(theirs["drift"], rel=1e-2)
+        concepts = list(zip(mine["concepts"], theirs["concepts"], strict=True))
+        assert [concept["role"] for concept, _ in concepts] == ["subject", "keep"]
+        for concept, its in concepts:
+            assert concept["images"] == its["images"] == 5
+            assert concept["loss"] == pytest.approx(its["loss"], rel=1e-5)
+    if drifts:
+        assert pairs[0][0]["drift"] == 0.0
+        assert pairs[-1][0]["drift"] > 0
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [("lora", {**CLIPPED, **SHOWN}), ("fine", {**CLIPPED, **FINE}), ("bf16", BF16)],
@@ -293,9 +313,7 @@ def test_what_is_told_of_two_ranks_is_what_is_told_of_one(two: Ranks) -> None:
         "single_block_1",
     }
     assert RATES["single_block_0"] == 0.0
-    assert losses(run, "validated") == pytest.approx(
-        losses(alone, "validated"), rel=1e-5
-    )
+    same_measures(run, alone)
     kinds = [event["type"] for event in events(run)]
     assert kinds.count("step") == 6
     drawn = [event["files"] for event in events(run, "sampled")]
@@ -457,9 +475,7 @@ def test_average_checkpointing_and_clipping_work_on_shared_weights(
         print(f"full shared, {part}: largest difference {difference:.1e}")
         assert difference <= 5e-5
     assert losses(run) == pytest.approx(losses(alone), rel=1e-5)
-    assert losses(run, "validated") == pytest.approx(
-        losses(alone, "validated"), rel=1e-5
-    )
+    same_measures(run, alone, drifts=False)
     drawn = [event["files"] for event in events(run, "sampled")]
     assert drawn == [event["files"] for event in events(alone, "sampled")]
     results = [
@@ -476,7 +492,8 @@ def test_average_checkpointing_and_clipping_work_on_shared_weights(
 def test_a_shared_lora_is_what_one_process_makes_of_it_in_its_own_way(
     two: Ranks,
 ) -> None:
-    alone = two.alone("its own way", **LORA)
+    alone = two.alone("its own way", **LORA, **MEASURED)
+    same_measures(two.run("lora shared"), alone)
     difference = largest_difference(two.run("lora shared"), alone)
     print(f"lora shared, against adapters put together: {difference:.1e}")
     assert difference <= 5e-5

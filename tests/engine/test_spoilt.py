@@ -9,7 +9,7 @@ import torch
 from support.lives import Small, events
 
 from blockrate.core.errors import NotANumberError
-from blockrate.engine import outputs, steps
+from blockrate.engine import steps, validation
 from blockrate.engine.models import common, flux1
 from blockrate.engine.spoilt import samples_in_words, steps_cure
 
@@ -89,15 +89,10 @@ def test_a_validation_loss_that_is_no_number_is_told_with_its_images_and_not_cha
     flipped = {"path": photos, "image": {"enable_random_flip": True}}
     concepts = [flipped, {"path": photos, "type": "VALIDATION"}]
     settings = {**DRAWN, "samples": [], "concepts": concepts, "validation": True}
-    real = steps.validation_loss
-
-    def validation_loss(*given: Any) -> float:
-        with monkeypatch.context() as patch:
-            nan = torch.tensor(float("nan"))
-            patch.setattr(steps, "flow_loss", lambda *given: nan)
-            return real(*given)
-
-    monkeypatch.setattr(outputs, "validation_loss", validation_loss)
+    real = steps.sample_losses
+    monkeypatch.setattr(
+        validation, "sample_losses", lambda *given: real(*given) * float("nan")
+    )
     run = small.live(small.config(tmp_path, **settings))
     assert not events(run, "validated")
     first = events(run, "warned")[0]

@@ -347,8 +347,14 @@ def _line(event: Skipped | Saved | Sampled | Validated, step: int) -> str:
             return f"step {step}: saved {path}"
         case Sampled(files=files):
             return f"step {step}: drew {_listed(files)}"
-        case Validated(loss=loss):
-            return f"step {step}: validation loss {_number(loss, '.4f')}"
+        case Validated(loss=loss, concepts=concepts, drift=drift):
+            by_concept = "".join(
+                f", {concept.name} {_number(concept.loss, '.4f')}"
+                for concept in (concepts if len(concepts) > 1 else ())
+            )
+            drifted = "" if drift is None else f", drift {drift:.2g}"
+            number = _number(loss, ".4f")
+            return f"step {step}: validation loss {number}{by_concept}{drifted}"
 
 
 def _rate_in_effect(step: Step) -> str:

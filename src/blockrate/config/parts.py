@@ -286,6 +286,11 @@ class Concept(Settings, title="A concept"):
     type: Literal["STANDARD", "VALIDATION"] = setting(
         "STANDARD", "VALIDATION images are measured, never trained on"
     )
+    role: Literal["subject", "keep"] = setting(
+        "subject",
+        "What VALIDATION images show: the subject that is learned, or what the model knows and should keep",
+        FREE,
+    )
     include_subdirectories: Flag = setting(False, "Use images in sub-folders too")
     image_variations: Integer = setting(
         1, "How many crops and flips of each image are cached", ge=1, le=1000

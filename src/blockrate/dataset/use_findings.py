@@ -61,6 +61,15 @@ def validation_unlike_config(config: TrainConfig) -> Iterator[Finding]:
         problem = "validation is off: the VALIDATION concepts are not used"
         cure = "Set validation to true to measure them."
         yield _of_the_config("validation is off", len(kept), problem, cure)
+    for index, concept in enumerate(config.concepts):
+        if (
+            concept.enabled
+            and concept.type != "VALIDATION"
+            and concept.role != "subject"
+        ):
+            problem = "their role is without effect: they are trained on, not measured"
+            cure = f"Set concepts.{index}.type to VALIDATION, or role to subject."
+            yield Finding("note", "role", index, 1, 1, problem, (), cure)
     if config.validation and not kept:
         problem = "validation is on, but no concept is of type VALIDATION: nothing is measured"
         cure = "Set the type of a concept, or validation to false."

@@ -45,7 +45,7 @@ def velocity_target(latents: Tensor, noise: Tensor) -> Tensor:
     return noise - latents
 
 
-def loss(
+def losses(
     prediction: Tensor,
     target: Tensor,
     *,
@@ -56,7 +56,7 @@ def loss(
     huber_delta: float = 1.0,
     sample_weights: Tensor | None = None,
 ) -> Tensor:
-    """Return the mean over samples of the mixed errors, each times its strength, computed in fp32.
+    """Return the mixed errors of each sample (B,), each kind times its strength, computed in fp32.
 
     ``prediction``, ``target``: (B, ...). ``sample_weights``: (B,), for instance the concepts' loss weights, times sigma
     for the SIGMA weighting. Source of the mix: OneTrainer's loss settings.
@@ -81,7 +81,7 @@ def loss(
         per_sample = per_sample + huber * _mean_by_sample(huber_error)
     if sample_weights is not None:
         per_sample = per_sample * sample_weights
-    return per_sample.mean()
+    return per_sample
 
 
 def _mean_by_sample(error: Tensor) -> Tensor:

@@ -34,13 +34,14 @@ from blockrate.engine.sampling import Drawn, draw_samples
 from blockrate.engine.sampling import together as of_all_ranks
 from blockrate.engine.spoilt import samples_in_words
 from blockrate.engine.state import TrainingState
-from blockrate.engine.steps import BadSteps, TakenStep, validation_loss
+from blockrate.engine.steps import BadSteps, TakenStep
 from blockrate.engine.tensorboard_writer import TensorBoardWriter
 from blockrate.engine.timetable import Action, Timetable
 from blockrate.engine.untold import Untold
+from blockrate.engine.validation import Measured, Validation, of_all
 from blockrate.run.checkpoints import checkpoints, prune
 from blockrate.run.durable import check_space
-from blockrate.run.events import Phase, Sampled, Saved, Validated, Warned
+from blockrate.run.events import Phase, Sampled, Saved, Warned
 from blockrate.run.folder import RunSession
 from blockrate.run.results import Results, fingerprint, make_way, one_writer
 
@@ -79,11 +80,12 @@ class Outputs:
         self._is_first = data.world.is_first
         self._gathering = Gathering(ranks.whole, writes=self._is_first)
         # what was measured and drawn last, until it is told
-        self._loss = 0.0
+        self._measured = Measured()
         self._drawn: list[Drawn] = []
         # those that the newest checkpoint holds
         self._saved = first
         self._cannot_save = False
+        self._validation = Validation(state, data, config)
         self._byproducts = ByProducts(config, session.log)
         self.destination = Path(config.output_model_destination)
         self._timetable = Timetable(
@@ -231,16 +233,14 @@ class Outputs:
         prefix = self.config.save_filename_prefix
         self._export(export_name(self.destination, step, prefix=prefix), step)
 
-    def _validate(self, step: int) -> None:
-        pieces = self.data.validation_pieces()
-        with self.state.evaluation():
-            self._loss = validation_loss(self.state, pieces, self.config)
+    def _validate(self, _step: int) -> None:
+        self._measured = self._validation.measure()
 
     def _tell_loss(self, step: int) -> None:
-        loss = sum(ranks.gathered(self._loss))
-        self.log.write(Validated(loss), step=step)
+        validated = of_all(self._measured, self.config)
+        self.log.write(validated, step=step)
         if self._tensorboard:
-            self._tensorboard.scalars({"loss/validation": loss}, step)
+            self._tensorboard.validated(step, validated)
 
     def _sample(self, step: int) -> None:
         self._drawn = []

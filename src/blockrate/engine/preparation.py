@@ -226,7 +226,7 @@ def _fingerprint(items: Sequence[Item], concepts: Sequence[Concept]) -> str:
         rows.append((*row, partners) if partners else row)
     # the form of captions is in the captions; runs from before it was a setting go on
     left_out: Any = {
-        **dict.fromkeys(("path", "name"), True),
+        **dict.fromkeys(("path", "name", "role"), True),
         **dict.fromkeys(("references", "masks"), True),
         "text": {"caption_form": True},
     }

@@ -1,6 +1,6 @@
 """What trains: the transformer, its chosen parameters, their optimizer and average."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +40,10 @@ class TrainingState:
     spread: Any = (
         None  # what several ranks call instead of the transformer, see ranks.py
     )
+    # of what is learned, that through which all of it acts, by name: zero there, and the model answers as its base.
+    # Nothing where the weights themselves train
+    adds_by: tuple[str, ...] = ()
+    is_base: bool = False  # while it is zero
     # False while a step changes them or others are in their place: what fails then leaves weights of no step
     weights_are_whole: bool = True
 
@@ -63,6 +67,28 @@ class TrainingState:
     def blocks_of(self, group: dict[str, Any]) -> list[str]:
         """Return the blocks, and ``other``, that an optimizer group holds, in model order."""
         return list(dict.fromkeys(self.blocks[name] for name in group["param_names"]))
+
+    @contextmanager
+    def without_adapters(self) -> Iterator[None]:
+        """Let the model answer as its base does, by the way that it goes with them; they come back bit for bit.
+
+        Zeros and no other path: another one rounds otherwise, and an adapter that changes nothing is no drift.
+        """
+        learned = self.learned()
+        added = [ranks.own(learned[name].detach()) for name in self.adds_by]
+        kept = [values.to("cpu", copy=True) for values in added]
+        were_whole = self.weights_are_whole
+        self.weights_are_whole = False
+        self.is_base = True
+        try:
+            for values in added:
+                values.zero_()
+            yield
+        finally:
+            for values, mine in zip(added, kept, strict=True):
+                values.copy_(mine)
+            self.is_base = False
+            self.weights_are_whole = were_whole
 
     @contextmanager
     def evaluation(self, *, averaged: bool = True) -> Iterator[None]:
@@ -90,7 +116,8 @@ class TrainingState:
             optimizers.training_mode(self.optimizer)
             for name, values in exact.items():
                 ranks.own(self.trained[name].detach()).copy_(values)
-            self.weights_are_whole = not (self.ema and self.ema.is_swapped)
+            averaged_still = self.ema and self.ema.is_swapped
+            self.weights_are_whole = not (averaged_still or self.is_base)
 
 
 def make_training_state(
@@ -123,11 +150,7 @@ def make_training_state(
     )
     groups = with_multipliers(groups, profile, base_lr=base_lr)
     optimizer = optimizers.make_optimizer(groups, config.optimizer, seed=config.seed)
-    rows = [
-        row for row in parameters_by_block(transformer) if row.parameter.requires_grad
-    ]
-    trained = {row.name: row.parameter for row in rows}
-    blocks = {row.name: row.block for row in rows}
+    trained, blocks = _trained(transformer)
     return TrainingState(
         transformer=transformer,
         family=files.family,
@@ -139,7 +162,22 @@ def make_training_state(
         ema=_average(config, {**trained, **formerly_trained}, device),
         profile=profile,
         spread=spread,
+        adds_by=_adds_by(config, [*trained, *formerly]),
     )
+
+
+def _trained(transformer: Any) -> tuple[dict[str, nn.Parameter], dict[str, str]]:
+    """Return what trains and its blocks, by the parameter's name."""
+    rows = [
+        row for row in parameters_by_block(transformer) if row.parameter.requires_grad
+    ]
+    parameters = {row.name: row.parameter for row in rows}
+    return parameters, {row.name: row.block for row in rows}
+
+
+def _adds_by(config: TrainConfig, learned: Sequence[str]) -> tuple[str, ...]:
+    adapter = ADAPTERS.get(config.training_method)
+    return tuple(adapter.adds_by(learned)) if adapter else ()
 
 
 def _average(

@@ -13,9 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError
 from blockrate.engine import flow_matching, ranks
-from blockrate.engine.data.cache import Batch
-from blockrate.engine.data.dealing import Piece
-from blockrate.engine.data.noised import NoisedBatch, with_noise
+from blockrate.engine.data.noised import NoisedBatch
 from blockrate.engine.effective_rates import (
     AS_THEY_ARE,
     EffectiveRates,
@@ -37,9 +35,6 @@ from blockrate.engine.state import TrainingState
 from blockrate.engine.telemetry import BlockTelemetry
 from blockrate.engine.world import world
 from blockrate.run.events import Blocks, Skipped
-
-# stands for the step in the draws of validation noise: the same every time
-VALIDATION = -1
 
 
 @dataclass(frozen=True)
@@ -196,17 +191,28 @@ def flow_loss(state: TrainingState, batch: NoisedBatch, config: TrainConfig) -> 
     """Return the loss of a batch, a scalar on the device."""
     # all of it now: between forward and backward a copy would wait for the forward
     batch = batch.on(state.device)
-    timesteps = batch.timesteps
+    return sample_losses(predicted(state, batch, config), batch, config).mean()
+
+
+def predicted(state: TrainingState, batch: NoisedBatch, config: TrainConfig) -> Tensor:
+    """Return what the model predicts, like the latents, for a batch that is on the device."""
     with computing_in(config.autocasts(), state.device):
-        prediction = state.family.predict(
+        prediction: Tensor = state.family.predict(
             state.model,
-            flow_matching.add_noise(batch.latents, batch.noise, timesteps),
-            timesteps,
+            flow_matching.add_noise(batch.latents, batch.noise, batch.timesteps),
+            batch.timesteps,
             batch.conditioning,
             guidance=config.transformer.guidance_scale,
         )
+    return prediction
+
+
+def sample_losses(
+    prediction: Tensor, batch: NoisedBatch, config: TrainConfig
+) -> Tensor:
+    """Return the loss of each sample (B,) of a batch that is on the device."""
     weights = batch.loss_weights
-    return flow_matching.loss(
+    return flow_matching.losses(
         prediction,
         flow_matching.velocity_target(batch.latents, batch.noise),
         mse=config.mse_strength,
@@ -214,44 +220,10 @@ def flow_loss(state: TrainingState, batch: NoisedBatch, config: TrainConfig) -> 
         log_cosh=config.log_cosh_strength,
         huber=config.huber_strength,
         huber_delta=config.huber_delta,
-        sample_weights=weights * timesteps
+        sample_weights=weights * batch.timesteps
         if config.loss_weight_fn == "SIGMA"
         else weights,
     )
-
-
-@torch.no_grad()
-def validation_loss(
-    state: TrainingState, pieces: Sequence[tuple[Piece, Batch]], config: TrainConfig
-) -> float:
-    """Return the mean loss over validation batches, on noise and evenly spread times that never change.
-
-    Of several ranks each returns its share of that mean. Raises NotANumberError, with the files of the first batch
-    whose loss is none.
-    """
-    count = pieces[0][0].of
-    total = 0.0
-    bad = ""
-    for piece, batch in pieces:
-        noise, _ = flow_matching.draw(
-            config.seed,
-            VALIDATION,
-            piece.micro_batch,
-            batch.latents.shape,
-            first=piece.first,
-        )
-        places = torch.arange(piece.place, piece.place + len(batch.latents))
-        uniform = (places + 0.5) / count
-        drawn = with_noise(batch, config, state.family, noise, uniform)
-        loss = flow_loss(state, drawn, config).item()
-        if not math.isfinite(loss):
-            bad = bad or _listed(batch.files)
-        total += loss * piece.counted
-    # only now: ranks that share the weights make every pass together
-    if bad:
-        problem = f"the loss on {bad} is not a number"
-        raise NotANumberError("validation", problem, steps_cure(config, trained=True))
-    return total / count
 
 
 class BadSteps:
@@ -270,7 +242,7 @@ class BadSteps:
         self.in_a_row = self.in_a_row + 1 if skipped else 0
         self.trained |= not skipped
         if skipped and self.in_a_row >= self.most:
-            files = _listed(skipped.files)
+            files = listed(skipped.files)
             problem = f"{self.most} steps in a row had a loss or gradient that was not a number, the last on {files}"
             raise NotANumberError(skipped.block or "loss", problem, self._cure())
 
@@ -287,5 +259,6 @@ class BadSteps:
         return steps_cure(self.config, trained=self.trained)
 
 
-def _listed(files: Iterable[Path | str]) -> str:
+def listed(files: Iterable[Path | str]) -> str:
+    """Return the names of files as a message has them."""
     return ", ".join(map(str, files))

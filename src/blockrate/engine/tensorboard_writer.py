@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from blockrate.engine.steps import StepResult
-from blockrate.run.events import EventLog, Warned
+from blockrate.run.events import EventLog, Validated, Warned
 
 
 class TensorBoardWriter:
@@ -43,6 +43,17 @@ class TensorBoardWriter:
                 values[f"gradient/{name}"] = value
             for name, value in result.blocks.update_ratios.items():
                 values[f"update/{name}"] = value
+        self.scalars(values, step)
+
+    def validated(self, step: int, validated: Validated) -> None:
+        """Write the validation loss, that of each concept where there are several, and the drift."""
+        values = {
+            "loss/validation": validated.loss,
+            "drift/validation": validated.drift,
+        }
+        if len(validated.concepts) > 1:
+            for concept in validated.concepts:
+                values[f"loss/validation/{concept.name}"] = concept.loss
         self.scalars(values, step)
 
     def scalars(self, values: Mapping[str, float | None], step: int) -> None:

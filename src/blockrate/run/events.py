@@ -5,7 +5,6 @@ the same classes of them again, so that no reader looks into JSON.
 """
 
 import json
-import math
 import os
 import threading
 import time
@@ -13,18 +12,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 from blockrate.core.errors import WayOn
 from blockrate.core.plain_files import open_plain
-from blockrate.run.typed_json import kind_of, read_moment_or_none, read_whole
+from blockrate.run.typed_json import (
+    kind_of,
+    plain,
+    read_moment_or_none,
+    read_whole,
+)
 
 # bytes of events that are read at once; no line is longer
 PORTION = 2**20
 # An event with 57 rates is some 6 KiB.
 _USUAL_END = 2**16
-# Of a text in an event: escaped, characters take up to 12 bytes. All of it is in the log.
-_LONGEST_TEXT = 2**16
 Files = Sequence[Path | str]
 Numbers = Mapping[str, float | None]
 
@@ -111,10 +113,27 @@ class Blocks:
 
 
 @dataclass(frozen=True)
+class ConceptLoss:
+    """The loss of one validation concept: its index in the config, its name, its role and how many images it has."""
+
+    concept: int
+    name: str
+    role: str
+    images: int
+    loss: float | None
+
+
+@dataclass(frozen=True)
 class Validated:
-    """The loss of the validation concepts, on fixed noise and timesteps."""
+    """The loss of the validation concepts, on fixed noise and timesteps: over all images, and by concept.
+
+    ``drift``: mean square difference between the predictions with and without the adapters,
+    on the images of the role keep, else on all; null for a fine-tune, which has none.
+    """
 
     loss: float | None
+    concepts: Sequence[ConceptLoss] = ()
+    drift: float | None = None
 
 
 @dataclass(frozen=True)
@@ -242,7 +261,7 @@ class EventLog:
             "step": step,
             **asdict(event),
         }
-        line = json.dumps(_plain(row), allow_nan=False).encode() + b"\n"
+        line = json.dumps(plain(row), allow_nan=False).encode() + b"\n"
         with self._lock, suppress(OSError):
             # torn, should the write fail half way
             data = b"\n" * self._torn + line
@@ -378,19 +397,3 @@ def parse(line: bytes) -> Record | None:
 # what json.loads calls at its heart, a third faster: the app reads millions of lines
 _decode = json.JSONDecoder().raw_decode
 _KINDS = {make.__name__.lower(): kind_of(make) for make in get_args(Event)}
-
-
-def _plain(value: Any) -> Any:
-    """``value`` as JSON can hold it: NaN and infinities become null, paths text, numpy and torch scalars numbers."""
-    if isinstance(value, str):
-        return value if len(value) <= _LONGEST_TEXT else f"{value[:_LONGEST_TEXT]} ..."
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    try:
-        return float(value) if math.isfinite(float(value)) else None
-    except (TypeError, ValueError):
-        return str(value)

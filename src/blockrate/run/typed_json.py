@@ -18,6 +18,8 @@ _Read = Callable[[Any], Any]
 Scalar = bool | float | None
 # bytes of a file of ours, which has some hundred
 _LARGEST = 2**20
+# Of a text in an event: escaped, characters take up to 12 bytes. All of it is in the log.
+_LONGEST_TEXT = 2**16
 
 
 def read_object(path: Path, most: int = _LARGEST) -> dict[str, Any]:
@@ -32,6 +34,22 @@ def read_object(path: Path, most: int = _LARGEST) -> dict[str, Any]:
     if isinstance(content, dict):
         return content
     raise ValueError("is no JSON object")
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as JSON can hold it: NaN and infinities as null, paths as text, torch scalars as numbers."""
+    if isinstance(value, str):
+        return value if len(value) <= _LONGEST_TEXT else f"{value[:_LONGEST_TEXT]} ..."
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    try:
+        return float(value) if math.isfinite(float(value)) else None
+    except (TypeError, ValueError):
+        return str(value)
 
 
 class Kind(NamedTuple):

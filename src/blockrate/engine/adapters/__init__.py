@@ -1,6 +1,6 @@
 """The kinds of adapters that can be trained in place of the weights: each is one module with the same functions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +25,9 @@ class AdapterModule(Protocol):
 
         ``weights``: what an earlier session has learned; without any, adapters begin as their file or the seed says.
         """
+
+    def adds_by(self, names: Sequence[str]) -> list[str]:
+        """Return those of the learned parameters that all of it acts through: while they are zero, nothing does."""
 
     def write(
         self,

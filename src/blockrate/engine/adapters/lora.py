@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,11 @@ def add_learned(
         for name, parameter in transformer.named_parameters()
         if _LORA in name
     }
+
+
+def adds_by(names: Sequence[str]) -> list[str]:
+    """Return those of the adapters' parameters that all of it acts through: while they are zero, nothing does."""
+    return [name for name in names if f"{_LORA}B." in name]
 
 
 def write(

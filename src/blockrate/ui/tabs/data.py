@@ -33,6 +33,7 @@ _FIRST = (
     "path",
 )
 _THEN = (
+    "role",
     "balancing",
     "balancing_strategy",
     "text.prompt_source",
@@ -184,6 +185,8 @@ def _card(tab: DataTab, index: int) -> None:
 
     def refresh() -> None:
         file.set_visibility(session.get(f"{at}.text.prompt_source") == "concept")
+        is_measured = session.get(f"{at}.type") == "VALIDATION"
+        shown["role"].set_visibility(is_measured or session.get(f"{at}.role") == "keep")
         wants_masks = asks_for_masks(session.usable) or session.get(f"{at}.masks")
         shown["masks"].set_visibility(bool(wants_masks))
         facts.set_visibility(not session.problem(f"{at}.path"))
