@@ -45,9 +45,10 @@ def blocks(step: int) -> Blocks:
 class Made:
     """A run folder with a history, as an engine would have left it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, **settings: object) -> None:
         self.run = RunFolder(path)
-        self.run.create(json.dumps({**CONFIG, "workspace_dir": str(path)}))
+        config = {**CONFIG, "workspace_dir": str(path), **settings}
+        self.run.create(json.dumps(config))
         self.run.who_file.write_text("{}")
         self.run.log_file.write_text(
             "".join(f"line {number}\n" for number in range(1, 301))

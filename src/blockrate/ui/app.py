@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any, cast
+from urllib.parse import urlencode
 
 import psutil
 import uvicorn
@@ -37,6 +38,7 @@ from blockrate.core.plain_files import is_there
 from blockrate.run.children import child_environment
 from blockrate.run.home import state_folder
 from blockrate.ui.arrivals import Limits
+from blockrate.ui.compare.chosen import SCREEN, compared_in
 from blockrate.ui.connections import most_strangers, protocol_of
 from blockrate.ui.guard import Guard, all_names
 from blockrate.ui.live.watch import Watch
@@ -129,6 +131,12 @@ def make_app(
         @ui.page(path)
         def page() -> None:
             build(Page(session, watch, media, preferences), tab)
+
+    @ui.page("/compare")
+    def compare(runs: str = "") -> None:
+        page = Page(session, watch, media, preferences)
+        page.compared = compared_in(urlencode({"runs": runs}), preferences)
+        build(page, SCREEN)
 
     for path, tab in PAGES.items():
         add_page(path, tab)

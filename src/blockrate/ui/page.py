@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 from nicegui import Client, Event, ui
@@ -15,6 +16,13 @@ from blockrate.ui.preferences import Preferences
 from blockrate.ui.session import Session
 
 _TOAST_MILLISECONDS = {"info": 4000, "warning": 8000, "error": 12000}
+
+
+class Compared(NamedTuple):
+    """The run folders that are compared, and how many more an address names that nobody here knows."""
+
+    paths: tuple[Path, ...] = ()
+    unknown: int = 0
 
 
 @dataclass(eq=False)
@@ -36,6 +44,8 @@ class Page:
     tab_changed: Event[[]] = field(default_factory=Event)  # another tab is in front
     steps: int | None = None
     steps_changed: Event[[]] = field(default_factory=Event)
+    compared: Compared = field(default_factory=Compared)
+    compared_changed: Event[[]] = field(default_factory=Event)
 
     def enter(self) -> None:
         """Make this the page of the client that is being built."""

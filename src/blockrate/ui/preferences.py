@@ -16,13 +16,17 @@ _MOST_RECENT = 12
 
 
 class Preferences(BaseModel):
-    """The user's wishes. ``templates``: saved rates of blocks by name. ``last_run``: the run folder shown last."""
+    """The user's wishes. ``templates``: saved rates of blocks by name. ``last_run``: the run folder shown last.
+
+    ``compared``: run folders that an address of a comparison may name, the newest first.
+    """
 
     recent: list[str] = []  # config files, the newest first
     theme: Literal["auto", "light", "dark"] = "auto"
     port: int = Field(default=0, ge=0, le=65535)
     templates: dict[str, dict[str, Fraction]] = {}
     last_run: str = ""
+    compared: list[str] = []
 
     def save(self) -> None:
         """Keep the wishes for the next start. Raises WriteError."""

@@ -12,6 +12,8 @@ from nicegui.element import Element
 from blockrate.config.schedule_check import schedule_warnings
 from blockrate.core.errors import BlockrateError
 from blockrate.dataset.survey import Survey, counted, survey
+from blockrate.ui.compare import screen
+from blockrate.ui.compare.chosen import SCREEN, address_of, compared_in
 from blockrate.ui.guard import SIGN_OUT
 from blockrate.ui.live.progress import (
     NEXT_START,
@@ -40,6 +42,8 @@ _MODULES = {
     "Run": run,
 }
 TABS = tuple(_MODULES)
+# what has an address and no tab of its own
+_SCREENS = {**_MODULES, SCREEN: screen}
 _FILE_BUTTONS = (
     ("Open", "folder_open", open_config),
     ("Save", "save", save),
@@ -88,13 +92,14 @@ def build(page: Page, tab: str = "Model") -> None:
     with ui.element("div").classes("content") as content:
         _next_start(page)
         _warnings(page)
-        panels = {name: _panel(name) for name in TABS}
+        panels = {name: _panel(name) for name in _SCREENS}
+    panels[SCREEN].classes("compare-panel")
     ui.skip_link("Skip to the settings", target=content)
     with ui.footer(fixed=True).classes("bottom"):
         _bottom_bar(page)
 
     def show(name: str) -> None:
-        if name not in TABS:
+        if name not in _SCREENS:
             return
         page.tab = name
         for other, panel in panels.items():
@@ -102,14 +107,16 @@ def build(page: Page, tab: str = "Model") -> None:
         if not panels[name].default_slot.children:
             with panels[name]:
                 heading(name, 1).classes("sr-only")
-                problems_without_control(page, name)
-                _MODULES[name].build(page)
-        tabs.set_value(name)
-        shell.run_method("visit", f"/{name.lower()}")
+                if name in TABS:
+                    problems_without_control(page, name)
+                _SCREENS[name].build(page)
+        tabs.set_value(name if name in TABS else None)
+        compared = address_of(page.compared)
+        shell.run_method("visit", compared if name == SCREEN else f"/{name.lower()}")
         page.tab_changed.emit()
 
     page.show_tab = show
-    tabs.on_value_change(lambda event: show(str(event.value)))
+    tabs.on_value_change(lambda event: show(str(event.value or "")))
     _connect(page, shell)
     show(tab.capitalize())
 
@@ -136,7 +143,11 @@ def _panel(name: str) -> Element:
 
 def _connect(page: Page, shell: Shell) -> None:
     def route(address: object) -> None:
-        name = str(address).strip("/").capitalize()
+        path, _, query = str(address).partition("?")
+        name = path.strip("/").capitalize()
+        if name == SCREEN:
+            page.compared = compared_in(query, page.preferences)
+            page.compared_changed.emit()
         page.show_tab(name or TABS[0])
 
     def refresh() -> None:

@@ -60,6 +60,7 @@ def test_every_route_but_health_needs_a_session(
         "/files/{name}",
         "/",
         "/run",
+        "/compare",
         "/_nicegui_ws",
         "/favicon.ico",
     } <= set(paths)

@@ -1,6 +1,6 @@
 """What the Run tab draws. The browser keeps what it has: after the first time only what is new is sent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from nicegui import Event, ui
@@ -18,8 +18,23 @@ KINDS = {
 _SMOOTHING = 90  # of 99
 
 
-class LossChart(Element, component="../static/loss_chart.js"):
-    """Losses by step; the browser smooths them."""
+class LossChart(
+    Element,
+    component="../static/loss_chart.js",
+    esm={"blockrate-chart": "../static/chart"},
+):
+    """Losses by step, of the ``runs`` with these names or of the only one; the browser smooths and zooms them."""
+
+    def __init__(self, runs: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.name_runs(runs)
+        props = {"smoothing": _SMOOTHING / 100, "log": False, "clip": False}
+        set_props(self, {**props, "raw": not runs, "kinds": ["loss", "validation"]})
+
+    def name_runs(self, runs: Sequence[str]) -> None:
+        """Draw the lines of these runs, in the order of their slots; without any those of the only one."""
+        named = [{"slot": str(slot), "name": name} for slot, name in enumerate(runs)]
+        set_props(self, {"runs": named or [{"slot": "", "name": ""}]})
 
 
 class HeatMap(Element, component="../static/heat_map.js"):
@@ -66,32 +81,45 @@ class Feed:
         self._sent[name] = now
 
 
+def loss_of(row: Row) -> float | None:
+    """What a row of losses says, as short as it is drawn."""
+    return _short(row.get("loss"))
+
+
 def loss_card(watch: Watch, changed: Event[[]]) -> None:
     """Show the loss: raw, smoothed, and of the validation."""
 
-    def loss(row: Row) -> float | None:
-        return _short(row.get("loss"))
-
     def refresh(feed: Feed) -> None:
         card.set_visibility(bool(watch.history.losses.steps))
-        feed.send("raw", watch.history.losses, loss)
-        feed.send("validation", watch.history.validations, loss)
-
-    def smooth(hundredths: int) -> None:
-        set_props(chart, {"smoothing": hundredths / 100})
-
-    def scale() -> None:
-        set_props(chart, {"log": logarithmic.value is True})
+        feed.send("raw", watch.history.losses, loss_of)
+        feed.send("validation", watch.history.validations, loss_of)
 
     with ui.element("div") as card, section("Loss"):
         choices = ui.element("div").classes("chart-choices")
         chart = LossChart()
-        set_props(chart, {"smoothing": _SMOOTHING / 100, "log": False})
         Feed(chart, changed, refresh)
     with choices:
-        ui.label("Smoothing").classes("dim")
-        slider("Smoothing", 99, _SMOOTHING, smooth)
-        logarithmic = ui.switch("Log scale", on_change=scale)
+        loss_choices(chart)
+
+
+def loss_choices(chart: LossChart) -> None:
+    """How losses are drawn: smoothed, on a scale of logarithms, without outliers."""
+
+    def smooth(hundredths: int) -> None:
+        set_props(chart, {"smoothing": hundredths / 100})
+
+    def switch(name: str, prop: str, tip: str = "") -> None:
+        def take() -> None:
+            set_props(chart, {prop: control.value is True})
+
+        control = ui.switch(name, on_change=take)
+        if tip:
+            control.tooltip(tip)
+
+    ui.label("Smoothing").classes("dim")
+    slider("Smoothing", 99, _SMOOTHING, smooth)
+    switch("Log scale", "log")
+    switch("Clip outliers", "clip", "The scale leaves out the lowest and highest 2 %")
 
 
 def heat_card(watch: Watch, changed: Event[[]]) -> None:
@@ -111,10 +139,7 @@ def heat_card(watch: Watch, changed: Event[[]]) -> None:
         }
         set_props(chart, props)
 
-        def column(row: Row) -> list[float | None]:
-            return [_short(row.get(name)) for name in names]
-
-        feed.send("blocks", series, column, names)
+        feed.send("blocks", series, column_of(names), names)
 
     with ui.element("div") as card, section("By block"):
         choice = ui.radio(KINDS, value="grad_norms")
@@ -123,6 +148,11 @@ def heat_card(watch: Watch, changed: Event[[]]) -> None:
         chart = HeatMap()
         feed = Feed(chart, changed, refresh)
         choice.on_value_change(lambda: refresh(feed))
+
+
+def column_of(names: Sequence[str]) -> Callable[[Row], list[float | None]]:
+    """What makes a column of a heat map of a row: its numbers for these blocks."""
+    return lambda row: [_short(row.get(name)) for name in names]
 
 
 def slider(

@@ -11,6 +11,7 @@ from nicegui.element import Element
 from blockrate.config.reading import read_object
 from blockrate.core.errors import BlockrateError
 from blockrate.run.folder import RunFolder
+from blockrate.ui.compare.chosen import compare_runs
 from blockrate.ui.live.found_runs import FoundRun
 from blockrate.ui.live.watch import ALIVE, Watch
 from blockrate.ui.open_save import may_replace
@@ -87,9 +88,14 @@ def _buttons(page: Page, run: FoundRun) -> None:
         else:
             watch.show(run.path)
 
+    def compare() -> None:
+        shown = [watch.run.path] if watch.run else []
+        compare_runs(page, [*shown, run.path])
+
     actions: dict[str, Callable[[], object]] = {}
     if not _is_shown(watch, run):
         actions["Show"] = show
+    actions["Compare"] = compare
     actions["Run again with these settings"] = run_again
     for name, action in actions.items():
         button = ui.button(name, on_click=action, color=None)

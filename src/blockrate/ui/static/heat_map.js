@@ -52,6 +52,7 @@ export default {
     frozen: Array, // some of the names
     log: Boolean, // the scale
     what: String, // is shown
+    shared: Array, // the ends of the scale where other maps have the same one
   },
   emits: ["ready"],
   template: `
@@ -110,7 +111,9 @@ export default {
   mounted() {
     this.size.observe(this.$refs.map);
     // what is drawn depends on these alone, not on each move of the mouse
-    this.$watch(() => [this.turn, this.rows, this.log], this.draw, { flush: "post" });
+    this.$watch(() => [this.turn, this.rows, this.log, this.shared], this.draw, {
+      flush: "post",
+    });
     this.$emit("ready");
   },
   beforeUnmount() {
@@ -158,7 +161,7 @@ export default {
     },
     domain() {
       void this.turn;
-      const values = this.columns.flat().filter((value) => value > 0);
+      const values = this.shared ?? this.columns.flat().filter((value) => value > 0);
       const low = values.length ? Math.min(...values) : 0.1;
       const top = values.length ? Math.max(...values) : 1;
       if (!this.log) return [0, top];

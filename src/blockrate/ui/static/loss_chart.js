@@ -1,144 +1,161 @@
-// The loss by steps: raw, smoothed, and of the validation.
+// Losses by steps, of one run or of several: raw, smoothed, and of the validation.
 // Points come by `take`, each of them once.
+import { nearest, smoothed, text, ticks } from "blockrate-chart/scale.js";
+import zoom from "blockrate-chart/zoom.js";
 // of the drawing, in its own units, which are stretched to its place
 const WIDE = 1000;
 const HIGH = 1000;
-const TICKS = 4;
-
-function text(value) {
-  if (value < 0.01 || value >= 1e4) return value.toExponential(2);
-  return `${+value.toPrecision(3)}`;
-}
-
-// The exponential moving average, without its pull towards zero at the start.
-function smoothed(values, weight) {
-  let mean = 0;
-  let share = 0;
-  return values.map((value) => {
-    if (value == null) return null;
-    mean = weight * mean + (1 - weight) * value;
-    share = weight * share + (1 - weight);
-    return mean / share;
-  });
-}
-
-// Round numbers around all values: 1, 2 or 5 times a power of ten apart.
-function ticks(low, top) {
-  const rough = (top - low || top || 1) / TICKS;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const gap = [1, 2, 5, 10].find((times) => times * power >= rough) * power;
-  const first = Math.floor(low / gap);
-  const count = Math.max(Math.ceil(top / gap) - first, 1) + 1;
-  return Array.from({ length: count }, (_, k) => (first + k) * gap);
-}
-
-// Numbers around all values that lie apart by equal factors.
-function logarithmicTicks(low, top) {
-  const at = (k) => low * 0.95 * (top / low / 0.9) ** (k / TICKS);
-  return Array.from({ length: TICKS + 1 }, (_, k) => +at(k).toPrecision(2));
-}
+const NOTHING = { steps: [], values: [] };
+const MOVES = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
 
 export default {
-  props: { smoothing: Number, log: Boolean },
+  mixins: [zoom],
+  props: {
+    runs: Array, // of each its `slot`, "" for the only one, and its `name`
+    smoothing: Number,
+    log: Boolean, // the scale
+    clip: Boolean, // leave outliers out of the scale
+    raw: Boolean, // show each step too
+    kinds: Array, // "loss", "validation"
+  },
   emits: ["ready"],
   template: `
-    <figure class="loss-chart">
-      <p class="chart-bar" aria-hidden="true">
+    <figure class="loss-chart" :class="{ 'is-of-many': isOfMany }">
+      <p class="chart-bar" :aria-live="at === null ? 'off' : 'polite'">
         <span v-for="(words, name) in told" :class="name">{{ words }}</span>
       </p>
+      <div class="chart-zoom" role="group" aria-label="Zoom">
+        <button type="button" aria-label="Nearer" title="Nearer (+)" @click="zoom(2)">+</button>
+        <button type="button" aria-label="Farther" title="Farther (-)" :disabled="!part"
+          @click="zoom(0.5)">−</button>
+        <button type="button" title="All steps (0)" :disabled="!part"
+          @click="showAll">All steps</button>
+      </div>
       <div class="chart-body">
         <div class="chart-names" aria-hidden="true">
           <span v-for="tick in scale" :style="{ top: y(tick) / 10 + '%' }">{{ text(tick) }}</span>
         </div>
         <div
           class="loss-field"
-          @pointermove="point"
-          @pointerdown="point"
+          @pointermove="move"
+          @pointerdown="press"
+          @pointerup="endDrag"
+          @pointercancel="drag = null"
           @pointerleave="at = null"
+          @dblclick="showAll"
         >
           <svg
             viewBox="0 0 ${WIDE} ${HIGH}"
             preserveAspectRatio="none"
             role="img"
-            :aria-label="'Loss. ' + Object.values(told).join(', ')"
+            tabindex="0"
+            :class="{ 'is-part': part || clip }"
+            :aria-label="summary"
+            @keydown="key"
+            @blur="at = null"
           >
             <path
               class="grid"
               :d="scale.map((tick) => 'M0 ' + y(tick) + 'H${WIDE}').join('')"
             />
-            <path
-              v-for="(line, name) in lines"
-              :key="name"
-              :class="name"
-              :d="path(line, 'L')"
-            />
-            <path class="dots" :d="path(lines.validation, 'h0M')" />
+            <template v-for="line in lines" :key="line.kind + line.slot">
+              <path :class="[line.kind, 'run' + line.slot]" :d="path(line, 'L')" />
+              <path
+                v-if="line.kind === 'validation'"
+                :class="['dots', 'run' + line.slot]"
+                :d="path(line, 'h0M')"
+              />
+            </template>
           </svg>
           <i
-            v-if="at !== null"
+            v-if="cursor !== null"
             class="loss-cursor"
-            :style="{ left: x(lines.raw.steps[at]) / 10 + '%' }"
+            :style="{ left: x(cursor) / 10 + '%' }"
           ></i>
+          <i v-if="band" class="loss-band" :style="band"></i>
         </div>
       </div>
       <div class="chart-steps" aria-hidden="true">
-        <span v-for="step in span">{{ step.toLocaleString("en") }}</span>
+        <span v-for="step in span">{{ Math.round(step).toLocaleString("en") }}</span>
       </div>
     </figure>`,
   data() {
     return {
       turn: 0, // counts what was taken
-      at: null, // the place of the point that is looked at
+      at: null, // the step that is looked at
     };
   },
   created() {
-    this.taken = {
-      raw: { steps: [], values: [] },
-      validation: { steps: [], values: [] },
-    };
+    this.taken = {};
   },
   mounted() {
     this.$emit("ready");
   },
   computed: {
+    isOfMany() {
+      return this.runs.some((run) => run.slot !== "");
+    },
     lines() {
       void this.turn;
-      const { raw, validation } = this.taken;
-      const values = smoothed(raw.values, this.smoothing);
-      return { raw, smoothed: { steps: raw.steps, values }, validation };
+      const lines = this.runs.flatMap(({ slot, name }) => {
+        const raw = this.taken[`raw${slot}`] ?? NOTHING;
+        const values = smoothed(raw.values, this.smoothing);
+        const validation = this.taken[`validation${slot}`] ?? NOTHING;
+        return [
+          { kind: "raw", slot, name, ...raw },
+          { kind: "smoothed", slot, name, steps: raw.steps, values },
+          { kind: "validation", slot, name, ...validation },
+        ];
+      });
+      return lines.filter(({ kind }) => this.isShown(kind));
     },
-    span() {
-      const steps = [...this.lines.raw.steps, ...this.lines.validation.steps];
-      return steps.length ? [Math.min(...steps), Math.max(...steps)] : [];
+    steps() {
+      const steps = this.lines.flatMap((line) => line.steps);
+      return [...new Set(steps)].sort((one, other) => one - other);
+    },
+    whole() {
+      return this.steps.length ? [this.steps[0], this.steps.at(-1)] : [];
+    },
+    cursor() {
+      const place = this.at === null ? -1 : nearest(this.steps, this.at);
+      return place < 0 ? null : this.steps[place];
     },
     scale() {
-      const values = Object.values(this.lines)
-        .flatMap((line) => line.values)
-        .filter((value) => value > 0 || (value != null && !this.log));
-      if (!values.length) return [0.1, 1];
-      const around = this.log ? logarithmicTicks : ticks;
-      return around(Math.min(...values), Math.max(...values));
+      const [first, last] = this.span;
+      const values = this.lines.flatMap((line) =>
+        line.values.filter((_, k) => line.steps[k] >= first && line.steps[k] <= last),
+      );
+      return ticks(values, this);
+    },
+    summary() {
+      const told = Object.values(this.told).join(", ");
+      return `Loss. ${told}. Arrow keys read the values, plus and minus zoom.`;
     },
     told() {
-      const { raw, smoothed: line, validation } = this.lines;
-      const at = this.at ?? raw.steps.length - 1;
-      const step = raw.steps[at];
+      const step = this.cursor ?? this.whole[1];
       if (step === undefined) return {};
-      const last = validation.steps.findLastIndex((other) => other <= step);
-      const values = {
-        raw: raw.values[at],
-        smoothed: line.values[at],
-        validation: validation.values[last],
-      };
       const words = { step: `Step ${step.toLocaleString("en")}` };
-      for (const [name, value] of Object.entries(values))
-        if (value != null) words[name] = `${name} ${text(value)}`;
+      for (const line of this.lines) {
+        const last = line.steps.findLastIndex((other) => other <= step);
+        const value = line.values[last];
+        const key = this.isOfMany ? `run${line.slot}` : line.kind;
+        if (this.isOfMany) words[key] ??= line.name;
+        if (value == null) continue;
+        const kind = this.isOfMany && line.kind === "smoothed" ? "loss" : line.kind;
+        const told = `${kind} ${text(value)}`;
+        words[key] = words[key] ? `${words[key]} · ${told}` : told;
+      }
       return words;
     },
   },
   methods: {
     text,
+    isShown(kind) {
+      if (kind === "validation") return this.kinds.includes("validation");
+      return this.kinds.includes("loss") && (kind !== "raw" || this.raw);
+    },
     take(name, start, steps, values) {
+      this.taken[name] ??= { steps: [], values: [] };
       this.taken[name].steps.splice(start, Infinity, ...steps);
       this.taken[name].values.splice(start, Infinity, ...values);
       this.turn += 1;
@@ -151,8 +168,10 @@ export default {
       const measure = this.log ? Math.log : (each) => each;
       const low = measure(this.scale[0]);
       const top = measure(this.scale.at(-1));
-      const here = measure(Math.max(value, this.scale[0]));
-      return HIGH - (HIGH * (here - low)) / (top - low || 1);
+      // there is no logarithm of what is not above 0
+      const here = measure(this.log ? Math.max(value, 1e-12) : value);
+      const place = HIGH - (HIGH * (here - low)) / (top - low || 1);
+      return Math.min(Math.max(place, -HIGH), 2 * HIGH);
     },
     path({ steps, values }, pen) {
       let line = "";
@@ -166,17 +185,26 @@ export default {
       });
       return line;
     },
-    point({ currentTarget, clientX }) {
-      const box = currentTarget.getBoundingClientRect();
-      const share = (clientX - box.left) / box.width;
-      const [first, last] = this.span;
-      const step = first + share * (last - first);
-      const { steps } = this.lines.raw;
-      let nearest = 0;
-      steps.forEach((other, k) => {
-        if (Math.abs(other - step) < Math.abs(steps[nearest] - step)) nearest = k;
-      });
-      this.at = nearest;
+    move(event) {
+      this.goOnDragging(event);
+      this.at = this.step(this.share(event));
+    },
+    press(event) {
+      this.startDrag(event);
+      this.at = this.step(this.share(event));
+    },
+    key(event) {
+      const { key } = event;
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      if (key in MOVES && this.steps.length) {
+        const last = this.steps.length - 1;
+        const from = this.cursor ?? this.steps.at(-1);
+        const place = nearest(this.steps, from) + MOVES[key];
+        this.at = this.steps[Math.min(last, Math.max(0, place))];
+        this.follow(this.at);
+      } else if (!this.zoomKey(key)) return;
+      event.preventDefault();
+      event.stopPropagation();
     },
   },
 };

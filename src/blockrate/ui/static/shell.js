@@ -14,7 +14,10 @@ export default {
     };
     listen(window, "keydown", this.onKey);
     listen(window, "popstate", () =>
-      this.$emit("route", location.pathname.slice(window.path_prefix.length)),
+      this.$emit(
+        "route",
+        location.pathname.slice(window.path_prefix.length) + location.search,
+      ),
     );
     listen(
       window,
@@ -92,7 +95,8 @@ export default {
     },
     visit(path) {
       const address = window.path_prefix + path;
-      if (location.pathname === address) return;
+      const here = location.pathname + (path.includes("?") ? location.search : "");
+      if (here === address) return;
       // going back to it would lead here again
       const first = location.pathname === window.path_prefix + "/";
       history[first ? "replaceState" : "pushState"](null, "", address);
