@@ -93,7 +93,6 @@ def build(page: Page, tab: str = "Model") -> None:
         _next_start(page)
         _warnings(page)
         panels = {name: _panel(name) for name in _SCREENS}
-    panels[SCREEN].classes("compare-panel")
     ui.skip_link("Skip to the settings", target=content)
     with ui.footer(fixed=True).classes("bottom"):
         _bottom_bar(page)
@@ -106,13 +105,9 @@ def build(page: Page, tab: str = "Model") -> None:
             panel.set_visibility(other == name)
         if not panels[name].default_slot.children:
             with panels[name]:
-                heading(name, 1).classes("sr-only")
-                if name in TABS:
-                    problems_without_control(page, name)
-                _SCREENS[name].build(page)
+                _fill(page, name)
         tabs.set_value(name if name in TABS else None)
-        compared = address_of(page.compared)
-        shell.run_method("visit", compared if name == SCREEN else f"/{name.lower()}")
+        shell.run_method("visit", _address(page, name))
         page.tab_changed.emit()
 
     page.show_tab = show
@@ -135,10 +130,21 @@ def _add_style() -> None:
 
 def _panel(name: str) -> Element:
     """The room of a tab; it is filled when it is in front for the first time."""
-    panel = ui.element("div").classes("panel")
+    panel = ui.element("div").classes(f"panel panel-{name.lower()}")
     panel.props["role"] = "tabpanel"
     panel.props["aria-label"] = name
     return panel
+
+
+def _fill(page: Page, name: str) -> None:
+    heading(name, 1).classes("sr-only")
+    if name in TABS:
+        problems_without_control(page, name)
+    _SCREENS[name].build(page)
+
+
+def _address(page: Page, name: str) -> str:
+    return address_of(page.compared) if name == SCREEN else f"/{name.lower()}"
 
 
 def _connect(page: Page, shell: Shell) -> None:
