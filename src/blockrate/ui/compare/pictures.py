@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nicegui import Event, ui
-from nicegui.element import Element
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
@@ -19,9 +18,11 @@ from blockrate.ui.live.samples import by_prompt, words_of
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, section, set_props
 from blockrate.ui.parts.follow import rebuild_on_change
+from blockrate.ui.parts.pictures import Pictures, Shown
 
 _PIXELS = 768  # of a picture in the row
 _LOOK = "outlined dense hide-bottom-space options-dense popup-content-class=options"
+_WITHOUT_EMA = "-without-ema"  # in the name of a prompt
 _NONE = "No two of these runs have drawn a sample of the same prompt and seed."
 
 
@@ -46,13 +47,9 @@ class Seen(NamedTuple):
     names: tuple[str, ...]
     pair: tuple[int, int]
 
-
-class ImageSlider(Element, component="../static/image_slider.js"):
-    """Two pictures with a line between."""
-
-    def __init__(self, left: Mapping[str, str], right: Mapping[str, str], words: str):
-        super().__init__()
-        set_props(self, {"left": left, "right": right, "words": words})
+    def words(self, place: int) -> str:
+        """What the picture of a run shows."""
+        return f"{self.subject.words}, step {self.step:,}, {self.names[place]}"
 
 
 class SamplesBeside:
@@ -180,7 +177,10 @@ def _subject(name: str, config: TrainConfig | None) -> Subject:
     enabled = [sample for sample in config.samples if sample.enabled] if config else []
     if number and int(number[1]) < len(enabled):
         sample = enabled[int(number[1])]
-        return Subject(visible(sample.prompt) or words_of(name), str(sample.seed))
+        words = visible(sample.prompt) or words_of(name)
+        if name.endswith(_WITHOUT_EMA):
+            words += " (without EMA)"
+        return Subject(words, str(sample.seed))
     return Subject(words_of(name) or visible(name), "")
 
 
@@ -200,9 +200,10 @@ def _row(page: Page, seen: Seen) -> None:
         for place, path in seen.pictures:
             with ui.element("li").classes(f"run{place}"):
                 image = ui.element("img")
-                words = f"{seen.subject.words}, step {seen.step:,}, {seen.names[place]}"
                 source = page.media.file_url(path, size=_PIXELS)
-                image.props.update({"src": source, "alt": words, "loading": "lazy"})
+                image.props.update(
+                    {"src": source, "alt": seen.words(place), "loading": "lazy"}
+                )
                 with ui.element("div").classes("compared-title"):
                     sample = ui.element("i").classes("line-sample")
                     sample.props("aria-hidden=true")
@@ -216,10 +217,10 @@ def _line_between(page: Page, seen: Seen) -> None:
         ui.label("Choose two runs for the line between them.").classes("dim")
     elif left in pictures and right in pictures:
         sides = [
-            {"source": page.media.file_url(pictures[place]), "name": seen.names[place]}
+            Shown(page.media.file_url(pictures[place]), seen.words(place))
             for place in seen.pair
         ]
-        ImageSlider(sides[0], sides[1], f"{seen.subject.words}, step {seen.step:,}")
+        Pictures().show(*sides)
     else:
         missing = seen.names[right if left in pictures else left]
         ui.label(f"{missing} has no such sample at this step.").classes("dim")
