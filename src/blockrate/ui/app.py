@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -127,19 +127,7 @@ def make_app(
     async def upload(request: Request, given: str) -> Response:
         return await media.uploads.answer(request, given)
 
-    def add_page(path: str, tab: str) -> None:
-        @ui.page(path)
-        def page() -> None:
-            build(Page(session, watch, media, preferences), tab)
-
-    @ui.page("/compare")
-    def compare(runs: str = "") -> None:
-        page = Page(session, watch, media, preferences)
-        page.compared = compared_in(urlencode({"runs": runs}), preferences)
-        build(page, SCREEN)
-
-    for path, tab in PAGES.items():
-        add_page(path, tab)
+    _add_pages(lambda: Page(session, watch, media, preferences))
     nicegui_app.on_startup(watch.follow)
     # a bar without a name over the page, for every request of ours; each upload has its own
     nicegui_app.config.quasar_config["loadingBar"]["skipHijack"] = True
@@ -155,6 +143,22 @@ def make_app(
         show_welcome_message=False,
     )
     return app
+
+
+def _add_pages(new_page: Callable[[], Page]) -> None:
+    def add(path: str, tab: str) -> None:
+        @ui.page(path)
+        def page() -> None:
+            build(new_page(), tab)
+
+    @ui.page("/compare")
+    def compare(runs: str = "") -> None:
+        page = new_page()
+        page.compared = compared_in(urlencode({"runs": runs}), page.preferences)
+        build(page, SCREEN)
+
+    for path, tab in PAGES.items():
+        add(path, tab)
 
 
 def _file_response(media: Media, name: str) -> Response:
