@@ -42,6 +42,7 @@ ENGINE_SEES_OF_RUN = {
         "events",
         "durable",
         "checkpoints",
+        "rate_commands",
         "results",
         "saved_state",
         "signs_of_life",

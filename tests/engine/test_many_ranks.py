@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.edited_runs import live_edited
 from support.lives import RATES, Small, events, make_small, saved_bytes
 from support.rank_engine import Job, live_together
 
@@ -132,7 +133,13 @@ CHROMA = {
     "sample_after_unit": "STEP",
 }
 
+EDITS = {
+    "1": {"double_block_0": 0.0, "single_block_0": 0.0},
+    "2": {"double_block_1": 0.2, "single_block_0": 0.0},
+}
 TWO = {
+    "edited": Wanted(LORA, "ask_for_rates", {"edits": EDITS}),
+    "edited shared": Wanted({**LORA, **SHARED}, "ask_for_rates", {"edits": EDITS}),
     "lora": Wanted({**CLIPPED, **SHOWN}),
     "fine": Wanted({**CLIPPED, **FINE}),
     "bf16": Wanted(BF16),
@@ -180,7 +187,7 @@ def lived(small: Small, folder: Path, wanted: dict[str, Wanted], *, size: int) -
         run = RunFolder(folder / name)
         if name == "cached":
             settings = {**settings, "cache_dir": str(folder / "by ranks")}
-        if fault in ("note_entries", "fail_at"):
+        if fault in ("note_entries", "fail_at", "ask_for_rates"):
             given = {**given, "folder": str(run.path)}
         config = _config(_model(small, settings), run.path, settings)
         run.create(config_json(config))
@@ -422,6 +429,29 @@ def test_two_ranks_go_on_where_one_process_was_stopped_in_every_bit(two: Ranks) 
     assert two.codes["gone on"] == [0, 0]
     alone = two.alone("not broken off", **CLIPPED)
     assert len(list(same_in_every_bit(two.run("gone on"), alone))) == 6
+
+
+@pytest.mark.parametrize("name", ["edited", "edited shared"])
+def test_ranks_take_new_block_rates_together_in_every_bit(
+    two: Ranks, name: str, request: pytest.FixtureRequest
+) -> None:
+    assert two.codes[name] == [0, 0]
+    if "shared" in name:
+        request.getfixturevalue("aligned")
+    edits = {int(step): [rates] for step, rates in EDITS.items()}
+    config = _config(two.small, two.folder / f"{name} alone", LORA)
+    alone = live_edited(config, edits)
+    run = two.run(name)
+    for checkpoint in checkpoints(alone.checkpoints):
+        for part in ("weights", "optimizer"):
+            mine, theirs = (
+                load_file(one.checkpoints / checkpoint.name / f"{part}.safetensors")
+                for one in (run, alone)
+            )
+            assert mine.keys() == theirs.keys()
+            assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+    for one in (run, alone):
+        assert [event["step"] for event in events(one, "rates")] == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from blockrate.run.events import (
     Blocks,
+    Declined,
     Event,
     EventLog,
     Failed,
@@ -22,6 +23,7 @@ from blockrate.run.events import (
     Memory,
     Phase,
     Rank,
+    Rates,
     Record,
     Resumed,
     Sampled,
@@ -48,6 +50,8 @@ EVENTS: list[Event] = [
     Step(0.5, 1e-4, 1.25, 0.125),
     Step(None, None, None, 0.0),
     Blocks({"double_block_0": 1e-4}, {"double_block_0": None}, {"other": 0.0}),
+    Rates({"double_block_0": 1.0}, {"double_block_0": 0.0}, "rates-1-1", (GROUP,)),
+    Declined("rates-1-2", "it was at 0.0"),
     Validated(0.25),
     Validated(None),
     Sampled(("samples/a.png", "samples/ünï.png")),

@@ -26,6 +26,27 @@ def stop_at(step: int, rank: int) -> None:
     train.take_step = take_step
 
 
+def ask_for_rates(edits: dict[str, dict[str, float]], folder: str) -> None:
+    """The run is asked for block rates after steps; only the first rank hears of it."""
+    train: Any = import_module("blockrate.engine.train")
+    from blockrate.engine.world import world
+    from blockrate.run.folder import RATES, RunFolder
+    from blockrate.run.rate_commands import leave_rates
+
+    real: Any = train.take_step
+
+    def take_step(*given: Any, **named: Any) -> Any:
+        taken = real(*given, **named)
+        rates = edits.get(str(named["step"] + 1))
+        if rates is not None and world().is_first:
+            key = "block_learning_rate_multiplier"
+            leave_rates(RunFolder(Path(folder)), {key: rates})
+            STOP.commands.append(RATES)
+        return taken
+
+    train.take_step = take_step
+
+
 def fail_at(step: int, rank: int, folder: str) -> None:
     """Memory runs out on one rank in a step, counted from 1; what it has to say beside goes to a file in ``folder``."""
     train: Any = import_module("blockrate.engine.train")

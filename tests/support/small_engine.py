@@ -7,29 +7,69 @@ import time
 import types
 from pathlib import Path
 
-from blockrate.core.errors import ConfigError, NoCheckpointError, NotANumberError
-from blockrate.run.events import Blocks, EventLog, Phase, Started, Step, Validated
+from blockrate.config.files import load_config
+from blockrate.config.new_rates import with_rates
+from blockrate.core.errors import (
+    BlockrateError,
+    ConfigError,
+    NoCheckpointError,
+    NotANumberError,
+)
+from blockrate.run.events import (
+    Blocks,
+    Declined,
+    EventLog,
+    Phase,
+    Rates,
+    Started,
+    Step,
+    Validated,
+)
 from blockrate.run.folder import RunFolder, StopFlag
+from blockrate.run.rate_commands import asked_rates, drop_asked, keep_rates
 
 STEPS = 20
-SECONDS = {"slow": 0.3, "stuck": 100}
+SECONDS = {"slow": 0.3, "listens": 0.1, "stuck": 100}
 
 
 def train(config: object, run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
-    """Steps that take 10 ms (``steps``), ``slow`` or ``stuck`` ones, or one of the ways to fail."""
+    """Steps that take 10 ms (``steps``), ``slow`` or ``stuck`` ones, ways to fail; ``listens`` takes rates."""
     kind = os.environ.get("SMALL_TRAINER", "steps")
     log.write(Started("hash", os.getpid(), [], "double_block_0"), step=0)
-    log.write(Phase("training", 0, STEPS), step=0)
+    # as many as whoever asks it needs
+    steps = 50 * STEPS if kind == "listens" else STEPS
+    log.write(Phase("training", 0, steps), step=0)
     print("a library says something")
-    for step in range(1, STEPS + 1):
+    for step in range(1, steps + 1):
         take(SECONDS.get(kind, 0.01))
         log.write(Step(1 / step, 1e-4, 1.0, 0.01), step=step)
         if step == 3 and kind in FAILURES:
             raise FAILURES[kind]
+        if kind == "listens":
+            take_rates(run, log, step)
         stop.obey()
     log.write(Blocks({"double_block_0": 1e-4}), step=STEPS)
     log.write(Validated(0.5), step=STEPS)
     return [run.path / "out.safetensors"]
+
+
+def take_rates(run: RunFolder, log: EventLog, step: int) -> None:
+    """Take the block rates that are asked for as a real one does, of a model that it does not have."""
+    for asked in asked_rates(run):
+        try:
+            before = load_config(run.config_file).config
+            new = with_rates(before, asked.rates or {})
+            keep_rates(run, new, step=step)
+        except BlockrateError as error:
+            log.write(Declined(asked.command, str(error)), step=step)
+            continue
+        told = Rates(
+            before.block_learning_rate_multiplier,
+            new.block_learning_rate_multiplier,
+            asked.command,
+        )
+        log.write(told, step=step)
+    drop_asked(run)
 
 
 def take(seconds: float) -> None:

@@ -41,6 +41,7 @@ from blockrate.cli.options import (
     Version,
 )
 from blockrate.cli.queueing import app as queue_app
+from blockrate.cli.rates import rates
 from blockrate.cli.screen import plain_streams, say, say_fault, show, show_json
 from blockrate.cli.usage import tell_usage
 from blockrate.cli.ways_on import WAYS_ON
@@ -190,6 +191,9 @@ def stop(folder: Run) -> None:
         return say(f"Nothing is running in {folder}.")
     send_command(run, "stop")
     say("Asked it to stop after the current step.")
+
+
+app.command()(rates)
 
 
 @app.command()

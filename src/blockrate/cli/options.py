@@ -84,6 +84,13 @@ Run = Annotated[
     Path,
     typer.Argument(metavar="RUN", help="A run folder: the config's workspace_dir."),
 ]
+RatesFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="Block rates: a config, a mapping of blocks to multipliers, or - for standard input.",
+    ),
+]
 OpenedConfig = Annotated[
     str,
     typer.Argument(

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from blockrate.cli.console import SafeConsole
 from blockrate.cli.cost import memory_line, step_line, streaming_lines
+from blockrate.cli.rates import rates_line
 from blockrate.cli.ways_on import WAYS_ON
 from blockrate.core.blocks import MOST_BLOCKS, BlockLayout
 from blockrate.core.errors import WriteError, with_ways_on
@@ -22,10 +23,12 @@ from blockrate.core.selection import selection_text
 from blockrate.core.signals import WARNINGS, leaves_at_once
 from blockrate.core.units import size_text
 from blockrate.run.events import (
+    Declined,
     Failed,
     Files,
     Numbers,
     Phase,
+    Rates,
     Record,
     Resumed,
     Sampled,
@@ -273,6 +276,8 @@ class View:
                 self.say(f"warning: {with_ways_on(message, ways_on, WAYS_ON)}")
             case Resumed(from_step=step, changes=changes):
                 self.say(visible("; ".join([f"goes on from step {step}", *changes])))
+            case Rates() | Declined():
+                self.say(rates_line(event, record.step))
             case Skipped() | Saved() | Sampled() | Validated():
                 self.say(visible(_line(event, record.step)))
         self._draw()
@@ -303,12 +308,11 @@ class View:
             if self._done or self._total
             else ""
         )
-        total = self._total or None
         self.bar.update(
             self._task,
             description=self._phase,
             text=text,
-            total=total,
+            total=self._total or None,
             completed=self._done,
         )
         tenth = 10 * self._done // self._total if self._total else 0

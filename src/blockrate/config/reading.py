@@ -50,7 +50,7 @@ def read_json(path: Path, *, pipes: bool = False) -> Any:
     """Return what a JSON file holds. Raises ``ConfigError`` that says where the file is wrong."""
     where = str(path)
     try:
-        return _parsed(_text(read_plain(path, LARGEST, pipes=pipes)))
+        content = read_plain(path, LARGEST, pipes=pipes)
     except NotPlainError as error:
         raise ConfigError(where, str(error.strerror), _instead_of(path)) from error
     except TooLargeError as error:
@@ -60,12 +60,24 @@ def read_json(path: Path, *, pipes: bool = False) -> Any:
         problem = f"cannot be read: {error.strerror}"
         cure = "Check the path and its rights."
         raise ConfigError(where, problem, cure) from error
+    except ValueError as error:
+        # a path that cannot be
+        raise ConfigError(where, f"is not valid: {error}", "Correct it.") from error
+    return json_in(content, where)
+
+
+def json_in(content: bytes, where: str) -> Any:
+    """Return what the bytes of a JSON file hold. Raises ``ConfigError`` that says where it is wrong."""
+    if len(content) > LARGEST:
+        problem = f"is larger than {size_text(LARGEST)}, too much for a config"
+        raise ConfigError(where, problem, "Give a JSON file.")
+    try:
+        return _parsed(_text(content))
     except RecursionError as error:
         raise nested_too_deeply(where) from error
     except _UnfitError as error:
         raise ConfigError(where, error.problem, error.cure) from error
     except ValueError as error:
-        # a path that cannot be
         raise ConfigError(where, f"is not valid: {error}", "Correct it.") from error
 
 

@@ -62,7 +62,7 @@ def save_checkpoint(
     final = folder / checkpoint_name(step)
     parts: dict[str, Mapping[str, Tensor]] = {
         "weights": state.learned(),
-        "optimizer": _moments(state),
+        "optimizer": moments_of(state),
         "average": state.ema.average if state.ema else {},
     }
     tensors = {
@@ -91,7 +91,7 @@ def _facts(
         "total_steps": total_steps,
         "data": data,
         "versions": {"blockrate": __version__, "torch": torch.__version__},
-        "optimizer": _optimizer_facts(state, OPTIMIZERS[config.optimizer.optimizer]),
+        "optimizer": optimizer_facts(state, OPTIMIZERS[config.optimizer.optimizer]),
         "config": config.model_dump(mode="json"),
     }
 
@@ -164,12 +164,17 @@ def read_tensors(
 
 
 def restore_optimizer(
-    state: TrainingState, moments: Mapping[str, Tensor], facts: Mapping[str, Any]
+    state: TrainingState,
+    moments: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
+    *,
+    copies: bool = True,
 ) -> list[str]:
     """Give every trained parameter its own saved moments and the optimizer its own values; rates stay the config's.
 
-    ``facts``: what the checkpoint says of its optimizer. Returns the parameters that start with fresh moments, in model
-    order: those of blocks raised from 0.0. Raises ConfigError where the optimizer cannot have both in one group.
+    ``facts``: what the checkpoint says of its optimizer. ``copies``: ``moments`` stay as they are; without, they are
+    the optimizer's own from then on. Returns the parameters that start with fresh moments, in model order: those of
+    blocks raised from 0.0. Raises ConfigError where the optimizer cannot have both in one group.
     """
     states = {name: dict(scalars) for name, scalars in facts["scalars"].items()}
     for key, tensor in moments.items():
@@ -178,7 +183,7 @@ def restore_optimizer(
         if parameter is not None:
             device = "cpu" if key in facts["on_cpu"] else parameter.device
             states.setdefault(name, {})[kind] = ranks.spread_like(
-                tensor.to(device, copy=True), parameter
+                tensor.to(device, copy=copies), parameter
             )
     for name, parameter in state.trained.items():
         if name in states:
@@ -203,15 +208,17 @@ def restore_average(state: TrainingState, average: Mapping[str, Tensor]) -> None
 def move_to_average(
     state: TrainingState,
     moments: Mapping[str, Tensor],
-    names: Iterable[str],
-    *,
-    beta: float,
+    facts: Mapping[str, Any],
+    fresh: Iterable[str],
 ) -> None:
     """Let schedule-free weights that go on without their state be the average that samples and exports used.
 
-    ``beta``: the optimizer's beta1. Source: ``eval`` of schedulefree's AdamW.
+    ``fresh``: those that train on; what was trained formerly has none either. Source: ``eval`` of schedulefree's AdamW.
     """
-    for name in names:
+    if not OPTIMIZERS[facts["name"]].schedule_free:
+        return
+    beta = facts["beta"]
+    for name in (*fresh, *state.formerly_trained):
         ahead = moments.get(f"{name}{_SEPARATOR}z")
         if ahead is not None:
             parameter = state.learned()[name]
@@ -247,7 +254,7 @@ def _file(part: str, number: int) -> str:
     return f"{part}.safetensors" if number == 1 else f"{part}-{number}.safetensors"
 
 
-def _moments(state: TrainingState) -> dict[str, Tensor]:
+def moments_of(state: TrainingState) -> dict[str, Tensor]:
     """Return every tensor of the optimizer's state, by the names of parameter and state."""
     moments = {}
     for name, parameter in state.trained.items():
@@ -257,7 +264,7 @@ def _moments(state: TrainingState) -> dict[str, Tensor]:
     return moments
 
 
-def _optimizer_facts(state: TrainingState, row: OptimizerRow) -> dict[str, Any]:
+def optimizer_facts(state: TrainingState, row: OptimizerRow) -> dict[str, Any]:
     """Return what is no tensor: numbers by parameter, numbers by group, and which tensors stay on the CPU."""
     scalars = _scalars(state)
     groups = {}
@@ -270,7 +277,7 @@ def _optimizer_facts(state: TrainingState, row: OptimizerRow) -> dict[str, Any]:
         _require_finite(name, "optimizer", torch.tensor(numbers))
     on_cpu = []
     if state.device.type != "cpu":
-        for key, value in _moments(state).items():
+        for key, value in moments_of(state).items():
             if value.device.type == "cpu":
                 on_cpu.append(key)
     return {

@@ -46,10 +46,17 @@ class FusedBackPass:
         self._telemetry: BlockTelemetry | None = None
         self._active = False
         self._units = list(_units(state))
+        self._hooks = []
         for unit in self._units:
             for parameter in unit.parameters:
                 hooked: Any = parameter
-                hooked.register_post_accumulate_grad_hook(partial(self._came, unit))
+                came = partial(self._came, unit)
+                self._hooks.append(hooked.register_post_accumulate_grad_hook(came))
+
+    def remove_hooks(self) -> None:
+        """Leave the parameters as they were: what trains, or its optimizer, is about to be another."""
+        for hook in self._hooks:
+            hook.remove()
 
     def take_step(
         self,

@@ -19,7 +19,7 @@ from blockrate.engine.byproducts import (
     ByProducts,
     cause_of_all,
 )
-from blockrate.engine.checkpoint import checkpoint_bytes, save_checkpoint
+from blockrate.engine.checkpoint import save_checkpoint
 from blockrate.engine.export import (
     adapters_at_zero,
     export,
@@ -28,8 +28,10 @@ from blockrate.engine.export import (
 )
 from blockrate.engine.gathering import Gathering
 from blockrate.engine.intervals import Moment
+from blockrate.engine.live_rates import LiveRates
 from blockrate.engine.memory import dtype_of, release
 from blockrate.engine.preparation import Data
+from blockrate.engine.room import check_checkpoint_space, check_export_space
 from blockrate.engine.sampling import Drawn, draw_samples
 from blockrate.engine.sampling import together as of_all_ranks
 from blockrate.engine.spoilt import samples_in_words
@@ -39,14 +41,13 @@ from blockrate.engine.tensorboard_writer import TensorBoardWriter
 from blockrate.engine.timetable import Action, Timetable
 from blockrate.engine.untold import Untold
 from blockrate.engine.validation import Measured, Validation, of_all
-from blockrate.run.checkpoints import checkpoints, prune
-from blockrate.run.durable import check_space
+from blockrate.run.checkpoints import prune
 from blockrate.run.events import Phase, Sampled, Saved, Warned
-from blockrate.run.folder import RunSession
+from blockrate.run.folder import RATES, RunSession
 from blockrate.run.results import Results, fingerprint, make_way, one_writer
 
 # what a run may be asked for at once, beside a stop
-_COMMANDS = ("sample", "save")
+_COMMANDS = ("sample", "save", RATES)
 
 
 class Outputs:
@@ -77,6 +78,8 @@ class Outputs:
         self.results = results
         self.total_steps = total_steps
         self.finished = first
+        self._rates = LiveRates(session, state)
+        self._rates_are_asked = False
         self._is_first = data.world.is_first
         self._gathering = Gathering(ranks.whole, writes=self._is_first)
         # what was measured and drawn last, until it is told
@@ -104,8 +107,8 @@ class Outputs:
     def before_first_step(self, step: int) -> None:
         """Look whether there is room for what will be saved, and measure what the untrained model does."""
         with ranks.in_step():
-            self._check_checkpoint_space()
-            self._check_export_space()
+            check_checkpoint_space(self.run.checkpoints, self.state, self.config)
+            check_export_space(self.destination, self.state, self.config)
         self._perform_all(self._timetable.due_before_first_step(step), step)
 
     def after_step(self, step: int, taken: TakenStep, rate: float) -> None:
@@ -113,6 +116,7 @@ class Outputs:
         self.untold.add(taken, rate, step=step)
         self.finished = step
         now = self._moment(step, commands=_taken(self.stop.commands))
+        self._rates_are_asked = RATES in now.commands
         self._perform_all(self._timetable.due_after(now), step)
         # one look, or a stop that comes during the save would end the run without it
         stopping = ranks.agree(self.stop).stop
@@ -121,6 +125,19 @@ class Outputs:
     def ended(self, step: int) -> bool:
         """Whether the training ends after ``step`` steps, before the last of the run."""
         return self._timetable.training_ends(self._moment(step))
+
+    def take_rates(self, step: int) -> bool:
+        """Take new block rates, if any were asked for, and return whether the state is another now."""
+        if not self._rates_are_asked:
+            return False
+        self._rates_are_asked = False
+        # an average that is due is that of the old rates
+        self.untold.tell()
+        taken = self._rates.take(self.config, step)
+        if taken is None:
+            return False
+        self.config = taken
+        return True
 
     def finish(self, step: int) -> list[Path]:
         """Measure, sample and export the finished model; return the files to hand over. A stop shortens it only."""
@@ -271,7 +288,7 @@ class Outputs:
     def _export(self, path: Path, step: int) -> None:
         with self._phase("saving", step), ranks.in_step(), ExitStack() as held:
             if self._is_first:
-                self._check_export_space()
+                check_export_space(self.destination, self.state, self.config)
                 held.enter_context(one_writer(path.parent))
             self._put(path, step)
 
@@ -337,26 +354,6 @@ class Outputs:
     def _go_on_training(self, step: int) -> None:
         last = self.data.order.number_of_steps
         self.log.write(Phase("training", step, last), step=step)
-
-    def _check_checkpoint_space(self) -> None:
-        rolling = self.config.rolling_backup_count if self.config.rolling_backup else 1
-        # one more than stays, because the oldest is deleted after the newest is whole
-        missing = max(1, rolling + 1 - len(checkpoints(self.run.checkpoints)))
-        size = missing * checkpoint_bytes(
-            self.state,
-            self.config.optimizer,
-            trained_dtype=self.config.trained_dtype(),
-        )
-        check_space(self.run.checkpoints, size, "what is saved")
-
-    def _check_export_space(self) -> None:
-        if self.config.training_method == "FINE_TUNE":
-            written = list(self.state.transformer.parameters())
-        else:
-            written = list(self.state.learned().values())
-        count = sum(weights.numel() for weights in written)
-        size = 4 if self.config.output_dtype == "FLOAT_32" else 2
-        check_space(self.destination.parent, size * count, "the exported model")
 
 
 def _taken(commands: list[str]) -> tuple[str, ...]:

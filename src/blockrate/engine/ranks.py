@@ -85,8 +85,7 @@ def together(device: torch.device, stop: StopFlag, *, sharded: bool) -> Iterator
             _exchange(stop=True)
         _leave()
         raise
-    # after an error not: the others may be lost, and leaving waits for them
-    _leave()
+    _leave()  # not after an error: the others may be lost, and leaving waits for them
 
 
 def _join(here: World, device: torch.device, *, sharded: bool) -> None:
@@ -144,10 +143,8 @@ def loading_place(device: torch.device) -> torch.device:
 
 def is_lost(error: BaseException) -> bool:
     """Whether an error says that another rank is gone, or did not come in time."""
-    if isinstance(error, ElsewhereError):
-        return True
     names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"DistNetworkError", "DistBackendError"}:
+    if names & {"ElsewhereError", "DistNetworkError", "DistBackendError"}:
         return True
     return isinstance(error, RuntimeError) and bool(_LOST.search(str(error)))
 
@@ -273,8 +270,8 @@ def gathered(mine: T) -> list[T]:
 def spread(transformer: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module | None:
     """Return what computes a prediction and adds up the gradients of all ranks; nothing where there are no others.
 
-    To be called when what trains is chosen and frozen, and before the optimizer gets its parameters: where weights are
-    shared out they are other objects afterwards.
+    To be called when what trains is chosen and frozen, also anew, and before the optimizer gets its parameters: where
+    weights are shared out they are other objects afterwards.
     """
     if _joined is None:
         return None
@@ -287,9 +284,11 @@ def spread(transformer: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module | N
 
 def _share_out(module: Any) -> None:
     """Let each rank keep a piece of a module's weights, on its GPU, and gather them for each pass (FSDP2)."""
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import FSDPModule, fully_shard
 
     assert _joined
+    if isinstance(module, FSDPModule):
+        return  # what trains is another now, which it sees by itself
     # the outermost too: gathered weights would not see what is changed between two passes
     fully_shard(module, mesh=_joined.mesh, reshard_after_forward=True)
     # not a mean: the loss of each rank carries its share of the step. gloo has no sum that divides.

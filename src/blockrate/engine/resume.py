@@ -11,7 +11,6 @@ from torch import Tensor
 
 from blockrate.config.changes import check_changes
 from blockrate.config.files import parse_config
-from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.schedule_check import (
     Span,
     kept_schedule,
@@ -104,9 +103,12 @@ class Resume:
         """Give the optimizer and the average their state back, and tell what goes on and what begins."""
         if self.checkpoint:
             restore_average(state, read_tensors(self.checkpoint, "average"))
-            fresh = self._restore_moments(
-                state, read_tensors(self.checkpoint, "optimizer")
-            )
+            moments = read_tensors(self.checkpoint, "optimizer")
+            facts = self.facts["optimizer"]
+            fresh = list(state.trained)
+            if not self.fresh_optimizer:
+                fresh = restore_optimizer(state, moments, facts)
+            move_to_average(state, moments, facts, fresh)
             blocks = [
                 block for block, _ in groupby(state.blocks[name] for name in fresh)
             ]
@@ -114,21 +116,6 @@ class Resume:
                 self.changes.append(f"fresh moments: {', '.join(blocks)}")
         if self.checkpoint or self.changes:
             log.write(Resumed(self.step, self.changes), step=self.step)
-
-    def _restore_moments(
-        self, state: TrainingState, moments: Mapping[str, Tensor]
-    ) -> list[str]:
-        """Give the optimizer its state back, and return the parameters that begin without one."""
-        facts = self.facts["optimizer"]
-        fresh = (
-            list(state.trained)
-            if self.fresh_optimizer
-            else restore_optimizer(state, moments, facts)
-        )
-        if OPTIMIZERS[facts["name"]].schedule_free:
-            without_state = [*fresh, *state.formerly_trained]
-            move_to_average(state, moments, without_state, beta=facts["beta"])
-        return fresh
 
 
 def find_resume(config: TrainConfig, run: RunFolder, log: EventLog) -> Resume:

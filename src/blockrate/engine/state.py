@@ -21,6 +21,7 @@ from blockrate.engine.parameter_groups import (
     parameters_by_block,
 )
 from blockrate.engine.profile_rates import with_multipliers
+from blockrate.run.events import Group
 
 
 @dataclass
@@ -138,18 +139,10 @@ def make_training_state(
     profile = Profile.of(multipliers, block_layout(transformer))
     # before it is spread: then it is too late
     freeze_blocks(transformer, multipliers)
-    spread = ranks.spread(
-        transformer,
-        [*transformer.transformer_blocks, *transformer.single_transformer_blocks],
-    )
+    spread = spread_over_ranks(transformer)
     parameters = dict(transformer.named_parameters())
     formerly_trained = {name: parameters[name] for name in formerly}
-    base_lr = config.base_learning_rate()
-    groups = parameter_groups(
-        transformer, learning_rate=base_lr, multipliers=multipliers
-    )
-    groups = with_multipliers(groups, profile, base_lr=base_lr)
-    optimizer = optimizers.make_optimizer(groups, config.optimizer, seed=config.seed)
+    optimizer = make_groups(transformer, config, profile)
     trained, blocks = _trained(transformer)
     return TrainingState(
         transformer=transformer,
@@ -178,6 +171,39 @@ def _trained(transformer: Any) -> tuple[dict[str, nn.Parameter], dict[str, str]]
 def _adds_by(config: TrainConfig, learned: Sequence[str]) -> tuple[str, ...]:
     adapter = ADAPTERS.get(config.training_method)
     return tuple(adapter.adds_by(learned)) if adapter else ()
+
+
+def spread_over_ranks(transformer: Any) -> Any:
+    """Return what several ranks call instead of the transformer, see ``ranks.spread``."""
+    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    return ranks.spread(transformer, blocks)
+
+
+def make_groups(
+    transformer: Any, config: TrainConfig, profile: Profile
+) -> torch.optim.Optimizer:
+    """Return an optimizer without state over what trains in a transformer, a group for each block of its own rate."""
+    base_lr = config.base_learning_rate()
+    multipliers = config.block_learning_rate_multiplier
+    groups = parameter_groups(
+        transformer, learning_rate=base_lr, multipliers=multipliers
+    )
+    groups = with_multipliers(groups, profile, base_lr=base_lr)
+    return optimizers.make_optimizer(groups, config.optimizer, seed=config.seed)
+
+
+def groups_of(state: TrainingState) -> list[Group]:
+    """Return the groups of the optimizer, as it holds them."""
+    return [
+        Group(
+            name=group["name"],
+            blocks=state.blocks_of(group),
+            parameters=sum(parameter.numel() for parameter in group["params"]),
+            multiplier=group["multiplier"],
+            learning_rate=group["initial_lr"],
+        )
+        for group in state.optimizer.param_groups
+    ]
 
 
 def _average(

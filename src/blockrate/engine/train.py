@@ -27,14 +27,13 @@ from blockrate.engine.outputs import Outputs
 from blockrate.engine.preparation import Data, prepare_data
 from blockrate.engine.profile_rates import set_rates
 from blockrate.engine.resume import Resume, find_resume, sweep_interrupted_saves
-from blockrate.engine.state import TrainingState, make_training_state
+from blockrate.engine.state import TrainingState, groups_of, make_training_state
 from blockrate.engine.steps import BadSteps, TakenStep, take_step
 from blockrate.engine.telemetry import BlockTelemetry
 from blockrate.engine.world import world
 from blockrate.run.durable import make_folder
 from blockrate.run.events import (
     EventLog,
-    Group,
     Phase,
     Skipped,
     Started,
@@ -180,10 +179,7 @@ def _steps(
 ) -> int:
     """Take the optimizer steps that are left, do what is due after each, and return how many are finished."""
     first = outputs.finished
-    take: Callable[..., TakenStep] = partial(take_step, state)
-    if fuses_back_pass(config):
-        take = FusedBackPass(state).take_step
-    telemetry = BlockTelemetry(state.transformer, state.optimizer)
+    stepper = _Stepper(config, state)
     last = data.order.number_of_steps
     outputs.before_first_step(first)
     log.write(Phase("training", first, last), step=first)
@@ -193,14 +189,18 @@ def _steps(
             if outputs.ended(step):
                 last = step
                 break
+            is_first = step == first
+            if outputs.take_rates(step):
+                stepper = stepper.anew()
+                is_first = True
             factor = config.rate_factor(step, outputs.total_steps)
             set_rates(state.optimizer, factor, state.profile.at(step))
-            is_watched = step == first or (step + 1) % config.telemetry_every == 0
-            taken = take(
+            is_watched = is_first or (step + 1) % config.telemetry_every == 0
+            taken = stepper.take(
                 batches,
                 config,
                 step=step,
-                telemetry=telemetry if is_watched else None,
+                telemetry=stepper.telemetry if is_watched else None,
                 before_change=outputs.untold.tell,
             )
             if is_watched:
@@ -209,6 +209,26 @@ def _steps(
             outputs.after_step(step + 1, taken, rate)
     outputs.untold.tell()
     return max(first, last)  # a run made shorter has taken more than its last
+
+
+class _Stepper:
+    """What takes the steps of a state, and looks at them, for as long as the same weights train."""
+
+    def __init__(self, config: TrainConfig, state: TrainingState) -> None:
+        self._config = config
+        self._state = state
+        self._fused: FusedBackPass | None = None
+        self.take: Callable[..., TakenStep] = partial(take_step, state)
+        if fuses_back_pass(config):
+            self._fused = FusedBackPass(state)
+            self.take = self._fused.take_step
+        self.telemetry = BlockTelemetry(state.transformer, state.optimizer)
+
+    def anew(self) -> "_Stepper":
+        """Return one for what trains now."""
+        if self._fused:
+            self._fused.remove_hooks()
+        return _Stepper(self._config, self._state)
 
 
 def _has_trained(run: RunFolder, step: int) -> bool:
@@ -228,20 +248,10 @@ def _started(
     config: TrainConfig, state: TrainingState, first_trained_block: str | None
 ) -> Started:
     """Tell what was really built: groups and rates from the optimizer, the rest from the plan."""
-    groups = [
-        Group(
-            name=group["name"],
-            blocks=state.blocks_of(group),
-            parameters=sum(parameter.numel() for parameter in group["params"]),
-            multiplier=group["multiplier"],
-            learning_rate=group["initial_lr"],
-        )
-        for group in state.optimizer.param_groups
-    ]
     return Started(
         config_hash(config),
         os.getpid(),
-        groups,
+        groups_of(state),
         first_trained_block,
         ranks_of_run(state.device),
         "FULL" if ranks.is_sharded() else "NONE",

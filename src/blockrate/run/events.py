@@ -5,7 +5,6 @@ the same classes of them again, so that no reader looks into JSON.
 """
 
 import json
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,13 +14,8 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from blockrate.core.errors import WayOn
-from blockrate.core.plain_files import open_plain
-from blockrate.run.typed_json import (
-    kind_of,
-    plain,
-    read_moment_or_none,
-    read_whole,
-)
+from blockrate.run.event_lines import ends_torn, full_lines, whole_lines
+from blockrate.run.typed_json import kind_of, plain, read_moment_or_none, read_whole
 
 # bytes of events that are read at once; no line is longer
 PORTION = 2**20
@@ -124,6 +118,24 @@ class ConceptLoss:
 
 
 @dataclass(frozen=True)
+class Rates:
+    """Other multipliers hold from the next step on, ``new`` of all blocks. ``command``: the name of what asked."""
+
+    old: Numbers
+    new: Numbers
+    command: str = ""
+    groups: Sequence[Group] = ()
+
+
+@dataclass(frozen=True)
+class Declined:
+    """What was asked of a run at work is not done, and why. ``command``: the name of what asked."""
+
+    command: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Validated:
     """The loss of the validation concepts, on fixed noise and timesteps: over all images, and by concept.
 
@@ -216,6 +228,8 @@ Event = (
     | Step
     | Blocks
     | Memory
+    | Rates
+    | Declined
     | Validated
     | Sampled
     | Saved
@@ -247,7 +261,7 @@ class EventLog:
         self._path = path
         self._lock = threading.Lock()
         with suppress(OSError):
-            self._torn = _ends_torn(path)
+            self._torn = ends_torn(path)
             return
         self._torn = False
 
@@ -270,14 +284,6 @@ class EventLog:
                 self._torn = stream.write(data) != len(data)
 
 
-def _ends_torn(path: Path) -> bool:
-    """Whether the last line of a file is not whole. Raises OSError."""
-    with open_plain(path) as stream:
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, size - 1))
-        return stream.read(1) not in (b"", b"\n")
-
-
 def read_events(
     path: Path, offset: int = 0, *, most: int = PORTION
 ) -> tuple[list[Record], int]:
@@ -287,7 +293,7 @@ def read_events(
     none; what ``parse`` does not take is left out, and so is a line of more bytes than
     that; a file grown shorter is read from its start.
     """
-    lines, offset = _lines(path, offset, most)
+    lines, offset = full_lines(path, offset, most)
     return [record for record in map(parse, lines) if record], offset
 
 
@@ -298,7 +304,7 @@ def events_of(path: Path, *kinds: type[Event]) -> Iterator[Record]:
     start = -1
     while end > start:
         start = end
-        whole, end = _whole_lines(path, start, PORTION)
+        whole, end = whole_lines(path, start, PORTION)
         # most portions of a long run hold none of the rare kinds
         lines = whole.splitlines() if any(name in whole for name in names) else []
         for line in lines:
@@ -327,7 +333,7 @@ def last_event(path: Path) -> Record | None:
             start = max(0, path.stat().st_size - most)
         except OSError:
             return None
-        lines, _ = _lines(path, start, most)
+        lines, _ = full_lines(path, start, most)
         for line in reversed(lines):
             record = parse(line)
             if record:
@@ -342,29 +348,6 @@ def end_of_events(path: Path) -> list[Record]:
     except OSError:
         return []
     return read_events(path, start)[0]
-
-
-def _lines(path: Path, offset: int, most: int) -> tuple[list[bytes], int]:
-    """The full lines after byte ``offset``, and where they end."""
-    whole, end = _whole_lines(path, offset, most)
-    return whole.splitlines(), end
-
-
-def _whole_lines(path: Path, offset: int, most: int) -> tuple[bytes, int]:
-    """What is after byte ``offset`` up to the last full line, and where that ends."""
-    try:
-        with open_plain(path) as stream:
-            size = stream.seek(0, os.SEEK_END)
-            offset = offset if offset <= size else 0
-            stream.seek(offset)
-            data = stream.read(most)
-    except OSError:
-        return b"", offset
-    whole = data[: data.rfind(b"\n") + 1]
-    if not whole and size > offset + most:
-        # no event is that long: damage is passed over
-        return b"", offset + most
-    return whole, offset + len(whole)
 
 
 def finished_outputs(path: Path) -> list[str]:

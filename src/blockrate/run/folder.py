@@ -28,6 +28,8 @@ from blockrate.run.typed_json import read_object
 
 # the variable by which an engine is told the hash of what it is to do
 ASKED = "BLOCKRATE_ASKED"
+# how the files of commands begin that hold new block rates
+RATES = "rates"
 
 
 class StopRequested(BaseException):
@@ -39,7 +41,7 @@ class StopRequested(BaseException):
 
 @dataclass
 class StopFlag:
-    """Set by a signal or a ``stop`` command; ``commands`` are the others (save, sample) for the loop to take out."""
+    """Set by a signal or a ``stop`` command; ``commands``: save, sample and rates, for the loop to take out."""
 
     requested: bool = False
     commands: list[str] = field(default_factory=list)
@@ -73,11 +75,13 @@ class RunFolder:
         atomic_write(self.config_file, config_json)
 
     def asked(self) -> str:
-        """Return a hash of what the last start asked for, by which its engine knows it again."""
+        """Return a hash of what the last start asked for, by which its engine knows it again.
+
+        The config beside it gets new block rates while the run is at work.
+        """
         digest = hashlib.sha256()
-        for file in (self.config_file, self.options_file):
-            with suppress(OSError):
-                digest.update(file.read_bytes())
+        with suppress(OSError):
+            digest.update(self.options_file.read_bytes())
         return digest.hexdigest()
 
     def options(self) -> dict[str, Any]:
@@ -206,9 +210,16 @@ def send_command(run: RunFolder, command: str) -> None:
 
 
 def pending_commands(run: RunFolder) -> list[str]:
-    """Take the commands out of the folder, oldest first; a half-written one is left for the next look."""
+    """Take the commands out of the folder, oldest first; a half-written one is left for the next look.
+
+    New block rates are told of and stay there, until the loop takes them.
+    """
     commands = []
     for file in sorted(run.commands.glob("[!.]*.json")):
+        # which the loop takes out itself, see run/live_rates.py
+        if file.name.startswith(RATES):
+            commands.append(RATES)
+            continue
         with suppress(OSError, KeyError):
             commands.append(str(read_json(file)["command"]))
             file.unlink()

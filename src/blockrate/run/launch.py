@@ -1,6 +1,7 @@
 """The one way to start a run: what is in the folder goes on, is set aside, or is finished; nothing is lost."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from blockrate.config.changes import (
 from blockrate.config.files import config_json, load_config, parse_config
 from blockrate.config.many_gpus import idle_warning, takes_all
 from blockrate.config.named_files import check_start_file
+from blockrate.config.new_rates import rates_of
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import (
@@ -34,7 +36,9 @@ from blockrate.run.durable import atomic_write, make_folder
 from blockrate.run.events import Finished, last_event
 from blockrate.run.folder import InUseError, RunFolder, is_alive, is_at_work, lock
 from blockrate.run.gpus import gpus_for
+from blockrate.run.live_rates import STARTED_WITH, carried_on
 from blockrate.run.process import run_state, start_engine
+from blockrate.run.rate_commands import drop_asked
 from blockrate.run.results import Results, check_destination
 
 
@@ -42,13 +46,15 @@ from blockrate.run.results import Results, check_destination
 class Options:
     """What is asked of one start alone, and stands in no config.
 
-    ``origin``: what the run is to remember its config by, see ``Placed``.
+    ``origin``: what the run is to remember its config by, see ``Placed``. ``own_rates``: the config's block rates count
+    although the run was given others while it trained.
     """
 
     fresh: bool = False
     reset_optimizer: Reset = None
     extend: bool = False
     origin: str = ""
+    own_rates: bool = False
 
 
 @dataclass(frozen=True)
@@ -211,6 +217,9 @@ def prepare(
     """
     make_folder(run.path)
     with lock(run, sign=False):
+        asked_rates = rates_of(config)
+        if not (options.fresh or options.own_rates):
+            config = carried_on(config, run, say)
         results = Results(run.events_file)
         if options.fresh:
             told = destination_note(config, results)
@@ -223,7 +232,7 @@ def prepare(
         look_at_data()
         if told:
             say(f"warning: {told}")
-        _write(config, run, options)
+        _write(config, run, options, asked_rates)
         return run.asked()
 
 
@@ -294,7 +303,7 @@ def refuse_another_at_work(config: TrainConfig, run: RunFolder) -> None:
     except ConfigError:
         # changed by hand since: nobody can tell
         return
-    check_is_asked_for(at_work, config)
+    check_is_asked_for(at_work, carried_on(config, run, lambda _: None))
 
 
 def destination_note(config: TrainConfig, results: Results) -> str:
@@ -308,8 +317,15 @@ def _is_finished(run: RunFolder) -> bool:
     return last is not None and isinstance(last.event, Finished)
 
 
-def _write(config: TrainConfig, run: RunFolder, options: Options) -> None:
-    """Put there what the engine reads."""
+def _write(
+    config: TrainConfig,
+    run: RunFolder,
+    options: Options,
+    asked_rates: Mapping[str, Any],
+) -> None:
+    """Put there what the engine reads. ``asked_rates``: the block rates that it was to begin with."""
+    # what an earlier engine did not live to take
+    drop_asked(run)
     values = {
         "reset_optimizer": options.reset_optimizer,
         "extend": options.extend,
@@ -317,6 +333,9 @@ def _write(config: TrainConfig, run: RunFolder, options: Options) -> None:
         "data": data_state(config),
         # a run that is started by its own config does not forget whose it is
         "origin": options.origin or run.options().get("origin", ""),
+        STARTED_WITH: asked_rates,
+        # one start is told from another by it
+        "start": f"{time.time_ns()}-{os.getpid()}",
     }
     # before the config, which is not that of the finished run from then on
     atomic_write(run.options_file, json.dumps(values))

@@ -11,6 +11,7 @@ from blockrate.run.events import (
     Finished,
     Group,
     Phase,
+    Rates,
     Record,
     Resumed,
     Sampled,
@@ -247,3 +248,34 @@ def test_the_rates_of_an_optimizer_that_finds_its_own_are_those_it_comes_to() ->
     history.feed([blocks(2, "double_block_0")])  # as an older version writes it
     assert history.blocks.rates == {"double_block_0": 1e-4}
     assert history.blocks.factors == {}
+
+
+def test_rates_that_a_run_was_given_replace_its_groups_until_it_begins_again() -> None:
+    history = History()
+    before = [Group("double_block_0", ("double_block_0",)), Group("other")]
+    history.feed([Record(Started("hash", 1, before, None)), Record(Phase("training"))])
+    history.feed([Record(Blocks({"double_block_0": 1e-4, "other": 1e-4}), step=4)])
+    old = {"double_block_0": 1.0, "double_block_1": 0.0, "other": 1.0}
+    new = {"double_block_0": 0.0, "double_block_1": 0.5, "other": 1.0}
+    groups = [Group("double_block_1", ("double_block_1",), 8, 0.5), Group("other")]
+    history.feed([Record(Rates(old, new, "rates-1-1", groups), step=4)])
+    blocks = history.blocks
+    assert blocks.trained == {"double_block_1", "other"}
+    assert blocks.frozen == ["double_block_0"]
+    assert blocks.rates == {}
+    assert blocks.changed == (
+        "New rates from step 5 on: double_block_0 1 -> 0, double_block_1 0 -> 0.5."
+    )
+    history.feed([Record(Started("hash", 1, groups, None), step=4)])
+    assert blocks.changed == ""
+
+
+def test_hostile_rates_are_passed_over() -> None:
+    history = History()
+    names = {"\x1b[31m": 0.0, "x" * 5000: 1.0, "double_block_0": 0.0}
+    history.feed(
+        [Record(Rates({}, names, "\x1b", [Group("\x1b[31m")] * 10_000), step=1)]
+    )
+    assert history.blocks.frozen == ["double_block_0"]
+    assert "\x1b" not in history.blocks.changed
+    assert len(history.blocks.changed) < 3000

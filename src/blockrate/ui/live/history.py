@@ -3,12 +3,14 @@
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import MOST_BLOCKS, OTHER, is_block, model_order
 from blockrate.core.errors import WayOn, with_ways_on
+from blockrate.core.multiplier_changes import changes_text
 from blockrate.core.plain_text import visible
 from blockrate.run.events import (
     Blocks,
@@ -19,6 +21,7 @@ from blockrate.run.events import (
     Numbers,
     Phase,
     Rank,
+    Rates,
     Record,
     Resumed,
     Sampled,
@@ -208,7 +211,7 @@ class TrainedBlocks:
     ``names``: blocks and other, in model order. ``frozen``: those at 0.0. ``groups``: of
     the optimizer, from the run's own start. ``rates``: the newest of each group and block,
     read from the optimizer; of one that finds its own step size those that it comes to, and
-    ``factors``: what it multiplies them with.
+    ``factors``: what it multiplies them with. ``changed``: what the run was given while it trained, in words.
     """
 
     names: list[str] = field(default_factory=list)
@@ -216,6 +219,7 @@ class TrainedBlocks:
     groups: list[Group] = field(default_factory=list)
     rates: Numbers = field(default_factory=dict)
     factors: Numbers = field(default_factory=dict)
+    changed: str = ""
 
     @property
     def trained(self) -> set[str]:
@@ -224,6 +228,24 @@ class TrainedBlocks:
         for group in self.groups:
             trained.update(group.blocks or [group.name])
         return trained
+
+    def take_groups(self, groups: Iterable[Group]) -> None:
+        """Take the groups of the optimizer."""
+        self.groups = [
+            replace(group, blocks=tuple(filter(_is_shown, group.blocks)))
+            for group in islice(groups, _MOST_GROUPS)
+        ]
+        self.add_names(self.trained)
+
+    def take_rates(self, event: Rates, step: int) -> None:
+        """Take other rates, which hold from the step after ``step`` on."""
+        self.take_groups(event.groups)
+        zeros = [name for name, rate in event.new.items() if rate == 0.0]
+        self.frozen = list(filter(_is_shown, zeros))
+        # what they are is told with the next step that is looked at
+        self.rates = {}
+        changes = changes_text(event.old, event.new)[:_LONGEST_TEXT]
+        self.changed = visible(f"New rates from step {step + 1:,} on: {changes}.")
 
     def add_names(self, names: Iterable[str]) -> None:
         """Give blocks a place in the order, whoever names them."""
@@ -273,7 +295,7 @@ class History:
             case Step(loss=loss):
                 self.progress.take_step(event)
                 self.losses.add(step, {"loss": loss})
-            case Blocks():
+            case Blocks() | Rates():
                 self._take_blocks(event)
             case Phase():
                 self.progress.take_phase(event)
@@ -300,11 +322,8 @@ class History:
         self._of_schedule.clear()
         self.progress.begin()
         self.cards.begin(event)
-        self.blocks.groups = [
-            replace(group, blocks=tuple(filter(_is_shown, group.blocks)))
-            for group in event.groups[:_MOST_GROUPS]
-        ]
-        self.blocks.add_names(self.blocks.trained)
+        self.blocks.take_groups(event.groups)
+        self.blocks.changed = ""
 
     def _go_back_to(self, step: int) -> None:
         """Forget what an earlier session of the run did after the step it goes on from."""
@@ -313,7 +332,9 @@ class History:
         for series in (self.losses, self.validations, *self.by_block.values()):
             series.drop_after(step)
 
-    def _take_blocks(self, event: Blocks) -> None:
+    def _take_blocks(self, event: Blocks | Rates) -> None:
+        if isinstance(event, Rates):
+            return self.blocks.take_rates(event, self.progress.step)
         self.blocks.rates = {**event.learning_rates, **event.effective_rates}
         self.blocks.factors = event.d
         numbers = {

@@ -88,6 +88,8 @@ def _summary(blocks: TrainedBlocks) -> str:
     if left_out:
         names = sentence(_in_words(left_out, blocks))
         sentences.append(f"{names} left out by the layer filter.")
+    if blocks.changed:
+        sentences.append(blocks.changed)
     factors = [value for value in blocks.factors.values() if value is not None]
     if factors:
         sentences.append(

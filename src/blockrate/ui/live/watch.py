@@ -284,7 +284,8 @@ def _launch(
     """Start a config where its run is, and return what was told of an earlier run there."""
     placed = place(config, source)
     run = RunFolder(placed.run.path.absolute())
-    options = replace(options, origin=placed.origin)
+    # the app shows the rates that are trained with
+    options = replace(options, origin=placed.origin, own_rates=True)
     look = partial(refuse_bad_folders, config)
     said: list[str] = []
     answer = launch(placed.config, run, options, said.append, look_at_data=look)

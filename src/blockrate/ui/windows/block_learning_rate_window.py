@@ -25,6 +25,7 @@ from blockrate.ui.windows.optimizer_window import why_not_differing_rates
 from blockrate.ui.windows.preset_menu import PresetMenu
 from blockrate.ui.windows.rate_tools import RateTools
 from blockrate.ui.windows.rates import RatesDraft
+from blockrate.ui.windows.running_rates import NOTE, RunningRates
 from blockrate.ui.windows.window import Window
 
 _NO_MODEL = "Choose a Flux model"
@@ -78,6 +79,7 @@ class BlockLearningRateWindow:
             opener=opener,
             reset_label="Reset All to 1.0",
             wide=True,
+            note=NOTE,
         )
         with self.frame.header:
             self._presets = self._preset_menu(page)
@@ -98,8 +100,12 @@ class BlockLearningRateWindow:
                 page, self._rates, self._mixer, drawn=self._keep_drawn
             )
         with self.frame.footer:
-            self._cost = ui.label()
-            call_on_change(self._session.changed, self._follow)
+            self._build_footer(page)
+
+    def _build_footer(self, page: Page) -> None:
+        self._cost = ui.label()
+        RunningRates(page, self._rates, taken=self._show_outcome)
+        call_on_change(self._session.changed, self._follow)
 
     def _preset_menu(self, page: Page) -> PresetMenu:
         return PresetMenu(

@@ -43,7 +43,7 @@ class Content(Protocol):
 class Window:
     """A window over the page. ``header``, ``body`` and ``footer`` are to be filled.
 
-    ``opener`` gets the focus back.
+    ``opener`` gets the focus back. ``note``: what is said while a run is at work.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Window:
         opener: Element,
         reset_label: str = "Reset to defaults",
         wide: bool = False,
+        note: str = NEXT_START,
     ) -> None:
         self._page = page
         self._content = content
@@ -71,7 +72,7 @@ class Window:
             with ui.element("div").classes("window is-wide" if wide else "window"):
                 WindowKeys().on("close", self.cancel)
                 self.header = self._build_header(title, reset_label)
-                self._build_note()
+                self._build_note(note)
                 self.body = ui.element("div").classes("window-body")
                 self.footer = self._build_footer()
 
@@ -90,10 +91,10 @@ class Window:
             reset.props("flat no-caps dense").classes("window-reset")
         return between
 
-    def _build_note(self) -> None:
-        """While a run is at work: it does not hear of what is set here."""
+    def _build_note(self, text: str) -> None:
+        """While a run is at work: whether it hears of what is set here."""
         watch = self._page.watch
-        note = ui.label(NEXT_START).classes("window-note")
+        note = ui.label(text).classes("window-note")
         call_on_change(
             watch.changed, lambda: note.set_visibility(watch.state.name in ALIVE)
         )
