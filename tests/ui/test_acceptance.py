@@ -49,7 +49,8 @@ def open_window(page: Page, name: str) -> Locator:
 
 def edit_caption(page: Page) -> None:
     page.get_by_role("button", name=re.compile("^Edit the caption")).click()
-    expect(page.get_by_role("textbox", name="Caption", exact=True)).to_be_focused()
+    dialog = page.get_by_role("dialog", name="Captions")
+    expect(dialog.get_by_role("textbox", name="Caption of")).to_be_focused()
 
 
 def saved(page: Page, file: Path) -> dict[str, Any]:
@@ -125,21 +126,30 @@ def test_text_of_others_is_shown_as_text_on_every_tab_and_in_every_window(
     assert fired == []
 
 
+def dialogs_of_captions(page: Page) -> Iterator[tuple[str, Locator]]:
+    page.get_by_role("button", name="Images and captions").click()
+    expect(page.locator(".thumbnail")).to_have_count(1)
+    edit_caption(page)
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("textbox")).to_have_value(TEXT)
+    yield "caption", dialog
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    page.get_by_role("button", name="Change all captions").click()
+    dialog.get_by_role("textbox", name="Trigger word").fill("ohwx")
+    expect(dialog).to_contain_text("1 caption would change")
+    yield "changed captions", dialog
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+
+
 def places(page: Page) -> Iterator[tuple[str, Locator]]:
     """Every tab, window and dialog of the app in turn."""
     for tab in TABS:
         page.get_by_role("tab", name=tab).click()
         expect(page.get_by_role("heading", level=1)).to_have_text(tab)
         if tab == "Data":
-            page.get_by_role("button", name="Images and captions").click()
-            expect(page.locator(".thumbnail")).to_have_count(1)
-            edit_caption(page)
-            expect(
-                page.get_by_role("textbox", name="Caption", exact=True)
-            ).to_have_value(TEXT)
-            yield "caption", page.get_by_role("dialog")
-            page.keyboard.press("Escape")
-            expect(page.get_by_role("dialog")).to_have_count(0)
+            yield from dialogs_of_captions(page)
         yield tab, page.get_by_role("tabpanel")
     page.get_by_role("tab", name="Training").click()
     window = open_window(page, "Layer Filter")

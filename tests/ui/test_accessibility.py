@@ -23,6 +23,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "Data": ("Data", "Images and captions", "Bring images in", "More settings"),
     "a caption": ("Data", "Edit the caption of"),
     "captions in place": ("Data", "Write captions here"),
+    "all captions": ("Data", "Change all captions"),
     "Training": ("Training", "Matches", "Loss", "Saving and reports"),
     "Optimizer": ("Training", "Optimizer settings"),
     "Scheduler": ("Training", "Learning Rate Scheduler settings"),

@@ -24,6 +24,7 @@ _TABLES = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xlsx"}
 # the kinds of findings that all captions may lie where they are not read
 ELSEWHERE = ("captions not read", "caption without image")
 # by path, time of change and bytes: a screen looks again at every change of the config
+_MOST_KNOWN = 200_000
 _known: dict[tuple[Path, int, int], CaptionText] = {}
 
 
@@ -70,7 +71,7 @@ def look_at_captions(looked: Looked) -> CaptionsFound:
 def _captions_for_all(looked: Looked) -> None:
     """Raise ``FileError`` if there is no caption in the file for all images."""
     path = Path(looked.concept.text.prompt_path)
-    if not captions_in(path, _text(path), looked.concept.text.caption_form):
+    if not captions_in(path, known_text(path), looked.concept.text.caption_form):
         raise FileError(str(path), "has no captions")
 
 
@@ -95,7 +96,7 @@ def _read_all(looked: Looked) -> _Told:
 
 def _take(looked: Looked, told: _Told, image: Path, file: Path) -> None:
     """Note what an image's caption file is like. Raises ``FileError`` if it is bad."""
-    text = _text(file)
+    text = known_text(file)
     captions_in(file, text, looked.concept.text.caption_form)
     if not text.lines:
         told.empty.append(image)
@@ -105,13 +106,16 @@ def _take(looked: Looked, told: _Told, image: Path, file: Path) -> None:
         told.notation.append(file)
 
 
-def _text(file: Path) -> CaptionText:
+def known_text(file: Path) -> CaptionText:
+    """Return what a caption file holds, read only when it has changed. Raises ``FileError``."""
     try:
         now = file.stat()
     except OSError:
         return read_text(file)  # which says what is wrong
     key = file, now.st_mtime_ns, now.st_size
     if key not in _known:
+        if len(_known) > _MOST_KNOWN:
+            _known.clear()
         _known[key] = read_text(file)
     return _known[key]
 

@@ -10,7 +10,7 @@ from blockrate.core.errors import BlockrateError
 from blockrate.dataset.caption_changes import CaptionChange
 from blockrate.run.durable import atomic_write, disk_errors
 
-_MOST_STEPS = 100
+_MOST_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,19 @@ class CaptionSteps:
             if wrote.changes:
                 self._steps.append(CaptionStep(words, wrote.changes))
         return wrote
+
+    def save(self, change: CaptionChange) -> bool:
+        """Write one caption, a step of its own if it is a change. Return False if another program has written.
+
+        Raises WriteError, OSError.
+        """
+        with self._writing:
+            if not write_change(change):
+                return False
+            if change.after != change.before:
+                words = f"Caption in {change.file.name}"
+                self._steps.append(CaptionStep(words, (change,)))
+        return True
 
     def undo(self, step: CaptionStep, told: Callable[[int], None] = nothing) -> Wrote:
         """Take a step back; captions that were changed since stay as they are, and are named."""

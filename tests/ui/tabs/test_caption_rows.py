@@ -95,3 +95,78 @@ def test_a_removed_picture_takes_its_caption_along_and_both_come_back(
     expect(box(page, "00.png")).to_be_visible()
     assert (folder / "00.png").read_bytes() == before
     assert (folder / "00.txt").read_text() == "a first\n\nin two paragraphs\n"
+
+
+def test_what_is_being_written_stays_when_something_else_is_drawn_anew(
+    page: Page, folder: Path
+) -> None:
+    box(page, "00.png").press_sequentially(" and mo")
+    # a change elsewhere, with the focus where it is
+    page.get_by_role("switch", name="Validation").evaluate("(it) => it.click()")
+    expect(page.get_by_label("Not saved")).to_be_visible()
+    box(page, "00.png").press_sequentially("re")
+    expect(box(page, "00.png")).to_have_value("a first\n\nin two paragraphs and more")
+
+
+def test_all_captions_are_changed_after_a_look_and_taken_back_in_one_step(
+    page: Page, folder: Path
+) -> None:
+    (folder / "01.txt").write_bytes(b"a dog\r\n\r\nhotdog")
+    (folder / "02.txt").write_bytes(b"\xff")
+    change = page.get_by_role("button", name="Change all captions")
+    change.click()
+    dialog = page.get_by_role("dialog", name="Change all captions")
+    expect(dialog.get_by_role("button", name="Change 0 captions")).to_be_disabled()
+    dialog.get_by_role("radio", name="Find and replace").click()
+    dialog.get_by_role("textbox", name="Find").fill("DOG")
+    dialog.get_by_role("textbox", name="Replace by").fill("<b>cat</b>")
+    expect(dialog).to_contain_text("1 caption would change")
+    dialog.get_by_role("switch", name="Whole words").click()
+    sample = dialog.get_by_role("list", name="Before and after")
+    expect(sample.get_by_role("insertion")).to_have_text("a <b>cat</b>")
+    expect(sample).to_contain_text("02.txt: is not UTF-8 text")
+    dialog.get_by_role("button", name="Change 1 caption").click()
+    expect(dialog).to_have_count(0)
+    assert (folder / "01.txt").read_bytes() == b"a <b>cat</b>\r\n\r\nhotdog"
+    change.click()
+    dialog.get_by_role("textbox", name="Trigger word").fill("ohwx")
+    dialog.get_by_role("button", name="Change 39 captions").click()
+    expect(page.get_by_text("40 images, all with a caption").first).to_be_visible()
+    assert (folder / "39.txt").read_text() == "ohwx\n"
+    page.get_by_role("button", name="Undo: Trigger word ohwx, 39 captions").click()
+    expect(page.get_by_text("40 images, 37 without a caption").first).to_be_visible()
+    assert not (folder / "39.txt").exists()
+    page.get_by_role("button", name="Undo: DOG → <b>cat</b>, 1 caption").click()
+    wait_for(page, folder / "01.txt", "a dog\n\nhotdog")
+    assert (folder / "02.txt").read_bytes() == b"\xff"
+
+
+def test_a_filter_shows_what_has_no_caption_and_keys_go_through_the_large_view(
+    page: Page, folder: Path
+) -> None:
+    page.get_by_role("switch", name="Write captions here").click()
+    page.get_by_role("switch", name="Only without caption").click()
+    expect(page.get_by_text("39 images are so")).to_be_visible()
+    page.get_by_role("button", name="Edit the caption of 01.png").click()
+    view = page.get_by_role("dialog", name="Captions")
+    expect(view.get_by_text("01.png, 1 of 39")).to_be_visible()
+    for name in ("01", "02"):
+        # the image before the key is pressed
+        expect(view.get_by_text(f"{name}.png, ")).to_be_visible()
+        page.keyboard.type(f"a big {name}")
+        page.keyboard.press("PageDown")
+    expect(box(page, "03.png")).to_be_focused()
+    expect(box(page, "03.png")).to_have_value("")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowLeft")
+    expect(view.get_by_text("02.png, 2 of 39")).to_be_visible()
+    expect(box(page, "02.png")).to_have_value("a big 02")
+    page.keyboard.press("Escape")
+    expect(page.get_by_text("37 images are so")).to_be_visible()
+    page.get_by_role("switch", name="Only without caption").click()
+    page.get_by_role("textbox", name="Caption contains").fill("A BIG")
+    expect(page.get_by_text("2 images are so")).to_be_visible()
+    expect(page.locator(".thumbnail")).to_have_count(2)
+    assert (folder / "01.txt").read_text() == "a big 01\n"

@@ -1,45 +1,22 @@
 """Captions written in place: a box beside every picture, saved on leaving it; pictures removed and brought back."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from nicegui import run, ui
-from nicegui.element import Element
-from nicegui.events import GenericEventArguments
 
 from blockrate.core.errors import BlockrateError, FileError
 from blockrate.dataset.captions import caption_files, caption_names
 from blockrate.dataset.folders import SUFFIXES
 from blockrate.ui.media import Media
 from blockrate.ui.page import Page
-from blockrate.ui.parts.components import LONGEST_TEXT
-from blockrate.ui.parts.dialogs import ask, icon_button
-from blockrate.ui.tabs.captions import Caption, as_saved, read_caption, save_text
+from blockrate.ui.parts.dialogs import icon_button
+from blockrate.ui.tabs.captions import CaptionBox, Written
 from blockrate.ui.trash import Thrown, bring_back, throw_away
 
 
-class Written(NamedTuple):
-    """The caption file of an image, which may not be there yet, and what it holds."""
-
-    file: Path
-    caption: Caption
-
-
-def written(media: Media, image: Path) -> Written | None:
-    """Return what is written for an image; None where that cannot be edited here. For threads."""
-    try:
-        files = caption_files(image, caption_names)
-        file = media.resolve_inside(files[0] if files else image.with_suffix(".txt"))
-        caption = read_caption(file)
-    except (BlockrateError, OSError, ValueError):
-        return None
-    return Written(file, caption) if len(caption.text) <= LONGEST_TEXT else None
-
-
 class CaptionRow:
-    """A picture with the box of its caption. ``thrown``: called with what was removed."""
+    """A picture with the box of its caption. ``saved``: called when it was; ``thrown``: with what was removed."""
 
     def __init__(
         self,
@@ -47,53 +24,19 @@ class CaptionRow:
         image: Path,
         url: str,
         found: Written,
+        saved: Callable[[], object],
         thrown: Callable[[Thrown], object],
     ) -> None:
         self._page = page
         self._image = image
-        self._found = found
         self._thrown = thrown
         name = image.name.encode(errors="replace").decode()
         with ui.element("li").classes("caption-row"):
             ui.element("img").props.update({"src": url, "alt": "", "loading": "lazy"})
             with ui.element("label"):
                 ui.label(name).classes("dim")
-                self._box = ui.element("textarea")
-            self._build_box(name)
+                self.box = CaptionBox(page, f"Caption of {name}", found, saved)
             icon_button("delete_outline", f"Remove {name}", self._remove)
-
-    def _build_box(self, name: str) -> None:
-        self._box.props.update(
-            {
-                "value": self._found.caption.text,
-                "rows": 3,
-                "maxlength": LONGEST_TEXT,
-                "aria-label": f"Caption of {name}",
-                "placeholder": "No caption",
-            }
-        )
-        script = "(event) => emit(event.target.value)"
-        self._box.on("change", self._left, js_handler=script)
-
-    async def _left(self, event: GenericEventArguments) -> None:
-        """Save what was written, after a question if another program has written meanwhile."""
-        text = str(event.args)[:LONGEST_TEXT]
-        file = self._found.file
-        try:
-            if await run.io_bound(save_text, file, text, self._found.caption.content):
-                self._found = Written(file, _saved(text))
-                return
-            now = await _on_disk(file)
-            title = "The caption has changed on disk meanwhile"
-            choices = ["Take what is on disk", "Keep mine"]
-            answer = await ask(title, f"{file}: {now.text[:500]}", choices)
-            if answer == "Keep mine":
-                await run.io_bound(save_text, file, text, now.content)
-                now = _saved(text)
-            self._found = Written(file, now)
-            _show(self._box, now.text)
-        except (BlockrateError, OSError) as error:
-            self._page.show_message(str(error), kind="error")
 
     async def _remove(self) -> None:
         try:
@@ -103,16 +46,6 @@ class CaptionRow:
         if thrown:  # else the app is ending
             self._thrown(thrown)
         return None
-
-
-def _saved(text: str) -> Caption:
-    # not read again: somebody may have written since
-    content = as_saved(text)
-    return Caption(content.strip(), content.encode())
-
-
-async def _on_disk(file: Path) -> Caption:
-    return await run.io_bound(read_caption, file) or Caption()
 
 
 def removed_note(
@@ -160,9 +93,3 @@ def _own_captions(image: Path) -> list[Path]:
         for file in caption_files(other, caption_names)
     }
     return [file for file in caption_files(image, caption_names) if file not in theirs]
-
-
-def _show(box: Element, text: str) -> None:
-    """Put a text into a box that somebody has written in."""
-    script = f"document.getElementById('c{box.id}').value = {json.dumps(text)}"
-    ui.run_javascript(script)

@@ -1,80 +1,54 @@
-"""The editor of the caption that lies beside an image."""
+"""The caption file beside an image: read as a run reads it, and saved only over what was read."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from nicegui import run, ui
+from nicegui import run
+from nicegui.element import Element
+from nicegui.events import GenericEventArguments
 
-from blockrate.config.parts import CaptionForm
 from blockrate.core.errors import BlockrateError
-from blockrate.dataset.captions import caption_files, caption_names, plain_text
-from blockrate.run.durable import atomic_write
+from blockrate.dataset.caption_changes import CaptionChange
+from blockrate.dataset.captions import (
+    as_read,
+    caption_files,
+    caption_names,
+    text_as_it_lies,
+)
+from blockrate.ui.media import Media
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import LONGEST_TEXT
-from blockrate.ui.parts.dialogs import ask, choice_buttons, small_dialog
-
-_HINTS: Mapping[CaptionForm, str] = {
-    "LINES": "Each line is a caption of its own; as many are used as Text variations says.",
-    "WHOLE": "All lines are one caption.",
-}
+from blockrate.ui.parts.dialogs import ask
 
 
-class Caption(NamedTuple):
-    """A caption file: its text, paragraphs and all, and the bytes it holds; None where there is no file."""
+class Written(NamedTuple):
+    """The caption file of an image, and all that it holds, None where it is not there yet."""
 
-    text: str = ""
-    content: bytes | None = None
+    file: Path
+    content: str | None
+
+    @property
+    def text(self) -> str:
+        """The caption, paragraphs and all."""
+        return as_read(self.content or "").strip()
 
 
-async def edit_caption(page: Page, image: Path, url: str, form: CaptionForm) -> bool:
-    """Edit the text file beside an image, and tell whether it may have changed. Nothing is overwritten unseen."""
+def written(media: Media, image: Path) -> Written | None:
+    """Return what is written for an image; None where that cannot be edited here. For threads."""
     try:
-        files = await run.io_bound(caption_files, image, caption_names)
-        file = files[0] if files else image.with_suffix(".txt")
-        file = page.media.resolve_inside(file)
-        return await _edit(page, file, partial(_ask_for_text, image.name, url, form))
-    except (BlockrateError, OSError, ValueError) as error:
-        page.show_message(str(error), kind="error")
-        return False
+        files = caption_files(image, caption_names)
+        file = media.resolve_inside(files[0] if files else image.with_suffix(".txt"))
+        found = read_written(file)
+    except (BlockrateError, OSError, ValueError):
+        return None
+    return found if len(found.text) <= LONGEST_TEXT else None
 
 
-async def _edit(
-    page: Page, file: Path, ask_for_text: Callable[[str], Awaitable[str | None]]
-) -> bool:
-    text, content = await run.io_bound(read_caption, file) or Caption()
-    while len(text) <= LONGEST_TEXT:
-        answer = await ask_for_text(text)
-        if answer is None:
-            return False
-        text = answer
-        if await run.io_bound(save_text, file, text, content):
-            return True
-        title = "The caption has changed on disk meanwhile"
-        choices = ["Take what is on disk", "Keep editing"]
-        if await ask(title, str(file), choices) != "Keep editing":
-            return True
-        _, content = await run.io_bound(read_caption, file) or Caption()
-    page.show_message("This caption is too long to be edited here.", kind="warning")
-    return False
-
-
-def read_caption(file: Path) -> Caption:
-    """Return what a caption file says and holds. Raises ``FileError``."""
-    if not file.exists():
-        return Caption()
-    return Caption(plain_text(file).strip(), file.read_bytes())
-
-
-def save_text(file: Path, text: str, before: bytes | None) -> bool:
-    """Write a caption file. Return False, with nothing written, if it no longer holds what it did ``before``."""
-    content = file.read_bytes() if file.exists() else None
-    if content != before:
-        return False
-    atomic_write(file, as_saved(text))
-    return True
+def read_written(file: Path) -> Written:
+    """Return what a caption file holds. Raises ``FileError``."""
+    return Written(file, text_as_it_lies(file) if file.exists() else None)
 
 
 def as_saved(text: str) -> str:
@@ -84,19 +58,79 @@ def as_saved(text: str) -> str:
     return "\n".join([*lines, ""]) if text.strip() else ""
 
 
-async def _ask_for_text(
-    name: str, url: str, form: CaptionForm, text: str
-) -> str | None:
-    with small_dialog(f"Caption of {name}", "caption-editor") as dialog:
-        ui.element("img").props.update({"src": url, "alt": ""})
-        box = ui.textarea("Caption", value=text).props("outlined autogrow autofocus")
-        box.props["maxlength"] = LONGEST_TEXT
-        box.props["hint"] = _HINTS[form]
-        choices = {
-            "Cancel": dialog.close,
-            "Save caption": lambda: dialog.submit(box.value or ""),
-        }
-        buttons = choice_buttons(choices)
-        buttons["Save caption"].props(remove="autofocus")
-    answer = await dialog
-    return None if answer is None else str(answer)
+def change_of(found: Written, text: str) -> CaptionChange:
+    """Return the change that a text makes; none at all where it says what is there, however that is laid out."""
+    content = as_saved(text)
+    if content == as_saved(found.text):
+        return CaptionChange(found.file, found.content, found.content)
+    return CaptionChange(found.file, found.content, content)
+
+
+class CaptionBox(Element, component="../static/caption_box.js"):
+    """A box with the caption of an image, saved when it is left.
+
+    ``typed``: called with what stands in it, a moment after each key. ``saved``: called when
+    a file was written.
+    """
+
+    def __init__(
+        self, page: Page, name: str, found: Written, saved: Callable[[], object]
+    ) -> None:
+        super().__init__()
+        self._page = page
+        self._found = found
+        self._saved = saved
+        props = {"name": name, "first": found.text, "rows": 3}
+        self.props.update({**props, "longest": LONGEST_TEXT})
+        self.on("left", self._left)
+
+    def on_typed(self, tell: Callable[[str], Awaitable[None]]) -> None:
+        """Call something with what stands in the box, a moment after each key."""
+
+        async def typed(event: GenericEventArguments) -> None:
+            await tell(str(event.args)[:LONGEST_TEXT])
+
+        self.on("typed", typed)
+
+    @property
+    def text(self) -> str:
+        """What the file says, as far as this box knows."""
+        return self._found.text
+
+    def take(self, name: str, found: Written) -> None:
+        """Show the caption of another image from now on."""
+        self._found = found
+        self.props["name"] = name
+        self.run_method("show", found.text)
+
+    async def _left(self, event: GenericEventArguments) -> None:
+        """Save what was written, after a question if another program has written meanwhile."""
+        text = str(event.args)[:LONGEST_TEXT]
+        found = self._found
+        try:
+            now = await self._save(found, text)
+        except (BlockrateError, OSError) as error:
+            return self._page.show_message(str(error), kind="error")
+        # the box may have gone on to another image
+        if self._found is found:
+            self._found = now
+            if now.text != text:
+                self.run_method("show", now.text, text)
+        self._saved()
+        return None
+
+    async def _save(self, found: Written, text: str) -> Written:
+        """Return what the file holds then. Raises BlockrateError, OSError."""
+        captions = self._page.media.captions
+        while True:
+            change = change_of(found, text)
+            if await run.io_bound(captions.save, change):
+                return Written(found.file, change.after)
+            found = await run.io_bound(read_written, found.file) or found
+            title = "The caption has changed on disk meanwhile"
+            choices = ["Take what is on disk", "Keep mine"]
+            # not within the box, which may be gone before the answer
+            with self.client.content:
+                answer = await ask(title, f"{found.file}: {found.text[:500]}", choices)
+            if answer != "Keep mine":
+                return found

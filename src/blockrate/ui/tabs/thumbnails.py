@@ -1,12 +1,13 @@
 """Thumbnails of a concept's images, with their captions, references and masks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from nicegui import Event, ui
+from nicegui.element import Element
 
 from blockrate.config.parts import CaptionForm, Concept
 from blockrate.core.errors import ConfigError, FileError
@@ -20,13 +21,11 @@ from blockrate.dataset.partners import Pairing
 from blockrate.ui.media import Media
 from blockrate.ui.page import Page
 from blockrate.ui.parts.follow import pager, show_from_thread
-from blockrate.ui.tabs.caption_rows import (
-    CaptionRow,
-    Written,
-    removed_note,
-    written,
-)
-from blockrate.ui.tabs.captions import edit_caption
+from blockrate.ui.tabs.caption_bar import CaptionBar
+from blockrate.ui.tabs.caption_filter import Filter, filtered, is_written_beside
+from blockrate.ui.tabs.caption_rows import CaptionRow, removed_note
+from blockrate.ui.tabs.caption_view import CaptionView
+from blockrate.ui.tabs.captions import Written, written
 from blockrate.ui.trash import Thrown
 
 _A_PAGE = 24
@@ -34,12 +33,17 @@ _PIXELS = 320  # of a thumbnail: sharp at 160 on a fine screen
 
 
 class ToShow(NamedTuple):
-    """Images whose thumbnails are to be shown, and of which concept. ``masked``: its model takes masks."""
+    """Images whose thumbnails are to be shown, and of which concept. ``masked``: its model takes masks.
+
+    ``wanted``: which of them; ``first``: where the page begins.
+    """
 
     looks: int
     concept: Concept
     images: tuple[Path, ...]
     masked: bool
+    wanted: Filter = Filter()
+    first: int = 0
 
 
 class Partnered(NamedTuple):
@@ -57,6 +61,14 @@ class Captioned(NamedTuple):
     editable: bool
     partners: tuple[Partnered, ...] = ()
     written: Written | None = None
+
+
+class Shown(NamedTuple):
+    """A page of thumbnails, and all images that the filter leaves."""
+
+    images: tuple[Path, ...] = ()
+    first: int = 0
+    captioned: tuple[Captioned, ...] = ()
 
 
 class Thumbnails:
@@ -80,81 +92,96 @@ class Thumbnails:
         self.look_again = look_again
         self.fold = fold
         self.first = 0
+        self.shown = Shown()
+        self.focused: int | None = None  # which of the page is to get the focus
         self.thrown: Thrown | None = None
-        self.writing = ui.switch("Write captions here", on_change=self._turn)
+        self.bar = CaptionBar(
+            page,
+            lambda: every().concept,
+            lambda: self.shown.images,
+            changed=self.begin_anew,
+            look_again=self.turn,
+        )
         self.removed = ui.element("div")
         self.grid = ui.element("ul").classes("gallery")
         self.pager = ui.element("div").classes("pager")
         fold.on_value_change(changed.emit)
-        show_from_thread(
-            changed, self.to_show, partial(_captions, page.media), self.show
-        )
-
-    def images(self) -> tuple[Path, ...]:
-        """What there is to show: nothing while the fold is closed."""
-        return self.every().images if self.fold.value else ()
+        show_from_thread(changed, self.to_show, partial(_read, page.media), self.show)
 
     def to_show(self) -> ToShow:
-        """Which images to show, and whose."""
-        images = self.images()
-        last_page = (len(images) - 1) // _A_PAGE
-        self.first = max(0, min(self.first, last_page * _A_PAGE))
-        shown = images[self.first : self.first + _A_PAGE]
-        return self.every()._replace(images=shown)
+        """Which images to show, and whose: none while the fold is closed."""
+        every = self.every()
+        images = every.images if self.fold.value else ()
+        return every._replace(images=images, wanted=self.bar.filter(), first=self.first)
 
-    def _turn(self) -> None:
-        """Show boxes or pictures; what was written counts from now on."""
+    def turn(self) -> None:
+        """Look at the captions anew, in boxes or below pictures; what was removed is done with."""
         self.thrown = None
         self.look_again()
 
-    def _throw(self, thrown: Thrown | None) -> None:
+    def begin_anew(self) -> None:
+        """Show others, from the first on."""
+        self.first = 0
+        self.changed.emit()
+
+    def _throw(self, thrown: Thrown | None, place: int | None = None) -> None:
         self.thrown = thrown
+        self.focused = place
         self.look_again()
 
     def go_to(self, first: int) -> None:
         """Show another page."""
         self.first = first
+        self.focused = 0
         self.changed.emit()
 
-    def show(self, images: list[Captioned]) -> None:
+    def show(self, shown: Shown) -> None:
         """Lay the thumbnails out."""
         problem = ""
+        self.shown = shown
+        self.first = shown.first
         self.grid.clear()
         self.pager.clear()
         self.removed.clear()
-        writes = bool(self.writing.value)
+        writes = self.bar.writes
         self.grid.classes(**{"add" if writes else "remove": "is-written"})
+        self.bar.refresh()
         if self.thrown:
             with self.removed:
                 removed_note(self.page, self.thrown, lambda: self._throw(None))
+        controls: list[Element] = []
         with self.grid:
-            for image in images:
+            for place, image in enumerate(shown.captioned):
                 try:
-                    self._show_one(image)
+                    controls.append(self._show_one(image, place))
                 except ConfigError as error:  # outside the roots
                     problem = f"No thumbnails: {error.problem}. {error.cure}"
         with self.pager:
             note = ui.label(problem).classes("field-note")
             note.set_visibility(bool(problem))
-            pager("images", self.first, len(self.images()), _A_PAGE, self.go_to)
+            pager("images", self.first, len(shown.images), _A_PAGE, self.go_to)
+        self._focus(controls)
 
-    def _show_one(self, image: Captioned) -> None:
+    def _focus(self, controls: Sequence[Element]) -> None:
+        """Give the focus to what stands where it was: the button that was pressed is gone."""
+        if self.focused is not None and controls:
+            self.page.focus(controls[min(self.focused, len(controls) - 1)])
+        self.focused = None
+
+    def _show_one(self, image: Captioned, place: int) -> Element:
         """Raises ConfigError for an image outside the roots."""
-        if self.writing.value and image.written:
-            url = self.page.media.file_url(image.path, size=_PIXELS)
-            CaptionRow(self.page, image.path, url, image.written, self._throw)
-        else:
-            self._thumbnail(image)
+        if not (self.bar.writes and image.written):
+            return self._thumbnail(image)
+        url = self.page.media.file_url(image.path, size=_PIXELS)
+        throw = partial(self._throw, place=place)
+        saved = self.bar.refresh
+        row = CaptionRow(self.page, image.path, url, image.written, saved, throw)
+        return row.box
 
-    def _thumbnail(self, image: Captioned) -> None:
+    def _thumbnail(self, image: Captioned) -> Element:
         url = self.page.media.file_url(image.path, size=_PIXELS)
         # a name need not be UTF-8, and a browser wants no other
         name = image.path.name.encode(errors="replace").decode()
-
-        async def edit() -> None:
-            form = self.every().concept.text.caption_form
-            if await edit_caption(self.page, image.path, url, form):
-                self.look_again()
 
         with ui.element("li"):
             frame = ui.element("button" if image.editable else "div")
@@ -179,7 +206,23 @@ class Thumbnails:
             shown = image.caption or "No caption"
             # who speaks to the page says what they see
             frame.props["aria-label"] = f"Edit the caption of {name}: {shown}"
-            frame.on("click", edit)
+            frame.on("click", partial(self._enlarge, image.path))
+        return frame
+
+    async def _enlarge(self, image: Path) -> None:
+        form = self.every().concept.text.caption_form
+        view = CaptionView(self.page, self.shown.images, form, self._came_back)
+        await view.show(image)
+
+    def _came_back(self, image: Path) -> None:
+        """Go on where the large view was left."""
+        images = self.shown.images
+        # by now a filter may leave it out
+        if image in images:
+            place = images.index(image)
+            self.first = place - place % _A_PAGE
+            self.focused = place % _A_PAGE
+        self.look_again()
 
     def _partner(self, partner: Partnered, name: str) -> None:
         """Show a reference or a mask of an image of this name, or that it is missing."""
@@ -195,11 +238,15 @@ class Thumbnails:
         )
 
 
-def _captions(media: Media, wanted: ToShow) -> Iterator[list[Captioned]]:
-    editable = wanted.concept.text.prompt_source == "sample"
+def _read(media: Media, wanted: ToShow) -> Iterator[Shown]:
+    """Yield the page that is to be shown. It reads files: for threads."""
+    images = filtered(media, wanted.concept, wanted.images, wanted.wanted)
+    last_page = (len(images) - 1) // _A_PAGE
+    first = max(0, min(wanted.first, last_page * _A_PAGE))
+    editable = is_written_beside(wanted.concept)
     names = cache(caption_names)
     pairing = Pairing(wanted.concept, masked=wanted.masked)
-    yield [
+    captioned = tuple(
         Captioned(
             path,
             _caption(media, wanted.concept, path, names),
@@ -207,8 +254,9 @@ def _captions(media: Media, wanted: ToShow) -> Iterator[list[Captioned]]:
             tuple(_partners(pairing, path)),
             written(media, path) if editable else None,
         )
-        for path in wanted.images
-    ]
+        for path in images[first : first + _A_PAGE]
+    )
+    yield Shown(images, first, captioned)
 
 
 def _partners(pairing: Pairing, image: Path) -> Iterator[Partnered]:
