@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.image_zoo import picture
 
-from blockrate.run.events import EventLog, Validated
+from blockrate.run.events import ConceptLoss, EventLog, Finished, Validated
 from blockrate.run.folder import RunFolder
 
 CONFIG: dict[str, Any] = {
@@ -27,7 +27,8 @@ Blockrate = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BLOCKRATE_HOME", str(tmp_path / "home"))
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     for name in ("photos", "others"):
         picture(tmp_path / name / f"{name}.png", 512, 512)
@@ -115,7 +116,7 @@ def test_planned_runs_are_written_told_and_can_be_planned(
     assert code == 0
     assert "6 runs of 3 steps: profile, flat at its mean" in told
     assert "not known before the config has been trained once" in told
-    files = sorted((folder / "mine-compare").rglob("*.json"))
+    files = sorted((folder / "mine-compare").glob("*/*.json"))
     assert len(files) == 6
     for file in files:
         assert blockrate("plan", str(file))[0] == 0
@@ -129,7 +130,96 @@ def test_started_runs_are_trained_one_after_another(
     code, out, _ = blockrate(*words)
     assert code == 0
     [profile, flat] = json.loads(out)["arms"]
-    assert (profile["name"], flat["name"]) == ("profile", "flat-at-its-mean")
+    assert (profile["name"], flat["name"]) == ("profile", "flat at its mean")
     assert flat["differs"] is False
     done = list((folder / "mine-compare").rglob("events.jsonl"))
     assert len(done) == 6
+
+
+def test_planned_runs_wait_in_the_queue_seed_by_seed_and_only_once(
+    blockrate: Blockrate, folder: Path
+) -> None:
+    words = ("compare", "--plan", "config.json", "--small", "--queue")
+    code, out, told = blockrate(*words)
+    assert code == 0
+    assert "6 of them are in the queue" in told
+    assert "blockrate compare mine-compare" in told
+    assert "profile, seed 42" in out
+    jobs = json.loads(blockrate("queue", "list", "--json")[1])["jobs"]
+    assert [job["name"].partition(": ")[2] for job in jobs] == [
+        f"{arm}, seed {seed}"
+        for seed in (42, 43, 44)
+        for arm in ("profile", "flat at its mean")
+    ]
+    assert "0 of them are in the queue" in blockrate(*words)[2]
+    code, _, told = blockrate("compare", "mine-compare")
+    assert code == 2
+    assert "0 of 6 runs are finished" in told
+
+
+def test_the_folder_of_planned_runs_is_compared_and_what_is_missing_told(
+    blockrate: Blockrate, folder: Path
+) -> None:
+    assert blockrate("compare", "--plan", "config.json", "--small")[0] == 0
+    for number, file in enumerate(
+        sorted((folder / "mine-compare").glob("*/seed-4[23].json"))
+    ):
+        run = RunFolder(file.with_suffix(""))
+        run.create(file.read_text())
+        log = EventLog(run.events_file)
+        log.write(measured(2.0, 2.1, 0.0), step=0)
+        log.write(measured(1.0 + number / 100, 2.0, 0.02), step=3)
+        log.write(Finished(), step=3)
+    code, out, _ = blockrate("compare", "mine-compare")
+    assert code == 0
+    assert "subject loss against drift" in out
+    assert "A profile  B flat at its mean" in out
+    assert "keep loss" in out
+    assert "2 seeds in common" in out
+    assert "missing: profile, seed 44" in out
+    assert "not started" in out
+    facts = json.loads(blockrate("compare", "mine-compare", "--json")[1])
+    assert [row["seed"] for row in facts["missing"]] == [44, 44]
+    [profile, flat] = facts["arms"]
+    assert profile["name"] == "profile"
+    assert profile["drift"] == {"mean": 0.02}
+    assert flat["at_equal_drift"]["pairs"] == 2
+    assert profile["runs"][0]["curve"][1] == {
+        "step": 3,
+        "subject": 1.02,
+        "keep": 2.0,
+        "drift": 0.02,
+    }
+
+
+def measured(subject: float, keep: float, drift: float) -> Validated:
+    concepts = [
+        ConceptLoss(1, "others", "subject", 1, subject),
+        ConceptLoss(2, "known", "keep", 3, keep),
+    ]
+    return Validated((subject + 3 * keep) / 4, concepts, drift)
+
+
+def test_what_should_stay_is_added_to_the_planned_runs(
+    blockrate: Blockrate, folder: Path
+) -> None:
+    picture(folder / "known" / "one.png", 512, 512)
+    words = ("compare", "--plan", "config.json", "--small", "--keep", "known")
+    code, _, told = blockrate(*words)
+    assert code == 0
+    assert "--keep known --start" in told
+    planned = json.loads(blockrate(*words, "--json")[1])
+    config = json.loads(Path(planned["runs"][0]["config"]).read_text())
+    assert config["concepts"][-1]["role"] == "keep"
+    assert blockrate(*words[:-1], "nowhere")[0] == 2
+    # of other images: another comparison
+    assert blockrate(*words[:-2])[0] == 0
+    assert (folder / "mine-compare-2").is_dir()
+
+
+def test_start_and_queue_are_one_or_the_other(
+    blockrate: Blockrate, folder: Path
+) -> None:
+    code, _, told = blockrate("compare", "--plan", "config.json", "--start", "--queue")
+    assert code == 2
+    assert "--start and --queue are given together" in told

@@ -77,11 +77,11 @@ def test_an_effect_on_every_seed_is_a_difference(make_run: MakeRun) -> None:
     assert found.step == 20
     profile, flat = found.arms
     assert (profile.name, flat.name) == ("profile", "flat")
-    assert profile.verdict is None
-    assert flat.verdict
-    assert flat.verdict.differs
-    assert flat.verdict.mean == pytest.approx(0.2)
-    assert profile.loss == pytest.approx(1.01)
+    assert profile.subject.verdict is None
+    assert flat.subject.verdict
+    assert flat.subject.verdict.differs
+    assert flat.subject.verdict.mean == pytest.approx(0.2)
+    assert profile.subject.mean == pytest.approx(1.01)
 
 
 def test_what_chance_may_do_is_no_difference(make_run: MakeRun) -> None:
@@ -90,8 +90,8 @@ def test_what_chance_may_do_is_no_difference(make_run: MakeRun) -> None:
         for seed, loss in enumerate((1.3, 0.9, 1.1))
     ]
     found = compare([*three(make_run, "profile", 1.0, **rates(**PROFILE)), *flat])
-    assert found.arms[1].verdict
-    assert found.arms[1].verdict.differs is False
+    assert found.arms[1].subject.verdict
+    assert found.arms[1].subject.verdict.differs is False
 
 
 def test_runs_without_a_seed_in_common_are_shown_without_a_verdict(
@@ -100,8 +100,8 @@ def test_runs_without_a_seed_in_common_are_shown_without_a_verdict(
     one = make_run("one", 2.0, 1.0, seed=1, **rates(**PROFILE))
     other = make_run("other", 2.0, 0.5, seed=2)
     [_, arm] = compare([one, other]).arms
-    assert arm.verdict
-    assert (arm.verdict.pairs, arm.verdict.differs) == (0, None)
+    assert arm.subject.verdict
+    assert (arm.subject.verdict.pairs, arm.subject.verdict.differs) == (0, None)
 
 
 def test_they_are_measured_after_the_last_step_that_all_have(
@@ -111,7 +111,7 @@ def test_they_are_measured_after_the_last_step_that_all_have(
     other = make_run("other", 2.0, 1.6, seed=1)
     found = compare([one, other])
     assert found.step == 10
-    assert [arm.loss for arm in found.arms] == [1.5, 1.6]
+    assert [arm.subject.mean for arm in found.arms] == [1.5, 1.6]
 
 
 @pytest.mark.parametrize(

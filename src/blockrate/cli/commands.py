@@ -25,12 +25,14 @@ from blockrate.cli.options import (
     Fresh,
     GpuCount,
     Host,
+    KeepFolder,
     LargestUpload,
     Native,
     NoBrowser,
     OpenedConfig,
     Port,
     PrepareOnly,
+    QueueRuns,
     Roots,
     Run,
     Seeds,
@@ -202,35 +204,32 @@ def compare(
     plan: ComparedConfig = "",
     small: SmallPlan = False,
     seeds: Seeds = None,
+    keep: KeepFolder = "",
     start: StartRuns = False,
+    queue: QueueRuns = False,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
     """Say whether runs with other block rates did better, or plan the runs that show it. Chance is told from effect."""
-    from blockrate.cli.comparing import comparison_facts, comparison_table
-    from blockrate.run.comparison import compare as comparison_of
+    from blockrate.cli.comparing import Asked, compared, planned_runs, tell_of_plan
 
     folders = list(runs or ())
     if plan and folders:
         problem = "run folders and --plan are given together"
         raise ConfigError("RUN", problem, "Give one or the other.")
-    if plan:
-        planned = _planned_runs(plan, settings, small=small, seeds=seeds)
-        if not start:
-            return
-        for run in planned:
-            _train_planned(run)
-        folders = [Path(run.config.workspace_dir) for run in planned]
-    elif small or seeds or start or settings:
-        problem = "--small, --seeds, --start and --set are for what --plan plans"
-        raise ConfigError("--plan", problem, "Give --plan CONFIG, or leave them out.")
-    if len(folders) < 2:
-        cure = "Name two run folders or more, or give --plan CONFIG."
-        raise ConfigError("RUN", "there is nothing to compare", cure)
-    found = comparison_of([run_in(folder).path for folder in folders])
-    if as_json:
-        return show_json(comparison_facts(found))
-    show(*comparison_table(found))
+    if not plan:
+        if small or seeds is not None or keep or start or queue or settings:
+            problem = "--small, --seeds, --keep, --start, --queue and --set are for what --plan plans"
+            cure = "Give --plan CONFIG, or leave them out."
+            raise ConfigError("--plan", problem, cure)
+        return compared(folders, as_json=as_json)
+    asked = Asked(plan, settings, small, seeds, keep, as_json)
+    planned = planned_runs(asked, start=start, queue=queue)
+    if not start:
+        return tell_of_plan(asked, planned, queue=queue)
+    for run in planned:
+        _train_planned(run)
+    return compared([planned[0].file.parents[1]], as_json=as_json)
 
 
 @app.command()
@@ -322,30 +321,6 @@ def _train_planned(run: "PlannedRun") -> None:
     code, _ = _train(placed_config(name), Options(), name)
     if code:
         raise typer.Exit(code)
-
-
-def _planned_runs(
-    name: str, settings: list[str] | None, *, small: bool, seeds: int | None
-) -> "list[PlannedRun]":
-    """Write the configs that compare a config's block rates with their controls, and say how much work they are."""
-    from blockrate.cli.comparing import told_before
-    from blockrate.cli.data_report import data_of_plan
-    from blockrate.run.comparison_plan import (
-        plan_comparison,
-        seconds_of_a_step,
-        write_configs,
-    )
-
-    placed = placed_config(name, settings)
-    planned = plan_comparison(placed.config, seeds=seeds, small=small)
-    data = data_of_plan(placed.config, name)
-    if data.error:
-        raise data.error
-    write_configs(planned)
-    steps = (data.facts or {}).get("steps") or 0
-    for line in told_before(planned, steps, seconds_of_a_step(placed.config)):
-        say(line)
-    return planned
 
 
 def _train(placed: "Placed", options: "Options", name: str) -> tuple[int, list[str]]:

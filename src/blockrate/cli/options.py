@@ -138,7 +138,7 @@ ComparedRuns = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="[RUN]...",
-        help="Run folders; the rates of the first are compared with.",
+        help="Run folders, the rates of the first are compared with; or the folder of planned runs.",
     ),
 ]
 ComparedConfig = Annotated[
@@ -156,6 +156,18 @@ SmallPlan = Annotated[
 Seeds = Annotated[
     int | None,
     typer.Option(help="How many seeds each of the planned has; 3 without it."),
+]
+KeepFolder = Annotated[
+    str,
+    typer.Option(
+        "--keep",
+        metavar="FOLDER",
+        help="Measure these images, too, of what the model can do already and should keep.",
+    ),
+]
+QueueRuns = Annotated[
+    bool,
+    typer.Option("--queue", help="Put what was planned into the queue, seed by seed."),
 ]
 StartRuns = Annotated[
     bool,
