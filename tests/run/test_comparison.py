@@ -18,6 +18,7 @@ from blockrate.run.comparison_plan import (
 from blockrate.run.events import (
     EventLog,
     Group,
+    Rates,
     Resumed,
     Started,
     Step,
@@ -164,6 +165,11 @@ def test_a_run_whose_rates_were_changed_on_its_way_is_refused(
     log.write(Started("hash", 1, groups, None), step=0)
     log.write(Validated(1.1), step=10)
     assert compare([one, other]).step == 10
+    # by somebody who asked it while it trained
+    groups = [Group("single_block_37", multiplier=0.25)]
+    log.write(Rates({}, {}, groups=groups), step=10)
+    with pytest.raises(ConfigError, match="with other rates at first"):
+        compare([one, other])
 
 
 def test_what_a_later_session_did_again_counts_once(make_run: MakeRun) -> None:

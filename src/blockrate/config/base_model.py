@@ -12,6 +12,7 @@ from blockrate.models.families import (
     Family,
     TransformerSpec,
     encoder_names,
+    is_own,
     is_shipped,
     known_as,
     published_of,
@@ -35,6 +36,11 @@ def model_spec(config: TrainConfig) -> TransformerSpec:
     for name in sorted(filter(is_shipped, names_of_models(config))):
         check_shipped(name)
     return spec_of(trained_name(config), config.model_type)
+
+
+def trains_own_model(config: TrainConfig) -> bool:
+    """Whether the model to train is a small one that comes with blockrate, or is made on the spot."""
+    return is_own(trained_name(config))
 
 
 def trained_name(config: TrainConfig) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from blockrate.config.base_model import trained_name
+from blockrate.config.base_model import trains_own_model
 from blockrate.config.files import load_config
 from blockrate.config.parts import Concept
 from blockrate.config.plan import make_plan
@@ -20,7 +20,6 @@ from blockrate.core.blocks import OTHER
 from blockrate.core.controls import Arm, arms
 from blockrate.core.errors import BlockrateError, ConfigError, FileError
 from blockrate.core.verdict import FEWEST
-from blockrate.models.families import is_own
 from blockrate.run.comparison import (
     Comparison,
     Missing,
@@ -228,7 +227,7 @@ def photographs_to_keep(config: TrainConfig) -> Path | None:
     None where they are not here, and for the small models that come with blockrate: photographs are nothing they know.
     """
     home = examples()
-    if has_keep(config) or is_own(trained_name(config)) or home is None:
+    if has_keep(config) or trains_own_model(config) or home is None:
         return None
     folder = home / _PHOTOGRAPHS
     return folder if folder.is_dir() else None

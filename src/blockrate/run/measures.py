@@ -15,6 +15,7 @@ from blockrate.run.events import (
     ConceptLoss,
     Finished,
     Group,
+    Rates,
     Resumed,
     Started,
     Validated,
@@ -104,13 +105,14 @@ def look_at_run(folder: Path) -> ComparedRun:
     told: dict[int, Validated] = {}
     trained_with: set[object] = set()
     finished = False
-    for record in events_of(run.events_file, Validated, Started, Resumed, Finished):
+    kinds = (Validated, Started, Rates, Resumed, Finished)
+    for record in events_of(run.events_file, *kinds):
         finished = isinstance(record.event, Finished)
         match record.event:
             case Resumed(from_step=step):
                 told = {key: event for key, event in told.items() if key <= step}
                 trained_with = trained_with if step else set()
-            case Started(groups=groups):
+            case Started(groups=groups) | Rates(groups=groups):
                 trained_with.add(tuple(map(_rate_of, groups)))
             case Validated(loss=float(loss)) if math.isfinite(loss):
                 told[record.step] = record.event
