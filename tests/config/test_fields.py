@@ -152,7 +152,7 @@ def test_a_text_is_a_place_where_the_home_folder_is_meant_by_a_tilde() -> None:
         assert expands == (field.place is not None), path
     places = {path: field.place for path, field in fields().items()}
     assert places["workspace_dir"] == Place("folder")
-    assert places["vae.model_name"] == Place("either", (".safetensors",))
+    assert places["vae.model_name"] == Place("either", (".safetensors", ".gguf"))
     assert places["concepts.N.text.prompt_path"] == Place("file", (".txt",))
     assert places["output_model_destination"] == Place("new")
     assert places["save_filename_prefix"] is None

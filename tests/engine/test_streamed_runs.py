@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from support.gguf_files import write_gguf
 from support.lives import KEY, Small, events, make_small, saved_bytes
 from support.lives import SPEC as SMALL_SPEC
 from torch import equal
@@ -23,6 +24,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "FLOAT_8": {"transformer": {"weight_dtype": "FLOAT_8"}},
     "INT_8": {"transformer": {"weight_dtype": "INT_8"}},
     "NFLOAT_4": {"transformer": {"weight_dtype": "NFLOAT_4"}},
+    "GGUF": {"transformer": {"weight_dtype": "GGUF"}},
     "FINE_TUNE": {
         "training_method": "FINE_TUNE",
         "output_model_format": "DIFFUSERS",
@@ -33,13 +35,21 @@ METHODS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def seven(tmp_path_factory: pytest.TempPathFactory) -> Small:
     """A model with enough blocks for some to come once, some twice, and some to stay."""
-    return make_small(tmp_path_factory.mktemp("seven"), SPEC)
+    small = make_small(tmp_path_factory.mktemp("seven"), SPEC)
+    own = small.folder / "model/transformer/diffusion_pytorch_model.safetensors"
+    write_gguf(small.folder / "seven.gguf", load_file(own), SPEC)
+    return small
 
 
 def config(small: Small, run: Path, *, fraction: float, method: str) -> Any:
     """A run of 4 steps with validation and a sample, whose first block is frozen."""
     settings = dict(METHODS[method])
-    part = {"gradient_checkpointing": True, "layer_offload_fraction": fraction}
+    part: dict[str, Any] = {
+        "gradient_checkpointing": True,
+        "layer_offload_fraction": fraction,
+    }
+    if method == "GGUF":
+        part["model_name"] = str(small.folder / "seven.gguf")
     settings["transformer"] = settings.get("transformer", {}) | part
     photos = {"path": str(small.folder / "photos")}
     return small.config(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from support.start_module import ROOT, start
 
-EXTRAS = ("optimizers", "board", "dev")
+EXTRAS = ("optimizers", "files", "board", "dev")
 # torch and what it brings along: another file for each card
 TORCHS_OWN = re.compile(r"torch|triton|pytorch-triton|nvidia-|cuda-")
 # a system on which nobody trains

@@ -43,6 +43,9 @@ def _of_precision(config: TrainConfig) -> Iterator[ConfigError]:
         problem = f"is off, and weights in {form} do not multiply what is in BFLOAT_16"
         cure = "Set transformer.weight_dtype to BFLOAT_16, or this to true."
         yield ConfigError("enable_autocast", problem, cure)
+    if config.compile and form == "GGUF":
+        problem = "is on, and the weights of a GGUF file are unpacked anew in every pass, which nothing compiles"
+        yield ConfigError("compile", problem, "Set it to false.")
 
 
 def _of_method(config: TrainConfig) -> Iterator[ConfigError]:

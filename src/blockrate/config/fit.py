@@ -33,6 +33,7 @@ _SMALLER = {
     "FLOAT_8": ("NFLOAT_4",),
     "INT_8": ("NFLOAT_4",),
     "NFLOAT_4": (),
+    "GGUF": (),
 }
 _ENCODER_WORKSPACE = 2**30
 

@@ -14,6 +14,7 @@ _ANY_CARD = (None, "cuda", "cpu")
 _NOT_SHARED = {
     "NFLOAT_4": "4-bit weights have scales beside them that cannot be shared out",
     "FLOAT_8": "float8 weights that are shared out all come together in a step and stay, so no memory is saved",
+    "GGUF": "weights of a GGUF file have scales between them that cannot be shared out",
     "INT_8": "8-bit weights have scales beside them that cannot be shared out",
 }
 

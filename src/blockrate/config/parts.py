@@ -20,6 +20,7 @@ from blockrate.config.setting import (
     Settings,
     TextFile,
     TimeUnit,
+    TransformerDtype,
     WeightDtype,
     setting,
 )
@@ -59,9 +60,9 @@ class Part(Settings):
 class TransformerPart(Part, title="The transformer"):
     """The part that trains."""
 
-    weight_dtype: WeightDtype = setting(
+    weight_dtype: TransformerDtype = setting(
         "BFLOAT_16",
-        "Form of the weights in memory; the last three only if frozen",
+        "Form of the weights in memory; from FLOAT_8 on only if frozen; GGUF: as a .gguf file has them",
         STATE,
     )
     train: Flag = setting(

@@ -32,6 +32,7 @@ from blockrate.config.previews import refuse_previews
 from blockrate.config.streamed import streaming_of, trained_modules
 from blockrate.config.told_together import together
 from blockrate.config.train_config import TrainConfig
+from blockrate.config.weight_form import refuse_another_form
 from blockrate.core.blocks import OTHER
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.profile import KEY, Profile, scaled_blocks, sparse
@@ -156,6 +157,7 @@ def _refusals(config: TrainConfig, spec: TransformerSpec) -> list[ConfigError]:
     checks: tuple[Callable[..., object], ...] = (
         refuse_another_type,
         _refuse_foreign_settings,
+        refuse_another_form,
         refuse_variant,
         refuse_previews,
         _profile,

@@ -7,12 +7,12 @@ from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.partners import references_used
 from blockrate.config.streamed import fuses_back_pass, streaming_of
 from blockrate.config.train_config import TrainConfig
+from blockrate.config.weight_form import bytes_of_a_weight
 from blockrate.core.buckets import buckets
 from blockrate.core.reference_sizes import most_tokens
 from blockrate.models.families import TransformerSpec
 from blockrate.models.savings import (
     FEW_BITS,
-    WEIGHT_BYTES,
     Memory,
     Precision,
     Work,
@@ -31,6 +31,7 @@ def memory_of(config: TrainConfig, spec: TransformerSpec, trained: Modules) -> M
         trained,
         work_of(config, spec),
         weight_dtype=config.transformer.weight_dtype,
+        weight_bytes=bytes_of_a_weight(config),
         trained_dtype=dtype,
         state_bytes=row.state_bytes_for(config.optimizer, dtype),
         precision=_precision(config),
@@ -41,8 +42,7 @@ def memory_of(config: TrainConfig, spec: TransformerSpec, trained: Modules) -> M
     gpus = gpus_asked(config) or 1
     if config.sharding == "NONE" or gpus == 1:
         return needed
-    form = config.transformer.weight_dtype
-    return shared_out(needed, spec, gpus=gpus, weight_bytes=WEIGHT_BYTES[form])
+    return shared_out(needed, spec, gpus=gpus, weight_bytes=bytes_of_a_weight(config))
 
 
 def host_bytes_of(

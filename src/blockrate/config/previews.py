@@ -58,6 +58,8 @@ def _refuse_settings(config: TrainConfig, where: str) -> None:
         )
     elif part.weight_dtype == "NFLOAT_4":
         problem = "weights in 4 bits cannot be exchanged"
+    elif part.weight_dtype == "GGUF":
+        problem = "weights of a GGUF file cannot be exchanged"
     if problem:
         cure = "Leave it empty, and draw with the distilled model and the LoRA file elsewhere."
         raise ConfigError(where, problem, cure)

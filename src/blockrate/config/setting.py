@@ -161,7 +161,7 @@ JsonFile = Annotated[str, _FIT, _HOME, Place("file", (".json",))]
 LoraFile = Annotated[str, _FIT, _HOME, Place("file", (".safetensors",))]
 ImageFile = Annotated[str, _FIT, _HOME, Place("file", _IMAGES)]
 TextFile = Annotated[str, _FIT, _HOME, Place("file", (".txt",))]
-Model = Annotated[str, _FIT, _HOME, Place("either", (".safetensors",))]
+Model = Annotated[str, _FIT, _HOME, Place("either", (".safetensors", ".gguf"))]
 NewPlace = Annotated[str, _FIT, _CAN_BE_MADE, _HOME, Place("new")]
 GpuNumbers = Annotated[str, AfterValidator(_gpu_numbers)]
 
@@ -170,3 +170,5 @@ Precision = Literal["FLOAT_32", "BFLOAT_16", "FLOAT_16"]
 WeightDtype = Literal[
     "FLOAT_32", "BFLOAT_16", "FLOAT_16", "FLOAT_8", "INT_8", "NFLOAT_4"
 ]
+# those of a transformer: as a GGUF file has them, too
+TransformerDtype = Literal[WeightDtype, "GGUF"]

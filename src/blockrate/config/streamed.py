@@ -5,11 +5,12 @@ from collections.abc import Collection, Iterator
 from blockrate.config.filtered import Modules, allowed_modules
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.train_config import TrainConfig
+from blockrate.config.weight_form import bytes_of_a_weight
 from blockrate.core.blocks import OTHER, block_of
 from blockrate.core.errors import ConfigError
 from blockrate.core.profile import Profile
 from blockrate.models.families import TransformerSpec
-from blockrate.models.savings import WEIGHT_BYTES, blocks_in_chain
+from blockrate.models.savings import blocks_in_chain
 from blockrate.models.streaming import NOTHING_STREAMS, Streaming, streaming
 
 KEY = "transformer.layer_offload_fraction"
@@ -36,7 +37,7 @@ def streaming_of(
         trained=learning,
         fixed=fixed,
         written=config.training_method == "FINE_TUNE",
-        weight_bytes=_PACKED.get(form, WEIGHT_BYTES[form]),
+        weight_bytes=_PACKED.get(form, bytes_of_a_weight(config)),
     )
 
 

@@ -160,7 +160,7 @@ def _smaller_weights(config: TrainConfig) -> list[str]:
     if config.training_method == "FINE_TUNE":
         is_largest = weight_dtype == "FLOAT_32"
         return ["transformer.weight_dtype to BFLOAT_16"] if is_largest else []
-    if weight_dtype == "NFLOAT_4":
+    if weight_dtype in ("NFLOAT_4", "GGUF"):
         return []
     if weight_dtype in ("FLOAT_8", "INT_8"):
         return ["transformer.weight_dtype to NFLOAT_4"]

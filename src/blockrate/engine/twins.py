@@ -19,7 +19,7 @@ from blockrate.core.blocks import plain_name
 from blockrate.core.errors import FileError
 from blockrate.engine.memory import dtype_of
 from blockrate.engine.models.common import ModelFiles, weights_in
-from blockrate.engine.models.eight_bits import EightBitLinear
+from blockrate.engine.models.few_bits import PackedLinear
 from blockrate.engine.models.locate import locate
 from blockrate.engine.state import TrainingState
 from blockrate.models.part_files import part_files
@@ -97,7 +97,7 @@ def _filling(
     """Return what puts other values into a parameter."""
     module, _, of = name.rpartition(".")
     owner = transformer.get_submodule(module)
-    if of == "weight" and isinstance(owner, EightBitLinear):
+    if of == "weight" and isinstance(owner, PackedLinear):
         return owner.fill
     return parameter.data.copy_
 

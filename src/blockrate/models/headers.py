@@ -121,8 +121,8 @@ def _header_length(path: Path, start: bytes, size: int) -> int:
 
 def _refuse_other_formats(path: Path, start: bytes) -> None:
     if start[:4] == b"GGUF" or path.suffix.lower() == ".gguf":
-        cure = "Use the .safetensors weights; transformer.weight_dtype NFLOAT_4 makes them as small."
-        raise FileError(str(path), "is a GGUF file, which cannot be trained here", cure)
+        problem = "is a GGUF file, as only a transformer may be"
+        raise FileError(str(path), problem, "Use the .safetensors file.")
     # a safetensors header begins with {; its length before that may look like anything
     is_header = start[8:] == b"{"
     begins_unsafe = not is_header and start[:2] in (b"PK", b"\x80\x02", b"\x80\x04")

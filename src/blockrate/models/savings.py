@@ -26,16 +26,15 @@ WEIGHT_BYTES = {
     "NFLOAT_4": 0.53,
 }
 
-FEW_BITS = (
-    "FLOAT_8",
-    "INT_8",
-    "NFLOAT_4",
-)  # forms that weights are kept in, not computed in
+# forms that weights are kept in, not computed in
+FEW_BITS = ("FLOAT_8", "INT_8", "NFLOAT_4", "GGUF")
 # what is written at once, see engine/checkpoint.py and engine/export.py
 PART_BYTES = 5 * 10**9
 _PROGRAM_BYTES = 3 * 2**30  # Python, torch with its libraries, and images on their way
 # bf16 by autocast, with weights in bf16 (or kept in fewer bits) or in fp32; all in fp32
 Precision = Literal["mixed", "mixed on fp32", "fp32"]
+# of a weight that is unpacked by way of fp32, its parts beside it
+_UNPACKING_BYTES = 12
 _ELEMENT_BYTES = {"mixed": 2, "mixed on fp32": 2, "fp32": 4}
 
 
@@ -89,6 +88,7 @@ def memory(
     work: Work,
     *,
     weight_dtype: str,
+    weight_bytes: float | None = None,
     trained_dtype: str,
     state_bytes: float,
     precision: Precision = "mixed",
@@ -98,15 +98,17 @@ def memory(
 ) -> Memory:
     """Return an estimate of the bytes that training takes on the device.
 
-    ``trained_dtype``: of what trains, adapters or weights, and of its gradients. ``state_bytes``: of the optimizer for
-    each trained parameter. Activations are at their peak in the backward: what each block in the chain of gradients
-    keeps, or under checkpointing its inputs and, one at a time, a whole block. Expect 10 %, for the allocator's slack.
+    ``weight_bytes``: of a weight in that form, where a file tells it. ``trained_dtype``: of what trains, adapters or
+    weights, and of its gradients. ``state_bytes``: of the optimizer for each trained parameter. Activations are at
+    their peak in the backward: what each block in the chain of gradients keeps, or under checkpointing its inputs and,
+    one at a time, a whole block. Expect 10 %, for the allocator's slack.
     ``on_card``: whether that device is one with memory of its own. ``streams``: what lies elsewhere.
     ``one_block_at_a_time``: whether a block's gradients are gone when those of the next come.
     """
     table = modules(spec)
-    weight_bytes = _weight_bytes(table, weight_dtype, precision)
-    weight_bytes += streams.places_bytes - streams.bytes
+    each = WEIGHT_BYTES[weight_dtype] if weight_bytes is None else weight_bytes
+    all_weights = _weight_bytes(table, weight_dtype, each, precision)
+    all_weights += streams.places_bytes - streams.bytes
     chosen = [module for module in table if module.name in trained]
     if work.rank is None:
         parameters = sum(module.parameters for module in chosen)
@@ -124,7 +126,7 @@ def memory(
             workspace += 16 * max(sizes, default=0)
     kept = _kept_elements(spec, trained, work, precision)
     return Memory(
-        weights=round(weight_bytes + adapter_bytes),
+        weights=round(all_weights + adapter_bytes),
         gradients=round(gradients * WEIGHT_BYTES[trained_dtype]),
         optimizer=round(parameters * state_bytes),
         activations=round(kept * _ELEMENT_BYTES[precision]),
@@ -144,13 +146,11 @@ def host_bytes(
 ) -> int:
     """Return an estimate of the main memory that a run takes at most, on a computer with a card.
 
-    ``loads``: the dtype that weights are loaded in. Files in bf16, as FLUX.1's are, stay where they lie if that is
-    bf16 too: pages that the system takes back when it needs them. In another dtype all weights are there once.
+    ``loads``: the dtype that weights are loaded in, block by block. Files in bf16, as FLUX.1's are, stay where they lie
+    if that is bf16 too: pages that the system takes back when it needs them.
     """
     table = modules(spec)
-    loading = 0.0
-    if loads != "BFLOAT_16":
-        loading = sum(module.parameters for module in table) * WEIGHT_BYTES[loads]
+    loading = _largest_block(table, None) * WEIGHT_BYTES[loads]
     parameters = 0
     for module in table:
         if module.name in trained:
@@ -164,7 +164,7 @@ def host_bytes(
 
 
 def _largest_block(trained: Collection[Module], rank: int | None) -> int:
-    """Return how many parameters train in the block, or outside of blocks, with most."""
+    """Return how many parameters are in the block, or outside of blocks, with most."""
     sizes: dict[str | None, int] = {}
     for module in trained:
         size = module.parameters if rank is None else module.adapter_parameters(rank)
@@ -260,12 +260,12 @@ def _kept_elements(
 
 
 def _weight_bytes(
-    table: Collection[Module], weight_dtype: str, precision: Precision
+    table: Collection[Module], weight_dtype: str, each: float, precision: Precision
 ) -> float:
     """Return what the weights take. Few bits are for the Linears of blocks; the rest stays as it is computed with."""
     total = 0.0
     for module in table:
-        size = WEIGHT_BYTES[weight_dtype]
+        size = each
         if weight_dtype in FEW_BITS and not _may_be_small(module):
             size = _ELEMENT_BYTES[precision]
         total += module.parameters * size
@@ -284,7 +284,8 @@ def _workspace(
     if weight_dtype in FEW_BITS:
         small = filter(_may_be_small, table)
         largest = max((module.parameters for module in small), default=0)
-        unpacked = _ELEMENT_BYTES[precision] * largest
+        each = _UNPACKING_BYTES if weight_dtype == "GGUF" else _ELEMENT_BYTES[precision]
+        unpacked = each * largest
     return unpacked + (2**29 if on_card else 0)
 
 

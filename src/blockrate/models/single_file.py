@@ -17,9 +17,9 @@ from blockrate.models.families import (
     refuse_extra_channels,
 )
 from blockrate.models.file_kinds import kind_of
+from blockrate.models.gguf_header import read_weights_header
 from blockrate.models.headers import (
     Tensors,
-    read_header,
     refuse_adapters,
     refuse_scaled,
 )
@@ -35,7 +35,7 @@ def spec_of_file(path: Path) -> TransformerSpec:
 
     Raises FileError for what is damaged, unsafe to read, or of no architecture that is known.
     """
-    every = read_header(path)[1]
+    every = read_weights_header(path)[1]
     names = transformer_names(every)
     tensors = {own: every[name] for own, name in names.items()}
     refuse_scaled(path, tensors)

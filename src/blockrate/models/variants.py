@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from blockrate.models.families import FAMILIES, Family, TransformerSpec
-from blockrate.models.headers import read_header
+from blockrate.models.gguf_header import read_weights_header
 from blockrate.models.part_files import read_config, weight_files
 
 # what our own results say of themselves in their headers
@@ -94,7 +94,7 @@ def _said_by_index(index: Mapping[str, Any], choices: Choices) -> str:
 
 
 def _said_by_header(file: Path, choices: Choices) -> str:
-    metadata = read_header(file)[0]
+    metadata = read_weights_header(file)[0]
     own = metadata.get(VARIANT_KEY, "")
     if own in choices:
         return own

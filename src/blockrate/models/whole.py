@@ -10,6 +10,7 @@ from blockrate.core.blocks import shortened
 from blockrate.core.errors import FileError
 from blockrate.models.bfl_tensors import bfl_tensors
 from blockrate.models.families import ARCHITECTURES, TransformerSpec
+from blockrate.models.gguf_header import PACKED, read_weights_header
 from blockrate.models.header_check import WEIGHT_TYPES
 from blockrate.models.headers import Tensors, read_header, refuse_scaled
 from blockrate.models.module_table import modules
@@ -46,7 +47,9 @@ def tensors_of(part: str, path: Path) -> Tensors:
     tensors: Tensors = {}
     places: dict[str, str] = {}
     for file in weight_files(part, path):
-        found = read_header(file, whole=True)[1]
+        # of parts in a folder none is a GGUF file
+        read = read_weights_header if path.is_file() else read_header
+        found = read(file, whole=True)[1]
         # of a checkpoint its transformer alone is used, whatever its text encoders are
         used = transformer_names(found).values() if path.is_file() else found
         refuse_scaled(file, used)
@@ -140,7 +143,7 @@ def _refuse_no_weights(
         is_beside = part != "transformer" and known_beside(
             spec.architecture, part, name
         )
-        if facts.dtype not in WEIGHT_TYPES and not is_beside:
+        if facts.dtype not in (*WEIGHT_TYPES, *PACKED) and not is_beside:
             wrong.append(f"{facts.dtype} {name}")
     problem = "holds tensors that are no weights as they stand"
     refuse_names(path, problem, wrong, "Use the original weights, in bf16.")

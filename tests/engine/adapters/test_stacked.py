@@ -14,7 +14,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.engine.adapters.file import LoraWeights, lora_weights
 from blockrate.engine.adapters.lora import add_adapters
 from blockrate.engine.adapters.stacked import compute_in_few_kernels
-from blockrate.engine.models.eight_bits import to_eight_bits
+from blockrate.engine.models.few_bits import to_eight_bits
 
 FILTERS: dict[str, dict[str, Any]] = {
     "everything": {},

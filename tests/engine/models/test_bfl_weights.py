@@ -9,7 +9,7 @@ import torch
 from diffusers.loaders import single_file_utils
 
 from blockrate.core.blocks import BlockLayout
-from blockrate.engine.models.bfl_weights import of_diffusers
+from blockrate.engine.models.bfl_weights import rows_by_weight
 from blockrate.models.families import FAMILIES, TransformerSpec
 from blockrate.models.whole import _bfl_shapes, _shapes
 
@@ -46,7 +46,10 @@ def test_names_and_rows_are_those_of_diffusers(case: str) -> None:
         name: torch.randint(256, shape, generator=stream, dtype=torch.uint8)
         for name, shape in _bfl_shapes(spec)
     }
-    found = of_diffusers(dict(tensors), spec)
+    found = {
+        name: rows.of(tensors[rows.tensor][rows.start : rows.stop])
+        for name, rows in rows_by_weight(spec).items()
+    }
     assert {name: tuple(one.shape) for name, one in found.items()} == dict(
         _shapes(spec)
     )
@@ -56,10 +59,13 @@ def test_names_and_rows_are_those_of_diffusers(case: str) -> None:
     assert not expected
 
 
-def test_no_two_weights_share_memory() -> None:
+def test_the_rows_of_a_fused_tensor_are_its_members_one_after_the_other() -> None:
     spec = replace(FAMILIES["tiny-chroma"].spec, layout=BlockLayout(1, 1))
-    tensors = {name: torch.zeros(shape) for name, shape in _bfl_shapes(spec)}
-    found = of_diffusers(tensors, spec)
-    places = [tensor.untyped_storage().data_ptr() for tensor in found.values()]
-    assert len(set(places)) == len(places)
-    assert not tensors
+    taken: dict[str, list[int]] = {}
+    for rows in rows_by_weight(spec).values():
+        whole = dict(_bfl_shapes(spec))[rows.tensor][0]
+        numbers = range(whole)[rows.start : rows.stop]
+        taken.setdefault(rows.tensor, []).extend(numbers)
+    for tensor, shape in _bfl_shapes(spec):
+        assert taken.pop(tensor) == list(range(shape[0])), tensor
+    assert not taken

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from blockrate.engine.adapters.file import ADAPTER
 from blockrate.engine.memory import give_back
-from blockrate.engine.models.eight_bits import EightBitLinear, product_as_kept
+from blockrate.engine.models.few_bits import PackedLinear, product_as_kept
 
 # diffusers' attentions take their queries, keys and values from one product where they have it under these names
 _TOGETHER = {
@@ -66,7 +66,7 @@ def _fits(layer: Any, dtype: torch.dtype) -> bool:
     if type(layer) is not LoraLinear or list(layer.lora_A) != [ADAPTER]:
         return False
     base = layer.base_layer
-    kinds = (nn.Linear, EightBitLinear)
+    kinds = (nn.Linear, PackedLinear)
     is_plain = not (layer.lora_variant or layer.merged or layer.lora_bias[ADAPTER])
     is_dropped = isinstance(layer.lora_dropout[ADAPTER], nn.Dropout)
     if type(base) not in kinds or not is_plain or is_dropped:
@@ -79,7 +79,7 @@ def _fits(layer: Any, dtype: torch.dtype) -> bool:
 
 
 def _computes_in(base: nn.Linear) -> torch.dtype:
-    if isinstance(base, EightBitLinear):
+    if isinstance(base, PackedLinear):
         return base.compute_dtype
     return base.weight.dtype
 
@@ -94,7 +94,7 @@ def _are_alike(layers: Sequence[Any], dtype: torch.dtype) -> bool:
         down = layer.lora_A[ADAPTER].weight
         up = layer.lora_B[ADAPTER].weight
         has_bias = base.bias is not None
-        forms = (base.weight.dtype, base.weight.device, has_bias)
+        forms = (base.weight.dtype, _frozen(base).form, base.weight.device, has_bias)
         sizes = (base.weight.shape, down.shape, layer.scaling[ADAPTER])
         kinds.add((type(base), forms, sizes, down.dtype, up.requires_grad))
     return len(kinds) == 1
@@ -231,22 +231,24 @@ class _Refresh:
 
 
 class _Frozen(NamedTuple):
-    """What a frozen Linear is made of. ``scale``: what its weights of 1 are worth, by row."""
+    """What a frozen Linear is made of. ``scale``: what a weight of 1 is worth, by row. ``form``: of a packed one."""
 
     weight: Tensor
     bias: Tensor | None
     scale: Tensor | None
+    form: str
 
 
 def _frozen(base: nn.Linear) -> _Frozen:
-    scale = base.scale if isinstance(base, EightBitLinear) else None
-    return _Frozen(base.weight, base.bias, scale)
+    if isinstance(base, PackedLinear):
+        return _Frozen(base.weight, base.bias, base.scale, base.form)
+    return _Frozen(base.weight, base.bias, None, "")
 
 
 def _joint(parts: Sequence[_Frozen]) -> _Frozen | None:
     """Return alike Linears as one, if all that they are made of lies side by side."""
     joint: list[Tensor | None] = []
-    for column in zip(*parts, strict=True):
+    for column in zip(*(part[:3] for part in parts), strict=True):
         there = [tensor for tensor in column if tensor is not None]
         one = _as_one(there) if there else None
         if there and one is None:
@@ -254,7 +256,7 @@ def _joint(parts: Sequence[_Frozen]) -> _Frozen | None:
         joint.append(one)
     weight, bias, scale = joint
     assert weight is not None, "each has one"
-    return _Frozen(weight, bias, scale)
+    return _Frozen(weight, bias, scale, parts[0].form)
 
 
 def _by_member(joint: Tensor, count: int) -> Tensor:
@@ -277,7 +279,8 @@ def _as_one(tensors: Sequence[Tensor]) -> Tensor | None:
 
 def _lay_side_by_side(linears: Sequence[nn.Linear]) -> None:
     """Move the weights of Linears into one piece of memory, their biases into another, and so on."""
-    for parameters in zip(*map(_frozen, linears), strict=True):
+    parts = [_frozen(linear)[:3] for linear in linears]
+    for parameters in zip(*parts, strict=True):
         # those that stream are not here now, and come side by side
         if parameters[0] is None or not parameters[0].is_contiguous():
             continue

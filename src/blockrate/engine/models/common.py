@@ -4,13 +4,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from blockrate.config.parts import Sample
@@ -18,15 +15,15 @@ from blockrate.config.streamed import streaming_of, trained_modules
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, is_full_memory
 from blockrate.engine.memory import dtype_of, release
-from blockrate.engine.models.bfl_weights import of_diffusers
-from blockrate.engine.models.eight_bits import to_eight_bits
+from blockrate.engine.models.few_bits import to_eight_bits
+from blockrate.engine.models.file_weights import FileWeights, Filling
 from blockrate.engine.models.finite import FiniteWeights
 from blockrate.engine.models.from_folder import load_of_diffusers
+from blockrate.engine.models.gguf_weights import refuse_without_gguf
 from blockrate.engine.streaming import BlockStream
 from blockrate.models.families import TransformerSpec, config_from_spec
-from blockrate.models.part_files import weight_files
+from blockrate.models.part_files import checked_config
 from blockrate.models.savings import FEW_BITS
-from blockrate.models.single_file import has_bfl_names, transformer_names
 
 # What a transformer is conditioned on by its prompt and by images: tensors by name, with or
 # without a dimension for the batch.
@@ -36,6 +33,7 @@ Conditioning = Mapping[str, Tensor]
 MASKED_IMAGE = "masked_image"
 MASK = "mask"
 _REFERENCE = "reference_"
+_WORDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
 def reference_name(index: int) -> str:
@@ -147,12 +145,7 @@ def load_transformer(
     source = files.parts["transformer"]
     dtype = compute_dtype("transformer", part.weight_dtype, config.train_dtype, device)
     release()
-    if source.is_file():
-        transformer = _from_single_file(model_class, source, files.spec, dtype)
-    else:
-        transformer = load_of_diffusers(
-            model_class, "transformer", source, files.spec.architecture, dtype
-        )
+    transformer, fill = _made(model_class, files, part.weight_dtype, dtype)
     transformer.requires_grad_(False)
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
     stream = BlockStream(device)
@@ -167,6 +160,7 @@ def load_transformer(
         device,
         where=source,
         trains=True,
+        fill=fill,
         stream=stream if streamed else None,
         streamed=streamed,
     )
@@ -219,6 +213,8 @@ def compute_dtype(
             "Apple's GPU does not support FLOAT_8",
             "Use INT_8, as small and more exact, or BFLOAT_16.",
         )
+    if form == "GGUF":
+        refuse_without_gguf()
     if form == "NFLOAT_4":
         try:
             import bitsandbytes  # noqa: F401
@@ -240,6 +236,7 @@ def place(
     where: Path,
     keep: str = "(?!)",
     trains: bool = False,
+    fill: Callable[[nn.Module], None] = lambda part: None,
     stream: BlockStream | None = None,
     streamed: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> None:
@@ -251,10 +248,11 @@ def place(
     FLOAT_8 is diffusers' layerwise casting, or, where gradients go through (``trains``), a Linear that keeps 8 bits for
     the backward too; to the same bits, and of modulations as well, a quarter of FLUX.1's weights: with them in bf16 it
     fits no 16 GB card. INT_8 is such a Linear in both cases. ``keep``: pattern of modules that stay in ``dtype``, of
-    what does not train.
+    what does not train. ``fill``: reads the weights of a part that has none yet.
     """
     weights = FiniteWeights(model)
     for block in blocks:
+        fill(block)
         weights.look_at(block)
         if form == "NFLOAT_4":
             _to_four_bits(block, dtype, keep)
@@ -270,6 +268,7 @@ def place(
         for name, one in streamed.items():
             if stream and one is block:
                 stream.take(block, name)
+    fill(model)
     weights.look_at(model)
     weights.refuse(where)
     model.to(device)
@@ -305,33 +304,33 @@ def _to_four_bits(block: nn.Module, dtype: torch.dtype, keep: str) -> None:
 
 def weights_in(files: ModelFiles) -> Iterator[tuple[str, Tensor]]:
     """Yield the weights of a transformer as its files hold them, by diffusers' names, from folder or single file."""
+    weights = FileWeights.of(files.parts["transformer"], files.spec)
+    for name in weights.names():
+        yield name, weights.read(name)[0]
+
+
+def _made(
+    model_class: Any, files: ModelFiles, form: str, dtype: torch.dtype
+) -> tuple[Any, Callable[[nn.Module], None]]:
+    """Return a transformer on the CPU, and what reads the weights of a part of it that has none yet.
+
+    A folder in the wished precision lies where its files are mapped; all else is read a weight at a time.
+    """
     source = files.parts["transformer"]
-    if source.is_file():
-        yield from _of_single_file(source, files.spec).items()
-        return
-    for file in weight_files("transformer", source):
-        with safe_open(file, framework="pt") as stream:
-            for name in stream.keys():  # noqa: SIM118 (not a mapping)
-                yield name, stream.get_tensor(name)
-
-
-def _of_single_file(file: Path, spec: TransformerSpec) -> dict[str, Tensor]:
-    """Return the weights in a file with diffusers' or BFL's names, with or without a prefix, by diffusers'."""
-    tensors = load_file(file)
-    inside = {own: tensors[name] for own, name in transformer_names(tensors).items()}
-    del tensors
-    return of_diffusers(inside, spec) if has_bfl_names(inside) else inside
-
-
-def _from_single_file(
-    model_class: Any, file: Path, spec: TransformerSpec, dtype: torch.dtype
-) -> Any:
-    """Load a transformer from one file with diffusers' or BFL's names, with or without a prefix."""
-    inside = _of_single_file(file, spec)
-    # without a config of our own, diffusers asks the hub for the published model's
-    with TemporaryDirectory() as folder:
-        with torch.device("meta"):
-            model_class(**config_from_spec(spec)).save_config(folder)
-        return model_class.from_single_file(
-            inside, config=folder, dtype=dtype, local_files_only=True
+    weights = FileWeights.of(source, files.spec)
+    if source.is_dir() and weights.dtypes == {_WORDS[dtype]}:
+        transformer = load_of_diffusers(
+            model_class, "transformer", source, files.spec.architecture, dtype
         )
+        return transformer, lambda part: None
+    from accelerate import init_empty_weights
+
+    # what is no weight is computed, as tables of positions are
+    with init_empty_weights(include_buffers=False):
+        if source.is_dir():
+            stated = checked_config("transformer", source)
+            transformer = model_class.from_config(stated)
+        else:
+            transformer = model_class(**config_from_spec(files.spec))
+    filling = Filling(transformer.eval(), weights, dtype, packed=form == "GGUF")
+    return transformer, filling.fill

@@ -11,17 +11,18 @@ class FiniteWeights:
     """Looks at the weights of a model on their way to the device: read from the disk, and not yet in fewer bits."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._unseen: dict[int, tuple[str, Tensor]] = {}
-        for name, weights in model.named_parameters():
-            self._unseen[id(weights)] = (name, weights)
+        self._names = {id(module): name for name, module in model.named_modules()}
+        self._seen: set[str] = set()
         self._bad: list[str] = []
 
     def look_at(self, part: nn.Module) -> None:
         """Look at those weights of a part of the model that were not looked at."""
-        for parameter in part.parameters():
-            name, weights = self._unseen.pop(id(parameter), ("", None))
-            if weights is not None and not is_finite(weights):
-                self._bad.append(name)
+        start = self._names[id(part)]
+        for name, weights in part.named_parameters():
+            own = f"{start}.{name}" if start else name
+            if own not in self._seen and not is_finite(weights):
+                self._bad.append(own)
+            self._seen.add(own)
 
     def refuse(self, where: Path) -> None:
         """Raise FileError if any of them was not finite; ``where``: the file or folder they come from."""

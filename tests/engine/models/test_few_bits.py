@@ -6,8 +6,8 @@ from diffusers.hooks import apply_layerwise_casting
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from blockrate.engine.models.eight_bits import (
-    EightBitLinear,
+from blockrate.engine.models.few_bits import (
+    PackedLinear,
     in_whole_numbers,
     to_eight_bits,
 )
@@ -117,7 +117,7 @@ def test_another_weight_comes_to_the_same_bits_as_if_it_were_the_first() -> None
     first, other = (nn.Linear(24, 16) for _ in range(2))
     for form in ("FLOAT_8", "INT_8"):
         small, expected = (
-            EightBitLinear.of(linear, torch.float32, form) for linear in (first, other)
+            PackedLinear.of(linear, torch.float32, form) for linear in (first, other)
         )
         small.fill(other.weight.data)
         assert torch.equal(
