@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from blockrate.config.files import config_json
-from blockrate.config.fit import Fit, excess, fit, step_seconds, told_changes
+from blockrate.config.fit import Fit, excess, fit, told_changes
 from blockrate.config.plan import Plan
+from blockrate.config.step_time import time_text
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.core.units import share_text
-from blockrate.models.cards import SHARE, Card, card_of_size, cards_here, chosen_card
+from blockrate.models.cards import Card, card_of_size, cards_here, chosen_card
 from blockrate.run.durable import atomic_write
 
 _THIS_CARD = "card"
@@ -101,9 +102,6 @@ def beside_card(plan: Plan, fitted: Fitted) -> tuple[list[str], list[str]]:
     times = []
     if too_large := excess(plan, card):
         warnings.append(f"training {too_large}: --fit card sets what is needed")
-    if card.known:
-        seconds = step_seconds(config, plan, card)
-        reached = f"if it reaches {SHARE:.0%} of what it multiplies"
-        step = f"a step takes about {seconds:.2f} s on {card.name}, {reached}"
-        times.append(f"{step}; the one measured, an H100, reached less")
+    if told := time_text(config, plan, card):
+        times.append(told)
     return warnings, times

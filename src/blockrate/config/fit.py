@@ -12,14 +12,13 @@ from blockrate.config.explain import contradictions
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.paths import find, put
 from blockrate.config.plan import Plan, make_plan
-from blockrate.config.planned_memory import work_of
+from blockrate.config.step_time import step_seconds
 from blockrate.config.streamed import KEY as OFFLOAD
-from blockrate.config.streamed import trained_modules
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.core.units import size_text
 from blockrate.models.cards import SLACK, Card
-from blockrate.models.savings import WEIGHT_BYTES, step_flops
+from blockrate.models.savings import WEIGHT_BYTES
 from blockrate.models.streaming import NOTHING_STREAMS
 
 Changes = dict[str, Any]
@@ -121,16 +120,6 @@ def _least_streaming(
         return None
     place = bisect_left(left, True, key=is_enough)
     return streaming(left[min(place, len(left) - 1)])
-
-
-def step_seconds(config: TrainConfig, plan: Plan, card: Card) -> float:
-    """Return how long a step takes on a card, as predicted: by its products, and what it streams beside them."""
-    spec = model_spec(config)
-    work = work_of(config, spec)
-    forward = step_flops(spec, (), work)
-    step = step_flops(spec, trained_modules(config, spec), work)
-    micro = card.step_seconds(forward, step, plan.streaming)
-    return micro * config.gradient_accumulation_steps
 
 
 def needed_bytes(plan: Plan) -> int:

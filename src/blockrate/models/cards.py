@@ -77,6 +77,12 @@ def chosen_card(device: str | None, cards: Sequence[Card]) -> Card | None:
     return cards[index] if kind == "cuda" and index < len(cards) else None
 
 
+def card_named(name: str, total: int) -> Card | None:
+    """Return a card of this name and memory, in bytes, all of it free; nothing for one whose rate nobody knows."""
+    rate = rate_of(name)
+    return Card(name, total, total, rate, known=True) if rate else None
+
+
 def _card(line: str) -> Card:
     name, total, free = line.rsplit(",", 2)
     size = int(total) * 2**20

@@ -18,6 +18,7 @@ from blockrate.config.base_model import (
     refuse_variant,
 )
 from blockrate.config.plan import Plan
+from blockrate.config.step_time import time_text
 from blockrate.config.train_config import FOLDER, TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.units import share_text, size_text
@@ -77,9 +78,19 @@ def check(
     card = device_of(config.train_device if config else None, nvidia_cards())
     memory = plan.memory_bytes if plan else None
     findings = _findings(config)
+    if config and plan:
+        findings += _time(config, plan)
     if config and source:
         findings += _places(config, source)
     return Report(findings, memory, card)
+
+
+def _time(config: TrainConfig, plan: Plan) -> Iterator[Finding]:
+    """Say how long a step takes on the card here, if there is one that is known, and the run takes no more."""
+    card = chosen_card(config.train_device, nvidia_cards())
+    told = time_text(config, plan, card) if card and not config.multi_gpu else ""
+    if told:
+        yield Finding("Fine", f"{sentence(told)}.")
 
 
 def _places(config: TrainConfig, source: Source) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from blockrate.core.errors import BlockrateError, with_ways_on
 from blockrate.ui.live.charts import heat_card, loss_card
 from blockrate.ui.live.files import copy_button, files_list
 from blockrate.ui.live.jobs_card import jobs_card
+from blockrate.ui.live.pace import pace
 from blockrate.ui.live.past_runs import past_runs
 from blockrate.ui.live.progress import (
     details,
@@ -101,6 +102,8 @@ def _head(page: Page, changed: Event[[]]) -> None:
         _progress_bar(watch, changed)
         facts = ui.label().classes("totals")
         _text(changed, facts, lambda: speed(watch))
+        predicted = ui.label().classes("dim")
+        _text(changed, predicted, lambda: pace(watch))
         cards = ui.label().classes("run-gpus")
         _text(changed, cards, lambda: gpus(watch))
         words = ui.label().classes("dim")
