@@ -11,9 +11,11 @@ import pytest
 import torch
 from support.lives import Small, events
 
+from blockrate.config.explain import contradictions
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.engine import compiling, train
+from blockrate.engine.attention import attention
 from blockrate.engine.compiling import check_compile, compile_warning
 
 pytestmark = pytest.mark.usefixtures("no_sync")
@@ -145,3 +147,32 @@ def test_4_bit_weights_train_on_after_a_sample_on_any_processor(
     ]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 3
+
+
+@pytest.mark.parametrize("name", ["CUDNN", "FLASH", "EFFICIENT"])
+def test_the_kernel_that_is_asked_for_comes_first_and_none_is_left_out(
+    name: str,
+) -> None:
+    chosen = TrainConfig.model_validate({"transformer": {"attention_backend": name}})
+    backends = torch.nn.attention.SDPBackend
+    first = next(kind for kind in backends.__members__ if kind.startswith(name))
+    own = torch._C._get_sdp_priority_order()
+    with attention(chosen, CUDA):
+        order = torch._C._get_sdp_priority_order()
+        assert order[0] == getattr(backends, first).value
+        assert sorted(order) == sorted(own)
+        cuda: Any = torch.backends.cuda
+        assert cuda.math_sdp_enabled()
+        assert cuda.cudnn_sdp_enabled()
+    assert torch._C._get_sdp_priority_order() == own
+    with attention(TrainConfig(), CUDA):
+        assert torch._C._get_sdp_priority_order() == own
+
+
+def test_a_processor_has_no_choice_of_attention() -> None:
+    chosen = TrainConfig.model_validate({"transformer": {"attention_backend": "FLASH"}})
+    with pytest.raises(ConfigError, match=r"attention_backend: is FLASH.*DEFAULT"):
+        attention(chosen, CPU)
+    exact = {"transformer": {"attention_backend": "CUDNN"}, "deterministic": True}
+    (found,) = contradictions(TrainConfig.model_validate(exact))
+    assert found.where == "transformer.attention_backend"

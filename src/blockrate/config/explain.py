@@ -43,6 +43,10 @@ def _of_precision(config: TrainConfig) -> Iterator[ConfigError]:
         problem = f"is off, and weights in {form} do not multiply what is in BFLOAT_16"
         cure = "Set transformer.weight_dtype to BFLOAT_16, or this to true."
         yield ConfigError("enable_autocast", problem, cure)
+    if config.deterministic and config.transformer.attention_backend == "CUDNN":
+        problem = "is CUDNN, whose gradients are not the same bits twice, and deterministic is on"
+        cure = "Set it to DEFAULT, or deterministic to false."
+        yield ConfigError("transformer.attention_backend", problem, cure)
     if config.compile and form == "GGUF":
         problem = "is on, and the weights of a GGUF file are unpacked anew in every pass, which nothing compiles"
         yield ConfigError("compile", problem, "Set it to false.")

@@ -44,6 +44,7 @@ Scheduler = Literal[
     "COSINE_WITH_HARD_RESTARTS",
     "REX",
 ]
+AttentionBackend = Literal["DEFAULT", "CUDNN", "FLASH", "EFFICIENT"]
 CaptionForm = Literal["LINES", "WHOLE"]
 
 
@@ -104,6 +105,12 @@ class TransformerPart(Part, title="The transformer"):
     layer_offload_fraction: Fraction = setting(
         0.0,
         "How much of the blocks' frozen weights waits in main memory and streams to the card: 0 nothing, 1 nearly all",
+        FREE,
+        tab="Training",
+    )
+    attention_backend: AttentionBackend = setting(
+        "DEFAULT",
+        "Which of torch's attention kernels an NVIDIA card is asked for first; DEFAULT: as torch has them",
         FREE,
         tab="Training",
     )

@@ -17,6 +17,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError
 from blockrate.engine import ranks
 from blockrate.engine.adapters import ADAPTERS
+from blockrate.engine.attention import attention
 from blockrate.engine.cards import ranks_of_run, tell_memory
 from blockrate.engine.compiling import check_compile
 from blockrate.engine.data.cache import prefetch
@@ -57,7 +58,7 @@ def train(
     results = _results(config, run)
     with ExitStack() as stack:
         stack.enter_context(_reproducible(config.deterministic))
-        device = _device(config)
+        device = stack.enter_context(_on_device(config))
         sharded = config.sharding == "FULL"
         stack.enter_context(ranks.together(device, stop, sharded=sharded))
         # it cleans up after earlier sessions, and must not clean up after this one
@@ -110,13 +111,15 @@ def _results(config: TrainConfig, run: RunFolder) -> Results:
     return results
 
 
-def _device(config: TrainConfig) -> torch.device:
-    """Return where to train; raises ConfigError for what that device cannot do."""
+@contextmanager
+def _on_device(config: TrainConfig) -> Iterator[torch.device]:
+    """Give where to train, as the config wants it used; raises ConfigError for what that device cannot do."""
     device, why = pick_device(config.train_device)
     device = ranks.local(device)
     print(f"training on {device}: {why}")
     check_compile(config, device)
-    return device
+    with attention(config, device):
+        yield device
 
 
 def _tell_of_loading(

@@ -45,6 +45,7 @@ _IMAGES = (
     "transformer.guidance_scale",
     "transformer.gradient_checkpointing",
     "transformer.layer_offload_fraction",
+    "transformer.attention_backend",
 )
 _GPUS = (
     "multi_gpu",
