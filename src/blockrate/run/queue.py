@@ -52,8 +52,8 @@ class Job:
 
     ``order``: of the list, the lowest first. ``directory``: what relative paths of its
     config are relative to. ``run``, ``result``: where it trains and what it writes,
-    absolute. ``after``: a run folder whose run it lets end first. ``ended``: UTC seconds, 0
-    before. ``sentence``: how it ended.
+    absolute. ``after``: a run folder whose run it lets end first. ``like``: one that it is
+    to be compared with. ``ended``: UTC seconds, 0 before. ``sentence``: how it ended.
     """
 
     id: str
@@ -64,6 +64,7 @@ class Job:
     result: str
     state: str = WAITING
     after: str = ""
+    like: str = ""
     ended: float = 0.0
     exit_code: int = 0
     sentence: str = ""
@@ -158,18 +159,33 @@ class Queue:
                 raise ConfigError(RUN, problem, "Choose another folder.")
             destination_note(placed, Results(RunFolder(run).events_file))
             return self._put(
-                placed, run, result, name or run.name, directory or Path.cwd(), after
+                placed,
+                run,
+                result,
+                name or run.name,
+                directory or Path.cwd(),
+                after=after,
             )
 
     def clone(self, job: Job) -> Job:
         """Put the config of a job at the end once more, with a run folder and a result of its own."""
         config = load_config(self.config_file(job), ignore_unsupported=True).config
+        name = f"{job.name[: _LONGEST_NAME - 6]} again"
+        return self.add_beside(config, Path(job.run), name, Path(job.directory))
+
+    def add_beside(
+        self, config: TrainConfig, run: Path, name: str, directory: Path, like: str = ""
+    ) -> Job:
+        """Put a config at the end whose run and result lie beside those of a ``run``, with the next free number.
+
+        ``directory``, ``like``: see ``Job``. Raises WriteError.
+        """
         with self._alone():
             taken = self._taken()
-            run = _free_beside(Path(job.run), taken)
-            result = _free_beside(Path(job.result), taken)
-            name = f"{job.name[: _LONGEST_NAME - 6]} again"
-            return self._put(config, run, result, name, Path(job.directory), "")
+            free = _free_beside(run.absolute(), taken)
+            written = directory.absolute() / config.output_model_destination
+            result = _free_beside(written, taken)
+            return self._put(config, free, result, name, directory, like=like)
 
     def rename(self, job: Job, name: str) -> None:
         """Give a job another name; its run folder keeps its own. Raises ConfigError, WriteError."""
@@ -279,7 +295,9 @@ class Queue:
         result: Path,
         name: str,
         directory: Path,
-        after: str,
+        *,
+        after: str = "",
+        like: str = "",
     ) -> Job:
         jobs = self.jobs()
         job = Job(
@@ -290,6 +308,7 @@ class Queue:
             run=str(run),
             result=str(result),
             after=after,
+            like=like,
         )
         frozen = config.model_copy(update={RUN: str(run), RESULT: str(result)})
         make_folder(self.folder_of(job))

@@ -45,7 +45,11 @@ class Session:
     not to be had of the last one; ``encoders``: what that one's text encoders are.
     """
 
-    def __init__(self, preferences: Preferences | None = None) -> None:
+    def __init__(
+        self, preferences: Preferences | None = None, *, keeps: bool = True
+    ) -> None:
+        """``keeps``: what is not saved is kept as a draft."""
+        self._keeps = keeps
         self.changed: Event[[]] = Event()
         self.revision = 0
         self.opened = 0
@@ -233,6 +237,8 @@ class Session:
 
     def keep(self) -> None:
         """Write what is not saved as a draft now; else that is done after a short pause."""
+        if not self._keeps:
+            return
         with self._writing:
             document = self._document
             draft = self._drafts / document.draft_name
@@ -249,11 +255,15 @@ class Session:
 
     def _keep_soon(self) -> None:
         self._timer.cancel()
+        if not self._keeps:
+            return
         # of its own thread: the program waits for it at its end
         self._timer = threading.Timer(_PAUSE, self.keep)
         self._timer.start()
 
     def _drop_draft(self, name: str) -> None:
+        if not self._keeps:
+            return
         with self._writing, suppress(OSError):
             (self._drafts / name).unlink()
 

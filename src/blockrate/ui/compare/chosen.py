@@ -26,6 +26,16 @@ def compare_runs(page: Page, paths: Iterable[Path]) -> None:
     page.show_tab(SCREEN)
 
 
+def compare_with_its_like(page: Page, run: Path) -> None:
+    """Compare a run with the one that it was made after or that was made after it, else with the one that is shown."""
+    jobs = page.watch.jobs.seen.jobs
+    before = [Path(job.like) for job in jobs if job.like and Path(job.run) == run]
+    after = [Path(job.run) for job in jobs if job.like and Path(job.like) == run]
+    shown = [page.watch.run.path] if page.watch.run else []
+    first = before[:1] or ([] if after else shown)
+    compare_runs(page, [*first, run, *after])
+
+
 def address_of(compared: Compared) -> str:
     """Return the address that brings these runs again."""
     ids = ",".join(_id(str(path)) for path in compared.paths)

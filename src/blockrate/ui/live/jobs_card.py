@@ -11,10 +11,12 @@ from blockrate.core.errors import BlockrateError
 from blockrate.core.plain_text import visible
 from blockrate.run.folder import RunFolder
 from blockrate.run.queue import DONE, FAILED, RUNNING, STOPPED, WAITING, Job
-from blockrate.ui.compare.chosen import compare_runs
+from blockrate.ui.compare.chosen import compare_with_its_like
+from blockrate.ui.live.another_profile import NAME, try_another_profile
 from blockrate.ui.live.jobs import Seen
 from blockrate.ui.live.watch import ALIVE
 from blockrate.ui.page import Page
+from blockrate.ui.parts.components import never
 from blockrate.ui.parts.dialogs import ask, choice_buttons, icon_button, small_dialog
 from blockrate.ui.parts.follow import rebuild_on_change
 from blockrate.ui.parts.labels import sentence
@@ -87,7 +89,12 @@ def _buttons(page: Page, job: Job, *, is_first: bool, is_last: bool) -> None:
     # a run that nobody may look at is no error here
     if os.path.isfile(RunFolder(Path(job.run)).events_file):
         icon_button("show_chart", f"Show the run of {name}", partial(_show, page, job))
-        icon_button("compare", f"Compare {name}", partial(_compare, page, job))
+        compare = partial(compare_with_its_like, page, Path(job.run))
+        icon_button("compare", f"Compare {name}", compare)
+    if job.state == DONE:
+        another = icon_button("tune", f"{NAME}: {name}", never)
+        run = Path(job.run)
+        another.on_click(partial(try_another_profile, page, run, another))
     if job.state in (FAILED, STOPPED):
         act("replay", "Wait again:", partial(_again, page, job))
     icon_button("edit", f"Rename {name}", partial(_rename, page, job))
@@ -100,12 +107,6 @@ def _show(page: Page, job: Job) -> None:
     if page.watch.state.name in ALIVE:
         return page.show_message("Other runs can be shown when this one has ended.")
     return page.watch.show(Path(job.run))
-
-
-def _compare(page: Page, job: Job) -> None:
-    """Compare its run with the one that is shown."""
-    shown = [page.watch.run.path] if page.watch.run else []
-    compare_runs(page, [*shown, Path(job.run)])
 
 
 def _again(page: Page, job: Job) -> None:

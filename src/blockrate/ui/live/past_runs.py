@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ from nicegui.element import Element
 from blockrate.config.reading import read_object
 from blockrate.core.errors import BlockrateError
 from blockrate.run.folder import RunFolder
-from blockrate.ui.compare.chosen import compare_runs
+from blockrate.ui.compare.chosen import compare_with_its_like
+from blockrate.ui.live.another_profile import NAME, try_another_profile
 from blockrate.ui.live.found_runs import FoundRun
 from blockrate.ui.live.watch import ALIVE, Watch
 from blockrate.ui.open_save import may_replace
@@ -88,16 +90,19 @@ def _buttons(page: Page, run: FoundRun) -> None:
         else:
             watch.show(run.path)
 
-    def compare() -> None:
-        shown = [watch.run.path] if watch.run else []
-        compare_runs(page, [*shown, run.path])
-
     actions: dict[str, Callable[[], object]] = {}
     if not _is_shown(watch, run):
         actions["Show"] = show
-    actions["Compare"] = compare
+    actions["Compare"] = partial(compare_with_its_like, page, run.path)
     actions["Run again with these settings"] = run_again
     for name, action in actions.items():
-        button = ui.button(name, on_click=action, color=None)
-        button.props("no-caps flat dense")
-        button.props["aria-label"] = f"{name}: {run.name}"
+        _button(name, run).on_click(action)
+    if run.state.name == "Finished":
+        another = _button(NAME, run)
+        another.on_click(partial(try_another_profile, page, run.path, another))
+
+
+def _button(name: str, run: FoundRun) -> ui.button:
+    button = ui.button(name, color=None).props("no-caps flat dense")
+    button.props["aria-label"] = f"{name}: {run.name}"
+    return button

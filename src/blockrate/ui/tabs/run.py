@@ -9,6 +9,7 @@ from nicegui.elements.mixins.text_element import TextElement
 from blockrate.core.errors import BlockrateError, with_ways_on
 from blockrate.ui.live.charts import heat_card, loss_card
 from blockrate.ui.live.files import copy_button, files_list
+from blockrate.ui.live.finished import finished_buttons
 from blockrate.ui.live.jobs_card import jobs_card
 from blockrate.ui.live.pace import pace
 from blockrate.ui.live.past_runs import past_runs
@@ -99,6 +100,7 @@ def _head(page: Page, changed: Event[[]]) -> None:
             _text(changed, heading(""), lambda: headline(watch))
             _commands(page, changed)
             way_buttons(page, changed)
+            finished_buttons(page, changed)
         _progress_bar(watch, changed)
         facts = ui.label().classes("totals")
         _text(changed, facts, lambda: speed(watch))

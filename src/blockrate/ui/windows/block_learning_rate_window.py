@@ -1,6 +1,7 @@
 """The Block Learning Rate window behind the three-dot button of the layer filter."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from nicegui import ui
@@ -17,7 +18,7 @@ from blockrate.core.layer_filter import PRESETS, split_patterns
 from blockrate.core.profile import KEY
 from blockrate.core.units import share_text, size_text
 from blockrate.ui.page import Page
-from blockrate.ui.parts.components import call_on_change
+from blockrate.ui.parts.components import call_on_change, never
 from blockrate.ui.parts.labels import in_labels
 from blockrate.ui.session import Session
 from blockrate.ui.windows.block_mixer import BlockMixer
@@ -63,10 +64,20 @@ def why_not_block_rates(session: Session) -> str:
     return 'Choose the "blocks" filter'
 
 
-class BlockLearningRateWindow:
-    """The window over the rates of the open config."""
+class Purpose(NamedTuple):
+    """What rates are drawn for, in words, and what is done with them at OK, changed or not."""
 
-    def __init__(self, page: Page, opener: Element) -> None:
+    note: str = ""
+    taken: Callable[[], object] = never
+
+
+class BlockLearningRateWindow:
+    """The window over the rates of a page's config, which is the open one unless a ``purpose`` says otherwise."""
+
+    def __init__(
+        self, page: Page, opener: Element, purpose: Purpose | None = None
+    ) -> None:
+        self._purpose = purpose or Purpose()
         self._session = page.session
         self._client = ui.context.client
         self._offer: Element | None = None
@@ -80,7 +91,11 @@ class BlockLearningRateWindow:
             reset_label="Reset All to 1.0",
             wide=True,
             note=NOTE,
+            purpose=self._purpose.note,
         )
+        self._build(page)
+
+    def _build(self, page: Page) -> None:
         with self.frame.header:
             self._presets = self._preset_menu(page)
             self._base = ui.label().classes("rates-base")
@@ -104,7 +119,8 @@ class BlockLearningRateWindow:
 
     def _build_footer(self, page: Page) -> None:
         self._cost = ui.label()
-        RunningRates(page, self._rates, taken=self._show_outcome)
+        if not self._purpose.note:
+            RunningRates(page, self._rates, taken=self._show_outcome)
         call_on_change(self._session.changed, self._follow)
 
     def _preset_menu(self, page: Page) -> PresetMenu:
@@ -131,6 +147,7 @@ class BlockLearningRateWindow:
         """Write the rates into the config."""
         if self._rates.dirty:
             self._session.set({KEY: self._rates.state})
+        self._purpose.taken()
 
     def reset(self) -> None:
         """Bring all faders to 1.0."""

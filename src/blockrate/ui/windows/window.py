@@ -43,7 +43,8 @@ class Content(Protocol):
 class Window:
     """A window over the page. ``header``, ``body`` and ``footer`` are to be filled.
 
-    ``opener`` gets the focus back. ``note``: what is said while a run is at work.
+    ``opener`` gets the focus back. ``note``: what is said while a run is at work. ``purpose``:
+    what it is for, said always, where that is not the open config.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Window:
         reset_label: str = "Reset to defaults",
         wide: bool = False,
         note: str = NEXT_START,
+        purpose: str = "",
     ) -> None:
         self._page = page
         self._content = content
@@ -72,7 +74,10 @@ class Window:
             with ui.element("div").classes("window is-wide" if wide else "window"):
                 WindowKeys().on("close", self.cancel)
                 self.header = self._build_header(title, reset_label)
-                self._build_note(note)
+                if purpose:
+                    ui.label(purpose).classes("window-note")
+                else:
+                    self._build_note(note)
                 self.body = ui.element("div").classes("window-body")
                 self.footer = self._build_footer()
 
