@@ -53,7 +53,9 @@ def test_ok_queues_a_job_like_the_run_and_cancel_leaves_nothing(
     page = shown(finished)
     before = sorted(tmp_path.rglob("*.json"))
     page.locator(".run-head").get_by_role("button", name=BUTTON).click()
-    expect(window(page)).to_contain_text("the seed and all other settings are those of portrait")
+    expect(window(page)).to_contain_text(
+        "the seed and all other settings are those of portrait"
+    )
     draw(page)
     window(page).get_by_role("button", name="Cancel").click()
     page.get_by_role("dialog", name="Discard the changes?").get_by_role(

@@ -12,8 +12,10 @@ from blockrate.core.plain_text import visible
 from blockrate.core.profile import KEY
 from blockrate.run.process import RunState
 from blockrate.ui.compare.adding import add_run
+from blockrate.ui.compare.better import TITLE, ask_whether_better, has_rates
 from blockrate.ui.compare.chosen import MOST, compare_runs, names_of
 from blockrate.ui.compare.readings import Reading, Readings
+from blockrate.ui.live.another_profile import NAME, try_another_profile
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, section
 from blockrate.ui.parts.dialogs import heading, icon_button
@@ -62,6 +64,7 @@ def _rows(page: Page, readings: Readings, add: Element, paths: Sequence[Path]) -
         with ui.element("li").classes(f"run{slot}"):
             remove = partial(_remove, page, reading.path, add)
             _row(readings, reading, name, remove)
+            _more(page, readings, reading, name)
 
 
 def _row(
@@ -81,6 +84,25 @@ def _row(
         if draft:
             picture.show(draft)
             words.set_text(draft.summary())
+
+    call_on_change(readings.changed, refresh)
+
+
+def _more(page: Page, readings: Readings, reading: Reading, name: str) -> None:
+    """What can be done with a run that is finished."""
+    with ui.element("div").classes("run-more") as buttons:
+        another = ui.button(NAME, color=None)
+        better = ui.button(TITLE, color=None)
+    another.on_click(partial(try_another_profile, page, reading.path, another))
+    better.on_click(partial(ask_whether_better, page, reading.path))
+    for button in (another, better):
+        button.props("no-caps flat dense")
+        button.props["aria-label"] = f"{button.text}: {name}"
+
+    def refresh() -> None:
+        buttons.set_visibility(reading.state.name == "Finished")
+        is_part = reading.path.name.startswith("seed-")
+        better.set_visibility(has_rates(reading.history.config) and not is_part)
 
     call_on_change(readings.changed, refresh)
 

@@ -7,6 +7,7 @@ from blockrate.ui.compare.pictures import SamplesBeside
 from blockrate.ui.compare.readings import Readings
 from blockrate.ui.compare.runs_card import runs_card
 from blockrate.ui.compare.settings import settings_card
+from blockrate.ui.compare.verdict_card import verdict_card
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change
 
@@ -15,6 +16,7 @@ def build(page: Page) -> None:
     """Lay out the screen."""
     readings = Readings(page)
     runs_card(page, readings)
+    verdict_card(page, readings)
     with ui.element("div").classes("wide compare-cards") as cards:
         losses(readings)
         HeatMaps(readings)

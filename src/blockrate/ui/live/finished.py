@@ -2,6 +2,7 @@
 
 from nicegui import Event, ui
 
+from blockrate.ui.compare.better import TITLE, ask_whether_better, has_rates
 from blockrate.ui.compare.chosen import compare_with_its_like
 from blockrate.ui.live.another_profile import NAME, try_another_profile
 from blockrate.ui.page import Page
@@ -20,11 +21,17 @@ def finished_buttons(page: Page, changed: Event[[]]) -> None:
         if watch.run:
             await try_another_profile(page, watch.run.path, profile)
 
+    async def better() -> None:
+        if watch.run:
+            await ask_whether_better(page, watch.run.path)
+
     with ui.element("div").classes("chips") as buttons:
         profile = ui.button(NAME, on_click=another).props("no-caps outline")
         ui.button("Compare", on_click=compare).props("no-caps outline")
+        question = ui.button(TITLE, on_click=better).props("no-caps outline")
 
     def refresh() -> None:
         buttons.set_visibility(watch.state.name == "Finished")
+        question.set_visibility(has_rates(watch.history.config))
 
     call_on_change(changed, refresh)
