@@ -105,6 +105,8 @@ def test_jobs_are_trained_in_order_and_a_failed_one_stops_no_other(
         ("second", "done", 0),
     ]
     assert jobs[0].sentence == "The run is done."
+    # it was refused before its run began, at a terminal that belongs to the user
+    assert "'gone' is not a folder" in jobs[1].sentence
     assert all(job.ended > 0 for job in jobs)
     for job in (jobs[0], jobs[2]):
         assert run_state(RunFolder(Path(job.run))).name == "Finished"
@@ -118,12 +120,15 @@ def test_what_would_be_overwritten_is_refused_when_it_is_added(
     code, _, err = blockrate("queue", "add", "config.json", *chosen)
     assert code == 2
     assert "output_model_destination: the job config in the queue writes to" in err
+    assert "mine/lora-2.safetensors is free" in err
+    free = ("--set", "output_model_destination=mine/lora-2.safetensors")
+    assert blockrate("queue", "add", "config.json", *free)[0] == 0
     run = ("--set", "workspace_dir=here")
     assert blockrate("queue", "add", "config.json", *run)[0] == 0
     code, _, err = blockrate("queue", "add", "config.json", *run)
     assert code == 2
     assert "workspace_dir: the job here in the queue writes to" in err
-    assert len(Queue().jobs()) == 2
+    assert len(Queue().jobs()) == 3
 
 
 def test_a_job_takes_the_number_of_gpus_as_train_does(

@@ -292,7 +292,11 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except BlockrateError as error:
-        say(f"error: {in_words(error, WAYS_ON)}")
+        from blockrate.run.last_words import leave
+
+        words = in_words(error, WAYS_ON)
+        say(f"error: {words}")
+        leave(words)
         sys.exit(error.exit_code)
     except _USAGE_ERROR as error:
         tell_usage(error)

@@ -4,13 +4,11 @@ Everybody who asks looks at the disk: the app, the command line and the worker, 
 """
 
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +23,12 @@ from blockrate.run.durable import (
     disk_errors,
     make_folder,
     move,
-    numbered,
 )
 from blockrate.run.folder import RunFolder, is_at_work, read_json
 from blockrate.run.home import PRIVATE, private_folder, state_folder
 from blockrate.run.launch import destination_note
 from blockrate.run.places import RESULT, RUN, Source, place_anew
+from blockrate.run.queue_places import free_beside, refuse_taken
 from blockrate.run.results import Results
 from blockrate.run.typed_json import kind_of
 
@@ -122,6 +120,10 @@ class Queue:
         """Return the file of a job's own config."""
         return self.folder_of(job) / "settings.json"
 
+    def words_of(self, job: Job) -> Path:
+        """Return where its last words are left, if it is refused before its run begins."""
+        return self.folder_of(job) / "words.txt"
+
     def log_of(self, job: Job) -> Path:
         """Return where what is said while a job trains is kept."""
         return self.folder_of(job) / "log.txt"
@@ -153,7 +155,11 @@ class Queue:
             placed = place_anew(config, source, taken).config
             run = Path(placed.workspace_dir).absolute()
             result = Path(placed.output_model_destination).absolute()
-            _refuse_taken({RUN: str(run), RESULT: str(result)}, self.jobs())
+            places = {
+                RUN: placed.workspace_dir,
+                RESULT: placed.output_model_destination,
+            }
+            refuse_taken(places, taken)
             if is_at_work(RunFolder(run)):
                 problem = f"a run is at work in {run}"
                 raise ConfigError(RUN, problem, "Choose another folder.")
@@ -182,9 +188,9 @@ class Queue:
         """
         with self._alone():
             taken = self._taken()
-            free = _free_beside(run.absolute(), taken)
+            free = free_beside(run.absolute(), taken)
             written = directory.absolute() / config.output_model_destination
-            result = _free_beside(written, taken)
+            result = free_beside(written, taken)
             return self._put(config, free, result, name, directory, like=like)
 
     def rename(self, job: Job, name: str) -> None:
@@ -225,9 +231,9 @@ class Queue:
         """
         with self._alone():
             self._refuse_at_work(job)
-            others = [other for other in self.jobs() if other.id != job.id]
             cure = "Clone this one: a clone has places of its own."
-            _refuse_taken({RUN: job.run, RESULT: job.result}, others, cure)
+            taken = self._taken(but=job.id)
+            refuse_taken({RUN: job.run, RESULT: job.result}, taken, cure)
         self._change(job.id, state=WAITING, ended=0.0, exit_code=0, sentence="")
 
     def pause(self, why: str) -> None:
@@ -339,9 +345,14 @@ class Queue:
         with disk_errors(self.folder), FileLock(self.folder / ".list", _PATIENCE):
             yield
 
-    def _taken(self) -> set[str]:
-        unfinished = [job for job in self.jobs() if job.state in UNFINISHED]
-        return {path for job in unfinished for path in (job.run, job.result)}
+    def _taken(self, but: str = "") -> dict[str, str]:
+        """Return the names of unfinished jobs by the paths that are theirs; ``but``: the id of one to leave out."""
+        return {
+            path: job.name
+            for job in self.jobs()
+            if job.state in UNFINISHED and job.id != but
+            for path in (job.run, job.result)
+        }
 
     def _refuse_at_work(self, job: Job) -> None:
         """Raise ConfigError for a job that is at work."""
@@ -349,17 +360,6 @@ class Queue:
             if other.id == job.id and other.state == RUNNING:
                 problem = f"{job.name} is at work"
                 raise ConfigError("queue", problem, "Stop its run first.")
-
-
-def _refuse_taken(
-    places: dict[str, str], jobs: list[Job], cure: str = "Choose another one."
-) -> None:
-    """Raise ConfigError for a place that one of these jobs has which is not finished."""
-    for job in jobs:
-        for field, path in places.items():
-            if job.state in UNFINISHED and path in (job.run, job.result):
-                problem = f"the job {job.name} in the queue writes to {path} too"
-                raise ConfigError(field, problem, cure)
 
 
 def _left_behind(job: Job) -> Job:
@@ -385,14 +385,6 @@ def _checked_name(name: str) -> str:
         cure = f"A name has 1 to {_LONGEST_NAME} letters."
         raise ConfigError("name", problem, cure)
     return plain
-
-
-def _free_beside(path: Path, taken: set[str]) -> Path:
-    """Return a path with the first number, from 2, that nothing and nobody has."""
-    names = (numbered(path, number) for number in count(2))
-    return next(
-        name for name in names if str(name) not in taken and not os.path.lexists(name)
-    )
 
 
 _JOB = kind_of(Job)

@@ -17,8 +17,8 @@ from typing import Any
 
 from blockrate.core.errors import BlockrateError, ConfigError, WriteError
 from blockrate.core.signals import WARNINGS
+from blockrate.run import last_words
 from blockrate.run.apart import start_apart
-from blockrate.run.children import child_environment
 from blockrate.run.folder import RunFolder, is_alive
 from blockrate.run.process import exit_sentence, run_state
 from blockrate.run.queue import DONE, FAILED, STOPPED, WAITING, Job, Queue
@@ -75,9 +75,9 @@ def work(queue: Queue, say: Callable[[str], None], *, shown: bool = False) -> bo
             code, words = _train(queue, job, leave, shown=shown)
             if leave.signal and (code in _WAS_STOPPED or code < 0):
                 # the next worker goes on with it
-                queue.end(job, WAITING, _STOPPED, _sentence(job, code, words))
+                queue.end(job, WAITING, _STOPPED, _sentence(queue, job, code, words))
                 break
-            _note_end(queue, job, code, _sentence(job, code, words), say)
+            _note_end(queue, job, code, _sentence(queue, job, code, words), say)
     return True
 
 
@@ -93,11 +93,13 @@ def _train(queue: Queue, job: Job, leave: _Leave, *, shown: bool) -> tuple[int, 
         gone = f"the folder {folder} is gone, in which this job was added"
         return ConfigError.exit_code, f"{gone}. Put it back, or add the config anew."
     command = [sys.executable, "-m", "blockrate", "train", str(queue.config_file(job))]
+    environment = last_words.told_to(queue.words_of(job))
     try:
         if shown:
-            process = subprocess.Popen(command, cwd=folder, env=child_environment())
+            process = subprocess.Popen(command, cwd=folder, env=environment)
         else:
-            process = start_apart(command, queue.log_of(job), folder=folder)
+            log = queue.log_of(job)
+            process = start_apart(command, log, folder=folder, environment=environment)
     except (OSError, WriteError) as error:
         return 1, str(error)
     code = _wait(process, leave, shown=shown)
@@ -134,8 +136,10 @@ def _note_end(
         queue.pause(f"{job.name} was stopped, so the jobs after it wait.")
 
 
-def _sentence(job: Job, code: int, words: str) -> str:
+def _sentence(queue: Queue, job: Job, code: int, words: str) -> str:
     """Return how a job has ended: what its run tells; of one that never came so far its last words."""
+    if code and (refusal := last_words.read(queue.words_of(job))):
+        return refusal
     state = run_state(RunFolder(Path(job.run)))
     if state.exit_code == code and state.sentence:
         return state.sentence

@@ -137,3 +137,30 @@ def test_start_during_a_run_offers_after_this_one(
     expect(page.locator(".queue li .state")).to_have_text("Running", timeout=60_000)
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.locator(".queue li .state")).to_have_text("Stopped", timeout=60_000)
+
+
+def test_a_preset_is_queued_twice_under_a_free_name(
+    app: App, open_page: OpenPage
+) -> None:
+    queue = Queue(app.home / "queue")
+    queue.pause("It waits.")
+    photos = app.folder.parent / "photos"
+    config = {
+        "base_model_name": "tiny-flux1",
+        "concepts": [{"path": str(photos)}],
+        "output_model_destination": "models/lora.safetensors",
+    }
+    app.write("mine.json", config)
+    page = open_page(app, "/run")
+    page.get_by_role("button", name="Open", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="mine.json").first.click()
+    page.get_by_role("tab", name="Run").click()
+    add(page)
+    expect(page.locator(".queue li")).to_have_count(1)
+    add(page)
+    dialog = page.get_by_role("dialog", name="Another job writes there")
+    expect(dialog).to_contain_text('"Output file" (Model)')
+    dialog.get_by_role("button", name="Use models/lora-2.safetensors").click()
+    expect(page.locator(".queue li")).to_have_count(2)
+    results = [Path(job.result).name for job in queue.jobs()]
+    assert results == ["lora.safetensors", "lora-2.safetensors"]
