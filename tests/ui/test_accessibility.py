@@ -38,6 +38,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     "Sampling": ("Sampling",),
     "Run": ("Run",),
     "a sample": ("Run", "a cat, step 40"),
+    "runs compared": ("Run", "Compare: run"),
+    "a run to add": ("Run", "Compare: run", "Add a run"),
 }
 
 
