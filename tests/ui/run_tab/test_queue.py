@@ -140,8 +140,9 @@ def test_start_during_a_run_offers_after_this_one(
 
 
 def test_a_preset_is_queued_twice_under_a_free_name(
-    app: App, open_page: OpenPage
+    app: App, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(app.folder)
     queue = Queue(app.home / "queue")
     queue.pause("It waits.")
     photos = app.folder.parent / "photos"
@@ -150,13 +151,15 @@ def test_a_preset_is_queued_twice_under_a_free_name(
         "concepts": [{"path": str(photos)}],
         "output_model_destination": "models/lora.safetensors",
     }
-    app.write("mine.json", config)
+    file = app.write("other.json", config)
+    queue.add(load_config(file).config, Source(file))
     page = open_page(app, "/run")
     page.get_by_role("button", name="Open", exact=True).click()
-    page.get_by_role("dialog").get_by_role("button", name="mine.json").first.click()
+    page.get_by_role("dialog").get_by_role("button", name="Choose a file").click()
+    place = page.get_by_role("dialog", name="Choose a file").get_by_label("Place")
+    place.fill(str(file))
+    place.press("Enter")
     page.get_by_role("tab", name="Run").click()
-    add(page)
-    expect(page.locator(".queue li")).to_have_count(1)
     add(page)
     dialog = page.get_by_role("dialog", name="Another job writes there")
     expect(dialog).to_contain_text('"Output file" (Model)')
