@@ -1,7 +1,6 @@
 """Whether a profile is better: two clicks to a plan in the queue, and a sentence once its runs are done."""
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,50 +10,24 @@ from support.apps import copy_photos
 from support.pages import OpenPage, StartApp
 from support.runs import Made
 
-from blockrate.core.verdict import Verdict, verdict
-from blockrate.run.comparison import ComparedArm, Comparison
 from blockrate.run.events import Finished, Validated
 from blockrate.run.folder import RunFolder
 from blockrate.run.queue import Queue
-from blockrate.ui.compare.verdict_card import plan_of, verdict_sentence
+from blockrate.ui.compare.verdict_card import plan_of
 
 TITLE = "Is this profile better?"
 
 
-def comparison(*controls: tuple[str, Verdict | None]) -> Comparison:
-    arms = [ComparedArm("profile", (), 1.0, None)]
-    arms += [ComparedArm(name, (), 1.0, found) for name, found in controls]
-    return Comparison(200, tuple(arms))
-
-
-def test_the_verdict_is_one_sentence_and_never_more_than_is_known() -> None:
-    worse = verdict([0.1, 0.11, 0.12])  # the controls' loss is higher
-    better = verdict([-0.1, -0.11, -0.12])
-    chance = verdict([-0.1, 0.11, 0.02])
-    assert verdict_sentence(comparison(("flat-at-its-mean", worse))) == (
-        "The profile is better than flat at its mean after 200 steps."
-    )
-    assert verdict_sentence(comparison(("flat-at-its-mean", chance))) == (
-        "No difference found from flat at its mean after 200 steps."
-    )
-    every = comparison(
-        ("flat-1.0", better), ("flat-at-its-mean", chance), ("shuffled", chance)
-    )
-    assert verdict_sentence(every) == (
-        "The profile is worse than flat 1.0; "
-        "no difference found from flat at its mean and shuffled after 200 steps."
-    )
-    few = Verdict(0.1, math.inf, 1, math.inf)
-    assert verdict_sentence(comparison(("shuffled", few))).startswith("A verdict needs")
-
-
-def test_only_runs_of_one_plan_have_a_verdict() -> None:
-    plan = Path("/r/a-compare")
+def test_only_runs_of_one_plan_have_a_verdict(tmp_path: Path) -> None:
+    plan = tmp_path / "a-compare"
     one, other = plan / "profile" / "seed-1", plan / "flat" / "seed-1"
+    assert plan_of([one, other]) is None, "no plan is there"
+    plan.mkdir()
+    (plan / "comparison.json").write_text("{}")
     assert plan_of([one, other]) == plan
     assert plan_of([one]) is None
-    assert plan_of([one, Path("/r/b-compare/flat/seed-1")]) is None
-    assert plan_of([one, other, Path("/r/run")]) is None
+    assert plan_of([one, tmp_path / "b-compare" / "flat" / "seed-1"]) is None
+    assert plan_of([one, other, tmp_path / "run"]) is None
 
 
 @pytest.fixture
@@ -101,8 +74,8 @@ def test_two_clicks_plan_the_runs_and_a_sentence_follows_when_they_are_done(
     expect(page.get_by_text("0 of 6 runs are done.")).to_be_visible()
     jobs = Queue(tmp_path / "home" / "queue").jobs()
     assert [job.name for job in jobs][:2] == [
-        "portrait: profile, seed 42",
-        "portrait: flat at its mean, seed 42",
+        "portrait-compare: profile, seed 42",
+        "portrait-compare: flat at its mean, seed 42",
     ]
     # as an engine would have trained them: the flat rate is better, by about as much for each seed
     for job in jobs:
@@ -114,11 +87,13 @@ def test_two_clicks_plan_the_runs_and_a_sentence_follows_when_they_are_done(
         made.train(20).tell(Validated(0.5 - 0.1 * is_flat + 0.001 * seed * is_flat))
         made.tell(Finished([]))
         assert RunFolder(path).config_file.is_file()
+        queue = Queue(tmp_path / "home" / "queue")
+        queue.end(job, "done", 0, "The run is done.")
     page.reload()
-    expect(page.get_by_role("status").filter(has_text="profile")).to_have_text(
-        "The profile is worse than flat at its mean after 20 steps."
-    )
-    expect(page.locator(".verdict-arms li")).to_have_count(2)
+    verdict = page.get_by_role("status").filter(has_text="profile is worse than")
+    expect(verdict).to_contain_text("Profile is worse than flat at its mean")
+    expect(verdict).to_contain_text("after 20 steps, more than chance explains")
+    expect(page.locator(".verdict-arms")).to_contain_text("the loss is lower than")
 
 
 def test_a_run_without_images_to_measure_is_told_what_is_missing(

@@ -15,20 +15,20 @@ from blockrate.core.plain_text import visible
 from blockrate.core.profile import sparse
 from blockrate.dataset.folders import is_image
 from blockrate.dataset.report import refuse_bad_folders
-from blockrate.run.comparison import RATES
 from blockrate.run.comparison_plan import (
     PlannedRun,
     plan_comparison,
-    seconds_of_a_step,
+    queue_planned,
+    work_of,
+    write_configs,
 )
-from blockrate.run.events import last_step
 from blockrate.run.folder import RunFolder
-from blockrate.run.places import RUN, Source
-from blockrate.run.process import run_state
-from blockrate.run.queue import UNFINISHED, Queue
+from blockrate.run.measures import RATES
+from blockrate.run.places import RUN
+from blockrate.run.queue import Queue
 from blockrate.run.queue_worker import ensure_worker
 from blockrate.ui.compare.chosen import compare_runs
-from blockrate.ui.live.another_profile import directory_of, run_name
+from blockrate.ui.live.another_profile import directory_of
 from blockrate.ui.page import Page
 from blockrate.ui.parts.dialogs import ask, choice_buttons, small_dialog
 from blockrate.ui.parts.labels import duration, in_labels
@@ -66,7 +66,7 @@ async def ask_whether_better(page: Page, run: Path) -> None:
             if measured is None:
                 return None
             config = measured
-        forms = await asyncio.to_thread(_forms, config, run)
+        forms = await asyncio.to_thread(_forms, config)
     except (BlockrateError, OSError) as error:
         return page.show_message(in_labels(str(error)), kind="error")
     chosen = await _choose(forms)
@@ -116,17 +116,18 @@ async def _with_images_to_measure(
     )
 
 
-def _forms(config: TrainConfig, run: Path) -> Mapping[str, Form]:
+def _forms(config: TrainConfig) -> Mapping[str, Form]:
     """Return both forms by what they are. Raises ConfigError, FileError. For threads."""
     refuse_bad_folders(config)
-    steps = last_step(RunFolder(run).events_file) or 0
-    seconds = seconds_of_a_step(config)
     forms = {}
     for name, small in ((_SMALL, True), (_FULL, False)):
         runs = plan_comparison(config, small=small)
-        words = f"{len(runs)} runs of {steps:,} steps"
-        if seconds:
-            time = duration(len(runs) * steps * seconds)
+        work = work_of(runs, config)
+        words = f"{len(runs)} runs of {work.steps:,} steps"
+        if work.runs < len(runs):
+            words = f"{words}, {len(runs) - work.runs} of which are finished"
+        if work.hours is not None:
+            time = duration(3600 * work.hours)
             words = f"{words}, about {time} and the time each takes to start"
         forms[name] = Form(runs, f"{name}. {words}.")
     return forms
@@ -156,25 +157,13 @@ async def _queue(page: Page, run: Path, form: Form) -> None:
     if added:
         page.show_message(f"{added} runs are in the queue")
     first = min(planned.seed for planned in form.runs)
-    compare_runs(page, [_run_of(one) for one in form.runs if one.seed == first])
+    compare_runs(page, [one.folder for one in form.runs if one.seed == first])
     return None
 
 
 def _add(queue: Queue, run: Path, planned: Sequence[PlannedRun]) -> int:
     """Put the runs into the queue that are neither done nor there, and return how many. For threads."""
-    waiting = {Path(job.run) for job in queue.jobs() if job.state in UNFINISHED}
-    added = 0
-    for one in planned:
-        path = _run_of(one)
-        if path in waiting or run_state(RunFolder(path)).name == "Finished":
-            continue
-        name = f"{run_name(run)[:40]}: {one.arm}, seed {one.seed}"
-        directory = directory_of(queue, run)
-        queue.add(one.config, Source(), name=name, directory=directory)
-        added += 1
+    write_configs(planned)
+    jobs = queue_planned(planned, queue, directory=directory_of(queue, run))
     ensure_worker(queue)
-    return added
-
-
-def _run_of(planned: PlannedRun) -> Path:
-    return Path(planned.config.workspace_dir).absolute()
+    return len(jobs)
