@@ -1,6 +1,7 @@
 """Whether a profile is better: two clicks to a plan in the queue, and a sentence once its runs are done."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,7 +85,8 @@ def test_two_clicks_plan_the_runs_and_a_sentence_follows_when_they_are_done(
         made = Made(path, **json.loads(queue_file.read_text()))
         seed = int(path.name.removeprefix("seed-"))
         is_flat = path.parent.name.startswith("flat")
-        made.train(20).tell(Validated(0.5 - 0.1 * is_flat + 0.001 * seed * is_flat))
+        loss = 0.5 - 0.1 * is_flat + 0.001 * seed * is_flat
+        made.tell(Validated(0.9, drift=0.0)).train(20).tell(Validated(loss, drift=0.02))
         made.tell(Finished([]))
         assert RunFolder(path).config_file.is_file()
         queue = Queue(tmp_path / "home" / "queue")
@@ -93,6 +95,11 @@ def test_two_clicks_plan_the_runs_and_a_sentence_follows_when_they_are_done(
     verdict = page.get_by_role("status").filter(has_text="profile is worse than")
     expect(verdict).to_contain_text("Profile is worse than flat at its mean")
     expect(verdict).to_contain_text("after 20 steps, more than chance explains")
+    curves = page.get_by_role("img", name="Subject loss against drift")
+    expect(curves).to_have_accessible_name(
+        re.compile("profile ends at drift 0.02 with loss 0.5;")
+    )
+    expect(curves.locator("path.smoothed.run1")).to_have_count(3)
     expect(page.locator(".verdict-arms")).to_contain_text("the loss is lower than")
 
 

@@ -17,6 +17,7 @@ from blockrate.run.comparison_plan import (
 from blockrate.run.comparison_words import in_a_sentence, sentences
 from blockrate.run.queue import UNFINISHED
 from blockrate.ui.compare.better import TITLE
+from blockrate.ui.compare.curves import Curves, curves_of, draw_curves
 from blockrate.ui.compare.readings import Readings
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, section
@@ -42,6 +43,7 @@ class Found(NamedTuple):
 
     sentence: str
     lines: tuple[str, ...] = ()
+    curves: tuple[Curves, ...] = ()
 
 
 def verdict_card(page: Page, readings: Readings) -> None:
@@ -64,10 +66,14 @@ def verdict_card(page: Page, readings: Readings) -> None:
                 with ui.element("li"):
                     ui.label(line)
         note.set_visibility(bool(found.lines))
+        drawing.clear()
+        with drawing:
+            draw_curves(found.curves)
 
     with ui.element("div").classes("wide") as card, section(TITLE):
         words = ui.label().classes("totals").props("role=status")
         table = ui.element("ul").classes("verdict-arms")
+        drawing = ui.element("div")
         note = ui.label(_FIRST_SEEDS).classes("dim")
         show_from_thread(readings.changed, asked, _found, show)
 
@@ -108,4 +114,4 @@ def _what_is_found(asked: Asked) -> Found:
     comparison = compare_planned(planned)
     _, *lines = map(str.strip, sentences(comparison))
     text = sentence(in_a_sentence(comparison))
-    return Found(visible(text), tuple(map(visible, lines)))
+    return Found(visible(text), tuple(map(visible, lines)), curves_of(comparison))
