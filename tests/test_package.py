@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("src", "examples", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+PARTS = (
+    "src",
+    "examples",
+    "docs",
+    "setup.py",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
 # a child of its own, so that the package is imported and not the source
 PYTHON = [sys.executable, "-X", "utf8"]
 
@@ -61,6 +69,18 @@ def test_it_holds_every_file_of_the_source_and_the_examples(package: Path) -> No
                 inside = "examples" if folder == "examples" else ""
                 made = package / "blockrate" / inside / name
                 assert made.read_bytes() == path.read_bytes()
+
+
+def test_its_help_pages_are_those_of_the_documentation(
+    package: Path, tmp_path: Path
+) -> None:
+    code = """
+from blockrate.ui.help_pages import help_files
+print(*(file.read_text("utf-8") for file in help_files().values()), sep="", end="")
+"""
+    pages = [file.read_text("utf-8") for file in sorted((ROOT / "docs").glob("*.md"))]
+    assert len(pages) > 10
+    assert done(["-c", code], tmp_path, package) == "".join(pages)
 
 
 def test_its_examples_are_found_by_name_with_their_pictures(

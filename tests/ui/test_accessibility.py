@@ -25,6 +25,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "captions in place": ("Data", "Write captions here"),
     "all captions": ("Data", "Change all captions"),
     "Training": ("Training", "Matches", "Loss", "Saving and reports"),
+    "help": ("Training", "? Help: Optimisation"),
     "Optimizer": ("Training", "Optimizer settings"),
     "Scheduler": ("Training", "Learning Rate Scheduler settings"),
     "Timesteps": ("Training", "Timestep Distribution settings"),

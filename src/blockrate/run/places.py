@@ -75,6 +75,31 @@ class Placed(NamedTuple):
         return RunFolder(Path(self.config.workspace_dir))
 
 
+def places_named(config: TrainConfig, name: str) -> dict[str, str]:
+    """Return run folder and destination of a name, for a config to choose; nothing of a name without a letter."""
+    stem = Source(None, name.strip()).stem
+    if not stem:
+        return {}
+    folder = Path(default(RUN)).with_name(stem)
+    return {RUN: str(folder), RESULT: str(_result_called(config, stem))}
+
+
+def name_of_places(config: TrainConfig) -> str:
+    """Return the name that a config's run folder and destination have in common, as ``places_named`` gives it."""
+    name = Path(config.workspace_dir).name
+    is_named = places_named(config, name) == {
+        path: getattr(config, path) for path in PLACES
+    }
+    return name if is_named else ""
+
+
+def _result_called(config: TrainConfig, name: str) -> Path:
+    """Return where a result goes that has a name and no place of its own."""
+    is_folder = config.writes_folder()
+    usual = FINE_TUNE_DEFAULTS[RESULT] if is_folder else default(RESULT)
+    return Path(usual).with_name(name if is_folder else f"{name}{_SUFFIX}")
+
+
 def place(config: TrainConfig, source: Source) -> Placed:
     """Return a config with its run folder and its destination. Looks at the disk, and writes nothing."""
     own_folder = _folder_of_own_config(source)
@@ -221,13 +246,11 @@ class _Search:
 
     def _result(self, folder: Path) -> Path:
         """Return the destination that has the name, and the number, of a run folder."""
-        is_folder = self.config.writes_folder()
-        usual = FINE_TUNE_DEFAULTS[RESULT] if is_folder else default(RESULT)
-        plain = Path(usual)
-        name = self.source.stem or plain.stem
+        usual = FINE_TUNE_DEFAULTS if self.config.writes_folder() else {}
+        name = self.source.stem or Path(usual.get(RESULT, default(RESULT))).stem
         if not self.chooses_run and _is_numbered(folder, self.plain):
             name += folder.name.removeprefix(self.plain.name)
-        return plain.with_name(name if is_folder else f"{name}{_SUFFIX}")
+        return _result_called(self.config, name)
 
 
 def _chooses(config: TrainConfig, field: str, source: Source) -> bool:

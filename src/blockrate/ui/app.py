@@ -41,6 +41,7 @@ from blockrate.ui.arrivals import Limits
 from blockrate.ui.compare.chosen import SCREEN, compared_in
 from blockrate.ui.connections import most_strangers, protocol_of
 from blockrate.ui.guard import Guard, all_names
+from blockrate.ui.help_pages import add_help_pages
 from blockrate.ui.live.watch import Watch
 from blockrate.ui.media import Media
 from blockrate.ui.page import Page
@@ -128,6 +129,7 @@ def make_app(
         return await media.uploads.answer(request, given)
 
     _add_pages(lambda: Page(session, watch, media, preferences))
+    add_help_pages(preferences)
     nicegui_app.on_startup(watch.follow)
     # a bar without a name over the page, for every request of ours; each upload has its own
     nicegui_app.config.quasar_config["loadingBar"]["skipHijack"] = True

@@ -30,6 +30,7 @@ class Page:
     """One browser page. ``controls``: what to focus for a field's path, ``problem_lists`` for a tab's own problems.
 
     ``tab`` and ``show_tab`` are set by the shell.
+    ``rare``: the settings that the short view hides; ``show_all`` ends it.
     ``steps``: about how many a run of the open config has, once its images are counted.
     """
 
@@ -42,6 +43,8 @@ class Page:
     show_tab: Callable[[str], None] = lambda tab: None
     tab: str = ""  # in front
     tab_changed: Event[[]] = field(default_factory=Event)  # another tab is in front
+    rare: set[str] = field(default_factory=set)
+    show_all: Callable[[], None] = lambda: None
     steps: int | None = None
     steps_changed: Event[[]] = field(default_factory=Event)
     compared: Compared = field(default_factory=Compared)
@@ -67,6 +70,8 @@ class Page:
         while path and path not in self.controls:
             path = path.rpartition(".")[0]
         if path:
+            if path in self.rare:
+                self.show_all()
             self.focus(self.controls[path])
 
     def focus(self, element: Element) -> None:

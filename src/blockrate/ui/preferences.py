@@ -19,6 +19,7 @@ class Preferences(BaseModel):
     """The user's wishes. ``templates``: saved rates of blocks by name. ``last_run``: the run folder shown last.
 
     ``compared``: run folders that an address of a comparison may name, the newest first.
+    ``all_settings``: whether the tabs show all of them; None as long as nobody has said so.
     """
 
     recent: list[str] = []  # config files, the newest first
@@ -27,6 +28,7 @@ class Preferences(BaseModel):
     templates: dict[str, dict[str, Fraction]] = {}
     last_run: str = ""
     compared: list[str] = []
+    all_settings: bool | None = None
 
     def save(self) -> None:
         """Keep the wishes for the next start. Raises WriteError."""

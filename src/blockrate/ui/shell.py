@@ -29,6 +29,7 @@ from blockrate.ui.parts.components import call_on_change, set_props
 from blockrate.ui.parts.dialogs import ask, heading
 from blockrate.ui.parts.follow import show_from_thread
 from blockrate.ui.parts.labels import in_labels, sentence
+from blockrate.ui.parts.short_view import ViewSwitch
 from blockrate.ui.problems import problems_of, problems_without_control
 from blockrate.ui.queueing import add_to_queue
 from blockrate.ui.starting import start
@@ -90,6 +91,7 @@ def build(page: Page, tab: str = "Model") -> None:
         _theme_button(page)
         _sign_out_button()
     with ui.element("div").classes("content") as content:
+        ViewSwitch(page, content)
         _next_start(page)
         _warnings(page)
         panels = {name: _panel(name) for name in _SCREENS}

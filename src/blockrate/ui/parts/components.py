@@ -14,6 +14,7 @@ from blockrate.core.errors import BlockrateError
 from blockrate.ui.page import Page, current_page
 from blockrate.ui.parts.dialogs import heading, icon_button
 from blockrate.ui.parts.field_types import FieldType, as_text, field_type, parse
+from blockrate.ui.parts.help import help_button
 from blockrate.ui.parts.labels import in_labels, label_of, option_label
 from blockrate.ui.parts.picker import pick
 from blockrate.ui.window_draft import WindowDraft
@@ -62,6 +63,7 @@ def section(title: str) -> Iterator[Element]:
     """A card with a heading, and room for what belongs together."""
     with ui.element("section").classes("card") as card:
         card.props["aria-labelledby"] = heading(title).html_id
+        help_button(title)
         with ui.element("div").classes("card-body"):
             yield card
 

@@ -160,6 +160,16 @@ def new_data_set(
     look_again: Callable[[], object],
 ) -> None:
     """A card with a name and a place for files, which make a folder and a concept of it."""
+    with section("Bring photographs in"):
+        data_set_box(page, concepts, look_again)
+
+
+def data_set_box(
+    page: Page,
+    concepts: Callable[[], Sequence[Concept]],
+    look_again: Callable[[], object],
+) -> None:
+    """What the card holds, for a card of another name."""
 
     def home() -> Path:
         """The folder that the last data set is in, else one below where the app was started."""
@@ -177,11 +187,10 @@ def new_data_set(
         concept = {"name": target.name, "path": str(target)}
         page.session.set({f"concepts.{len(paths)}": concept})
 
-    with section("Bring photographs in"):
-        box = ui.input("Name of the data set", value="photos")
-        box.props("outlined dense hide-bottom-space maxlength=100").classes("half")
-        where = ui.label().classes("dim")
-        Arriving(page, folder, came)
+    box = ui.input("Name of the data set", value="photos")
+    box.props("outlined dense hide-bottom-space maxlength=100").classes("half")
+    where = ui.label().classes("dim")
+    Arriving(page, folder, came)
 
     def show_where() -> None:
         try:

@@ -21,6 +21,7 @@ from blockrate.ui.parts.follow import (
     show_from_thread,
 )
 from blockrate.ui.parts.picker import pick
+from blockrate.ui.session import Session
 from blockrate.ui.tabs.arriving import new_data_set, upload_into
 from blockrate.ui.tabs.findings import findings_list, lines_to_show
 from blockrate.ui.tabs.thumbnails import Thumbnails, ToShow
@@ -96,7 +97,7 @@ class DataTab:
 
     def concepts(self) -> list[Concept]:
         """The concepts as they stand; a wrong one is there, and off."""
-        return [_concept(raw) for raw in entries(self.session.get("concepts"))]
+        return concepts_of(self.session)
 
     def take_survey(self, result: Survey) -> None:
         """Show a newer survey."""
@@ -113,6 +114,11 @@ class DataTab:
         if index < len(self.survey.folders):
             return self.survey.folders[index]
         return Folder(problem="Looking into the folder")
+
+
+def concepts_of(session: Session) -> list[Concept]:
+    """Return the concepts of the open config; a wrong one is there, and off."""
+    return [_concept(raw) for raw in entries(session.get("concepts"))]
 
 
 def _concept(raw: Any) -> Concept:
@@ -141,13 +147,17 @@ def build(page: Page) -> None:
         fields(page.session, "All images", *_ALL)
 
 
-def _cards(tab: DataTab, count: int) -> None:
-    async def add() -> None:
-        start = str(Path(tab.concepts()[-1].path).parent) if count else ""
-        if folder := await pick(tab.page, kind="folder", start=start):
-            concept = {"name": Path(folder).name, "path": folder}
-            tab.session.set({f"concepts.{len(tab.concepts())}": concept})
+async def add_folder(page: Page) -> None:
+    """Let the user choose a folder of images, which becomes a concept."""
+    concepts = concepts_of(page.session)
+    start = str(Path(concepts[-1].path).parent) if concepts else ""
+    if folder := await pick(page, kind="folder", start=start):
+        concept = {"name": Path(folder).name, "path": folder}
+        number = len(concepts_of(page.session))
+        page.session.set({f"concepts.{number}": concept})
 
+
+def _cards(tab: DataTab, count: int) -> None:
     for index in range(count):
         _card(tab, index)
     with ui.element("div").classes("card empty"):
@@ -157,7 +167,9 @@ def _cards(tab: DataTab, count: int) -> None:
                 "Ten to thirty images are enough for a first LoRA. What a photo shows, say in a .txt beside it."
             )
         more = ui.button(
-            "Add a folder of images", icon="create_new_folder", on_click=add
+            "Add a folder of images",
+            icon="create_new_folder",
+            on_click=partial(add_folder, tab.page),
         )
         more.props("no-caps unelevated")
     controls = tab.page.controls

@@ -17,6 +17,9 @@ _THIS = "This card"
 
 def build(page: Page) -> None:
     """Lay out the choice of a card and the button."""
+    ui.label(
+        "Sets what a run needs to fit into the memory of a card, the mildest first, and says what that was."
+    ).classes("dim")
     sizes = [_THIS, *[f"{size} GB" for size in _SIZES]]
     with ui.element("div").classes("chips"):
         choice = ui.select(sizes, value=_THIS, label="Card")

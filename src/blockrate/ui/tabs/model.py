@@ -28,8 +28,9 @@ from blockrate.ui.parts.follow import (
     show_from_thread,
 )
 from blockrate.ui.parts.labels import option_label
+from blockrate.ui.parts.short_view import rarely_set
 from blockrate.ui.session import Session
-from blockrate.ui.tabs import fit_card
+from blockrate.ui.tabs import first_use, fit_card
 from blockrate.ui.tabs.gallery import models
 from blockrate.ui.tabs.model_check import (
     Finding,
@@ -118,28 +119,39 @@ def build(page: Page) -> None:
     session = page.session
     _welcome(page)
     with ui.element("div").classes("stack"):
-        with section("Model"):
-            field(_Method(session), "training_method", classes="half")
-            field(session, "model_type", classes="half")
-            field(session, "base_model_name")
-            field(session, "model_variant", classes="half")
-            note_of_other_blocks(page)
-        with section("Models"):
+        with section("Models") as card:
             models(page)
+        card.classes("step")
+        with section("Model"):
+            with rarely_set(page):
+                field(_Method(session), "training_method", classes="half")
+                field(session, "model_type", classes="half")
+            field(session, "base_model_name")
+            with rarely_set(page):
+                field(session, "model_variant", classes="half")
+            note_of_other_blocks(page)
     with ui.element("div").classes("stack"):
+        first_use.photographs(page)
+        first_use.name(page)
+        with section("Fit into a card") as card:
+            fit_card.build(page)
+        card.classes("step")
         with section("Check"), ui.element("div").classes("check") as findings:
             findings.props["aria-live"] = "polite"
             _follow_check(page, findings)
-        with section("Fit into a card"):
-            fit_card.build(page)
-        with section("Output"):
-            field(session, "output_model_destination")
-            field(_Form(session), "output_model_format", classes="half")
-            for path in _OUTPUT:
-                field(session, path, classes="half")
-        _of_the_model(session, "Parts", _PARTS)
-        _of_the_model(session, "Captions", _TEXT)
-        fields(session, "Run", *_RUN)
+        with rarely_set(page, *_PARTS, *_TEXT):
+            _output(session)
+            _of_the_model(session, "Parts", _PARTS)
+            _of_the_model(session, "Captions", _TEXT)
+            fields(session, "Run", *_RUN)
+
+
+def _output(session: Session) -> None:
+    with section("Output"):
+        field(session, "output_model_destination")
+        field(_Form(session), "output_model_format", classes="half")
+        for path in _OUTPUT:
+            field(session, path, classes="half")
 
 
 def _of_the_model(session: Session, title: str, paths: Sequence[str]) -> None:
@@ -212,7 +224,7 @@ def _welcome(page: Page) -> None:
         account = "" if first.gated else ", which needs no account"
         ui.label(
             "New here? The demo teaches a small Flux a style in minutes, without a download. "
-            f"A real LoRA trains {first.title}{account}: add your photographs on Data, then press Start."
+            f"A real LoRA trains {first.title}{account}: bring your photographs, give it a name, then press Start."
         )
         demo = ui.button("Open the demo", on_click=lambda: session.open_named("demo"))
         demo.props("no-caps unelevated").set_visibility("demo" in named())

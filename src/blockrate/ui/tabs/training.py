@@ -16,6 +16,8 @@ from blockrate.core.layer_filter import PRESETS, split_patterns
 from blockrate.core.profile import KEY, sparse
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, field, options_adv, section
+from blockrate.ui.parts.help import help_button
+from blockrate.ui.parts.short_view import rarely_set
 from blockrate.ui.session import Session
 from blockrate.ui.windows import (
     optimizer_window,
@@ -30,16 +32,17 @@ from blockrate.ui.windows.block_learning_rate_window import (
 from blockrate.ui.windows.sparkline import sparkline
 
 # What stands in each card, in its order, two in a row.
-_OPTIMISATION = (
+_FIRST = (
     "learning_rate",
-    "learning_rate_warmup_steps",
     "epochs",
     "batch_size",
+)
+_OPTIMISATION = (
+    "learning_rate_warmup_steps",
     "gradient_accumulation_steps",
     "clip_grad_norm",
 )
 _IMAGES = (
-    "resolution",
     "train_dtype",
     "enable_autocast",
     "transformer.guidance_scale",
@@ -74,6 +77,8 @@ _TRANSFORMER = (
 _LORA = (
     "lora_rank",
     "lora_alpha",
+)
+_LORA_TOO = (
     "dropout_probability",
     "lora_weight_dtype",
 )
@@ -101,21 +106,28 @@ def build(page: Page) -> None:
     with ui.element("div").classes("stack"):
         _optimisation(page)
         with section("Images and precision"):
-            _rows(session, _IMAGES)
-        with section("GPUs"):
-            _rows(session, _GPUS)
-        with section("Moving average of the weights"):
-            _rows(session, _EMA)
-        _fold(session, "Loss", _LOSS)
+            field(session, "resolution", classes="half")
+            with rarely_set(page):
+                for path in _IMAGES:
+                    field(session, path, classes="half")
+        with rarely_set(page):
+            with section("GPUs"):
+                _rows(session, _GPUS)
+            with section("Moving average of the weights"):
+                _rows(session, _EMA)
+            _fold(session, "Loss", _LOSS)
     with ui.element("div").classes("stack"):
         _layers(page)
-        with section("Transformer"):
-            _rows(session, _TRANSFORMER)
         with section("LoRA") as lora:
             _rows(session, _LORA)
-            field(session, "lora_model_name")
+            with rarely_set(page):
+                _rows(session, _LORA_TOO)
+                field(session, "lora_model_name")
         _shown_if(session, lora, lambda: session.get("training_method") != "FINE_TUNE")
-        _fold(session, "Saving and reports", _SAVING)
+        with rarely_set(page):
+            with section("Transformer"):
+                _rows(session, _TRANSFORMER)
+            _fold(session, "Saving and reports", _SAVING)
 
 
 def _fold(session: Session, title: str, paths: Sequence[str]) -> None:
@@ -123,6 +135,8 @@ def _fold(session: Session, title: str, paths: Sequence[str]) -> None:
         ui.expansion(title).classes("card fold"),
         ui.element("div").classes("card-body"),
     ):
+        with ui.element("div"):
+            help_button(title)
         _rows(session, paths)
 
 
@@ -146,30 +160,52 @@ def _rates_are_used(session: Session) -> bool:
 def _optimisation(page: Page) -> None:
     session = page.session
     with section("Optimisation"):
-        options_adv(
-            session,
-            "optimizer.optimizer",
-            label="Optimizer",
-            open=partial(optimizer_window.open_optimizer_window, page),
-            holds=in_window("Optimizer"),
-        )
+        _what_is_set_first(page)
         banner = ui.label().classes("banner")
-        options_adv(
-            session,
-            "learning_rate_scheduler",
-            label="Learning Rate Scheduler",
-            open=partial(scheduler_window.open_scheduler_window, page),
-            holds=scheduler_window.PATHS,
-        )
-        _rows(session, _OPTIMISATION)
-        options_adv(
-            session,
-            "timestep_distribution",
-            label="Timestep Distribution",
-            open=partial(timestep_window.open_timestep_window, page),
-            holds=timestep_window.PATHS,
-        )
+        with rarely_set(page):
+            _how_it_is_optimised(page)
         _follow_refusal(session, banner)
+
+
+def _what_is_set_first(page: Page) -> None:
+    """Rate and epochs, larger than all else, and how many steps these are."""
+    with ui.element("div").classes("set-first"):
+        for path in _FIRST:
+            field(page.session, path)
+    told = ui.label().classes("facts").props("aria-live=polite")
+
+    def refresh() -> None:
+        told.set_text(f"About {page.steps:,} steps" if page.steps else "")
+        told.set_visibility(bool(page.steps))
+
+    call_on_change(page.steps_changed, refresh)
+
+
+def _how_it_is_optimised(page: Page) -> None:
+    """Optimizer, scheduler and noise levels."""
+    session = page.session
+    options_adv(
+        session,
+        "optimizer.optimizer",
+        label="Optimizer",
+        open=partial(optimizer_window.open_optimizer_window, page),
+        holds=in_window("Optimizer"),
+    )
+    options_adv(
+        session,
+        "learning_rate_scheduler",
+        label="Learning Rate Scheduler",
+        open=partial(scheduler_window.open_scheduler_window, page),
+        holds=scheduler_window.PATHS,
+    )
+    _rows(session, _OPTIMISATION)
+    options_adv(
+        session,
+        "timestep_distribution",
+        label="Timestep Distribution",
+        open=partial(timestep_window.open_timestep_window, page),
+        holds=timestep_window.PATHS,
+    )
 
 
 def _follow_refusal(session: Session, banner: ui.label) -> None:
