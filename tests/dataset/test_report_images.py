@@ -152,6 +152,8 @@ def test_validation_that_measures_nothing_or_memory_is_told(tmp_path: Path) -> N
     (tmp_path / "held" / "d.png").unlink()
     (tmp_path / "held" / "d.txt").unlink()
     assert kinds(learned, held, validation=True) == []
+    kept = {"role": "keep"}
+    assert kinds({**learned, **kept}, held | kept, validation=True) == ["role"]
     same = {**learned, "type": "VALIDATION"}
     (found,) = looked(learned, same, validation=True).report.findings
     assert (found.count, found.total) == (2, 2)

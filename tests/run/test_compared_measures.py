@@ -259,6 +259,9 @@ def test_a_plan_is_read_compared_and_says_what_is_missing(mine: TrainConfig) -> 
         (3, "not started"),
     ]
     assert left_to_train(planned) == planned[4:]
+    moved = home.rename(home.with_name("elsewhere"))
+    assert len(compare_planned(read_plan(moved)).arms) == 2
+    moved.rename(home)
     assert work_of(planned, mine, 7)[:2] == (2, 7)
 
 

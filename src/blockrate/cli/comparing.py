@@ -45,8 +45,12 @@ class Asked(NamedTuple):
 
 def compared(folders: Sequence[Path], *, as_json: bool) -> None:
     """Print what runs say, or those of a plan. Raises ConfigError for fewer than two."""
-    if len(folders) == 1 and is_plan(folders[0]):
-        found = compare_planned(read_plan(folders[0]))
+    plans = [folder for folder in folders if is_plan(folder)]
+    if plans and len(folders) > 1:
+        problem = f"{plans[0]} is the folder of planned runs"
+        raise ConfigError("RUN", problem, "Name it alone, or name single runs.")
+    if plans:
+        found = compare_planned(read_plan(plans[0]))
     elif len(folders) < 2:
         cure = "Name two run folders or more, the folder of planned runs, or give --plan CONFIG."
         raise ConfigError("RUN", "there is nothing to compare", cure)
@@ -131,6 +135,8 @@ def comparison_table(comparison: Comparison) -> Iterator[Any]:
     yield table
     yield from drawn(comparison)
     yield from map(visible, sentences(comparison))
+    if len(comparison.arms) > 1:
+        yield visible(in_a_sentence(comparison))
 
 
 def _questions(

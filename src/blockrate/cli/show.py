@@ -356,7 +356,7 @@ def _line(event: Skipped | Saved | Sampled | Validated, step: int) -> str:
                 f", {concept.name} {_number(concept.loss, '.4f')}"
                 for concept in (concepts if len(concepts) > 1 else ())
             )
-            drifted = "" if drift is None else f", drift {drift:.2g}"
+            drifted = "" if drift is None else f", drift {drift:.3g}"
             number = _number(loss, ".4f")
             return f"step {step}: validation loss {number}{by_concept}{drifted}"
 

@@ -50,8 +50,8 @@ class PlannedRun(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """Where it trains."""
-        return Path(self.config.workspace_dir)
+        """Where it trains: beside its config, wherever both were moved to."""
+        return self.file.with_suffix("")
 
 
 class Work(NamedTuple):
