@@ -37,9 +37,9 @@ the run was given since |
 | `heartbeat.json` | every second: `pid`, `create_time`, `host`, `phase`, `step`, `stopping`, `time` |
 | `who.json` | who started last: `pid`, `create_time` of the process, `host`, `start` (UTC) |
 | `.lock` | held by the living engine; whether a run is at work is asked of the kernel, not of a file |
-| `commands/` | a file for each wish: `{"command": "stop"}`, `"save"`, `"sample"`; the engine deletes it when it obeys. \
-`rates-N.json` asks for other block rates (`{"command": "rates", "block_learning_rate_multiplier": {...}}`), and a \
-`rates` or `declined` event with its name is the answer |
+| `commands/` | a file for each wish: `{"command": "stop"}`, `"save"`, `"sample"`; the engine deletes it when it \
+obeys. `rates-N.json` asks for other block rates (`{"command": "rates", "block_learning_rate_multiplier": {...}}`), \
+and a `rates` or `declined` event with its name is the answer |
 | `checkpoints/step-00001200/` | a checkpoint after that many steps; see below |
 | `samples/` | images, by prompt and step; with EMA those of the trained weights are in `samples/without-ema/` |
 | `tensorboard/` | scalars and images for TensorBoard, if it is installed |
