@@ -20,6 +20,7 @@ from blockrate.run.events import Saved, Warned
 PLACES: dict[str, tuple[str, ...]] = {
     "Model": ("Model",),
     "a folder to choose": ("Model", "Choose Base model"),
+    "Hub login": ("Model", "Hub login"),
     "Data": ("Data", "Images and captions", "Bring images in", "More settings"),
     "a caption": ("Data", "Edit the caption of"),
     "captions in place": ("Data", "Write captions here"),

@@ -18,6 +18,7 @@ from blockrate.models.families import FAMILIES, is_toy, known_as
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, set_props
 from blockrate.ui.parts.follow import count_visits, show_from_thread
+from blockrate.ui.tabs.hub_login import hub_login_button
 from blockrate.ui.tabs.model_check import device_of, nvidia_cards
 from blockrate.ui.tabs.model_choice import ModelChoice
 
@@ -53,6 +54,8 @@ def models(page: Page) -> None:
     for row, element in rows.items():
         with element:
             fits[row.name] = _model(page, choice, row, element)
+    with ui.element("div").classes("chips"):
+        hub_login_button(page)
     _toys(choice)
 
     def show(found: Fits) -> None:

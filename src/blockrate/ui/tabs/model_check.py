@@ -256,7 +256,7 @@ def _coming(what: str, repos: Sequence[str]) -> Iterator[Finding]:
     text = f"Not on this computer yet: {what}. The first start downloads it from "
     yield Finding("Note", f"{text}{', '.join(repos)}.")
     logged_in = is_logged_in()
-    login = "No login was found here: log in by `hf auth login`, or set HF_TOKEN."
+    login = "No login was found here: log in with Hub login, below the models, by `hf auth login`, or set HF_TOKEN."
     if logged_in:
         login = "You are logged in."
     for repo in filter(is_gated, repos):
