@@ -33,13 +33,15 @@ def log_in(token: str) -> str:
 def log_out() -> str:
     """Forget the login that is in use; return what still stands against that, nothing if it is gone."""
     import huggingface_hub
-    from huggingface_hub.utils import get_stored_tokens
+    from huggingface_hub.utils._auth import get_stored_tokens
 
     now = huggingface_hub.get_token()
     stored = get_stored_tokens()
     names = [name for name, token in stored.items() if token == now]
+    # a token that was stored without a name is the one in use
+    forgotten: list[str | None] = [*names] or [None]
     try:
-        for name in names or [None]:
+        for name in forgotten:
             huggingface_hub.logout(name)
     except OSError:
         return "HF_TOKEN is set where the app was started, and logs in all the same."

@@ -62,6 +62,9 @@ def name(page: Page) -> None:
         box.props["maxlength"] = _LONGEST_NAME
         box.props["placeholder"] = "such as my-cat"
         where = ui.label().classes("dim").props("aria-live=polite")
+        ui.label(
+            "A trigger word for it: on Data, Images and captions, Change all captions."
+        ).classes("dim")
 
     def take(text: object) -> None:
         places = places_named(session.usable, str(text or ""))
