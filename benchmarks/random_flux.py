@@ -110,8 +110,8 @@ def fill(name: str, weights: Tensor) -> None:
 def loading_gives(make: Callable[[torch.dtype], nn.Module]) -> Iterator[None]:
     """Make the loading of a transformer give what ``make`` makes of its dtype."""
 
-    def load(*given: Any) -> nn.Module:
-        return make(given[-1])
+    def made(*given: Any) -> tuple[nn.Module, Callable[[nn.Module], None]]:
+        return make(given[-1]), lambda part: None
 
-    with patch.object(common, "load_of_diffusers", load):
+    with patch.object(common, "_made", made):
         yield
