@@ -1,7 +1,8 @@
 """Steps a second and peak memory of FLUX.1 at full size, on a CUDA GPU, with random weights: nothing is downloaded.
 
 The transformer alone, on random latents and embeddings, loaded, cast or quantized and stepped by the trainer's own code
-beside a bare loop on the same weights. Without a GPU it says so and does the same at toy width.
+beside a bare loop on the same weights; as a share of what the device multiplies, and beside what the plan predicts.
+Without a GPU it says so and does the same at toy width.
 """
 
 import gc
@@ -12,6 +13,8 @@ import torch
 from bare_loop import bare_loop
 from bare_model import without_wrappers
 from common import arguments, interleaved, ratios, scratch, spread, table
+from device.card import matmul_rate
+from device.measuring import predict
 from random_flux import (
     Scale,
     loading_gives,
@@ -33,20 +36,23 @@ GIB = 2**30
 # bytes free on a card where the whole model can be made in bfloat16
 ROOM = 30 * 2**30
 STEPS = 3  # to a wait
-WEIGHT_DTYPES = ("BFLOAT_16", "FLOAT_8", "NFLOAT_4")
+WEIGHT_DTYPES = ("BFLOAT_16", "FLOAT_8", "INT_8", "NFLOAT_4")
 
 
 def main() -> None:
-    """Print a table for each precision, and one for fine-tuning; ``--table`` 1 to 4 prints that one only."""
+    """Print a table for each precision, and one for fine-tuning; ``--table`` 1 to 5 prints that one only."""
     options = arguments(__doc__, rounds=5 if torch.cuda.is_available() else 3, table=0)
     with scratch():
         scale = scale_of_this_machine(toy_sizes=(64, 128), toy_text_tokens=64)
+        side = 8192 if torch.cuda.is_available() else 256
+        rate = matmul_rate(side, side, side, scale.device)
+        print(f"bf16 products: {rate / 1e12:.3g} TFLOP/s")
         for number, (title, changes) in enumerate(_TABLES.items(), start=1):
             if options.table in (0, number):
                 rows = [
                     row
                     for profile in scale.profiles
-                    for row in measure(scale, profile, changes, options.rounds)
+                    for row in measure(scale, profile, changes, rate, options.rounds)
                 ]
                 table(f"{title}, batch 1, checkpointing", _HEADER, rows)
 
@@ -57,8 +63,10 @@ _HEADER = (
     "steps/s",
     "step / bare loop",
     "step / loop without PEFT",
+    "% of products",
     "peak GiB",
     "peak GiB, bare",
+    "peak / predicted",
 )
 _TABLES: dict[str, dict[str, Any]] = {
     **{
@@ -73,7 +81,7 @@ _TABLES: dict[str, dict[str, Any]] = {
 
 
 def measure(
-    scale: Scale, profile: str, changes: dict[str, Any], rounds: int
+    scale: Scale, profile: str, changes: dict[str, Any], rate: float, rounds: int
 ) -> Iterator[list[str]]:
     """Yield a row for each image size: the trainer's step and the bare loop's, in turns, on one model."""
     multipliers = {"block_learning_rate_multiplier": scale.profiles[profile]}
@@ -84,15 +92,21 @@ def measure(
         with loading_gives(lambda dtype: _random_weights(scale, dtype)):
             state = make_training_state(scale.files, config, scale.device)
         for size in scale.sizes:
-            yield [profile, str(size), *_figures(scale, state, config, size, rounds)]
+            figures = _figures(scale, state, config, size, rate, rounds)
+            yield [profile, str(size), *figures]
     except torch.OutOfMemoryError:
-        yield [profile, "", "out of memory", "", "", "", ""]
+        yield [profile, "", "out of memory", *[""] * 6]
     except ConfigError as error:  # bitsandbytes is missing
-        yield [profile, "", str(error), "", "", "", ""]
+        yield [profile, "", str(error), *[""] * 6]
 
 
 def _figures(
-    scale: Scale, state: TrainingState, config: TrainConfig, size: int, rounds: int
+    scale: Scale,
+    state: TrainingState,
+    config: TrainConfig,
+    size: int,
+    rate: float,
+    rounds: int,
 ) -> list[str]:
     batch = random_batch(scale, size)
     cases = {
@@ -109,6 +123,8 @@ def _figures(
         rounds=rounds,
     )
     rates = [STEPS / seconds for seconds in times["ours"].wall]
+    predicted = predict(scale, _planned(scale, config, size))
+    shares = [100 * predicted.flops * steps / rate for steps in rates]
     plain_ratio = ""
     if "plain" in times:
         plain_ratio = spread(ratios(times["ours"].wall, times["plain"].wall))
@@ -116,11 +132,26 @@ def _figures(
         spread(rates),
         spread(ratios(times["ours"].wall, times["bare"].wall)),
         plain_ratio,
+        spread(shares, ".1f"),
         *(
             f"{peaks[name] / GIB:.1f}" if peaks[name] else ""
             for name in ("ours", "bare")
         ),
+        f"{peaks['ours'] / predicted.memory:.2f}" if peaks["ours"] else "",
     ]
+
+
+def _planned(scale: Scale, config: TrainConfig, size: int) -> TrainConfig:
+    """Return the config of a run of this model at this size, for the plan."""
+    name = scale.family.repo or scale.family.name
+    length = scale.text_tokens
+    changes = {
+        "base_model_name": name,
+        "resolution": str(size),
+        "aspect_ratio_bucketing": False,
+        "text_encoder_2_sequence_length": length,
+    }
+    return config.model_copy(update=changes)
 
 
 def _ours(

@@ -161,7 +161,7 @@ def test_every_row_has_a_config_that_plans(check: Check) -> None:
     toy = FAMILIES["tiny-flux1"]
     scale = replace(check.scale, family=toy)
     cases = [*rows.lora_cases(scale), *rows.fine_tune_cases(scale)]
-    assert len(cases) == 11
+    assert len(cases) == 12
     for each in cases:
         for size in each.sizes:
             make_plan(config_of(scale, each, size))
