@@ -79,6 +79,11 @@ class Page:
         # the number of an element is all that enters the script
         ui.run_javascript(f"setTimeout(() => blockrateFocus({element.id}), 120)")
 
+    def focus_if_lost(self, element: Element) -> None:
+        """Give an element the focus, unless something has it by then: what had it may be gone."""
+        script = "setTimeout(() => document.activeElement === document.body && blockrateFocus({}), 120)"
+        ui.run_javascript(script.format(element.id))
+
     def focus_in_dialog(self, element: Element) -> None:
         """Give an element of the dialog in front the focus, once it is drawn."""
         script = "setTimeout(() => document.getElementById('c{}')?.focus(), 60)"

@@ -170,3 +170,24 @@ def test_a_filter_shows_what_has_no_caption_and_keys_go_through_the_large_view(
     expect(page.get_by_text("2 images are so")).to_be_visible()
     expect(page.locator(".thumbnail")).to_have_count(2)
     assert (folder / "01.txt").read_text() == "a big 01\n"
+
+
+def test_a_data_set_is_renamed_and_the_config_follows(page: Page, folder: Path) -> None:
+    (folder.parent / "taken").mkdir()
+    button = page.get_by_role("button", name="Rename the folder")
+    button.click()
+    dialog = page.get_by_role("dialog", name="Rename the folder photos")
+    expect(dialog.get_by_role("textbox", name="New name")).to_be_focused()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("taken")
+    page.keyboard.press("Enter")
+    expect(dialog.get_by_role("alert")).to_contain_text("'taken' is there already")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("cats")
+    page.keyboard.press("Enter")
+    expect(dialog).to_have_count(0)
+    expect(page.get_by_role("textbox", name="Folder")).to_have_value("cats")
+    expect(page.get_by_text("photos is now cats. Save the config")).to_be_visible()
+    expect(page.get_by_text("40 images, 39 without a caption").first).to_be_visible()
+    assert not folder.exists()
+    assert (folder.parent / "cats" / "00.png").exists()

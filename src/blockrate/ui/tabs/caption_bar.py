@@ -91,4 +91,4 @@ class CaptionBar:
         await tell_of(self._page, f"Undone: {step.words}", wrote)
         self._look_again()
         # the button that was pressed may be gone
-        self._page.focus(self._all)
+        self._page.focus_if_lost(self._all)

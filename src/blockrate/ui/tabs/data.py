@@ -1,5 +1,6 @@
 """The Data tab: folders of images, what is in them, and what a run makes of them."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from blockrate.ui.parts.picker import pick
 from blockrate.ui.session import Session
 from blockrate.ui.tabs.arriving import new_data_set, upload_into
 from blockrate.ui.tabs.findings import findings_list, lines_to_show
+from blockrate.ui.tabs.rename import rename_data_set
 from blockrate.ui.tabs.thumbnails import Thumbnails, ToShow
 
 # What stands in the card of a concept: at its head, below that, and behind More settings.
@@ -183,7 +185,7 @@ def _card(tab: DataTab, index: int) -> None:
     first = [f"{at}.{name}" for name in _FIRST]
     with fields(session, f"Concept {index + 1}", *first):
         _remove_button(tab, index)
-        facts = ui.label().classes("facts")
+        _told_of_folder(tab, index)
         findings_list(tab.changed, lambda: findings_of(tab, index))
         shown = {
             name: field(session, f"{at}.{name}", classes=_width(name)) for name in _THEN
@@ -201,12 +203,32 @@ def _card(tab: DataTab, index: int) -> None:
         shown["role"].set_visibility(is_measured or session.get(f"{at}.role") == "keep")
         wants_masks = asks_for_masks(session.usable) or session.get(f"{at}.masks")
         shown["masks"].set_visibility(bool(wants_masks))
-        facts.set_visibility(not session.problem(f"{at}.path"))
-        facts.set_text(_facts(tab.folder(index)))
 
-    with facts.props("aria-live=polite"):
+    with file:
+        call_on_change(session.changed, refresh)
+
+
+def _told_of_folder(tab: DataTab, index: int) -> None:
+    """What a concept's folder holds, and another name for it."""
+    session = tab.session
+    path = f"concepts.{index}.path"
+    facts = ui.label().classes("facts").props("aria-live=polite")
+    rename = partial(_rename, tab, partial(session.get, path))
+    button = ui.button("Rename the folder", on_click=rename)
+    button.props("flat no-caps dense")
+
+    def refresh() -> None:
+        facts.set_visibility(not session.problem(path))
+        facts.set_text(_facts(tab.folder(index)))
+        button.set_visibility(not tab.folder(index).problem)
+
+    with facts:
         call_on_change(tab.changed, refresh)
         call_on_change(session.changed, refresh)
+
+
+async def _rename(tab: DataTab, path: Callable[[], Any]) -> None:
+    await rename_data_set(tab.page, str(path()), tab.look_again)
 
 
 def _folds(tab: DataTab, at: str) -> None:

@@ -146,7 +146,7 @@ class Thumbnails:
         writes = self.bar.writes
         self.grid.classes(**{"add" if writes else "remove": "is-written"})
         self.bar.refresh()
-        if self.thrown:
+        if self.thrown and self.thrown.files[0].parent.is_dir():
             with self.removed:
                 removed_note(self.page, self.thrown, lambda: self._throw(None))
         controls: list[Element] = []
@@ -165,7 +165,7 @@ class Thumbnails:
     def _focus(self, controls: Sequence[Element]) -> None:
         """Give the focus to what stands where it was: the button that was pressed is gone."""
         if self.focused is not None and controls:
-            self.page.focus(controls[min(self.focused, len(controls) - 1)])
+            self.page.focus_if_lost(controls[min(self.focused, len(controls) - 1)])
         self.focused = None
 
     def _show_one(self, image: Captioned, place: int) -> Element:
