@@ -20,7 +20,7 @@ SERVER = {"starlette", "fastapi", "uvicorn"}
 LAYERS = {
     "blockrate": ({"core"}, set()),
     "core": ({"core"}, set()),
-    "models": ({"models", "core"}, {"numpy", "huggingface_hub"}),
+    "models": ({"models", "core"}, {"numpy", "huggingface_hub", "tokenizers"}),
     "config": ({"config", "models", "core"}, {"pydantic"}),
     "dataset": ({"dataset", "config", "core"}, {"PIL"}),
     "run": ({"run", "config", "core"}, {"filelock", "psutil"}),

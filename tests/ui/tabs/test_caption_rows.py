@@ -106,6 +106,11 @@ def test_what_is_being_written_stays_when_something_else_is_drawn_anew(
     expect(page.get_by_label("Not saved")).to_be_visible()
     box(page, "00.png").press_sequentially("re")
     expect(box(page, "00.png")).to_have_value("a first\n\nin two paragraphs and more")
+    # the model is not here, and neither is its tokenizer
+    row = page.locator(".caption-row").first
+    expect(row).to_contain_text("about 7 of 77 tokens")
+    box(page, "00.png").fill("a dog " * 300)
+    expect(row).to_contain_text("about 781 of 77 tokens: what is beyond them is cut")
 
 
 def test_all_captions_are_changed_after_a_look_and_taken_back_in_one_step(

@@ -202,8 +202,7 @@ def _look(
         yield Preview(wanted, problem=str(error))
         return
     bare = wanted.bare and wanted.kind != _REPLACE
-    inside = partial(media.resolve_inside, where="path")
-    found = find_changes(images, form, edit, bare=bare, inside=inside)
+    found = find_changes(images, form, edit, bare=bare, inside=media.look_inside())
     yield Preview(wanted, found)
 
 

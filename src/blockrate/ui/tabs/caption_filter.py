@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from blockrate.config.parts import Concept
 from blockrate.core.errors import BlockrateError
+from blockrate.dataset.caption_changes import Inside
 from blockrate.dataset.caption_findings import known_text
 from blockrate.dataset.captions import Names, caption_names, captions_of
 from blockrate.ui.media import Media
@@ -35,16 +36,17 @@ def filtered(
     if not wanted.is_on:
         return images
     names = cache(caption_names)
+    inside = media.look_inside()
     return tuple(
-        image for image in images if _fits(media, concept, image, names, wanted)
+        image for image in images if _fits(inside, concept, image, names, wanted)
     )
 
 
 def _fits(
-    media: Media, concept: Concept, image: Path, names: Names, wanted: Filter
+    inside: Inside, concept: Concept, image: Path, names: Names, wanted: Filter
 ) -> bool:
     def read(file: Path, _: object) -> tuple[str, ...]:
-        return known_text(media.resolve_inside(file)).lines
+        return known_text(inside(file)).lines
 
     try:
         lines = captions_of(concept, image, read, names)

@@ -33,7 +33,7 @@ class CaptionRow:
         name = image.name.encode(errors="replace").decode()
         with ui.element("li").classes("caption-row"):
             ui.element("img").props.update({"src": url, "alt": "", "loading": "lazy"})
-            with ui.element("label"):
+            with ui.element("div").classes("caption-cell") as self.below:
                 ui.label(name).classes("dim")
                 self.box = CaptionBox(page, f"Caption of {name}", found, saved)
             icon_button("delete_outline", f"Remove {name}", self._remove)

@@ -14,6 +14,7 @@ from blockrate.core.plain_text import visible
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import set_props
 from blockrate.ui.parts.dialogs import choice_buttons, small_dialog
+from blockrate.ui.tabs.caption_tokens import Room, TokenLabel
 from blockrate.ui.tabs.captions import CaptionBox, Written, written
 
 _PIXELS = 1600
@@ -32,6 +33,7 @@ class CaptionView:
         page: Page,
         images: Sequence[Path],
         form: CaptionForm,
+        room: Callable[[], Room | None],
         closed: Callable[[Path], object],
     ) -> None:
         self._page = page
@@ -45,6 +47,7 @@ class CaptionView:
             self._words = ui.label().props("aria-live=polite").classes("caption-name")
             empty = Written(Path(), None)
             self._box = CaptionBox(page, "Caption", empty, self._saved)
+            self._tokens = TokenLabel(self._box, room, form)
             self._unread = ui.label().classes("field-note is-wrong")
             ui.label(f"{_FORMS[form]} {_KEYS}").classes("dim")
             moves = {
@@ -105,8 +108,10 @@ class CaptionView:
         self._words.set_text(f"{name}, {self._place + 1:,} of {len(self._images):,}")
         self._box.set_visibility(bool(found))
         self._unread.set_visibility(not found)
+        self._tokens.label.set_visibility(bool(found))
         if found:
             self._box.take(f"Caption of {name}", found)
+            await self._tokens.count(found.text)
         else:
             self._unread.set_text("This caption cannot be edited here.")
         for button, last in zip(self._buttons, (0, len(self._images) - 1), strict=True):

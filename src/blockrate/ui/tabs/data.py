@@ -205,6 +205,7 @@ def _card(tab: DataTab, index: int) -> None:
         shown["masks"].set_visibility(bool(wants_masks))
 
     with file:
+        call_on_change(tab.changed, refresh)
         call_on_change(session.changed, refresh)
 
 

@@ -24,6 +24,13 @@ from blockrate.ui.parts.follow import pager, show_from_thread
 from blockrate.ui.tabs.caption_bar import CaptionBar
 from blockrate.ui.tabs.caption_filter import Filter, filtered, is_written_beside
 from blockrate.ui.tabs.caption_rows import CaptionRow, removed_note
+from blockrate.ui.tabs.caption_tokens import (
+    Room,
+    TokenLabel,
+    Told,
+    lengths,
+    room_of,
+)
 from blockrate.ui.tabs.caption_view import CaptionView
 from blockrate.ui.tabs.captions import Written, written
 from blockrate.ui.trash import Thrown
@@ -35,7 +42,7 @@ _PIXELS = 320  # of a thumbnail: sharp at 160 on a fine screen
 class ToShow(NamedTuple):
     """Images whose thumbnails are to be shown, and of which concept. ``masked``: its model takes masks.
 
-    ``wanted``: which of them; ``first``: where the page begins.
+    ``wanted``: which of them; ``first``: where the page begins. ``room``: what the model takes of a caption.
     """
 
     looks: int
@@ -44,6 +51,7 @@ class ToShow(NamedTuple):
     masked: bool
     wanted: Filter = Filter()
     first: int = 0
+    room: Room | None = None
 
 
 class Partnered(NamedTuple):
@@ -61,6 +69,7 @@ class Captioned(NamedTuple):
     editable: bool
     partners: tuple[Partnered, ...] = ()
     written: Written | None = None
+    told: Told = Told()
 
 
 class Shown(NamedTuple):
@@ -119,6 +128,10 @@ class Thumbnails:
         self.thrown = None
         self.look_again()
 
+    def _room(self) -> Room | None:
+        session = self.page.session
+        return room_of(session.usable, session.spec)
+
     def begin_anew(self) -> None:
         """Show others, from the first on."""
         self.first = 0
@@ -176,6 +189,9 @@ class Thumbnails:
         throw = partial(self._throw, place=place)
         saved = self.bar.refresh
         row = CaptionRow(self.page, image.path, url, image.written, saved, throw)
+        with row.below:
+            form = self.every().concept.text.caption_form
+            TokenLabel(row.box, self._room, form, image.told)
         return row.box
 
     def _thumbnail(self, image: Captioned) -> Element:
@@ -211,7 +227,9 @@ class Thumbnails:
 
     async def _enlarge(self, image: Path) -> None:
         form = self.every().concept.text.caption_form
-        view = CaptionView(self.page, self.shown.images, form, self._came_back)
+        view = CaptionView(
+            self.page, self.shown.images, form, self._room, self._came_back
+        )
         await view.show(image)
 
     def _came_back(self, image: Path) -> None:
@@ -246,15 +264,20 @@ def _read(media: Media, wanted: ToShow) -> Iterator[Shown]:
     editable = is_written_beside(wanted.concept)
     names = cache(caption_names)
     pairing = Pairing(wanted.concept, masked=wanted.masked)
+    shown = images[first : first + _A_PAGE]
+    files = [written(media, path) if editable else None for path in shown]
+    texts = [file.text if file else "" for file in files]
+    told = lengths(wanted.room, texts, wanted.concept.text.caption_form)
     captioned = tuple(
         Captioned(
             path,
             _caption(media, wanted.concept, path, names),
             editable,
             tuple(_partners(pairing, path)),
-            written(media, path) if editable else None,
+            file,
+            length,
         )
-        for path in images[first : first + _A_PAGE]
+        for path, file, length in zip(shown, files, told, strict=True)
     )
     yield Shown(images, first, captioned)
 
