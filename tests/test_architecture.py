@@ -43,6 +43,7 @@ ENGINE_SEES_OF_RUN = {
         "durable",
         "checkpoints",
         "rate_commands",
+        "easel",
         "results",
         "saved_state",
         "signs_of_life",

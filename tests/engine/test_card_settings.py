@@ -14,7 +14,7 @@ from support.lives import Small, events
 from blockrate.config.explain import contradictions
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
-from blockrate.engine import compiling, train
+from blockrate.engine import compiling, exactness
 from blockrate.engine.attention import attention
 from blockrate.engine.compiling import check_compile, compile_warning
 
@@ -45,14 +45,14 @@ def test_fp32_is_trained_in_tf32_unless_all_bits_count(
     train_dtype: str, deterministic: bool, device: torch.device, allowed: bool
 ) -> None:
     values = {"train_dtype": train_dtype, "deterministic": deterministic}
-    train._allow_tf32(TrainConfig.model_validate(values), device)
+    exactness.allow_tf32(TrainConfig.model_validate(values), device)
     assert torch.backends.cuda.matmul.allow_tf32 is allowed
 
 
 def test_what_is_deterministic_fills_no_memory() -> None:
     memory: Any = torch.utils.deterministic
     fills = memory.fill_uninitialized_memory
-    with train._reproducible(True):
+    with exactness.reproducible(True):
         assert torch.are_deterministic_algorithms_enabled()
         assert not memory.fill_uninitialized_memory
     assert not torch.are_deterministic_algorithms_enabled()

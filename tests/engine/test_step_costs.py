@@ -77,7 +77,7 @@ def test_without_the_copies_of_peft_a_run_ends_in_the_same_bytes(
     saved = []
     for name in ("without", "with"):
         if name == "with":
-            monkeypatch.setattr(lora, "_leave_casts_to_autocast", lambda model: None)
+            monkeypatch.setattr(lora, "leave_casts_to_autocast", lambda model: None)
         transformer = {"weight_dtype": "BFLOAT_16"}
         config = small.config(tmp_path / name, transformer=transformer, **BF16)
         newest = newest_valid(small.live(config).checkpoints, pytest.fail)

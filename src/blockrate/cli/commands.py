@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from blockrate.cli.drawing import draw
 from blockrate.cli.inputs import placed_config, read_config, run_in, warn, with_gpus
 from blockrate.cli.options import (
     AllowedHosts,
@@ -283,6 +284,9 @@ def ui(
             largest_upload=largest_upload * 2**20,
         )
     raise typer.Exit(code)
+
+
+app.command()(draw)
 
 
 def main() -> None:

@@ -27,10 +27,12 @@ def out_of_memory(
     used = ""
     if is_card and torch.cuda.is_available():
         used = _used(config.train_device)
-    tried = f"batch_size {config.batch_size} and resolution {config.resolution}"
+    tried = f", at batch_size {config.batch_size} and resolution {config.resolution}"
+    if phase == "drawing":
+        tried = ""
     memory = "GPU memory" if is_card else "memory"
     cure = f"Set {'; or '.join(remedies_in(phase, config)[:3])}."
-    return OutOfMemoryError(memory, f"is full in {phase}{used}, at {tried}", cure)
+    return OutOfMemoryError(memory, f"is full in {phase}{used}{tried}", cure)
 
 
 def _used(card: str | None) -> str:
@@ -136,6 +138,11 @@ def _in_sampling(config: TrainConfig) -> list[str]:
     return [*found, "sample_after_unit to NEVER", *_smaller_vae(config)]
 
 
+def _in_drawing(config: TrainConfig) -> list[str]:
+    found = ["width and height lower", *_smaller_weights(config)]
+    return [*found, *_smaller_vae(config), "other programs aside that use this memory"]
+
+
 def _pixels(config: TrainConfig, number: int) -> int:
     sample = config.samples[number]
     return sample.width * sample.height
@@ -178,6 +185,7 @@ _REMEDIES: Mapping[str, Callable[[TrainConfig], list[str]]] = {
     "encoding captions": _in_encoding_captions,
     "encoding images": _in_encoding_images,
     "sampling": _in_sampling,
+    "drawing": _in_drawing,
     "validation": _only("validate_after_unit to NEVER", "validation to false"),
     "exporting on the way": _only("save_every_unit to NEVER"),
     # beside the encoders: images are decoded, entries read and written

@@ -122,6 +122,33 @@ def prepare_data(
     return Data(*found, fingerprint, device, world(), twins)
 
 
+def encode_samples(
+    config: TrainConfig,
+    files: ModelFiles,
+    device: torch.device,
+    log: EventLog,
+    stop: StopFlag,
+) -> list[EncodedPrompt]:
+    """Return what the prompts of a config's samples became; the encoders come, if there is anything new, and leave."""
+    samples = _samples(config)
+    cache = _cache(files, config)
+    lengths: list[int] = []
+    vae = _Vae(files, config, device)
+    cache.fill(
+        [],
+        load_image_encoder=vae.encoder,
+        load_prompt_encoder=partial(_prompt_encoder, files, config, device, lengths),
+        progress=partial(_report_caching, log),
+        should_stop=partial(ranks.is_asked, stop),
+        prompts=_prompts(samples, files),
+        pictures=chain.from_iterable(sample.every for sample in samples),
+        warn=partial(_warn, log),
+    )
+    stop.obey()
+    _warn_of_cut_captions(lengths, caption_tokens(config, files.spec), files, log)
+    return _encoded_prompts(samples, cache, vae, files.negative_prompt)
+
+
 def _find_models(
     config: TrainConfig, log: EventLog, stop: StopFlag
 ) -> tuple[ModelFiles, dict[str, Twin]]:

@@ -27,7 +27,14 @@ def _train() -> Work:
     return train
 
 
+def _draw() -> Work:
+    from blockrate.engine.draw import draw
+
+    return draw
+
+
 # One line each. A folder that names none is a run's.
 TASKS: dict[str, Callable[[], Work]] = {
     "train": _train,
+    "draw": _draw,
 }

@@ -1,11 +1,10 @@
 """The whole story of a run: data, model, steps, files."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,6 +20,7 @@ from blockrate.engine.attention import attention
 from blockrate.engine.cards import ranks_of_run, tell_memory
 from blockrate.engine.compiling import check_compile
 from blockrate.engine.data.cache import prefetch
+from blockrate.engine.exactness import allow_tf32, reproducible
 from blockrate.engine.full_memory import more_than_free
 from blockrate.engine.fused_back_pass import FusedBackPass
 from blockrate.engine.memory import pick_device
@@ -57,7 +57,7 @@ def train(
     plan = make_plan(_as_started(config))
     results = _results(config, run)
     with ExitStack() as stack:
-        stack.enter_context(_reproducible(config.deterministic))
+        stack.enter_context(reproducible(config.deterministic))
         device = stack.enter_context(_on_device(config))
         sharded = config.sharding == "FULL"
         stack.enter_context(ranks.together(device, stop, sharded=sharded))
@@ -69,7 +69,7 @@ def train(
             return []
         _tell_of_loading(plan, config, device, log)
         # not before: encoders that are kept in fp32 stay exact
-        _allow_tf32(config, device)
+        allow_tf32(config, device)
         state = make_training_state(
             data.files, config, device, weights=resume.weights()
         )
@@ -259,29 +259,3 @@ def _started(
         ranks_of_run(state.device),
         "FULL" if ranks.is_sharded() else "NONE",
     )
-
-
-@contextmanager
-def _reproducible(wanted: bool) -> Iterator[None]:
-    """Make CUDA compute the same bits twice, if ``wanted``. Must begin before the first use of CUDA."""
-    if not wanted:
-        yield
-        return
-    # cuBLAS refuses to be deterministic without it
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    # nothing reads memory that nothing has written, and to fill all of it takes time
-    memory: Any = torch.utils.deterministic
-    fills = memory.fill_uninitialized_memory
-    memory.fill_uninitialized_memory = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
-        memory.fill_uninitialized_memory = fills
-
-
-def _allow_tf32(config: TrainConfig, device: torch.device) -> None:
-    """Let a card multiply fp32 in TF32, as others train in fp32: exact products take it up to 8 times as long."""
-    if device.type == "cuda" and config.train_dtype == "FLOAT_32":
-        torch.backends.cuda.matmul.allow_tf32 = not config.deterministic

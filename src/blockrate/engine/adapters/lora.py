@@ -27,7 +27,7 @@ from blockrate.engine.chosen import chosen_modules, matching_modules
 from blockrate.engine.gathering import Gathering, class_name
 from blockrate.engine.memory import dtype_of
 from blockrate.engine.seeds import generator
-from blockrate.models.families import architecture_of_class
+from blockrate.models.families import TransformerSpec, architecture_of_class
 from blockrate.models.lora_names import no_name_for
 from blockrate.models.module_table import modules
 
@@ -40,8 +40,7 @@ def read_start(config: TrainConfig) -> dict[str, LoraWeights]:
         return {}
     spec = model_spec(config)
     start = read_lora(Path(config.lora_model_name), spec.architecture)
-    shapes = {module.name: module.shape for module in modules(spec) if module.linear}
-    check_start(start, shapes, config, spec.architecture)
+    check_start(start, linear_shapes(spec), config, spec.architecture)
     return start
 
 
@@ -56,7 +55,7 @@ def add_learned(
     start = lora_of(weights, config.lora_alpha / config.lora_rank)
     add_adapters(transformer, config, start=start or read_start(config))
     if config.autocasts():
-        _leave_casts_to_autocast(transformer)
+        leave_casts_to_autocast(transformer)
     # a compiler has ways of its own to few kernels, and shared weights lie on no card as a whole
     if not config.compile and config.sharding == "NONE":
         compute_in_few_kernels(transformer, dtype_of(config.train_dtype))
@@ -170,7 +169,7 @@ def add_adapters(
         )
         raise ConfigError("layer_filter", "no module is left to train", cure)
     names = [name for name in linears if name in trained or name in start]
-    _inject(
+    inject(
         transformer,
         names,
         rank=config.lora_rank,
@@ -186,7 +185,7 @@ def add_adapters(
         if name in start:
             _continue(start[name], down, up, scale=scale)
         adapted = transformer.get_submodule(name)
-        _set_values(adapted, down, up, dtype=dtype, trains=name in trained)
+        set_values(adapted, down, up, dtype=dtype, trains=name in trained)
     transformer.train()  # LoRA dropout
     return names
 
@@ -206,7 +205,7 @@ def _linears(transformer: nn.Module) -> dict[str, nn.Linear]:
     return linears
 
 
-def _inject(
+def inject(
     transformer: nn.Module,
     names: list[str],
     *,
@@ -214,6 +213,7 @@ def _inject(
     alpha: float,
     dropout: float,
 ) -> None:
+    """Put adapters into the modules of these names, without values of their own, and freeze everything."""
     transformer.requires_grad_(False)
     lora = LoraConfig(
         r=rank,
@@ -236,7 +236,7 @@ def _inject(
     )
 
 
-def _leave_casts_to_autocast(transformer: nn.Module) -> None:
+def leave_casts_to_autocast(transformer: nn.Module) -> None:
     """Keep PEFT from making an fp32 copy of each adapter's input, which autocast turns back into the same bf16.
 
     The copies are 12 % of what a forward pass of FLUX.1 reads and writes.
@@ -266,7 +266,7 @@ def _continue(start: LoraWeights, down: Tensor, up: Tensor, *, scale: float) -> 
     up[:, : start.rank] = start.up * (start.scale / scale)
 
 
-def _set_values(
+def set_values(
     adapted: Any, down: Tensor, up: Tensor, *, dtype: torch.dtype, trains: bool
 ) -> None:
     """Give PEFT's layer around a Linear these values for its adapter, where the Linear's own weights are."""
@@ -286,16 +286,7 @@ def check_start(
 
     ``shapes``: (out, in) of the model's Linears by full name.
     """
-    for name, weights in start.items():
-        shape = (weights.up.shape[0], weights.down.shape[1])
-        if name not in shapes:
-            problem = f"has weights of shape {shape} for {name}, which this model does not have"
-        elif shapes[name] != shape:
-            problem = f"has weights of shape {shape} for {name}, which this model has as {shapes[name]}"
-        else:
-            continue
-        cure = "Start from a LoRA of the same model."
-        raise ConfigError("lora_model_name", problem, cure)
+    check_shapes(start, shapes)
     most = max((weights.rank for weights in start.values()), default=0)
     if most > config.lora_rank:
         problem = f"{config.lora_rank} is too small for the LoRA to start from, which has rank {most}"
@@ -305,6 +296,28 @@ def check_start(
         if reason:
             problem = f"{reason}, but {name} has learned and would be lost"
             raise ConfigError("output_model_format", problem, "Use DIFFUSERS_LORA.")
+
+
+def check_shapes(
+    start: Mapping[str, LoraWeights],
+    shapes: Mapping[str, tuple[int, ...]],
+    cure: str = "Start from a LoRA of the same model.",
+) -> None:
+    """Raise ConfigError for what was learned for another model. ``shapes``: (out, in) of the model's Linears."""
+    for name, weights in start.items():
+        shape = (weights.up.shape[0], weights.down.shape[1])
+        if name not in shapes:
+            problem = f"has weights of shape {shape} for {name}, which this model does not have"
+        elif shapes[name] != shape:
+            problem = f"has weights of shape {shape} for {name}, which this model has as {shapes[name]}"
+        else:
+            continue
+        raise ConfigError("lora_model_name", problem, cure)
+
+
+def linear_shapes(spec: TransformerSpec) -> dict[str, tuple[int, ...]]:
+    """Return (out, in) of a model's Linears by full name, from its sizes alone."""
+    return {module.name: module.shape for module in modules(spec) if module.linear}
 
 
 def lora_of(weights: Mapping[str, Tensor], scale: float) -> dict[str, LoraWeights]:

@@ -5,12 +5,14 @@ numbers. A layer that is not plain LoRA on a plain or 8-bit Linear keeps PEFT's 
 """
 
 from collections.abc import Sequence
+from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 from blockrate.engine.adapters.file import ADAPTER
 from blockrate.engine.memory import give_back
@@ -39,7 +41,27 @@ def compute_in_few_kernels(transformer: nn.Module, dtype: torch.dtype) -> None:
             # in place of what PEFT's layer does, for this one layer
             module.forward = stack.one
             stacks.append(stack)
-    transformer.register_forward_pre_hook(_Refresh(stacks))
+    refresh = _Refresh(stacks)
+    refresh.handle = transformer.register_forward_pre_hook(refresh)
+
+
+def undo_few_kernels(transformer: nn.Module) -> None:
+    """Let a transformer's layers compute as they did before ``compute_in_few_kernels``; weights stay where they lie."""
+    for hook in list(transformer._forward_pre_hooks.values()):
+        if isinstance(hook, _Refresh) and hook.handle:
+            hook.handle.remove()
+    for module in transformer.modules():
+        own: dict[str, Any] = module.__dict__
+        if _is_of_stack(own.get("forward")):
+            del own["forward"]
+        for together in _TOGETHER:
+            if _is_of_stack(own.get(together)):
+                del own[together]
+                own["fused_projections"] = False
+
+
+def _is_of_stack(method: object) -> bool:
+    return isinstance(method, MethodType) and isinstance(method.__self__, Stack)
 
 
 def _join(attention: Any, dtype: torch.dtype) -> list["Stack"]:
@@ -209,6 +231,8 @@ class _Gathered(torch.autograd.Function):
 
 class _Refresh:
     """Before each pass of a transformer: all adapters as they are now, in the precision of the pass."""
+
+    handle: RemovableHandle | None = None
 
     def __init__(self, stacks: Sequence[Stack]) -> None:
         self.stacks = list(stacks)

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +90,27 @@ def sample_images(
     return images
 
 
+@torch.no_grad()
+def draw_image(
+    files: ModelFiles,
+    transformer: Any,
+    load_vae: Callable[[], Any],
+    prompt: EncodedPrompt,
+    *,
+    precision: Callable[[], AbstractContextManager[object]],
+    should_stop: Callable[[], bool],
+) -> Tensor | Fault | None:
+    """Return one image (3, H, W) in -1..1 as ``sample_images`` draws it, or why it is no picture; None after a stop."""
+    with precision():
+        latents = _drawn(files, transformer, prompt, should_stop)
+    if should_stop():
+        return None
+    if not latents.isfinite().all():
+        return "latents"
+    image = files.family.decode_latents(load_vae(), latents)[0]
+    return _fault(image) or image
+
+
 def _drawn(
     files: ModelFiles,
     transformer: Any,
@@ -140,13 +161,18 @@ def _pixels(image: Tensor) -> Tensor:
 
 
 def _png(image: Tensor, sample: Sample, step: int) -> bytes:
-    """PNG of an image (3, H, W) in -1..1, with what drew it as text."""
+    return png_of(image, sample, {"training_step": str(step)})
+
+
+def png_of(image: Tensor, sample: Sample, more: Mapping[str, str]) -> bytes:
+    """PNG of an image (3, H, W) in -1..1, with what drew it as text, and ``more`` of that."""
     text = PngImagePlugin.PngInfo()
     text.add_text("prompt", sample.prompt)
     text.add_text("seed", str(sample.seed))
     text.add_text("diffusion_steps", str(sample.diffusion_steps))
     text.add_text("cfg_scale", str(sample.cfg_scale))
-    text.add_text("training_step", str(step))
+    for name, value in more.items():
+        text.add_text(name, value)
     Image.fromarray(_pixels(image).numpy()).save(
         stream := io.BytesIO(), "PNG", pnginfo=text
     )
