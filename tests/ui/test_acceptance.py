@@ -15,7 +15,7 @@ from support.pages import OpenPage, StartApp
 from support.screens import faint, nameless, sideways, small_targets
 
 KEY = "block_learning_rate_multiplier"
-TABS = ["Model", "Data", "Training", "Sampling", "Run"]
+TABS = ["Model", "Data", "Training", "Sampling", "Run", "Draw"]
 WINDOWS = [
     "Optimizer",
     "Learning Rate Scheduler",

@@ -24,7 +24,7 @@ from blockrate.models.families import FAMILIES
 from blockrate.ui import shell
 from blockrate.ui.page import Page as PageOfApp
 
-TABS = ["Model", "Data", "Training", "Sampling", "Run"]
+TABS = ["Model", "Data", "Training", "Sampling", "Run", "Draw"]
 ZEROS = dict.fromkeys(FAMILIES["flux1-dev"].spec.layout.names, 0.0)
 WRONG = {"learning_rate": "fast", "lora_rank": 0, "no_such_thing": 1, "nor_this": 2}
 
@@ -53,8 +53,8 @@ def test_every_tab_has_an_address_and_a_heading(app: App, open_page: OpenPage) -
         expect(page.get_by_role("heading", level=1)).to_have_text(name)
         expect(page.get_by_role("tabpanel")).to_have_count(1)
     page.go_back()
-    expect(page).to_have_url(re.compile("/sampling$"))
-    expect(page.get_by_role("heading", level=1)).to_have_text("Sampling")
+    expect(page).to_have_url(re.compile("/run$"))
+    expect(page.get_by_role("heading", level=1)).to_have_text("Run")
     assert page.evaluate("window.stays"), "the page was loaded anew"
 
 

@@ -81,7 +81,7 @@ def _check_blocks(scales: Mapping[str, float], layout: BlockLayout) -> None:
     try:
         check_multipliers(dict.fromkeys(scales, 1.0), layout)
     except ConfigError as error:
-        cure = error.cure.replace("0.0 (frozen) to 1.0", f"0.0 (off) to {MOST_SCALE}")
+        cure = f"Give blocks of the model, or other, a number from 0.0 (off) to {MOST_SCALE}."
         raise ConfigError("block_scale", error.problem, cure) from None
 
 

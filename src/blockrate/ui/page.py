@@ -47,6 +47,8 @@ class Page:
     show_all: Callable[[], None] = lambda: None
     steps: int | None = None
     steps_changed: Event[[]] = field(default_factory=Event)
+    # what was chosen elsewhere for the Draw tab, until it has it
+    asked_to_draw: str = ""
     compared: Compared = field(default_factory=Compared)
     compared_changed: Event[[]] = field(default_factory=Event)
 
@@ -73,6 +75,11 @@ class Page:
             if path in self.rare:
                 self.show_all()
             self.focus(self.controls[path])
+
+    def draw_with(self, path: str) -> None:
+        """Show the Draw tab, to draw with what was trained."""
+        self.asked_to_draw = path
+        self.go("Draw")
 
     def focus(self, element: Element) -> None:
         """Give an element the focus, once the dialogs are closed and what was just shown is drawn."""

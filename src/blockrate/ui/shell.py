@@ -33,7 +33,7 @@ from blockrate.ui.parts.short_view import ViewSwitch
 from blockrate.ui.problems import problems_of, problems_without_control
 from blockrate.ui.queueing import add_to_queue
 from blockrate.ui.starting import start
-from blockrate.ui.tabs import data, model, run, sampling, training
+from blockrate.ui.tabs import data, draw, model, run, sampling, training
 
 _MODULES = {
     "Model": model,
@@ -41,6 +41,7 @@ _MODULES = {
     "Training": training,
     "Sampling": sampling,
     "Run": run,
+    "Draw": draw,
 }
 TABS = tuple(_MODULES)
 # what has an address and no tab of its own

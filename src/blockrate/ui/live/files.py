@@ -48,6 +48,9 @@ def _rows(page: Page, files: dict[str, str]) -> None:
                 if kind in ("Result", "Export"):
                     _download_button(page, Path(path))
                 name = visible(Path(path).name)
+                if kind != "Run folder":
+                    draw = partial(page.draw_with, str(Path(path).absolute()))
+                    icon_button("brush", f"Draw with {name}", draw)
                 copy_button(page, label, f"Copy the path of {name}")
 
 

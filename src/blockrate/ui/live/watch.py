@@ -38,6 +38,7 @@ from blockrate.ui.live.found_runs import FoundRun, folder_around, runs_in
 from blockrate.ui.live.history import History
 from blockrate.ui.live.jobs import Jobs
 from blockrate.ui.live.look import Position, look_into, state_of
+from blockrate.ui.live.playground import Playground
 from blockrate.ui.preferences import Preferences
 from blockrate.ui.session import Session
 
@@ -59,6 +60,7 @@ class Watch:
         self.log = ""
         self.told: list[str] = []  # at the last start, of an earlier run
         self.jobs = Jobs()
+        self.playground = Playground()
         self._shown_job = ""  # the last whose run was shown without being asked for
         self._preferences = preferences
         self._process: Popen[Any] | None = None
@@ -190,7 +192,19 @@ class Watch:
         with suppress(WriteError, OSError):
             if await asyncio.to_thread(self.jobs.look):
                 self.changed.emit()
+        await self.look_at_pictures()
+        with suppress(WriteError, OSError):
             self._show_job()
+
+    async def look_at_pictures(self) -> None:
+        """Take in what was drawn, and let the next picture be drawn unless a run is at work."""
+        is_at_work = self.starting or self.state.name in ALIVE
+        training = is_at_work or self.jobs.at_work is not None
+        look = partial(self.playground.look, training=training)
+        # on a drive that comes back
+        with suppress(WriteError, OSError):
+            if await asyncio.to_thread(look):
+                self.changed.emit()
 
     def _show_job(self) -> None:
         job = self.jobs.at_work

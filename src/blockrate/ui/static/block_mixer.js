@@ -28,9 +28,11 @@ const BAR = `
     <p v-else class="mixer-readout">
       <b>{{ label(shown) }}</b>
       <span v-if="isOff(shown)">{{ off }}</span>
+      <span v-else-if="scales && vals[shown]" class="mono">{{
+        text(vals[shown]) }} of what it learned</span>
       <span v-else-if="vals[shown]" class="mono"><span class="mixer-keys">learning rate </span>{{
         plainBase() }} × {{ text(vals[shown]) }} = {{ rate(shown) }}</span>
-      <span v-else class="is-ice">${ICE} frozen</span>
+      <span v-else class="is-ice">${ICE} {{ none }}</span>
       <span v-if="behindOf(shown) !== null" class="dim mixer-keys">{{
         behind.label }} {{ scientific(behindOf(shown)) }}</span>
       <span v-if="chosen.includes(shown)" class="dim">
@@ -38,7 +40,7 @@ const BAR = `
       </span>
     </p>
     <span class="mixer-chip" :class="{ 'is-ice': frozen(all) }">
-      {{ count(all, " of " + all.places.length, "training") }}
+      {{ count(all, " of " + all.places.length, scales ? "on" : "training") }}
     </span>
     <button
       type="button"
@@ -150,6 +152,7 @@ export default {
     values: Array,
     selected: Array, // names
     base: Number, // the learning rate
+    scales: Boolean, // no rates: how much of what was learned is drawn with
     behind: Object, // {label, values: [number or null]} of the last run, or null
     idle: Array, // names of the faders without use
     off: String, // why they have none
@@ -226,6 +229,10 @@ export default {
     this.end.abort();
   },
   computed: {
+    // what a fader at 0 says
+    none() {
+      return this.scales ? "off" : "frozen";
+    },
     layout() {
       return Object.keys(BANKS)
         .map(this.bank)

@@ -14,7 +14,10 @@ class BlockMixer(
     component="../static/block_mixer.js",
     esm={"blockrate-mixer": "../static/mixer"},
 ):
-    """The faders of a draft. ``drawn`` is called after each gesture, ``selected`` with the names that are selected."""
+    """The faders of a draft. ``drawn`` is called after each gesture, ``selected`` with the names that are selected.
+
+    ``scales``: they are no rates, but how much of what was learned is drawn with.
+    """
 
     def __init__(
         self,
@@ -22,6 +25,7 @@ class BlockMixer(
         *,
         drawn: Callable[[], None],
         selected: Callable[[list[str]], None],
+        scales: bool = False,
     ) -> None:
         super().__init__()
         self._draft = draft
@@ -31,6 +35,7 @@ class BlockMixer(
             names=[*draft.names],
             idle=[name for name in draft.names if name not in draft.drawable],
             off="The layer filter leaves nothing of it",
+            scales=scales,
             selected=[],
             said=[0, ""],
             base=0.0,

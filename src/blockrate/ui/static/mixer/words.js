@@ -43,7 +43,8 @@ export default {
   },
   spoken(i) {
     if (this.isOff(i)) return this.off;
-    if (!this.vals[i]) return "frozen";
+    if (!this.vals[i]) return this.none;
+    if (this.scales) return this.text(this.vals[i]);
     return `${this.text(this.vals[i])}, learning rate ${this.rate(i)}`;
   },
   label(i) {
@@ -63,7 +64,7 @@ export default {
   },
   count(bank, of, word) {
     const cold = this.frozen(bank);
-    if (cold) return `${ICE} ${cold}${of} frozen`;
+    if (cold) return `${ICE} ${cold}${of} ${this.none}`;
     const active = bank.places.filter((i) => !this.isOff(i)).length;
     return `${active}${of} ${word}`;
   },
