@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from blockrate.core.errors import (
 from blockrate.engine.adapters.file import LoraWeights, read_lora
 from blockrate.engine.adapters.lora import check_shapes, linear_shapes, lora_of
 from blockrate.engine.adapters.put_on import put_on, take_off
+from blockrate.engine.attention import attention
 from blockrate.engine.checkpoint import read_tensors
 from blockrate.engine.exactness import allow_tf32, reproducible
 from blockrate.engine.full_memory import out_of_memory
@@ -60,9 +62,11 @@ def draw(
     idle = run.options().get("idle_seconds", 0.0)
     patience = float(idle) if isinstance(idle, int | float) else 0.0
     made: list[Path] = []
-    with reproducible(config.deterministic):
+    with ExitStack() as stack:
+        stack.enter_context(reproducible(config.deterministic))
         device, why = pick_device(config.train_device)
         print(f"drawing on {device}: {why}")
+        stack.enter_context(attention(config, device))
         painter = Painter(config, device, log, stop)
         last = time.monotonic()
         while True:
