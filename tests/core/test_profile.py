@@ -226,7 +226,7 @@ def test_all_that_is_told_follows_from_the_rates_and_where_they_change() -> None
         def changes(self) -> tuple[int, ...]:
             return (10,)
 
-    profile = Thawed({})
+    profile = Thawed(())
     assert profile.frozen_at(9) == ("double_block_0", "double_block_1")
     assert profile.frozen_at(10) == ("double_block_1", "other")
     assert profile.ever_trained == {"double_block_0", "other"}
@@ -243,3 +243,35 @@ def test_a_number_may_be_asked_to_reach_further() -> None:
     assert is_multiplier(999.5, most=1000.0)
     assert not is_multiplier(1000.5, most=1000.0)
     assert not is_multiplier(math.nan, most=1000.0)
+
+
+LAYOUT_OF_FOUR = BlockLayout(2, 2)
+RATES_OF_FOUR = st.dictionaries(
+    st.sampled_from([*LAYOUT_OF_FOUR.names, OTHER]), st.sampled_from([0.0, 0.5, 1.0])
+)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 20), RATES_OF_FOUR), max_size=4),
+    RATES_OF_FOUR,
+    st.integers(0, 25),
+)
+def test_the_rates_of_a_step_are_those_of_the_last_phase_that_has_begun(
+    later: list[tuple[int, dict[str, float]]], first: dict[str, float], step: int
+) -> None:
+    phases = [(0, first), *sorted(later, key=lambda phase: phase[0])]
+    profile = Profile.of_phases(phases, LAYOUT_OF_FOUR)
+    begun = [rates for start, rates in phases if start <= step]
+    assert profile.at(step) == complete(begun[-1], LAYOUT_OF_FOUR)
+    steps = range(26)
+    changes = [one for one in steps[1:] if profile.at(one) != profile.at(one - 1)]
+    assert list(profile.changes()) == changes
+    trained = {name for one in steps for name, rate in profile.at(one).items() if rate}
+    assert profile.ever_trained == trained
+    before = {
+        name for one in range(step) for name, rate in profile.at(one).items() if rate
+    }
+    assert profile.trained_before(step) == before
+    assert profile.is_used == any(
+        set(profile.at(one).values()) != {1.0} for one in steps
+    )

@@ -137,7 +137,7 @@ def test_what_cannot_be_taken_is_declined_in_a_sentence_and_changes_nothing(
     # the newest comes first
     for message, (_, words) in zip(reversed(declined), REFUSED.values(), strict=True):
         assert words in message, message
-    assert "Stop the run and start it again" in declined[-1]
+    assert "stop the run and start it again" in declined[-1]
     newest = [checkpoints(one.checkpoints)[-1] for one in (plain, run)]
     assert saved_bytes(newest[0]) == saved_bytes(newest[1])
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.edited_runs import live_edited
-from support.lives import RATES, Small, events, make_small, saved_bytes
+from support.lives import KEY, RATES, Small, events, make_small, saved_bytes
 from support.rank_engine import Job, live_together
 
 from blockrate.config.files import config_json
@@ -137,7 +137,17 @@ EDITS = {
     "1": {"double_block_0": 0.0, "single_block_0": 0.0},
     "2": {"double_block_1": 0.2, "single_block_0": 0.0},
 }
+PHASES: dict[str, Any] = {
+    **LORA,
+    KEY: {},
+    "block_learning_rate_phases": [
+        {"from": 0, KEY: EDITS["1"]},
+        {"from": 2, KEY: EDITS["2"]},
+    ],
+}
 TWO = {
+    "phases": Wanted(PHASES),
+    "phases shared": Wanted({**PHASES, **SHARED}),
     "edited": Wanted(LORA, "ask_for_rates", {"edits": EDITS}),
     "edited shared": Wanted({**LORA, **SHARED}, "ask_for_rates", {"edits": EDITS}),
     "lora": Wanted({**CLIPPED, **SHOWN}),
@@ -431,7 +441,7 @@ def test_two_ranks_go_on_where_one_process_was_stopped_in_every_bit(two: Ranks) 
     assert len(list(same_in_every_bit(two.run("gone on"), alone))) == 6
 
 
-@pytest.mark.parametrize("name", ["edited", "edited shared"])
+@pytest.mark.parametrize("name", ["edited", "edited shared", "phases", "phases shared"])
 def test_ranks_take_new_block_rates_together_in_every_bit(
     two: Ranks, name: str, request: pytest.FixtureRequest
 ) -> None:
@@ -439,7 +449,13 @@ def test_ranks_take_new_block_rates_together_in_every_bit(
     if "shared" in name:
         request.getfixturevalue("aligned")
     edits = {int(step): [rates] for step, rates in EDITS.items()}
-    config = _config(two.small, two.folder / f"{name} alone", LORA)
+    settings = LORA
+    steps = [1, 2]
+    if "phases" in name:
+        edits = {}
+        settings = PHASES
+        steps = [2]
+    config = _config(two.small, two.folder / f"{name} alone", settings)
     alone = live_edited(config, edits)
     run = two.run(name)
     for checkpoint in checkpoints(alone.checkpoints):
@@ -451,7 +467,7 @@ def test_ranks_take_new_block_rates_together_in_every_bit(
             assert mine.keys() == theirs.keys()
             assert all(torch.equal(mine[key], theirs[key]) for key in mine)
     for one in (run, alone):
-        assert [event["step"] for event in events(one, "rates")] == [1, 2]
+        assert [event["step"] for event in events(one, "rates")] == steps
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from support.settings import two_values
 
 from blockrate.config.fields import fields
 from blockrate.config.files import config_json
+from blockrate.config.new_rates import rates_of
 from blockrate.config.plan import make_plan
 from blockrate.config.setting import (
     ANOTHER_RUN,
@@ -97,10 +98,14 @@ def test_a_new_folder_gets_config_and_options(run: RunFolder) -> None:
     assert ready(run, config(run), reset_optimizer="new", extend=True) == (True, [])
     assert run.config_file.read_text() == config_json(config(run))
     options = {"reset_optimizer": "new", "extend": True, "events_bytes": 0}
-    options |= {"origin": "", "data": ""}
-    assert run.options() == options
+    options |= {"origin": "", "data": "", "block_rates": rates_of(config(run))}
+    first = run.options()
+    start = first.pop("start")
+    assert first == options
     assert ready(run, config(run)) == (True, [])
-    assert run.options() == options | {"reset_optimizer": None, "extend": False}
+    second = run.options()
+    assert second.pop("start") != start
+    assert second == options | {"reset_optimizer": None, "extend": False}
     assert not run.who_file.exists()
 
 

@@ -24,6 +24,7 @@ _VALUES: tuple[Any, ...] = (
     {"double_block_0": 0.5},
     {"mine": {}},
     ["other"],
+    [{"from": 0, "block_learning_rate_multiplier": {"double_block_0": 0.5}}],
 )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from blockrate.config.plan import WORTH_TELLING
+from blockrate.config.rate_phases import start_text
 from blockrate.core.blocks import OTHER
 from blockrate.core.units import size_text
 
@@ -44,3 +45,21 @@ def step_line(plan: Mapping[str, Any]) -> str:
     if not frozen or plan["other_cost"] < WORTH_TELLING:
         return cost
     return f"{cost}; with other above 0.0 it would cost {plan['other_cost']:.2f} times as much"
+
+
+def phase_lines(plan: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what each phase of rates trains and costs, and the memory of the most expensive one; nothing without."""
+    phases = plan["phases"]
+    for phase in phases:
+        first = phase["first_trained_block"] or "none before the other parameters"
+        blocks = len(phase["trained_blocks"])
+        yield (
+            f"{start_text(phase['start'])}: {blocks} groups train, the first trained block is {first}, "
+            f"a step costs {phase['step_cost']:.2f}"
+        )
+    if phases:
+        most = max(sum(phase["memory_bytes"].values()) for phase in phases)
+        yield (
+            f"the most expensive of them needs {size_text(most)} by itself; "
+            "memory above counts what all of them train, whose moments stay"
+        )

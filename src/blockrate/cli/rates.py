@@ -33,6 +33,7 @@ def _given(run: "RunFolder", name: str) -> str:
     from blockrate.config.files import load_config
     from blockrate.config.new_rates import rates_in, with_rates
     from blockrate.config.plan import make_plan
+    from blockrate.config.rate_phases import PHASES_KEY
     from blockrate.run.live_rates import ask_for_rates
 
     where = "standard input" if name == STANDARD_INPUT else name
@@ -47,6 +48,8 @@ def _given(run: "RunFolder", name: str) -> str:
     for warning in made.warnings:
         if warning.startswith("The layer filter"):
             say(f"warning: {warning}")
+    if before.block_learning_rate_phases:
+        say(f"They replace the run's {PHASES_KEY}, which are kept in {run.path}.")
     return f"The new rates hold from step {answer.step + 1} on."
 
 

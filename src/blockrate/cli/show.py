@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from blockrate.cli.console import SafeConsole
-from blockrate.cli.cost import memory_line, step_line, streaming_lines
+from blockrate.cli.cost import memory_line, phase_lines, step_line, streaming_lines
 from blockrate.cli.rates import rates_line
 from blockrate.cli.ways_on import WAYS_ON
 from blockrate.core.blocks import MOST_BLOCKS, BlockLayout
@@ -160,6 +160,7 @@ def plan_table(plan: Mapping[str, Any]) -> Iterator[Table | str]:
     yield f"main memory: {size_text(plan['host_bytes'])}"
     yield from streaming_lines(plan["streaming"])
     yield step_line(plan)
+    yield from phase_lines(plan)
 
 
 def _layers(plan: Mapping[str, Any]) -> str:
@@ -284,8 +285,7 @@ class View:
 
     def _phase_begins(self, event: Phase) -> None:
         self._phase = visible(event.name)
-        self._done = event.done
-        self._total = event.total
+        self._done, self._total = event.done, event.total
         self._text = ""
         if event.name == "training":
             self._steps = event.total

@@ -7,13 +7,14 @@ from os.path import splitext
 from blockrate.config.custom_presets import preset_notices
 from blockrate.config.many_gpus import refusals, unused_sharding
 from blockrate.config.optimizers import OPTIMIZERS, differing_rates_refusal
+from blockrate.config.rate_phases import PHASES_KEY
 from blockrate.config.streamed import fused_contradictions, streaming_contradictions
 from blockrate.config.train_config import FOLDER, SINGLE_FILE, TrainConfig
 from blockrate.config.unlearned import resolutions, unlearned
 from blockrate.core.buckets import buckets
 from blockrate.core.errors import ConfigError
 from blockrate.core.layer_filter import PRESETS
-from blockrate.core.profile import KEY, scaled_blocks
+from blockrate.core.profile import KEY, scaled_blocks, sparse
 from blockrate.core.timesteps import parabola_ends
 
 # other programs choose how to read a file by its ending
@@ -97,8 +98,20 @@ def _of_destination(config: TrainConfig) -> Iterator[ConfigError]:
 
 
 def _of_optimizer(config: TrainConfig) -> Iterator[ConfigError]:
-    refusal = differing_rates_refusal(config.optimizer)
     multipliers = config.block_learning_rate_multiplier
+    phases = config.block_learning_rate_phases
+    if phases and sparse(multipliers):
+        problem = f"says the rates of all steps, and {PHASES_KEY} those of each"
+        cure = f"Set {KEY} to {{}}, or {PHASES_KEY} to []."
+        yield ConfigError(KEY, problem, cure)
+    refusal = differing_rates_refusal(config.optimizer)
+    if refusal and len(phases) > 1:
+        cure = f"Set {PHASES_KEY} to [], or use ADAMW."
+        yield ConfigError(
+            "optimizer.optimizer",
+            f"{refusal}; {PHASES_KEY} change rates on the way",
+            cure,
+        )
     scaled = scaled_blocks(multipliers)
     if not refusal or not scaled:
         return

@@ -5,12 +5,13 @@ from typing import Any
 
 from blockrate.config.files import parse_config
 from blockrate.config.fork_rates import without_nulls
+from blockrate.config.rate_phases import PHASES_KEY
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.core.profile import KEY
 
 # what block rates are told by in a config
-RATES_KEYS = (KEY,)
+RATES_KEYS = (KEY, PHASES_KEY)
 _FORM = 'Write it like {"double_block_0": 0.5}, or give a whole config.'
 
 

@@ -29,6 +29,7 @@ from blockrate.config.partners import (
 )
 from blockrate.config.planned_memory import host_bytes_of, memory_of, work_of
 from blockrate.config.previews import refuse_previews
+from blockrate.config.rate_phases import FROM, PHASES_KEY, start_text
 from blockrate.config.streamed import streaming_of, trained_modules
 from blockrate.config.told_together import together
 from blockrate.config.train_config import TrainConfig
@@ -66,6 +67,17 @@ class PlannedGroup:
 
 
 @dataclass(frozen=True)
+class PlannedPhase:
+    """Rates that hold from some point of the run on. ``start``: as ``from`` reads. ``step_cost``: as a plan's."""
+
+    start: float
+    trained_blocks: tuple[str, ...]
+    first_trained_block: str | None
+    step_cost: float
+    memory_bytes: Memory
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run would do, at its largest resolution; ``plan --json`` prints these names.
 
@@ -75,6 +87,7 @@ class Plan:
     ``step_cost``: FLOPs relative to all multipliers at 1.0. ``streaming``: of weights that do not
     lie on the card. ``other_cost``: FLOPs with ``other`` trained relative to those without,
     1.0 where the filter leaves nothing of it.
+    ``phases``: of rates that change on the way; ``memory_bytes`` are then of what trains in any of them, all together.
     ``gpus``: how many share a step, null for all there are; ``memory_bytes`` are of each, ``host_bytes`` of all.
     """
 
@@ -96,6 +109,7 @@ class Plan:
     streaming: Streaming
     other_cost: float
     warnings: tuple[str, ...]
+    phases: tuple[PlannedPhase, ...] = ()
 
     @property
     def other_trains(self) -> bool:
@@ -137,7 +151,31 @@ def make_plan(config: TrainConfig) -> Plan:
         streaming=streaming_of(config, spec, trained),
         other_cost=_other_cost(spec, allowed, profile.ever_trained, work),
         warnings=tuple(_warnings(config, spec, profile, allowed, trained)),
+        phases=tuple(_phases(config, spec, allowed, work)),
     )
+
+
+def _phases(
+    config: TrainConfig, spec: TransformerSpec, allowed: Modules, work: Work
+) -> Iterator[PlannedPhase]:
+    """Yield what each phase costs. The optimizer's state of blocks that stand still stays, see ``Plan``."""
+    for phase in config.block_learning_rate_phases:
+        own = Profile.of(phase[KEY], spec.layout, spec.architecture).ever_trained
+        trained = {
+            name: module
+            for name, module in allowed.items()
+            if (module.block or OTHER) in own
+        }
+        if not trained:
+            problem = f"leave nothing to train {start_text(phase[FROM])}"
+            raise ConfigError(PHASES_KEY, problem, "Raise a block there above 0.0.")
+        yield PlannedPhase(
+            phase[FROM],
+            blocks_of(trained),
+            _first_block(trained),
+            step_flops(spec, trained, work) / step_flops(spec, allowed, work),
+            memory_of(config, spec, trained),
+        )
 
 
 def filter_problems(config: TrainConfig) -> list[ConfigError]:
@@ -184,8 +222,7 @@ def _refuse_foreign_settings(config: TrainConfig, spec: TransformerSpec) -> None
 
 
 def _profile(config: TrainConfig, spec: TransformerSpec) -> Profile:
-    multipliers = config.block_learning_rate_multiplier
-    return Profile.of(multipliers, spec.layout, spec.architecture)
+    return config.profile(spec.layout, spec.architecture)
 
 
 def _groups(

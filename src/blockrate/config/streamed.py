@@ -8,7 +8,6 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.config.weight_form import bytes_of_a_weight
 from blockrate.core.blocks import OTHER, block_of
 from blockrate.core.errors import ConfigError
-from blockrate.core.profile import Profile
 from blockrate.models.families import TransformerSpec
 from blockrate.models.savings import blocks_in_chain
 from blockrate.models.streaming import NOTHING_STREAMS, Streaming, streaming
@@ -68,8 +67,7 @@ def fused_contradictions(config: TrainConfig) -> Iterator[ConfigError]:
 
 def trained_modules(config: TrainConfig, spec: TransformerSpec) -> Modules:
     """Return the modules that train in some step of a run."""
-    multipliers = config.block_learning_rate_multiplier
-    ever = Profile.of(multipliers, spec.layout, spec.architecture).ever_trained
+    ever = config.profile(spec.layout, spec.architecture).ever_trained
     return {
         name: module
         for name, module in allowed_modules(config, spec).items()

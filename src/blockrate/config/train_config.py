@@ -16,6 +16,7 @@ from blockrate.config.parts import (
     Sample,
     Scheduler,
 )
+from blockrate.config.rate_phases import PHASES_KEY, RatePhases, profile_of
 from blockrate.config.setting import (
     ANOTHER_RUN,
     DATA,
@@ -36,7 +37,9 @@ from blockrate.config.setting import (
     TimeUnit,
     setting,
 )
+from blockrate.core.blocks import BlockLayout
 from blockrate.core.layer_filter import PRESETS, LayerFilter, split_patterns
+from blockrate.core.profile import KEY, Profile
 from blockrate.core.schedules import schedule_factor
 from blockrate.core.timesteps import dynamic_shift, timestep_at
 
@@ -132,6 +135,12 @@ class TrainConfig(ModelConfig):
     block_learning_rate_multiplier: dict[str, Fraction] = setting(
         dict,
         "Rate of a block: 0.0 (frozen) to 1.0 (the default)",
+        RESULT,
+        window="Block Learning Rate",
+    )
+    block_learning_rate_phases: RatePhases = setting(
+        list,
+        "Rates of blocks that change in a run: each phase from a fraction of it, or from a step",
         RESULT,
         window="Block Learning Rate",
     )
@@ -330,6 +339,20 @@ class TrainConfig(ModelConfig):
     def autocasts(self) -> bool:
         """Whether the transformer computes under autocast: its products in bf16, norms and sums in fp32."""
         return self.train_dtype == "BFLOAT_16" and self.enable_autocast
+
+    def profile(
+        self,
+        layout: BlockLayout,
+        model: str = "this model",
+        *,
+        total_steps: int | None = None,
+    ) -> Profile:
+        """Return what multiplies the rate of every block, see ``profile_of``."""
+        rates = {
+            KEY: self.block_learning_rate_multiplier,
+            PHASES_KEY: self.block_learning_rate_phases,
+        }
+        return profile_of(rates, layout, model, total_steps=total_steps)
 
     def layer_filter_in_effect(self) -> LayerFilter:
         """The filter that chooses modules: the text when there is one, else the preset's patterns."""

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from types import MappingProxyType
@@ -21,11 +21,12 @@ Multipliers = Mapping[str, float]
 class Profile:
     """What multiplies the learning rate of every block, and of ``other``, at each step.
 
-    Made by ``Profile.of``. Readers ask this value, and none decides for itself what 0.0
-    means: all but ``at`` and ``changes`` follows from these two.
+    Made by ``Profile.of`` or ``Profile.of_phases``. Readers ask this value, and none decides
+    for itself what 0.0 means: all but ``at`` and ``changes`` follows from these two.
     """
 
-    _multipliers: Multipliers
+    # by the step from which they hold, ascending; the first is 0
+    _phases: tuple[tuple[int, Multipliers], ...]
 
     @classmethod
     def of(
@@ -35,19 +36,42 @@ class Profile:
 
         ``model``: how an error calls it.
         """
-        check_multipliers(multipliers, layout, model)
-        return cls(MappingProxyType(complete(multipliers, layout)))
+        return cls.of_phases([(0, multipliers)], layout, model)
+
+    @classmethod
+    def of_phases(
+        cls,
+        phases: Sequence[tuple[int, Multipliers]],
+        layout: BlockLayout,
+        model: str = "this model",
+    ) -> "Profile":
+        """Return the profile of rates that each hold from a step on, the first from 0; raises as ``of`` does."""
+        whole = []
+        for start, multipliers in phases:
+            check_multipliers(multipliers, layout, model)
+            whole.append((start, MappingProxyType(complete(multipliers, layout))))
+        return cls(tuple(whole))
 
     def at(self, step: int) -> Multipliers:
         """Return the multiplier of every block in model order, then of ``other``.
 
         ``step``: 0 is the first.
         """
-        return self._multipliers
+        begun = [rates for start, rates in self._phases if start <= step]
+        return begun[-1] if begun else self._phases[0][1]
 
     def changes(self) -> tuple[int, ...]:
         """Return the steps whose multipliers differ from those of the step before."""
-        return ()
+        starts = dict.fromkeys(start for start, _ in self._phases if start > 0)
+        return tuple(start for start in starts if self.at(start) != self.at(start - 1))
+
+    def trained_before(self, step: int) -> frozenset[str]:
+        """Return the blocks, and ``other``, that have trained in one of the first ``step`` steps."""
+        trained: set[str] = set()
+        for start in (0, *self.changes()):
+            if start < step:
+                trained.update(set(self.at(start)).difference(self.frozen_at(start)))
+        return frozenset(trained)
 
     def frozen_at(self, step: int) -> tuple[str, ...]:
         """Return the blocks, and ``other``, that stand still in a step, in model order."""

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.profile import Profile
 from blockrate.engine.parameter_groups import block_layout
 
 
@@ -18,8 +17,7 @@ def chosen_modules(
     ``ConfigError`` for a multiplier that is wrong in this transformer.
     """
     layout = block_layout(transformer)
-    profile = Profile.of(config.block_learning_rate_multiplier, layout)
-    ever_trained = profile.ever_trained
+    ever_trained = config.profile(layout).ever_trained
     if not config.transformer.train:
         return set()
     return {

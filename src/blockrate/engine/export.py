@@ -101,11 +101,18 @@ def file_metadata(config: TrainConfig, variant: str = "") -> dict[str, str]:
     """
     return {
         **({VARIANT_KEY: variant} if variant else {}),
-        "blockrate.multipliers": json.dumps(config.block_learning_rate_multiplier),
+        **_rates(config),
         "blockrate.base_model": config.base_model_name,
         "blockrate.config_hash": config_hash(config),
         "blockrate.version": __version__,
     }
+
+
+def _rates(config: TrainConfig) -> dict[str, str]:
+    """Return the multipliers; of a run with phases those instead, so that no reader takes one for all."""
+    if config.block_learning_rate_phases:
+        return {"blockrate.phases": json.dumps(config.block_learning_rate_phases)}
+    return {"blockrate.multipliers": json.dumps(config.block_learning_rate_multiplier)}
 
 
 def save_transformer(

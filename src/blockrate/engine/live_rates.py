@@ -16,7 +16,7 @@ from blockrate.config.streamed import trained_modules
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER, plain_name
 from blockrate.core.errors import BlockrateError, ConfigError, WriteError
-from blockrate.core.profile import KEY, Profile
+from blockrate.core.profile import KEY
 from blockrate.engine import ranks
 from blockrate.engine.adapters import ADAPTERS
 from blockrate.engine.checkpoint import (
@@ -39,16 +39,22 @@ from blockrate.run.rate_commands import AskedRates, asked_rates, drop_asked, kee
 
 _NOT_READ = "what asks for them cannot be read; it holds them as a config does"
 _NEWER = "newer rates came before the step was over"
-_START_AGAIN = "Stop the run and start it again with these rates."
+_START_AGAIN = (
+    "A block that is not named has 1.0: give it 0.0, "
+    "or stop the run and start it again with these rates."
+)
 
 
 class LiveRates:
     """Takes the rates that a run is asked for while it trains; all ranks at the same step."""
 
-    def __init__(self, session: RunSession, state: TrainingState) -> None:
+    def __init__(
+        self, session: RunSession, state: TrainingState, total_steps: int
+    ) -> None:
         self._run = session.folder
         self._log = session.log
         self._state = state
+        self._total_steps = total_steps
         # a folder that cannot be written keeps what was asked
         self._answered: set[str] = set()
 
@@ -84,7 +90,7 @@ class LiveRates:
             raise ConfigError(KEY, _NOT_READ)
         new = with_rates(config, asked.rates)
         before = dict(self._state.profile.at(step))
-        change = StateChange(self._state, new)
+        change = StateChange(self._state, new, self._total_steps)
         try:
             self._keep(new, step)
         except BlockrateError:
@@ -115,7 +121,9 @@ class StateChange:
     Raises ConfigError, and then the state is as it was.
     """
 
-    def __init__(self, state: TrainingState, config: TrainConfig) -> None:
+    def __init__(
+        self, state: TrainingState, config: TrainConfig, total_steps: int
+    ) -> None:
         self._state = state
         self._moments = moments_of(state)
         self._facts = optimizer_facts(state, OPTIMIZERS[config.optimizer.optimizer])
@@ -123,7 +131,7 @@ class StateChange:
         self._before = list(state.trained)
         self._let_train(rows)
         try:
-            self._new = _with_groups(state, config, rows)
+            self._new = _with_groups(state, config, rows, total_steps)
             self._fresh = restore_optimizer(
                 self._new, self._moments, self._facts, copies=False
             )
@@ -138,15 +146,11 @@ class StateChange:
     def apply(self) -> None:
         """Let the state be the other."""
         state = self._state
-        is_spread = state.spread is not None
         for each in fields(state):
             setattr(state, each.name, getattr(self._new, each.name))
         move_to_average(state, self._moments, self._facts, self._fresh)
-        if is_spread:
-            self._new.spread = state.spread = None
-            # it knows which weights train; what is left of it would go on adding up their gradients
-            gc.collect()
-            state.spread = spread_over_ranks(state.transformer)
+        self._new.spread = None
+        spread_anew(state)
 
     def _let_train(self, names: Iterable[str]) -> None:
         trained = set(names)
@@ -154,12 +158,24 @@ class StateChange:
             parameter.requires_grad_(name in trained)
 
 
+def spread_anew(state: TrainingState) -> None:
+    """Let several ranks add up the gradients of what trains now."""
+    if state.spread is not None:
+        state.spread = None
+        # it knows which weights train; what is left of it would go on adding up their gradients
+        gc.collect()
+        state.spread = spread_over_ranks(state.transformer)
+
+
 def _with_groups(
-    state: TrainingState, config: TrainConfig, blocks: Mapping[str, str]
+    state: TrainingState,
+    config: TrainConfig,
+    blocks: Mapping[str, str],
+    total_steps: int,
 ) -> TrainingState:
     """Return a state in which these parameters train, by a new optimizer. ``blocks``: of each by its name."""
     layout = block_layout(state.transformer)
-    profile = Profile.of(config.block_learning_rate_multiplier, layout)
+    profile = config.profile(layout, total_steps=total_steps)
     learned = state.learned()
     return replace(
         state,

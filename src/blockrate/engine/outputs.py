@@ -78,7 +78,7 @@ class Outputs:
         self.results = results
         self.total_steps = total_steps
         self.finished = first
-        self._rates = LiveRates(session, state)
+        self._rates = LiveRates(session, state, total_steps)
         self._rates_are_asked = False
         self._is_first = data.world.is_first
         self._gathering = Gathering(ranks.whole, writes=self._is_first)

@@ -64,6 +64,13 @@ def parameter_groups(
     when nothing is left to train, and where freezing comes too late (see ``freeze_blocks``).
     """
     profile = _profile(model_or_mapping, multipliers)
+    return groups_by(model_or_mapping, profile, learning_rate=learning_rate)
+
+
+def groups_by(
+    model_or_mapping: Trained, profile: Profile, *, learning_rate: float
+) -> list[dict[str, Any]]:
+    """Return ``parameter_groups`` with the rates that a profile begins with, of every block that it ever trains."""
     _freeze(model_or_mapping, profile)
     rows = [
         row
@@ -103,7 +110,11 @@ def freeze_blocks(model: Trained, multipliers: Mapping[str, float]) -> list[str]
     To be called before DDP or FSDP wraps the model. A wrapped model keeps account of what it synchronises, so freezing
     it then hangs or changes nothing; when such a block still trains there, this raises ``ConfigError``.
     """
-    profile = _profile(model, multipliers)
+    return freeze_by(model, _profile(model, multipliers))
+
+
+def freeze_by(model: Trained, profile: Profile) -> list[str]:
+    """Freeze what a profile never trains, as ``freeze_blocks`` does."""
     _freeze(model, profile)
     return list(profile.never_trained)
 

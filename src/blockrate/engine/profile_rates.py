@@ -1,6 +1,7 @@
 """The rate of each optimizer group: base rate, times the block's multiplier, times the schedule's factor."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -40,3 +41,18 @@ def set_rates(
 def _multiplier(group: Mapping[str, Any], multipliers: Mapping[str, float]) -> float:
     """Return a group's multiplier; one group holds all blocks where all are at 1.0."""
     return FULL if group["name"] == WHOLE else multipliers[group["name"]]
+
+
+@contextmanager
+def without_paused(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Leave the groups that stand still in this phase out of a step, so that they do not even count it."""
+    groups = optimizer.param_groups
+    awake = [group for group in groups if group.get("multiplier") != 0.0]
+    if len(awake) == len(groups):
+        yield
+        return
+    optimizer.param_groups = awake
+    try:
+        yield
+    finally:
+        optimizer.param_groups = groups

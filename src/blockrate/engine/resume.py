@@ -109,8 +109,12 @@ class Resume:
             if not self.fresh_optimizer:
                 fresh = restore_optimizer(state, moments, facts)
             move_to_average(state, moments, facts, fresh)
+            # one whose phase has yet to come begins as in any run
+            begun = state.profile.trained_before(max(self.step, 1))
             blocks = [
-                block for block, _ in groupby(state.blocks[name] for name in fresh)
+                block
+                for block, _ in groupby(state.blocks[name] for name in fresh)
+                if block in begun
             ]
             if blocks:
                 self.changes.append(f"fresh moments: {', '.join(blocks)}")

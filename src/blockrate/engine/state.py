@@ -16,8 +16,8 @@ from blockrate.engine.ema import Ema
 from blockrate.engine.models.common import FamilyModule, ModelFiles
 from blockrate.engine.parameter_groups import (
     block_layout,
-    freeze_blocks,
-    parameter_groups,
+    freeze_by,
+    groups_by,
     parameters_by_block,
 )
 from blockrate.engine.profile_rates import with_multipliers
@@ -127,18 +127,19 @@ def make_training_state(
     device: torch.device,
     *,
     weights: Mapping[str, Tensor] | None = None,
+    total_steps: int | None = None,
 ) -> TrainingState:
     """Load the transformer, choose what trains in it, and build the groups, the optimizer and the average.
 
-    ``weights``: what an earlier session of the run has learned, by parameter name.
+    ``weights``: what an earlier session of the run has learned, by parameter name. ``total_steps``: by which
+    phases of rates are counted.
     """
     loaded_on = ranks.loading_place(device)
     transformer = files.family.load_transformer(files, config, loaded_on)
     formerly = _formerly_trained(transformer, config, weights or {})
-    multipliers = config.block_learning_rate_multiplier
-    profile = Profile.of(multipliers, block_layout(transformer))
+    profile = config.profile(block_layout(transformer), total_steps=total_steps)
     # before it is spread: then it is too late
-    freeze_blocks(transformer, multipliers)
+    freeze_by(transformer, profile)
     spread = spread_over_ranks(transformer)
     parameters = dict(transformer.named_parameters())
     formerly_trained = {name: parameters[name] for name in formerly}
@@ -184,10 +185,7 @@ def make_groups(
 ) -> torch.optim.Optimizer:
     """Return an optimizer without state over what trains in a transformer, a group for each block of its own rate."""
     base_lr = config.base_learning_rate()
-    multipliers = config.block_learning_rate_multiplier
-    groups = parameter_groups(
-        transformer, learning_rate=base_lr, multipliers=multipliers
-    )
+    groups = groups_by(transformer, profile, learning_rate=base_lr)
     groups = with_multipliers(groups, profile, base_lr=base_lr)
     return optimizers.make_optimizer(groups, config.optimizer, seed=config.seed)
 
@@ -200,7 +198,7 @@ def groups_of(state: TrainingState) -> list[Group]:
             blocks=state.blocks_of(group),
             parameters=sum(parameter.numel() for parameter in group["params"]),
             multiplier=group["multiplier"],
-            learning_rate=group["initial_lr"],
+            learning_rate=group["base_lr"] * group["multiplier"],
         )
         for group in state.optimizer.param_groups
     ]

@@ -22,6 +22,7 @@ from blockrate.engine.effective_rates import (
 )
 from blockrate.engine.memory import computing_in
 from blockrate.engine.optimizers import change_unless, skips_by_itself
+from blockrate.engine.profile_rates import without_paused
 from blockrate.engine.readings import (
     Mark,
     Reading,
@@ -136,10 +137,11 @@ def take_step(
 
 def _change(optimizer: torch.optim.Optimizer, unless_bad: Tensor | None) -> None:
     """Take the optimizer's step; with loss and norm given the device leaves it out if they are not finite."""
-    if unless_bad is None:
-        optimizer.step()
-    else:
-        change_unless(~unless_bad.isfinite().all(), optimizer)
+    with without_paused(optimizer):
+        if unless_bad is None:
+            optimizer.step()
+        else:
+            change_unless(~unless_bad.isfinite().all(), optimizer)
 
 
 def _gradients(

@@ -25,6 +25,7 @@ from blockrate.engine.full_memory import more_than_free
 from blockrate.engine.fused_back_pass import FusedBackPass
 from blockrate.engine.memory import pick_device
 from blockrate.engine.outputs import Outputs
+from blockrate.engine.phases import begin_phase
 from blockrate.engine.preparation import Data, prepare_data
 from blockrate.engine.profile_rates import set_rates
 from blockrate.engine.resume import Resume, find_resume, sweep_interrupted_saves
@@ -70,9 +71,7 @@ def train(
         _tell_of_loading(plan, config, device, log)
         # not before: encoders that are kept in fp32 stay exact
         allow_tf32(config, device)
-        state = make_training_state(
-            data.files, config, device, weights=resume.weights()
-        )
+        state = _state(config, data, resume, device)
         ranks.obey(stop)
         log.write(_started(config, state, plan.first_trained_block), step=resume.step)
         span = resume.tell_schedule(data.order.number_of_steps, log)
@@ -90,6 +89,21 @@ def train(
             total_steps=span.length,
         )
         return outputs.finish(_trained(config, state, data, outputs, log, bad))
+
+
+def _state(
+    config: TrainConfig, data: Data, resume: Resume, device: torch.device
+) -> TrainingState:
+    """Load what trains, with the rates of the step that the run goes on from."""
+    state = make_training_state(
+        data.files,
+        config,
+        device,
+        weights=resume.weights(),
+        total_steps=resume.span(data.order.number_of_steps).length,
+    )
+    set_rates(state.optimizer, 1.0, state.profile.at(resume.step))
+    return state
 
 
 def _as_started(config: TrainConfig) -> TrainConfig:
@@ -196,6 +210,7 @@ def _steps(
             if outputs.take_rates(step):
                 stepper = stepper.anew()
                 is_first = True
+            is_first |= begin_phase(state, log, step)
             factor = config.rate_factor(step, outputs.total_steps)
             set_rates(state.optimizer, factor, state.profile.at(step))
             is_watched = is_first or (step + 1) % config.telemetry_every == 0

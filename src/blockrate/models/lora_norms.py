@@ -80,7 +80,7 @@ def inspect_lora(path: Path) -> LoraReport:
         base_model=metadata.get("blockrate.base_model"),
         config_hash=metadata.get("blockrate.config_hash"),
         unknown_tensors=len(keys.unknown),
-        notes=tuple(_notes(keys)),
+        notes=tuple(_notes(keys, metadata)),
     )
 
 
@@ -216,7 +216,7 @@ def _format(names: Iterable[str], keys: SortedKeys) -> str:
     return f"{tag} ({', '.join(named)})" if named else tag
 
 
-def _notes(keys: SortedKeys) -> Iterable[str]:
+def _notes(keys: SortedKeys, metadata: Mapping[str, str]) -> Iterable[str]:
     """Yield what the norms leave out, and what else is to be known of them."""
     of_roles: Counter[str] = Counter()
     for key_of in keys.modules.values():
@@ -235,6 +235,8 @@ def _notes(keys: SortedKeys) -> Iterable[str]:
         if number:
             yield f"Without {_tensors(number)} {what}."
     yield from doubts(keys.modules)
+    if phases := metadata.get("blockrate.phases"):
+        yield f"Its block rates changed in the course of the run: {shortened(phases)}."
 
 
 def _tensors(count: int) -> str:

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from blockrate.config.changes import learns_otherwise
+from blockrate.config.rate_phases import PHASES_KEY
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.curves import first_at
 from blockrate.core.errors import ConfigError
@@ -14,7 +15,7 @@ from blockrate.core.verdict import Verdict, verdict
 from blockrate.run.measures import RATES, ComparedRun, read_run
 
 # what may differ between runs that are compared: the rates in question, and chance
-_IN_QUESTION = (RATES, "learning_rate", "seed")
+_IN_QUESTION = (RATES, PHASES_KEY, "learning_rate", "seed")
 Value = Callable[[ComparedRun], float | None]
 
 

@@ -15,6 +15,7 @@ from blockrate.config.files import load_config
 from blockrate.config.parts import Concept
 from blockrate.config.plan import make_plan
 from blockrate.config.presets import examples
+from blockrate.config.rate_phases import PHASES_KEY
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER
 from blockrate.core.controls import Arm, arms
@@ -92,6 +93,33 @@ def plan_comparison(
         if not any(map(_is_taken, planned)):
             break
     return planned
+    _refuse_phases(config)
+    blocks = [
+        block
+        for group in make_plan(config).groups
+        if group.status != "filtered"
+        for block in group.blocks
+        if block != OTHER
+    ]
+    chosen = arms(config.block_learning_rate_multiplier, blocks, small=small)
+    if len(chosen) == 1:
+        problem = "all blocks have the same rate, so there is nothing to compare"
+        raise ConfigError(RATES, problem, "Give blocks rates of their own.")
+    folder = Path(f"{config.workspace_dir}-compare")
+    return [
+        _planned(config, folder, arm.name, arm.multipliers, config.seed + number)
+        for number in range(seeds)
+        for arm in chosen
+    ]
+
+
+def _refuse_phases(config: TrainConfig) -> None:
+    if config.block_learning_rate_phases:
+        problem = (
+            "change in the course of the run, and a profile that does not is compared"
+        )
+        cure = f"Set {PHASES_KEY} to [], and write one profile."
+        raise ConfigError(PHASES_KEY, problem, cure)
 
 
 def write_configs(planned: Sequence[PlannedRun]) -> Path:

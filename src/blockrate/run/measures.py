@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from blockrate.config.files import load_config
+from blockrate.config.rate_phases import FROM, start_text
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.curves import Point
 from blockrate.core.errors import ConfigError
+from blockrate.core.profile import KEY
 from blockrate.run.events import (
     ConceptLoss,
     Finished,
@@ -62,6 +64,10 @@ class ComparedRun:
             for name, value in self.config.block_learning_rate_multiplier.items()
             if value != 1.0
         }
+        for phase in self.config.block_learning_rate_phases:
+            start = start_text(phase[FROM])
+            named |= {f"{start} {name}": rate for name, rate in phase[KEY].items()}
+            named[start] = 1.0
         return self.config.base_learning_rate(), tuple(sorted(named.items()))
 
     @cached_property

@@ -101,7 +101,9 @@ def _facts(run: RunFolder) -> Facts:
         frozen = [name for name in named if name == OTHER or is_block(name)]
         # of a model that cannot be read, the frozen ones at least
         names = BlockLayout.of(filter(is_block, frozen)).names
-        names = model_spec(config).layout.names
+        layout = model_spec(config).layout
+        names = layout.names
+        frozen = config.profile(layout).never_trained
     return Facts(names, frozen, config)
 
 

@@ -10,6 +10,7 @@ from nicegui.element import Element
 from blockrate.config.base_model import model_spec
 from blockrate.config.filtered import matching_layers
 from blockrate.config.plan import WORTH_TELLING, Plan, make_plan
+from blockrate.config.rate_phases import PHASES_KEY
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import OTHER, block_of
 from blockrate.core.depth import layout_text
@@ -30,6 +31,7 @@ from blockrate.ui.windows.running_rates import NOTE, RunningRates
 from blockrate.ui.windows.window import Window
 
 _NO_MODEL = "Choose a Flux model"
+_PHASES = f"The rates change in the course of the run: edit {PHASES_KEY} in the config"
 _NO_LAYERS = "Correct the layer filter: it leaves nothing to train"
 _ALL_FROZEN = "Everything is frozen, so nothing would train. Start waits until a fader is above 0."
 # and neither taken nor thrown away, as when a page vanishes
@@ -44,6 +46,8 @@ def open_block_learning_rate_window(page: Page, opener: Element) -> None:
 def why_no_window(session: Session) -> str:
     """Why the window cannot be opened with this config, ``""`` if it can."""
     config = session.usable
+    if session.get(PHASES_KEY):
+        return _PHASES
     try:
         layers, _ = matching_layers(config)
     except FileError:

@@ -33,6 +33,7 @@ class RunningRates:
         self._rates = rates
         self._taken = taken
         self._asking = False
+        self._replaced = ""
         self._client = ui.context.client
         self._button = ui.button(
             "Use for the running training", on_click=self._ask, color=None
@@ -50,6 +51,9 @@ class RunningRates:
         if self._asking or run is None:
             return
         rates = self._rates.state
+        config = self._page.watch.history.config
+        phases = config.block_learning_rate_phases if config else []
+        self._replaced = " They replace its phases of rates." if phases else ""
         try:
             if self._rates.problem:
                 return self._page.show_message(self._rates.problem, kind="error")
@@ -89,7 +93,7 @@ class RunningRates:
     def _tell(self, answer: Answer) -> None:
         if answer.state == "taken":
             text = f"The run trains with these rates from step {answer.step + 1:,} on."
-            self._page.show_message(text)
+            self._page.show_message(text + self._replaced)
         else:
             text = f"The run keeps its rates. {answer.sentence}"
             self._page.show_message(text, kind="error")

@@ -4,6 +4,7 @@ from nicegui import ui
 from nicegui.element import Element
 
 from blockrate.config.base_model import model_spec
+from blockrate.config.rate_phases import PHASES_KEY
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import BlockrateError
 from blockrate.core.profile import KEY
@@ -36,9 +37,16 @@ def sparkline(page: Page) -> Element:
 
     def refresh() -> None:
         reason = why_no_window(page.session)
-        draft = RatesDraft(_layout(page.session), page.session.get(KEY))
+        phases = page.session.get(PHASES_KEY)
+        rates = page.session.get(KEY)
+        if page.session.usable.block_learning_rate_phases:
+            rates = page.session.usable.block_learning_rate_phases[0][KEY]
+        draft = RatesDraft(_layout(page.session), rates)
         picture.show(draft)
-        text = " · ".join(filter(None, (draft.summary(), reason)))
+        summary = draft.summary()
+        if phases:
+            summary = f"Shown: the rates it begins with, {summary}"
+        text = " · ".join(filter(None, (summary, reason)))
         words.set_text(text)
         props = {
             "aria-label": f"Block learning rates: {text}",
