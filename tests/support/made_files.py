@@ -1,7 +1,9 @@
 """Small files of the kinds that come into a data folder, made on the spot."""
 
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 
 from PIL import Image
@@ -12,6 +14,14 @@ def png(colour: str = "red", size: tuple[int, int] = (8, 8)) -> bytes:
     content = io.BytesIO()
     Image.new("RGB", size, colour).save(content, "PNG")
     return content.getvalue()
+
+
+def promising_png(width: int, height: int) -> bytes:
+    """A small file that says of itself to be a picture of this size."""
+    content = bytearray(png())
+    content[16:24] = struct.pack(">II", width, height)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
 
 
 def zipped(files: Mapping[str, bytes], *, packed: bool = False) -> bytes:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from playwright.sync_api import FilePayload, Page, Route, expect
 from support.apps import App
-from support.made_files import png, zipped
+from support.made_files import png, promising_png, zipped
 from support.pages import OpenPage, StartApp
 
 
@@ -54,7 +54,10 @@ def test_what_is_hostile_is_named_and_stays_out(app: App, open_page: OpenPage) -
             "set/good.png": png(),
             "set/../../evil.png": png("blue"),
             "set/page.jpg": b"<html><script>alert(1)</script></html>",
-        }
+            "set/bomb.txt": b"a" * 2**21,
+            "set/bomb.png": promising_png(40_000, 40_000),
+        },
+        packed=True,
     )
     bring(page, ("all.zip", archive), ("page.jpg", b"<html>"), ("run.exe", b"MZ"))
     note = page.get_by_role("list", name="What did not come").filter(visible=True)
@@ -62,6 +65,8 @@ def test_what_is_hostile_is_named_and_stays_out(app: App, open_page: OpenPage) -
         "../../evil.png leads out of the folder",
         "page.jpg is not a PNG, JPEG",
         "run.exe is neither an image",
+        "bomb.txt has 2,097,152 bytes",
+        "bomb.png cannot be read: Image size",
     ):
         expect(note).to_contain_text(words)
     assert [name for name in there(app) if not name.startswith(".")] == ["good.png"]
