@@ -64,8 +64,8 @@ def test_blocks_that_stand_still_in_a_phase_train_as_in_a_plain_loop(
                 group["param_names"], group["params"], strict=True
             ):
                 begun.setdefault(name, parameter.detach().clone())
-                assert parameter.grad is not None
-                gradients[name] = parameter.grad.clone()
+                if parameter.grad is not None:
+                    gradients[name] = parameter.grad.clone()
         steps.append(gradients)
         real(optimizer, unless_bad)
 
