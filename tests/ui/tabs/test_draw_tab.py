@@ -98,7 +98,7 @@ def test_a_block_is_switched_off_and_the_two_pictures_are_compared(  # noqa: PLR
     page.keyboard.press("Escape")
     expect(view).to_have_count(0)
     page.get_by_role("button", name="Use its settings").nth(1).click()
-    expect(fader).to_have_attribute("aria-valuetext", "1")
+    expect(fader).to_have_attribute("aria-valuetext", "1.00")
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         expect(page.locator(f".body--{scheme}")).to_be_attached()

@@ -78,9 +78,7 @@ class Draw:
             icon_button("folder_open", "Choose what to draw from", self._choose)
         self._told = ui.label().classes("dim")
         with ui.element("div").classes("draw-numbers"):
-            self._strength = ui.number(
-                "Strength", value=1, min=0, max=4, step=0.05
-            ).props(_LOOK)
+            self._strength = ui.number("Strength", value=1, step=0.05).props(_LOOK)
 
     async def _choose(self) -> None:
         start = str(self._from.value or "")
@@ -144,7 +142,7 @@ class Draw:
         self._numbers: dict[str, ui.number] = {}
         with ui.element("div").classes("draw-numbers"):
             for name, (label, step) in _NUMBERS.items():
-                number = ui.number(label, step=step, min=0)
+                number = ui.number(label, step=step)
                 self._numbers[name] = number.props(_LOOK)
         self._fill(_usual(self._page))
         with ui.element("div").classes("draw-go"):
