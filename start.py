@@ -3,7 +3,8 @@
 
     python start.py demo [--fresh]     teach a small Flux a style and see what it draws, 3 minutes
     python start.py ui [CONFIG]        open the app in the browser: choose a model, draw the rates, train
-    python start.py train CONFIG ...   train what a config says; likewise plan, inspect, compare, draw, queue, stop
+    python start.py train CONFIG ...   train what a config says; likewise probe, plan, inspect, compare, draw, queue
+    python start.py stop RUN           let a run finish its step, save and stop; status RUN: what it is doing
     python start.py test [...]         all tests (pytest's arguments may follow); --quick: no browser, no training
     python start.py check              lint, formatting and types
     python start.py soak               the tests that run for hours
@@ -56,6 +57,7 @@ BLOCKRATE = (
     "inspect",
     "compare",
     "draw",
+    "probe",
     "queue",
     "status",
     "stop",

@@ -47,6 +47,7 @@ ENGINE_SEES_OF_RUN = {
         "results",
         "saved_state",
         "signs_of_life",
+        "probe_file",
     )
 }
 # Where a library may be imported: what we hand around are torch's tensors and modules, and a change of a library's

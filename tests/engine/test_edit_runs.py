@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from support.lives import Small, events, make_small, saved_bytes
+from support.probes import probed
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
@@ -359,3 +360,9 @@ def test_the_reference_moves_what_is_learned(kontext: Edits, tmp_path: Path) -> 
     )
     assert one.keys() == other.keys()
     assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_probe_measures_by_references_and_masks(edits: Edits, tmp_path: Path) -> None:
+    found = probed(edits.config(tmp_path / "run"))
+    assert len(found.blocks) == 4
+    assert all(block.gradient_norm > 0 for block in found.blocks.values())

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from support.lives import Small, events, make_small, saved_bytes
+from support.probes import probed
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
@@ -298,3 +299,11 @@ KINDS = {
         "distilled_guidance_layer.out_proj",
     ),
 }
+
+
+def test_a_probe_measures_every_block(small: Made, tmp_path: Path) -> None:
+    found = probed(lora(small, tmp_path / "run"))
+    assert len(found.blocks) == small.kind.spec.layout.double + (
+        small.kind.spec.layout.single
+    )
+    assert all(block.gradient_norm > 0 for block in found.blocks.values())

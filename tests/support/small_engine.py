@@ -9,12 +9,14 @@ from pathlib import Path
 
 from blockrate.config.files import load_config
 from blockrate.config.new_rates import with_rates
+from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import (
     BlockrateError,
     ConfigError,
     NoCheckpointError,
     NotANumberError,
 )
+from blockrate.run.durable import atomic_write
 from blockrate.run.events import (
     Blocks,
     Declined,
@@ -26,7 +28,9 @@ from blockrate.run.events import (
     Validated,
 )
 from blockrate.run.folder import RunFolder, StopFlag
+from blockrate.run.probe_file import asked_of, probe_json
 from blockrate.run.rate_commands import asked_rates, drop_asked, keep_rates
+from support.made_up import made_up_probe
 
 STEPS = 20
 SECONDS = {"slow": 0.3, "listens": 0.1, "stuck": 100}
@@ -72,6 +76,20 @@ def take_rates(run: RunFolder, log: EventLog, step: int) -> None:
     drop_asked(run)
 
 
+def probe(config: object, run: RunFolder, log: EventLog, stop: StopFlag) -> list[Path]:
+    """Batches like ``train``'s steps, and a measurement of made-up gains."""
+    kind = os.environ.get("SMALL_TRAINER", "steps")
+    for done in range(STEPS + 1):
+        log.write(Phase("probing", done, STEPS), step=0)
+        take(SECONDS.get(kind, 0.01))
+        if done == 3 and kind in FAILURES:
+            raise FAILURES[kind]
+        stop.obey()
+    assert isinstance(config, TrainConfig)
+    atomic_write(run.probe_file, probe_json(made_up_probe(config), asked_of(run)))
+    return [run.probe_file]
+
+
 def take(seconds: float) -> None:
     """A step's time, in many short calls as a real one: a signal is seen between two."""
     end = time.monotonic() + seconds
@@ -93,9 +111,10 @@ FAILURES = {
 }
 
 if __name__ == "__main__":
-    module = types.ModuleType("blockrate.engine.train")
-    module.train = train  # type: ignore[attr-defined]
-    sys.modules["blockrate.engine.train"] = module
+    for work in (train, probe):
+        module = types.ModuleType(f"blockrate.engine.{work.__name__}")
+        setattr(module, work.__name__, work)
+        sys.modules[module.__name__] = module
     from blockrate.engine.__main__ import main
 
     sys.exit(main(Path(sys.argv[1])))

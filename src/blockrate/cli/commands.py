@@ -43,6 +43,7 @@ from blockrate.cli.options import (
     Unsupported,
     Version,
 )
+from blockrate.cli.probing import probe
 from blockrate.cli.queueing import app as queue_app
 from blockrate.cli.rates import rates
 from blockrate.cli.screen import plain_streams, say, say_fault, show, show_json
@@ -70,6 +71,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(queue_app, name="queue")
+app.command()(probe)
 # click's own, which typer has moved and not named
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 

@@ -133,7 +133,7 @@ def _ending(
         if state.exit_code is None:
             reason = f"another run is at work in {run.path}: {state.sentence}."
         if code == STOPPED:
-            view.say(f"{reason} The same command goes on where it was.")
+            view.say(f"{reason} The same command {run.again}.")
         else:
             view.say(f"error: {reason} Details are in {run.log_file}.")
     return code if code >= 0 else 128 - code

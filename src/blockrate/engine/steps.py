@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from blockrate.engine.effective_rates import (
     found_factors,
 )
 from blockrate.engine.memory import computing_in
+from blockrate.engine.models.common import FamilyModule
 from blockrate.engine.optimizers import change_unless, skips_by_itself
 from blockrate.engine.profile_rates import without_paused
 from blockrate.engine.readings import (
@@ -189,14 +191,30 @@ def _are_finite(*values: float) -> bool:
     return all(map(math.isfinite, values))
 
 
-def flow_loss(state: TrainingState, batch: NoisedBatch, config: TrainConfig) -> Tensor:
+class Predicting(Protocol):
+    """A transformer, what its family does with it, and where it is."""
+
+    @property
+    def model(self) -> Any:
+        """What computes a prediction."""
+
+    @property
+    def family(self) -> FamilyModule:
+        """The functions of the transformer's family."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+
+def flow_loss(state: Predicting, batch: NoisedBatch, config: TrainConfig) -> Tensor:
     """Return the loss of a batch, a scalar on the device."""
     # all of it now: between forward and backward a copy would wait for the forward
     batch = batch.on(state.device)
     return sample_losses(predicted(state, batch, config), batch, config).mean()
 
 
-def predicted(state: TrainingState, batch: NoisedBatch, config: TrainConfig) -> Tensor:
+def predicted(state: Predicting, batch: NoisedBatch, config: TrainConfig) -> Tensor:
     """Return what the model predicts, like the latents, for a batch that is on the device."""
     with computing_in(config.autocasts(), state.device):
         prediction: Tensor = state.family.predict(

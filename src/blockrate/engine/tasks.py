@@ -33,8 +33,15 @@ def _draw() -> Work:
     return draw
 
 
+def _probe() -> Work:
+    from blockrate.engine.probe import probe
+
+    return probe
+
+
 # One line each. A folder that names none is a run's.
 TASKS: dict[str, Callable[[], Work]] = {
     "train": _train,
     "draw": _draw,
+    "probe": _probe,
 }

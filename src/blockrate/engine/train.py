@@ -1,29 +1,24 @@
 """The whole story of a run: data, model, steps, files."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from blockrate.config.files import config_hash
 from blockrate.config.launched import as_launched
-from blockrate.config.plan import Plan, make_plan
+from blockrate.config.plan import make_plan
 from blockrate.config.streamed import fuses_back_pass
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import NotANumberError
 from blockrate.engine import ranks
 from blockrate.engine.adapters import ADAPTERS
-from blockrate.engine.attention import attention
 from blockrate.engine.cards import ranks_of_run, tell_memory
-from blockrate.engine.compiling import check_compile
 from blockrate.engine.data.cache import prefetch
+from blockrate.engine.device import on_device, tell_of_loading
 from blockrate.engine.exactness import allow_tf32, reproducible
-from blockrate.engine.full_memory import more_than_free
 from blockrate.engine.fused_back_pass import FusedBackPass
-from blockrate.engine.memory import pick_device
 from blockrate.engine.outputs import Outputs
 from blockrate.engine.phases import begin_phase
 from blockrate.engine.preparation import Data, prepare_data
@@ -40,7 +35,6 @@ from blockrate.run.events import (
     Skipped,
     Started,
     Step,
-    Warned,
     events_of,
 )
 from blockrate.run.folder import RunFolder, RunSession, StopFlag
@@ -59,7 +53,7 @@ def train(
     results = _results(config, run)
     with ExitStack() as stack:
         stack.enter_context(reproducible(config.deterministic))
-        device = stack.enter_context(_on_device(config))
+        device = stack.enter_context(on_device(config))
         sharded = config.sharding == "FULL"
         stack.enter_context(ranks.together(device, stop, sharded=sharded))
         # it cleans up after earlier sessions, and must not clean up after this one
@@ -68,7 +62,7 @@ def train(
         data = prepare_data(config, device, log, stop, check=resume.check_data)
         if config.only_cache:
             return []
-        _tell_of_loading(plan, config, device, log)
+        tell_of_loading(plan, config, device, log)
         # not before: encoders that are kept in fp32 stay exact
         allow_tf32(config, device)
         state = _state(config, data, resume, device)
@@ -123,26 +117,6 @@ def _results(config: TrainConfig, run: RunFolder) -> Results:
             probe=True,
         )
     return results
-
-
-@contextmanager
-def _on_device(config: TrainConfig) -> Iterator[torch.device]:
-    """Give where to train, as the config wants it used; raises ConfigError for what that device cannot do."""
-    device, why = pick_device(config.train_device)
-    device = ranks.local(device)
-    print(f"training on {device}: {why}")
-    check_compile(config, device)
-    with attention(config, device):
-        yield device
-
-
-def _tell_of_loading(
-    plan: Plan, config: TrainConfig, device: torch.device, log: EventLog
-) -> None:
-    """Write that the transformer comes, and that it may not find room."""
-    log.write(Phase("loading"), step=log.step)
-    if too_large := more_than_free(plan, config, device):
-        log.write(Warned("memory", too_large), step=log.step)
 
 
 def _resume(config: TrainConfig, run: RunFolder, log: EventLog) -> Resume:

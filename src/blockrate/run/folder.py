@@ -30,6 +30,8 @@ from blockrate.run.typed_json import read_object
 ASKED = "BLOCKRATE_ASKED"
 # how the files of commands begin that hold new block rates
 RATES = "rates"
+# the task of measuring what each block could learn, and the folder in that of the run to be
+PROBE = "probe"
 
 
 class StopRequested(BaseException):
@@ -67,6 +69,7 @@ class RunFolder:
         self.commands = path / "commands"
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
+        self.probe_file = path / "probe.json"
 
     def create(self, config_json: str) -> None:
         """Make the folder with its config. Raises WriteError."""
@@ -87,6 +90,20 @@ class RunFolder:
     def options(self) -> dict[str, Any]:
         """Return what the last start was asked alone, reset_optimizer and extend, and how long the events were then."""
         return read_json(self.options_file)
+
+    @property
+    def measures(self) -> bool:
+        """Whether the last start asked for a probe, not for training."""
+        return self.options().get("task") == PROBE
+
+    @property
+    def again(self) -> str:
+        """What starting it again does, for a sentence."""
+        return "begins anew" if self.measures else "goes on where it was"
+
+    def events_bytes(self) -> int:
+        """Return how long the events are."""
+        return self.events_file.stat().st_size if self.events_file.exists() else 0
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Launched:
         while self.is_working(run):
             time.sleep(0.1)
         state = run_state(run)
-        has_told = _events_bytes(run) > self.events_from and state.name != "Lost"
+        has_told = run.events_bytes() > self.events_from and state.name != "Lost"
         # where another start has put its settings, the events are of that one
         is_ours = self.asked in ("", run.asked())
         if code and has_told and is_ours and state.exit_code is not None:
@@ -162,7 +162,7 @@ def launch(
     waiting = idle_warning(config, gpus.count) if takes_all(config) else ""
     if waiting:
         say(f"warning: {waiting}")
-    events_from = _events_bytes(run)
+    events_from = run.events_bytes()
     before_start()
     process = start_engine(run, asked=ready, gpus=gpus)
     return Launched(process, events_from, ready)
@@ -329,7 +329,7 @@ def _write(
     values = {
         "reset_optimizer": options.reset_optimizer,
         "extend": options.extend,
-        "events_bytes": _events_bytes(run),
+        "events_bytes": run.events_bytes(),
         "data": data_state(config),
         # a run that is started by its own config does not forget whose it is
         "origin": options.origin or run.options().get("origin", ""),
@@ -392,8 +392,4 @@ def _nothing_to_go_on_from(run: RunFolder, lost: Sequence[str]) -> ConfigError:
 
 def _never_began(run: RunFolder) -> bool:
     """Whether the last start put its config here, and then its engine ended before its first event."""
-    return run.options().get("events_bytes") == _events_bytes(run)
-
-
-def _events_bytes(run: RunFolder) -> int:
-    return run.events_file.stat().st_size if run.events_file.exists() else 0
+    return run.options().get("events_bytes") == run.events_bytes()

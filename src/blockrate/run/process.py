@@ -55,7 +55,7 @@ SENTENCES = {
 ONE = Gpus()
 _ENGINE = ("-m", "blockrate.engine")
 _TORCHRUN = "torch.distributed.run"
-WORKING = ("training", "sampling", "saving")
+WORKING = ("training", "sampling", "saving", "probing")
 SILENCE_SECONDS = 30
 # a heartbeat comes from a process that waits for another, too
 STUCK_SECONDS = 300
