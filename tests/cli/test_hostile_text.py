@@ -266,7 +266,7 @@ def test_the_engine_tells_and_logs_no_control_signs(tmp_path: Path) -> None:
 def test_only_one_door_leads_to_the_terminal() -> None:
     doors = {"cli/screen.py", "cli/console.py", "engine/__main__.py", "ui/app.py"}
     # of the engine, whose streams are its log
-    doors |= {"engine/train.py", "engine/draw.py"}
+    doors |= {"engine/device.py", "engine/draw.py"}
     wrong = []
     for file in FILES:
         if place_of(file) in doors:

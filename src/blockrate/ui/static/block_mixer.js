@@ -35,6 +35,7 @@ const BAR = `
       <span v-else class="is-ice">${ICE} {{ none }}</span>
       <span v-if="behindOf(shown) !== null" class="dim mixer-keys">{{
         behind.label }} {{ scientific(behindOf(shown)) }}</span>
+      <span v-if="gainOf(shown)" class="dim">{{ share(shown) }}</span>
       <span v-if="chosen.includes(shown)" class="dim">
         {{ chosen.length }} selected – they move together
       </span>
@@ -88,7 +89,10 @@ const FADERS = `
     :aria-valuenow="vals[i]"
     :aria-valuetext="spoken(i)"
     :aria-disabled="isOff(i) || null"
-  ><b v-if="behindOf(i) !== null" :style="{ '--b': behindHeight(i) }"></b><i></i></div>`;
+  ><b v-if="behindOf(i) !== null" :style="{ '--b': behindHeight(i) }"></b><s
+    v-if="gainOf(i)"
+    :style="{ '--g': gainOf(i).height, '--e': gainOf(i).error }"
+  ></s><i></i></div>`;
 
 const BANK = `
   <div class="mixer-head" aria-hidden="true">
@@ -154,6 +158,7 @@ export default {
     base: Number, // the learning rate
     scales: Boolean, // no rates: how much of what was learned is drawn with
     behind: Object, // {label, values: [number or null]} of the last run, or null
+    measured: Object, // {blocks: [{height, error, share, share_error} or null]}, or null
     idle: Array, // names of the faders without use
     off: String, // why they have none
     steps: Array, // [can undo, can redo]

@@ -23,6 +23,7 @@ from blockrate.ui.parts.components import call_on_change, never
 from blockrate.ui.parts.labels import in_labels
 from blockrate.ui.session import Session
 from blockrate.ui.windows.block_mixer import BlockMixer
+from blockrate.ui.windows.measured import Measured
 from blockrate.ui.windows.optimizer_window import why_not_differing_rates
 from blockrate.ui.windows.preset_menu import PresetMenu
 from blockrate.ui.windows.rate_tools import RateTools
@@ -113,6 +114,12 @@ class BlockLearningRateWindow:
                 drawn=self._keep_drawn,
                 selected=lambda names: self._tools.show_selection(names),
             )
+            self._measured = Measured(
+                page,
+                self._rates,
+                self._mixer,
+                change=lambda action: self._tools.change(action),
+            )
             self._mixer.on("undo", lambda: self._tools.change(self._undo))
             self._mixer.on("redo", lambda: self._tools.change(self._redo))
             self._tools: RateTools = RateTools(
@@ -124,6 +131,7 @@ class BlockLearningRateWindow:
     def _build_footer(self, page: Page) -> None:
         self._cost = ui.label()
         if not self._purpose.note:
+            self._measured.build_button()
             RunningRates(page, self._rates, taken=self._show_outcome)
         call_on_change(self._session.changed, self._follow)
 

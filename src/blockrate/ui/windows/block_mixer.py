@@ -40,6 +40,7 @@ class BlockMixer(
             said=[0, ""],
             base=0.0,
             behind=None,
+            measured=None,
             version=0,
         )
         self.on("commit", self._commit)

@@ -34,6 +34,14 @@ export default {
     const told = this.behind.values.filter((value) => value !== null);
     return this.behindOf(i) / Math.max(...told, Number.MIN_VALUE);
   },
+  // What was measured of a block: heights by the largest, and its part of the gain.
+  gainOf(i) {
+    return this.measured?.blocks[i] ?? null;
+  },
+  share(i) {
+    const { share, share_error: error } = this.gainOf(i);
+    return `gain ${(100 * share).toFixed(1)} ± ${(100 * error).toFixed(1)} %`;
+  },
   // Exponents with two digits, as the plan prints them.
   rate(i) {
     return this.scientific(this.base * this.vals[i]);
@@ -43,9 +51,10 @@ export default {
   },
   spoken(i) {
     if (this.isOff(i)) return this.off;
-    if (!this.vals[i]) return this.none;
+    const measured = this.gainOf(i) ? `, ${this.share(i)}` : "";
+    if (!this.vals[i]) return `${this.none}${measured}`;
     if (this.scales) return this.text(this.vals[i]);
-    return `${this.text(this.vals[i])}, learning rate ${this.rate(i)}`;
+    return `${this.text(this.vals[i])}, learning rate ${this.rate(i)}${measured}`;
   },
   label(i) {
     if (this.names[i] === "other") return "other weights";
