@@ -6,6 +6,8 @@ from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from blockrate.config.files import config_hash
 from blockrate.config.launched import as_launched
 from blockrate.config.plan import make_plan
