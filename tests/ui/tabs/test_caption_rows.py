@@ -100,6 +100,8 @@ def test_a_removed_picture_takes_its_caption_along_and_both_come_back(
 def test_what_is_being_written_stays_when_something_else_is_drawn_anew(
     page: Page, folder: Path
 ) -> None:
+    row = page.locator(".caption-row").first
+    expect(row).to_contain_text("about 5 of 77 tokens")
     box(page, "00.png").press_sequentially(" and mo")
     # a change elsewhere, with the focus where it is
     page.get_by_role("switch", name="Validation").evaluate("(it) => it.click()")
@@ -107,7 +109,6 @@ def test_what_is_being_written_stays_when_something_else_is_drawn_anew(
     box(page, "00.png").press_sequentially("re")
     expect(box(page, "00.png")).to_have_value("a first\n\nin two paragraphs and more")
     # the model is not here, and neither is its tokenizer
-    row = page.locator(".caption-row").first
     expect(row).to_contain_text("about 7 of 77 tokens")
     box(page, "00.png").fill("a dog " * 300)
     expect(row).to_contain_text("about 781 of 77 tokens: what is beyond them is cut")

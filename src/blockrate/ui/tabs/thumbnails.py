@@ -121,7 +121,12 @@ class Thumbnails:
         """Which images to show, and whose: none while the fold is closed."""
         every = self.every()
         images = every.images if self.fold.value else ()
-        return every._replace(images=images, wanted=self.bar.filter(), first=self.first)
+        return every._replace(
+            images=images,
+            wanted=self.bar.filter(),
+            first=self.first,
+            room=self._room() if images else None,
+        )
 
     def turn(self) -> None:
         """Look at the captions anew, in boxes or below pictures; what was removed is done with."""
