@@ -97,20 +97,24 @@ def draw(
     if not beside:
         _refuse_beside_training(trained)
     origin = origin_of(trained, _config(config, settings))
-    common: dict[str, Any] = {
-        "seed": seed,
-        "width": width,
-        "height": height,
-        "diffusion_steps": steps,
-        "cfg_scale": guidance,
-    }
-    given = {name: value for name, value in common.items() if value is not None}
+    given = _given(
+        seed=seed,
+        width=width,
+        height=height,
+        diffusion_steps=steps,
+        cfg_scale=guidance,
+    )
     given |= {"negative_prompt": negative, "strength": strength, "lora": origin.lora}
     given["block_scale"] = _scales(block or (), origin.config)
     drawings = _drawings(prompt or (), given, origin)
     code, files = _drawn(origin, drawings, output)
     show(*map(visible, files))
     raise typer.Exit(code)
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    """Return what was given of these settings."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _refuse_beside_training(trained: Path) -> None:

@@ -319,6 +319,11 @@ class Concept(Settings, title="A concept"):
     image: ConceptImage = setting(ConceptImage, "What is done to the images")
     text: ConceptText = setting(ConceptText, "Where captions come from")
 
+    def measuring(self, folder: str) -> "Concept":
+        """Return a concept like this one whose images lie in ``folder`` and are measured instead of learned."""
+        changes = {"name": "validation", "path": folder, "type": "VALIDATION"}
+        return self.model_copy(update=changes)
+
 
 class Sample(Settings, title="A sample"):
     """A prompt that is turned into an image while training."""

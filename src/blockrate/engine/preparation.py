@@ -253,7 +253,8 @@ def _fingerprint(items: Sequence[Item], concepts: Sequence[Concept]) -> str:
         rows.append((*row, partners) if partners else row)
     # the form of captions is in the captions; runs from before it was a setting go on
     left_out: Any = {
-        **dict.fromkeys(("path", "name", "role"), True),
+        **dict.fromkeys(("path", "name"), True),
+        "role": True,
         **dict.fromkeys(("references", "masks"), True),
         "text": {"caption_form": True},
     }

@@ -108,9 +108,7 @@ async def _with_images_to_measure(
     if not any(map(is_image, Path(folder).iterdir())):
         problem = f"no images are in {visible(folder)}"
         raise ConfigError("", problem, "Choose a folder that holds some.")
-    measured = learned.model_copy(
-        update={"name": "validation", "path": folder, "type": "VALIDATION"}
-    )
+    measured = learned.measuring(folder)
     return config.model_copy(
         update={"validation": True, "concepts": [*config.concepts, measured]}
     )
