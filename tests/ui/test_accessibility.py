@@ -38,6 +38,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "Save as": ("Training", "Save as"),
     "Sign out": ("Training", "Sign out"),
     "Sampling": ("Sampling",),
+    "Draw": ("Draw",),
     "Run": ("Run",),
     "a sample": ("Run", "a cat, step 40"),
     "runs compared": ("Run", "Compare: run"),

@@ -89,14 +89,16 @@ class DrawnCard:
 
     def _rows(self, drawn: Sequence[Drawn]) -> None:
         if not drawn:
-            ui.label("No pictures yet.").classes("dim")
+            with ui.element("li"):
+                ui.label("No pictures yet.").classes("dim")
         try:
             for picture in drawn:
                 with ui.element("li"):
                     self._row(picture)
         except ConfigError as error:  # outside the roots
             text = f"The pictures cannot be shown: {error.problem}. {error.cure}"
-            ui.label(visible(text)).classes("field-note")
+            with ui.element("li"):
+                ui.label(visible(text)).classes("field-note")
 
     def _row(self, picture: Drawn) -> None:
         words = facts_of(picture.drawing)
