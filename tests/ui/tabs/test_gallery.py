@@ -131,6 +131,7 @@ def test_a_fresh_app_begins_with_klein_and_shows_every_model(
     box = first.bounding_box()
     assert box
     assert box["height"] >= 44
+    page.get_by_role("switch", name="All settings").click()
     page.get_by_role("region", name="Parts").scroll_into_view_if_needed()
     labels = page.get_by_role("region", name="Parts")
     expect(labels).to_contain_text("Qwen3 weights")
