@@ -77,7 +77,8 @@ def test_every_setting_behind_three_dots_is_in_the_window_that_it_names(
         optimizer = set(shown()) - set(scheduler) - timesteps
         assert optimizer == {*in_window("Optimizer")}
         # the window of block rates has tests of its own
-        assert in_window("Block Learning Rate") == (KEY, PRESETS_KEY)
+        own = (KEY, "block_learning_rate_phases", PRESETS_KEY)
+        assert in_window("Block Learning Rate") == own
         assert KEY in page.controls
 
     on_a_page(look)
