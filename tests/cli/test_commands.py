@@ -494,7 +494,7 @@ def test_plan_prints_the_object_of_the_interface(blockrate: Blockrate) -> None:
         "model", "model_parameters",
         "model_type", "training_method", "base_learning_rate", "groups", "layers", "layers_let_through",
         "blocks_let_through", "first_trained_block", "memory_bytes", "memory_bytes_all_ones", "host_bytes",
-        "streaming", "gpus", "other_cost",
+        "streaming", "gpus", "other_cost", "phases",
         "step_cost", "warnings",
         "data",
     }  # fmt: skip

@@ -7,6 +7,9 @@ import time
 import types
 from pathlib import Path
 
+# a process of its own, which nobody tells where tests find each other
+sys.path.append(str(Path(__file__).parents[1]))
+
 from blockrate.config.files import load_config
 from blockrate.config.new_rates import with_rates
 from blockrate.config.train_config import TrainConfig
