@@ -39,9 +39,8 @@ def test_bars_come_beside_the_faders_and_each_choice_is_one_undo_step(
     # stopped on the way nothing is measured
     window.button("Measure").click()
     window.button("Stop measuring").click(timeout=PATIENT)
-    told = window.window.get_by_text(
-        "Stopped before it was done: nothing was measured."
-    )
+    notes = window.window.locator(".rates-note")
+    told = notes.filter(has_text="Stopped before it was done: nothing was measured.")
     expect(told).to_be_visible(timeout=PATIENT)
     file = window.app.folder / "runs" / "mine" / "probe" / "probe.json"
     assert not file.exists()

@@ -60,6 +60,7 @@ class Measured:
         self._alive = False
         self._starting = False
         self._told = ""  # why the last probe from this window gave nothing
+        self._news = ""  # for a screen reader, by the faders' own live region
         self._started: Launched | None = None  # by this window, and not seen to end
         self._is_stale = True
         self._looks = 0
@@ -71,7 +72,7 @@ class Measured:
         with ui.element("div").classes("rates-measure"):
             self._button = ui.button("Measure", on_click=self._press, color=None)
             self._button.props("flat no-caps dense").tooltip(_WHAT)
-            self._progress = ui.label().props("aria-live=polite")
+            self._progress = ui.label()
         call_on_change(self._page.session.changed, self._look_again)
         call_on_change(self._page.watch.changed, self._show)
         ui.timer(_SECONDS, self._look)
@@ -116,10 +117,12 @@ class Measured:
     def _take_end(self, look: Measuring) -> None:
         """Take note of how a probe has ended."""
         self._told = ""
+        self._news = "Measured"
         if self._started and look.state.name != "Finished":
             self._told = look.state.sentence
             if look.state.name == "Stopped":
                 self._told = _STOPPED
+            self._news = self._told
         self._started = None
 
     def _is_starting(self) -> bool:
@@ -160,6 +163,7 @@ class Measured:
             self._started = answer
             self._alive = True
             self._told = ""
+            self._news = "Measuring"
             self._draw()
             self._show()
 
@@ -179,7 +183,8 @@ class Measured:
 
     def _draw(self) -> None:
         """Show the bars, the words and the choices, or that there are none."""
-        self._mixer.show(measured=self._bars())
+        self._mixer.show(measured=self._bars(), said=self._news)
+        self._news = ""
         self._words.clear()
         with self._words:
             if self._told:
