@@ -30,7 +30,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Result:
-    """One run. ``mean``: of its rates; ``cost``: FLOPs of a step, at 1.0 all around 1; ``seconds``: how long it took."""
+    """One run.
+
+    ``mean``: of its rates. ``cost``: FLOPs of a step beside those of flat 1.0. ``seconds``: how long it took.
+    """
 
     task: str
     arm: str
