@@ -123,3 +123,12 @@ def test_every_setting_counts_or_does_not(path: str) -> None:
     free = fields()[path].change in ("length", "output", "free", "silent")
     as_before = as_probed(before).model_dump() == as_probed(now).model_dump()
     assert same == (free or as_before) or path == "training_method"
+
+
+def test_all_rates_count_as_one_those_of_phases_too(config: TrainConfig) -> None:
+    rates = {"double_block_0": 0.0}
+    phases = [{"from": 0, "block_learning_rate_multiplier": rates}]
+    changing = changed(config, block_learning_rate_phases=phases)
+    assert as_probed(changing) == as_probed(config)
+    leave(config)
+    assert probe_of(changing)

@@ -19,6 +19,7 @@ from blockrate.models.savings import step_flops
 _LATER = (
     "training_method",
     "block_learning_rate_multiplier",
+    "block_learning_rate_phases",
     "learning_rate",
     "learning_rate_scheduler",
     "learning_rate_warmup_steps",
