@@ -48,7 +48,7 @@ def test_each_bad_file_has_a_line_of_its_own(
     made: Made, shown: Callable[..., Page]
 ) -> None:
     made.tell(Failed(65, "2 bad files. Repair or remove:\n  a.png: x\n  b.png: y"))
-    sentence = shown(made).locator(".run-head .dim")
+    sentence = shown(made).locator(".run-head .dim:visible")
     expect(sentence).to_have_text(re.compile(r"^2 bad files"))
     assert sentence.inner_text().splitlines()[1:] == ["a.png: x", "b.png: y"]
 
@@ -83,7 +83,7 @@ def test_running_shows_how_fast_it_is_and_for_how_long_still(
     )
     # its config has no prompts
     # the words of the headline do not come again
-    expect(page.locator(".run-head .dim")).to_have_text(
+    expect(page.locator(".run-head .dim:visible")).to_have_text(
         re.compile(r"^Since \d{4}-\d\d-\d\d \d\d:\d\d$")
     )
     page.get_by_role("button", name="Sample now").click()
@@ -269,6 +269,7 @@ def test_a_run_at_work_is_told_where_its_settings_are_changed(
     expect(words).to_have_count(0)
     page.get_by_role("tab", name="Training").click()
     expect(words).to_have_count(1)
+    page.get_by_role("switch", name="All settings").filter(visible=True).click()
     page.get_by_role("button", name="Optimizer settings").click()
     expect(page.get_by_role("dialog", name="Optimizer")).to_contain_text(
         "for the next start"

@@ -306,7 +306,7 @@ def test_what_will_not_be_learned_stands_below_its_folder(
     expect(box).to_have_value("a rocket\n\nin the air")
     box.press("Control+End")
     photos.keyboard.type("!")
-    photos.get_by_role("button", name="Close").click()
+    photos.get_by_role("button", name="Close", exact=True).click()
     expect(photos.get_by_role("dialog")).to_have_count(0)
     expect(
         photos.locator(".thumbnail", has_text="a rocket in the air!")

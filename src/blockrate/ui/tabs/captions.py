@@ -101,6 +101,8 @@ class CaptionBox(Element, component="../static/caption_box.js"):
         """Show the caption of another image from now on."""
         self._found = found
         self.props["name"] = name
+        # where it is drawn only later, the browser loses what it is told now
+        self.props["first"] = found.text
         self.run_method("show", found.text)
 
     async def _left(self, event: GenericEventArguments) -> None:
