@@ -5,6 +5,7 @@
     python start.py ui [CONFIG]        open the app in the browser: choose a model, draw the rates, train
     python start.py train CONFIG ...   train what a config says; likewise probe, plan, inspect, compare, draw, queue
     python start.py stop RUN           let a run finish its step, save and stop; status RUN: what it is doing
+    python start.py rates RUN FILE     give a run that trains other block rates
     python start.py test [...]         all tests (pytest's arguments may follow); --quick: no browser, no training
     python start.py check              lint, formatting and types
     python start.py soak               the tests that run for hours
@@ -59,6 +60,7 @@ BLOCKRATE = (
     "draw",
     "probe",
     "queue",
+    "rates",
     "status",
     "stop",
     "ui",

@@ -51,8 +51,8 @@ def said(
         ("flux_lora", "Did you mean blockrate train flux_lora?"),
         ("lora.safetensors", "Did you mean blockrate inspect lora.safetensors?"),
         ("done", "Did you mean blockrate status done?"),
-        ("frobnicate", "The commands are probe, train, plan, inspect, status, stop, rates, compare, "
-         "demo, ui, draw, queue."),
+        ("frobnicate", "The commands are train, plan, inspect, status, stop, rates, compare, demo, ui, "
+         "draw, probe, queue."),
         ("plan my.json --fitt 8", "Did you mean --fit?"),
         ("train my.json --prepare_only", "Did you mean --prepare-only?"),
         ("train", "Name a config file, a preset or an example."),

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from support.start_module import ROOT, start
+from typer.main import get_command
+
+from blockrate.cli import commands as cli
 
 WHOLE = ["--numprocesses", "2", "--dist", "loadfile"]
 
@@ -24,6 +27,11 @@ def finds_a_browser(
         return subprocess.CompletedProcess(command, code, "/usr/bin/chromium\n")
 
     return run
+
+
+def test_every_command_of_the_program_is_one_here() -> None:
+    program = get_command(cli.app)
+    assert sorted(start.BLOCKRATE) == sorted(program.commands)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(queue_app, name="queue")
-app.command()(probe)
 # click's own, which typer has moved and not named
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -289,6 +288,7 @@ def ui(
 
 
 app.command()(draw)
+app.command()(probe)
 
 
 def main() -> None:
