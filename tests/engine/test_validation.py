@@ -15,6 +15,7 @@ from torch import Tensor
 from blockrate.engine.flow_matching import draw
 from blockrate.engine.validation import Validation
 from blockrate.run.folder import RunFolder
+from blockrate.run.measures import read_run
 
 pytestmark = pytest.mark.engine
 
@@ -169,3 +170,6 @@ def test_runs_of_other_rates_are_measured_on_the_same_noise_and_times(
     assert events(one.run, "validated")[0] != events(one.run, "validated")[-1]
     first = [events(each.run, "validated")[0]["concepts"] for each in (one, other)]
     assert first[0] == first[1]
+    seen = [read_run(each.run.path) for each in (one, other)]
+    assert seen[0].data == seen[1].data != ""
+    assert seen[0].measured_on == seen[1].measured_on != ()

@@ -285,6 +285,8 @@ def test_another_profile_gets_another_folder_and_more_seeds_the_same(
 ) -> None:
     home = write_configs(plan_comparison(mine, small=True))
     assert write_configs(plan_comparison(mine, seeds=5)) == home
+    slash = mine.model_copy(update={"workspace_dir": f"{mine.workspace_dir}/"})
+    assert write_configs(plan_comparison(slash, small=True)) == home
     other = mine.model_copy(update={RATES: {"single_block_3": 0.0}})
     assert write_configs(plan_comparison(other)) != home
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.saved_checkpoints import commit_checkpoint
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
@@ -16,6 +17,7 @@ from blockrate.run.comparison_plan import (
     write_configs,
 )
 from blockrate.run.events import (
+    ConceptLoss,
     EventLog,
     Group,
     Rates,
@@ -36,6 +38,13 @@ CONFIG: dict[str, Any] = {
         {"path": "others", "type": "VALIDATION"},
     ],
 }
+RATES = "block_learning_rate_multiplier"
+PHASES = {
+    "block_learning_rate_phases": [
+        {"from": 0, RATES: {"single_block_37": 0.5}},
+        {"from": 10, RATES: {"single_block_37": 0.25}},
+    ]
+}
 MakeRun = Callable[..., Path]
 
 
@@ -55,7 +64,7 @@ def make_run(tmp_path: Path) -> MakeRun:
 
 
 def rates(**named: float) -> dict[str, Any]:
-    return {"block_learning_rate_multiplier": named}
+    return {RATES: named}
 
 
 def three(make_run: MakeRun, name: str, last: float, **settings: Any) -> list[Path]:
@@ -150,26 +159,100 @@ def test_the_same_rates_and_seed_twice_are_refused(make_run: MakeRun) -> None:
         compare(runs)
 
 
+def held(multiplier: float) -> list[Group]:
+    return [Group("single_block_37", multiplier=multiplier)]
+
+
+def start(log: EventLog, multiplier: float, *, step: int) -> None:
+    """Begin a session with rates, as an engine tells it: how it goes on comes after what it trains."""
+    log.write(Started("hash", 1, held(multiplier), None), step=step)
+    log.write(Resumed(step), step=step)
+
+
+def ask(log: EventLog, multiplier: float, *, step: int) -> None:
+    """Take rates that somebody has asked a run at work for."""
+    log.write(Rates({}, {}, "rates-1-1", held(multiplier)), step=step)
+
+
 def test_a_run_whose_rates_were_changed_on_its_way_is_refused(
     make_run: MakeRun,
 ) -> None:
+    """Whatever came before: what was begun anew from the first step has rates of its own, and they count from there."""
     one = make_run("one", 2.0, 1.0)
     other = make_run("other", 2.0, 1.0, seed=1)
     log = EventLog(RunFolder(other).events_file)
-    for multiplier in (1.0, 0.5):
-        groups = [Group("single_block_37", multiplier=multiplier)]
-        log.write(Started("hash", 1, groups, None), step=0)
+    start(log, 1.0, step=0)
+    start(log, 0.5, step=5)
     with pytest.raises(ConfigError, match="with other rates at first"):
         compare([one, other])
-    log.write(Resumed(0), step=0)
-    log.write(Started("hash", 1, groups, None), step=0)
+    start(log, 0.5, step=0)
     log.write(Validated(1.1), step=10)
     assert compare([one, other]).step == 10
-    # by somebody who asked it while it trained
-    groups = [Group("single_block_37", multiplier=0.25)]
-    log.write(Rates({}, {}, groups=groups), step=10)
+    for change in (start, ask):
+        change(log, 0.25, step=7)
+        with pytest.raises(ConfigError, match="with other rates at first"):
+            compare([one, other])
+
+
+def test_rates_that_trained_nothing_of_what_is_left_do_not_count(
+    make_run: MakeRun,
+) -> None:
+    one = make_run("one", 2.0, 1.0)
+    other = make_run("other", 2.0, seed=1)
+    log = EventLog(RunFolder(other).events_file)
+    start(log, 1.0, step=0)
+    ask(log, 0.5, step=8)
+    # from a save before that, with the rates of the config again
+    start(log, 1.0, step=5)
+    log.write(Validated(1.1), step=10)
+    assert compare([one, other]).step == 10
+
+
+def test_phases_are_rates_that_a_run_was_begun_with(make_run: MakeRun) -> None:
+    one = make_run("one", 2.0, 1.0)
+    other = make_run("other", 2.0, 1.1, seed=1, **PHASES)
+    log = EventLog(RunFolder(other).events_file)
+    start(log, 0.5, step=0)
+    # stopped in the middle of the first, at the begin of the second and in its middle
+    start(log, 0.5, step=4)
+    for step in (10, 10):
+        log.write(Rates({}, {}, groups=held(0.25)), step=step)
+        start(log, 0.25, step=step)
+    log.write(Rates({}, {}, groups=held(0.25)), step=10)
+    start(log, 0.25, step=12)
+    assert [arm.name for arm in compare([one, other]).arms] == ["one", "other"]
+    ask(log, 0.5, step=14)
     with pytest.raises(ConfigError, match="with other rates at first"):
         compare([one, other])
+
+
+def test_runs_that_have_not_seen_the_same_images_are_refused(
+    make_run: MakeRun,
+) -> None:
+    """Folders may hold other images by the time of the second run, and its settings are the same."""
+    one = make_run("one", 2.0, seed=1)
+    other = make_run("other", 2.0)
+    for run, images in ((one, 4), (other, 5)):
+        measured = [ConceptLoss(1, "others", "subject", images, 1.0)]
+        EventLog(RunFolder(run).events_file).write(Validated(1.0, measured), step=10)
+    with pytest.raises(ConfigError, match="not seen the same images") as caught:
+        compare([one, other])
+    assert caught.value.where == "concepts"
+
+
+def test_runs_that_have_not_learned_from_the_same_images_are_refused(
+    make_run: MakeRun,
+) -> None:
+    one = make_run("one", 2.0, 1.0, seed=1)
+    other = make_run("other", 2.0, 1.1)
+    commit_checkpoint(RunFolder(one).checkpoints, 10, {}, state={"data": "a"})
+    assert compare([one, other]).step == 10
+    folder = RunFolder(other).checkpoints
+    commit_checkpoint(folder, 8, {}, state={"data": "b"})
+    with pytest.raises(ConfigError, match="not seen the same images"):
+        compare([one, other])
+    commit_checkpoint(folder, 10, {}, state={"data": "a"})
+    assert compare([one, other]).step == 10
 
 
 def test_what_a_later_session_did_again_counts_once(make_run: MakeRun) -> None:
@@ -222,6 +305,7 @@ def test_mean_counts_every_block_that_the_filter_lets_train(tmp_path: Path) -> N
         ({"validation": False}, "nothing would be measured"),
         ({"concepts": [{"path": "photos"}]}, "nothing would be measured"),
         (rates(), "nothing to compare"),
+        (rates() | PHASES, "change in the course of the run"),
     ],
 )
 def test_plan_refuses_what_would_show_nothing(

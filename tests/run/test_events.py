@@ -34,6 +34,7 @@ from blockrate.run.events import (
     Stopped,
     Validated,
     Warned,
+    events_of,
     finished_outputs,
     last_event,
     parse,
@@ -329,6 +330,26 @@ def test_one_wrong_byte_never_makes_another_line_unreadable(data: Any) -> None:
         Record(Saved("a", "export")),
         Record(Saved("c", "export")),
     ]
+
+
+def test_rare_kinds_are_found_without_a_look_into_those_of_each_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a long run they are hundreds of megabytes, and each names rates that are no event of that name."""
+    log = EventLog(tmp_path / "events.jsonl")
+    rates = Rates({"other": 1.0}, {"other": 0.5})
+    for event in (Blocks({"other": 1e-4}), rates, Step(1.0, 1e-4, 1.0, 1.0)):
+        log.write(event, step=1)
+    looked: list[bytes] = []
+
+    def look(line: bytes) -> Record | None:
+        looked.append(line)
+        return parse(line)
+
+    monkeypatch.setattr("blockrate.run.events.parse", look)
+    found = events_of(tmp_path / "events.jsonl", Rates)
+    assert [record.event for record in found] == [rates]
+    assert len(looked) == 1
 
 
 def test_only_a_finished_run_has_outputs(tmp_path: Path) -> None:

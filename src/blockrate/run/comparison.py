@@ -73,8 +73,8 @@ def compare(folders: Sequence[Path]) -> Comparison:
     """Return what at least two runs say; the rates of the first are what the others are compared with.
 
     Runs that are not finished are left out where the others make a comparison, and named. Raises ConfigError for runs
-    that differ by more than block rates, learning rate and seed, for one without validation losses, and where no step
-    was validated by all; FileError for a run that cannot be read.
+    that differ by more than block rates, learning rate and seed, in images too, for one without validation losses, and
+    where no step was validated by all; FileError for a run that cannot be read.
     """
     return compare_runs([read_run(folder) for folder in folders])
 
@@ -195,6 +195,20 @@ def _refuse_others(first: ComparedRun, run: ComparedRun) -> None:
         problem = f"{first.path} and {run.path} differ in {', '.join(paths)}, too"
         cure = "Compare runs that differ by block rates, learning rate and seed alone."
         raise ConfigError(paths[0], problem, cure)
+    # what a folder holds may change between two runs of the same settings
+    if _are_others(first.measured_on, run.measured_on) or _are_others(
+        first.data, run.data
+    ):
+        problem = (
+            f"{first.path} and {run.path} have not seen the same images and captions"
+        )
+        cure = "Train the older one anew, or put back what was there."
+        raise ConfigError("concepts", problem, cure)
+
+
+def _are_others(mine: object, its: object) -> bool:
+    """Whether two runs tell different things. One that tells nothing is older, or moved here without all its files."""
+    return bool(mine and its and mine != its)
 
 
 def other_settings(one: TrainConfig, other: TrainConfig) -> list[str]:

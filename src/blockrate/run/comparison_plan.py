@@ -4,6 +4,7 @@ They lie together in a folder that remembers them, so that it can be compared by
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -28,7 +29,7 @@ from blockrate.run.comparison import (
     other_settings,
 )
 from blockrate.run.durable import atomic_write, make_folder, numbered
-from blockrate.run.events import Step, events_of, last_step
+from blockrate.run.events import Step, end_of_events, events_of, last_step
 from blockrate.run.folder import RunFolder, read_json
 from blockrate.run.measures import KEEP, RATES, SUBJECT, ComparedRun, look_at_run
 from blockrate.run.places import RESULT, RUN, Source
@@ -78,13 +79,14 @@ def plan_comparison(
     measure, and as ``make_plan`` does.
     """
     seeds = _checked_seeds(config, seeds)
+    _refuse_phases(config)
     _refuse_unmeasured(config)
     chosen = _arms(config, small=small)
     if keep:
         config = _with_keep(config, keep)
     planned: list[PlannedRun] = []
     for number in count(1):
-        home = Path(f"{config.workspace_dir}-compare")
+        home = Path(f"{Path(config.workspace_dir)}-compare")
         planned = list(
             _planned(
                 config, numbered(home, number) if number > 1 else home, chosen, seeds
@@ -93,33 +95,6 @@ def plan_comparison(
         if not any(map(_is_taken, planned)):
             break
     return planned
-    _refuse_phases(config)
-    blocks = [
-        block
-        for group in make_plan(config).groups
-        if group.status != "filtered"
-        for block in group.blocks
-        if block != OTHER
-    ]
-    chosen = arms(config.block_learning_rate_multiplier, blocks, small=small)
-    if len(chosen) == 1:
-        problem = "all blocks have the same rate, so there is nothing to compare"
-        raise ConfigError(RATES, problem, "Give blocks rates of their own.")
-    folder = Path(f"{config.workspace_dir}-compare")
-    return [
-        _planned(config, folder, arm.name, arm.multipliers, config.seed + number)
-        for number in range(seeds)
-        for arm in chosen
-    ]
-
-
-def _refuse_phases(config: TrainConfig) -> None:
-    if config.block_learning_rate_phases:
-        problem = (
-            "change in the course of the run, and a profile that does not is compared"
-        )
-        cure = f"Set {PHASES_KEY} to [], and write one profile."
-        raise ConfigError(PHASES_KEY, problem, cure)
 
 
 def write_configs(planned: Sequence[PlannedRun]) -> Path:
@@ -142,7 +117,8 @@ def write_configs(planned: Sequence[PlannedRun]) -> Path:
 
 def is_plan(folder: Path) -> bool:
     """Whether a folder holds planned runs."""
-    return (folder / _PLAN).is_file()
+    # what nobody may look at, or no disk can hold, is no plan
+    return os.path.isfile(folder / _PLAN)
 
 
 def read_plan(folder: Path) -> list[PlannedRun]:
@@ -232,16 +208,16 @@ def work_of(planned: Sequence[PlannedRun], config: TrainConfig, steps: int = 0) 
 
 
 def seconds_of_a_step(config: TrainConfig) -> float | None:
-    """Return how long a step took in the config's own run, None where there is none."""
+    """Return how long the last steps took in the config's own run, None where there is none."""
     file = RunFolder(Path(config.workspace_dir)).events_file
-    if not file.is_file():
-        return None
-    seconds = [
-        record.event.seconds
-        for record in events_of(file, Step)
-        if isinstance(record.event, Step)
-    ]
-    return median(seconds) if seconds else None
+    # all of a long run only where much else came after its steps
+    for records in (end_of_events(file), events_of(file, Step)):
+        seconds = [
+            record.event.seconds for record in records if isinstance(record.event, Step)
+        ]
+        if seconds:
+            return median(seconds)
+    return None
 
 
 def has_keep(config: TrainConfig) -> bool:
@@ -350,6 +326,15 @@ def _checked_seeds(config: TrainConfig, seeds: int | None) -> int:
         problem = f"{config.seed} leaves no room for {seeds} seeds"
         raise ConfigError("seed", problem, "Choose a smaller one.")
     return seeds
+
+
+def _refuse_phases(config: TrainConfig) -> None:
+    if config.block_learning_rate_phases:
+        problem = (
+            "change in the course of the run, and a profile that does not is compared"
+        )
+        cure = f"Set {PHASES_KEY} to [], and write one profile."
+        raise ConfigError(PHASES_KEY, problem, cure)
 
 
 def _refuse_unmeasured(config: TrainConfig) -> None:

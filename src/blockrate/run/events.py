@@ -299,7 +299,8 @@ def read_events(
 
 def events_of(path: Path, *kinds: type[Event]) -> Iterator[Record]:
     """Yield the events of some kinds, oldest first, a portion of the file in memory at a time."""
-    names = [kind.__name__.lower().encode() for kind in kinds]
+    # as JSON has it: "learning_rates" of a step's blocks is no "rates"
+    names = [f'"{kind.__name__.lower()}"'.encode() for kind in kinds]
     end = 0
     start = -1
     while end > start:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,12 +12,12 @@ from blockrate.config.files import load_config
 from blockrate.config.rate_phases import FROM, start_text
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.curves import Point
-from blockrate.core.errors import ConfigError
+from blockrate.core.errors import ConfigError, NoCheckpointError
 from blockrate.core.profile import KEY
+from blockrate.run.checkpoints import newest_valid, read_state
 from blockrate.run.events import (
     ConceptLoss,
     Finished,
-    Group,
     Rates,
     Resumed,
     Started,
@@ -28,6 +29,8 @@ from blockrate.run.folder import RunFolder
 RATES = "block_learning_rate_multiplier"
 SUBJECT = "subject"
 KEEP = "keep"
+# the concepts of a measure: of each its index, its role and how many images it has
+Kind = tuple[tuple[int, str, int], ...]
 
 
 class Measure(NamedTuple):
@@ -44,12 +47,18 @@ class Measure(NamedTuple):
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run and its measures by step. ``finished``: whether it has come to its end."""
+    """A run and its measures by step. ``finished``: whether it has come to its end.
+
+    ``measured_on``: what kind of measures they are; nothing where the events do not say. ``data``: the fingerprint of
+    the images and captions, ``""`` where no checkpoint tells it.
+    """
 
     path: Path
     config: TrainConfig
     measures: Mapping[int, Measure]
     finished: bool = False
+    measured_on: Kind = ()
+    data: str = ""
 
     @property
     def seed(self) -> int:
@@ -109,34 +118,62 @@ def look_at_run(folder: Path) -> ComparedRun:
     run = RunFolder(folder)
     config = load_config(run.config_file).config
     told: dict[int, Validated] = {}
-    trained_with: set[object] = set()
+    held: dict[int, _Held] = {}
     finished = False
     kinds = (Validated, Started, Rates, Resumed, Finished)
     for record in events_of(run.events_file, *kinds):
-        finished = isinstance(record.event, Finished)
-        match record.event:
+        event = record.event
+        finished = isinstance(event, Finished)
+        match event:
             case Resumed(from_step=step):
-                told = {key: event for key, event in told.items() if key <= step}
-                trained_with = trained_with if step else set()
-            case Started(groups=groups) | Rates(groups=groups):
-                trained_with.add(tuple(map(_rate_of, groups)))
+                told = {key: value for key, value in told.items() if key <= step}
+            case Started() | Rates():
+                # what held from this step on, or a later one, has trained nothing that is left
+                held = {key: rates for key, rates in held.items() if key < record.step}
+                held[record.step] = _Held.by(event)
             case Validated(loss=float(loss)) if math.isfinite(loss):
-                told[record.step] = record.event
-    if len(trained_with) > 1:
+                told[record.step] = event
+    if any(map(_is_edited, pairwise(held.values()))):
         problem = f"{folder} was trained with other rates at first"
         raise ConfigError(RATES, problem, "Train it anew, from its first step.")
-    return ComparedRun(folder, config, _measures(folder, told), finished)
+    newest = _kind(told[max(told)]) if told else ()
+    measures = _measures(folder, told, newest)
+    return ComparedRun(folder, config, measures, finished, newest, _data(run))
 
 
-def _rate_of(group: Group) -> tuple[str, float, float | None]:
-    return group.name, group.multiplier, group.learning_rate
+class _Held(NamedTuple):
+    """The rates of all groups that hold from a step on. ``planned``: by the phases of the config, asked by nobody."""
+
+    groups: tuple[tuple[str, float, float | None], ...]
+    planned: bool
+
+    @classmethod
+    def by(cls, event: Started | Rates) -> "_Held":
+        groups = (
+            (group.name, group.multiplier, group.learning_rate)
+            for group in event.groups
+        )
+        return cls(tuple(groups), isinstance(event, Rates) and not event.command)
 
 
-def _measures(folder: Path, told: Mapping[int, Validated]) -> dict[int, Measure]:
+def _is_edited(pair: tuple[_Held, _Held]) -> bool:
+    before, after = pair
+    return after.groups != before.groups and not after.planned
+
+
+def _data(run: RunFolder) -> str:
+    """Return the fingerprint of what a run has learned from and is measured on, see ``ComparedRun``."""
+    try:
+        newest = newest_valid(run.checkpoints, contents=False)
+    except NoCheckpointError:
+        return ""
+    return str(read_state(newest)["data"]) if newest else ""
+
+
+def _measures(
+    folder: Path, told: Mapping[int, Validated], newest: Kind
+) -> dict[int, Measure]:
     """Return the measures of the newest kind: with other images or roles they are no part of one curve."""
-    if not told:
-        return {}
-    newest = _kind(told[max(told)])
     measures = {}
     for step, event in told.items():
         of_old = not event.concepts and all(role == SUBJECT for _, role, _ in newest)
@@ -145,7 +182,7 @@ def _measures(folder: Path, told: Mapping[int, Validated]) -> dict[int, Measure]
     return measures
 
 
-def _kind(event: Validated) -> tuple[tuple[int, str, int], ...]:
+def _kind(event: Validated) -> Kind:
     return tuple(
         (concept.concept, concept.role, concept.images) for concept in event.concepts
     )
