@@ -1,5 +1,6 @@
 """The nested parts of a config: model parts, optimizer, concepts, samples. OneTrainer's names throughout."""
 
+import re
 from typing import Literal
 
 from blockrate.config.setting import (
@@ -352,3 +353,9 @@ class Sample(Settings, title="A sample"):
         "",
         "Draw by this distilled twin with what the LoRA has learned, as klein 4B of klein base 4B: 4 sampling steps",
     )
+
+    @property
+    def file_words(self) -> str:
+        """The prompt as it stands in the name of a picture."""
+        words = re.sub(r"[\W_]+", "-", self.prompt.lower())[:40].strip("-")
+        return words or "sample"

@@ -29,6 +29,8 @@ def test_only_runs_of_one_plan_have_a_verdict(tmp_path: Path) -> None:
     assert plan_of([one]) is None
     assert plan_of([one, tmp_path / "b-compare" / "flat" / "seed-1"]) is None
     assert plan_of([one, other, tmp_path / "run"]) is None
+    nowhere = tmp_path / ("x" * 300) / "flat"  # a name that no disk takes
+    assert plan_of([nowhere / "seed-1", nowhere / "seed-2"]) is None
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from playwright.sync_api import Page, expect
 from support.runs import Made
 from support.screens import faint, nameless, sideways, small_targets
 
+from blockrate.run.events import Rates
+
 
 def names(page: Page) -> list[str]:
     return page.locator(".compared-title h3").all_inner_texts()
@@ -123,3 +125,6 @@ def test_a_past_run_is_compared_with_the_one_that_is_shown(
     expect(page.locator(".compared-title h3").first).to_have_text("decay")
     two_runs[0].train(10)
     expect(page.locator(".compared-runs li").first).to_contain_text("step 70")
+    two_runs[0].tell(Rates({"double_block_0": 0.5}, {"double_block_0": 0.0}, "rates-1"))
+    told = "New rates from step 71 on: double_block_0 0.5 -> 0."
+    expect(page.locator(".compared-runs li").first).to_contain_text(told)

@@ -1,7 +1,6 @@
 """Images drawn by the model in training, with fixed seeds, so that one step compares with another."""
 
 import io
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -82,7 +81,8 @@ def sample_images(
         if fault := _fault(image):
             tell_spoilt(Spoilt(number, fault))
             continue
-        file = folder / _name(prompt.sample, number, step)
+        name = f"step-{step:08d}-{number}-{prompt.sample.file_words}.png"
+        file = folder / name
         atomic_write(file, _png(image, prompt.sample, step))
         images.append(file)
     del vae
@@ -125,11 +125,6 @@ def _drawn(
         files=files,
         should_stop=should_stop,
     )
-
-
-def _name(sample: Sample, number: int, step: int) -> str:
-    words = re.sub(r"[\W_]+", "-", sample.prompt.lower())[:40].strip("-")
-    return f"step-{step:08d}-{number}-{words or 'sample'}.png"
 
 
 def _finite(

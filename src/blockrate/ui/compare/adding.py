@@ -1,5 +1,6 @@
 """Choose a run to compare: a past one, one of the queue, or any folder."""
 
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
@@ -48,7 +49,7 @@ async def add_run(page: Page) -> None:
     answer = await dialog
     if answer == _FOLDER:
         answer = await pick(page, kind="folder", start=_start(page))
-        if answer and not RunFolder(Path(answer)).events_file.is_file():
+        if answer and not os.path.isfile(RunFolder(Path(answer)).events_file):
             return page.show_message(
                 f"{visible(str(answer))} holds no run", kind="error"
             )
@@ -68,7 +69,8 @@ def _choices(page: Page) -> Sequence[Choice]:
     found = [
         Choice(path, visible(job.name), f"In the queue: {job.state}")
         for path, job in jobs.items()
-        if RunFolder(path).events_file.is_file()
+        # a run that nobody may look at is no error here
+        if os.path.isfile(RunFolder(path).events_file)
     ]
     for run in page.watch.past_runs(page.session):
         time = datetime.fromtimestamp(run.time)

@@ -164,23 +164,26 @@ def _drawn(reading: Reading) -> dict[Subject, dict[int, Path]]:
     samples = reading.history.files.samples
     drawn: dict[Subject, dict[int, Path]] = {}
     for name, pictures in by_prompt(samples, reading.path).items():
-        subject = _subject(name, reading.history.config)
+        subject = subject_of(name, reading.history.config)
         drawn.setdefault(subject, {}).update(
             {picture.step: picture.path for picture in pictures}
         )
     return drawn
 
 
-def _subject(name: str, config: TrainConfig | None) -> Subject:
+def subject_of(name: str, config: TrainConfig | None) -> Subject:
     """Return what a picture of this name shows, as the config says it, else as the name does."""
     number = re.match(r"(\d{1,6})-", name)
     enabled = [sample for sample in config.samples if sample.enabled] if config else []
     if number and int(number[1]) < len(enabled):
         sample = enabled[int(number[1])]
+        own = f"{number[0]}{sample.file_words}"
         words = visible(sample.prompt) or words_of(name)
-        if name.endswith(_WITHOUT_EMA):
-            words += " (without EMA)"
-        return Subject(words, str(sample.seed))
+        # else it was drawn when the run had other samples
+        if name == own:
+            return Subject(words, str(sample.seed))
+        if name == own + _WITHOUT_EMA:
+            return Subject(f"{words} (without EMA)", str(sample.seed))
     return Subject(words_of(name) or visible(name), "")
 
 

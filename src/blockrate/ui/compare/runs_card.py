@@ -83,7 +83,9 @@ def _row(
         draft = rates_of(reading)
         if draft:
             picture.show(draft)
-            words.set_text(draft.summary())
+            # what it was given on its way is in no picture
+            told = (rates_in_words(reading), reading.history.blocks.changed)
+            words.set_text(" · ".join(filter(None, told)))
 
     call_on_change(readings.changed, refresh)
 
@@ -135,9 +137,22 @@ def _state_words(state: RunState, *, started: bool) -> str:
 
 
 def rates_of(reading: Reading) -> RatesDraft | None:
-    """Return the block rates of a run as the pictures have them; None while they are not known."""
+    """Return the block rates that a run begins with as the pictures have them; None while they are not known."""
     config = reading.history.config
     if config is None:
         return None
     blocks = filter(is_block, reading.history.blocks.names)
-    return RatesDraft(BlockLayout.of(blocks), getattr(config, KEY))
+    phases = config.block_learning_rate_phases
+    rates = phases[0][KEY] if phases else config.block_learning_rate_multiplier
+    return RatesDraft(BlockLayout.of(blocks), rates)
+
+
+def rates_in_words(reading: Reading) -> str:
+    """Return in a line what the block rates of a run are, ``""`` while they are not known."""
+    draft = rates_of(reading)
+    config = reading.history.config
+    if draft is None or config is None:
+        return ""
+    phases = len(config.block_learning_rate_phases)
+    summary = draft.summary()
+    return f"{phases} phases, at first {summary}" if phases > 1 else summary

@@ -9,12 +9,13 @@ from nicegui.elements.mixins.text_element import TextElement
 
 from blockrate.config.differences import Differing, differing
 from blockrate.config.fields import field_at
+from blockrate.config.new_rates import RATES_KEYS
 from blockrate.core.plain_text import visible
 from blockrate.core.profile import KEY
 from blockrate.run.places import PLACES
 from blockrate.ui.compare.chosen import names_of
 from blockrate.ui.compare.readings import Reading, Readings
-from blockrate.ui.compare.runs_card import rates_of
+from blockrate.ui.compare.runs_card import rates_in_words, rates_of
 from blockrate.ui.parts.components import section
 from blockrate.ui.parts.field_types import as_text
 from blockrate.ui.parts.follow import rebuild_on_change
@@ -73,14 +74,22 @@ def _rows(readings: Sequence[Reading]) -> list[Row]:
     rows = []
     for row in differing([config for config in configs if config]):
         first = row.path.partition(".")[0]
-        if first not in (*PLACES, KEY):
+        if first not in (*PLACES, *RATES_KEYS):
             rows.append(_in_words(row))
-    drafts = [rates_of(reading) for reading in readings]
-    rates = tuple(draft.summary() if draft else "" for draft in drafts)
-    profiles = [draft.rates if draft else {} for draft in drafts]
-    if any(profile != profiles[0] for profile in profiles):
-        rows.insert(0, Row(label_of(KEY), rates))
+    rates = list(map(_rates, readings))
+    if any(one != rates[0] for one in rates):
+        words = tuple(map(rates_in_words, readings))
+        rows.insert(0, Row(label_of(KEY), words))
     return rows
+
+
+def _rates(reading: Reading) -> object:
+    """Return the rates of a run, in all its phases."""
+    draft = rates_of(reading)
+    config = reading.history.config
+    if draft is None or config is None:
+        return None
+    return draft.rates, config.block_learning_rate_phases
 
 
 def _in_words(row: Differing) -> Row:
