@@ -15,11 +15,11 @@ Runs = Mapping[int, Result]
 
 @dataclass(frozen=True)
 class Row:
-    """One arm; all numbers but the verdicts are means over its seeds.
+    """One arm; all numbers but the verdict are means over its seeds.
 
     ``flat``: the loss that one rate for all blocks, of the same mean, would reach, None outside the sweep.
-    ``at_compute``: the loss when as much was computed as by the cheapest arm. The verdicts are on the differences from
-    that flat rate, seed by seed, in loss and in drift; None for the sweep itself.
+    ``at_compute``: the loss when as much was computed as by the cheapest run. The verdict is on the differences from
+    that flat rate, seed by seed; None for the sweep itself.
     """
 
     arm: str
@@ -28,12 +28,10 @@ class Row:
     mean: float
     cost: float
     subject: float
-    keep: float
     drift: float
     flat: float | None
     verdict: Verdict | None
     at_compute: float
-    drift_verdict: Verdict | None
 
 
 def rows(results: Sequence[Result]) -> list[Row]:
@@ -41,7 +39,8 @@ def rows(results: Sequence[Result]) -> list[Row]:
     arms = by_arm(results)
     sweep = [runs for runs in arms.values() if _any(runs).kind == "flat"]
     compared = [name for name, runs in arms.items() if _any(runs).kind != "flat"]
-    budget = min(_any(runs).cost * _any(runs).last.step for runs in arms.values())
+    # shuffled rates cost otherwise in each seed
+    budget = min(result.cost * result.last.step for result in results)
     return [_row(arms[name], sweep, len(compared), budget) for name in arms]
 
 
@@ -51,16 +50,13 @@ def best_flat(found: Sequence[Row]) -> Row | None:
     return min(flat, key=lambda row: row.subject) if flat else None
 
 
-def at_mean(sweep: Sequence[Runs], seed: int, mean: float, what: str) -> float | None:
-    """Return what a flat rate of this mean would have reached in one seed, read off the sweep between its rates.
+def at_mean(sweep: Sequence[Runs], seed: int, mean: float) -> float | None:
+    """Return the loss that a flat rate of this mean would have in one seed, read off the sweep between its rates.
 
-    Straight lines over the logarithm of the rate; None outside the sweep, where nothing was measured. ``what``: a
-    field of ``Point``.
+    Straight lines over the logarithm of the rate; None outside the sweep, where nothing was measured.
     """
     known = sorted(
-        (runs[seed].mean, float(getattr(runs[seed].last, what)))
-        for runs in sweep
-        if seed in runs
+        (runs[seed].mean, runs[seed].last.subject) for runs in sweep if seed in runs
     )
     for (low, below), (high, above) in pairwise(known):
         if low * (1 - 1e-9) <= mean <= high * (1 + 1e-9):
@@ -84,7 +80,7 @@ def at_compute(result: Result, compute: float) -> float:
 def _row(runs: Runs, sweep: Sequence[Runs], asked: int, budget: float) -> Row:
     one = _any(runs)
     is_flat = one.kind == "flat"
-    flat = [at_mean(sweep, seed, run.mean, "subject") for seed, run in runs.items()]
+    flat = [at_mean(sweep, seed, run.mean) for seed, run in runs.items()]
     known = [value for value in flat if value is not None]
     return Row(
         one.arm,
@@ -93,21 +89,19 @@ def _row(runs: Runs, sweep: Sequence[Runs], asked: int, budget: float) -> Row:
         fmean(run.mean for run in runs.values()),
         fmean(run.cost for run in runs.values()),
         fmean(run.last.subject for run in runs.values()),
-        fmean(run.last.keep for run in runs.values()),
         fmean(run.last.drift for run in runs.values()),
         fmean(known) if known else None,
-        None if is_flat else _verdict(runs, sweep, asked, "subject"),
+        None if is_flat else _verdict(runs, sweep, asked),
         fmean(at_compute(run, budget) for run in runs.values()),
-        None if is_flat else _verdict(runs, sweep, asked, "drift"),
     )
 
 
-def _verdict(runs: Runs, sweep: Sequence[Runs], asked: int, what: str) -> Verdict:
+def _verdict(runs: Runs, sweep: Sequence[Runs], asked: int) -> Verdict:
     differences = []
     for seed, run in runs.items():
-        flat = at_mean(sweep, seed, run.mean, what)
+        flat = at_mean(sweep, seed, run.mean)
         if flat is not None:
-            differences.append(float(getattr(run.last, what)) - flat)
+            differences.append(run.last.subject - flat)
     return verdict(differences, comparisons=max(asked, 1))
 
 

@@ -23,7 +23,10 @@ def probed(task: Task, work: Path, file: Path = FILE) -> Mapping[str, Multiplier
         known = json.loads(file.read_text("utf-8"))
     if task.name not in known:
         known[task.name] = _ask(task, work)
-        file.write_text(json.dumps(known, indent=1) + "\n")
+        # a study that is killed now leaves the file as it was
+        new = file.with_name(f".{file.name}.new")
+        new.write_text(json.dumps(known, indent=1) + "\n")
+        new.replace(file)
     return known[task.name]
 
 

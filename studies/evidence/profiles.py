@@ -1,7 +1,7 @@
 """The profiles of block rates that are tried, and the controls without which none of them says anything."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -86,8 +86,3 @@ def _arm(name: str, rates: Multipliers) -> Arm:
     # with the layer filter "blocks" nothing outside them trains
     own.pop(OTHER)
     return Arm(name, "profile", sparse({key: rounded(own[key]) for key in own}))
-
-
-def names(found: Sequence[Arm]) -> list[str]:
-    """Return what arms are called, in their order."""
-    return [arm.name for arm in found]
