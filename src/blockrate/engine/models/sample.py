@@ -81,8 +81,7 @@ def sample_images(
         if fault := _fault(image):
             tell_spoilt(Spoilt(number, fault))
             continue
-        name = f"step-{step:08d}-{number}-{prompt.sample.file_words}.png"
-        file = folder / name
+        file = folder / _name(prompt.sample, number, step)
         atomic_write(file, _png(image, prompt.sample, step))
         images.append(file)
     del vae
@@ -125,6 +124,10 @@ def _drawn(
         files=files,
         should_stop=should_stop,
     )
+
+
+def _name(sample: Sample, number: int, step: int) -> str:
+    return f"step-{step:08d}-{number}-{sample.file_words}.png"
 
 
 def _finite(
