@@ -12,6 +12,15 @@ from support.lives import Small, make_small
 # Toy tensors gain nothing from threads, and threads of busy cores wait for each other: up to 200 times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# What a machine says of the hub and of its way out is no part of a test: a hub of ours is on this machine, and others
+# are not asked.
+for name in [*os.environ]:
+    if name.startswith(("HF_", "HUGGING_FACE_", "HUGGINGFACE_", "TRANSFORMERS_")):
+        del os.environ[name]
+for name in ("NO_PROXY", "no_proxy"):
+    here = ("127.0.0.1", "localhost", os.environ.get(name, ""))
+    os.environ[name] = ",".join(filter(None, here))
+
 # A busy machine is no fault of a property. CI draws the same examples every time, so that it never fails by luck.
 settings.register_profile(
     "blockrate",

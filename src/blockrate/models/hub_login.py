@@ -63,6 +63,8 @@ def logged_in_as() -> str:
 
 def _refusal(error: Exception) -> ConfigError:
     """Return why a token is not stored, without what the client says of its request."""
+    from huggingface_hub import is_offline_mode
+
     status = getattr(getattr(error, "response", None), "status_code", 0)
     if isinstance(error, ValueError) or status in (401, 403):
         problem = "is none that the hub knows"
@@ -70,5 +72,9 @@ def _refusal(error: Exception) -> ConfigError:
     if isinstance(error, PermissionError):
         problem = "could not be stored: its folder cannot be written to"
         return ConfigError(_FIELD, problem, "Choose another with HF_HOME.")
+    if is_offline_mode():
+        problem = "is not stored: HF_HUB_OFFLINE is set, so the hub is not asked"
+        cure = "Start the app without it."
+        return ConfigError(_FIELD, problem, cure)
     problem = "is not stored: the hub was not reached to ask whose it is"
     return ConfigError(_FIELD, problem, "Try again with a network.")
