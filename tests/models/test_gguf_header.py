@@ -138,6 +138,18 @@ def test_whatever_is_cut_or_changed_is_refused_or_read_and_nothing_else(
     assert refused + read == 300
 
 
+@pytest.mark.parametrize("alignment", [float("nan"), float("inf"), -1.0])
+def test_an_alignment_that_is_no_number_of_bytes_is_refused(
+    tmp_path: Path, alignment: float
+) -> None:
+    name = b"general.alignment"
+    header = b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, len(name)) + name
+    path = tmp_path / "odd.gguf"
+    path.write_bytes(header + struct.pack("<If", 6, alignment))
+    with pytest.raises(FileError, match="damaged header"):
+        read_gguf(path)
+
+
 def test_forms_and_versions_that_are_not_read_are_named(
     file: Path, tmp_path: Path
 ) -> None:

@@ -105,11 +105,12 @@ def read_gguf(path: Path) -> dict[str, GgufTensor]:
     except NotPlainError as error:
         problem = f"{what_else(path)}, not a file"
         raise FileError(str(path), problem, "Give a .gguf file.") from error
-    except (struct.error, UnicodeDecodeError) as error:
-        problem = "has a damaged header or is cut off"
-        raise FileError(str(path), problem, _AGAIN) from error
     except FileError:
         raise
+    except (struct.error, ValueError, OverflowError) as error:
+        # no UTF-8, or a whole number that is said to be a fraction, none or infinite
+        problem = "has a damaged header or is cut off"
+        raise FileError(str(path), problem, _AGAIN) from error
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
         raise FileError(str(path), problem, "Check the path and its rights.") from error
