@@ -83,9 +83,9 @@ def _fill(transformer: Any, files: ModelFiles, dtype: torch.dtype) -> None:
         if ".lora_" not in name:
             own = plain_name(name).replace(".base_layer.", ".")
             frozen[own] = _filling(transformer, name, parameter)
-    for name, tensor in weights_in(files):
-        # by way of the precision that it was loaded in, also where 8 bits are kept of it
-        frozen.pop(name)(tensor.to(dtype))
+    # by way of the precision that it was loaded in, also where 8 bits are kept of it
+    for name, tensor in weights_in(files, dtype):
+        frozen.pop(name)(tensor)
     assert not frozen, (
         f"no weights for {list(frozen)[:3]}; check_transformer refuses it"
     )

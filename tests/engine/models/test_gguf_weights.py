@@ -19,7 +19,7 @@ from blockrate.core.errors import ConfigError, FileError
 from blockrate.engine.adapters.lora import add_adapters
 from blockrate.engine.adapters.stacked import compute_in_few_kernels
 from blockrate.engine.models import FAMILY_MODULES
-from blockrate.engine.models.common import ModelFiles, compute_dtype
+from blockrate.engine.models.common import ModelFiles, compute_dtype, weights_in
 from blockrate.engine.models.file_weights import FileWeights
 from blockrate.engine.models.gguf_weights import has_finite_scales, unpacked
 from blockrate.models.families import FAMILIES
@@ -131,6 +131,11 @@ def test_what_is_packed_outside_of_blocks_is_written_out(tmp_path: Path) -> None
     weights_again = FileWeights.of(tmp_path / "pure.gguf", spec)
     for name, values in expected.items():
         assert torch.equal(weights_again.plain(name, torch.float32), values), name
+    # what draws as a twin of the model that trains is written out, too
+    files = ModelFiles(family, spec, {"transformer": tmp_path / "pure.gguf"})
+    for name, values in weights_in(files, torch.float32):
+        assert torch.equal(values, expected.pop(name)), name
+    assert not expected
 
 
 def test_scales_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:

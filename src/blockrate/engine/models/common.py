@@ -302,11 +302,11 @@ def _to_four_bits(block: nn.Module, dtype: torch.dtype, keep: str) -> None:
             block.set_submodule(name, small)
 
 
-def weights_in(files: ModelFiles) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights of a transformer as its files hold them, by diffusers' names, from folder or single file."""
+def weights_in(files: ModelFiles, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights of a transformer by diffusers' names, written out, from folder or single file."""
     weights = FileWeights.of(files.parts["transformer"], files.spec)
     for name in weights.names():
-        yield name, weights.read(name)[0]
+        yield name, weights.plain(name, dtype)
 
 
 def _made(
