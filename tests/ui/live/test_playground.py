@@ -5,7 +5,11 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +17,9 @@ from blockrate.config.drawing import Drawing
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.run.drawing import Origin
+from blockrate.run.easel import Easel
 from blockrate.run.folder import lock, read_json, write_heartbeat
+from blockrate.ui.live import playground as playground_module
 from blockrate.ui.live.drawn import facts_of, state_in_words
 from blockrate.ui.live.playground import Playground
 
@@ -95,6 +101,63 @@ def test_pictures_of_two_models_do_not_wait_together(
     ours.ask(other, CAT)
     config = read_json(ours.easel.run.config_file)
     assert config["base_model_name"] == "miniature"
+
+
+def test_two_pages_that_ask_for_two_models_at_once_do_not_mix_them(
+    playground: Callable[[], Playground], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = playground()
+    came, may_go = Event(), Event()
+
+    def ends_slowly() -> None:
+        came.set()
+        assert may_go.wait(60)
+
+    monkeypatch.setattr(ours, "_end_process", ends_slowly)
+    other = Origin(TrainConfig(base_model_name="miniature"))
+    with ThreadPoolExecutor() as pages:
+        one = pages.submit(ours.ask, ORIGIN, CAT)
+        assert came.wait(60)
+        another = pages.submit(ours.ask, other, CAT)
+        with suppress(TimeoutError):
+            another.result(0.2)
+        may_go.set()
+        assert one.result(60) is None
+        with pytest.raises(ConfigError, match="pictures by another model wait"):
+            another.result(60)
+    config = read_json(ours.easel.run.config_file)
+    assert config["base_model_name"] == "tiny-flux1"
+    assert len(ours.easel.waiting()) == 1
+
+
+def test_a_page_and_the_clock_that_look_at_once_start_one_process(
+    playground: Callable[[], Playground], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = playground()
+    came, may_go, ends = Event(), Event(), Event()
+    starts = []
+
+    def starts_slowly(easel: Easel) -> object:
+        starts.append(easel)
+        came.set()
+        assert may_go.wait(60)
+        return SimpleNamespace(process=SimpleNamespace(wait=ends.wait))
+
+    monkeypatch.setattr(playground_module, "start", starts_slowly)
+    ours.ask(ORIGIN, CAT)
+    with ThreadPoolExecutor() as looks:
+        one = looks.submit(ours.look, training=False)
+        assert came.wait(60)
+        another = looks.submit(ours.look, training=False)
+        with suppress(TimeoutError):
+            another.result(0.2)
+        told_meanwhile = ours.seen.problem
+        may_go.set()
+        assert one.result(60)
+        another.result(60)
+    assert len(starts) == 1
+    assert told_meanwhile == ours.seen.problem == ""
+    ends.set()
 
 
 def test_a_loaded_model_is_let_go_for_a_run_and_when_nobody_looks(

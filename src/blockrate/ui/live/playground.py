@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import NamedTuple
 
 from blockrate.config.drawing import Drawing, Drawn, check_drawing, drawing_config
@@ -51,12 +51,20 @@ class Playground:
         # the picture that the last process was started for
         self._tried = ""
         self._leaving = False
+        self._problem = ""
+        # pages and the clock look at the same time, and pages may ask for two models
+        self._looking = Lock()
+        self._asking = Lock()
 
     def look(self, *, training: bool) -> bool:
         """Look at the folder, start what is wanted, and let go of what is in the way; whether anything has changed.
 
         For threads. ``training``: a run is at work. Raises OSError, WriteError.
         """
+        with self._looking:
+            return self._look(training=training)
+
+    def _look(self, *, training: bool) -> bool:
         before = self.seen
         waiting = tuple(self.easel.waiting())
         state = run_state(self.easel.run)
@@ -64,25 +72,27 @@ class Playground:
             self._started = 0.0
         else:
             self._leaving = False
-        problem = before.problem if waiting else ""
+        if not waiting:
+            self._problem = ""
         if state.name in _ALIVE and (training or self._is_unused(waiting)):
             self.let_go()
-        elif waiting and not training and not problem:
-            problem = self._start(state, waiting[0])
-        self.seen = Easels(
-            state, self._doing(state), waiting, self._all_drawn(), training, problem
-        )
+        elif waiting and not training and not self._problem:
+            self._problem = self._start(state, waiting[0])
+        doing = self._doing(state)
+        drawn = self._all_drawn()
+        self.seen = Easels(state, doing, waiting, drawn, training, self._problem)
         return self.seen != before
 
     def ask(self, origin: Origin, drawing: Drawing) -> None:
         """Ask for a picture. Raises ConfigError while pictures of another model wait; WriteError."""
         check_drawing(drawing, origin.config)
         wanted = config_json(drawing_config(origin.config))
-        if wanted != self._config_there():
-            self._change_model(origin)
-        self._tried = ""
-        self.easel.ask(drawing)
-        self.seen = self.seen._replace(problem="")
+        with self._asking:
+            if wanted != self._config_there():
+                self._change_model(origin)
+            self._tried = ""
+            self._problem = ""
+            self.easel.ask(drawing)
 
     def _change_model(self, origin: Origin) -> None:
         """Have another model draw from now on."""
