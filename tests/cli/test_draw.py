@@ -10,9 +10,12 @@ from support.commands import command
 from support.lives import Small
 from support.small_lora import lora_file
 
+from blockrate.config.drawing import Drawing
+from blockrate.config.train_config import TrainConfig
+from blockrate.run.drawing import make_ready
 from blockrate.run.easel import Easel
 from blockrate.run.events import EventLog, Finished
-from blockrate.run.folder import RunFolder, lock
+from blockrate.run.folder import OvertakenError, RunFolder, lock
 
 Blockrate = Callable[..., tuple[int, str, str]]
 
@@ -57,6 +60,14 @@ REFUSED = [
         "there is nothing to draw",
     ),
     (("mine.safetensors", "--set", "seed=1"), "is for a config, and none is given"),
+    (
+        ("mine.safetensors", "--config", "config.json", "--output", "."),
+        "has a config.json of something else",
+    ),
+    (
+        ("mine.safetensors", "--config", "config.json", "--output", "run"),
+        "has a config.json of something else",
+    ),
     (("config.json", "--config", "config.json", "--prompt", "x"), "config.json"),
     (("run",), "the run is not finished"),
     (("run/broken",), "a checkpoint that cannot be read"),
@@ -72,9 +83,12 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_loaded(
     EventLog(run.events_file).write(Finished(["gone.safetensors"]), step=1)
     (folder / "run" / "broken").mkdir()
     (folder / "run" / "broken" / "state.json").write_text("{")
+    files = (folder / "config.json", run.config_file)
+    before = [file.read_bytes() for file in files]
     code, out, err = blockrate("draw", *words)
     assert code in (2, 65)
     assert told in err
+    assert [file.read_bytes() for file in files] == before
     assert out == ""
     assert not (folder / "workspace").exists()
 
@@ -90,6 +104,20 @@ def test_nothing_is_drawn_beside_a_training_unless_it_is_asked_for(
         assert "a run is at work in run, and has the memory" in err
         _, _, err = blockrate("draw", "run", "--beside-training")
     assert "at work" not in err
+
+
+def test_a_folder_is_got_ready_for_one_start_at_a_time(folder: Path) -> None:
+    easel = Easel(folder / "drawn")
+    first = make_ready(easel, TrainConfig(base_model_name="tiny-flux1"), idle_seconds=0)
+    # of a command that was killed
+    easel.ask(Drawing(prompt="a cat"))
+    second = make_ready(
+        easel, TrainConfig(base_model_name="tiny-flux1"), idle_seconds=0
+    )
+    assert easel.waiting() == []
+    assert easel.run.asked() == second != first
+    with pytest.raises(OvertakenError), lock(easel.run, asked=first):
+        pass
 
 
 def test_a_picture_comes_from_a_process_of_its_own(

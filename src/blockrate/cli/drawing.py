@@ -194,12 +194,12 @@ def _drawn(
     from blockrate.run.easel import Easel
 
     easel = Easel(output)
-    make_ready(easel, origin.config, idle_seconds=0)
+    asked = make_ready(easel, origin.config, idle_seconds=0)
     pictures = [easel.ask(drawing) for drawing in drawings]
     signals: list[int] = []
     with ExitStack() as stack:
         keep = partial(stack.enter_context, signals_kept(signals))
-        launched = start(easel)
+        launched = start(easel, asked)
         keep()
         code = watch(easel.run, signals, launched)
     files = []

@@ -1,6 +1,7 @@
 """What pictures are drawn from, and the engine that draws them, which is told by its folder."""
 
 import json
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,10 @@ from blockrate.run.checkpoints import read_state
 from blockrate.run.durable import atomic_write, make_folder
 from blockrate.run.easel import Easel
 from blockrate.run.events import finished_outputs
-from blockrate.run.folder import RunFolder, lock, read_json
+from blockrate.run.folder import DRAW, RunFolder, lock, read_json
 from blockrate.run.launch import Launched
 from blockrate.run.process import start_engine
 from blockrate.run.saved_state import STATE
-
-TASK = "draw"
 
 
 @dataclass(frozen=True)
@@ -79,24 +78,45 @@ def _parsed(data: dict[str, Any], where: Path) -> TrainConfig:
     return parse_config(data, ignore_unsupported=True, where=str(where)).config
 
 
-def make_ready(easel: Easel, config: TrainConfig, *, idle_seconds: float) -> None:
+def make_ready(easel: Easel, config: TrainConfig, *, idle_seconds: float) -> str:
     """Write what an engine reads: the model, and for how long it stays when nothing is wanted any more.
 
-    Raises WriteError; InUseError while an engine is at work there.
+    What was wanted before is wanted no longer. Returns the hash that the engine is to be started with.
+    Raises WriteError; ConfigError for the folder of anything else; InUseError while an engine is at work there.
     """
     run = easel.run
+    _refuse_another_folder(run)
     make_folder(run.path)
     with lock(run, sign=False):
+        # no two starts are the same, so that each knows whether another came between
+        options = {
+            "task": DRAW,
+            "idle_seconds": idle_seconds,
+            "start": secrets.token_hex(8),
+        }
+        # first, so that the config is never without the word of whose it is
+        atomic_write(run.options_file, json.dumps(options))
         run.create(config_json(drawing_config(config)))
         for folder in (easel.wanted, easel.pictures):
             make_folder(folder)
-        options = {"task": TASK, "idle_seconds": idle_seconds}
-        atomic_write(run.options_file, json.dumps(options))
+        for picture in easel.waiting():
+            easel.withdraw(picture)
+        return run.asked()
 
 
-def start(easel: Easel) -> Launched:
-    """Start the engine of a folder that is ready. Raises OSError, WriteError."""
+def _refuse_another_folder(run: RunFolder) -> None:
+    """Raise ConfigError for a folder with settings that are not of a model that draws: they would be lost."""
+    for file in (run.config_file, run.options_file):
+        if is_there(file) and not run.draws:
+            problem = f"has a {file.name} of something else, as the folder of a run has"
+            raise ConfigError(
+                str(run.path), problem, "Choose another folder, or move that one."
+            )
+
+
+def start(easel: Easel, asked: str = "") -> Launched:
+    """Start the engine of a folder that is ready. ``asked``: as ``make_ready`` gave it. Raises OSError, WriteError."""
     events = easel.run.events_file
     size = events.stat().st_size if events.exists() else 0
-    asked = easel.run.asked()
+    asked = asked or easel.run.asked()
     return Launched(start_engine(easel.run, asked=asked), size, asked)

@@ -32,6 +32,8 @@ ASKED = "BLOCKRATE_ASKED"
 RATES = "rates"
 # the task of measuring what each block could learn, and the folder in that of the run to be
 PROBE = "probe"
+# the task of drawing what is asked for
+DRAW = "draw"
 
 
 class StopRequested(BaseException):
@@ -97,6 +99,11 @@ class RunFolder:
         return self.options().get("task") == PROBE
 
     @property
+    def draws(self) -> bool:
+        """Whether it is no run but the folder of a model that draws."""
+        return self.options().get("task") == DRAW
+
+    @property
     def again(self) -> str:
         """What starting it again does, for a sentence."""
         return "begins anew" if self.measures else "goes on where it was"
@@ -119,7 +126,7 @@ class OvertakenError(ConfigError):
     """Another start has put its settings into a run folder before our engine came."""
 
     def __init__(self, run: RunFolder) -> None:
-        problem = f"another start has put its settings into {run.path} meanwhile, so yours did not train"
+        problem = f"another start has put its settings into {run.path} meanwhile, so yours did not begin"
         cure = "Choose another folder, or start again when that run has ended."
         super().__init__("workspace_dir", problem, cure)
 

@@ -20,6 +20,8 @@ from support.loops import run_apart
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import WriteError
+from blockrate.run.drawing import make_ready
+from blockrate.run.easel import Easel
 from blockrate.run.events import EventLog, Finished, Record, Step, read_events
 from blockrate.run.folder import RunFolder, read_json
 from blockrate.run.launch import (
@@ -531,6 +533,9 @@ def test_past_runs_are_those_beside_it_the_newest_first(
         write_steps(other, 1, number + 1)
         os.utime(other.events_file, (number, number))
     other.events_file.unlink()
+    drawn = Easel(run.path.with_name("drawn"))
+    make_ready(drawn, TrainConfig(base_model_name="tiny-flux1"), idle_seconds=0)
+    write_steps(drawn.run, 1, 2)
     elsewhere = RunFolder(tmp_path / "elsewhere" / "one")
     write_steps(elsewhere, 1, 8)
     found = watch.past_runs(session_of(run))

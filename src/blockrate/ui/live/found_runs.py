@@ -42,7 +42,8 @@ def runs_in(folders: Iterable[Path]) -> list[FoundRun]:
         with suppress(OSError):
             times[file] = file.stat().st_mtime
     newest = sorted(times, key=lambda file: times[file], reverse=True)
-    return [_found(file, times[file]) for file in newest[:_MOST_RUNS]]
+    trained = (file for file in newest if not RunFolder(file.parent).draws)
+    return [_found(file, times[file]) for file in islice(trained, _MOST_RUNS)]
 
 
 def folder_around(run: Path) -> Path:
