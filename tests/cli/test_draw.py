@@ -68,6 +68,7 @@ REFUSED = [
         ("mine.safetensors", "--config", "config.json", "--output", "run"),
         "has a config.json of something else",
     ),
+    (("run", "--config", "config.json"), "--config: is for a file, and run knows"),
     (("config.json", "--config", "config.json", "--prompt", "x"), "config.json"),
     (("run",), "the run is not finished"),
     (("run/broken",), "a checkpoint that cannot be read"),
@@ -103,7 +104,11 @@ def test_nothing_is_drawn_beside_a_training_unless_it_is_asked_for(
         assert code == 2
         assert "a run is at work in run, and has the memory" in err
         _, _, err = blockrate("draw", "run", "--beside-training")
-    assert "at work" not in err
+        assert "at work" not in err
+        # its checkpoints are its own
+        EventLog(run.events_file).write(Finished([]), step=1)
+        _, _, err = blockrate("draw", "run/checkpoints/step-00000001")
+        assert "a run is at work in" in err
 
 
 def test_a_folder_is_got_ready_for_one_start_at_a_time(folder: Path) -> None:

@@ -96,7 +96,7 @@ def draw(
 
     if not beside:
         _refuse_beside_training(trained)
-    origin = origin_of(trained, _config(config, settings))
+    origin = origin_of(trained, _config(config, settings, trained))
     given = _given(
         seed=seed,
         width=width,
@@ -119,20 +119,30 @@ def _given(**settings: Any) -> dict[str, Any]:
 
 def _refuse_beside_training(trained: Path) -> None:
     """Raise ConfigError while a run is at work that has the card, as far as can be seen from here."""
+    from blockrate.run.drawing import knows_its_model
     from blockrate.run.folder import RunFolder, is_at_work
     from blockrate.run.queue import RUNNING, Queue
 
     jobs = [Path(job.run) for job in Queue().seen() if job.state == RUNNING]
-    for path in (trained, *jobs):
+    # a checkpoint, a save or the result may lie in the folder of its run
+    around = filter(knows_its_model, trained.absolute().parents[:2])
+    for path in (trained, *around, *jobs):
         if path.is_dir() and is_at_work(RunFolder(path)):
             problem = f"a run is at work in {path}, and has the memory"
             cure = "Wait until it has ended, or give --beside-training."
             raise ConfigError("draw", problem, cure)
 
 
-def _config(name: str, settings: list[str] | None) -> "TrainConfig | None":
+def _config(
+    name: str, settings: list[str] | None, trained: Path
+) -> "TrainConfig | None":
     from blockrate.cli.inputs import read_config
+    from blockrate.run.drawing import knows_its_model
 
+    if name and knows_its_model(trained):
+        problem = f"is for a file, and {trained} knows its model"
+        cure = "Leave it out, or name the LoRA file itself."
+        raise ConfigError("--config", problem, cure)
     if name:
         return read_config(name, settings)[0]
     if settings:

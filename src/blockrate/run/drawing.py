@@ -38,14 +38,20 @@ def origin_of(path: Path, config: TrainConfig | None) -> Origin:
         raise ConfigError(str(path), "there is no such file or folder", "Check it.")
     if (path / STATE).is_file():
         return _of_checkpoint(path)
-    run = RunFolder(path)
-    if run.config_file.is_file() and run.events_file.is_file():
-        return _of_run(run)
+    if knows_its_model(path):
+        return _of_run(RunFolder(path))
     if config is None:
         problem = "says nothing of the model that it belongs to"
         raise ConfigError(str(path), problem, "Give --config CONFIG, or a run folder.")
     found, lora = of_file(path, config)
     return Origin(found, lora)
+
+
+def knows_its_model(path: Path) -> bool:
+    """Whether it is a run or a checkpoint, which are drawn from by their own config."""
+    run = RunFolder(path)
+    is_run = run.config_file.is_file() and run.events_file.is_file()
+    return is_run or (path / STATE).is_file()
 
 
 def _of_run(run: RunFolder) -> Origin:
