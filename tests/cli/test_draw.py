@@ -61,6 +61,13 @@ REFUSED = [
     ),
     (("mine.safetensors", "--set", "seed=1"), "is for a config, and none is given"),
     (
+        (
+            *("mine.safetensors", "--config", "config.json"),
+            *("--set", 'samples=[{"prompt": "x", "references": ["a.png"]}]'),
+        ),
+        "error: references: is set, and tiny-flux1 takes no",
+    ),
+    (
         ("mine.safetensors", "--config", "config.json", "--output", "."),
         "has a config.json of something else",
     ),

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from blockrate.config.base_model import draws_against_nothing, model_spec
+from blockrate.config.partners import partner_problems
 from blockrate.config.parts import Sample
 from blockrate.config.setting import LoraFile, setting
 from blockrate.config.train_config import TrainConfig
@@ -69,9 +70,12 @@ def read_drawing(values: Mapping[str, Any]) -> Drawing:
 
 
 def check_drawing(drawing: Drawing, config: TrainConfig) -> None:
-    """Raise ConfigError for a block that the model does not have, and for what it cannot move away from."""
+    """Raise ConfigError for blocks and images that the model does not take, and for what it cannot move away from."""
     spec = model_spec(config)
     _check_blocks(drawing.block_scale, spec.layout)
+    for error in partner_problems(config_of(drawing, config), spec):
+        where = error.where.removeprefix("samples.0.")
+        raise ConfigError(where, error.problem, error.cure)
     if drawing.negative_prompt and not draws_against_nothing(config, spec):
         problem = "this model takes no negative prompt: its guidance is of another kind"
         raise ConfigError("negative_prompt", problem, "Leave it empty.")
@@ -101,6 +105,12 @@ def drawing_config(config: TrainConfig) -> TrainConfig:
     }
     values = {name: getattr(config, name) for name in kept}
     return fresh.model_copy(update=values)
+
+
+def config_of(drawing: Drawing, config: TrainConfig) -> TrainConfig:
+    """Return the config of a model that draws with a drawing as its one sample."""
+    sample = drawing.model_copy(update={"enabled": True})
+    return drawing_config(config).model_copy(update={"samples": [sample]})
 
 
 def of_file(path: Path, config: TrainConfig) -> tuple[TrainConfig, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blockrate.config.drawing import Drawing, Drawn, check_drawing
+from blockrate.config.drawing import Drawing, Drawn, check_drawing, config_of
 from blockrate.config.files import parse_config
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import (
@@ -210,8 +210,7 @@ class Painter:
         """Return what the prompt became, on the disk from then on."""
         # encoders that are kept in fp32 stay exact
         torch.backends.cuda.matmul.allow_tf32 = False
-        sample = drawing.model_copy(update={"enabled": True})
-        config = self.config.model_copy(update={"samples": [sample]})
+        config = config_of(drawing, self.config)
         if files.negative_prompt is not None:
             files = replace(files, negative_prompt=drawing.negative_prompt)
         place = self._place_for_encoders(files)

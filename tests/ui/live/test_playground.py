@@ -193,5 +193,7 @@ def test_a_drawing_is_told_by_what_is_special_of_it() -> None:
     told = "seed 3 · 8 steps · strength 0.5 · single 7 off · 1 block scaled · away from a dog"
     assert facts_of(drawing) == told
     off = json.loads('{"single_block_1": 0, "single_block_2": 0, "other": 0}')
+    edited = Drawing(references=["a.png", "b.png"])
+    assert "from 2 images" in facts_of(edited)
     many = drawing.model_copy(update={"block_scale": {**off, "single_block_3": 0}})
     assert "4 blocks off" in facts_of(many)

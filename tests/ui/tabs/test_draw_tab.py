@@ -9,6 +9,7 @@ from support.lives import SPEC, Small
 from support.pages import OpenPage, StartApp
 from support.screens import faint, nameless, sideways, small_targets
 
+from blockrate.config.drawing import Drawing, Drawn
 from blockrate.run.easel import Easel
 
 
@@ -106,6 +107,46 @@ def test_a_block_is_switched_off_and_the_two_pictures_are_compared(  # noqa: PLR
     assert nameless(page) == []
     page.get_by_role("button", name="Let go of the model").click()
     expect(page.get_by_text("No model is loaded.")).to_be_visible(timeout=30_000)
+
+
+def test_the_settings_of_a_picture_bring_back_what_it_was_drawn_from(
+    small: Small, tmp_path: Path, start_app: StartApp, open_page: OpenPage
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    file = lora(work)
+    sample = {"prompt": "a cat", "references": ["gone.png"]}
+    config = small.config(work / "run", samples=[sample])
+    (work / "mine.json").write_text(config.model_dump_json())
+    easel = Easel(work / "workspace" / "playground")
+    easel.pictures.mkdir(parents=True)
+    model = config.base_model_name
+    for number, (by, from_) in enumerate(((model, ""), ("elsewhere", str(file)))):
+        drawing = Drawing(prompt=f"picture {number}", lora=from_)
+        easel.answer(Drawn(id=f"0{number}", drawing=drawing, model=by, problem="no"))
+    page = open_page(start_app("mine.json"), "/draw")
+    where = page.get_by_role("textbox", name="Run, checkpoint, LoRA file or model")
+    prompt = page.get_by_role("textbox", name="Prompt", exact=True)
+    expect(prompt).to_have_value("a cat")
+    draw(page)
+    # the images of the sample go with it, and this model takes none
+    expect(
+        page.get_by_role("alert").filter(has_text="takes no reference images")
+    ).to_be_visible()
+    where.fill(str(file))
+    where.press("Enter")
+    expect(page.get_by_text("seen.safetensors on")).to_be_visible()
+    use = page.get_by_role("button", name="Use its settings")
+    use.nth(1).click()
+    expect(prompt).to_have_value("picture 0")
+    expect(where).to_have_value("")
+    # it was made from none; a folder of something else keeps it from being drawn here
+    easel.run.options_file.write_text("{}")
+    draw(page)
+    expect(page.get_by_role("alert").filter(has_text="something else")).to_be_visible()
+    use.nth(0).click()
+    expect(prompt).to_have_value("picture 1")
+    expect(page.get_by_text("drawn by elsewhere: open its config")).to_be_visible()
 
 
 def test_the_tab_fits_a_phone(

@@ -175,6 +175,9 @@ def facts_of(drawing: Drawing) -> str:
         facts.append(f"{names} off" if len(off) <= 3 else f"{len(off)} blocks off")
     if scaled:
         facts.append(f"{scaled} {'block' if scaled == 1 else 'blocks'} scaled")
+    images = len(drawing.references) + bool(drawing.base_image_path)
+    if images:
+        facts.append(f"from {images} {'image' if images == 1 else 'images'}")
     if drawing.negative_prompt:
         facts.append(f"away from {visible(drawing.negative_prompt)[:60]}")
     return " · ".join(facts)

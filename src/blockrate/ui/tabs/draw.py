@@ -8,10 +8,11 @@ from typing import Any
 from nicegui import ui
 from nicegui.run import io_bound
 
-from blockrate.config.base_model import model_spec
+from blockrate.config.base_model import model_spec, trained_name
 from blockrate.config.drawing import Drawn, read_drawing, takes_negative_prompt
 from blockrate.config.gallery import sample_of
 from blockrate.config.parts import Sample
+from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import BlockrateError
 from blockrate.core.plain_text import visible
@@ -54,6 +55,9 @@ class Draw:
         self._page = page
         self._origin: Origin | None = None
         self._rates = RatesDraft(_layout(page), {})
+        # a picture of this model whose settings were taken over
+        self._taken: dict[str, Any] = {}
+        self._model = ""
         with ui.element("div").classes("stack"):
             with section("Drawn from"):
                 self._build_from()
@@ -130,9 +134,13 @@ class Draw:
         if layout != self._rates.layout:
             self._rates = RatesDraft(layout, {})
             self._build_blocks()
-        samples = [sample for sample in origin.config.samples if sample.enabled]
-        if samples and not self._prompt.value:
-            self._fill(samples[0].model_dump())
+        if trained_name(origin.config) != self._model:
+            # another model may take no images, or others
+            self._model = trained_name(origin.config)
+            self._taken = {}
+        sample = _first_sample(origin.config)
+        if sample and not self._prompt.value:
+            self._fill(sample)
 
     # -- the picture
 
@@ -161,17 +169,19 @@ class Draw:
             if name in values:
                 number.set_value(values[name])
 
-    def _values(self) -> dict[str, Any]:
+    def _values(self, origin: Origin) -> dict[str, Any]:
         """Return what is asked for, as it is written: what is wrong is told by who reads it."""
-        values: dict[str, Any] = {"prompt": str(self._prompt.value or "")}
+        # the images that a sample is made from, for which there are no fields
+        values = {**(self._taken or _first_sample(origin.config)), "preview": ""}
+        values["prompt"] = str(self._prompt.value or "")
         for name, number in self._numbers.items():
             value = number.value
             is_whole = name in _WHOLE and value is not None and value == int(value)
             values[name] = int(value) if is_whole else value
         if self._negative.visible:
             values["negative_prompt"] = str(self._negative.value or "")
-        if self._origin and self._origin.lora:
-            values["lora"] = self._origin.lora
+        if origin.lora:
+            values["lora"] = origin.lora
             values["strength"] = self._strength.value
             values["block_scale"] = sparse(self._rates.values)
         return values
@@ -191,7 +201,7 @@ class Draw:
         """Ask for the picture, and return what is wrong with that."""
         playground = self._page.watch.playground
         try:
-            drawing = read_drawing(self._values())
+            drawing = read_drawing(self._values(origin))
             await io_bound(playground.ask, origin, drawing)
         except (BlockrateError, OSError) as error:
             return in_labels(str(error))
@@ -200,13 +210,27 @@ class Draw:
 
     def _use(self, drawn: Drawn) -> None:
         """Take the settings of a picture over."""
+        self._draw_by_what_drew(drawn)
         values = drawn.drawing.model_dump()
+        self._taken = {name: values[name] for name in Sample.model_fields}
         self._fill(values)
-        if drawn.drawing.lora:
-            self.draw_from(drawn.drawing.lora)
         self._strength.set_value(drawn.drawing.strength)
         self._rates.replace(dict(drawn.drawing.block_scale))
         self._mixer.show(said="Settings taken over")
+
+    def _draw_by_what_drew(self, drawn: Drawn) -> None:
+        """Draw from what a picture was drawn from, or say that its model is another one than the config's."""
+        lora = drawn.drawing.lora
+        now = self._origin
+        # a run knows its model, which the file that it has made does not
+        if now and (now.lora, trained_name(now.config)) == (lora, drawn.model):
+            return
+        own = trained_name(self._page.session.usable)
+        self.draw_from(lora or ("" if drawn.model == own else drawn.model))
+        found = self._origin
+        if found and trained_name(found.config) != drawn.model:
+            told = f"The picture was drawn by {drawn.model}: open its config first"
+            self._from.error = visible(told)
 
     # -- its blocks
 
@@ -254,10 +278,14 @@ def _layout(page: Page) -> BlockLayout:
 def _usual(page: Page) -> dict[str, Any]:
     """Return how the open config draws, else how the makers of its model do."""
     config = page.session.usable
+    usual = Sample().model_dump() | sample_of(config.base_model_name)
+    return _first_sample(config) or usual
+
+
+def _first_sample(config: TrainConfig) -> dict[str, Any]:
+    """Return the first sample of a config that is made, nothing without one."""
     samples = [sample for sample in config.samples if sample.enabled]
-    if samples:
-        return samples[0].model_dump()
-    return Sample().model_dump() | sample_of(config.base_model_name)
+    return samples[0].model_dump() if samples else {}
 
 
 def _finished(page: Page) -> str:
