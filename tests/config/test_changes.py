@@ -218,6 +218,19 @@ def test_a_finished_run_does_not_answer_for_another_result(
         left(now)
 
 
+def test_nor_for_other_rates_in_a_phase() -> None:
+    def phases(**rates: float) -> dict[str, Any]:
+        phase = {"from": 0, "block_learning_rate_multiplier": rates}
+        return {"block_learning_rate_phases": [phase]}
+
+    # a rate that is not written is 1.0
+    assert not left(phases(double_block_0=1.0), phases())
+    with refusal(
+        "^block_learning_rate_phases.0.*with 1.0, the config says 0.5", "fresh"
+    ):
+        left(phases(double_block_0=0.5), phases())
+
+
 @pytest.mark.parametrize(
     ("concept", "told"),
     [

@@ -80,6 +80,21 @@ def test_an_optimizer_with_one_rate_for_all_takes_no_phases() -> None:
         config(TWO, optimizer={"optimizer": "PRODIGY"})
 
 
+def test_a_single_phase_counts_as_rates_of_all_steps_for_an_optimizer() -> None:
+    prodigy = {"optimizer": {"optimizer": "PRODIGY"}}
+    with pytest.raises(ConfigError, match=r"double_block_0 has 0\.5"):
+        config([{"from": 0, KEY: {"double_block_0": 0.5}}], **prodigy)
+    assert config([{"from": 0, KEY: {"double_block_0": 0.0}}], **prodigy)
+
+
+def test_rates_of_any_phase_that_the_filter_makes_idle_are_told() -> None:
+    phases = [{"from": 0}, {"from": 0.5, KEY: {"other": 0.5}}]
+    (told,) = make_plan(config(phases)).warnings
+    assert told == (
+        "The layer filter leaves nothing to train in other: no rate counts there."
+    )
+
+
 def test_a_block_that_the_model_does_not_have_is_told_by_the_setting() -> None:
     with pytest.raises(ConfigError, match=f"{PHASES}: double_block_19"):
         make_plan(config([{"from": 0, KEY: {"double_block_19": 0.5}}]))

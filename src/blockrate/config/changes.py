@@ -135,7 +135,8 @@ def _differences(
     old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[Difference]:
     """Yield every field that differs, a list as a whole; a missing multiplier is 1.0."""
-    missing = FULL if prefix == f"{KEY}." else None
+    # of the whole run, or in a phase of it
+    missing = FULL if prefix.endswith(f"{KEY}.") else None
     for key in {**new, **old}:
         was = old.get(key, missing)
         is_now = new.get(key, missing)

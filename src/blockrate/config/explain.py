@@ -112,6 +112,9 @@ def _of_optimizer(config: TrainConfig) -> Iterator[ConfigError]:
             f"{refusal}; {PHASES_KEY} change rates on the way",
             cure,
         )
+        return
+    # a single phase holds in all steps
+    multipliers = config.first_rates()
     scaled = scaled_blocks(multipliers)
     if not refusal or not scaled:
         return

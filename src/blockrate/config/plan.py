@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from blockrate.config.base_model import (
@@ -320,10 +321,11 @@ def _rate_warnings(
     profile: Profile,
     allowed: Modules,
 ) -> Iterator[str]:
-    multipliers = profile.at(0)
+    phases = [profile.at(step) for step in (0, *profile.changes())]
     reached = {module.block or OTHER for module in allowed.values()}
     idle = [
         name
+        for multipliers in phases
         for name, rate in sparse(multipliers).items()
         # what other would do if the filter let it through may be said beforehand
         if name not in reached and not (name == OTHER and rate == 0.0)
@@ -336,7 +338,7 @@ def _rate_warnings(
         for module in candidates(config, spec)
         if module.name not in allowed
     }
-    scaled = scaled_blocks(multipliers)
+    scaled = chain.from_iterable(map(scaled_blocks, phases))
     partly = [name for name in scaled if name in reached and name in left_out]
     if partly:
         blocks = selection_text(partly, spec.layout)

@@ -354,6 +354,13 @@ class TrainConfig(ModelConfig):
         }
         return profile_of(rates, layout, model, total_steps=total_steps)
 
+    def first_rates(self) -> dict[str, float]:
+        """The block rates that a run begins with."""
+        if not self.block_learning_rate_phases:
+            return self.block_learning_rate_multiplier
+        rates: dict[str, float] = self.block_learning_rate_phases[0][KEY]
+        return rates
+
     def layer_filter_in_effect(self) -> LayerFilter:
         """The filter that chooses modules: the text when there is one, else the preset's patterns."""
         if self.layer_filter.strip():

@@ -9,7 +9,6 @@ from nicegui.element import Element
 
 from blockrate.core.blocks import BlockLayout, is_block
 from blockrate.core.plain_text import visible
-from blockrate.core.profile import KEY
 from blockrate.run.process import RunState
 from blockrate.ui.compare.adding import add_run
 from blockrate.ui.compare.better import TITLE, ask_whether_better, has_rates
@@ -142,9 +141,7 @@ def rates_of(reading: Reading) -> RatesDraft | None:
     if config is None:
         return None
     blocks = filter(is_block, reading.history.blocks.names)
-    phases = config.block_learning_rate_phases
-    rates = phases[0][KEY] if phases else config.block_learning_rate_multiplier
-    return RatesDraft(BlockLayout.of(blocks), rates)
+    return RatesDraft(BlockLayout.of(blocks), config.first_rates())
 
 
 def rates_in_words(reading: Reading) -> str:

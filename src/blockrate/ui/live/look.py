@@ -97,7 +97,7 @@ def _facts(run: RunFolder) -> Facts:
     frozen: Sequence[str] = ()
     with suppress(BlockrateError):
         config = load_config(run.config_file, ignore_unsupported=True).config
-        named = frozen_blocks(config.block_learning_rate_multiplier)
+        named = frozen_blocks(config.first_rates())
         frozen = [name for name in named if name == OTHER or is_block(name)]
         # of a model that cannot be read, the frozen ones at least
         names = BlockLayout.of(filter(is_block, frozen)).names

@@ -40,7 +40,7 @@ def sparkline(page: Page) -> Element:
         phases = page.session.get(PHASES_KEY)
         rates = page.session.get(KEY)
         if page.session.usable.block_learning_rate_phases:
-            rates = page.session.usable.block_learning_rate_phases[0][KEY]
+            rates = page.session.usable.first_rates()
         draft = RatesDraft(_layout(page.session), rates)
         picture.show(draft)
         summary = draft.summary()
