@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from blockrate.config.files import parse_config
 from blockrate.config.schedule_check import (
+    kept_schedule,
     schedule_length,
     schedule_warnings,
     span_of,
@@ -48,6 +49,41 @@ def test_a_warm_up_of_most_of_the_run_is_told(steps: int) -> None:
 )
 def test_a_warm_up_of_a_part_of_the_run_is_not_told(warmup: float, steps: int) -> None:
     assert not schedule_warnings(config(learning_rate_warmup_steps=warmup), steps)
+
+
+def phases(*starts: float) -> dict[str, Any]:
+    return {"block_learning_rate_phases": [{"from": start} for start in starts]}
+
+
+@pytest.mark.parametrize(
+    ("starts", "late"),
+    [
+        ((0, 8, 16), "step 16"),
+        ((0, 15), None),
+        ((0, 0.5, 0.99), "99 %"),
+        ((0, 0.01), "the start"),
+        ((0,), None),
+    ],
+)
+def test_a_phase_that_holds_in_no_step_is_told(
+    starts: tuple[float, ...], late: str | None
+) -> None:
+    told = schedule_warnings(config(**phases(*starts)), 16)
+    expected = f"from {late} holds in no step of this run, which ends after 16."
+    assert [text.endswith(expected) for text in told] == [True] * (late is not None)
+
+
+def test_phases_of_a_run_made_longer_are_told_to_begin_where_they_did() -> None:
+    by_fraction = config(**phases(0, 0.5))
+    longer = span_of(by_fraction, 32, first=16, length=16)
+    name = "block_learning_rate_phases"
+    told = f"{name} keep their 16 steps, the run has 32."
+    assert kept_schedule(by_fraction, 32, longer) == told
+    falling = config(**phases(0, 0.5), learning_rate_scheduler="COSINE")
+    told = f"the rate's schedule and {name} keep their 16 steps, the run has 32"
+    assert kept_schedule(falling, 32, longer).startswith(told)
+    assert not kept_schedule(by_fraction, 32, span_of(by_fraction, 32))
+    assert not kept_schedule(config(**phases(0, 8)), 32, longer)
 
 
 def test_a_run_that_ends_early_counts_by_its_own_end() -> None:

@@ -146,6 +146,26 @@ def test_the_events_show_the_rates_that_hold_at_each_step(
     assert looked_at[3]["update_ratios"]["double_block_0"] > 0.0
 
 
+def test_phases_of_a_run_made_longer_begin_where_they_did_unless_it_is_extended(
+    small: Small, tmp_path: Path
+) -> None:
+    phases = [{"from": 0, KEY: FIRST}, {"from": 0.5, KEY: SECOND}]
+    settings: dict[str, Any] = {KEY: {}, PHASES: phases}
+    live_edited(small.config(tmp_path, epochs=2, **settings), {})
+    run = live_edited(small.config(tmp_path, epochs=4, **settings), {})
+    assert [event["step"] for event in events(run, "rates")] == [2]
+    told = [event["message"] for event in events(run, "warned")]
+    assert f"{PHASES} keep their 3 steps, the run has 6." in told
+    run.options_file.write_text('{"extend": true}')
+    live_edited(small.config(tmp_path, epochs=8, **settings), {})
+    assert (
+        f"{PHASES} span all 12 steps of the run"
+        in events(run, "resumed")[-1]["changes"]
+    )
+    # half of which are over now
+    assert [event["step"] for event in events(run, "rates")] == [2, 6]
+
+
 def test_a_fused_back_pass_leaves_what_stands_still_alone(
     small: Small, tmp_path: Path
 ) -> None:

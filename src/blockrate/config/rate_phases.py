@@ -1,6 +1,6 @@
 """Rates by phases of a run: how they are written, and the profile that a config comes to, with phases or without."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -105,6 +105,11 @@ def profile_of(
         return Profile.of_phases(rows, layout, model)
     except ConfigError as error:
         raise ConfigError(PHASES_KEY, error.problem, error.cure) from error
+
+
+def counts_by_fraction(phases: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the steps at which phases begin hang on how long the run is."""
+    return any(0 < phase[FROM] <= 1 for phase in phases)
 
 
 def start_text(start: float) -> str:

@@ -5,6 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from blockrate.config.optimizers import OPTIMIZERS
+from blockrate.config.rate_phases import (
+    FROM,
+    PHASES_KEY,
+    counts_by_fraction,
+    start_text,
+)
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.schedules import warmup_length
 
@@ -59,11 +65,23 @@ def schedule_length(
     return steps if 0 < left == steps_at_zero(now, span) else stored
 
 
+def bound_to_length(config: TrainConfig) -> str:
+    """Return what of a config's rates hangs on how long its run is, in words; nothing where none does."""
+    found = []
+    if config.learning_rate_scheduler != "CONSTANT":
+        found.append("the rate's schedule")
+    if counts_by_fraction(config.block_learning_rate_phases):
+        found.append(PHASES_KEY)
+    return " and ".join(found)
+
+
 def kept_schedule(config: TrainConfig, steps: int, span: Span) -> str:
     """Return what to say of a schedule that keeps its length in a run of other ``steps``; nothing if it has theirs."""
-    if config.learning_rate_scheduler == "CONSTANT" or span.length == steps:
+    kept = bound_to_length(config)
+    if not kept or span.length == steps:
         return ""
-    text = f"the rate's schedule keeps its {span.length} steps, the run has {steps}"
+    keep = "keep their" if PHASES_KEY in kept else "keeps its"
+    text = f"{kept} {keep} {span.length} steps, the run has {steps}"
     zero = steps_at_zero(config, span)
     if zero:
         text += f": the last {zero} have rate 0 and change nothing"
@@ -91,7 +109,11 @@ def schedule_warnings(
     span = span_of(config, steps, first=first, length=length)
     if span.last <= span.first or _finds_its_own_rate(config):
         return ()
-    return (*_warmup_warnings(config, span), *_end_warnings(config, span))
+    return (
+        *_warmup_warnings(config, span),
+        *_end_warnings(config, span),
+        *_phase_warnings(config, span),
+    )
 
 
 def _finds_its_own_rate(config: TrainConfig) -> bool:
@@ -143,6 +165,16 @@ def _ends_low(config: TrainConfig, span: Span) -> bool:
     factor = min(config.rate_factor(end, span.length) for end in ends)
     floor = config.learning_rate_min_factor
     return factor - floor <= _LOW * (1 - floor)
+
+
+def _phase_warnings(config: TrainConfig, span: Span) -> Iterator[str]:
+    """Yield which phases of block rates hold in no step, because the run is too short for them."""
+    starts = [phase[FROM] for phase in config.block_learning_rate_phases]
+    begin = [warmup_length(start, span.length) for start in starts]
+    for start, first, end in zip(starts, begin, [*begin[1:], span.last], strict=False):
+        if first >= min(end, span.last):
+            told = f"the phase {start_text(start)} holds in no step"
+            yield f"{PHASES_KEY}: {told} of this run, which ends after {span.last}."
 
 
 def _cycles_that_end_low(config: TrainConfig, span: Span) -> float | None:

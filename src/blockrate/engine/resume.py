@@ -11,8 +11,10 @@ from torch import Tensor
 
 from blockrate.config.changes import check_changes
 from blockrate.config.files import parse_config
+from blockrate.config.rate_phases import PHASES_KEY
 from blockrate.config.schedule_check import (
     Span,
+    bound_to_length,
     kept_schedule,
     schedule_length,
     schedule_warnings,
@@ -81,8 +83,10 @@ class Resume:
         """Warn of a rate that is not what its settings seem to say; return the span of a run of so many steps."""
         span = self.span(steps)
         stored = self.facts.get("total_steps", steps)
-        if stored != span.length and self.config.learning_rate_scheduler != "CONSTANT":
-            told = f"the rate's schedule spans all {span.length} steps of the run"
+        spread = bound_to_length(self.config)
+        if stored != span.length and spread:
+            span_all = "span all" if PHASES_KEY in spread else "spans all"
+            told = f"{spread} {span_all} {span.length} steps of the run"
             if self.before.learning_rate_scheduler != "CONSTANT" and not self.extend:
                 told += f": the {stored} it was planned for are over"
             self.changes.append(told)
