@@ -25,6 +25,7 @@ def folder(tmp_path: Path) -> Path:
     config = {
         "base_model_name": "tiny-flux1",
         "workspace_dir": "run",
+        "layer_filter_preset": "blocks",
         "concepts": [{"path": "photos"}],
         KEY: {"double_block_0": 0.5},
     }
@@ -73,6 +74,10 @@ def test_rates_are_taken_or_declined_and_the_command_says_so(
     assert err.startswith("The new rates hold from step ")
     config = json.loads(at_work.config_file.read_text())
     assert config[KEY] == {"double_block_1": 0.25}
+    (folder / "rates.json").write_text('{"other": 0.5}')
+    code, _, err = blockrate("rates", "run", "rates.json")
+    assert code == 0
+    assert err.startswith("warning: The layer filter leaves nothing to train in other")
     stdin = io.TextIOWrapper(io.BytesIO(b'{"block_learning_rate_multiplier": {}}'))
     monkeypatch.setattr(sys, "stdin", stdin)
     assert blockrate("rates", "run", "-")[0] == 0

@@ -138,7 +138,12 @@ def test_other_commands_are_taken_beside_rates_which_stay_for_the_loop(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"[" * 100_000, b"\xff\xfe", b"1" * 3_000_000]
+    "content",
+    [
+        *(b"", b"{", b"[]", b"[" * 100_000, b"\xff\xfe", b"1" * 3_000_000),
+        # which would else be asked to be at 1.0, all of them
+        *(b'{"command": "rates"}', b'{"double_block_0": 0.5}'),
+    ],
 )
 def test_a_hostile_file_is_asked_for_nothing_and_can_be_answered(
     run: RunFolder, content: bytes

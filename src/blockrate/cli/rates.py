@@ -40,14 +40,14 @@ def _given(run: "RunFolder", name: str) -> str:
     asked = rates_in(_read(name), where)
     before = load_config(run.config_file, ignore_unsupported=True).config
     now = with_rates(before, asked)
-    made = make_plan(now)
+    known = make_plan(before).warnings
+    warnings = [text for text in make_plan(now).warnings if text not in known]
     question = ask_for_rates(run, asked)
     answer = _awaited(question)
     if answer.state != "taken":
         raise ConfigError(str(run.path), answer.sentence)
-    for warning in made.warnings:
-        if warning.startswith("The layer filter"):
-            say(f"warning: {warning}")
+    for warning in warnings:
+        say(f"warning: {warning}")
     if before.block_learning_rate_phases:
         say(f"They replace the run's {PHASES_KEY}, which are kept in {run.path}.")
     return f"The new rates hold from step {answer.step + 1} on."

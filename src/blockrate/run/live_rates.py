@@ -95,8 +95,8 @@ def carried_on(
     if rates_of(kept) == asked:
         return config
     say(
-        "The run goes on with the block rates that it was given while it trained, those in "
-        f"{run.config_file}. `blockrate rates` gives it others."
+        "The block rates of this run are those that it was given while it trained, in "
+        f"{run.config_file}. `blockrate rates` gives others to a run that trains."
     )
     return kept
 

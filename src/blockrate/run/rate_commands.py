@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from blockrate.config.files import config_json
+from blockrate.config.new_rates import RATES_KEYS
 from blockrate.config.train_config import TrainConfig
 from blockrate.run.durable import atomic_write, free_name
 from blockrate.run.folder import RATES, RunFolder
@@ -15,7 +16,7 @@ from blockrate.run.typed_json import read_object
 
 
 class AskedRates(NamedTuple):
-    """What a file asks for. ``rates``: by the names of settings, None where the file cannot be read."""
+    """What a file asks for. ``rates``: by the names of settings, None where it cannot be read or holds none."""
 
     command: str
     rates: dict[str, Any] | None
@@ -35,8 +36,8 @@ def asked_rates(run: RunFolder) -> list[AskedRates]:
     for file in sorted(run.commands.glob(f"{RATES}-*.json")):
         rates = None
         with suppress(OSError, ValueError):
-            rates = read_object(file)
-            rates.pop("command", None)
+            found = read_object(file)
+            rates = {key: found[key] for key in RATES_KEYS if key in found} or None
         asked.append(AskedRates(file.stem, rates))
     return asked
 
