@@ -219,11 +219,28 @@ def test_phases_are_rates_that_a_run_was_begun_with(make_run: MakeRun) -> None:
         log.write(Rates({}, {}, groups=held(0.25)), step=step)
         start(log, 0.25, step=step)
     log.write(Rates({}, {}, groups=held(0.25)), step=10)
+    log.write(Validated(1.1), step=10)
     start(log, 0.25, step=12)
     assert [arm.name for arm in compare([one, other]).arms] == ["one", "other"]
     ask(log, 0.5, step=14)
     with pytest.raises(ConfigError, match="with other rates at first"):
         compare([one, other])
+
+
+def test_phases_that_gave_way_to_the_rates_of_the_last_one_are_refused(
+    make_run: MakeRun,
+) -> None:
+    """The config says these rates of all steps then, and the first were trained with others."""
+    one = make_run("one", 2.0, 1.0)
+    other = make_run("other", 2.0, 1.0, **{RATES: {"single_block_37": 0.25}})
+    log = EventLog(RunFolder(other).events_file)
+    start(log, 0.5, step=0)
+    log.write(Rates({}, {}, groups=held(0.25)), step=5)
+    log.write(Validated(1.1), step=10)
+    for change in (ask, start):
+        change(log, 0.25, step=12)
+        with pytest.raises(ConfigError, match="with other rates at first"):
+            compare([one, other])
 
 
 def test_runs_that_have_not_seen_the_same_images_are_refused(

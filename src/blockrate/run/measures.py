@@ -133,7 +133,11 @@ def look_at_run(folder: Path) -> ComparedRun:
                 held[record.step] = _Held.by(event)
             case Validated(loss=float(loss)) if math.isfinite(loss):
                 told[record.step] = event
-    if any(map(_is_edited, pairwise(held.values()))):
+    # phases that are over may have given way to the rates that held by then
+    left = not config.block_learning_rate_phases and any(
+        rates.planned for rates in held.values()
+    )
+    if left or any(map(_is_edited, pairwise(held.values()))):
         problem = f"{folder} was trained with other rates at first"
         raise ConfigError(RATES, problem, "Train it anew, from its first step.")
     newest = _kind(told[max(told)]) if told else ()
