@@ -270,6 +270,19 @@ def test_rates_that_a_run_was_given_replace_its_groups_until_it_begins_again() -
     assert blocks.changed == ""
 
 
+def test_what_is_frozen_by_the_config_is_frozen_whatever_an_earlier_session_was_given() -> (
+    None
+):
+    """Not left out by the layer filter, as a block is that nobody has at 0.0."""
+    one, other = (alone(name) for name in NAMES[:2])
+    given = Record(Rates({}, {one.name: 0.0, other.name: 1.0}, "rates-1-1", [other]), 3)
+    history = History()
+    history.know_blocks(NAMES[:3], [other.name])
+    history.feed([started(one, other), given, started(one)])
+    assert other.name in history.blocks.frozen
+    assert history.blocks.trained == {one.name}
+
+
 def test_hostile_rates_are_passed_over() -> None:
     history = History()
     names = {"\x1b[31m": 0.0, "x" * 5000: 1.0, "double_block_0": 0.0}

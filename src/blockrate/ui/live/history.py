@@ -208,8 +208,8 @@ class Cards:
 class TrainedBlocks:
     """What is trained, and how fast.
 
-    ``names``: blocks and other, in model order. ``frozen``: those at 0.0. ``groups``: of
-    the optimizer, from the run's own start. ``rates``: the newest of each group and block,
+    ``names``: blocks and other, in model order. ``frozen``: those at 0.0, and those that were and may train again.
+    ``groups``: of the optimizer, from the run's own start. ``rates``: the newest of each group and block,
     read from the optimizer; of one that finds its own step size those that it comes to, and
     ``factors``: what it multiplies them with. ``changed``: what the run was given while it trained, in words.
     """
@@ -241,7 +241,8 @@ class TrainedBlocks:
         """Take other rates, which hold from the step after ``step`` on."""
         self.take_groups(event.groups)
         zeros = [name for name, rate in event.new.items() if rate == 0.0]
-        self.frozen = list(filter(_is_shown, zeros))
+        # those of the config may be newer than these
+        self.frozen = list(dict.fromkeys([*self.frozen, *filter(_is_shown, zeros)]))
         # what they are is told with the next step that is looked at
         self.rates = {}
         changes = changes_text(event.old, event.new)[:_LONGEST_TEXT]
