@@ -30,7 +30,8 @@ What stands here is public; a change is in the [CHANGELOG](../CHANGELOG.md).
 | `config.json` | the whole config of the last start, every default included; with the block rates that \
 the run was given since |
 | `config-until-step-N.json` | the config that the run had until it was given other block rates after step N |
-| `options.json` | of that start: `reset_optimizer`, `extend`, `events_bytes` before it, `origin`, `data` |
+| `options.json` | of that start: `reset_optimizer`, `extend`, `events_bytes` before it, `origin`, `data`, \
+`block_rates`, `start` |
 | `events.jsonl` | what happened, a JSON object a line, appended; see below |
 | `log.txt`, `log.1.txt` | all that the engine and its libraries printed; the second is the older half |
 | `log-1.txt`, ... | of a run on several GPUs: what the engine of each but the first printed |
