@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -356,6 +357,22 @@ def test_tokens_are_counted_without_what_explains_them(tmp_path: Path) -> None:
     # x = "a b" and def f ( ) : return x
     assert list(sizes(file)) == [Size("", 13, 10), Size("f", 4, 7)]
     assert lines_of_code(code_tokens(file)) == {6, 7, 10, 13}
+
+
+def test_nothing_stands_where_it_is_never_reached() -> None:
+    """As two versions of a function may be put together: the second half stands there and does nothing."""
+    ends = (ast.Return, ast.Raise, ast.Continue, ast.Break)
+    dead = []
+    for file in FILES:
+        for node in ast.walk(tree(file)):
+            for _, lines in ast.iter_fields(node):
+                if isinstance(lines, list):
+                    dead += [
+                        f"{file.relative_to(ROOT)}:{after.lineno}"
+                        for line, after in pairwise(lines)
+                        if isinstance(line, ends)
+                    ]
+    assert not dead, "\n".join(dead)
 
 
 def test_no_class_has_two_bases() -> None:

@@ -1,6 +1,7 @@
 """What was measured for a config: found again, and gone when what it hangs on is another."""
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 from support.made_up import made_up_probe
 from support.settings import two_values
 
-from blockrate.config.fields import fields
+from blockrate.config.fields import fields, in_window
 from blockrate.config.probed import as_probed, probe_hash
+from blockrate.config.setting import Window
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import FileError
 from blockrate.run.data_state import data_state
@@ -123,6 +125,20 @@ def test_every_setting_counts_or_does_not(path: str) -> None:
     free = fields()[path].change in ("length", "output", "free", "silent")
     as_before = as_probed(before).model_dump() == as_probed(now).model_dump()
     assert same == (free or as_before) or path == "training_method"
+
+
+def test_whatever_makes_rates_is_put_back() -> None:
+    """A setting that is new among them has to stand in _LATER, or a measurement would be one by these rates."""
+    windows: tuple[Window, ...] = (
+        "Block Learning Rate",
+        "Learning Rate Scheduler",
+        "Optimizer",
+    )
+    for path in chain.from_iterable(map(in_window, windows)):
+        # named rates train nothing
+        if fields()[path].change != "silent":
+            before, now = map(TrainConfig.model_validate, two_values(path))
+            assert as_probed(before) == as_probed(now), path
 
 
 def test_all_rates_count_as_one_those_of_phases_too(config: TrainConfig) -> None:
