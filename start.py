@@ -165,6 +165,9 @@ def set_up(*, again: bool = False) -> None:
             or read_stamp().get("made_by") != made_by
             or not os.path.exists(PYTHON)
         )
+        # to make it anew would empty what it leads to
+        if fresh and VENV.is_symlink():
+            sys.exit(f"error: {VENV} is a link. Remove it and start again.")
         STAMP.unlink(missing_ok=True)
         # pip finds everything before it touches anything, so a failed update need not be made anew
         if not fresh:

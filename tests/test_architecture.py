@@ -24,7 +24,7 @@ LAYERS = {
     "models": ({"models", "core"}, {"numpy", "huggingface_hub", "tokenizers"}),
     "config": ({"config", "models", "core"}, {"pydantic"}),
     "dataset": ({"dataset", "config", "core"}, {"PIL"}),
-    "run": ({"run", "config", "core"}, {"filelock", "psutil"}),
+    "run": ({"run", "config", "core"}, {"filelock", "psutil", "pynvml"}),
     "engine": ({"engine", "run", "dataset", "config", "models", "core"}, None),
     "ui": (
         {"ui", "run", "dataset", "config", "models", "core"},

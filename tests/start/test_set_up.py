@@ -133,6 +133,20 @@ def test_a_first_set_up_that_was_killed_is_made_anew(
     assert installs == [True, True, True]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right of their own")
+def test_the_environment_of_another_folder_is_not_emptied_through_a_link(
+    house: Path, installs: list[bool]
+) -> None:
+    other = house / "other"
+    (house / ".venv").rename(other)
+    (other / "kept").touch()
+    (house / ".venv").symlink_to(other)
+    with pytest.raises(SystemExit, match=r"is a link\. Remove it"):
+        start.set_up()
+    assert [file.name for file in other.iterdir()] == ["kept"]
+    assert installs == []
+
+
 def test_a_set_up_from_scratch_that_was_stopped_does_not_pass_for_a_finished_one(
     installs: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:

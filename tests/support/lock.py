@@ -9,7 +9,7 @@ from support.start_module import ROOT, start
 
 EXTRAS = ("optimizers", "files", "board", "dev")
 # torch and what it brings along: another file for each card
-TORCHS_OWN = re.compile(r"torch|triton|pytorch-triton|nvidia-|cuda-")
+TORCHS_OWN = re.compile(r"torch|triton|pytorch-triton|nvidia-(?!ml-py)|cuda-")
 # a system on which nobody trains
 BROWSERS_OWN = "sys_platform == 'emscripten'"
 HEAD = """\

@@ -72,9 +72,16 @@ def cards_here() -> tuple[Card, ...]:
 
 def chosen_card(device: str | None, cards: Sequence[Card]) -> Card | None:
     """Return the one of these cards that a config's ``train_device`` means, nothing if it means none of them."""
+    number = card_number(device)
+    return cards[number] if number is not None and number < len(cards) else None
+
+
+def card_number(device: str | None) -> int | None:
+    """Return the number of the card that a config's ``train_device`` means, None for what is no card."""
     kind, _, number = (device or "cuda").partition(":")
-    index = int(number) if number.isdecimal() else 0
-    return cards[index] if kind == "cuda" and index < len(cards) else None
+    if kind != "cuda":
+        return None
+    return int(number) if number.isdecimal() else 0
 
 
 def card_named(name: str, total: int) -> Card | None:

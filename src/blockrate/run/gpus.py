@@ -75,12 +75,20 @@ def _named(config: TrainConfig, here: Sequence[str]) -> Gpus:
 
 def gpus_here(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Return what CUDA calls the GPUs that a program started now would see, by number; none if that is unknown."""
-    visible = environment.get(_VISIBLE)
+    visible = visible_gpus(environment)
     if visible is not None:
-        names = [name.strip() for name in visible.split(",")]
-        # CUDA reads up to the first that is none: -1 hides those behind it, or all
-        return list(takewhile(lambda name: name not in ("", "-1"), names))
+        return visible
     return [str(number) for number in range(_count())]
+
+
+def visible_gpus(environment: Mapping[str, str]) -> list[str] | None:
+    """Return what an environment calls the GPUs that programs are to see, None where it says nothing of them."""
+    visible = environment.get(_VISIBLE)
+    if visible is None:
+        return None
+    names = [name.strip() for name in visible.split(",")]
+    # CUDA reads up to the first that is none: -1 hides those behind it, or all
+    return list(takewhile(lambda name: name not in ("", "-1"), names))
 
 
 def _count() -> int:

@@ -8,6 +8,7 @@ from blockrate.config.many_gpus import images_of_a_step
 from blockrate.core.plain_text import visible
 from blockrate.core.units import size_text
 from blockrate.run.events import Rank
+from blockrate.ui.live.card_memory import memory_of_run, planned_bytes
 from blockrate.ui.live.watch import ALIVE, Watch
 from blockrate.ui.parts.labels import duration, sentence
 
@@ -112,16 +113,28 @@ def images_a_second(watch: Watch) -> list[str]:
 
 
 def gpus(watch: Watch) -> str:
-    """The run's GPUs, with what each has held at most; nothing for a run on a processor alone."""
+    """The run's GPUs, with what each has held at most and was to; nothing for a run on a processor alone."""
     cards = watch.history.cards
     many = len(cards.ranks) > 1
     if not cards.ranks or not (many or cards.peaks):
         return ""
     told = [_gpu(rank, cards.peaks, numbered=many) for rank in cards.ranks]
+    config = watch.history.config
+    planned = planned_bytes(config) if config and cards.peaks else 0
+    plan = f", {size_text(planned)} planned" if planned else ""
     if not many:
-        return told[0]
+        return f"{told[0]}{plan}"
     shared = ", which share the weights" if cards.sharding == "FULL" else ""
-    return f"{len(told)} GPUs{shared}: {' · '.join(told)}"
+    each = f"{plan} for each" if plan else ""
+    return f"{len(told)} GPUs{shared}: {' · '.join(told)}{each}"
+
+
+def memory_now(watch: Watch) -> str:
+    """What the cards hold now that the run trains on; nothing when it does not, or elsewhere."""
+    if watch.state.name not in ALIVE:
+        return ""
+    history = watch.history
+    return memory_of_run(history.config, history.cards.ranks, watch.memory)
 
 
 def _gpu(rank: Rank, peaks: Mapping[int, int], *, numbered: bool) -> str:

@@ -34,6 +34,7 @@ from blockrate.run.process import (
     kill_engine,
     stop_engine,
 )
+from blockrate.ui.live.card_memory import LiveMemory
 from blockrate.ui.live.found_runs import FoundRun, folder_around, runs_in
 from blockrate.ui.live.history import History
 from blockrate.ui.live.jobs import Jobs
@@ -61,6 +62,7 @@ class Watch:
         self.told: list[str] = []  # at the last start, of an earlier run
         self.jobs = Jobs()
         self.playground = Playground()
+        self.memory = LiveMemory()
         self._shown_job = ""  # the last whose run was shown without being asked for
         self._preferences = preferences
         self._process: Popen[Any] | None = None
@@ -178,6 +180,7 @@ class Watch:
         while True:
             behind = False
             try:
+                await self.memory.look()
                 await self.look_at_jobs()
                 # the folder of the run may be on a drive that comes back
                 with suppress(OSError):

@@ -17,6 +17,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.units import size_text
 from blockrate.run.places import Source
 from blockrate.ui.document import NO_TITLE
+from blockrate.ui.live.card_memory import memory_of
 from blockrate.ui.open_save import open_config
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, field, section
@@ -202,7 +203,7 @@ def _follow_check(page: Page, findings: Element) -> None:
         changed,
         to_check,
         lambda wanted: iter([check(wanted.config, wanted.plan, wanted.source)]),
-        partial(_show, session, findings),
+        partial(_show, page, findings),
     )
 
 
@@ -240,7 +241,8 @@ def _welcome(page: Page) -> None:
         call_on_change(session.changed, refresh)
 
 
-def _show(session: Session, element: Element, report: Report) -> None:
+def _show(page: Page, element: Element, report: Report) -> None:
+    session = page.session
     findings, memory, card = report
     element.clear()
     with element:
@@ -253,6 +255,19 @@ def _show(session: Session, element: Element, report: Report) -> None:
             ui.label(f"{card.text}.")
             _bar(asdict(memory), card.total)
             _line(memory_finding(memory, card))
+            show_memory_now(page)
+
+
+def show_memory_now(page: Page) -> None:
+    """What the card holds that would be trained on, as it changes."""
+    label = ui.label().classes("dim")
+    live = page.watch.memory
+
+    def refresh() -> None:
+        label.text = memory_of(page.session.usable, live)
+        label.set_visibility(bool(label.text))
+
+    call_on_change(live.changed, refresh)
 
 
 def _line(finding: Finding) -> None:

@@ -17,6 +17,7 @@ from blockrate.ui.live.progress import (
     details,
     gpus,
     headline,
+    memory_now,
     share,
     speed,
     why_no_samples,
@@ -102,12 +103,7 @@ def _head(page: Page, changed: Event[[]]) -> None:
             way_buttons(page, changed)
             finished_buttons(page, changed)
         _progress_bar(watch, changed)
-        facts = ui.label().classes("totals")
-        _text(changed, facts, lambda: speed(watch))
-        predicted = ui.label().classes("dim")
-        _text(changed, predicted, lambda: pace(watch))
-        cards = ui.label().classes("run-gpus")
-        _text(changed, cards, lambda: gpus(watch))
+        _speed_and_memory(watch, changed)
         words = ui.label().classes("dim")
         _text(changed, words, lambda: _how_it_is(watch))
         cure = ui.label().classes("banner")
@@ -119,6 +115,18 @@ def _head(page: Page, changed: Event[[]]) -> None:
             rebuild_on_change(changed, lambda: watch.history.warnings, _notes)
         files_list(page, changed)
         call_on_change(changed, lambda: card.set_visibility(not _is_empty(watch)))
+
+
+def _speed_and_memory(watch: Watch, changed: Event[[]]) -> None:
+    facts = ui.label().classes("totals")
+    _text(changed, facts, lambda: speed(watch))
+    predicted = ui.label().classes("dim")
+    _text(changed, predicted, lambda: pace(watch))
+    cards = ui.label().classes("run-gpus")
+    _text(changed, cards, lambda: gpus(watch))
+    memory = ui.label().classes("dim")
+    for event in (changed, watch.memory.changed):
+        _text(event, memory, lambda: memory_now(watch))
 
 
 def _text(changed: Event[[]], element: TextElement, text: Callable[[], str]) -> None:

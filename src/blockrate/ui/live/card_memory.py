@@ -1,0 +1,85 @@
+"""The memory of the cards of this computer while somebody looks: for people."""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+
+from nicegui import Event
+
+from blockrate.config.many_gpus import gpu_numbers, takes_all
+from blockrate.config.plan import make_plan
+from blockrate.config.train_config import TrainConfig
+from blockrate.core.errors import BlockrateError
+from blockrate.core.units import share_text, size_text
+from blockrate.models.cards import card_number
+from blockrate.run.card_memory import CardMemory, memory_now
+from blockrate.run.events import Rank
+
+_kept: list[tuple[TrainConfig, int]] = []
+
+
+class LiveMemory:
+    """What the cards hold, by number, None for one that is silent. ``changed``: they hold something else now."""
+
+    def __init__(self) -> None:
+        self.changed: Event[[]] = Event()
+        self.cards: Sequence[CardMemory | None] = ()
+
+    async def look(self) -> None:
+        """Ask the driver, and tell who listens if anything is new to a reader."""
+        cards = await asyncio.to_thread(memory_now)
+        is_news = list(map(_text, cards)) != list(map(_text, self.cards))
+        self.cards = cards
+        if is_news:
+            self.changed.emit()
+
+
+def memory_of(config: TrainConfig, memory: LiveMemory) -> str:
+    """What the cards hold that a config trains on; nothing where that is not known."""
+    cards = memory.cards
+    numbers = [number for number in _numbers(config, len(cards)) if number < len(cards)]
+    if not config.multi_gpu:
+        return "".join(_text(cards[number]) for number in numbers)
+    told = {number: _text(cards[number]) for number in numbers}
+    return " · ".join(f"GPU {number}: {text}" for number, text in told.items() if text)
+
+
+def memory_of_run(
+    config: TrainConfig | None, ranks: Sequence[Rank], memory: LiveMemory
+) -> str:
+    """As ``memory_of``, for a run with these processes; nothing for one that trains elsewhere or on no card."""
+    here = socket.gethostname()
+    if config is None or not ranks:
+        return ""
+    if any(rank.host != here or not rank.memory_bytes for rank in ranks):
+        return ""
+    return memory_of(config, memory)
+
+
+def planned_bytes(config: TrainConfig) -> int:
+    """Return what a run is to need of a card's memory, found once for a run; 0 where its model is gone."""
+    for kept, found in _kept:
+        if kept is config:
+            return found
+    found = 0
+    with suppress(BlockrateError, OSError):
+        found = make_plan(config).memory_bytes.total
+    _kept[:] = [(config, found)]
+    return found
+
+
+def _numbers(config: TrainConfig, here: int) -> Sequence[int]:
+    if takes_all(config):
+        return range(here)
+    if config.multi_gpu:
+        return [int(number) for number in gpu_numbers(config)]
+    number = card_number(config.train_device)
+    return [] if number is None else [number]
+
+
+def _text(card: CardMemory | None) -> str:
+    if card is None:
+        return ""
+    used = share_text(card.used, card.total)
+    return f"{used} in use on the card now, {size_text(card.free)} free"
