@@ -78,6 +78,8 @@ def test_rates_are_taken_or_declined_and_the_command_says_so(
     code, _, err = blockrate("rates", "run", "rates.json")
     assert code == 0
     assert err.startswith("warning: The layer filter leaves nothing to train in other")
+    # which is no news the second time
+    assert blockrate("rates", "run", "rates.json")[2].startswith("The new rates hold")
     stdin = io.TextIOWrapper(io.BytesIO(b'{"block_learning_rate_multiplier": {}}'))
     monkeypatch.setattr(sys, "stdin", stdin)
     assert blockrate("rates", "run", "-")[0] == 0
