@@ -32,6 +32,21 @@ def test_a_step_is_taken_back_to_the_byte(tmp_path: Path) -> None:
     assert not steps.last(tmp_path)
 
 
+def test_the_same_change_made_twice_is_taken_back_twice(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("cat\n")
+    there = CaptionChange(file, "cat\n", "dog\n")
+    steps = CaptionSteps()
+    held = []
+    for change in (there, there.swapped(), there):
+        held.append(file.read_text())
+        assert steps.save(change)
+    while step := steps.last(tmp_path):
+        assert not steps.undo(step).left
+        assert file.read_text() == held.pop()
+    assert not held
+
+
 def test_what_was_written_meanwhile_is_left_there_and_back(tmp_path: Path) -> None:
     a, b = tmp_path / "a.txt", tmp_path / "b.txt"
     a.write_text("a")
@@ -66,6 +81,18 @@ def test_what_the_disk_does_not_take_is_named_and_the_rest_is_a_step(
     assert "the disk is full" in wrote.left[0]
     assert wrote.failed == (changes[1],)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt"]
+
+
+def test_nothing_is_written_where_a_folder_has_become_a_link(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "photos", tmp_path / "outside"
+    folder.mkdir()
+    outside.mkdir()
+    change = CaptionChange(folder / "a.txt", None, "a\n")
+    folder.rmdir()
+    folder.symlink_to(outside)
+    wrote = CaptionSteps().take("Prefix", [change])
+    assert "by a link" in wrote.left[0]
+    assert list(outside.iterdir()) == []
 
 
 def test_steps_follow_a_folder_that_is_renamed(tmp_path: Path) -> None:

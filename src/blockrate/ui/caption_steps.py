@@ -1,21 +1,25 @@
 """Captions as the app writes them: only over what was read, and every change can be taken back, one step at a time."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from blockrate.core.errors import BlockrateError
+from blockrate.core.errors import BlockrateError, FileError
 from blockrate.dataset.caption_changes import CaptionChange
 from blockrate.run.durable import atomic_write, disk_errors
 
 _MOST_STEPS = 1000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CaptionStep:
-    """Changes that were made, and are taken back, together. ``words``: what they are, to people."""
+    """Changes that were made, and are taken back, together. ``words``: what they are, to people.
+
+    Two steps that did the same are two.
+    """
 
     words: str
     changes: tuple[CaptionChange, ...]
@@ -43,7 +47,8 @@ class CaptionSteps:
 
     def last(self, folder: Path) -> CaptionStep | None:
         """Return the newest step that changed something in a folder, a real path, or inside it."""
-        for step in reversed(self._steps):
+        # a copy: a thread may add one meanwhile
+        for step in reversed([*self._steps]):
             if step.changes[0].file.is_relative_to(folder):
                 return step
         return None
@@ -67,7 +72,7 @@ class CaptionSteps:
     def save(self, change: CaptionChange) -> bool:
         """Write one caption, a step of its own if it is a change. Return False if another program has written.
 
-        Raises WriteError, OSError.
+        Raises FileError, WriteError, OSError.
         """
         with self._writing:
             if not write_change(change):
@@ -117,9 +122,11 @@ def _write(changes: Sequence[CaptionChange], told: Callable[[int], None]) -> Wro
 def write_change(change: CaptionChange) -> bool:
     """Write one caption. Return False, with nothing written, if the file does not hold what it did before.
 
-    Raises WriteError, OSError.
+    Raises FileError, WriteError, OSError.
     """
     file = change.file
+    if os.path.realpath(file) != str(file):
+        raise FileError(str(file), "is reached by a link now")
     content = file.read_bytes() if file.exists() else None
     before = None if change.before is None else change.before.encode()
     if content != before:
