@@ -93,6 +93,13 @@ def test_every_change_is_what_a_run_then_reads(
         assert (back.before, back.after) == (change.after, change.before)
 
 
+@pytest.mark.parametrize("edit", [prefix("  my "), suffix(" in a park  ")])
+def test_blanks_at_the_outer_end_put_nothing_in_twice(edit: Edit) -> None:
+    once = edited("a dog\n", "LINES", edit)
+    assert once in ("my a dog\n", "a dog in a park\n")
+    assert edited(once, "LINES", edit) == once
+
+
 def test_images_without_a_caption_get_one_only_when_asked(tmp_path: Path) -> None:
     every = images(tmp_path, {"a": None, "b": b"", "c": b" \n"})
     assert not find_changes(every, "LINES", trigger_word("ohwx")).changes

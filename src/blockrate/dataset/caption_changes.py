@@ -64,7 +64,8 @@ def trigger_word(word: str) -> Edit:
 
 def prefix(text: str) -> Edit:
     """Return what puts a text before a caption as it is written, unless it begins so. Raises ConfigError."""
-    told = _one_line("prefix", text)
+    # no caption begins with a blank
+    told = _one_line("prefix", text).lstrip()
     # of a caption that is nothing else, the blank at its end is gone
     return lambda caption: (
         caption
@@ -75,7 +76,7 @@ def prefix(text: str) -> Edit:
 
 def suffix(text: str) -> Edit:
     """Return what puts a text behind a caption as it is written, unless it ends so. Raises ConfigError."""
-    told = _one_line("suffix", text)
+    told = _one_line("suffix", text).rstrip()
     return lambda caption: (
         caption
         if caption.endswith(told) or caption == told.strip()
