@@ -1,10 +1,12 @@
 """The first screen asks four things, and the short view hides nothing that is not as usual without a word."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nicegui import ui
 from playwright.sync_api import Locator, Page, expect
 from support.apps import App, copy_photos
 from support.pages import OpenPage, StartApp
@@ -13,6 +15,7 @@ from blockrate.config.files import parse_config
 from blockrate.config.gallery import first_config
 from blockrate.config.unusual import unusual
 from blockrate.run.places import PLACES, name_of_places, places_named
+from blockrate.ui.page import Page as PageOfApp
 
 OPENED = {"base_model_name": "tiny-flux1", "clip_grad_norm": 2.0, "seed": 7}
 
@@ -60,6 +63,25 @@ def test_what_suits_the_model_is_usual_and_what_is_wrong_is_not() -> None:
         "transformer.weight_dtype",
         "optimizer.beta1",
     ]
+
+
+def test_a_name_that_is_being_typed_stays_when_photographs_come(
+    on_a_page: Callable[[Callable[[PageOfApp], None]], None],
+) -> None:
+    def look(page: PageOfApp) -> None:
+        elements = ui.context.client.elements.values()
+        [box] = [
+            element
+            for element in elements
+            if isinstance(element, ui.input) and element.label == "Name"
+        ]
+        box.set_value("my c")
+        page.session.set({"concepts.1": {"path": "photos"}})
+        assert box.value == "my c"
+        page.session.set(places_named(page.session.usable, "my dog"))
+        assert box.value == "my dog"
+
+    on_a_page(look)
 
 
 # -- in a browser ------------------------------------------------------------------------------------------------------

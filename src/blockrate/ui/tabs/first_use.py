@@ -56,8 +56,9 @@ def _folders(page: Page, concepts: Sequence[Concept]) -> None:
 def name(page: Page) -> None:
     """A card with one name for run folder and result."""
     session = page.session
+    shown = name_of_places(session.usable)
     with section("Name") as card:
-        box = ui.input("Name", value=name_of_places(session.usable))
+        box = ui.input("Name", value=shown)
         box.props("outlined dense hide-bottom-space autocomplete=off spellcheck=false")
         box.props["maxlength"] = _LONGEST_NAME
         box.props["placeholder"] = "such as my-cat"
@@ -79,10 +80,13 @@ def name(page: Page) -> None:
                 page.preferences.save()
 
     def show() -> None:
+        nonlocal shown
         now = name_of_places(session.usable)
         written = places_named(session.usable, str(box.value or ""))
-        if places_named(session.usable, now) != written:
+        # else something else has changed, and what is being typed stays
+        if now != shown and places_named(session.usable, now) != written:
             box.set_value(now)
+        shown = now
         where.set_text(_where(page, now))
 
     box.on("change", lambda event: take(event.args))
