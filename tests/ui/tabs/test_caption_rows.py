@@ -114,6 +114,13 @@ def test_what_is_being_written_stays_when_something_else_is_drawn_anew(
     expect(row).to_contain_text("about 781 of 77 tokens: what is beyond them is cut")
 
 
+CHANGE_AND_CLOSE = """() => {
+  const buttons = [...document.querySelectorAll('.ask-choices button')];
+  for (const name of ['Change 39 captions', 'Cancel'])
+    buttons.find((button) => button.textContent.trim() === name).click();
+}"""
+
+
 def test_all_captions_are_changed_after_a_look_and_taken_back_in_one_step(
     page: Page, folder: Path
 ) -> None:
@@ -145,6 +152,12 @@ def test_all_captions_are_changed_after_a_look_and_taken_back_in_one_step(
     page.get_by_role("button", name="Undo: DOG → <b>cat</b>, 1 caption").click()
     wait_for(page, folder / "01.txt", "a dog\n\nhotdog")
     assert (folder / "02.txt").read_bytes() == b"\xff"
+    change.click()
+    dialog.get_by_role("textbox", name="Trigger word").fill("ohwx")
+    expect(dialog).to_contain_text("39 captions would change")
+    # closed while it writes
+    page.evaluate(CHANGE_AND_CLOSE)
+    expect(page.get_by_text("40 images, all with a caption").first).to_be_visible()
 
 
 def test_a_filter_shows_what_has_no_caption_and_keys_go_through_the_large_view(

@@ -75,12 +75,10 @@ class CaptionBar:
         folder = Path(os.path.realpath(self._concept().path))
         return self._page.media.captions.last(folder)
 
-    async def _change_all(self) -> None:
+    def _change_all(self) -> None:
         """Open the dialog for what the filter leaves."""
         form = self._concept().text.caption_form
-        dialog = ChangeAll(self._page, self._images(), form)
-        if await dialog.open():
-            self._look_again()
+        ChangeAll(self._page, self._images(), form, self._look_again).open()
 
     async def _take_back(self) -> None:
         step = self._last()

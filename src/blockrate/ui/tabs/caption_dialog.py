@@ -1,6 +1,6 @@
 """A change of all captions, looked at before it is made: a trigger word, a prefix, a suffix, find and replace."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -73,12 +73,17 @@ class Preview(NamedTuple):
 
 
 class ChangeAll:
-    """The dialog for the captions of some images."""
+    """The dialog for the captions of some images. ``changed``: called when some were written."""
 
-    def __init__(self, page: Page, images: Sequence[Path], form: CaptionForm) -> None:
+    def __init__(
+        self,
+        page: Page,
+        images: Sequence[Path],
+        form: CaptionForm,
+        changed: Callable[[], object],
+    ) -> None:
         self._page = page
-        self._images = images
-        self._form = form
+        self._wrote = changed
         self._preview = Preview(Wanted())
         self._changed = Event[[]]()
         with small_dialog("Change all captions", "change-captions") as self._dialog:
@@ -96,9 +101,9 @@ class ChangeAll:
             read = partial(_look, page.media, images, form)
             show_from_thread(self._changed, self._wanted, read, self._show)
 
-    async def open(self) -> bool:
-        """Return whether anything was written."""
-        return bool(await self._dialog)
+    def open(self) -> None:
+        """Show it."""
+        self._dialog.open()
 
     def _controls(self) -> None:
         tell = self._changed.emit
@@ -158,7 +163,7 @@ class ChangeAll:
         """Write what was looked at, and nothing else."""
         preview = self._preview
         if preview.wanted != self._wanted():
-            return None  # the preview of what was typed last is on its way
+            return  # the preview of what was typed last is on its way
         self._button.set_enabled(False)
         captions = self._page.media.captions
         changes = preview.found.changes
@@ -169,10 +174,13 @@ class ChangeAll:
         ):
             wrote = await run.io_bound(captions.take, words, changes, done.append)
         wrote = wrote or Wrote()
-        self._dialog.submit(bool(wrote.changes))
-        return await tell_of(
-            self._page, f"{_captions(len(wrote.changes))} changed", wrote
-        )
+        # it may have been closed meanwhile
+        self._dialog.close()
+        with self._dialog.client.content:
+            if wrote.changes:
+                self._wrote()
+            told = f"{_captions(len(wrote.changes))} changed"
+            await tell_of(self._page, told, wrote)
 
 
 async def tell_of(page: Page, words: str, wrote: Wrote) -> None:
