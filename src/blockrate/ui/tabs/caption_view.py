@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from nicegui import run, ui
-from nicegui.events import GenericEventArguments
+from nicegui import background_tasks, run, ui
 
 from blockrate.config.parts import CaptionForm
 from blockrate.core.errors import ConfigError
@@ -57,9 +56,8 @@ class CaptionView:
             buttons = choice_buttons({**moves, "Close": self._dialog.close})
         self._buttons = [buttons["Previous"], buttons["Next"]]
         buttons["Close"].props(remove="autofocus")
-        self._box.props["moves"] = True
         self._box.props["autofocus"] = True
-        self._box.on("move", self._moved)
+        self._box.on_move(self._move)
         self._listen()
 
     def _listen(self) -> None:
@@ -83,21 +81,19 @@ class CaptionView:
         self._is_shown = False
         self._closed(self._images[self._place])
 
-    async def _moved(self, event: GenericEventArguments) -> None:
-        await self._move(1 if event.args == 1 else -1)
-
     async def _move(self, step: int) -> None:
-        # a key that is held down comes again before the last is done
-        async with self._moving:
+        # a key that is held down comes again before the last is done, and a caption that is
+        # left may be that of the next image, too
+        async with self._moving, self._box.saving:
             place = self._place + step
             if 0 <= place < len(self._images) and not self._dialog.is_deleted:
                 self._place = place
                 await self._show()
-            self._box.run_method("goOn")
 
     async def _show(self) -> None:
         image = self._images[self._place]
         found = await run.io_bound(written, self._page.media, image)
+        # from here on without a pause: picture, name and caption change at once
         name = visible(image.name.encode(errors="replace").decode())
         try:
             source = self._page.media.file_url(image, size=_PIXELS)
@@ -106,12 +102,11 @@ class CaptionView:
             name = f"{name}: {error}"
         set_props(self._image, {"src": source, "alt": ""})
         self._words.set_text(f"{name}, {self._place + 1:,} of {len(self._images):,}")
-        self._box.set_visibility(bool(found))
+        self._box.take(f"Caption of {name}", found)
         self._unread.set_visibility(not found)
         self._tokens.label.set_visibility(bool(found))
         if found:
-            self._box.take(f"Caption of {name}", found)
-            await self._tokens.count(found.text)
+            background_tasks.create(self._tokens.count(found.text))
         else:
             self._unread.set_text("This caption cannot be edited here.")
         for button, last in zip(self._buttons, (0, len(self._images) - 1), strict=True):

@@ -1,7 +1,8 @@
 """The caption file beside an image: read as a run reads it, and saved only over what was read."""
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,10 @@ from blockrate.ui.media import Media
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import LONGEST_TEXT
 from blockrate.ui.parts.dialogs import ask
+
+_THEIRS = "Take what is on disk"
+_MINE = "Keep mine"
+_AGAIN = "Try again"
 
 
 class Written(NamedTuple):
@@ -78,9 +83,11 @@ class CaptionBox(Element, component="../static/caption_box.js"):
     ) -> None:
         super().__init__()
         self._page = page
-        self._found = found
+        # by the turn of the box: what it is told of one may come after the next
+        self._turns = [found]
         self._saved = saved
-        props = {"name": name, "first": found.text, "rows": 3}
+        self.saving = asyncio.Lock()
+        props = {"name": name, "first": found.text, "turn": 0, "rows": 3}
         self.props.update({**props, "longest": LONGEST_TEXT})
         self.on("left", self._left)
 
@@ -93,46 +100,84 @@ class CaptionBox(Element, component="../static/caption_box.js"):
         self.on("typed", typed)
 
     @property
-    def text(self) -> str:
-        """What the file says, as far as this box knows."""
-        return self._found.text
+    def found(self) -> Written:
+        """What the file holds, as far as this box knows."""
+        return self._turns[-1]
 
-    def take(self, name: str, found: Written) -> None:
-        """Show the caption of another image from now on."""
-        self._found = found
-        self.props["name"] = name
-        # where it is drawn only later, the browser loses what it is told now
-        self.props["first"] = found.text
-        self.run_method("show", found.text)
+    def take(self, name: str, found: Written | None) -> None:
+        """Show the caption of another image from now on, in one with what is shown beside it; None hides the box."""
+        self.set_visibility(bool(found))
+        self.props["shut"] = not found
+        if found:
+            self._turns.append(found)
+            turn = len(self._turns) - 1
+            self.props.update({"name": name, "first": found.text, "turn": turn})
+
+    def on_move(self, move: Callable[[int], Awaitable[None]]) -> None:
+        """Call something with how many images on a key leads; until it is done, keys wait for it."""
+
+        async def moved(event: GenericEventArguments) -> None:
+            step, number = event.args
+            try:
+                await move(1 if step == 1 else -1)
+            finally:
+                self.props["moved"] = number
+
+        self.props["moves"] = True
+        self.on("move", moved)
 
     async def _left(self, event: GenericEventArguments) -> None:
-        """Save what was written, after a question if another program has written meanwhile."""
-        text = str(event.args)[:LONGEST_TEXT]
-        found = self._found
-        try:
-            now = await self._save(found, text)
-        except (BlockrateError, OSError) as error:
-            return self._page.show_message(str(error), kind="error")
-        # the box may have gone on to another image
-        if self._found is found:
-            self._found = now
-            if now.text != text:
-                self.run_method("show", now.text, text)
+        """Save what was written."""
+        text, turn = event.args
+        text = str(text)[:LONGEST_TEXT]
+        # the one before is written by then, and this one over it
+        async with self.saving:
+            now = await self._save(self._turns[turn], text)
+            if now:
+                self._turns[turn] = now
+        if self.is_deleted:
+            self._tell_if_lost(now, text)
+        elif not now:
+            self.run_method("unsaved", turn)
+        elif now.text != text:
+            self.run_method("saved", now.text, turn, text)
         self._saved()
-        return None
 
-    async def _save(self, found: Written, text: str) -> Written:
-        """Return what the file holds then. Raises BlockrateError, OSError."""
+    def _tell_if_lost(self, now: Written | None, text: str) -> None:
+        if not now:
+            with self.client.content:
+                self._page.show_message(f"Not saved: {text[:500]}", kind="warning")
+
+    async def _save(self, found: Written, text: str) -> Written | None:
+        """Return what the file holds then, after a question about what is in the way; None: it is not saved."""
         captions = self._page.media.captions
         while True:
             change = change_of(found, text)
-            if await run.io_bound(captions.save, change):
-                return Written(found.file, change.after)
-            found = await run.io_bound(read_written, found.file) or found
+            try:
+                if await run.io_bound(captions.save, change):
+                    return Written(found.file, change.after)
+                now = await run.io_bound(read_written, found.file)
+            except (BlockrateError, OSError) as error:
+                if await self._ask_again(error, text):
+                    continue
+                return None
+            if now is None:
+                return None  # the app is ending
             title = "The caption has changed on disk meanwhile"
-            choices = ["Take what is on disk", "Keep mine"]
-            # not within the box, which may be gone before the answer
-            with self.client.content:
-                answer = await ask(title, f"{found.file}: {found.text[:500]}", choices)
-            if answer != "Keep mine":
-                return found
+            told = [f"{now.file}: {now.text[:500]}"]
+            answer = await self._ask(title, told, [_THEIRS, _MINE])
+            if answer != _MINE:
+                return now if answer else None
+            found = now
+
+    async def _ask_again(self, error: Exception, text: str) -> bool:
+        title = "The caption is not saved"
+        told = [str(error), text[:500]]
+        return await self._ask(title, told, ["Leave it", _AGAIN]) == _AGAIN
+
+    async def _ask(
+        self, title: str, text: Sequence[str], choices: Sequence[str]
+    ) -> str:
+        # not within the box, which may be gone before the answer
+        with self.client.content:
+            return await ask(title, text, choices)
