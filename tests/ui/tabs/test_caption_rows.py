@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import FilePayload, Locator, Page, expect
 from support.image_zoo import picture
+from support.made_files import png
 from support.pages import OpenPage, StartApp
 
 
@@ -112,6 +113,35 @@ def test_what_is_being_written_stays_when_something_else_is_drawn_anew(
     expect(row).to_contain_text("about 7 of 77 tokens")
     box(page, "00.png").fill("a dog " * 300)
     expect(row).to_contain_text("about 781 of 77 tokens: what is beyond them is cut")
+
+
+def test_what_is_being_written_stays_when_images_and_data_sets_come(
+    page: Page, folder: Path
+) -> None:
+    page.get_by_text("40 images, 39 without a caption").first.wait_for()
+    page.get_by_role("textbox", name="Name of the data set").fill("more")
+    expect(page.get_by_text("They go into")).to_contain_text("/more")
+    box(page, "00.png").press_sequentially(" and mo")
+    new: FilePayload = {"name": "new.png", "mimeType": "image/png", "buffer": png()}
+    page.get_by_label("Files to bring in").last.set_input_files(new)
+    expect(page.get_by_role("heading", name="Concept 2")).to_be_visible()
+    page.keyboard.type("r")
+    picture(folder / "40.png")
+    again = page.get_by_role("button", name="Look again")
+    again.evaluate("(it) => it.click()")
+    expect(page.get_by_text("41 images, 40 without a caption").first).to_be_visible()
+    page.keyboard.type("e")
+    expect(box(page, "00.png")).to_have_value("a first\n\nin two paragraphs and more")
+    # a folder that is looked into after another one
+    page.get_by_role("button", name="Images and captions").nth(1).click()
+    page.get_by_role("switch", name="Write captions here").nth(1).click()
+    box(page, "new.png").press_sequentially("a re")
+    picture(folder / "41.png")
+    again.evaluate("(it) => it.click()")
+    expect(page.get_by_text("42 images, 41 without a caption").first).to_be_visible()
+    page.keyboard.type("d")
+    expect(box(page, "new.png")).to_have_value("a red")
+    assert (folder / "00.txt").read_text() == "a first\n\nin two paragraphs and more\n"
 
 
 def test_a_caption_that_is_not_saved_stays_in_its_box(page: Page, folder: Path) -> None:

@@ -31,7 +31,7 @@ class CaptionRow:
         self._image = image
         self._thrown = thrown
         name = image.name.encode(errors="replace").decode()
-        with ui.element("li").classes("caption-row"):
+        with ui.element("li").classes("caption-row") as self.frame:
             ui.element("img").props.update({"src": url, "alt": "", "loading": "lazy"})
             with ui.element("div").classes("caption-cell") as self.below:
                 ui.label(name).classes("dim")

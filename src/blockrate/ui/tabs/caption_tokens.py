@@ -77,21 +77,28 @@ class TokenLabel:
         self,
         box: CaptionBox,
         room: Callable[[], Room | None],
-        form: CaptionForm,
+        form: Callable[[], CaptionForm],
         told: Told = NOTHING_TOLD,
     ) -> None:
         self._room = room
         self._form = form
+        self._told = told
         self._counted = 0  # how often: what was overtaken is dropped
         self.label = ui.label().classes("caption-tokens dim")
         self._show(told)
         box.on_typed(self.count)
 
+    def tell(self, told: Told) -> None:
+        """Say how long the caption in the file is, where that is another than it was: else what is written counts."""
+        if told != self._told:
+            self._told = told
+            self._show(told)
+
     async def count(self, text: str) -> None:
         """Say how long a text is."""
         self._counted += 1
         number = self._counted
-        found = await run.io_bound(lengths, self._room(), [text], self._form)
+        found = await run.io_bound(lengths, self._room(), [text], self._form())
         if found and number == self._counted:
             self._show(found[0])
 

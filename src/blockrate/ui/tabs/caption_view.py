@@ -31,7 +31,7 @@ class CaptionView:
         self,
         page: Page,
         images: Sequence[Path],
-        form: CaptionForm,
+        form: Callable[[], CaptionForm],
         room: Callable[[], Room | None],
         closed: Callable[[Path], object],
     ) -> None:
@@ -48,7 +48,7 @@ class CaptionView:
             self._box = CaptionBox(page, "Caption", empty, self._saved)
             self._tokens = TokenLabel(self._box, room, form)
             self._unread = ui.label().classes("field-note is-wrong")
-            ui.label(f"{_FORMS[form]} {_KEYS}").classes("dim")
+            ui.label(f"{_FORMS[form()]} {_KEYS}").classes("dim")
             moves = {
                 "Previous": partial(self._move, -1),
                 "Next": partial(self._move, 1),

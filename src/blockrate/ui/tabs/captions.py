@@ -13,6 +13,7 @@ from nicegui.events import GenericEventArguments
 from blockrate.core.errors import BlockrateError
 from blockrate.dataset.caption_changes import CaptionChange
 from blockrate.dataset.captions import (
+    Names,
     as_read,
     caption_files,
     caption_names,
@@ -40,10 +41,10 @@ class Written(NamedTuple):
         return as_read(self.content or "").strip()
 
 
-def written(media: Media, image: Path) -> Written | None:
+def written(media: Media, image: Path, names: Names = caption_names) -> Written | None:
     """Return what is written for an image; None where that cannot be edited here. For threads."""
     try:
-        files = caption_files(image, caption_names)
+        files = caption_files(image, names)
         file = media.resolve_inside(files[0] if files else image.with_suffix(".txt"))
         found = read_written(file)
     except (BlockrateError, OSError, ValueError):

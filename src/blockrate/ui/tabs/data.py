@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nicegui import Event, ui
+from nicegui.element import Element
 from pydantic import ValidationError
 
 from blockrate.config.partners import asks_for_masks
@@ -135,9 +136,7 @@ def build(page: Page) -> None:
     with ui.element("div").classes("stack with-images"):
         tab = DataTab(page)
         with ui.element("div").classes("stack"):
-            rebuild_on_change(
-                page.session.changed, lambda: len(tab.concepts()), partial(_cards, tab)
-            )
+            _cards(tab)
         new_data_set(page, tab.concepts, tab.look_again)
     with ui.element("div").classes("stack"):
         with section("What training sees"):
@@ -159,11 +158,32 @@ async def add_folder(page: Page) -> None:
         page.session.set({f"concepts.{number}": concept})
 
 
-def _cards(tab: DataTab, count: int) -> None:
-    for index in range(count):
-        _card(tab, index)
+def _cards(tab: DataTab) -> None:
+    """A card for each concept: one more or less leaves what is written or on its way in the others."""
+    stack = ui.context.slot.parent
+    cards: list[Element] = []
+
+    def refresh() -> None:
+        count = len(tab.concepts())
+        for card in cards[count:]:
+            card.delete()
+        del cards[count:]
+        for index in range(len(cards), count):
+            with stack, ui.element("div") as card:
+                _card(tab, index)
+            cards.append(card.move(target_index=index))
+
+    call_on_change(tab.session.changed, refresh)
+    with ui.element("div"):
+        rebuild_on_change(
+            tab.session.changed, lambda: bool(tab.concepts()), partial(_one_more, tab)
+        )
+
+
+def _one_more(tab: DataTab, others: bool) -> None:
+    """The card that brings a folder of images in. ``others``: there are some."""
     with ui.element("div").classes("card empty"):
-        if not count:
+        if not others:
             ui.icon("photo_library")
             ui.label(
                 "Ten to thirty images are enough for a first LoRA. What a photo shows, say in a .txt beside it."
@@ -176,7 +196,7 @@ def _cards(tab: DataTab, count: int) -> None:
         more.props("no-caps unelevated")
     controls = tab.page.controls
     # for what is wrong with all of them
-    controls["concepts"] = controls["concepts.0.enabled"] if count else more
+    controls["concepts"] = controls["concepts.0.enabled"] if others else more
 
 
 def _card(tab: DataTab, index: int) -> None:
@@ -254,8 +274,10 @@ def _to_show(tab: DataTab, index: int) -> ToShow:
     """Return all images of a concept, and whose they are."""
     concepts = tab.concepts()
     concept = concepts[index] if index < len(concepts) else Concept()
+    is_known = index < min(len(concepts), len(tab.survey.folders))
+    images = tab.folder(index).images if is_known else None
     masked = asks_for_masks(tab.session.usable)
-    return ToShow(tab.looks, concept, tab.folder(index).images, masked)
+    return ToShow(tab.looks, concept, images, masked)
 
 
 def _remove_button(tab: DataTab, index: int) -> None:

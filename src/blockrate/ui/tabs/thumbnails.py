@@ -42,13 +42,14 @@ _PIXELS = 320  # of a thumbnail: sharp at 160 on a fine screen
 class ToShow(NamedTuple):
     """Images whose thumbnails are to be shown, and of which concept. ``masked``: its model takes masks.
 
+    ``images``: None while the folder is being looked into.
     ``wanted``: which of them; ``first``: where the page begins. ``room``: what the model takes of a caption.
     """
 
-    looks: int
-    concept: Concept
-    images: tuple[Path, ...]
-    masked: bool
+    looks: int = 0
+    concept: Concept = Concept()
+    images: tuple[Path, ...] | None = ()
+    masked: bool = False
     wanted: Filter = Filter()
     first: int = 0
     room: Room | None = None
@@ -70,6 +71,13 @@ class Captioned(NamedTuple):
     partners: tuple[Partnered, ...] = ()
     written: Written | None = None
     told: Told = Told()
+
+
+class Kept(NamedTuple):
+    """A picture with the box of its caption, and what is said of its length."""
+
+    row: CaptionRow
+    tokens: TokenLabel
 
 
 class Shown(NamedTuple):
@@ -102,6 +110,8 @@ class Thumbnails:
         self.fold = fold
         self.first = 0
         self.shown = Shown()
+        self.asked = ToShow()
+        self.rows: dict[Path, Kept] = {}
         self.focused: int | None = None  # which of the page is to get the focus
         self.thrown: Thrown | None = None
         self.bar = CaptionBar(
@@ -121,12 +131,15 @@ class Thumbnails:
         """Which images to show, and whose: none while the fold is closed."""
         every = self.every()
         images = every.images if self.fold.value else ()
-        return every._replace(
-            images=images,
-            wanted=self.bar.filter(),
-            first=self.first,
-            room=self._room() if images else None,
-        )
+        # until then what is shown stays, and what is being written there
+        if images is not None:
+            self.asked = every._replace(
+                images=images,
+                wanted=self.bar.filter(),
+                first=self.first,
+                room=self._room() if images else None,
+            )
+        return self.asked
 
     def turn(self) -> None:
         """Look at the captions anew, in boxes or below pictures; what was removed is done with."""
@@ -142,9 +155,13 @@ class Thumbnails:
         self.first = 0
         self.changed.emit()
 
-    def _throw(self, thrown: Thrown | None, place: int | None = None) -> None:
+    def _form(self) -> CaptionForm:
+        return self.every().concept.text.caption_form
+
+    def _throw(self, thrown: Thrown | None, image: Path | None = None) -> None:
+        places = [captioned.path for captioned in self.shown.captioned]
         self.thrown = thrown
-        self.focused = place
+        self.focused = places.index(image) if image in places else None
         self.look_again()
 
     def go_to(self, first: int) -> None:
@@ -158,7 +175,7 @@ class Thumbnails:
         problem = ""
         self.shown = shown
         self.first = shown.first
-        self.grid.clear()
+        self._clear_but(shown)
         self.pager.clear()
         self.removed.clear()
         writes = self.bar.writes
@@ -169,9 +186,9 @@ class Thumbnails:
                 removed_note(self.page, self.thrown, lambda: self._throw(None))
         controls: list[Element] = []
         with self.grid:
-            for place, image in enumerate(shown.captioned):
+            for image in shown.captioned:
                 try:
-                    controls.append(self._show_one(image, place))
+                    controls.append(self._show_one(image))
                 except ConfigError as error:  # outside the roots
                     problem = f"No thumbnails: {error.problem}. {error.cure}"
         with self.pager:
@@ -180,23 +197,41 @@ class Thumbnails:
             pager("images", self.first, len(shown.images), _A_PAGE, self.go_to)
         self._focus(controls)
 
+    def _clear_but(self, shown: Shown) -> None:
+        """Take away what is not to be shown any more; a box that stays keeps what is being written in it."""
+        written = {image.path: image.written for image in shown.captioned}
+        self.rows = {
+            path: kept
+            for path, kept in self.rows.items()
+            if self.bar.writes and written.get(path) == kept.row.box.found
+        }
+        frames = [kept.row.frame for kept in self.rows.values()]
+        for element in [*self.grid.default_slot.children]:
+            if element not in frames:
+                element.delete()
+
     def _focus(self, controls: Sequence[Element]) -> None:
         """Give the focus to what stands where it was: the button that was pressed is gone."""
         if self.focused is not None and controls:
             self.page.focus_if_lost(controls[min(self.focused, len(controls) - 1)])
         self.focused = None
 
-    def _show_one(self, image: Captioned, place: int) -> Element:
+    def _show_one(self, image: Captioned) -> Element:
         """Raises ConfigError for an image outside the roots."""
         if not (self.bar.writes and image.written):
             return self._thumbnail(image)
+        if kept := self.rows.get(image.path):
+            # behind those before it
+            kept.row.frame.move()
+            kept.tokens.tell(image.told)
+            return kept.row.box
         url = self.page.media.file_url(image.path, size=_PIXELS)
-        throw = partial(self._throw, place=place)
+        throw = partial(self._throw, image=image.path)
         saved = self.bar.refresh
         row = CaptionRow(self.page, image.path, url, image.written, saved, throw)
         with row.below:
-            form = self.every().concept.text.caption_form
-            TokenLabel(row.box, self._room, form, image.told)
+            tokens = TokenLabel(row.box, self._room, self._form, image.told)
+        self.rows[image.path] = Kept(row, tokens)
         return row.box
 
     def _thumbnail(self, image: Captioned) -> Element:
@@ -231,9 +266,8 @@ class Thumbnails:
         return frame
 
     async def _enlarge(self, image: Path) -> None:
-        form = self.every().concept.text.caption_form
         view = CaptionView(
-            self.page, self.shown.images, form, self._room, self._came_back
+            self.page, self.shown.images, self._form, self._room, self._came_back
         )
         await view.show(image)
 
@@ -263,14 +297,14 @@ class Thumbnails:
 
 def _read(media: Media, wanted: ToShow) -> Iterator[Shown]:
     """Yield the page that is to be shown. It reads files: for threads."""
-    images = filtered(media, wanted.concept, wanted.images, wanted.wanted)
+    images = filtered(media, wanted.concept, wanted.images or (), wanted.wanted)
     last_page = (len(images) - 1) // _A_PAGE
     first = max(0, min(wanted.first, last_page * _A_PAGE))
     editable = is_written_beside(wanted.concept)
     names = cache(caption_names)
     pairing = Pairing(wanted.concept, masked=wanted.masked)
     shown = images[first : first + _A_PAGE]
-    files = [written(media, path) if editable else None for path in shown]
+    files = [written(media, path, names) if editable else None for path in shown]
     texts = [file.text if file else "" for file in files]
     told = lengths(wanted.room, texts, wanted.concept.text.caption_form)
     captioned = tuple(
