@@ -17,7 +17,13 @@ from blockrate.core.errors import BlockrateError, ConfigError, FileError
 from blockrate.engine.models import FAMILY_MODULES
 from blockrate.models.families import FAMILIES, TransformerSpec
 from blockrate.models.files import spec_of
-from blockrate.models.gguf_header import FORMS, is_gguf, mean_bytes, read_gguf
+from blockrate.models.gguf_header import (
+    _NOT_READ,
+    FORMS,
+    is_gguf,
+    mean_bytes,
+    read_gguf,
+)
 from blockrate.models.whole import check_transformer
 
 pytestmark = pytest.mark.engine
@@ -161,12 +167,16 @@ def test_forms_and_versions_that_are_not_read_are_named(
     name = b"double_blocks.0.img_attn.qkv.weight"
     place = whole.index(name) + len(name) + 4 + 2 * 8
     assert struct.unpack_from("<I", whole, place) == (8,)
-    other.write_bytes(whole[:place] + struct.pack("<I", 16) + whole[place + 4 :])
-    with pytest.raises(FileError, match=r"img_attn.*form 16.*Q8_0"):
-        read_gguf(other)
+    for number, told in {16: "IQ2_XXS", 21: "IQ3_S", 99: "form 99"}.items():
+        other.write_bytes(
+            whole[:place] + struct.pack("<I", number) + whole[place + 4 :]
+        )
+        cure = r"Use a file of .*Q8_0.*IQ4_NL, IQ4_XS"
+        with pytest.raises(FileError, match=rf"img_attn.*ggml's {told}, .*{cure}"):
+            read_gguf(other)
 
 
-def test_the_sizes_of_forms_are_ggmls_own() -> None:
+def test_the_names_and_sizes_of_forms_are_ggmls_own() -> None:
     import gguf
 
     for number, form in FORMS.items():
@@ -175,3 +185,6 @@ def test_the_sizes_of_forms_are_ggmls_own() -> None:
             form.name,
             (form.weights, form.size),
         )
+    for number, name in _NOT_READ.items():
+        assert gguf.GGMLQuantizationType(number).name == name
+        assert number not in FORMS

@@ -62,7 +62,23 @@ FORMS: Final = {
     12: Form("Q4_K", 256, 144, (0, 4)),
     13: Form("Q5_K", 256, 176, (0, 4)),
     14: Form("Q6_K", 256, 210, (208, 210)),
+    20: Form("IQ4_NL", 32, 18, (0, 2)),
+    23: Form("IQ4_XS", 256, 136, (0, 2)),
     30: Form("BF16", 1, 2),
+}
+# that files of models come in beside them
+_NOT_READ: Final = {
+    16: "IQ2_XXS",
+    17: "IQ2_XS",
+    18: "IQ3_XXS",
+    19: "IQ1_S",
+    21: "IQ3_S",
+    22: "IQ2_S",
+    29: "IQ1_M",
+    34: "TQ1_0",
+    35: "TQ2_0",
+    39: "MXFP4",
+    40: "NVFP4",
 }
 PACKED: Final = {form.name: form for form in FORMS.values() if form.is_packed}
 
@@ -183,9 +199,7 @@ class _Header:
         for name, shape, number, start in rows:
             form = FORMS.get(number)
             if form is None:
-                told = ", ".join(form.name for form in FORMS.values())
-                problem = f"has {shortened(name)} in ggml's form {number}, which is not read here"
-                raise FileError(str(self.path), problem, f"Use a file of {told}.")
+                raise self._not_read(name, number)
             blocks = math.prod(shape[:-1]) * (shape[-1] // form.weights)
             place = GgufTensor(
                 form, shape, begin + start, begin + start + blocks * form.size
@@ -228,6 +242,12 @@ class _Header:
         if self.file.tell() + size > self.end:
             raise self._damaged("more than it has")
         return self.file.read(size)
+
+    def _not_read(self, name: str, number: int) -> FileError:
+        form = _NOT_READ.get(number, f"form {number}")
+        problem = f"has {shortened(name)} in ggml's {form}, which is not read here"
+        told = ", ".join(form.name for form in FORMS.values())
+        return FileError(str(self.path), problem, f"Use a file of {told}.")
 
     def _damaged(self, what: str) -> FileError:
         problem = f"has a damaged header or is cut off (it tells of {what})"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from support import toy_models as toy
-from support.gguf_files import write_gguf
+from support.gguf_files import usual_forms, write_gguf
 from torch import Tensor
 
 from blockrate.config.train_config import TrainConfig
@@ -46,7 +46,7 @@ def test_each_form_is_unpacked_as_ggmls_package_does(form: str) -> None:
     kind = gguf.GGMLQuantizationType[form]
     expected = torch.from_numpy(gguf.quants.dequantize(packed, kind))
     found = unpacked(torch.from_numpy(packed), form, torch.float32)
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    assert torch.equal(found, expected)
     assert has_finite_scales(torch.from_numpy(packed), form)
     last = PACKED[form].halves[1]
     packed[0, last - 2 : last] = np.array([np.inf], np.float16).view(np.uint8)
@@ -110,6 +110,34 @@ def test_a_lora_learns_on_it_what_it_does_on_the_same_weights_written_out(
     inside = small.transformer_blocks[0].attn.to_k
     assert (inside.weight.dtype, inside.form) == (torch.uint8, "Q8_0")
     assert inside.weight.shape == (spec.hidden, spec.hidden // 32 * 34)
+    found = learned(small)
+    expected = learned(loaded(spec, tmp_path / "toy.safetensors", "FLOAT_32"))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def in_four_bits(name: str) -> str:
+    """As llama.cpp writes IQ4_XS: what has no whole blocks of 256 in a row is IQ4_NL."""
+    if usual_forms(name) == "F32":
+        return "F32"
+    return "IQ4_XS" if name.endswith("mlp.2.weight") else "IQ4_NL"
+
+
+def test_a_lora_learns_on_four_bits_of_both_kinds(tmp_path: Path) -> None:
+    spec = replace(FAMILIES["tiny-flux1"].spec, layout=BlockLayout(1, 2))
+    family: Any = FAMILY_MODULES[spec.architecture]
+    weights = family.random_transformer(spec).state_dict()
+    file = tmp_path / "toy.gguf"
+    written_out = write_gguf(file, weights, spec, forms=in_four_bits)
+    # it is a model still, and not any numbers
+    for name in ("attn.to_k.weight", "ff.net.2.weight"):
+        name = f"transformer_blocks.0.{name}"
+        error = (written_out[name] - weights[name]).norm() / weights[name].norm()
+        assert error < 0.12, name
+    save_file(written_out, tmp_path / "toy.safetensors")
+    small = loaded(spec, file, "GGUF")
+    block = small.transformer_blocks[0]
+    assert block.attn.to_k.form == "IQ4_NL"
+    assert block.ff.net[2].form == "IQ4_XS"
     found = learned(small)
     expected = learned(loaded(spec, tmp_path / "toy.safetensors", "FLOAT_32"))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
