@@ -96,10 +96,21 @@ def test_compile_without_triton_is_refused_where_a_card_would_need_it(
     compiled = TrainConfig.model_validate({"compile": True})
     with pytest.raises(ConfigError, match=r"compile: needs Triton, .*triton-windows"):
         check_compile(compiled, CUDA)
-    check_compile(compiled, CPU)
     check_compile(TrainConfig(), CUDA)
     monkeypatch.setattr(compiling, "find_spec", lambda name: object())
     check_compile(compiled, CUDA)
+
+
+def test_compile_without_a_compiler_is_refused_on_a_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = TrainConfig.model_validate({"compile": True})
+    monkeypatch.setenv("CXX", str(tmp_path / "c++"))
+    with pytest.raises(ConfigError, match=r"compile: needs a C\+\+ compiler.* GCC"):
+        check_compile(compiled, CPU)
+    check_compile(TrainConfig(), CPU)
+    monkeypatch.setenv("CXX", sys.executable)
+    check_compile(compiled, CPU)
 
 
 def test_the_number_of_sizes_is_told_to_those_who_compile() -> None:
@@ -115,6 +126,8 @@ def test_a_run_tells_the_sizes_of_its_images(
     monkeypatch.setattr(
         "diffusers.FluxTransformer2DModel.compile_repeated_blocks", lambda model: None
     )
+    # nothing is compiled here
+    monkeypatch.setenv("CXX", sys.executable)
     run = small.live(small.config(tmp_path, epochs=1, compile=True))
     told = [event["message"] for event in events(run, "warned")]
     assert any(text.startswith("images come in 2 sizes") for text in told)

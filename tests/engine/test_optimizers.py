@@ -11,13 +11,13 @@ from blockrate.config.parts import OptimizerSettings
 from blockrate.core.errors import ConfigError
 from blockrate.engine.memory import dtype_of
 from blockrate.engine.optimizers import (
-    StochasticRoundingAdamW,
     change_unless,
     evaluation_mode,
     make_optimizer,
     skips_by_itself,
     training_mode,
 )
+from blockrate.engine.rounding_adamw import StochasticRoundingAdamW
 
 torch.set_num_threads(1)
 RATES = (1.0, 0.5, 0.1)

@@ -131,7 +131,7 @@ class ModelConfig(Settings):
     vae: VaePart = setting(VaePart, "Turns images into latents and back")
     compile: Flag = setting(
         False,
-        "Compile the transformer block by block: slow start, faster steps on a GPU",
+        "Compile the transformer's blocks, and AdamW's change of bf16 weights: slow start, faster steps on a GPU",
         FREE,
     )
 

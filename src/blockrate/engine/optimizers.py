@@ -11,9 +11,8 @@ from torch import Tensor
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.parts import OptimizerSettings
 from blockrate.core.errors import ConfigError
-from blockrate.engine import ranks
-from blockrate.engine.rounding import drawn_noise, rounded_by, rounding_by_chance
-from blockrate.engine.seeds import generator
+from blockrate.engine.rounding import rounding_by_chance
+from blockrate.engine.rounding_adamw import StochasticRoundingAdamW
 
 Groups = list[dict[str, Any]]
 Values = Mapping[str, Any]
@@ -21,12 +20,16 @@ Maker = Callable[[Groups, Values, int], torch.optim.Optimizer]
 
 
 def make_optimizer(
-    groups: Groups, settings: OptimizerSettings, *, seed: int
+    groups: Groups,
+    settings: OptimizerSettings,
+    *,
+    seed: int,
+    compiles: bool = False,
 ) -> torch.optim.Optimizer:
     """Return the optimizer over ``groups`` (``parameter_groups``), each with its ``initial_lr``, ready to train.
 
-    ``seed`` fixes the noise of stochastic rounding. Raises ``ConfigError`` for a missing package and for settings that
-    the optimizer refuses.
+    ``seed`` fixes the noise of stochastic rounding. ``compiles``: let ``torch.compile`` make one kernel of AdamW's
+    change of a bf16 weight. Raises ``ConfigError`` for a missing package and for settings that the optimizer refuses.
     """
     row = OPTIMIZERS[settings.optimizer]
     # copies, because torch writes its defaults into the groups it is given
@@ -44,6 +47,8 @@ def make_optimizer(
             "Leave its parameters empty for the defaults, or choose another optimizer."
         )
         raise ConfigError("optimizer", problem, cure) from error
+    if isinstance(optimizer, StochasticRoundingAdamW):
+        optimizer.compiles = compiles
     training_mode(optimizer)
     return optimizer
 
@@ -78,75 +83,6 @@ def change_unless(bad: Tensor, optimizer: torch.optim.Optimizer) -> None:
         fused.step()
     finally:
         del fused.found_inf
-
-
-class StochasticRoundingAdamW(torch.optim.Optimizer):
-    """AdamW in fp32 arithmetic with fp32 state, for bf16 weights that are rounded by chance.
-
-    Rounding to nearest loses every update below 1/512 of a weight, small block rates first; rounding up with the
-    probability of the remainder keeps them on average. The chance is a function of (seed, parameter's name, step).
-    """
-
-    def __init__(
-        self,
-        groups: Groups,
-        *,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float,
-        seed: int,
-    ) -> None:
-        super().__init__(
-            groups,
-            {"lr": 1e-3, "betas": betas, "eps": eps, "weight_decay": weight_decay},
-        )
-        self.seed = seed
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Change every parameter that has a gradient. A ``closure`` is not supported."""
-        assert closure is None
-        for group in self.param_groups:
-            # a library user's groups need not have names
-            names = group.get("param_names") or range(len(group["params"]))
-            for name, parameter in zip(names, group["params"], strict=True):
-                if parameter.grad is not None:
-                    weight = ranks.own(self._updated(parameter, group))
-                    rounded = self._rounded(weight, parameter, str(name))
-                    ranks.own(parameter.detach()).copy_(rounded)
-
-    def _updated(self, parameter: Tensor, group: Values) -> Tensor:
-        """Return the new weight in fp32. Source: Loshchilov and Hutter 2019, algorithm 2."""
-        assert parameter.grad is not None
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.tensor(0.0)
-            state["exp_avg"] = torch.zeros_like(parameter, dtype=torch.float32)
-            state["exp_avg_sq"] = torch.zeros_like(parameter, dtype=torch.float32)
-        state["step"] += 1
-        beta1, beta2 = group["betas"]
-        step = float(state["step"])
-        gradient = parameter.grad.float()
-        state["exp_avg"].lerp_(gradient, 1 - beta1)
-        state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        # both averages begin at zero, which the powers of the betas make good
-        scale = state["exp_avg_sq"].sqrt() / (1 - beta2**step) ** 0.5
-        scale.add_(group["eps"])
-        rate = group["lr"] / (1 - beta1**step)
-        decayed: Tensor = parameter.float() * (1 - group["lr"] * group["weight_decay"])
-        return decayed.addcdiv_(state["exp_avg"], scale, value=-rate)
-
-    def _rounded(self, weight: Tensor, parameter: Tensor, name: str) -> Tensor:
-        """Return the new weight as it goes into the parameter: fp32 as it is, bf16 rounded by chance.
-
-        ``weight``: what this rank holds of it. The chance is drawn for all of it, whatever the number of ranks.
-        """
-        if parameter.dtype != torch.bfloat16:
-            return weight
-        step = int(self.state[parameter]["step"])
-        stream = generator(self.seed, name, step, device=parameter.device)
-        noise = drawn_noise(parameter.shape, stream)
-        return rounded_by(weight, ranks.own(ranks.spread_like(noise, parameter)))
 
 
 def _adamw(groups: Groups, values: Values, seed: int) -> torch.optim.Optimizer:

@@ -187,7 +187,9 @@ def make_groups(
     base_lr = config.base_learning_rate()
     groups = groups_by(transformer, profile, learning_rate=base_lr)
     groups = with_multipliers(groups, profile, base_lr=base_lr)
-    return optimizers.make_optimizer(groups, config.optimizer, seed=config.seed)
+    return optimizers.make_optimizer(
+        groups, config.optimizer, seed=config.seed, compiles=config.compile
+    )
 
 
 def groups_of(state: TrainingState) -> list[Group]:
