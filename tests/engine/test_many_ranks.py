@@ -168,6 +168,10 @@ TWO = {
     "blocks shared": Wanted({**BLOCKS, **SHARED}),
     "full shared": Wanted({**FULL, **SHARED}),
     "bf16 shared": Wanted({**BF16, **SHARED, "clip_grad_norm": 100.0}),
+    "bf16 compiled shared": Wanted(
+        {**BF16, **SHARED, "clip_grad_norm": 100.0, "compile": True},
+        "compile_no_blocks",
+    ),
     "stopped shared": Wanted({**CLIPPED, **SHARED}, "stop_at", {"step": 3, "rank": 1}),
     "nan shared": Wanted({"epochs": 2, **SHARED}, "not_a_number", {"files": ["3.png"]}),
     # measured in two passes by the second, of which the first pass is bad
@@ -562,6 +566,9 @@ def test_the_chance_of_rounding_hangs_on_no_number_of_ranks(
     difference = largest_difference(two.run("bf16 shared"), alone)
     print(f"bf16 shared: largest difference {difference:.1e}")
     # one step of bf16 at 1.0
+    assert difference <= 2**-8
+    assert two.codes["bf16 compiled shared"] == [0, 0]
+    difference = largest_difference(two.run("bf16 compiled shared"), alone)
     assert difference <= 2**-8
 
 

@@ -70,6 +70,13 @@ def fail_at(step: int, rank: int, folder: str) -> None:
     Outputs.keep = keep_and_note  # type: ignore[method-assign]
 
 
+def compile_no_blocks() -> None:
+    """What ``compile`` is to do beside: blocks of the transformer take a minute."""
+    from diffusers import FluxTransformer2DModel
+
+    FluxTransformer2DModel.compile_repeated_blocks = lambda model: None
+
+
 def not_a_number(files: list[str], *, validation: bool = False) -> None:
     """Some images hold no numbers, for whichever rank sees them. ``validation``: where they are measured on alone."""
     from blockrate.engine.data.cache import Cache
