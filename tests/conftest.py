@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,14 +12,19 @@ from support.lives import Small, make_small
 # Toy tensors gain nothing from threads, and threads of busy cores wait for each other: up to 200 times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# What a machine says of the hub and of its way out is no part of a test: a hub of ours is on this machine, and others
-# are not asked.
-for name in [*os.environ]:
-    if name.startswith(("HF_", "HUGGING_FACE_", "HUGGINGFACE_", "TRANSFORMERS_")):
-        del os.environ[name]
-for name in ("NO_PROXY", "no_proxy"):
-    here = ("127.0.0.1", "localhost", os.environ.get(name, ""))
-    os.environ[name] = ",".join(filter(None, here))
+
+def know_only_this_machine() -> None:
+    """Forget what the environment says of the hub and of a way out: a hub of ours is here, and others are not asked."""
+    for name in [*os.environ]:
+        if name.startswith(("HF_", "HUGGING_FACE_", "HUGGINGFACE_", "TRANSFORMERS_")):
+            del os.environ[name]
+    for name in ("NO_PROXY", "no_proxy"):
+        known = os.environ.get(name, "").split(",")
+        here = [place for place in ("127.0.0.1", "localhost") if place not in known]
+        os.environ[name] = ",".join(filter(None, [*here, *known]))
+
+
+know_only_this_machine()
 
 # A busy machine is no fault of a property. CI draws the same examples every time, so that it never fails by luck.
 settings.register_profile(
@@ -37,16 +42,39 @@ MARKS = {"browser": {"browser"}, "engine": {"tiny_flux", "small", "warm_engine"}
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Mark the tests with a browser and those with an engine, before `-m` chooses among them."""
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Function]
+) -> None:
+    """Mark the tests with a browser and those with an engine, and cases for `soak`, before `-m` chooses among them."""
+    cases: dict[object, list[pytest.Function]] = {}
     for item in items:
         for mark, fixtures in MARKS.items():
             if fixtures & set(item.fixturenames):
                 item.add_marker(mark)
+        if item.get_closest_marker("cases"):
+            cases.setdefault(item.function, []).append(item)
+    # who asks for a file or a test by name gets all of it
+    if config.args == config.getini("testpaths"):
+        for group in cases.values():
+            leave_to_soak(group)
+
+
+def leave_to_soak(group: Sequence[pytest.Function]) -> None:
+    """Let the suite take so many of the cases of a slow test as its mark says, from the first to the last."""
+    mark = group[0].get_closest_marker("cases")
+    assert mark
+    count = mark.args[0]
+    gaps = max(count - 1, 1)
+    taken = {round(place * (len(group) - 1) / gaps) for place in range(count)}
+    for place, item in enumerate(group):
+        if place not in taken:
+            item.add_marker("soak")
 
 
 def pytest_collection_finish() -> None:
     """Let the collector pass over what is imported, or each release of a model looks through it for half a second."""
+    # benchmarks that were imported have told their own programs
+    know_only_this_machine()
     gc.collect()
     gc.freeze()
 

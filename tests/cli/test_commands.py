@@ -332,6 +332,7 @@ def test_ctrl_c_is_handed_on_once_and_the_run_stops_after_its_step(
     assert kinds(folder)[-2:] == ["step", "stopped"]
 
 
+@pytest.mark.cases(2)
 @posix
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGTERM"])
 def test_a_clusters_signal_to_every_process_at_once_is_one_stop(
@@ -440,6 +441,7 @@ def test_a_killed_terminal_leaves_the_run_and_train_shows_it_again(
     assert kinds(folder).count("started") == 1
 
 
+@pytest.mark.cases(2)
 @pytest.mark.usefixtures("started")
 @pytest.mark.parametrize(
     ("setting", "told"),

@@ -95,6 +95,7 @@ def test_it_measures_though_the_rates_would_train_nothing(
     assert code == 0, err
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("trainer", ["full", "memory", "fault"])
 def test_a_probe_that_fails_says_why_and_leaves_no_measurement(
     blockrate: Blockrate, folder: Path, trainer: str

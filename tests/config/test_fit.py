@@ -25,6 +25,7 @@ def config(**fields: Any) -> TrainConfig:
     return parse_config({"layer_filter_preset": "blocks", **fields}).config
 
 
+@pytest.mark.cases(8)
 @pytest.mark.parametrize("size", [6, 8, 12, 16, 24])
 @pytest.mark.parametrize("row", MODELS, ids=lambda row: row.name)
 def test_every_model_fits_or_is_refused_with_what_it_needs(row: Any, size: int) -> None:

@@ -78,6 +78,7 @@ def every(pattern: str) -> Callable[[], bool]:
     return lambda: next(letters, ".") == "x"
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("where", [in_loss, in_one_gradient, in_one_latent])
 def test_bad_steps_are_skipped_named_and_never_saved(
     small: Small,
@@ -213,6 +214,7 @@ def test_what_turned_bad_inside_is_not_saved(
 # --- Stop ---
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "moment", ["loading", "caching", "training", "sampling", "saving"]
 )

@@ -62,6 +62,7 @@ def last_of(run: RunFolder) -> dict[str, Any]:
     return saved_bytes(run.checkpoints / checkpoint_name(STEPS))
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("where", "name", "code", "failure", "told"),
     [

@@ -85,6 +85,7 @@ def result(run: RunFolder, step: int = 0) -> dict[str, Any]:
     return {"saved": saved, "tensors": tensors, "told": json.dumps(told)}
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("case", CASES)
 def test_blocks_changed_in_the_backward_are_those_changed_after_it(
     seven: Small, tmp_path: Path, case: str

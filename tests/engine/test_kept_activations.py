@@ -187,6 +187,7 @@ def kept_bytes(
     return sum(kept.sizes.values())
 
 
+@pytest.mark.cases(20)
 @pytest.mark.engine
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize(

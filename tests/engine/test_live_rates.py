@@ -58,6 +58,7 @@ CASES: dict[str, dict[str, Any]] = {
 RARE = ("PRODIGY", "all at 1.0")
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "case",
     [pytest.param(case, marks=[pytest.mark.soak] * (case in RARE)) for case in CASES],

@@ -102,6 +102,7 @@ def resumed(run: Path) -> list[tuple[int, list[str]]]:
     ]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(("method", "stops"), [*CASES, *SOAK])
 def test_a_run_stopped_after_any_step_ends_as_the_unbroken_one_byte_for_byte(
     small: Small, tmp_path: Path, method: str, stops: tuple[int, ...]
@@ -143,6 +144,7 @@ def test_a_run_stopped_after_any_step_ends_as_the_unbroken_one_byte_for_byte(
         assert changes[0].startswith("output_model_destination")
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "method", ["ADAMW", "SCHEDULE_FREE_ADAMW", "fine-tune in bf16", "LoRA in bf16"]
 )
@@ -178,6 +180,7 @@ def test_a_block_set_to_zero_keeps_what_it_learned_through_two_more_lives(
         assert same(averages[0], averages[2])
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("method", RAISED)
 def test_a_raised_block_starts_with_fresh_moments_and_that_is_said(
     small: Small, tmp_path: Path, method: str
@@ -274,6 +277,7 @@ def test_longer_epochs_keep_the_length_of_the_schedule_unless_it_is_extended(
     )
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("scheduler", ["LINEAR", "COSINE", "REX"])
 def test_a_schedule_that_is_over_spans_the_longer_run_in_every_life_of_it(
     small: Small, tmp_path: Path, scheduler: str

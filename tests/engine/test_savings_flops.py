@@ -81,6 +81,7 @@ def fully_adapted() -> tuple[Any, int, int]:
     return model, *flops_of(model)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("case", STATED)
 def test_frozen_blocks_save_what_is_stated(
     case: str, fully_adapted: tuple[Any, int, int]
@@ -97,6 +98,7 @@ def test_frozen_blocks_save_what_is_stated(
     assert step_flops(SPEC, USUAL, work) == pytest.approx(whole, rel=0.001)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("case", STATED)
 def test_frozen_adapters_that_stay_save_a_little_less(
     case: str, fully_adapted: tuple[Any, int, int]
@@ -135,6 +137,7 @@ LORA_CASES |= {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("case", "checkpointing"),
     [*((case, True) for case in LORA_CASES), ("scattered", False)],
@@ -175,6 +178,7 @@ FINE_TUNE_CASES: dict[str, Keep] = {
 }
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     ("case", "checkpointing"),
     [*((case, True) for case in FINE_TUNE_CASES), ("scattered", False)],

@@ -40,6 +40,7 @@ def spoil(
     monkeypatch.setattr(where, name, spoilt)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("where", "name", "factor", "cause"),
     [

@@ -86,6 +86,7 @@ def test_without_the_copies_of_peft_a_run_ends_in_the_same_bytes(
     assert saved[0] == saved[1]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("train_dtype", "autocast"),
     [("BFLOAT_16", True), ("BFLOAT_16", False), ("FLOAT_32", True)],
@@ -130,6 +131,7 @@ def test_samples_are_drawn_in_the_precision_of_training_and_decoded_in_their_own
     assert list(run.samples.glob("*.png"))
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "settings",
     [

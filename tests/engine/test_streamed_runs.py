@@ -95,6 +95,7 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
         assert equal(tensor, other["tensors"][name]), name
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_that_streams_and_is_cut_learns_what_one_does_that_does_neither(
     seven: Small, tmp_path: Path, method: str

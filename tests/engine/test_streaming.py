@@ -124,6 +124,7 @@ def test_a_weight_that_is_not_on_the_card_is_no_number() -> None:
     assert model.transformer_blocks[0].ff.net[2].weight.isnan().all()
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("streamed", "frozen", "loads"),
     [

@@ -164,6 +164,7 @@ def test_nothing_is_copied_in_the_way_between_forward_and_backward(
     assert story[7] == "backward"
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "settings",
     [

@@ -124,6 +124,7 @@ def test_the_engine_is_told_of_no_processes_that_were_not_started_with_it(
 WARNINGS = ("SIGUSR1", "SIGUSR2", "SIGXCPU")
 
 
+@pytest.mark.cases(2)
 @posix
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", *WARNINGS])
 def test_a_signal_ends_the_run_after_its_step(
@@ -150,6 +151,7 @@ def test_a_second_signal_leaves_at_once(run: RunFolder, start: Start) -> None:
     assert (run_state(run).name, run_state(run).exit_code) == ("Stopped", 130)
 
 
+@pytest.mark.cases(2)
 @posix
 @pytest.mark.parametrize("name", WARNINGS)
 def test_warnings_of_a_cluster_never_cut_a_stop_short(
@@ -204,6 +206,7 @@ def test_a_killed_run_is_lost_and_its_folder_free(run: RunFolder, start: Start) 
     assert run_state(run).name == "Finished"
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("trainer", "code", "message"),
     [

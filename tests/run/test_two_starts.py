@@ -62,6 +62,7 @@ def trained(run: RunFolder) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("seconds", [(1.5, 0.0), (0.0, 1.5), (1.0, 1.0)])
 def test_no_engine_trains_with_the_settings_of_another_start(

@@ -188,11 +188,38 @@ def import_heavy() -> None:
         ]
     )
     assert all([blockrate.cli.commands, blockrate.config.plan])
+    for name in LATE:
+        with suppress(ImportError):  # of another version, or another system
+            importlib.import_module(name)
     for module in pkgutil.walk_packages(blockrate.ui.__path__, "blockrate.ui."):
         with suppress(Exception):  # an app that needs a broken module tells of it
             importlib.import_module(module.name)
     gc.collect()
     gc.freeze()  # the children share these pages
+
+
+# what an app imports on its way to the first page
+LATE = (
+    "anyio._backends._asyncio",
+    "fastapi.middleware.gzip",
+    "huggingface_hub.constants",
+    "nicegui.elements.colors",
+    "nicegui.elements.dark_mode",
+    "nicegui.elements.footer",
+    "nicegui.elements.header",
+    "nicegui.elements.icon",
+    "nicegui.elements.input",
+    "nicegui.elements.select",
+    "nicegui.elements.skip_link",
+    "nicegui.elements.switch",
+    "nicegui.elements.tooltip",
+    "nicegui.functions.style",
+    "nicegui.ui_run_with",
+    "pynvml",
+    "typer._adapters",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.uvloop",
+)
 
 
 def become_app(request: Mapping[str, Any]) -> None:

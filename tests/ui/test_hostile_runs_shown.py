@@ -88,6 +88,7 @@ def shown(
     return show
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("events", EVENTS.values(), ids=EVENTS)
 def test_whatever_its_events_say(
     events: list[Any], tmp_path: Path, shown: Callable[[Path], dict[str, Any]]
@@ -97,6 +98,7 @@ def test_whatever_its_events_say(
     assert shown(run)["last_run"] == str(run)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_whatever_its_config_says(
     config: object, tmp_path: Path, shown: Callable[[Path], dict[str, Any]]

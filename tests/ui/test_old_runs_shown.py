@@ -26,6 +26,7 @@ LAST_LOSS = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", TITLES)
 def test_an_old_run_is_shown_with_its_history(
     name: str, start_app: StartApp, open_page: OpenPage, tmp_path: Path

@@ -39,6 +39,7 @@ def run_there(
     return run_there
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -183,6 +183,7 @@ def test_the_four_dropdowns_and_their_buttons_have_their_names(
         ).to_be_visible()
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_count_is_that_of_the_module_table(preset: str, training: Training) -> None:
     _, page = training({**TINY, "layer_filter_preset": preset})
@@ -274,6 +275,7 @@ def test_a_wrong_expression_is_told_with_its_place_whatever_else_is_wrong(
     expect(page.get_by_text(re.compile("Matches"))).to_be_visible()
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("config", "reason"),
     [

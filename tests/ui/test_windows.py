@@ -160,6 +160,7 @@ def test_what_is_still_being_typed_counts_when_ok_is_pressed(opened: Opened) -> 
     assert saved(app, page) == {"optimizer": {"beta1": 0.8}}
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("way", ["Cancel", "Escape", "Back"])
 def test_leaving_asks_only_after_a_change(way: str, opened: Opened) -> None:
     def leave() -> None:
@@ -240,6 +241,7 @@ def test_closed_windows_leave_nothing_behind(opened: Opened) -> None:
     assert page.evaluate(count) == before
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("open_window", WINDOWS)
 def test_closed_windows_leave_nothing_on_the_server(
     open_window: Callable[..., None],
@@ -287,6 +289,7 @@ def test_the_focus_stays_in_the_window(opened: Opened) -> None:
         )
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("answer", "decay"),
     [("Overwrite", "0.05"), ("Take theirs", "0.2"), ("Cancel", "0.05")],
@@ -432,6 +435,7 @@ def test_the_picture_follows_while_something_else_is_wrong(opened: Opened) -> No
     expect(window).to_contain_text("starts at 3.00e-04")
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("scheduler", "idle"),
     [

@@ -92,6 +92,7 @@ def saved(model: Any, path: Path, form: str) -> dict[str, Any]:
     return weights
 
 
+@pytest.mark.cases(2)
 @pytest.mark.engine
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", ["everything", "query and value"])
@@ -235,6 +236,7 @@ def test_what_a_form_cannot_hold_is_refused_before_anything_is_loaded(
     )
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("form", FORMS)
 def test_a_run_goes_on_from_each_form(tmp_path: Path, form: str) -> None:
     model = chroma.random_transformer(FAMILIES["tiny-chroma"].spec)

@@ -53,6 +53,7 @@ def wide_flux() -> FluxTransformer2DModel:
     return make_flux(**WIDE)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.engine
 @pytest.mark.parametrize(
     ("chosen", "rank", "alpha"),

@@ -86,6 +86,7 @@ def assert_same(found: Any, expected: Any) -> None:
         assert (found[1][name] - gradient).abs().max() <= 1e-6 * largest
 
 
+@pytest.mark.cases(7)
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("chosen", FILTERS)
 @pytest.mark.parametrize("kind", MODELS)

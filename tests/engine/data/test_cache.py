@@ -64,6 +64,7 @@ def change_concept(**facts: Any) -> Callable[[Setup], None]:
     return lambda setup: setup.concept.update(facts)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("what", "images", "texts"),
     [

@@ -109,6 +109,7 @@ def test_captions_are_those_of_dev_bit_for_bit(
     assert torch.equal(found, expected)
 
 
+@pytest.mark.cases(2)
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["klein", "dev"])
 @pytest.mark.parametrize(

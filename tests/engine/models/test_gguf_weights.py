@@ -97,6 +97,7 @@ def learned(model: Any) -> tuple[Tensor, dict[str, Tensor]]:
     }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_lora_learns_on_it_what_it_does_on_the_same_weights_written_out(
     tmp_path: Path, name: str

@@ -303,6 +303,7 @@ def test_numbers_without_end_in_a_config_are_refused_at_once(
     assert next(iter(facts)) in refusal(folder, part)
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     ("part", "facts"),
     [

@@ -211,6 +211,7 @@ def test_the_footer_tells_where_training_starts_and_what_that_saves(
     assert line.count("M") == 2, "and it breaks at one"
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("settings", "idle", "has_other"),
     [
@@ -302,6 +303,7 @@ def test_a_base_rate_of_another_tab_counts_at_once_and_rates_of_another_tab_ask(
     assert faders.saved() == {"double_block_0": 0.0, "double_block_1": 0.95}
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("answer", ["Restore", "Discard", "draw"])
 def test_what_was_drawn_when_the_page_vanished_is_offered_again(
     faders: Faders, answer: str

@@ -206,6 +206,7 @@ def test_a_finished_run_shows_where_its_files_are(
     )
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("code", "cure"),
     [(71, "batch size"), (65, "Model and Data"), (76, "learning rate")],
@@ -289,6 +290,7 @@ def test_there_is_advice_for_every_way_to_end_badly() -> None:
 # -- for everybody -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("width", [390, 1280, 1920])
 def test_the_tab_fits_and_can_be_read(
     width: int, made: Made, runs: Path, engine: Engine, shown: Callable[..., Page]

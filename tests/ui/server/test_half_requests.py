@@ -41,6 +41,7 @@ def strangers(app: App, half: bytes, number: int) -> Iterator[list[socket.socket
         yield opened
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("half", HALVES.values(), ids=HALVES)
 def test_the_owner_is_served_while_strangers_hold_half_requests(
     app: App, half: bytes

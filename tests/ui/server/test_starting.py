@@ -64,6 +64,7 @@ def test_it_does_not_start_where_its_key_cannot_be_kept(tmp_path: Path) -> None:
     assert re.fullmatch(r"error: .*memory.*\n", done.stderr)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

@@ -106,6 +106,7 @@ def test_a_licence_is_told_before_the_download_and_no_login_where_none_is_needed
 # -- in the browser ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("width", "dark"), [(390, False), (1280, True), (1920, False), (390, True)]
 )
