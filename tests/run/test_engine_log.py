@@ -1,5 +1,6 @@
 """The engine's log: it never grows without end, and a disk that does not take it stops nothing."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -36,3 +37,24 @@ def test_a_log_that_is_gone_is_nobodys_trouble(tmp_path: Path) -> None:
 def test_words_that_the_disk_does_not_take_are_lost_and_no_error() -> None:
     with engine._Log("/dev/full", "w") as log:
         assert log.write(b"words") == 5
+
+
+def test_what_libraries_advise_does_not_come_into_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environment: dict[str, str] = {}
+    monkeypatch.setattr(os, "environ", environment)
+    logger = logging.getLogger("bitsandbytes")
+    before = logger.level
+    try:
+        engine._quieten_libraries()
+        # which says of a CPU that a kernel should be installed
+        advises = logging.getLogger("bitsandbytes.backends.cpu.ops")
+        assert not advises.isEnabledFor(logging.WARNING)
+        assert advises.isEnabledFor(logging.ERROR)
+    finally:
+        logger.setLevel(before)
+    assert environment == {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DIFFUSERS_VERBOSITY": "error",
+    }

@@ -121,6 +121,7 @@ def test_a_newcomer_answers_four_things_and_starts(
         )
     ).to_be_visible()
     expect(page.get_by_text("10 images · about 1,000 steps")).to_be_visible()
+    a_trigger_word_is_looked_at_written_and_taken_back(app, page)
     page.get_by_role("tab", name="Training").click()
     expect(page.get_by_text("About 1,000 steps", exact=True)).to_be_visible()
     for name in ("Layer Filter settings", "Block learning rates"):
@@ -136,6 +137,30 @@ def test_a_newcomer_answers_four_things_and_starts(
     box.fill("")
     box.press("Enter")
     expect(page.get_by_text("Without one, run and result are called")).to_be_visible()
+
+
+def a_trigger_word_is_looked_at_written_and_taken_back(app: App, page: Page) -> None:
+    """The name is offered as a word; it comes into the captions by the dialog alone."""
+    captions = {file: file.read_text() for file in app.folder.glob("photos/*.txt")}
+    offer = page.get_by_role(
+        "button", name="Put the trigger word my-cat into the captions"
+    )
+    offer.click()
+    dialog = page.get_by_role("dialog", name="Change all captions")
+    expect(dialog.get_by_role("textbox", name="Trigger word")).to_have_value("my-cat")
+    change = dialog.get_by_role("button", name="Change 10 captions")
+    expect(change).to_be_enabled()
+    assert {file: file.read_text() for file in captions} == captions
+    change.click()
+    undo = page.get_by_role("button", name="Undo: Trigger word my-cat, 10 captions")
+    expect(undo).to_be_visible()
+    assert {file: file.read_text() for file in captions} == {
+        file: f"my-cat, {text}" for file, text in captions.items()
+    }
+    undo.click()
+    expect(undo).to_be_hidden()
+    assert {file: file.read_text() for file in captions} == captions
+    expect(offer).to_be_focused()
 
 
 def test_what_is_hidden_and_differs_is_told_shown_and_remembered(

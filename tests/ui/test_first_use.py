@@ -10,6 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 from support.apps import App, copy_photos
 from support.event_lines import event_lines
 from support.pages import OpenPage, StartApp
+from support.runs import compare_with
 
 from blockrate.core.blocks import BlockLayout
 
@@ -121,8 +122,11 @@ def test_who_has_never_seen_it_gets_from_the_demo_to_a_lora(
     )
     expect(page.get_by_text(str(run / "demo.safetensors"))).to_be_visible()
     assert (run / "demo.safetensors").stat().st_size > 1000
+    # what it drew before it learned can be laid beside what it draws now
+    compare_with(page, "Step 0")
     assert {
         "demo.safetensors",
+        "step-00000000-0-turtle.png",
         "step-00000003-0-turtle.png",
     } <= no_file_tells_a_secret(app)
 

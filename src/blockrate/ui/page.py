@@ -32,6 +32,7 @@ class Page:
     ``tab`` and ``show_tab`` are set by the shell.
     ``rare``: the settings that the short view hides; ``show_all`` ends it.
     ``steps``: about how many a run of the open config has, once its images are counted.
+    ``looks``: how often images and captions were to be looked at anew.
     """
 
     session: Session
@@ -47,6 +48,7 @@ class Page:
     show_all: Callable[[], None] = lambda: None
     steps: int | None = None
     steps_changed: Event[[]] = field(default_factory=Event)
+    looks: int = 0
     # what was chosen elsewhere for the Draw tab, until it has it
     asked_to_draw: str = ""
     compared: Compared = field(default_factory=Compared)
@@ -75,6 +77,11 @@ class Page:
             if path in self.rare:
                 self.show_all()
             self.focus(self.controls[path])
+
+    def look_again(self) -> None:
+        """Look into the folders of images anew, on every tab."""
+        self.looks += 1
+        self.session.changed.emit()
 
     def draw_with(self, path: str) -> None:
         """Show the Draw tab, to draw with what was trained."""

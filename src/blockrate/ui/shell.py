@@ -322,7 +322,10 @@ def _bottom_bar(page: Page) -> None:
     call_on_change(page.watch.changed, refresh)
     call_on_change(page.session.changed, refresh)
     show_from_thread(
-        page.session.changed, lambda: counted(page.session.usable), survey, show_counts
+        page.session.changed,
+        lambda: (page.looks, counted(page.session.usable)),
+        lambda wanted: survey(wanted[1]),
+        show_counts,
     )
 
 

@@ -369,6 +369,17 @@ def test_a_server_that_answers_late_does_not_move_the_hand(faders: Faders) -> No
     assert list(faders.ok()) == changed
 
 
+# Of each button: whether its icon is drawn, is in its middle, and nothing covers or cuts a corner of it.
+WHOLE = """all => all.map((button) => {
+  const [frame, ...shapes] = [...button.querySelectorAll("svg, path")].map((e) => e.getBoundingClientRect());
+  const outer = button.getBoundingClientRect();
+  const seen = (x, y) => button.contains(document.elementFromPoint(x, y));
+  return shapes.length > 0 && Math.abs(frame.y + frame.bottom - outer.y - outer.bottom) < 2 &&
+    shapes.every((shape) => shape.height > 10 && shape.bottom < frame.bottom && shape.y > frame.y &&
+      [shape.x, shape.right].every((x) => [shape.y, shape.bottom].every((y) => seen(x, y))));
+})"""
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_phone_shows_three_rows_and_a_bar_for_fingers(
     training: Callable[..., Faders], dark: bool
@@ -390,6 +401,7 @@ def test_a_phone_shows_three_rows_and_a_bar_for_fingers(
         "all => all.map(e => e.querySelectorAll('.fader').length)"
     )
     assert counts == [19, 19, 19]
+    assert faders.window.locator(".mixer-step").evaluate_all(WHOLE) == [True, True]
     # no button changes a block that nobody has chosen
     expect(faders.button("Lower double_block_0")).to_be_disabled()
     faders.page.touchscreen.tap(*faders.point("single_block_20", 0.4))

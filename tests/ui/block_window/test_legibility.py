@@ -130,12 +130,18 @@ def test_little_height_is_left_to_what_is_set(training: Callable[..., Faders]) -
         "document.querySelector('.top').getBoundingClientRect().bottom <= 0"
     )
     expect(header).not_to_be_in_viewport()
+    # the bar at the bottom goes with the page, too
+    faders.page.mouse.wheel(0, -4000)
+    expect(faders.page.get_by_role("contentinfo")).not_to_be_in_viewport()
     faders.open()
     row = faders.window.locator(".mixer-row").first
     row.evaluate("row => row.scrollIntoView({ block: 'start' })")
     shown = row.bounding_box()
-    ok = faders.button("OK").bounding_box()
+    footer = faders.window.locator("footer").bounding_box()
     assert shown
-    assert ok
+    assert footer
     assert shown["y"] > -1
-    assert shown["y"] + shown["height"] <= ok["y"], "a whole row above OK"
+    assert shown["y"] + shown["height"] <= footer["y"], "a whole row above OK"
+    # and whatever else can be pressed there is whole
+    for name in ("Measure", "Cancel", "OK"):
+        expect(faders.button(name)).to_be_in_viewport(ratio=1)

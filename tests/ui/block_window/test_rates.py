@@ -217,6 +217,7 @@ def test_the_footer_tells_where_training_starts_and_what_that_saves(
     [
         ({"layer_filter_preset": "full"}, [], True),
         ({"layer_filter_preset": "attn-only"}, [], False),
+        ({"layer_filter_preset": "attn-mlp"}, [], False),
         ({"layer_filter_preset": "blocks"}, [], False),
         (
             {"layer_filter": "single_transformer_blocks"},

@@ -2,7 +2,9 @@
 
 import gc
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,7 +18,7 @@ from support.settings import all_paths
 from blockrate.core.errors import ConfigError
 from blockrate.run.process import RunState
 from blockrate.ui.live.history import History
-from blockrate.ui.live.progress import doing
+from blockrate.ui.live.progress import details, doing
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import (
     LONGEST_TEXT,
@@ -441,6 +443,21 @@ def test_the_bottom_bar_says_what_is_done_and_for_how_long_still(
     watch: Any, words: str
 ) -> None:
     assert doing(watch) == words
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="needs tzset")
+def test_since_when_it_runs_is_told_by_the_clock_on_the_wall(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watch = watch_in("Running", step=1)
+    watch.state = replace(watch.state, since="2026-11-26T22:18:21+00:00")
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert details(watch) == "since 2026-11-27 07:18"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize(

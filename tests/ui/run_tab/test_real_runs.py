@@ -188,6 +188,11 @@ def test_a_run_is_followed_to_its_end(
     )
     expect(page.get_by_role("status")).to_have_text("Finished", timeout=120_000)
     expect(title(page)).to_have_text("Finished after step 12")
+    # the bar at the bottom is of the open config again
+    expect(page.get_by_role("contentinfo")).to_contain_text("2 images · about 12 steps")
+    told = toy.log_file.read_text()
+    assert told.startswith("training on cpu: the processor, the best that was found")
+    assert "it/s]" not in told, "bars of libraries"
     expect(page.locator(".run-files")).to_contain_text(
         str(toy.path / "toy.safetensors")
     )

@@ -172,3 +172,7 @@ def test_what_a_run_says_is_shown_as_text(
     # sentence, note, both logs
     expect(page.get_by_text(HOSTILE)).to_have_count(4)
     assert page.locator("[onerror]").count() == 0
+    # a short log begins above
+    log = page.get_by_role("region", name="Lines of the log")
+    gap = "it => it.firstElementChild.getBoundingClientRect().y - it.getBoundingClientRect().y"
+    assert log.evaluate(gap) < 20

@@ -23,10 +23,11 @@ from blockrate.run.events import (
     Rank,
     Started,
     Stopped,
+    Warned,
 )
 from blockrate.run.folder import is_alive, read_json
 from blockrate.run.process import SENTENCES
-from blockrate.ui.parts.labels import advice
+from blockrate.ui.parts.labels import advice, label_of
 
 
 def test_without_a_run_the_tab_says_how_to_begin(app: App, open_page: OpenPage) -> None:
@@ -47,10 +48,18 @@ def test_without_a_run_the_tab_says_how_to_begin(app: App, open_page: OpenPage) 
 def test_each_bad_file_has_a_line_of_its_own(
     made: Made, shown: Callable[..., Page]
 ) -> None:
-    made.tell(Failed(65, "2 bad files. Repair or remove:\n  a.png: x\n  b.png: y"))
-    sentence = shown(made).locator(".run-head .dim:visible")
+    cut = "1 caption is cut: raise text_encoder_2_sequence_length, up to 512"
+    bad = "2 bad files. Check base_model_name or repair:\n  a.png: x\n  b.png: y"
+    page = shown(made.tell(Warned("data", cut), Failed(65, bad)))
+    sentence = page.locator(".run-head .dim:visible")
     expect(sentence).to_have_text(re.compile(r"^2 bad files"))
-    assert sentence.inner_text().splitlines()[1:] == ["a.png: x", "b.png: y"]
+    first, *files = sentence.inner_text().splitlines()
+    assert files == ["a.png: x", "b.png: y"]
+    # in the words of the interface
+    assert first == '2 bad files. Check "Base model" (Model) or repair:'
+    expect(page.locator(".run-notes")).to_contain_text(
+        '1 caption is cut: raise "T5 sequence length" (Model), up to 512'
+    )
 
 
 def test_preparing_shows_the_stage_and_how_far_it_is(
@@ -256,6 +265,7 @@ def test_a_stopped_run_can_go_on(made: Made, shown: Callable[..., Page]) -> None
     expect(page.get_by_role("contentinfo")).to_contain_text("1 problem to correct")
     stop = page.get_by_role("button", name="Stop", exact=True)
     expect(stop).to_be_disabled()
+    expect(stop).to_have_accessible_description("No run is at work.")
     stop.click(force=True)
     expect(page.locator(".toast")).to_have_text(re.compile("^No run is at work."))
 
@@ -279,12 +289,19 @@ def test_a_run_at_work_is_told_where_its_settings_are_changed(
     expect(page.get_by_role("dialog")).to_have_count(0)
     page.keyboard.press("Control+Enter")
     expect(page.get_by_text("A run is at work. Stop it first.")).to_be_visible()
-    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+    start = page.get_by_role("button", name="Start", exact=True)
+    expect(start).to_be_disabled()
+    expect(start).to_have_accessible_description("A run is at work. Stop it first.")
 
 
 def test_there_is_advice_for_every_way_to_end_badly() -> None:
     assert [code for code in SENTENCES if code and not advice(str(code))] == []
     assert advice("0") == ""
+    # what cannot be written need not be a disk that is full
+    full = advice("73")
+    assert full.startswith("If the disk is full, make room")
+    for path in ("workspace_dir", "output_model_destination"):
+        assert label_of(path) in full
 
 
 # -- for everybody -----------------------------------------------------------------------------------------------------

@@ -121,6 +121,8 @@ def test_a_fresh_app_begins_with_klein_and_shows_every_model(
     expect(first).to_contain_text("16 GB to download · Apache-2.0 · no login")
     expect(first).to_contain_text(re.compile(r"Needs \d\.\d GiB$"))
     expect(models).to_contain_text("No NVIDIA card found")
+    fit = page.get_by_role("region", name="Fit into a card", exact=True)
+    expect(fit).to_contain_text("No NVIDIA card was found here. Choose how many GB")
     button = first.get_by_role("button", name=KLEIN, exact=True)
     expect(button).to_have_attribute("aria-pressed", "true")
     expect(models.locator("[aria-pressed=true]")).to_have_count(1)

@@ -351,6 +351,9 @@ def test_of_a_folder_outside_the_roots_only_counts_are_told(
     for name in ("Concept 1", "Concept 2"):
         card(page, name).get_by_role("button", name="Images and captions").click()
     expect(card(page, "Concept 1")).to_contain_text("--root")
+    card(page, "Concept 1").get_by_role("button", name="Change all captions").click()
+    expect(page.locator(".toast")).to_contain_text("outside the folders")
+    expect(page.get_by_role("dialog")).to_have_count(0)
     expect(card(page, "Concept 2").locator(".thumbnail")).to_have_count(3)
     # captions from file names are not edited
     expect(page.locator("button.thumbnail")).to_have_count(0)
@@ -400,6 +403,9 @@ def test_images_come_a_page_at_a_time_and_a_broken_one_is_marked(
     broken = page.locator(".thumbnail.is-broken")
     broken.scroll_into_view_if_needed()
     expect(broken).to_have_attribute("data-name", "29.png cannot be read")
+    expect(broken.locator("img")).to_be_hidden()
+    cut = "it => it.scrollWidth > it.clientWidth || it.scrollHeight > it.clientHeight"
+    assert not broken.evaluate(cut), "the name is whole"
 
 
 def test_prompts_are_added_copied_paged_and_deleted(opened: Tab) -> None:

@@ -71,7 +71,7 @@ def load_text_encoder(
                 if not _is_behind(own, layers):
                     tensors[own] = stream.get_tensor(name)
     _refuse_untied(part, folder, architecture, tensors)
-    with _fitting(folder):
+    with _fitting(folder), without_bars():
         model, report = model_class.from_pretrained(
             None,
             config=config,
@@ -164,6 +164,21 @@ def _refuse_another_size(make: Callable[[], Any], part: str, folder: Path) -> No
     if asked > 4 * held + 1_000_000:
         problem = f"asks for {asked:,} numbers, and the weights hold {held:,}"
         raise FileError(str(config_file(part, folder)), problem, UNCHANGED)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Let transformers draw no bars of its own: each would be many lines of the log."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled
+    from transformers.utils import logging
+
+    downloads_have_bars = not are_progress_bars_disabled()
+    logging.disable_progress_bar()  # those of downloads, too
+    try:
+        yield
+    finally:
+        if downloads_have_bars:
+            logging.enable_progress_bar()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from blockrate.engine.models.from_folder import without_bars
 from blockrate.run.durable import commit_folder, make_folder, temporary_beside
 
 # Words that captions of photographs are made of; anything else is spelt letter by letter.
@@ -32,7 +33,8 @@ def save_pipeline(folder: Path, make: Callable[[], Any], *, seed: int) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pipeline = make()
-    pipeline.save_pretrained(temporary)
+    with without_bars():
+        pipeline.save_pretrained(temporary)
     commit_folder(temporary, folder)
     return folder
 

@@ -1,17 +1,17 @@
 """What stands above the images of a folder: how they are shown and which, changes of all captions, and undo."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from nicegui import run, ui
+from nicegui import ui
 
 from blockrate.config.parts import Concept
-from blockrate.ui.caption_steps import CaptionStep, Wrote
+from blockrate.core.errors import ConfigError
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import LONGEST_TEXT
-from blockrate.ui.tabs.caption_dialog import ChangeAll, tell_of
+from blockrate.ui.tabs.caption_dialog import ChangeAll
 from blockrate.ui.tabs.caption_filter import Filter, is_written_beside
+from blockrate.ui.tabs.caption_undo import CaptionUndo
 
 
 class CaptionBar:
@@ -43,8 +43,9 @@ class CaptionBar:
             self._contains.props["maxlength"] = 200
             self._all = ui.button("Change all captions", on_click=self._change_all)
             self._all.props("outline no-caps dense")
-            self._undo = ui.button("Undo", icon="undo", on_click=self._take_back)
-            self._undo.props("flat no-caps dense")
+            self._undo = CaptionUndo(
+                page, lambda: concept().path, look_again, beside=self._all
+            )
         self._count = ui.label().classes("dim").props("aria-live=polite")
         self.refresh()
 
@@ -60,10 +61,7 @@ class CaptionBar:
 
     def refresh(self) -> None:
         """Say what there is to take back, and how many images the filter leaves."""
-        step = self._last()
-        self._undo.set_visibility(bool(step))
-        if step:
-            self._undo.set_text(f"Undo: {step.words}")
+        self._undo.refresh()
         self._all.set_visibility(is_written_beside(self._concept()))
         self._count.set_visibility(self.filter().is_on)
         number = len(self._images())
@@ -71,22 +69,13 @@ class CaptionBar:
             "1 image is so" if number == 1 else f"{number:,} images are so"
         )
 
-    def _last(self) -> CaptionStep | None:
-        folder = Path(os.path.realpath(self._concept().path))
-        return self._page.media.captions.last(folder)
-
     def _change_all(self) -> None:
         """Open the dialog for what the filter leaves."""
+        try:
+            # of a folder outside the roots no name is told
+            self._page.media.resolve_inside(self._concept().path)
+        except ConfigError as error:
+            self._page.show_message(f"{error.problem}. {error.cure}", kind="warning")
+            return
         form = self._concept().text.caption_form
         ChangeAll(self._page, self._images(), form, self._look_again).open()
-
-    async def _take_back(self) -> None:
-        step = self._last()
-        if not step:
-            self.refresh()
-            return
-        wrote = await run.io_bound(self._page.media.captions.undo, step) or Wrote()
-        await tell_of(self._page, f"Undone: {step.words}", wrote)
-        self._look_again()
-        # the button that was pressed may be gone
-        self._page.focus_if_lost(self._all)

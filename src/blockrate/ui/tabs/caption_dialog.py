@@ -81,13 +81,15 @@ class ChangeAll:
         images: Sequence[Path],
         form: CaptionForm,
         changed: Callable[[], object],
+        *,
+        word: str = "",
     ) -> None:
         self._page = page
         self._wrote = changed
         self._preview = Preview(Wanted())
         self._changed = Event[[]]()
         with small_dialog("Change all captions", "change-captions") as self._dialog:
-            self._controls()
+            self._controls(word)
             self._told = ui.label().props("aria-live=polite").classes("totals")
             self._samples = ui.element("ul").classes("caption-samples")
             # it scrolls, by keyboard too
@@ -105,13 +107,14 @@ class ChangeAll:
         """Show it."""
         self._dialog.open()
 
-    def _controls(self) -> None:
+    def _controls(self, word: str) -> None:
         tell = self._changed.emit
         kinds = [*_PLAIN, _REPLACE]
         self._kind = ui.radio(kinds, value=_TRIGGER, on_change=self._turn)
         self._kind.props("inline dense aria-label=Change")
         look = "outlined dense hide-bottom-space autocomplete=off debounce=300 maxlength=1000"
-        self._text = ui.input(_TRIGGER, on_change=tell).props(f"{look} autofocus")
+        self._text = ui.input(_TRIGGER, value=word, on_change=tell)
+        self._text.props(f"{look} autofocus")
         self._by = ui.input("Replace by", on_change=tell).props(look)
         with ui.element("div").classes("chips") as self._options:
             self._words = ui.switch("Whole words", on_change=tell)

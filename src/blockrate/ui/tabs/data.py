@@ -84,7 +84,6 @@ class DataTab:
         self.page = page
         self.session = page.session
         self.survey = Survey()
-        self.looks = 0
         self.changed: Event[[]] = Event()
         show_from_thread(
             self.session.changed,
@@ -96,7 +95,7 @@ class DataTab:
     def to_survey(self) -> ToSurvey:
         """What a survey depends on: all else may change or be wrong."""
         config = self.session.usable.model_copy(update={"concepts": self.concepts()})
-        return ToSurvey(self.looks, counted(config))
+        return ToSurvey(self.page.looks, counted(config))
 
     def concepts(self) -> list[Concept]:
         """The concepts as they stand; a wrong one is there, and off."""
@@ -109,8 +108,7 @@ class DataTab:
 
     def look_again(self) -> None:
         """Look into the folders anew."""
-        self.looks += 1
-        self.session.changed.emit()
+        self.page.look_again()
 
     def folder(self, index: int) -> Folder:
         """What is known of a concept's folder so far."""
@@ -277,7 +275,7 @@ def _to_show(tab: DataTab, index: int) -> ToShow:
     is_known = index < min(len(concepts), len(tab.survey.folders))
     images = tab.folder(index).images if is_known else None
     masked = asks_for_masks(tab.session.usable)
-    return ToShow(tab.looks, concept, images, masked)
+    return ToShow(tab.page.looks, concept, images, masked)
 
 
 def _remove_button(tab: DataTab, index: int) -> None:

@@ -15,6 +15,7 @@ from blockrate.ui.parts.components import call_on_change, section
 from blockrate.ui.parts.follow import rebuild_on_change
 from blockrate.ui.tabs.arriving import data_set_box
 from blockrate.ui.tabs.data import add_folder, concepts_of
+from blockrate.ui.tabs.trigger_word import offer_trigger_word
 
 _LONGEST_NAME = 80
 
@@ -35,7 +36,7 @@ def photographs(page: Page) -> None:
             on_click=partial(add_folder, page),
         )
         add.props("no-caps outline")
-        data_set_box(page, shown, session.changed.emit)
+        data_set_box(page, shown, page.look_again)
     card.classes("step only-short")
 
 
@@ -63,9 +64,7 @@ def name(page: Page) -> None:
         box.props["maxlength"] = _LONGEST_NAME
         box.props["placeholder"] = "such as my-cat"
         where = ui.label().classes("dim").props("aria-live=polite")
-        ui.label(
-            "A trigger word for it: on Data, Images and captions, Change all captions."
-        ).classes("dim")
+        offer_trigger_word(page, lambda: name_of_places(session.usable))
 
     def take(text: object) -> None:
         places = places_named(session.usable, str(text or ""))

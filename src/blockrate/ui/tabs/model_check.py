@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Literal, NamedTuple
 
 import psutil
@@ -41,6 +42,7 @@ from blockrate.run.results import Results
 from blockrate.ui.parts.labels import in_labels, sentence
 
 _KEPT = 30.0  # seconds
+_asking = Lock()
 
 
 _SUFFIX = ".safetensors"
@@ -146,7 +148,9 @@ def device_of(device: str | None, cards: Sequence[Card]) -> Device:
 
 def nvidia_cards() -> tuple[Card, ...]:
     """Return the cards, asked for within the last half minute. For a thread: it may take seconds."""
-    return _cards_in(int(time.monotonic() // _KEPT))
+    # who asks meanwhile waits for the one answer
+    with _asking:
+        return _cards_in(int(time.monotonic() // _KEPT))
 
 
 def forget_cards() -> None:
