@@ -314,7 +314,7 @@ def _bottom_bar(page: Page) -> None:
     def show_counts(result: Survey) -> None:
         nonlocal counts
         if result.steps is not None:
-            counts = _counts(result)
+            counts = data.counts_in_words(result)
             refresh()
             page.steps = result.steps
             page.steps_changed.emit()
@@ -370,15 +370,6 @@ def _run_button(
         set_props(button, props)
 
     call_on_change(page.watch.changed, refresh)
-
-
-def _counts(result: Survey) -> str:
-    if not result.all:
-        return "No images yet"
-    words = [f"{result.all:,} images", f"about {result.steps:,} steps"]
-    if result.unreadable:
-        words.insert(1, f"{result.unreadable:,} unreadable")
-    return " · ".join(words)
 
 
 def _blocked(page: Page) -> str:

@@ -345,3 +345,13 @@ def _totals_in_words(result: Survey, steps: int) -> str:
     if result.unreadable:
         images = f"{images}, {result.unreadable:,} of them unreadable"
     return f"{images}, about {steps:,} steps"
+
+
+def counts_in_words(result: Survey) -> str:
+    """Return how many images and steps there are, for the bar at the bottom."""
+    if not result.all:
+        return "No images yet"
+    words = [f"{result.all:,} images", f"about {result.steps:,} steps"]
+    if result.unreadable:
+        words.insert(1, f"{result.unreadable:,} unreadable")
+    return " · ".join(words)
