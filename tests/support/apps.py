@@ -198,11 +198,10 @@ def import_heavy() -> None:
     gc.freeze()  # the children share these pages
 
 
-# what an app imports on its way to the first page
+# what an app imports on its way to the first page, but for what looks at the environment then
 LATE = (
     "anyio._backends._asyncio",
     "fastapi.middleware.gzip",
-    "huggingface_hub.constants",
     "nicegui.elements.colors",
     "nicegui.elements.dark_mode",
     "nicegui.elements.footer",
