@@ -127,6 +127,7 @@ TINY = FAMILIES["tiny-flux2"].spec
 RATES = {name: 0.0 for name in TINY.layout.names if name not in TINY.layout.names[-2:]}
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("other", [0.0, 0.5])
 def test_the_plan_counts_what_it_costs_that_other_trains(other: float) -> None:
     settings = {

@@ -57,7 +57,7 @@ def config_of(small: Small, run: Path, *previews: str, **settings: Any) -> Any:
     return small.config(run, **ours)
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("form", ["FLOAT_32", "BFLOAT_16", "FLOAT_8", "INT_8"])
 def test_training_learns_the_same_with_and_without_previews(
     small: Small, tmp_path: Path, form: str

@@ -197,6 +197,7 @@ def test_a_command_that_is_none_stands_in_nobodys_way(run: RunFolder) -> None:
     assert pending_commands(run) == ["save"]
 
 
+@pytest.mark.soak
 def test_a_long_history_is_read_in_portions(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

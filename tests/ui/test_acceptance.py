@@ -262,6 +262,7 @@ def test_the_keyboard_alone_is_enough(
     }
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("width", [390, 1280])
 def test_small_dialogs_can_be_read_and_touched(
     width: int, work: Path, start_app: StartApp, open_page: OpenPage

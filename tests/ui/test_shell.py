@@ -382,6 +382,7 @@ def test_the_theme_is_kept(start_app: StartApp, open_page: OpenPage) -> None:
     expect(page.locator("body")).to_have_class(re.compile("body--dark"))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("widths", [[390], [1280, 1920]], ids=["phone", "desktop"])
 def test_the_frame_fits_and_can_be_read(
     widths: list[int], open_config: OpenConfig, open_page: OpenPage

@@ -402,6 +402,7 @@ def test_a_problem_inside_a_window_leads_to_its_button(training: Training) -> No
     expect(button).to_be_focused()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("widths", [[390], [1280, 1920]], ids=["phone", "desktop"])
 def test_every_state_fits_and_can_be_read(
     widths: list[int], training: Training

@@ -482,6 +482,7 @@ def test_the_timesteps_are_drawn_as_they_are_set(opened: Opened) -> None:
     expect(window).to_contain_text("above 0.73")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("widths", [[390], [1280, 1920]], ids=["phone", "desktop"])
 def test_every_window_fits_and_can_be_read(widths: list[int], opened: Opened) -> None:
     _, page, _ = opened(

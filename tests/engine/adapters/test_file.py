@@ -53,7 +53,7 @@ def wide_flux() -> FluxTransformer2DModel:
     return make_flux(**WIDE)
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.engine
 @pytest.mark.parametrize(
     ("chosen", "rank", "alpha"),

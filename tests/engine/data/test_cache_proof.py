@@ -105,6 +105,7 @@ def changes(file: Path, other: Path) -> Iterator[Callable[[], object]]:
     yield partial(pipe, file)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_befell_an_entry_it_is_made_anew_and_said_once(

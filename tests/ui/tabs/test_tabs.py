@@ -440,7 +440,7 @@ def test_no_prompt_means_no_samples(opened: Tab) -> None:
     expect(page.get_by_text("No samples will be made.")).to_be_visible()
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("width", "dark"), [(390, False), (390, True), (1280, True), (1920, False)]
 )
