@@ -47,7 +47,8 @@ class FitCard:
         self._told = ui.label().props("aria-live=polite")
         with ui.element("div").classes("chips"):
             self._choice = ui.select([_THIS], value=_THIS, label="Card")
-            self._choice.props("outlined dense").on_value_change(self._name_button)
+            self._choice.props("outlined dense").classes("fit-choice")
+            self._choice.on_value_change(self._name_button)
             self._button = ui.button("Fit", on_click=self._press, color=None)
             self._button.props("outline no-caps dense")
         self._follow()
