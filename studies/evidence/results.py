@@ -32,7 +32,7 @@ class Point:
 class Result:
     """One run.
 
-    ``mean``: of its rates. ``cost``: FLOPs of a step beside those of flat 1.0. ``seconds``: how long it took.
+    ``mean``: of its rates. ``cost``: FLOPs of a step beside those of flat 1.0. ``seconds``: of one core.
     """
 
     task: str

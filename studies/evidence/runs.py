@@ -26,6 +26,7 @@ from blockrate.run.folder import RunFolder
 from blockrate.run.launch import Options, make_ready
 
 RANK = 4
+_SECONDS = "seconds.txt"
 FLOAT_32 = {"weight_dtype": "FLOAT_32"}
 
 
@@ -95,8 +96,8 @@ def base_settings(task: Task, work: Path) -> dict[str, Any]:
     }
 
 
-def result_of(job: Job, config: TrainConfig, seconds: float) -> Result:
-    """Return what a finished run has measured in so many seconds. Raises RuntimeError for one that is not finished."""
+def result_of(job: Job, config: TrainConfig) -> Result:
+    """Return what a finished run has measured. Raises RuntimeError for one that is not finished."""
     run = RunFolder(Path(config.workspace_dir))
     last = last_event(run.events_file)
     if last is None or not isinstance(last.event, Finished):
@@ -115,7 +116,7 @@ def result_of(job: Job, config: TrainConfig, seconds: float) -> Result:
         round(make_plan(config).step_cost, 4),
         job.task.learning_rate,
         tuple(points),
-        round(seconds, 1),
+        float((run.path / _SECONDS).read_text()),
     )
 
 
@@ -129,18 +130,18 @@ def train_all(
     """
     context = _context()
     left = list(jobs)
-    at_work: dict[BaseProcess, tuple[Job, TrainConfig, float]] = {}
+    at_work: dict[BaseProcess, tuple[Job, TrainConfig]] = {}
     try:
         while left or at_work:
             while left and len(at_work) < processes:
                 job = left.pop(0)
                 config = config_of(job, work)
                 process = _start(context, config, processes)
-                at_work[process] = (job, config, time.monotonic())
+                at_work[process] = (job, config)
             ended = wait([process.sentinel for process in at_work])
             for process in [one for one in at_work if one.sentinel in ended]:
-                job, config, began = at_work.pop(process)
-                yield result_of(job, config, time.monotonic() - began)
+                job, config = at_work.pop(process)
+                yield result_of(job, config)
                 if not keep:
                     shutil.rmtree(config.workspace_dir)
     finally:
@@ -196,7 +197,10 @@ def _engine(folder: Path, threads: int) -> None:
     from blockrate.engine.__main__ import leave, main
 
     torch.set_num_threads(threads)
-    leave(main(folder))
+    code = main(folder)
+    # what else the machine has to do is no part of it
+    (folder / _SECONDS).write_text(f"{time.process_time():.1f}")
+    leave(code)
 
 
 def _context() -> BaseContext:
