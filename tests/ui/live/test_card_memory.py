@@ -1,7 +1,7 @@
 """The memory of the cards as the app tells it, while it changes."""
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 from nicegui import ui
@@ -13,7 +13,6 @@ from blockrate.run.events import Rank
 from blockrate.ui.live import card_memory
 from blockrate.ui.live.card_memory import LiveMemory, memory_of, memory_of_run
 from blockrate.ui.page import Page
-from blockrate.ui.tabs.model import show_memory_now
 
 GIB = 2**30
 LARGE = CardMemory(3 * GIB, 24 * GIB)
@@ -61,27 +60,18 @@ def test_of_a_run_on_another_computer_or_a_processor_nothing_is_told() -> None:
     assert told() == ""
 
 
-def test_who_listens_hears_only_what_reads_otherwise(
+def test_it_is_news_only_where_it_reads_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    answers = [
-        (LARGE,),
-        (LARGE._replace(used=LARGE.used + 1),),
-        (LARGE._replace(used=4 * GIB),),
-    ]
+    used = [3 * GIB, 3 * GIB + 2**20, 4 * GIB]
+    answers = [(LARGE._replace(used=each),) for each in used]
     monkeypatch.setattr(card_memory, "memory_now", lambda: answers.pop(0))
     memory = LiveMemory()
-    heard: list[Sequence[CardMemory | None]] = []
-    memory.changed.subscribe(
-        lambda: heard.append(memory.cards), unsubscribe_on_delete=False
-    )
 
-    async def look() -> None:
-        for _ in range(3):
-            await memory.look()
+    async def look() -> list[bool]:
+        return [await memory.look() for _ in used]
 
-    run_apart(look())
-    assert [cards[0] and cards[0].used for cards in heard] == [3 * GIB, 4 * GIB]
+    assert run_apart(look()) == [True, False, True]
 
 
 def test_the_model_tab_shows_it_beside_the_plan_and_follows_it(
@@ -93,11 +83,9 @@ def test_the_model_tab_shows_it_beside_the_plan_and_follows_it(
         return [text for text in texts if "in use on the card" in text]
 
     def look(page: Page) -> None:
-        with ui.column():
-            show_memory_now(page)
         assert told() == []
         page.watch.memory.cards = (LARGE,)
-        page.watch.memory.changed.emit()
+        page.watch.changed.emit()
         assert told() == [LARGE_TEXT]
 
     on_a_page(look)

@@ -5,8 +5,6 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
-from nicegui import Event
-
 from blockrate.config.many_gpus import gpu_numbers, takes_all
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
@@ -16,23 +14,22 @@ from blockrate.models.cards import card_number
 from blockrate.run.card_memory import CardMemory, memory_now
 from blockrate.run.events import Rank
 
+_TENTH = 2**30 // 10
 _kept: list[tuple[TrainConfig, int]] = []
 
 
 class LiveMemory:
-    """What the cards hold, by number, None for one that is silent. ``changed``: they hold something else now."""
+    """What the cards hold, by number, None for one that is silent."""
 
     def __init__(self) -> None:
-        self.changed: Event[[]] = Event()
         self.cards: Sequence[CardMemory | None] = ()
 
-    async def look(self) -> None:
-        """Ask the driver, and tell who listens if anything is new to a reader."""
+    async def look(self) -> bool:
+        """Ask the driver, and return whether anything is new to a reader."""
         cards = await asyncio.to_thread(memory_now)
         is_news = list(map(_text, cards)) != list(map(_text, self.cards))
         self.cards = cards
-        if is_news:
-            self.changed.emit()
+        return is_news
 
 
 def memory_of(config: TrainConfig, memory: LiveMemory) -> str:
@@ -81,5 +78,7 @@ def _numbers(config: TrainConfig, here: int) -> Sequence[int]:
 def _text(card: CardMemory | None) -> str:
     if card is None:
         return ""
-    used = share_text(card.used, card.total)
-    return f"{used} in use on the card now, {size_text(card.free)} free"
+    # a desktop takes and gives some megabytes every second
+    used = round(card.used / _TENTH) * _TENTH
+    share = share_text(used, card.total)
+    return f"{share} in use on the card now, {size_text(card.total - used)} free"

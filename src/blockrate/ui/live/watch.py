@@ -180,7 +180,8 @@ class Watch:
         while True:
             behind = False
             try:
-                await self.memory.look()
+                if await self.memory.look():
+                    self.changed.emit()
                 await self.look_at_jobs()
                 # the folder of the run may be on a drive that comes back
                 with suppress(OSError):

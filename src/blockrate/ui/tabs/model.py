@@ -137,9 +137,12 @@ def build(page: Page) -> None:
         with section("Fit into a card") as card:
             fit_card.build(page)
         card.classes("step")
-        with section("Check"), ui.element("div").classes("check") as findings:
-            findings.props["aria-live"] = "polite"
-            _follow_check(page, findings)
+        with section("Check"):
+            with ui.element("div").classes("check") as findings:
+                findings.props["aria-live"] = "polite"
+                _follow_check(page, findings)
+            # not among them: it changes by the second, and nobody wants to hear that
+            _memory_now(page)
         with rarely_set(page, *_PARTS, *_TEXT):
             _output(session)
             _of_the_model(session, "Parts", _PARTS)
@@ -203,7 +206,7 @@ def _follow_check(page: Page, findings: Element) -> None:
         changed,
         to_check,
         lambda wanted: iter([check(wanted.config, wanted.plan, wanted.source)]),
-        partial(_show, page, findings),
+        partial(_show, session, findings),
     )
 
 
@@ -241,8 +244,7 @@ def _welcome(page: Page) -> None:
         call_on_change(session.changed, refresh)
 
 
-def _show(page: Page, element: Element, report: Report) -> None:
-    session = page.session
+def _show(session: Session, element: Element, report: Report) -> None:
     findings, memory, card = report
     element.clear()
     with element:
@@ -255,19 +257,18 @@ def _show(page: Page, element: Element, report: Report) -> None:
             ui.label(f"{card.text}.")
             _bar(asdict(memory), card.total)
             _line(memory_finding(memory, card))
-            show_memory_now(page)
 
 
-def show_memory_now(page: Page) -> None:
+def _memory_now(page: Page) -> None:
     """What the card holds that would be trained on, as it changes."""
     label = ui.label().classes("dim")
-    live = page.watch.memory
 
     def refresh() -> None:
-        label.text = memory_of(page.session.usable, live)
+        label.text = memory_of(page.session.usable, page.watch.memory)
         label.set_visibility(bool(label.text))
 
-    call_on_change(live.changed, refresh)
+    for event in (page.watch.changed, page.session.changed):
+        call_on_change(event, refresh)
 
 
 def _line(finding: Finding) -> None:

@@ -125,8 +125,7 @@ def _speed_and_memory(watch: Watch, changed: Event[[]]) -> None:
     cards = ui.label().classes("run-gpus")
     _text(changed, cards, lambda: gpus(watch))
     memory = ui.label().classes("dim")
-    for event in (changed, watch.memory.changed):
-        _text(event, memory, lambda: memory_now(watch))
+    _text(changed, memory, lambda: memory_now(watch))
 
 
 def _text(changed: Event[[]], element: TextElement, text: Callable[[], str]) -> None:
