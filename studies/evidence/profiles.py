@@ -57,6 +57,12 @@ def arms(probed: Mapping[str, Multipliers], seed: int) -> list[Arm]:
     return [*flat, *profiles, *shuffled]
 
 
+def names() -> list[str]:
+    """Return the names of all arms, in the order in which they are told of."""
+    probed: dict[str, Multipliers] = {key: {} for key in PROBED.values()}
+    return [arm.name for arm in arms(probed, seed=0)]
+
+
 def shuffle(rates: Multipliers, seed: int) -> dict[str, float]:
     """Return the same rates over the blocks in another order, drawn from ``seed``."""
     own = [rates.get(name, FULL) for name in LAYOUT.names]

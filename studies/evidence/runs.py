@@ -93,6 +93,8 @@ def base_settings(task: Task, work: Path) -> dict[str, Any]:
         "lora_alpha": float(RANK),
         "layer_filter_preset": "blocks",
         "telemetry_every": 1000,
+        # most of a run is to measure; on a CPU this needs a C++ compiler
+        "compile": True,
     }
 
 

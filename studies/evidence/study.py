@@ -7,7 +7,8 @@ of docs/evidence.md and draws their curves. It may be ended at any time; the sam
 import argparse
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -15,6 +16,7 @@ import beside  # noqa: F401 - so that others find theirs
 import results
 from probing import probed
 from profiles import arms
+from results import Key
 from runs import Job, train_all
 from tables import write_tables
 from tasks import TASKS, write_data
@@ -44,10 +46,35 @@ def jobs(work: Path, tasks: Sequence[str], seeds: int) -> Iterator[Job]:
                     yield Job(task, arm, seed)
 
 
-def _train(options: argparse.Namespace, work: Path) -> None:
+def same_rates(every: Sequence[Job]) -> dict[Key, Key]:
+    """Return for each run whose rates an earlier one of its task and seed has, which that is.
+
+    Where the probe proposes to freeze nothing that is flat 1.0; a second run would be the same to the bit.
+    """
+    first: dict[tuple[object, ...], Key] = {}
+    found = {}
+    for job in every:
+        rates = tuple(sorted(job.arm.rates.items()))
+        key = first.setdefault((job.task.name, job.seed, rates), job.key)
+        if key != job.key:
+            found[job.key] = key
+    return found
+
+
+def _add_the_same(every: Sequence[Job], same: Mapping[Key, Key]) -> None:
     done = results.read()
+    for job in every:
+        first = done.get(same.get(job.key, job.key))
+        if first and job.key not in done:
+            results.add(replace(first, arm=job.arm.name, kind=job.arm.kind))
+
+
+def _train(options: argparse.Namespace, work: Path) -> None:
     every = list(jobs(work, options.tasks, options.seeds))
-    left = [job for job in every if job.key not in done]
+    same = same_rates(every)
+    _add_the_same(every, same)
+    done = results.read()
+    left = [job for job in every if job.key not in done and job.key not in same]
     seconds = [result.seconds for result in done.values() if result.seconds]
     each = median(seconds) if seconds else A_RUN
     hours = each * len(left) / options.processes / 3600
@@ -63,6 +90,7 @@ def _train(options: argparse.Namespace, work: Path) -> None:
         print(
             f"{number}/{len(left)}  {told}: {loss}  {hours:.1f} hours left", flush=True
         )
+    _add_the_same(every, same)
 
 
 def _options() -> argparse.Namespace:

@@ -2,11 +2,12 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import curves
 from curves import Row
+from profiles import names
 from results import Result, by_arm
 from tasks import TASKS, Task
 
@@ -31,11 +32,17 @@ def write_tables(found: Sequence[Result], page: Path = PAGE) -> None:
     """Write what results say into the page, between the marks of each task, and draw their curves beside it."""
     text = page.read_text("utf-8") if page.is_file() else new_page()
     for task in TASKS:
-        own = [result for result in found if result.task == task.name]
+        own = in_order(result for result in found if result.task == task.name)
         text = between(text, task.name, "\n".join(_section(task, own)))
         if own:
             draw(task, own, page.parent / "images" / f"evidence-{task.name}.png")
     page.write_text(text, "utf-8")
+
+
+def in_order(found: Iterable[Result]) -> list[Result]:
+    """Return results by seed and, of a seed, as the arms are laid out: they came as they were done."""
+    order = names()
+    return sorted(found, key=lambda result: (result.seed, order.index(result.arm)))
 
 
 def new_page() -> str:

@@ -40,9 +40,9 @@ class Task:
 
 
 TASKS = (
-    Task("style", "24 names printed in one ink", 24, 4, 8, 0.01),
-    Task("subject", "an invented figure, 12 of its 32 pictures", 24, 4, 8, 0.01),
-    Task("few", "5 names printed in one ink", 24, 5, 8, 0.01),
+    Task("style", "24 names printed in one ink", 24, 4, 12, 0.01),
+    Task("subject", "an invented figure, 12 of its 32 pictures", 24, 4, 12, 0.01),
+    Task("few", "5 names printed in one ink", 24, 5, 12, 0.01),
 )
 
 

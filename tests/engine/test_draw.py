@@ -28,7 +28,8 @@ from blockrate.run.easel import Easel
 from blockrate.run.events import EventLog
 from blockrate.run.folder import RunFolder, StopFlag, StopRequested
 
-pytestmark = pytest.mark.engine
+# one precision of each test in the whole suite
+pytestmark = [pytest.mark.engine, pytest.mark.cases(1)]
 SAMPLE = {"prompt": "a cat", "width": 64, "height": 64, "diffusion_steps": 3, "seed": 7}
 BLOCK = "single_block_1"
 

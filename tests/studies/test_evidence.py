@@ -11,6 +11,9 @@ import results
 import tables
 from profiles import FLAT, LAYOUT, arms, mean_rate, shuffle
 from results import Point, Result
+from runs import Job
+from study import same_rates
+from tasks import TASKS
 
 PROBED = {
     "faster": {f"double_block_{n}": 0.0 for n in range(19)},
@@ -35,6 +38,29 @@ def test_every_profile_lies_within_the_sweep_and_shuffles_keep_their_rates() -> 
     assert sorted(mixed.rates.values()) == sorted(decay.rates.values())
     assert mixed.rates != decay.rates
     assert shuffle(decay.rates, 1) == mixed.rates != shuffle(decay.rates, 2)
+
+
+def test_the_same_rates_are_trained_once() -> None:
+    nothing = {"faster": {}, "in_proportion": PROBED["in_proportion"]}
+    every = [Job(TASKS[0], arm, seed) for seed in (1, 2) for arm in arms(nothing, seed)]
+    same = same_rates(every)
+    assert {(one.arm, one.seed): other.arm for one, other in same.items()} == {
+        (f"probe, faster{order}", seed): "flat 1.0"
+        for order in ("", ", shuffled")
+        for seed in (1, 2)
+    }
+    assert all(one.seed == other.seed for one, other in same.items())
+
+
+def test_arms_are_told_of_in_one_order_however_they_came() -> None:
+    found = [
+        result(name, seed=seed, mean=0.5, loss=0.5)
+        for seed in (2, 1)
+        for name in ("decay, shuffled", "flat 0.5", "decay", "flat 1.0")
+    ]
+    told = [(one.seed, one.arm) for one in tables.in_order(found)]
+    order = ["flat 1.0", "flat 0.5", "decay", "decay, shuffled"]
+    assert told == [(seed, name) for seed in (1, 2) for name in order]
 
 
 def test_the_mean_counts_zeros_and_blocks_that_are_not_named() -> None:

@@ -122,6 +122,9 @@ def test_a_newcomer_answers_four_things_and_starts(
     ).to_be_visible()
     expect(page.get_by_text("10 images · about 1,000 steps")).to_be_visible()
     a_trigger_word_is_looked_at_written_and_taken_back(app, page)
+    page.get_by_role("button", name="Look at them, and write captions").click()
+    expect(page.locator(".thumbnail")).to_have_count(10)
+    expect(page.get_by_role("switch", name="Write captions here")).to_be_focused()
     page.get_by_role("tab", name="Training").click()
     expect(page.get_by_text("About 1,000 steps", exact=True)).to_be_visible()
     for name in ("Layer Filter settings", "Block learning rates"):

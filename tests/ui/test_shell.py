@@ -380,6 +380,8 @@ def test_the_theme_is_kept(start_app: StartApp, open_page: OpenPage) -> None:
     page = open_page(start_app())
     expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
     expect(page.locator("body")).to_have_class(re.compile("body--dark"))
+    # the bar at the side of the page, too
+    expect(page.locator("html")).to_have_css("color-scheme", "dark")
 
 
 @pytest.mark.cases(1)

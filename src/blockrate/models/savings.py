@@ -7,7 +7,7 @@ without re-entrance, so the blocks before the first trained one do not. Proven a
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 from blockrate.core.blocks import block_path, split_block
@@ -236,8 +236,17 @@ def _modulation_vectors(
 
 def _any_trains(name: str, trained: Collection[str]) -> bool:
     """Whether a module trains, or one inside it."""
-    inside = f"{name}."
-    return name in trained or any(other.startswith(inside) for other in trained)
+    return name in _with_what_holds_them(frozenset(trained))
+
+
+@lru_cache(maxsize=8)
+def _with_what_holds_them(trained: frozenset[str]) -> frozenset[str]:
+    """Return these modules and all that they lie in, by their names."""
+    found = set(trained)
+    for name in trained:
+        while name := name.rpartition(".")[0]:
+            found.add(name)
+    return frozenset(found)
 
 
 def _kept_elements(
@@ -248,6 +257,7 @@ def _kept_elements(
 ) -> float:
     """Return how many elements all blocks keep for the backward, at the peak."""
     saved: list[float] = []
+    trained = frozenset(trained)
     for block, needs_gradient, _ in _walk(spec, trained, work):
         if block and needs_gradient:
             saved.append(block_elements(spec, block, trained, work, precision))

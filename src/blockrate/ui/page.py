@@ -103,6 +103,12 @@ class Page:
         script = "setTimeout(() => document.getElementById('c{}')?.focus(), 60)"
         ui.run_javascript(script.format(element.id))
 
+    def focus_in_dialog_if_lost(self, element: Element) -> None:
+        """Give it the focus, unless something in the dialog in front has it by then: a text that is being typed."""
+        is_lost = "document.activeElement.matches('body, .q-dialog__inner')"
+        take_it = f"document.getElementById('c{element.id}')?.focus()"
+        ui.run_javascript(f"setTimeout(() => {is_lost} && {take_it}, 60)")
+
     def give_focus_back(self) -> None:
         """Give the focus back to what had it before a dialog, unless something else has taken it."""
         ui.run_javascript("blockrateFocusBack()")

@@ -92,7 +92,7 @@ def build(page: Page, tab: str = "Model") -> None:
         _theme_button(page)
         _sign_out_button()
     with ui.element("div").classes("content") as content:
-        ViewSwitch(page, content)
+        view = ViewSwitch(page, content)
         _next_start(page)
         _warnings(page)
         panels = {name: _panel(name) for name in _SCREENS}
@@ -106,15 +106,21 @@ def build(page: Page, tab: str = "Model") -> None:
         page.tab = name
         for other, panel in panels.items():
             panel.set_visibility(other == name)
+        # before it is filled: what is new looks at everything once anyhow
+        page.tab_changed.emit()
         if not panels[name].default_slot.children:
             with panels[name]:
                 _fill(page, name)
+        view.tell()
         tabs.set_value(name if name in TABS else None)
         shell.run_method("visit", _address(page, name))
-        page.tab_changed.emit()
+
+    def show_another(name: str) -> None:
+        if name != page.tab:
+            show(name)
 
     page.show_tab = show
-    tabs.on_value_change(lambda event: show(str(event.value or "")))
+    tabs.on_value_change(lambda event: show_another(str(event.value or "")))
     _connect(page, shell)
     show(tab.capitalize())
 
@@ -157,7 +163,9 @@ def _connect(page: Page, shell: Shell) -> None:
         if name == SCREEN:
             page.compared = compared_in(query, page.preferences)
             page.compared_changed.emit()
-        page.show_tab(name or TABS[0])
+        # a page that was just built tells where it is
+        if (name or TABS[0]) != page.tab:
+            page.show_tab(name or TABS[0])
 
     def refresh() -> None:
         title = f"{page.session.title} · blockrate"

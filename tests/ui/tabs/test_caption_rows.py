@@ -55,8 +55,6 @@ def test_forty_captions_are_written_with_forty_texts_and_forty_tabs(
             box(page, "24.png").focus()
         page.keyboard.press("Control+a")
         page.keyboard.type(f"picture <b>{index}</b>")
-        # past the button that removes
-        page.keyboard.press("Tab")
         page.keyboard.press("Tab")
     for index in range(40):
         wait_for(page, folder / f"{index:02}.txt", f"picture <b>{index}</b>\n")
@@ -95,6 +93,29 @@ def test_a_removed_picture_takes_its_caption_along_and_both_come_back(
     page.get_by_role("button", name="Bring back").click()
     expect(box(page, "00.png")).to_be_visible()
     assert (folder / "00.png").read_bytes() == before
+    assert (folder / "00.txt").read_text() == "a first\n\nin two paragraphs\n"
+
+
+def test_every_picture_that_was_removed_by_keys_comes_back(
+    page: Page, folder: Path
+) -> None:
+    names = ["00.png", "01.png", "02.png"]
+    for name in names:
+        box(page, name).focus()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("button", name=f"Remove {name}")).to_be_focused()
+        # whoever presses twice means one
+        page.keyboard.press("Space")
+        page.keyboard.press("Space")
+        expect(page.get_by_text(f"Removed {name}")).to_be_visible()
+    expect(page.get_by_text("Removed 02.png, 2 before")).to_be_visible()
+    expect(page.locator(".toast-error")).to_have_count(0)
+    assert (folder / "03.png").exists()
+    for name in reversed(names):
+        assert not (folder / name).exists()
+        page.get_by_role("button", name="Bring back").click()
+        expect(box(page, name)).to_be_visible()
+    expect(page.get_by_role("button", name="Bring back")).to_have_count(0)
     assert (folder / "00.txt").read_text() == "a first\n\nin two paragraphs\n"
 
 

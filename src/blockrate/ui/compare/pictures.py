@@ -23,7 +23,10 @@ from blockrate.ui.parts.pictures import Pictures, Shown
 _PIXELS = 768  # of a picture in the row
 _LOOK = "outlined dense hide-bottom-space options-dense popup-content-class=options"
 _WITHOUT_EMA = "-without-ema"  # in the name of a prompt
-_NONE = "No two of these runs have drawn a sample of the same prompt and seed."
+_NONE = (
+    "No two of these runs have drawn a sample of the same prompt and seed. "
+    "What stands on the Sampling tab when a run starts is drawn by it."
+)
 
 
 class Subject(NamedTuple):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nicegui import ui
+from nicegui import Event, ui
 
 from blockrate.core.errors import BlockrateError
 from blockrate.core.plain_text import visible
@@ -75,7 +75,11 @@ def verdict_card(page: Page, readings: Readings) -> None:
         table = ui.element("ul").classes("verdict-arms")
         drawing = ui.element("div")
         note = ui.label(_FIRST_SEEDS).classes("dim")
-        show_from_thread(readings.changed, asked, _found, show)
+        # a job ends later than the last line of its run is read
+        asked_anew: Event[[]] = Event()
+        for event in (readings.changed, page.watch.changed):
+            call_on_change(event, asked_anew.emit)
+        show_from_thread(asked_anew, asked, _found, show)
 
     def refresh() -> None:
         card.set_visibility(plan_of(page.compared.paths) is not None)

@@ -88,11 +88,11 @@ class Listing:
         return True
 
     def _focus_first(self) -> None:
-        """Put the focus on the first entry: the one that was pressed is gone."""
+        """Put the focus on the first entry: the one that was pressed is gone. Whoever types keeps it."""
         buttons: list[Element] = self.entries.default_slot.children
         if buttons:
             buttons[0].props("autofocus")
-            self.page.focus_in_dialog(buttons[0])
+            self.page.focus_in_dialog_if_lost(buttons[0])
 
     def _may_be_chosen(self, file: Path) -> bool:
         has_suffix = not self.suffixes or file.suffix.lower() in self.suffixes

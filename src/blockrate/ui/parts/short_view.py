@@ -47,7 +47,6 @@ class ViewSwitch:
             self._switch.on_value_change(lambda event: self._choose(bool(event.value)))
         page.show_all = self._choose_all
         call_on_change(page.session.changed, self._refresh)
-        call_on_change(page.tab_changed, self._tell)
 
     @property
     def _shows_all(self) -> bool:
@@ -67,9 +66,10 @@ class ViewSwitch:
     def _turn(self, wanted: bool) -> None:
         self._content.classes(**{"remove" if wanted else "add": "is-short"})
         self._switch.set_value(wanted)
-        self._tell()
+        self.tell()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Say what is hidden of the tab in front, once it is filled."""
         number = 0 if self._shows_all else len(hidden_and_unusual(self._page))
         self._told.set_text(_words(number))
         self._show.set_visibility(number > 0)
@@ -82,7 +82,7 @@ class ViewSwitch:
             wanted = self._page.preferences.all_settings
             is_new = session.title == NO_TITLE and not session.path
             self._turn(not is_new if wanted is None else wanted)
-        self._tell()
+        self.tell()
 
 
 def hidden_and_unusual(page: Page) -> list[str]:

@@ -19,6 +19,8 @@ export default {
     turn: Number,
     longest: Number,
     rows: Number,
+    // what else is to be known of it, for who cannot see what is around it
+    more: String,
     // another picture is a key away
     moves: Boolean,
     // the last move that is done
@@ -36,6 +38,7 @@ export default {
       :maxlength="longest"
       :readonly="waiting"
       :aria-label="name"
+      :aria-description="more"
       placeholder="No caption"
       @input="type"
       @blur="leave"
@@ -76,7 +79,10 @@ export default {
     },
     press(event) {
       // the dialog around it is gone before the box is left
-      if (event.key === "Escape") this.leave();
+      if (event.key === "Escape") {
+        this.leave();
+        this.$refs.box.closest(".caption-row")?.querySelector("button").focus();
+      }
       const { key, ctrlKey, altKey, metaKey, shiftKey } = event;
       const isMove = this.moves && key in MOVES && !ctrlKey && !shiftKey;
       if (isMove) event.preventDefault();

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nicegui import ui
+from nicegui.element import Element
 
 from blockrate.config.parts import Concept
 from blockrate.core.errors import ConfigError
@@ -48,6 +49,11 @@ class CaptionBar:
             )
         self._count = ui.label().classes("dim").props("aria-live=polite")
         self.refresh()
+
+    @property
+    def first(self) -> Element:
+        """What whoever comes to the images meets first."""
+        return self._writing
 
     @property
     def writes(self) -> bool:

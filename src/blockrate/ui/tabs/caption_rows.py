@@ -1,6 +1,6 @@
 """Captions written in place: a box beside every picture, saved on leaving it; pictures removed and brought back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nicegui import run, ui
@@ -30,18 +30,26 @@ class CaptionRow:
         self._page = page
         self._image = image
         self._thrown = thrown
+        self._is_going = False
         name = image.name.encode(errors="replace").decode()
         with ui.element("li").classes("caption-row") as self.frame:
             ui.element("img").props.update({"src": url, "alt": "", "loading": "lazy"})
             with ui.element("div").classes("caption-cell") as self.below:
                 ui.label(name).classes("dim")
                 self.box = CaptionBox(page, f"Caption of {name}", found, saved)
-            icon_button("delete_outline", f"Remove {name}", self._remove)
+            remove = icon_button("delete_outline", f"Remove {name}", self._remove)
+        # a Tab leads from box to box: whoever writes on would press it with the next blank. Esc leads here
+        remove.props["tabindex"] = -1
+        self.box.props["more"] = "Esc leads to the button that removes this picture."
 
     async def _remove(self) -> None:
+        if self._is_going:
+            return None
+        self._is_going = True
         try:
             thrown = await run.io_bound(throw_image, self._page.media, self._image)
         except (BlockrateError, OSError) as error:
+            self._is_going = False
             return self._page.show_message(str(error), kind="error")
         if thrown:  # else the app is ending
             self._thrown(thrown)
@@ -49,9 +57,10 @@ class CaptionRow:
 
 
 def removed_note(
-    page: Page, thrown: Thrown, brought_back: Callable[[], object]
+    page: Page, every: Sequence[Thrown], brought_back: Callable[[], object]
 ) -> None:
-    """Say what was removed, with a button that brings it back."""
+    """Say what was removed last, of all that was, with a button that brings it back."""
+    *others, thrown = every
 
     async def undo() -> None:
         try:
@@ -62,7 +71,8 @@ def removed_note(
 
     names = ", ".join(file.name for file in thrown.files)
     with ui.element("div").classes("banner removed"):
-        ui.label(f"Removed {names}")
+        before = f", {len(others):,} before" if others else ""
+        ui.label(f"Removed {names}{before}")
         ui.button("Bring back", on_click=undo).props("no-caps flat dense")
 
 

@@ -60,6 +60,8 @@ _RARE = (
     "loss_weight",
     "seed",
 )
+# By this name a page finds the pictures of a concept, beside its settings.
+IMAGES = "images"
 # What stands in the card for all images.
 _ALL = (
     "aspect_ratio_bucketing",
@@ -211,8 +213,12 @@ def _card(tab: DataTab, index: int) -> None:
         file = field(session, f"{at}.text.prompt_path")
         with ui.expansion("Images and captions", icon="photo_library") as fold:
             every = partial(_to_show, tab, index)
-            Thumbnails(tab.page, tab.changed, every, tab.look_again, fold)
+            shown_images = Thumbnails(
+                tab.page, tab.changed, every, tab.look_again, fold
+            )
         fold.classes("fold")
+        # whoever comes to look at them
+        tab.page.controls[f"{at}.{IMAGES}"] = shown_images.bar.first
         _folds(tab, at)
 
     def refresh() -> None:

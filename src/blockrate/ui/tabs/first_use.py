@@ -14,7 +14,7 @@ from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change, section
 from blockrate.ui.parts.follow import rebuild_on_change
 from blockrate.ui.tabs.arriving import data_set_box
-from blockrate.ui.tabs.data import add_folder, concepts_of
+from blockrate.ui.tabs.data import IMAGES, add_folder, concepts_of
 from blockrate.ui.tabs.trigger_word import offer_trigger_word
 
 _LONGEST_NAME = 80
@@ -48,7 +48,8 @@ def _folders(page: Page, concepts: Sequence[Concept]) -> None:
     if concepts:
         with ui.element("li"):
             more = ui.button("Look at them, and write captions", color=None)
-            more.on_click(lambda: page.go("Data")).props("flat no-caps dense")
+            newest = f"concepts.{len(concepts) - 1}.{IMAGES}"
+            more.on_click(lambda: page.go("Data", newest)).props("flat no-caps dense")
     else:
         with ui.element("li"):
             ui.label("Ten to thirty are enough for a first LoRA.").classes("dim")

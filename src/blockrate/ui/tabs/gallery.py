@@ -1,7 +1,7 @@
 """The gallery on the Model tab: models that people train, what each costs to get, and whether the card is enough."""
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 from nicegui import Event, ui
@@ -126,7 +126,7 @@ def fits_of(wanted: ToFit) -> Fits:
     """Say of each model whether its preset fits the card, by the plan. It asks the card: for a thread."""
     cards = nvidia_cards()
     card = chosen_card(wanted.device, cards)
-    needs = dict(_needs())
+    needed = dict(needs())
     device = device_of(wanted.device, cards)
     text = (
         f"{device.text}. By the plan of its preset, each model needs so much of a card."
@@ -136,7 +136,7 @@ def fits_of(wanted: ToFit) -> Fits:
         text = (
             f"{card.name}: {free}. By the plan of its preset, each model needs so much."
         )
-    models = {name: fit_of(need, card) for name, need in needs.items()}
+    models = {name: fit_of(need, card) for name, need in needed.items()}
     return Fits(text, models)
 
 
@@ -152,10 +152,16 @@ def fit_of(need: int, card: Card | None) -> Fit:
     return Fit("fits", f"Needs {size}: fits")
 
 
-def _needs() -> Iterator[tuple[str, int]]:
+def needs() -> Iterator[tuple[str, int]]:
+    """Yield by model how many bytes of a card its preset takes."""
     for row in gallery():
         try:
-            plan = make_plan(parse_config(read_named(row.preset)).config)
+            yield row.name, _need_of(row.preset)
         except BlockrateError:
             continue  # the check says of the chosen one what is wrong
-        yield row.name, plan.memory_bytes.total
+
+
+@cache
+def _need_of(preset: str) -> int:
+    """Return the bytes that a run with a preset takes of a device. Nothing on this machine changes that."""
+    return make_plan(parse_config(read_named(preset)).config).memory_bytes.total

@@ -113,7 +113,7 @@ class Thumbnails:
         self.asked = ToShow()
         self.rows: dict[Path, Kept] = {}
         self.focused: int | None = None  # which of the page is to get the focus
-        self.thrown: Thrown | None = None
+        self.thrown: list[Thrown] = []  # the last one last
         self.bar = CaptionBar(
             page,
             lambda: every().concept,
@@ -143,7 +143,7 @@ class Thumbnails:
 
     def turn(self) -> None:
         """Look at the captions anew, in boxes or below pictures; what was removed is done with."""
-        self.thrown = None
+        self.thrown.clear()
         self.look_again()
 
     def _room(self) -> Room | None:
@@ -158,10 +158,16 @@ class Thumbnails:
     def _form(self) -> CaptionForm:
         return self.every().concept.text.caption_form
 
-    def _throw(self, thrown: Thrown | None, image: Path | None = None) -> None:
+    def _throw(self, thrown: Thrown, image: Path) -> None:
         places = [captioned.path for captioned in self.shown.captioned]
-        self.thrown = thrown
+        self.thrown.append(thrown)
         self.focused = places.index(image) if image in places else None
+        self.look_again()
+
+    def _brought_back(self, thrown: Thrown) -> None:
+        # by now others may have gone, and been done with
+        with suppress(ValueError):
+            self.thrown.remove(thrown)
         self.look_again()
 
     def go_to(self, first: int) -> None:
@@ -181,9 +187,10 @@ class Thumbnails:
         writes = self.bar.writes
         self.grid.classes(**{"add" if writes else "remove": "is-written"})
         self.bar.refresh()
-        if self.thrown and self.thrown.files[0].parent.is_dir():
+        if self.thrown and self.thrown[-1].files[0].parent.is_dir():
             with self.removed:
-                removed_note(self.page, self.thrown, lambda: self._throw(None))
+                done = partial(self._brought_back, self.thrown[-1])
+                removed_note(self.page, self.thrown, done)
         controls: list[Element] = []
         with self.grid:
             for image in shown.captioned:
