@@ -37,6 +37,10 @@ class Arm:
         return mean_rate(self.rates)
 
 
+# the first of a seed
+MEASURES_FIRST = Arm(f"flat {FULL}", "flat", {})
+
+
 def mean_rate(rates: Multipliers) -> float:
     """Return the unweighted mean of the rates of all blocks, those at 0.0 counted; a missing one is 1.0."""
     return fmean(rates.get(name, FULL) for name in LAYOUT.names)

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ class Point:
 class Result:
     """One run.
 
+    ``points``: of a task and a seed one run alone has that before the first step, see ``whole``.
     ``mean``: of its rates. ``cost``: FLOPs of a step beside those of flat 1.0. ``seconds``: of one core.
     """
 
@@ -68,6 +69,23 @@ def read(file: Path = FILE) -> dict[Key, Result]:
             result = Result(**facts)
             found[result.key] = result
     return found
+
+
+def whole(found: Iterable[Result]) -> list[Result]:
+    """Return results with what was measured before the first step, which is the same in all of a task and a seed.
+
+    Those that nothing is known of yet are left out.
+    """
+    results = list(found)
+    first = {
+        (one.task, one.seed): one.points[0] for one in results if not one.points[0].step
+    }
+    return [
+        replace(one, points=(first[one.task, one.seed], *points))
+        for one in results
+        if (one.task, one.seed) in first
+        for points in [[point for point in one.points if point.step]]
+    ]
 
 
 def add(result: Result, file: Path = FILE) -> None:

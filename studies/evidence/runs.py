@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from profiles import Arm
+from profiles import MEASURES_FIRST, Arm
 from results import Key, Point, Result
 from tasks import KEEP, PIXELS, Task
 
@@ -41,6 +41,11 @@ class Job(NamedTuple):
     def key(self) -> Key:
         """Which run it is."""
         return Key(self.task.name, self.arm.name, self.seed)
+
+    @property
+    def measures_first(self) -> bool:
+        """Whether it measures before the first step, when all runs of its task and seed are the same."""
+        return self.arm == MEASURES_FIRST
 
     @property
     def folder(self) -> str:
@@ -138,7 +143,7 @@ def train_all(
             while left and len(at_work) < processes:
                 job = left.pop(0)
                 config = config_of(job, work)
-                process = _start(context, config, processes)
+                process = _start(context, config, processes, job.measures_first)
                 at_work[process] = (job, config)
             ended = wait([process.sentinel for process in at_work])
             for process in [one for one in at_work if one.sentinel in ended]:
@@ -175,7 +180,9 @@ def _point(step: int, event: Validated) -> Point:
     return Point(step, *known)
 
 
-def _start(context: BaseContext, config: TrainConfig, processes: int) -> BaseProcess:
+def _start(
+    context: BaseContext, config: TrainConfig, processes: int, measures_first: bool
+) -> BaseProcess:
     """Start an engine that has imported torch already, where the system can."""
     run = RunFolder(Path(config.workspace_dir))
     # a study that was killed has left it half done
@@ -186,17 +193,22 @@ def _start(context: BaseContext, config: TrainConfig, processes: int) -> BasePro
         raise RuntimeError(f"{run.path}: {ready}")  # noqa: TRY004 - an answer, no argument
     threads = max((os.cpu_count() or 1) // processes, 1)
     process = context.Process(  # type: ignore[attr-defined]
-        target=_engine, args=(run.path, threads)
+        target=_engine, args=(run.path, threads, measures_first)
     )
     process.start()
     started: BaseProcess = process
     return started
 
 
-def _engine(folder: Path, threads: int) -> None:
+def _engine(folder: Path, threads: int, measures_first: bool) -> None:
     import torch
 
     from blockrate.engine.__main__ import leave, main
+    from blockrate.engine.timetable import Timetable
+
+    if not measures_first:
+        # a fifth of a run
+        Timetable.due_before_first_step = lambda *_: []  # type: ignore[method-assign]
 
     torch.set_num_threads(threads)
     code = main(folder)

@@ -33,7 +33,7 @@ def main() -> None:
     if not options.tables:
         write_data(work)
         _train(options, work)
-    if found := list(results.read().values()):
+    if found := results.whole(results.read().values()):
         write_tables(found)
 
 

@@ -81,6 +81,22 @@ def test_a_line_that_a_kill_cut_off_is_trained_anew(tmp_path: Path) -> None:
     assert list(results.read(file).values()) == [first, second]
 
 
+def test_what_all_runs_of_a_seed_begin_with_is_measured_by_one(tmp_path: Path) -> None:
+    begun, ended = Point(0, 0.9, 0.1, 0.0), Point(10, 0.5, 0.1, 0.2)
+    first = dataclasses.replace(
+        result("flat 1.0", seed=1, mean=1.0, loss=0.4), points=(begun, ended)
+    )
+    other = dataclasses.replace(first, arm="decay", points=(ended,))
+    alone = dataclasses.replace(other, seed=2)
+    for one in (other, first, alone):
+        results.add(one, tmp_path / "results.jsonl")
+    found = results.read(tmp_path / "results.jsonl")
+    assert results.whole(found.values()) == [
+        dataclasses.replace(other, points=(begun, ended)),
+        first,
+    ]
+
+
 def sweep(seed: int, lift: float = 0.0) -> list[Result]:
     return [
         result("flat 1.0", seed=seed, mean=1.0, loss=0.6 + lift),

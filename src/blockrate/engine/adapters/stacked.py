@@ -163,6 +163,8 @@ class Stack:
     def _products(self, rows: Tensor) -> Tensor:
         """Return (rows, members * out): what the frozen Linears give, side by side."""
         parts = [_frozen(base) for base in self.bases]
+        if len(parts) == 1:
+            return self._product(rows, parts[0])
         joint = _joint(parts)
         if joint:
             return self._product(rows, joint)

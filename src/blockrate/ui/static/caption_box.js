@@ -79,7 +79,7 @@ export default {
     },
     press(event) {
       // the dialog around it is gone before the box is left
-      if (event.key === "Escape") {
+      if (event.key === "Escape" && !event.isComposing) {
         this.leave();
         this.$refs.box.closest(".caption-row")?.querySelector("button").focus();
       }
