@@ -91,9 +91,14 @@ def test_two_clicks_plan_the_runs_and_a_sentence_follows_when_they_are_done(
         made.tell(Validated(0.9, drift=0.0)).train(20).tell(Validated(loss, drift=0.02))
         made.tell(Finished([]))
         assert RunFolder(path).config_file.is_file()
-        queue = Queue(tmp_path / "home" / "queue")
+    queue = Queue(tmp_path / "home" / "queue")
+    *others, last = jobs
+    for job in others:
         queue.end(job, "done", 0, "The run is done.")
     page.reload()
+    expect(page.get_by_text("The verdict comes with the last.")).to_be_visible()
+    # a worker ends a job when its run has told its last
+    queue.end(last, "done", 0, "The run is done.")
     verdict = page.get_by_role("status").filter(has_text="profile is worse than")
     expect(verdict).to_contain_text("Profile is worse than flat at its mean")
     expect(verdict).to_contain_text("after 20 steps, more than chance explains")
