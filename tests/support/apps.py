@@ -194,11 +194,6 @@ def import_heavy() -> None:
     for module in pkgutil.walk_packages(blockrate.ui.__path__, "blockrate.ui."):
         with suppress(Exception):  # an app that needs a broken module tells of it
             importlib.import_module(module.name)
-    with suppress(Exception):
-        from blockrate.ui.tabs.gallery import needs
-
-        # what every app finds out once, on its first page
-        dict(needs())
     gc.collect()
     gc.freeze()  # the children share these pages
 
