@@ -19,7 +19,7 @@ class Row:
 
     ``flat``: the loss that one rate for all blocks, of the same mean, would reach, None outside the sweep.
     ``at_compute``: the loss when as much was computed as by the cheapest run. The verdict is on the differences from
-    that flat rate, seed by seed; None for the sweep itself.
+    that flat rate, seed by seed; None for the sweep itself, and for what is a rate of it under another name.
     """
 
     arm: str
@@ -38,7 +38,7 @@ def rows(results: Sequence[Result]) -> list[Row]:
     """Return a row for each arm of one task."""
     arms = by_arm(results)
     sweep = [runs for runs in arms.values() if _any(runs).kind == "flat"]
-    compared = [name for name, runs in arms.items() if _any(runs).kind != "flat"]
+    compared = [name for name, runs in arms.items() if not _any(runs).is_flat]
     # shuffled rates cost otherwise in each seed
     budget = min(result.cost * result.last.step for result in results)
     return [_row(arms[name], sweep, len(compared), budget) for name in arms]
@@ -79,7 +79,6 @@ def at_compute(result: Result, compute: float) -> float:
 
 def _row(runs: Runs, sweep: Sequence[Runs], asked: int, budget: float) -> Row:
     one = _any(runs)
-    is_flat = one.kind == "flat"
     flat = [at_mean(sweep, seed, run.mean) for seed, run in runs.items()]
     known = [value for value in flat if value is not None]
     return Row(
@@ -91,7 +90,7 @@ def _row(runs: Runs, sweep: Sequence[Runs], asked: int, budget: float) -> Row:
         fmean(run.last.subject for run in runs.values()),
         fmean(run.last.drift for run in runs.values()),
         fmean(known) if known else None,
-        None if is_flat else _verdict(runs, sweep, asked),
+        None if one.is_flat else _verdict(runs, sweep, asked),
         fmean(at_compute(run, budget) for run in runs.values()),
     )
 

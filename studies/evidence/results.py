@@ -52,6 +52,11 @@ class Result:
         return Key(self.task, self.arm, self.seed)
 
     @property
+    def is_flat(self) -> bool:
+        """Whether all blocks have one rate: of the sweep, or what proposes nothing."""
+        return self.kind == "flat" or self.mean == 1.0
+
+    @property
     def last(self) -> Point:
         """What was measured at the end."""
         return self.points[-1]

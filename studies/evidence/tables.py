@@ -122,9 +122,11 @@ def _section(task: Task, found: Sequence[Result]) -> Iterator[str]:
 
 
 def _cells(row: Row) -> list[str]:
-    flat = "" if row.kind == "flat" or row.flat is None else f"{row.flat:.4f}"
+    is_compared = row.verdict is not None and row.flat is not None
+    flat = f"{row.flat:.4f}" if is_compared else ""
+    renamed = row.verdict is None and row.kind != "flat"
     return [
-        row.arm,
+        f"{row.arm} (is flat 1.0)" if renamed else row.arm,
         f"{row.mean:.2f}",
         f"{row.cost:.2f}",
         f"{row.subject:.4f}",

@@ -125,6 +125,26 @@ def test_a_profile_is_compared_with_the_flat_rate_of_its_own_mean() -> None:
     assert curves.best_flat(list(rows.values())) == rows["flat 0.25"]
 
 
+def test_what_proposes_nothing_is_told_as_the_flat_rate_it_is_and_asks_nothing() -> (
+    None
+):
+    def rows(*more: Result) -> list[curves.Row]:
+        asked = [
+            result("p", seed=seed, mean=0.5, loss=0.4 + seed / 100, kind="profile")
+            for seed in (1, 2, 3)
+        ]
+        found = [one for seed in (1, 2, 3) for one in sweep(seed)]
+        return curves.rows([*found, *asked, *more])
+
+    empty = [
+        result("q", seed=seed, mean=1.0, loss=0.6, kind="profile") for seed in (1, 2, 3)
+    ]
+    *others, last = rows(*empty)
+    assert last.verdict is None
+    assert tables._cells(last)[0] == "q (is flat 1.0)"
+    assert others == rows()
+
+
 def test_outside_the_sweep_nothing_is_said() -> None:
     found = [*sweep(1), result("p", seed=1, mean=0.05, loss=0.1, kind="profile")]
     row = curves.rows(found)[-1]
