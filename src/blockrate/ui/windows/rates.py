@@ -71,7 +71,7 @@ TEMPLATES: Mapping[str, Template] = {
     "Single only": Template("Double blocks frozen", "Only these blocks", "single"),
     "Double only": Template("Single blocks frozen", "Only these blocks", "double"),
     "Single 7/12/16/20 only": Template(
-        "Four blocks can be enough for a subject",
+        "All other blocks frozen",
         "Only these blocks",
         "single 7,12,16,20",
     ),
