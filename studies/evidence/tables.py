@@ -15,6 +15,7 @@ from blockrate.core.verdict import FEWEST, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "evidence.md"
+SHUFFLE = ", shuffled"
 _HEAD = (
     "rates",
     "mean",
@@ -68,16 +69,22 @@ def draw(task: Task, found: Sequence[Result], file: Path) -> None:
     """Draw loss against drift and loss against compute, a line for each arm. Needs matplotlib."""
     from matplotlib.figure import Figure  # type: ignore[import-not-found, unused-ignore]
 
-    figure = Figure(figsize=(12, 5), layout="constrained")
+    figure = Figure(figsize=(12, 6), layout="constrained")
     drifts, computes = figure.subplots(1, 2, sharey=True)
-    styles = {"flat": "-", "profile": "--", "shuffled": ":"}
-    for name, runs in by_arm(found).items():
-        kind = next(iter(runs.values())).kind
+    runs_by_arm = by_arm(one for one in found if one.kind == "flat" or not one.is_flat)
+    for name, runs in runs_by_arm.items():
+        colour, style = _look(name, list(runs_by_arm))
         points = [_means(runs, place) for place in range(_points(runs))]
         losses = [point[0] for point in points]
         for axes, column in ((drifts, 1), (computes, 2)):
             values = [point[column] for point in points]
-            axes.plot(values, losses, styles[kind], marker=".", label=name)
+            axes.plot(values, losses, style, color=colour, marker=".", label=name)
+    drifts.set_yscale("log")
+    for formatted in (
+        drifts.yaxis.set_major_formatter,
+        drifts.yaxis.set_minor_formatter,
+    ):
+        formatted("{x:g}")
     drifts.set_xlabel("drift: change of the predictions on the base set")
     computes.set_xlabel("computed, in steps with all rates at 1.0")
     drifts.set_ylabel("subject loss on held-out truth")
@@ -85,6 +92,17 @@ def draw(task: Task, found: Sequence[Result], file: Path) -> None:
     figure.legend(*drifts.get_legend_handles_labels(), loc="outside right")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
+
+
+def _look(name: str, every: Sequence[str]) -> tuple[str, str]:
+    """Return colour and line of an arm: the sweep in greys, lower rates lighter, shuffled rates as what they were."""
+    sweep = [other for other in every if other.startswith("flat ")]
+    if name in sweep:
+        return str(0.8 * sweep.index(name) / max(len(sweep) - 1, 1)), "-"
+    profile, *is_shuffled = name.split(SHUFFLE)
+    profiles = [other for other in every if other not in sweep and SHUFFLE not in other]
+    number = profiles.index(profile) if profile in profiles else len(profiles)
+    return f"C{number}", ":" if is_shuffled else "--"
 
 
 def verdict_in_words(found: Verdict | None) -> str:
