@@ -78,6 +78,11 @@ class Page:
                 self.show_all()
             self.focus(self.controls[path])
 
+    def show_another(self, tab: str) -> None:
+        """Show a tab, unless it is in front: a page that was just built tells where it is."""
+        if tab != self.tab:
+            self.show_tab(tab)
+
     def look_again(self) -> None:
         """Look into the folders of images anew, on every tab."""
         self.looks += 1

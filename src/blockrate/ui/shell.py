@@ -115,12 +115,8 @@ def build(page: Page, tab: str = "Model") -> None:
         tabs.set_value(name if name in TABS else None)
         shell.run_method("visit", _address(page, name))
 
-    def show_another(name: str) -> None:
-        if name != page.tab:
-            show(name)
-
     page.show_tab = show
-    tabs.on_value_change(lambda event: show_another(str(event.value or "")))
+    tabs.on_value_change(lambda event: page.show_another(str(event.value or "")))
     _connect(page, shell)
     show(tab.capitalize())
 
@@ -163,9 +159,7 @@ def _connect(page: Page, shell: Shell) -> None:
         if name == SCREEN:
             page.compared = compared_in(query, page.preferences)
             page.compared_changed.emit()
-        # a page that was just built tells where it is
-        if (name or TABS[0]) != page.tab:
-            page.show_tab(name or TABS[0])
+        page.show_another(name or TABS[0])
 
     def refresh() -> None:
         title = f"{page.session.title} · blockrate"

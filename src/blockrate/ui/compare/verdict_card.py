@@ -75,16 +75,20 @@ def verdict_card(page: Page, readings: Readings) -> None:
         table = ui.element("ul").classes("verdict-arms")
         drawing = ui.element("div")
         note = ui.label(_FIRST_SEEDS).classes("dim")
-        # a job ends later than the last line of its run is read
-        asked_anew: Event[[]] = Event()
-        for event in (readings.changed, page.watch.changed):
-            call_on_change(event, asked_anew.emit)
-        show_from_thread(asked_anew, asked, _found, show)
+        show_from_thread(_either(page, readings), asked, _found, show)
 
     def refresh() -> None:
         card.set_visibility(plan_of(page.compared.paths) is not None)
 
     call_on_change(page.compared_changed, refresh)
+
+
+def _either(page: Page, readings: Readings) -> Event[[]]:
+    """Return what tells of runs and of jobs: a job ends later than the last line of its run is read."""
+    either: Event[[]] = Event()
+    for event in (readings.changed, page.watch.changed):
+        call_on_change(event, either.emit)
+    return either
 
 
 def plan_of(paths: Sequence[Path]) -> Path | None:
