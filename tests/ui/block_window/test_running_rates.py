@@ -42,7 +42,7 @@ def test_the_run_takes_what_is_drawn_and_what_it_does_not_take_is_told(
     give = at_work.button("Use for the running training")
     give.click()
     expect(page.locator(".toast").last).to_contain_text(
-        "The run trains with these rates"
+        "The run trains with these rates", timeout=30_000
     )
     rates = {"double_block_0": 0.25, "double_block_1": 0.5}
     assert json.loads((run / "config.json").read_text())[KEY] == rates
