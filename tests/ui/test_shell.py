@@ -369,21 +369,6 @@ def test_a_wrong_choice_describes_itself_when_it_has_the_focus(
     expect(choice).not_to_have_attribute("aria-invalid", "true")
 
 
-def test_the_theme_is_kept(start_app: StartApp, open_page: OpenPage) -> None:
-    app = start_app()
-    page = open_page(app)
-    expect(page.locator("body")).to_have_class(re.compile("body--light"))
-    page.get_by_role("button", name="Theme: auto").click()
-    page.get_by_role("button", name="Theme: light").click()
-    expect(page.locator("body")).to_have_class(re.compile("body--dark"))
-    app.kill()
-    page = open_page(start_app())
-    expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
-    expect(page.locator("body")).to_have_class(re.compile("body--dark"))
-    # the bar at the side of the page, too
-    expect(page.locator("html")).to_have_css("color-scheme", "dark")
-
-
 @pytest.mark.cases(1)
 @pytest.mark.parametrize("widths", [[390], [1280, 1920]], ids=["phone", "desktop"])
 def test_the_frame_fits_and_can_be_read(
