@@ -4,6 +4,7 @@ PEFT's layers stay in the model with their names, parameters and files; only wha
 numbers. A layer that is not plain LoRA on a plain or 8-bit Linear keeps PEFT's own way, see ``_fits``.
 """
 
+import math
 from collections.abc import Sequence
 from types import MethodType
 from typing import Any, NamedTuple
@@ -125,7 +126,7 @@ def _are_alike(layers: Sequence[Any], dtype: torch.dtype) -> bool:
 class Stack:
     """Adapted Linears of one input and one size, computed together.
 
-    ``downs`` (members * rank, in) and ``ups`` (members, out, rank; of a single one without the first) hold the adapters
+    ``downs`` (in, members * rank) and ``ups`` (members, rank, out; of a single one without the first) hold the adapters
     in the precision of computation, ups times the scale: made anew before each pass of the transformer.
     """
 
@@ -136,27 +137,29 @@ class Stack:
         self.dtype = dtype
         self.scale: float = layers[0].scaling[ADAPTER]
         self.bases: list[nn.Linear] = [layer.base_layer for layer in layers]
-        self.parameters: list[nn.Parameter] = [
-            *(layer.lora_A[ADAPTER].weight for layer in layers),
-            *(layer.lora_B[ADAPTER].weight for layer in layers),
-        ]
+        self.lora_a = [layer.lora_A[ADAPTER].weight for layer in layers]
+        self.lora_b = [layer.lora_B[ADAPTER].weight for layer in layers]
+        rank, width = self.lora_a[0].shape
+        self.shape_of_downs = (len(layers) * rank, width)
+        up = tuple(self.lora_b[0].shape)
+        self.shape_of_ups = up if len(layers) == 1 else (len(layers), *up)
 
     def one(self, values: Tensor) -> Tensor:
         """Return (..., out) of (..., in): the Linear with its adapter."""
         rows = values.reshape(-1, values.shape[-1]).to(self.dtype)
-        hidden = rows @ self.downs.T
-        result = self._products(rows).addmm_(hidden, self.ups.T)
+        hidden = rows @ self.downs
+        result = self._products(rows).addmm_(hidden, self.ups)
         return result.view(*values.shape[:-1], -1)
 
     def all(self, values: Tensor) -> "Parts":
         """Return (..., out) of (..., in) for each Linear with its adapter."""
         rows = values.reshape(-1, values.shape[-1]).to(self.dtype)
         count = len(self.bases)
-        hidden = rows @ self.downs.T
+        hidden = rows @ self.downs
         results = torch.baddbmm(
             _by_member(self._products(rows), count),
             _by_member(hidden, count),
-            self.ups.mT,
+            self.ups,
         )
         return Parts(results.view(count, *values.shape[:-1], -1).unbind())
 
@@ -186,7 +189,11 @@ class Parts(tuple[Tensor, ...]):
 
 
 class _Gathered(torch.autograd.Function):
-    """The adapters of all stacks as they compute with them, and their gradients back, in a few calls."""
+    """The adapters of all stacks as they compute with them, and their gradients back, in a few calls.
+
+    ``parameters``: lora_A of all members of all stacks, then lora_B. All go into one piece of memory, and come out as
+    the ``downs`` of each stack, then the ``ups`` of each. Gradients go the same way back.
+    """
 
     @staticmethod
     def forward(
@@ -194,41 +201,62 @@ class _Gathered(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         context.stacks = stacks
         context.kind = parameters[0].dtype
-        context.sizes = [parameter.shape for parameter in parameters]
+        context.device = parameters[0].device
+        context.shapes = [parameter.shape for parameter in parameters]
         context.set_materialize_grads(False)
-        joint = []
-        targets = []
-        for stack in stacks:
-            count = len(stack.bases)
-            down, up = stack.parameters[0], stack.parameters[count]
-            downs = down.new_empty(
-                count * len(down), *down.shape[1:], dtype=stack.dtype
-            )
-            ups = up.new_empty(count, *up.shape, dtype=stack.dtype)
-            targets += [*downs.chunk(count), *ups.unbind()]
-            joint += [downs, ups if count > 1 else ups[0]]
-        torch._foreach_copy_(targets, parameters)
-        torch._foreach_mul_(joint[1::2], [stack.scale for stack in stacks])
-        return tuple(joint)
+        sizes = [parameter.numel() for parameter in parameters]
+        flat = parameters[0].new_empty(sum(sizes), dtype=stacks[0].dtype)
+        rows = [parameter.reshape(-1) for parameter in parameters]
+        torch._foreach_copy_(flat.split_with_sizes(sizes), rows)
+        joint = _by_stack(flat, stacks)
+        _scale_ups(joint, stacks)
+        # turned once here instead of at every use
+        return tuple(part.mT for part in joint)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
-        parts: list[Tensor | None] = []
-        scales = []
-        pairs = zip(gradients[::2], gradients[1::2], strict=True)
-        for stack, (downs, ups) in zip(context.stacks, pairs, strict=True):
-            count = len(stack.bases)
-            parts += [None] * count if downs is None else downs.chunk(count)
-            parts += [None] * count if ups is None else ups.chunk(count)
-            scales += [1.0] * count + [stack.scale] * count
-        there = [place for place, part in enumerate(parts) if part is not None]
-        values = [part for part in parts if part is not None]
-        cast = [torch.empty_like(value, dtype=context.kind) for value in values]
-        torch._foreach_copy_(cast, values)
-        torch._foreach_mul_(cast, [scales[place] for place in there])
-        for place, value in zip(there, cast, strict=True):
-            parts[place] = value.view(context.sizes[place])
-        return (None, *parts)
+        stacks: Sequence[Stack] = context.stacks
+        sizes = [shape.numel() for shape in context.shapes]
+        flat = torch.empty(sum(sizes), dtype=context.kind, device=context.device)
+        joint: list[Tensor | None] = []
+        for part, gradient in zip(_by_stack(flat, stacks), gradients, strict=True):
+            joint.append(None if gradient is None else part)
+        torch._foreach_copy_(
+            [part for part in joint if part is not None],
+            # of one layout in all, so that it is one kernel
+            [part.mT.contiguous() for part in gradients if part is not None],
+        )
+        _scale_ups(joint, stacks)
+        there = [
+            part is not None
+            for part, stack in zip(joint, [*stacks, *stacks], strict=True)
+            for _ in stack.bases
+        ]
+        parts = zip(flat.split_with_sizes(sizes), context.shapes, there, strict=True)
+        return (
+            None,
+            *(
+                part.view(shape) if is_there else None
+                for part, shape, is_there in parts
+            ),
+        )
+
+
+def _by_stack(flat: Tensor, stacks: Sequence[Stack]) -> list[Tensor]:
+    """Return (members * rank, in) of each stack, then (members, out, rank), of a single one without the first."""
+    shapes = [stack.shape_of_downs for stack in stacks]
+    shapes += [stack.shape_of_ups for stack in stacks]
+    parts = flat.split_with_sizes([math.prod(shape) for shape in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _scale_ups(joint: Sequence[Tensor | None], stacks: Sequence[Stack]) -> None:
+    """Multiply the second half of the parts, as far as they are there, by the scale of each stack."""
+    pairs = zip(joint[len(stacks) :], stacks, strict=True)
+    there = [(part, stack.scale) for part, stack in pairs if part is not None]
+    if there:
+        parts, scales = zip(*there, strict=True)
+        torch._foreach_mul_(parts, scales)
 
 
 class _Refresh:
@@ -244,13 +272,15 @@ class _Refresh:
             stacks = [
                 stack
                 for stack in self.stacks
-                if stack.parameters[-1].requires_grad == trains
+                if stack.lora_b[0].requires_grad == trains
             ]
             if stacks:
-                parameters = [one for stack in stacks for one in stack.parameters]
+                parameters = [one for stack in stacks for one in stack.lora_a]
+                parameters += [one for stack in stacks for one in stack.lora_b]
                 joint = _Gathered.apply(stacks, *parameters)  # type: ignore[no-untyped-call]
+                count = len(stacks)
                 for stack, downs, ups in zip(
-                    stacks, joint[::2], joint[1::2], strict=True
+                    stacks, joint[:count], joint[count:], strict=True
                 ):
                     stack.downs = downs
                     stack.ups = ups
