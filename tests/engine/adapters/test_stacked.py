@@ -185,6 +185,22 @@ def test_what_is_frozen_beside_what_trains_is_applied_and_gets_no_gradient() -> 
     assert not [name for name in results[1][1] if "single_transformer_blocks.0" in name]
 
 
+def test_what_a_pass_leaves_out_gets_no_gradient() -> None:
+    results = []
+    for few in (False, True):
+        model = adapted(toy.flux1())
+        if few:
+            compute_in_few_kernels(model, torch.float32)
+        skipped = model.single_transformer_blocks[0]
+        skipped.forward = lambda hidden_states, encoder_hidden_states, **_: (
+            encoder_hidden_states,
+            hidden_states,
+        )
+        results.append(learn(model))
+    assert_same(results[1], results[0])
+    assert not [name for name in results[1][1] if "single_transformer_blocks.0" in name]
+
+
 def test_weights_that_are_moved_apart_are_multiplied_one_by_one() -> None:
     model = adapted(toy.flux1())
     compute_in_few_kernels(model, torch.float32)
