@@ -28,8 +28,9 @@ from blockrate.engine.preparation import Data
 from blockrate.engine.profile_rates import set_rates
 from blockrate.engine.state import make_training_state
 from blockrate.engine.steps import take_step
+from blockrate.models.activations import Work
 from blockrate.models.module_table import modules
-from blockrate.models.savings import Work, step_flops
+from blockrate.models.savings import step_flops
 
 SPEC = replace(TOY, heads=6, joint_attention_dim=512)
 IMAGE_TOKENS = 256

@@ -18,7 +18,8 @@ from blockrate.engine.data.cache import Batch
 from blockrate.engine.data.noised import NoisedBatch, noised
 from blockrate.engine.state import TrainingState, make_training_state
 from blockrate.engine.steps import TakenStep, take_step
-from blockrate.models.savings import Work, step_flops
+from blockrate.models.activations import Work
+from blockrate.models.savings import step_flops
 from device.card import CUDA, GIB, clear, seconds_of, wait
 from device.report import Row
 from device.shared import Check, Size

@@ -246,7 +246,8 @@ def test_fp32_activations_are_for_weights_and_computation_in_fp32() -> None:
     assert kept("BFLOAT_16", "BFLOAT_16") == pytest.approx(41, abs=1)
     assert kept("FLOAT_8", "BFLOAT_16") == kept("BFLOAT_16", "BFLOAT_16")
     assert kept("FLOAT_32", "FLOAT_32") > kept("FLOAT_32", "BFLOAT_16")
-    assert kept("FLOAT_32", "BFLOAT_16") > kept("BFLOAT_16", "BFLOAT_16")
+    # every Linear has an adapter, and its weights are not kept in bf16 beside
+    assert kept("FLOAT_32", "BFLOAT_16") == kept("BFLOAT_16", "BFLOAT_16")
     assert kept("FLOAT_8", "FLOAT_32") == kept("FLOAT_32", "FLOAT_32")
 
 

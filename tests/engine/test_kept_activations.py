@@ -3,8 +3,8 @@
 No card and no memory is needed: tensors are fake, and what CUDA's autocast and its flash attention do is done by hand.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -27,9 +27,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from blockrate.engine.adapters import stacked
+from blockrate.engine.adapters.stacked import compute_in_few_kernels
+from blockrate.models.activations import Precision, Work, block_elements
 from blockrate.models.families import FAMILIES, TransformerSpec
 from blockrate.models.module_table import modules
-from blockrate.models.savings import Precision, Work, block_elements
 
 FLUX1 = FAMILIES["flux1-dev"].spec
 KLEIN = next(row.spec for row in FAMILIES.values() if row.spec.architecture == "FLUX.2")
@@ -154,6 +156,7 @@ def kept_bytes(
     autocast: bool,
     adapted: list[str],
     weights: bool,
+    joins: bool,
 ) -> int:
     """What the forward of a block keeps, in bytes."""
     width = spec.hidden
@@ -174,6 +177,8 @@ def kept_bytes(
                     new = torch.empty(value.shape, dtype=kind)
                     trains = is_adapter or weights
                     module._parameters[key] = nn.Parameter(new, requires_grad=trains)
+        if joins:
+            compute_in_few_kernels(block, torch.bfloat16 if autocast else dtype)
         tokens = WORK.rows("joint")
         positions = torch.empty(tokens, width // spec.heads)
         known = [*block.parameters(), positions]
@@ -187,7 +192,13 @@ def kept_bytes(
     return sum(kept.sizes.values())
 
 
-@pytest.mark.cases(20)
+def as_they_were_laid(tensors: Sequence[Tensor]) -> Tensor:
+    first = tensors[0].detach()
+    size = (len(tensors) * len(first), *first.shape[1:])
+    return first.as_strided(size, first.stride())
+
+
+@pytest.mark.cases(24)
 @pytest.mark.engine
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize(
@@ -195,15 +206,25 @@ def kept_bytes(
     [
         ("mixed", torch.bfloat16, 2),
         ("mixed on fp32", torch.float32, 2),
+        ("bf16", torch.bfloat16, 2),
         ("fp32", torch.float32, 4),
     ],
 )
+@pytest.mark.parametrize("joins", [True, False])
 @pytest.mark.parametrize(
     "what", ["nothing", "weights", "every Linear", "attention", "feed forward"]
 )
 def test_the_plan_knows_what_a_block_keeps(
-    block: str, precision: Precision, dtype: torch.dtype, size: int, what: str
+    block: str,
+    precision: Precision,
+    dtype: torch.dtype,
+    size: int,
+    what: str,
+    joins: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # fake tensors lie nowhere, so that nobody can see that they lie side by side
+    monkeypatch.setattr(stacked, "_as_one", as_they_were_laid)
     spec, name, prefix, make = BLOCKS[block]
     linears = [
         module.name.removeprefix(prefix)
@@ -223,12 +244,13 @@ def test_the_plan_knows_what_a_block_keeps(
         spec,
         make,
         dtype,
-        autocast=precision != "fp32",
+        autocast=precision.startswith("mixed"),
         adapted=adapted,
         weights=what == "weights",
+        joins=joins,
     )
     trained = {prefix + name for name in (linears if what == "weights" else adapted)}
     rank = None if what == "weights" else 16
-    work = Work(WORK.image_tokens, WORK.text_tokens, rank=rank, checkpointing=False)
+    work = replace(WORK, rank=rank, joins=joins)
     planned = size * block_elements(spec, name, trained, work, precision)
     assert planned == pytest.approx(counted, rel=0.1)

@@ -17,7 +17,8 @@ from blockrate.core.advice import in_proportion
 from blockrate.core.errors import ConfigError
 from blockrate.core.profile import sparse
 from blockrate.engine.probe import probe
-from blockrate.models.savings import Work, step_flops
+from blockrate.models.activations import Work
+from blockrate.models.savings import step_flops
 from blockrate.run.events import Phase, events_of
 from blockrate.run.folder import RunFolder, StopFlag, StopRequested
 from blockrate.run.probes import probe_folder

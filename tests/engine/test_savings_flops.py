@@ -13,9 +13,10 @@ import torch
 from support.step_flops import IMAGE, RANK, TEXT, counted, fine_tuned, with_adapters
 
 from blockrate.core.blocks import BlockLayout, block_of
+from blockrate.models.activations import Work
 from blockrate.models.families import TransformerSpec
 from blockrate.models.module_table import modules
-from blockrate.models.savings import Work, step_flops
+from blockrate.models.savings import step_flops
 
 # thirty steps of it are twenty seconds
 pytestmark = pytest.mark.engine

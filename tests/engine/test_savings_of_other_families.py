@@ -11,9 +11,10 @@ from blockrate.config.files import parse_config
 from blockrate.config.plan import make_plan
 from blockrate.core.blocks import OTHER, BlockLayout, block_of
 from blockrate.core.profile import KEY
+from blockrate.models.activations import Work
 from blockrate.models.families import FAMILIES, TransformerSpec
 from blockrate.models.module_table import modules
-from blockrate.models.savings import Work, step_flops
+from blockrate.models.savings import step_flops
 from blockrate.ui.windows.block_learning_rate_window import cost_text
 
 pytestmark = pytest.mark.engine

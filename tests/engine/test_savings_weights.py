@@ -10,8 +10,9 @@ import torch
 from blockrate.core.blocks import BlockLayout
 from blockrate.engine.models import FAMILY_MODULES
 from blockrate.engine.models.common import place
+from blockrate.models.activations import Work
 from blockrate.models.families import FAMILIES
-from blockrate.models.savings import Work, memory
+from blockrate.models.savings import memory
 
 
 @pytest.mark.parametrize("name", ["tiny-flux1", "tiny-flux2"])

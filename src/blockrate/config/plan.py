@@ -39,15 +39,12 @@ from blockrate.core.blocks import OTHER
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.profile import KEY, Profile, scaled_blocks, sparse
 from blockrate.core.selection import selection_text
+from blockrate.models.activations import Work
 from blockrate.models.families import TransformerSpec, published_of
 from blockrate.models.files import is_counted_as_another
 from blockrate.models.lora_names import no_name_for
 from blockrate.models.module_table import modules
-from blockrate.models.savings import (
-    Memory,
-    Work,
-    step_flops,
-)
+from blockrate.models.savings import Memory, step_flops
 from blockrate.models.streaming import Streaming
 
 Status = Literal["trained", "frozen", "filtered"]

@@ -10,15 +10,9 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.config.weight_form import bytes_of_a_weight
 from blockrate.core.buckets import buckets
 from blockrate.core.reference_sizes import most_tokens
+from blockrate.models.activations import Precision, Work
 from blockrate.models.families import TransformerSpec
-from blockrate.models.savings import (
-    FEW_BITS,
-    Memory,
-    Precision,
-    Work,
-    host_bytes,
-    memory,
-)
+from blockrate.models.savings import FEW_BITS, Memory, host_bytes, memory
 from blockrate.models.sharing import shared_out
 
 
@@ -80,6 +74,8 @@ def _precision(config: TrainConfig) -> Precision:
     is_fp32 = _loads(config) == "FLOAT_32"
     if is_fp32 and config.train_dtype == "FLOAT_32":
         return "fp32"
+    if not (is_fp32 or config.autocasts()) and config.train_dtype == "BFLOAT_16":
+        return "bf16"
     return "mixed on fp32" if is_fp32 else "mixed"
 
 
@@ -95,4 +91,15 @@ def work_of(config: TrainConfig, spec: TransformerSpec) -> Work:
         batch=config.batch_size,
         rank=config.lora_rank if config.training_method == "LORA" else None,
         checkpointing=config.transformer.gradient_checkpointing,
+        joins=_joins(config),
+    )
+
+
+def _joins(config: TrainConfig) -> bool:
+    """Whether adapters are computed in few kernels, see engine/adapters/lora.py and stacked.py."""
+    return (
+        not config.compile
+        and config.sharding == "NONE"
+        and config.transformer.weight_dtype != "NFLOAT_4"
+        and config.dropout_probability == 0
     )

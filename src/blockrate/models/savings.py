@@ -7,12 +7,12 @@ without re-entrance, so the blocks before the first trained one do not. Proven a
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any, Literal
+from functools import partial
 
 from blockrate.core.blocks import block_path, split_block
+from blockrate.models.activations import Precision, Work, block_elements
 from blockrate.models.families import TransformerSpec
-from blockrate.models.module_table import Module, Tokens, modules
+from blockrate.models.module_table import Module, modules
 from blockrate.models.repeats import repeated
 from blockrate.models.streaming import NOTHING_STREAMS, Streaming
 
@@ -31,27 +31,9 @@ FEW_BITS = ("FLOAT_8", "INT_8", "NFLOAT_4", "GGUF")
 # what is written at once, see engine/checkpoint.py and engine/export.py
 PART_BYTES = 5 * 10**9
 _PROGRAM_BYTES = 3 * 2**30  # Python, torch with its libraries, and images on their way
-# bf16 by autocast, with weights in bf16 (or kept in fewer bits) or in fp32; all in fp32
-Precision = Literal["mixed", "mixed on fp32", "fp32"]
 # of a weight that is unpacked by way of fp32, its parts beside it
 _UNPACKING_BYTES = 12
-_ELEMENT_BYTES = {"mixed": 2, "mixed on fp32": 2, "fp32": 4}
-
-
-@dataclass(frozen=True)
-class Work:
-    """One micro-batch: tokens of one sample, samples, how it trains. ``rank`` is ``None`` for a fine-tune."""
-
-    image_tokens: int
-    text_tokens: int
-    batch: int = 1
-    rank: int | None = None
-    checkpointing: bool = True
-
-    def rows(self, tokens: Tokens) -> int:
-        """How many rows the batch sends through a module that sees these tokens."""
-        seen = {"image": self.image_tokens, "text": self.text_tokens, "one": 1}
-        return self.batch * seen.get(tokens, self.image_tokens + self.text_tokens)
+_ELEMENT_BYTES = {"mixed": 2, "mixed on fp32": 2, "bf16": 2, "fp32": 4}
 
 
 @dataclass(frozen=True)
@@ -176,77 +158,6 @@ def blocks_in_chain(spec: TransformerSpec, trained: Collection[str]) -> list[str
     """Return the blocks that gradients go through: from the first one with something that trains to the last."""
     walk = _walk(spec, trained, Work(1, 1))
     return [block for block, needs_gradient, _ in walk if block and needs_gradient]
-
-
-def block_elements(
-    spec: TransformerSpec,
-    block: str,
-    trained: Collection[str],
-    work: Work,
-    precision: Precision,
-) -> float:
-    """Return how many elements a block in the chain of gradients keeps for the backward."""
-    facts = spec.facts[split_block(block)[0]]["saved_vectors"]
-    prefix = f"{block_path(block)}."
-    vectors: float = facts["chain"][precision] * work.rows("joint")
-    # those of all blocks; what a block has of its own is below
-    vectors += _modulation_vectors(facts, "", trained, work, precision)
-    if work.rank is not None:
-        vectors += _adapter_vectors(facts, prefix, trained, work, precision)
-    elif any(name.startswith(prefix) for name in trained):
-        vectors += facts["weights"][precision] * work.rows("joint")
-    pairs: int = facts.get("pairs", 0)
-    pairs *= work.rows("joint") * (work.image_tokens + work.text_tokens)
-    return vectors * spec.hidden + pairs
-
-
-def _adapter_vectors(
-    facts: dict[str, Any],
-    prefix: str,
-    trained: Collection[str],
-    work: Work,
-    precision: Precision,
-) -> float:
-    """Return the vectors that a block's adapters keep: their inputs, and what modulations with one have to."""
-    vectors = _modulation_vectors(facts, prefix, trained, work, precision)
-    for tokens, size, names in facts["inputs"]:
-        count = sum(prefix + name in trained for name in names)
-        # autocast gives each Linear a copy of its own
-        copies = min(count, 1) if precision == "fp32" else count
-        vectors += copies * size * work.rows(tokens)
-    return vectors
-
-
-def _modulation_vectors(
-    facts: dict[str, Any],
-    prefix: str,
-    trained: Collection[str],
-    work: Work,
-    precision: Precision,
-) -> float:
-    """Return the vectors that are kept because modulations train: what each of their numbers is multiplied with."""
-    vectors = 0.0
-    for tokens, size, names in facts["modulations"]:
-        if _any_trains(prefix + names[0], trained):
-            # in fp32 a third is kept already
-            share = 2 / 3 if precision == "fp32" else 1.0
-            vectors += share * size * work.rows(tokens)
-    return vectors
-
-
-def _any_trains(name: str, trained: Collection[str]) -> bool:
-    """Whether a module trains, or one inside it."""
-    return name in _with_what_holds_them(frozenset(trained))
-
-
-@lru_cache(maxsize=8)
-def _with_what_holds_them(trained: frozenset[str]) -> frozenset[str]:
-    """Return these modules and all that they lie in, by their names."""
-    found = set(trained)
-    for name in trained:
-        while name := name.rpartition(".")[0]:
-            found.add(name)
-    return frozenset(found)
 
 
 def _kept_elements(
