@@ -27,7 +27,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from blockrate.engine.adapters import stacked
+from blockrate.engine.adapters import side_by_side
 from blockrate.engine.adapters.stacked import compute_in_few_kernels
 from blockrate.models.activations import Precision, Work, block_elements
 from blockrate.models.families import FAMILIES, TransformerSpec
@@ -224,7 +224,7 @@ def test_the_plan_knows_what_a_block_keeps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # fake tensors lie nowhere, so that nobody can see that they lie side by side
-    monkeypatch.setattr(stacked, "_as_one", as_they_were_laid)
+    monkeypatch.setattr(side_by_side, "_beside", as_they_were_laid)
     spec, name, prefix, make = BLOCKS[block]
     linears = [
         module.name.removeprefix(prefix)

@@ -7,7 +7,7 @@ numbers. A layer that is not plain LoRA on a plain or 8-bit Linear keeps PEFT's 
 import math
 from collections.abc import Sequence
 from types import MethodType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
@@ -16,7 +16,12 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from blockrate.engine.adapters.file import ADAPTER
-from blockrate.engine.memory import give_back
+from blockrate.engine.adapters.side_by_side import (
+    Frozen,
+    as_one,
+    frozen,
+    lay_side_by_side,
+)
 from blockrate.engine.models.few_bits import PackedLinear, product_as_kept
 
 # diffusers' attentions take their queries, keys and values from one product where they have it under these names
@@ -76,7 +81,7 @@ def _join(attention: Any, dtype: torch.dtype) -> list["Stack"]:
         return []
     stacks = []
     for together, layers in found.items():
-        _lay_side_by_side([layer.base_layer for layer in layers])
+        lay_side_by_side([layer.base_layer for layer in layers])
         stack = Stack(layers, dtype)
         setattr(attention, together, stack.all)
         stacks.append(stack)
@@ -117,7 +122,7 @@ def _are_alike(layers: Sequence[Any], dtype: torch.dtype) -> bool:
         down = layer.lora_A[ADAPTER].weight
         up = layer.lora_B[ADAPTER].weight
         has_bias = base.bias is not None
-        forms = (base.weight.dtype, _frozen(base).form, base.weight.device, has_bias)
+        forms = (base.weight.dtype, frozen(base).form, base.weight.device, has_bias)
         sizes = (base.weight.shape, down.shape, layer.scaling[ADAPTER])
         kinds.add((type(base), forms, sizes, down.dtype, up.requires_grad))
     return len(kinds) == 1
@@ -165,18 +170,18 @@ class Stack:
 
     def _products(self, rows: Tensor) -> Tensor:
         """Return (rows, members * out): what the frozen Linears give, side by side."""
-        parts = [_frozen(base) for base in self.bases]
+        parts = [frozen(base) for base in self.bases]
         if len(parts) == 1:
             return self._product(rows, parts[0])
-        joint = _joint(parts)
-        if joint:
-            return self._product(rows, joint)
+        one = as_one(parts)
+        if one:
+            return self._product(rows, one)
         return torch.cat([self._product(rows, part) for part in parts], dim=-1)
 
-    def _product(self, rows: Tensor, frozen: "_Frozen") -> Tensor:
-        if frozen.weight.dtype == self.dtype:
-            return functional.linear(rows, frozen.weight, frozen.bias)
-        return product_as_kept(rows, *frozen)
+    def _product(self, rows: Tensor, part: Frozen) -> Tensor:
+        if part.weight.dtype == self.dtype:
+            return functional.linear(rows, part.weight, part.bias)
+        return product_as_kept(rows, *part)
 
 
 class Parts(tuple[Tensor, ...]):
@@ -291,64 +296,6 @@ class _Refresh:
                     stack.ups = ups
 
 
-class _Frozen(NamedTuple):
-    """What a frozen Linear is made of. ``scale``: what a weight of 1 is worth, by row. ``form``: of a packed one."""
-
-    weight: Tensor
-    bias: Tensor | None
-    scale: Tensor | None
-    form: str
-
-
-def _frozen(base: nn.Linear) -> _Frozen:
-    if isinstance(base, PackedLinear):
-        return _Frozen(base.weight, base.bias, base.scale, base.form)
-    return _Frozen(base.weight, base.bias, None, "")
-
-
-def _joint(parts: Sequence[_Frozen]) -> _Frozen | None:
-    """Return alike Linears as one, if all that they are made of lies side by side."""
-    joint: list[Tensor | None] = []
-    for column in zip(*(part[:3] for part in parts), strict=True):
-        there = [tensor for tensor in column if tensor is not None]
-        one = _as_one(there) if there else None
-        if there and one is None:
-            return None
-        joint.append(one)
-    weight, bias, scale = joint
-    assert weight is not None, "each has one"
-    return _Frozen(weight, bias, scale, parts[0].form)
-
-
 def _by_member(joint: Tensor, count: int) -> Tensor:
     """Return (count, rows, size) of (rows, count * size), in the same memory."""
     return joint.view(len(joint), count, -1).transpose(0, 1)
-
-
-def _as_one(tensors: Sequence[Tensor]) -> Tensor | None:
-    """Return frozen tensors as one, by their first dimension, if they lie beside each other."""
-    first = tensors[0].detach()
-    storage = first.untyped_storage().data_ptr()
-    for number, tensor in enumerate(tensors):
-        place = first.data_ptr() + number * first.nbytes
-        is_beside = tensor.data_ptr() == place and tensor.is_contiguous()
-        if not is_beside or tensor.untyped_storage().data_ptr() != storage:
-            return None
-    size = (len(tensors) * len(first), *first.shape[1:])
-    return first.as_strided(size, first.stride())
-
-
-def _lay_side_by_side(linears: Sequence[nn.Linear]) -> None:
-    """Move the weights of Linears into one piece of memory, their biases into another, and so on."""
-    parts = [_frozen(linear)[:3] for linear in linears]
-    for parameters in zip(*parts, strict=True):
-        # those that stream are not here now, and come side by side
-        if parameters[0] is None or not parameters[0].is_contiguous():
-            continue
-        joint = torch.cat([parameter.data for parameter in parameters])
-        for parameter, part in zip(
-            parameters, joint.chunk(len(parameters)), strict=True
-        ):
-            parameter.data = part
-    # pieces that are left are of no use to larger ones
-    give_back()
