@@ -162,6 +162,144 @@ def test_what_is_told_makes_the_config_that_was_found() -> None:
     assert parse_config(written, overrides=settings).config == found.config
 
 
+@pytest.mark.cases(2)
+@pytest.mark.parametrize("size", [8, 24])
+@pytest.mark.parametrize("row", MODELS, ids=lambda row: row.name)
+def test_a_whole_fine_tune_of_every_model_fits_or_is_refused(
+    row: Any, size: int
+) -> None:
+    asked = config(
+        base_model_name=row.repo,
+        model_type=row.model_type,
+        training_method="FINE_TUNE",
+        output_model_format="DIFFUSERS",
+        resolution="512",
+    )
+    card = card_of_size(size)
+    # what lies in no block of the larger ones, and the blocks that stay, are more
+    if row.spec.hidden > 4000 and size == 8:
+        with pytest.raises(ConfigError, match="least that this run needs") as caught:
+            fit(asked, card)
+        assert "lora_rank" not in caught.value.cure
+        assert "train a LORA" in caught.value.cure
+        return
+    found = fit(asked, card)
+    assert needed_bytes(make_plan(found.config)) <= card.free
+    assert not any("lose small changes" in text for text in found.plan.warnings)
+    assert not fit(found.config, card).changes
+
+
+def fine_tune(**fields: Any) -> TrainConfig:
+    own = {"training_method": "FINE_TUNE", "output_model_format": "DIFFUSERS"}
+    return config(**{**own, **fields})
+
+
+PREVIEW = {"prompt": "a cat", "preview": "black-forest-labs/FLUX.2-klein-9B"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "cure"),
+    [
+        ({"ema": "CPU"}, "Set ema to OFF."),
+        ({"batch_size": 8, "resolution": "1536"}, "Set batch_size to 1."),
+        (
+            {"gradient_accumulation_steps": 4},
+            "Set gradient_accumulation_steps to 1.",
+        ),
+        (
+            {"multi_gpu": True, "device_indexes": "0"},
+            "Set multi_gpu to false and sharding to NONE.",
+        ),
+        ({"optimizer": {"optimizer": "CAME"}}, "Set optimizer.optimizer to ADAMW."),
+        (
+            {"ema": "CPU", "gradient_accumulation_steps": 4},
+            "Set ema to OFF and set gradient_accumulation_steps to 1.",
+        ),
+    ],
+    ids=str,
+)
+def test_what_keeps_a_fine_tune_from_fitting_is_named(
+    fields: dict[str, Any], cure: str
+) -> None:
+    with pytest.raises(ConfigError, match="least that this run needs") as caught:
+        fit(fine_tune(**fields), card_of_size(24))
+    assert caught.value.cure == cure
+
+
+def test_what_is_not_in_the_way_is_not_named() -> None:
+    # an average on the card goes to main memory, and fewer moments are enough
+    found = fit(fine_tune(ema="GPU", batch_size=2), card_of_size(80))
+    assert found.config.ema == "CPU"
+    with pytest.raises(ConfigError) as caught:
+        fit(fine_tune(ema="CPU", resolution="2048"), card_of_size(4))
+    assert caught.value.cure.startswith("Lower resolution, train a LORA, or set")
+
+
+def test_a_setting_that_cannot_be_planned_is_passed_over() -> None:
+    asked = config(
+        base_model_name="black-forest-labs/FLUX.2-klein-base-9B",
+        model_type="FLUX_2",
+        resolution="512",
+        samples=[PREVIEW],
+    )
+    # neither streams nor 4 bits go with a preview
+    with pytest.raises(ConfigError, match="least that this run needs") as caught:
+        fit(asked, card_of_size(8))
+    assert caught.value.cure == "Leave samples.0.preview empty."
+    many = asked.model_copy(update={"batch_size": 4})
+    found = fit(many, card_of_size(14))
+    assert found.config.batch_size < 4
+    assert found.config.transformer.layer_offload_fraction == 0
+    assert found.config.samples[0].preview
+
+
+@pytest.mark.parametrize("name", ["LION", "CAME", "SCHEDULE_FREE_ADAMW", "PRODIGY"])
+def test_nothing_is_set_that_an_optimizer_does_not_have(name: str) -> None:
+    early = dict.fromkeys(BlockLayout(19, 38).names[:45], 0.0)
+    asked = fine_tune(
+        optimizer={"optimizer": name}, block_learning_rate_multiplier=early
+    )
+    found = fit(asked, card_of_size(24))
+    # frozen blocks stream without it
+    assert found.plan.streaming.blocks
+    assert not found.plan.streaming.written_bytes
+    assert found.changes.keys() == {OFFLOAD}
+    assert found.config.clip_grad_norm == asked.clip_grad_norm
+
+
+def test_with_accumulated_gradients_moments_are_saved_and_frozen_blocks_stream() -> (
+    None
+):
+    early = dict.fromkeys(BlockLayout(19, 38).names[:40], 0.0)
+    asked = fine_tune(
+        gradient_accumulation_steps=4, block_learning_rate_multiplier=early
+    )
+    found = fit(asked, card_of_size(16))
+    assert found.config.gradient_accumulation_steps == 4
+    assert found.plan.streaming.blocks
+    assert "optimizer.fused_back_pass" not in found.changes
+
+
+def test_weights_in_half_the_bytes_are_rounded_by_chance() -> None:
+    asked = fine_tune(
+        transformer={"weight_dtype": "FLOAT_32"}, optimizer={"optimizer": "ADAMW_8BIT"}
+    )
+    found = fit(asked, card_of_size(80))
+    assert found.config.transformer.weight_dtype == "BFLOAT_16"
+    assert found.changes["optimizer.stochastic_rounding"] is True
+
+
+def test_what_is_so_already_is_not_told_as_changed() -> None:
+    asked = fine_tune(
+        clip_grad_norm=None,
+        optimizer={"optimizer": "ADAFACTOR", "fused_back_pass": True},
+    )
+    assert fit(asked, card_of_size(24)).changes.keys() <= {
+        OFFLOAD,
+        "optimizer.stochastic_rounding",
+    }
+
+
 def test_the_preset_of_a_fine_tune_fits_a_card_with_24_gb() -> None:
     preset = parse_config(read_named("flux_fine_tune")).config
     assert not fit(preset, card_of_size(24)).changes
