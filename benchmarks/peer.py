@@ -1,7 +1,7 @@
 """The LoRA script of diffusers on the same toy, unchanged, timed from outside.
 
-``peer_times`` starts this file as a program, and that runs the script: with a stand-in for the few things it takes from
-torchvision, which blockrate does without, and with a note of the clock after every optimizer step.
+``peer_times`` starts this file as a program, and that runs the script: with a note of the clock after every optimizer
+step and, where torchvision is not installed, with a stand-in for the few things that it takes from that.
 """
 
 import json
@@ -99,7 +99,7 @@ def _differences(values: list[float]) -> list[float]:
 
 def main(notes: Path, script: str, arguments: list[str]) -> None:
     """Be the script."""
-    stand_in_for_torchvision()
+    stand_in_if_needed()
     from torch.optim.optimizer import register_optimizer_step_post_hook
     from work import watch_work
 

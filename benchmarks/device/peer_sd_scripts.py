@@ -9,7 +9,7 @@ classes, and names that newer versions of its dependencies have dropped are put 
 trainer in a thread of its own, stopped once a step until it is its turn again; so one turn is a whole step: data,
 forward, backward, clipping, optimizer, schedule, progress bar or events. ``bare-X``: a loop without a trainer on X's
 own model and adapters. ``quiet-X``: X without the peer's update_grad_norms, which it calls in every step, whether GGPO
-is on or not: what it costs.
+is on or not: what it costs. Every row has its ratio, round by round, to the first of ``--run`` and to each quiet-X.
 
 Names: ours or peer, then any of -half (the first half of the blocks has rate 0; of the peer: network_reg_lrs with 0),
 -half-by-index (of the peer: train_*_block_indices instead), -fused (of the peer: torch's fused AdamW).

@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from blockrate.engine.state import TrainingState
 
+# begins the name of a peer without its gradient norms
+QUIET = "quiet-"
 # Starts no work on a device: what only looks at a tensor, or makes an empty one.
 IDLE = (
     "aten::empty",

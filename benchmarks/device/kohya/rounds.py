@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import torch
 
 from device.card import GIB
-from device.kohya.contestant import Contestant, OperatorCount
+from device.kohya.contestant import QUIET, Contestant, OperatorCount
 from device.kohya.ours import bare_ours, random_loading, train_ours
 from device.kohya.parts import Parts
 from device.kohya.race import Race, make_folder, spec_and_device
@@ -28,7 +28,7 @@ from device.kohya.table import print_table, rows_of, write
 from device.kohya.told import adapters, difference_of_models
 
 LIBRARIES = ("transformers", "diffusers", "accelerate", "peft")
-BORROWING = ("bare-", "quiet-")  # step on the model of another
+BORROWING = ("bare-", QUIET)  # step on the model of another
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def turns_of(
             turns[name] = lent_turn(contestant, owner, bare_ours(owner))
         elif name.startswith("bare-"):
             turns[name] = lent_turn(contestant, owner, bare_peer(peer, race, owner))
-        elif name.startswith("quiet-"):
+        elif name.startswith(QUIET):
             turns[name] = Turn(contestant, owner, quiet_peer(owner))
         else:
             turns[name] = Turn(contestant, owner, owner.step)

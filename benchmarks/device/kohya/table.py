@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TextIO
 
 from common import milliseconds, ratios, spread
 
-from device.kohya.contestant import Contestant
+from device.kohya.contestant import QUIET, Contestant
 from device.kohya.parts import WORK
 from device.kohya.told import adapters
 
@@ -25,10 +25,14 @@ class Rows(NamedTuple):
 def rows_of(
     contestants: dict[str, Contestant], first: str, *, is_on_gpu: bool
 ) -> list[Rows]:
-    """Return what is told of each, with its ratios to the one called ``first``."""
+    """Return what is told of each, with its ratios to the one called ``first``, and to quiet ones if they run."""
+    references = [contestants[first]]
+    for name, contestant in contestants.items():
+        if name.startswith(QUIET) and name != first:
+            references.append(contestant)
     rows = []
     for contestant in contestants.values():
-        columns = row_of(contestant, contestants[first], is_on_gpu=is_on_gpu)
+        columns = row_of(contestant, references, is_on_gpu=is_on_gpu)
         rows.append(Rows(columns, more_of(contestant, is_on_gpu=is_on_gpu)))
     return rows
 
@@ -52,17 +56,20 @@ def print_table(rows: list[Rows], screen: TextIO) -> None:
     print(f"load {os.getloadavg()[0]:.1f}", file=screen)
 
 
-def row_of(contestant: Contestant, first: Contestant, *, is_on_gpu: bool) -> Row:
+def row_of(
+    contestant: Contestant, references: list[Contestant], *, is_on_gpu: bool
+) -> Row:
     figures = contestant.figures
-    wall = ratios(figures.wall, first.figures.wall)
-    processor = ratios(figures.processor, first.figures.processor)
     row: Row = {
         "what": contestant.name,
         "ms": milliseconds(figures.wall),
         "processor ms": milliseconds(figures.processor),
-        f"of {first.name}": spread(wall),
-        "processor, of it": spread(processor),
     }
+    for one in references:
+        wall = ratios(figures.wall, one.figures.wall)
+        processor = ratios(figures.processor, one.figures.processor)
+        row[f"of {one.name}"] = spread(wall)
+        row[f"processor, of {one.name}"] = spread(processor)
     # a GPU is still at work when a part has ended
     if not is_on_gpu:
         work = figures.parts[WORK]
