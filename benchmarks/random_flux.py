@@ -3,16 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
-from blockrate.engine.data.cache import Batch
-from blockrate.engine.models import common, flux1
-from blockrate.engine.models.common import ModelFiles
+from blockrate.engine.models import common
 from blockrate.models.families import FAMILIES, Family, TransformerSpec
 
 
@@ -28,11 +25,6 @@ class Scale:
     @property
     def spec(self) -> TransformerSpec:
         return self.family.spec
-
-    @property
-    def files(self) -> ModelFiles:
-        """Where the weights would lie; never opened."""
-        return ModelFiles(flux1, self.spec, {"transformer": Path("random weights")})
 
     @property
     def profiles(self) -> dict[str, dict[str, float]]:
@@ -64,22 +56,6 @@ def scale_of_this_machine(*, toy_sizes: tuple[int, ...], toy_text_tokens: int) -
     )
     toy = FAMILIES["tiny-flux1"]
     return Scale(toy, toy_sizes, toy_text_tokens, torch.device("cpu"))
-
-
-def random_batch(scale: Scale, size: int, samples: int = 1) -> Batch:
-    """Return what the cache would give: latents in float32, embeddings in bfloat16, on the CPU."""
-    spec = scale.spec
-    tokens = torch.randn(samples, scale.text_tokens, spec.joint_attention_dim)
-    pooled = torch.randn(samples, spec.pooled_projection_dim)
-    return Batch(
-        latents=torch.randn(samples, spec.in_channels // 4, size // 8, size // 8),
-        conditioning={
-            "prompt_embeds": tokens.bfloat16(),
-            "pooled_prompt_embeds": pooled.bfloat16(),
-        },
-        loss_weights=torch.ones(samples),
-        files=("random",) * samples,
-    )
 
 
 def made_on_device(

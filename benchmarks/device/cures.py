@@ -8,9 +8,9 @@ from random_flux import Scale
 
 from blockrate.engine.state import TrainingState
 from device.card import clear
-from device.measuring import Case, measure
-from device.rows import lora_cases
-from device.shared import Check, Size
+from device.measuring import Case, measure, measure_unless_known
+from device.rows import first_case
+from device.shared import Check
 
 
 def measure_cures(check: Check) -> None:
@@ -35,11 +35,8 @@ def measure_compiled(check: Check) -> None:
 
 
 def measure_whole_step(check: Check) -> None:
-    sizes = check.scale.sizes
-    if all(Size(pixels, 1, "lora") in check.whole_steps for pixels in sizes):
-        return
-    first = next(lora_cases(check.scale))
-    measure(check, "cures", replace(first, beside_bare_loop=False))
+    first = replace(first_case(check.scale), beside_bare_loop=False)
+    measure_unless_known(check, "cures", first)
 
 
 def cases(scale: Scale) -> Iterator[Case]:

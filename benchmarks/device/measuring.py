@@ -1,30 +1,37 @@
-"""A config on random weights, measured: seconds and memory of a step, beside what the plan says of it."""
+"""A config on random weights, measured: seconds and memory of the trainer's own steps, beside what the plan says."""
 
 import math
-import time
+import tempfile
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 from bare_loop import bare_loop
-from random_flux import Scale, loading_gives, random_batch
+from bare_model import without_wrappers
+from common import ratios
 
-from blockrate.config.filtered import matching_layers
 from blockrate.config.plan import make_plan
+from blockrate.config.step_time import predicted_and_flops
 from blockrate.config.train_config import TrainConfig
-from blockrate.engine.data.cache import Batch
-from blockrate.engine.data.noised import NoisedBatch, noised
-from blockrate.engine.state import TrainingState, make_training_state
-from blockrate.engine.steps import TakenStep, take_step
-from blockrate.models.activations import Work
-from blockrate.models.savings import step_flops
+from blockrate.engine.state import TrainingState
+from blockrate.engine.streaming import stream_of
+from blockrate.models.cards import Card
+from blockrate.models.savings import CONTEXT_BYTES
+from blockrate.models.streaming import Streaming
 from device.card import CUDA, GIB, clear, seconds_of, wait
+from device.idle import idle_share
+from device.kohya.contestant import Contestant
 from device.report import Row
 from device.shared import Check, Size
+from device.trainer import trainer_of
 
 ATTENTION = "attn.to_q,attn.to_k,attn.to_v,attn.to_out.0"
+BARE = "of bare loop"
+BARE_WITH_OURS = "of bare loop, our adapters"
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class Case:
     # trains everything: the first such one is what its group is compared with
     is_whole_step: bool = False
     beside_bare_loop: bool = False
+    # look at what the card does in the steps, which takes some more of them
+    idle: bool = False
     # is given what trains, to try a cure
     change: Callable[[TrainingState], None] | None = None
 
@@ -54,103 +63,122 @@ class Peak(NamedTuple):
 class Prediction(NamedTuple):
     """What the plan says of a step."""
 
-    memory: int  # bytes
+    memory: int  # bytes that torch asks for
     flops: float
     cost: float  # of a step that trains everything
+    seconds: float  # on a card with the measured rate of products
+    streaming: Streaming
 
 
 def measure(check: Check, kind: str, case: Case) -> None:
     """Say a row for each size. A case that fails says why, and the next one may do."""
     if not check.report.has_time(case.name, case.seconds):
         return
-    state = None
-    try:
-        begun = time.perf_counter()
-        state = make(check, case)
-        if case.change:
-            case.change(state)
-        loading = time.perf_counter() - begun
-        for size in case.sizes:
-            row = figures(check, case, state, size)
-            row["load s"] = round(loading, 1)
-            check.report.say(kind, row)
-    except torch.OutOfMemoryError:
-        check.report.say(kind, {"what": case.name, "note": "out of memory"})
-    except Exception as error:
-        told = f"{type(error).__name__}: {str(error)[:300]}"
-        check.report.say(kind, {"what": case.name, "note": f"failed: {told}"})
-        traceback.print_exc()
-    finally:
-        del state
+    for size in case.sizes:
+        row: Row = {"what": case.name, "px": size}
+        failure = ""
+        try:
+            row |= figures(check, case, size)
+        except SystemExit as error:  # of the trainer's thread, which has told it
+            failure = f"failed: {error}"
+        except torch.OutOfMemoryError:
+            failure = "out of memory"
+        except Exception as error:
+            failure = f"failed: {type(error).__name__}: {str(error)[:300]}"
+            traceback.print_exc()
         clear()
+        if failure:
+            row["note"] = failure
+        check.report.say(kind, row)
+        if failure:
+            return
 
 
-def make(check: Check, case: Case) -> TrainingState:
-    """Return what trains: everything but the weights by the trainer's own code."""
-    config = config_of(check.scale, case, case.sizes[0])
-    is_lora = config.training_method == "LORA"
-    keep = is_lora and config.transformer.weight_dtype == "BFLOAT_16"
-    if not keep:
-        check.weights.drop()
-    clear()
-    with loading_gives(lambda dtype: check.weights.transformer(keep=keep)):
-        return make_training_state(check.scale.files, config, check.scale.device)
+def measure_unless_known(check: Check, kind: str, case: Case) -> None:
+    """Measure a case that others are compared with, if none has done so at all of its sizes."""
+    known = [Size(size, case.samples, case.group) for size in case.sizes]
+    if not all(size in check.whole_steps for size in known):
+        measure(check, kind, case)
 
 
-def config_of(scale: Scale, case: Case, size: int) -> TrainConfig:
-    """Return the config of a case at a size."""
+def config_of(check: Check, case: Case, size: int) -> TrainConfig:
+    """Return the config of a case at a size: a run of its own."""
+    folder = check.folder
+    run = Path(tempfile.mkdtemp(prefix="run-", dir=folder))
+    text = {"prompt_source": "concept", "prompt_path": str(folder / "captions.txt")}
+    images = {"name": "images", "path": str(folder / "images"), "text": text}
     values = {
-        "base_model_name": scale.family.repo or scale.family.name,
+        "base_model_name": str(folder / "model"),
+        "workspace_dir": str(run),
+        "cache_dir": str(folder / "cache"),
+        "concepts": [images],
+        "epochs": 100_000,
+        "backup_after_unit": "NEVER",
+        "sample_after_unit": "NEVER",
         "resolution": str(size),
         "aspect_ratio_bucketing": False,
         "batch_size": case.samples,
-        "text_encoder_2_sequence_length": scale.text_tokens,
+        "text_encoder_2_sequence_length": check.scale.text_tokens,
         "lora_alpha": 16.0,
+        "train_device": check.scale.device.type,
+        **case.changes,
     }
-    return TrainConfig.model_validate(values | case.changes)
+    file = "model" if values.get("training_method") == "FINE_TUNE" else "a.safetensors"
+    values["output_model_destination"] = str(run / file)
+    part = values.get("transformer", {})
+    if part.get("weight_dtype") == "GGUF":
+        values["transformer"] = {**part, "model_name": str(check.gguf_file)}
+    return TrainConfig.model_validate(values)
 
 
-def figures(check: Check, case: Case, state: TrainingState, size: int) -> Row:
-    """Return the row of a size."""
-    config = config_of(check.scale, case, size)
-    batch = random_batch(check.scale, size, case.samples)
-    # as the prefetch thread has them ready
-    ready = [
-        drawn_batch(batch, config, state, number) for number in range(2 + check.steps)
-    ]
-    taken: list[TakenStep] = []
-
-    def step() -> None:
-        number = len(taken)
-        taken.append(
-            take_step(state, [ready[number]], config, step=number, telemetry=None)
-        )
-
-    peak = peak_of_two(step)
-    seconds = seconds_of(step, check.steps, warm_up=0)
-    losses = [one.result().loss for one in taken]
-    notes = [loss_note(losses)]
-    row: Row = {"what": case.name, "px": size}
-    row |= speed_and_memory(check, predict(check.scale, config), seconds, peak)
-    row |= cost(check, case, size, seconds, is_good=not notes[0])
-    if case.beside_bare_loop:
-        bare, went_wrong = beside_bare_loop(check, state, batch)
-        row["of bare loop"] = round(seconds / bare, 3)
-        notes.append(went_wrong)
+def figures(check: Check, case: Case, size: int) -> Row:
+    """Return what is measured at a size. Raises SystemExit where the trainer fails."""
+    config = config_of(check, case, size)
+    predicted = predict(check, config)
+    with trainer_of(check, case.name, config) as me:
+        state = me.model.state
+        assert state
+        if case.change:
+            case.change(state)
+        peak = peak_of_two(me.step)
+        before = loads_of(state)
+        seconds = seconds_of(me.step, check.steps, warm_up=0)
+        loads = (loads_of(state) - before) / check.steps
+        row = speed_and_memory(check, predicted, seconds, peak)
+        if case.idle:
+            share = idle_share(me.step, check.steps, seconds)
+            row["% idle"] = None if share is None else round(100 * share, 1)
+        notes = [loss_note(losses_of(me))]
+        if predicted.streaming.blocks:
+            resident = predict(check, without_streaming(config))
+            row |= {"loads/step": round(loads, 1)}
+            row |= of_resident(check, case, size, seconds, predicted, resident)
+        else:
+            row |= cost(check, case, size, seconds, is_good=not notes[0])
+        if case.beside_bare_loop:
+            found, went_wrong = beside_bare_loops(check, me, seconds)
+            row |= found
+            notes.append(went_wrong)
     note = "; ".join(filter(None, notes))
     return row | ({"note": note} if note else {})
 
 
-def drawn_batch(
-    batch: Batch, config: TrainConfig, state: TrainingState, number: int
-) -> NoisedBatch:
-    """Return a batch with the noise of a step, where the card copies from by itself."""
-    drawn = noised(batch, config, state.family, step=number, index=0)
-    return drawn.pinned() if CUDA else drawn
+def loads_of(state: TrainingState) -> int:
+    """Return how many blocks have streamed onto the card so far."""
+    stream = stream_of(state.transformer)
+    return stream.loads if stream else 0
+
+
+def losses_of(me: Contestant) -> list[float]:
+    """Return the loss of every step so far."""
+    last = me.model.taken
+    return [*me.losses, *([last.result().loss] if last else [])]
 
 
 def peak_of_two(step: Callable[[], None]) -> Peak:
     """Take two steps, the second of which has the optimizer's state too."""
+    # of the loading, in which what streams lay on the card
+    clear()
     if CUDA:
         torch.cuda.reset_peak_memory_stats()
     step()
@@ -172,21 +200,71 @@ def cost(check: Check, case: Case, size: int, seconds: float, *, is_good: bool) 
     return {"cost measured": round(seconds / whole, 3)}
 
 
-def beside_bare_loop(
-    check: Check, state: TrainingState, batch: Batch
-) -> tuple[float, str]:
-    """Return the seconds of a step of the bare loop, and whether it went wrong. What it learned is taken back."""
+def of_resident(
+    check: Check,
+    case: Case,
+    size: int,
+    seconds: float,
+    predicted: Prediction,
+    resident: Prediction,
+) -> Row:
+    """Return what streams in a step, and what the step costs of the same one with all weights on the card."""
+    streams = predicted.streaming
+    moved = streams.once_bytes + 2 * streams.twice_bytes + streams.written_bytes
+    row: Row = {
+        "GiB moved a step": round(moved / GIB, 2),
+        "of resident predicted": round(predicted.seconds / resident.seconds, 3),
+    }
+    whole = check.whole_steps.get(Size(size, case.samples, case.group))
+    if case.group and whole:
+        row["of resident"] = round(seconds / whole, 3)
+    return row
+
+
+def without_streaming(config: TrainConfig) -> TrainConfig:
+    """Return a config whose weights all lie on the card."""
+    part = config.transformer.model_copy(update={"layer_offload_fraction": 0.0})
+    return config.model_copy(update={"transformer": part})
+
+
+def beside_bare_loops(check: Check, me: Contestant, first: float) -> tuple[Row, str]:
+    """Return our step's share of two bare loops', round by round, and whether one of them went wrong.
+
+    ``first``: seconds of ours in the first round. One loop has no PEFT and nothing of ours, the other has our adapters;
+    what it learns is taken back.
+    """
+    state = me.model.state
+    assert state
+    plain = without_wrappers(state)
+    loops = {BARE: of_its_own(plain, me), BARE_WITH_OURS: of_its_own(state, me)}
     before = {name: weights.detach().clone() for name, weights in state.trained.items()}
-    loop = bare_loop(state, batch, state.optimizer)
-    seconds = seconds_of(loop, check.steps, warm_up=1)
+    ours = [first]
+    theirs: dict[str, list[float]] = {name: [] for name in loops}
     note = ""
-    if not all_finite(state.trained.values()):
-        note = "weights not a number after the bare loop"
-    with torch.no_grad():
-        for name, weights in state.trained.items():
-            weights.copy_(before[name])
-    state.optimizer.state.clear()
-    return seconds, note
+    for number in range(check.rounds):
+        if number:
+            ours.append(seconds_of(me.step, check.steps, warm_up=0))
+        for name, loop in loops.items():
+
+            def lent(loop: Callable[[], None] = loop) -> None:
+                me.lend(loop)
+
+            warm_up = 0 if number else 1
+            theirs[name].append(seconds_of(lent, check.steps, warm_up=warm_up))
+        if not all_finite([*state.trained.values(), *plain.trained.values()]):
+            note = "weights not a number after the bare loops"
+        with torch.no_grad():
+            for name, weights in state.trained.items():
+                weights.copy_(before[name])
+    return {
+        name: round(median(ratios(ours, times)), 3) for name, times in theirs.items()
+    }, note
+
+
+def of_its_own(state: TrainingState, me: Contestant) -> Callable[[], None]:
+    """Return a bare step with an optimizer of its own."""
+    optimizer = torch.optim.AdamW(state.trained.values(), lr=1e-4, fused=True)
+    return bare_loop(state, me.model.batch, optimizer)
 
 
 def speed_and_memory(
@@ -196,6 +274,7 @@ def speed_and_memory(
     rate = predicted.flops / seconds
     return {
         "s/step": round(seconds, 3),
+        "s predicted": round(predicted.seconds, 3),
         "steps/s": round(1 / seconds, 2),
         "TFLOP/step": round(predicted.flops / 1e12, 1),
         "% of matmul rate": round(100 * rate / check.matmul_rate, 1),
@@ -206,26 +285,19 @@ def speed_and_memory(
     }
 
 
-def predict(scale: Scale, config: TrainConfig) -> Prediction:
+def predict(check: Check, config: TrainConfig) -> Prediction:
     """Return what the plan says of a step of this config, whose resolution is one size."""
+    # what it says of a card, here as well
+    config = config.model_copy(update={"train_device": "cuda"})
     plan = make_plan(config)
-    memory = plan.memory_bytes
-    is_lora = config.training_method == "LORA"
-    work = Work(
-        image_tokens=(int(config.resolution) // 16) ** 2,
-        text_tokens=config.text_encoder_2_sequence_length,
-        batch=config.batch_size,
-        rank=config.lora_rank if is_lora else None,
-        checkpointing=config.transformer.gradient_checkpointing,
-    )
-    everything = step_flops(scale.spec, matching_layers(config)[0], work)
+    card = Card("this one", 0, 0, check.matmul_rate)
+    seconds, flops = predicted_and_flops(config, card)
     return Prediction(
-        memory=memory.weights
-        + memory.gradients
-        + memory.optimizer
-        + memory.activations,
-        flops=everything * plan.step_cost,
+        memory=plan.memory_bytes.total - CONTEXT_BYTES,
+        flops=flops,
         cost=plan.step_cost,
+        seconds=seconds,
+        streaming=plan.streaming,
     )
 
 

@@ -12,7 +12,9 @@ own model and adapters. ``quiet-X``: X without the peer's update_grad_norms, whi
 is on or not: what it costs. Every row has its ratio, round by round, to the first of ``--run`` and to each quiet-X.
 
 Names: ours or peer, then any of -half (the first half of the blocks has rate 0; of the peer: network_reg_lrs with 0),
--half-by-index (of the peer: train_*_block_indices instead), -fused (of the peer: torch's fused AdamW).
+-half-by-index (of the peer: train_*_block_indices instead), -fused (of the peer: torch's fused AdamW), -fp8 (of ours:
+FLOAT_8, beside ``--peer-args --fp8_base``), -streamed74 (of ours: 74 % of the blocks' weights stream, as much as
+``--peer-args "--blocks_to_swap 28"`` moves; both want ``--checkpointing``).
 ``--shape full`` is FLUX.1 with random bf16 weights and needs a GPU (without one it goes the same ways at toy width: a
 rehearsal); the toys are on the CPU, in fp32 or with ``--bf16``, with equal weights in both. "Blocks run": forwards of
 blocks in a step, so with checkpointing also the recomputed ones, which shows how far down the backward pass goes.

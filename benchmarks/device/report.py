@@ -10,12 +10,19 @@ COLUMNS = {
     "what": "what",
     "px": "px",
     "s/step": "s/step",
+    "s predicted": "s predicted",
     "% of matmul rate": "% of matmul",
+    "% idle": "% idle",
     "peak GiB": "peak GiB",
+    "reserved GiB": "reserved GiB",
     "predicted GiB": "predicted GiB",
     "cost measured": "cost",
     "cost predicted": "cost predicted",
     "of bare loop": "of bare",
+    "of bare loop, our adapters": "of bare, our adapters",
+    "loads/step": "loads/step",
+    "of resident": "of resident",
+    "of resident predicted": "of resident predicted",
     "note": "note",
 }
 
@@ -70,7 +77,9 @@ class Report:
         print(" | ".join(["", *COLUMNS.values(), ""]).strip())
         print("|" + "---|" * len(COLUMNS))
         for row in [*self.found["rows"], *self.found["cures"]]:
-            cells = [str(row.get(key, "")) for key in COLUMNS]
+            # what is not known of a row is no figure of it
+            told = {key: value for key, value in row.items() if value is not None}
+            cells = [str(told.get(key, "")) for key in COLUMNS]
             print(" | ".join(["", *cells, ""]).strip())
         for row in self.found["tests"]:
             print(row)

@@ -2,12 +2,15 @@
 
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from random_flux import Scale, scale_of_this_machine
 
+from device.kohya.race import make_hollow
+from device.packed import write_hollow_gguf
 from device.report import Report
 from device.weights import BaseWeights
 
@@ -27,15 +30,30 @@ class Check:
     project: Path
     script: Path  # of diffusers
     report: Report
+    scratch: Path  # where all may go that is no report
     scale: Scale
     matmul_rate: float  # FLOP/s of the card
     steps: int  # timed in one go
+    rounds: int = 1  # of ours and the bare loops in turns
     weights: BaseWeights = field(init=False)
     # seconds of a step that trains everything
     whole_steps: dict[Size, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.weights = BaseWeights(self.scale)
+
+    @cached_property
+    def folder(self) -> Path:
+        """A folder with a model without weights, images of the largest size, and captions; for what runs write, too."""
+        folder = self.scratch / "check"
+        if not folder.exists():
+            make_hollow(folder, self.scale.spec, max(self.scale.sizes))
+        return folder
+
+    @cached_property
+    def gguf_file(self) -> Path:
+        """A GGUF file of the model, without weights."""
+        return write_hollow_gguf(self.folder / "hollow.gguf", self.scale.spec)
 
 
 def scale_of_check() -> Scale:

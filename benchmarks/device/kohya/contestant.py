@@ -9,7 +9,9 @@ from typing import Any, TextIO
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from blockrate.core.errors import is_full_memory
 from blockrate.engine.state import TrainingState
+from blockrate.engine.steps import TakenStep
 
 # begins the name of a peer without its gradient norms
 QUIET = "quiet-"
@@ -66,6 +68,8 @@ class Model:
     network: Any = None
     optimizer: Any = None
     batch: Any = None
+    # the last step of ours, whose loss may not be here yet
+    taken: TakenStep | None = None
 
 
 class Contestant:
@@ -89,7 +93,8 @@ class Contestant:
         self._counted = ExitStack()
         self._job: Callable[[], None] | None = None
         self._thread: threading.Thread | None = None
-        self._error = ""
+        # why its trainer ended, if it did
+        self.error = ""
 
     def start(self, target: Callable[["Contestant"], None]) -> None:
         """Run a trainer up to where its first step begins or has just ended."""
@@ -138,19 +143,23 @@ class Contestant:
         BY_THREAD[threading.get_ident()] = self
         try:
             target(self)
-            self._error = "it ended before its turn"
+            self.error = "it ended before its turn"
         except Enough:
             pass
         except BaseException as error:
-            self._error = f"{type(error).__name__}: {str(error)[:400]}"
+            self.error = f"{type(error).__name__}: {str(error)[:400]}"
+            if is_full_memory(error):
+                self.error = "out of memory"
             traceback.print_exc(file=self.talk)
+        # it holds the model
+        del BY_THREAD[threading.get_ident()]
         self._done.set()
 
     def _await(self, when: str) -> None:
         self._done.wait()
         self._done.clear()
-        if self._error:
-            told = f"{self.name} failed {when}: {self._error}; see {self.talk.name}"
+        if self.error:
+            told = f"{self.name} failed {when}: {self.error}; see {self.talk.name}"
             raise SystemExit(told)
 
 

@@ -1,5 +1,6 @@
 """blockrate as a contestant: its own trainer, stopped after each step."""
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -34,10 +35,12 @@ FILTERS: dict[str, dict[str, Any]] = {
 class StoppedOutputs(Outputs):
     """The trainer's outputs, which also hand out what trains and wait for the next turn."""
 
-    taken: TakenStep | None = None
-
     def before_first_step(self, step: int) -> None:
         super().before_first_step(step)
+        self.hand_out()
+
+    def hand_out(self) -> None:
+        """Give what trains, and a batch of it, to whoever measures."""
         model = running().model
         model.state = self.state
         model.batch = self.data.step_batches(0)[0]
@@ -46,9 +49,9 @@ class StoppedOutputs(Outputs):
         super().after_step(step, taken, rate)
         me = running()
         # of the step before: to wait for this one would be no part of it
-        if self.taken:
-            me.losses.append(self.taken.result().loss)
-        self.taken = taken
+        if me.model.taken:
+            me.losses.append(me.model.taken.result().loss)
+        me.model.taken = taken
         me.stop_here()
 
 
@@ -79,9 +82,10 @@ def bare_ours(owner: Contestant) -> Callable[[], None]:
 
 
 def config_of(race: Race, name: str) -> TrainConfig:
-    """Return the config of a contestant, whose name tells what is frozen."""
+    """Return the config of a contestant, whose name tells what is frozen, in which form it lies and what streams."""
     folder = race.folder
     form = "BFLOAT_16" if race.is_bf16 else "FLOAT_32"
+    streamed = re.search(r"-streamed(\d+)", name)
     multipliers: dict[str, float] = {}
     if "-half" in name:
         frozen = race.spec.layout.names[: race.frozen_half]
@@ -100,8 +104,9 @@ def config_of(race: Race, name: str) -> TrainConfig:
         train_dtype=form,
         train_device=race.device.type,
         transformer={
-            "weight_dtype": form,
+            "weight_dtype": "FLOAT_8" if "-fp8" in name else form,
             "gradient_checkpointing": race.checkpointing,
+            "layer_offload_fraction": int(streamed[1]) / 100 if streamed else 0.0,
         },
         block_learning_rate_multiplier=multipliers,
         **FILTERS[race.modules],

@@ -69,13 +69,7 @@ def make_folder(race: Race) -> None:
     """Write a toy, and images with captions as the peer wants them; at full size the toy's encoders alone are used."""
     folder = race.folder
     if race.device.type == "cuda":
-        make_toy(
-            folder, spec=replace(race.spec, layout=BlockLayout(1, 1), heads=1), images=1
-        )
-        claim_full_size(folder / "model" / "transformer", race.spec)
-        for number in range(IMAGES):
-            image = Image.effect_noise((race.pixels, race.pixels), 50).convert("RGB")
-            image.save(folder / "images" / f"{number}.png")
+        make_hollow(folder, race.spec, race.pixels)
     else:
         make_toy(folder, spec=race.spec, images=IMAGES)
     images = folder / "peer-images" / "25_cat"
@@ -83,6 +77,15 @@ def make_folder(race: Race) -> None:
     for file in (folder / "images").glob("*.png"):
         (images / file.name).write_bytes(file.read_bytes())
         (images / f"{file.stem}.txt").write_text("a photo of a cat", encoding="utf-8")
+
+
+def make_hollow(folder: Path, spec: TransformerSpec, pixels: int) -> None:
+    """Write toy encoders, images, and a transformer whose files tell these sizes and hold no weights."""
+    make_toy(folder, spec=replace(spec, layout=BlockLayout(1, 1), heads=1), images=1)
+    claim_full_size(folder / "model" / "transformer", spec)
+    for number in range(IMAGES):
+        image = Image.effect_noise((pixels, pixels), 50).convert("RGB")
+        image.save(folder / "images" / f"{number}.png")
 
 
 def claim_full_size(folder: Path, spec: TransformerSpec) -> None:

@@ -146,12 +146,14 @@ def start(
     is_on_gpu = race.device.type == "cuda"
     before = 0
     if is_on_gpu:
-        torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     if name.startswith("ours"):
         contestant.start(lambda me: train_ours(race, me))
     else:
         contestant.start(lambda me: train_peer(peer, race, me))
+    if is_on_gpu:
+        # what streams lay there whole while it was made
+        torch.cuda.reset_peak_memory_stats()
     contestant.step()
     contestant.step()
     if is_on_gpu:

@@ -31,6 +31,8 @@ FEW_BITS = ("FLOAT_8", "INT_8", "NFLOAT_4", "GGUF")
 # what is written at once, see engine/checkpoint.py and engine/export.py
 PART_BYTES = 5 * 10**9
 _PROGRAM_BYTES = 3 * 2**30  # Python, torch with its libraries, and images on their way
+# what CUDA and its libraries take of a card, beside all that torch asks it for
+CONTEXT_BYTES = 2**29
 # of a weight that is unpacked by way of fp32, its parts beside it
 _UNPACKING_BYTES = 12
 _ELEMENT_BYTES = {"mixed": 2, "mixed on fp32": 2, "bf16": 2, "fp32": 4}
@@ -207,7 +209,7 @@ def _workspace(
         largest = max((module.parameters for module in small), default=0)
         each = _UNPACKING_BYTES if weight_dtype == "GGUF" else _ELEMENT_BYTES[precision]
         unpacked = each * largest
-    return unpacked + (2**29 if on_card else 0)
+    return unpacked + (CONTEXT_BYTES if on_card else 0)
 
 
 def _walk(
