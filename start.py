@@ -75,6 +75,11 @@ CHECKS = (
 )
 # what neither a browser nor seconds of training are needed for
 QUICK = "not browser and not engine and not soak"
+# file by file, in the order that tests/conftest.py puts them in
+IN_TWO_PROCESSES = [
+    *("--numprocesses", "2"),
+    *("--dist", "loadfile", "--no-loadscope-reorder"),
+]
 # a Windows console has another encoding
 ENVIRONMENT = {"PYTHONUTF8": "1", **os.environ}
 NVIDIA_SMI = shutil.which("nvidia-smi") or shutil.which("/usr/lib/wsl/lib/nvidia-smi")
@@ -119,7 +124,7 @@ def run(arguments: Sequence[str]) -> int:
 def test(arguments: Sequence[str]) -> int:
     """All tests, in two processes; with arguments what pytest makes of them; --quick without browsers and engines."""
     words = [word for word in arguments if word != "--quick"]
-    options = [] if words else ["--numprocesses", "2", "--dist", "loadfile"]
+    options = [] if words else IN_TWO_PROCESSES
     if "--quick" in arguments:
         return run(["-m", "pytest", *options, "-m", QUICK, *words])
     command = [PYTHON, "tests/support/browsers.py"]

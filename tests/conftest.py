@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -41,6 +42,26 @@ settings.load_profile("blockrate")
 MARKS = {"browser": {"browser"}, "engine": {"tiny_flux", "small", "warm_engine"}}
 
 
+# Few tests that take long. These files begin first, or one of them would be at work alone in the end.
+LONG = (
+    "engine/test_many_ranks.py",
+    "run/test_many_processes.py",
+    "ui/run_tab/test_real_runs.py",
+    "ui/test_acceptance.py",
+    "ui/test_first_use.py",
+    "ui/test_accessibility.py",
+    "engine/test_twins.py",
+    "engine/test_streamed_runs.py",
+    "end_to_end/test_runs.py",
+    "end_to_end/test_durability.py",
+    "end_to_end/test_many_gpus.py",
+    "engine/test_compiled_adamw.py",
+    "engine/test_gathering.py",
+    "ui/tabs/test_draw_tab.py",
+    "ui/compare/test_better.py",
+)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Function]
@@ -57,6 +78,18 @@ def pytest_collection_modifyitems(
     if config.args == config.getini("testpaths"):
         for group in cases.values():
             leave_to_soak(group)
+    # a process of several, which are given files in this order
+    if hasattr(config, "workerinput"):
+        put_long_files_first(items)
+
+
+def put_long_files_first(items: list[pytest.Function]) -> None:
+    """Order tests by file: those that take long, then by how many tests there are in each."""
+    counts = Counter(item.path for item in items)
+    here = Path(__file__).parent
+    places = {here / name: place for place, name in enumerate(LONG)}
+    assert all(file.is_file() for file in places), "LONG names a file that is gone"
+    items.sort(key=lambda item: (places.get(item.path, len(LONG)), -counts[item.path]))
 
 
 def leave_to_soak(group: Sequence[pytest.Function]) -> None:
