@@ -104,6 +104,13 @@ def test_checkpointing_the_average_and_compiling_make_way() -> None:
     assert "compile=false (was true)" in lines
 
 
+def test_an_average_alone_makes_way_where_that_is_enough() -> None:
+    asked = config(
+        training_method="FINE_TUNE", output_model_format="DIFFUSERS", ema="GPU"
+    )
+    assert fit(asked, card_of_size(160)).changes == {"ema": "CPU"}
+
+
 def test_encoders_get_the_form_in_which_they_fit() -> None:
     assert "text_encoder_2.weight_dtype" not in fit(config(), card_of_size(12)).changes
     changes = fit(config(), card_of_size(8)).changes

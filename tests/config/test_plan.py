@@ -262,9 +262,24 @@ def test_the_main_memory_that_a_run_needs_is_told() -> None:
     # an average in fp32, the trained weights set aside, and one part of what is written
     averaged = fine_tune(layer_filter_preset="full", ema="CPU").host_bytes / GIB
     assert averaged == pytest.approx(program + 44.3 + 22.2 + 4.7, abs=0.1)
+    # on the card it is not there, but what it stands in for is
+    on_card = fine_tune(layer_filter_preset="full", ema="GPU").host_bytes / GIB
+    assert on_card == pytest.approx(averaged - 44.3, abs=0.1)
     # without a card all of it is there
     alone = plan(train_device="cpu")
     assert alone.host_bytes == plan().host_bytes + alone.memory_bytes.total
+
+
+def test_an_average_on_the_card_is_counted_as_what_trains_in_fp32() -> None:
+    without = plan().memory_bytes
+    assert without.average == 0
+    assert plan(ema="CPU").memory_bytes == without
+    # whose gradients are fp32, too
+    lora = plan(ema="GPU").memory_bytes
+    assert lora.average == without.gradients
+    assert lora.total == without.total + lora.average
+    whole = fine_tune(layer_filter_preset="full", ema="GPU").memory_bytes
+    assert whole.average / GIB == pytest.approx(44.3, abs=0.1)
 
 
 # Warnings
@@ -474,7 +489,7 @@ def test_the_json_is_to_the_letter_of_the_interface() -> None:
     }
     for key in ("memory_bytes", "memory_bytes_all_ones"):
         assert list(facts[key]) == [
-            "weights", "gradients", "optimizer", "activations", "workspace",
+            "weights", "gradients", "optimizer", "activations", "workspace", "average",
         ]  # fmt: skip
         assert all(isinstance(value, int) for value in facts[key].values())
     assert facts["model_type"] == "FLUX_DEV_1"

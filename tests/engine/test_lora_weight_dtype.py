@@ -61,7 +61,11 @@ def test_a_run_has_the_types_and_the_bytes_that_the_plan_tells(
     small: Small, tmp_path: Path, seen: Seen, optimizer: str, form: str
 ) -> None:
     config = small.config(
-        tmp_path, epochs=1, lora_weight_dtype=form, optimizer={"optimizer": optimizer}
+        tmp_path,
+        epochs=1,
+        lora_weight_dtype=form,
+        optimizer={"optimizer": optimizer},
+        ema="GPU",
     )
     told = make_plan(config).memory_bytes
     small.live(config)
@@ -78,6 +82,10 @@ def test_a_run_has_the_types_and_the_bytes_that_the_plan_tells(
     assert told.gradients == sum(gradient.nbytes for gradient in seen.gradients)
     assert told.optimizer == sum(
         value.nbytes for value in optimizer_tensors(seen.state)
+    )
+    assert seen.state.ema
+    assert told.average == sum(
+        value.nbytes for value in seen.state.ema.average.values()
     )
 
 

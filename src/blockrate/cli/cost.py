@@ -18,7 +18,9 @@ def memory_line(plan: Mapping[str, Any]) -> str:
     elif gpus == 1:
         of_each = ""
     memory = plan["memory_bytes"]
-    parts = ", ".join(f"{name} {size_text(size)}" for name, size in memory.items())
+    parts = ", ".join(
+        f"{name} {size_text(size)}" for name, size in memory.items() if size
+    )
     now = size_text(sum(memory.values()))
     ones = size_text(sum(plan["memory_bytes_all_ones"].values()))
     return f"memory{of_each}: {now} ({parts}); with all multipliers 1.0: {ones}"

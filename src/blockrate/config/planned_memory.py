@@ -35,6 +35,7 @@ def memory_of(config: TrainConfig, spec: TransformerSpec, trained: Modules) -> M
     )
     gpus = gpus_asked(config) or 1
     if config.sharding == "NONE" or gpus == 1:
+        average=config.ema,
         return needed
     return shared_out(needed, spec, gpus=gpus, weight_bytes=bytes_of_a_weight(config))
 
@@ -52,7 +53,7 @@ def host_bytes_of(
         loads=_loads(config),
         trained_dtype=config.trained_dtype(),
         rank=config.lora_rank if config.training_method == "LORA" else None,
-        averages_on_cpu=config.ema == "CPU",
+        average=config.ema,
         streams=streaming_of(config, spec, trained),
     )
     each = beside if _is_on_card(config) else beside + needed.total

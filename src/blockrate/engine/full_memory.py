@@ -101,15 +101,18 @@ def in_training(config: TrainConfig) -> list[str]:
 
 def _in_loading(config: TrainConfig) -> list[str]:
     found = _smaller_weights(config)
-    if config.ema == "GPU":
-        found.append("ema to CPU")
     if config.training_method == "FINE_TUNE":
         found.append("training_method to LORA")
     return [*found, "other programs aside that use this memory"]
+    if config.ema == "GPU":
+        found.append("ema to CPU")
 
 
 def _in_encoding_captions(config: TrainConfig) -> list[str]:
     parts = {
+    if fine_tune and config.ema != "OFF":
+        # an average is taken of weights that lie still
+        streams = False
         "text_encoder_2": config.text_encoder_2,
         "text_encoder": config.text_encoder,
     }

@@ -5,9 +5,10 @@ trained weights. Under checkpointing each block whose output needs a gradient ru
 without re-entrance, so the blocks before the first trained one do not. Proven against counted FLOPs of the real model.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from blockrate.core.blocks import block_path, split_block
 from blockrate.models.activations import Precision, Work, block_elements
@@ -33,6 +34,9 @@ PART_BYTES = 5 * 10**9
 _PROGRAM_BYTES = 3 * 2**30  # Python, torch with its libraries, and images on their way
 # what CUDA and its libraries take of a card, beside all that torch asks it for
 CONTEXT_BYTES = 2**29
+# where the moving average of what trains is kept, as ``ema`` says
+Average = Literal["OFF", "GPU", "CPU"]
+_AVERAGE_BYTES = 4  # see engine/ema.py
 # of a weight that is unpacked by way of fp32, its parts beside it
 _UNPACKING_BYTES = 12
 _ELEMENT_BYTES = {"mixed": 2, "mixed on fp32": 2, "bf16": 2, "fp32": 4}
@@ -42,7 +46,8 @@ _ELEMENT_BYTES = {"mixed": 2, "mixed on fp32": 2, "bf16": 2, "fp32": 4}
 class Memory:
     """Bytes on the device while the transformer trains. The encoders and the VAE have left by then.
 
-    ``workspace``: what a card and torch need for themselves, and one weight as it is computed with.
+    ``workspace``: what a card and torch need for themselves, and one weight as it is computed with. ``average``: of
+    what trains, in fp32, where it is kept there.
     """
 
     weights: int
@@ -50,6 +55,7 @@ class Memory:
     optimizer: int
     activations: int
     workspace: int = 0
+    average: int = 0
 
     @property
     def total(self) -> int:
@@ -79,6 +85,7 @@ def memory(
     on_card: bool = True,
     streams: Streaming = NOTHING_STREAMS,
     one_block_at_a_time: bool = False,
+    average: Average = "OFF",
 ) -> Memory:
     """Return an estimate of the bytes that training takes on the device.
 
@@ -87,19 +94,16 @@ def memory(
     their peak in the backward: what each block in the chain of gradients keeps, or under checkpointing its inputs and,
     one at a time, a whole block. Expect 10 %, for the allocator's slack.
     ``on_card``: whether that device is one with memory of its own. ``streams``: what lies elsewhere.
-    ``one_block_at_a_time``: whether a block's gradients are gone when those of the next come.
+    ``one_block_at_a_time``: whether a block's gradients are gone when those of the next come. ``average``: where it is.
     """
     table = modules(spec)
     each = WEIGHT_BYTES[weight_dtype] if weight_bytes is None else weight_bytes
     all_weights = _weight_bytes(table, weight_dtype, each, precision)
     all_weights += streams.places_bytes - streams.bytes
     chosen = [module for module in table if module.name in trained]
-    if work.rank is None:
-        parameters = sum(module.parameters for module in chosen)
-        adapter_bytes = 0.0
-    else:
-        parameters = sum(module.adapter_parameters(work.rank) for module in chosen)
-        adapter_bytes = parameters * WEIGHT_BYTES[trained_dtype]
+    parameters = _learned(chosen, work.rank)
+    if work.rank is not None:
+        all_weights += parameters * WEIGHT_BYTES[trained_dtype]
     gradients = parameters
     workspace = _workspace(table, weight_dtype, precision, on_card=on_card)
     if one_block_at_a_time:
@@ -110,11 +114,12 @@ def memory(
             workspace += 16 * max(sizes, default=0)
     kept = _kept_elements(spec, trained, work, precision)
     return Memory(
-        weights=round(all_weights + adapter_bytes),
+        weights=round(all_weights),
         gradients=round(gradients * WEIGHT_BYTES[trained_dtype]),
         optimizer=round(parameters * state_bytes),
         activations=round(kept * _ELEMENT_BYTES[precision]),
         workspace=workspace,
+        average=_AVERAGE_BYTES * parameters if average == "GPU" else 0,
     )
 
 
@@ -125,7 +130,7 @@ def host_bytes(
     loads: str,
     trained_dtype: str,
     rank: int | None,
-    averages_on_cpu: bool,
+    average: Average = "OFF",
     streams: Streaming = NOTHING_STREAMS,
 ) -> int:
     """Return an estimate of the main memory that a run takes at most, on a computer with a card.
@@ -135,16 +140,22 @@ def host_bytes(
     """
     table = modules(spec)
     loading = _largest_block(table, None) * WEIGHT_BYTES[loads]
-    parameters = 0
-    for module in table:
-        if module.name in trained:
-            size = module.parameters
-            parameters += size if rank is None else module.adapter_parameters(rank)
+    parameters = _learned((one for one in table if one.name in trained), rank)
     weights = parameters * WEIGHT_BYTES[trained_dtype]
     writing = min(weights, PART_BYTES)
-    averages = 4.0 * parameters + weights if averages_on_cpu else 0.0
-    beside = max(loading, averages + writing)
+    # while an average stands in for it, what trains lies there
+    aside = 0.0 if average == "OFF" else weights
+    if average == "CPU":
+        aside += _AVERAGE_BYTES * parameters
+    beside = max(loading, aside + writing)
     return _PROGRAM_BYTES + streams.bytes + round(beside)
+
+
+def _learned(trained: Iterable[Module], rank: int | None) -> int:
+    """Return how many parameters these modules train: their own, or those of adapters of a rank."""
+    if rank is None:
+        return sum(module.parameters for module in trained)
+    return sum(module.adapter_parameters(rank) for module in trained)
 
 
 def _largest_block(trained: Collection[Module], rank: int | None) -> int:

@@ -15,7 +15,7 @@ _WHOLE_BLOCKS = 2
 def shared_out(
     memory: Memory, spec: TransformerSpec, *, gpus: int, weight_bytes: float
 ) -> Memory:
-    """Return the memory of each GPU where several share weights, gradients and optimizer state.
+    """Return the memory of each GPU where several share weights, gradients, optimizer state and average.
 
     ``memory``: of one alone. ``weight_bytes``: of a weight as it is kept. Each GPU has its part of all weights, and
     whole those that no block holds and two blocks; its activations are its own.
@@ -31,4 +31,5 @@ def shared_out(
         gradients=math.ceil(memory.gradients / gpus),
         optimizer=math.ceil(memory.optimizer / gpus),
         workspace=memory.workspace + round(whole * weight_bytes),
+        average=math.ceil(memory.average / gpus),
     )

@@ -295,6 +295,8 @@ def _bar(parts: Mapping[str, int], total: int) -> None:
             ui.element("span").classes(f"memory-{name}").style(f"flex-grow: {size}")
     with ui.element("ul").classes("memory-parts"):
         for name, size in parts.items():
+            if not size:
+                continue
             with ui.element("li"):
                 ui.element("span").classes(f"memory-key memory-{name}")
                 ui.label(f"{name.capitalize()} {size_text(size)}")
