@@ -476,8 +476,8 @@ def test_the_json_is_to_the_letter_of_the_interface() -> None:
     assert list(facts) == [
         "model", "model_parameters", "model_type", "training_method", "base_learning_rate", "groups", "layers",
         "layers_let_through",
-        "blocks_let_through", "first_trained_block", "memory_bytes", "memory_bytes_all_ones", "host_bytes",
-        "gpus", "step_cost", "streaming", "other_cost", "warnings", "phases",
+        "blocks_let_through", "first_trained_block", "memory_bytes", "memory_bytes_all_ones", "encoding_bytes",
+        "host_bytes", "gpus", "step_cost", "streaming", "other_cost", "warnings", "phases",
     ]  # fmt: skip
     assert facts["groups"][0] == {
         "name": "double_block_0",

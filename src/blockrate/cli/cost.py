@@ -9,7 +9,15 @@ from blockrate.core.blocks import OTHER
 from blockrate.core.units import size_text
 
 
-def memory_line(plan: Mapping[str, Any]) -> str:
+def memory_lines(plan: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the memory of a device in training and, where that is known, before it, and that of the computer."""
+    yield _of_training(plan)
+    if size := plan["encoding_bytes"]:
+        yield f"memory while captions are encoded: {size_text(size)}"
+    yield f"main memory: {size_text(plan['host_bytes'])}"
+
+
+def _of_training(plan: Mapping[str, Any]) -> str:
     """Return the memory of the card, or of each of several."""
     gpus = plan["gpus"]
     of_each = f" of each of {gpus} GPUs"

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from blockrate.cli.console import SafeConsole
-from blockrate.cli.cost import memory_line, phase_lines, step_line, streaming_lines
+from blockrate.cli.cost import memory_lines, phase_lines, step_line, streaming_lines
 from blockrate.cli.rates import rates_line
 from blockrate.cli.ways_on import WAYS_ON
 from blockrate.core.blocks import MOST_BLOCKS, BlockLayout
@@ -21,7 +21,6 @@ from blockrate.core.errors import WriteError, with_ways_on
 from blockrate.core.plain_text import visible
 from blockrate.core.selection import selection_text
 from blockrate.core.signals import WARNINGS, leaves_at_once
-from blockrate.core.units import size_text
 from blockrate.run.events import (
     Declined,
     Failed,
@@ -156,8 +155,7 @@ def plan_table(plan: Mapping[str, Any]) -> Iterator[Table | str]:
     yield f"{method}: {trained:,} parameters train, base rate {rate}"
     yield _layers(plan)
     yield f"first trained block: {plan['first_trained_block'] or 'none before the other parameters'}"
-    yield memory_line(plan)
-    yield f"main memory: {size_text(plan['host_bytes'])}"
+    yield from memory_lines(plan)
     yield from streaming_lines(plan["streaming"])
     yield step_line(plan)
     yield from phase_lines(plan)

@@ -2,11 +2,12 @@
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
+from blockrate.models.cards import card_number
 from blockrate.models.savings import FEW_BITS
 
 # what torch calls a card without saying which
@@ -29,6 +30,16 @@ def gpu_numbers(config: TrainConfig) -> tuple[str, ...]:
 def takes_all(config: TrainConfig) -> bool:
     """Whether a config takes all GPUs of a machine, of which only that machine knows the number."""
     return config.multi_gpu and not config.device_indexes
+
+
+def card_numbers(config: TrainConfig, here: int) -> Sequence[int]:
+    """Return the numbers of the cards that a config trains on, of so many; those that it names may be beyond them."""
+    if takes_all(config):
+        return range(here)
+    if config.multi_gpu:
+        return [int(number) for number in gpu_numbers(config)]
+    number = card_number(config.train_device)
+    return [] if number is None else [number]
 
 
 def gpus_asked(config: TrainConfig) -> int | None:

@@ -1,6 +1,6 @@
 """What a config would train, block by block, what it costs, and every refusal that needs neither weights nor images."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
@@ -28,7 +28,13 @@ from blockrate.config.partners import (
     partner_warnings,
     references_used,
 )
-from blockrate.config.planned_memory import host_bytes_of, memory_of, work_of
+from blockrate.config.planned_cost import other_cost, step_cost
+from blockrate.config.planned_memory import (
+    encoding_bytes_of,
+    host_bytes_of,
+    memory_of,
+    work_of,
+)
 from blockrate.config.previews import refuse_previews
 from blockrate.config.rate_phases import FROM, PHASES_KEY, start_text
 from blockrate.config.streamed import streaming_of, trained_modules
@@ -44,7 +50,7 @@ from blockrate.models.families import TransformerSpec, published_of
 from blockrate.models.files import is_counted_as_another
 from blockrate.models.lora_names import no_name_for
 from blockrate.models.module_table import modules
-from blockrate.models.savings import Memory, step_flops
+from blockrate.models.savings import Memory
 from blockrate.models.streaming import Streaming
 
 Status = Literal["trained", "frozen", "filtered"]
@@ -81,7 +87,8 @@ class Plan:
 
     ``model``: what it is called, with its blocks; ``model_parameters``: of its transformer.
     The layer filter lets ``layers_let_through`` of ``layers`` train, which lie in
-    ``blocks_let_through``, ``other`` among them. ``host_bytes``: of main memory.
+    ``blocks_let_through``, ``other`` among them. ``encoding_bytes``: of a device while captions are encoded, before
+    the transformer comes; 0 where the text encoders are not known. ``host_bytes``: of main memory.
     ``step_cost``: FLOPs relative to all multipliers at 1.0. ``streaming``: of weights that do not
     lie on the card. ``other_cost``: FLOPs with ``other`` trained relative to those without,
     1.0 where the filter leaves nothing of it.
@@ -101,6 +108,7 @@ class Plan:
     first_trained_block: str | None
     memory_bytes: Memory
     memory_bytes_all_ones: Memory
+    encoding_bytes: int
     host_bytes: int
     gpus: int | None
     step_cost: float
@@ -108,6 +116,11 @@ class Plan:
     other_cost: float
     warnings: tuple[str, ...]
     phases: tuple[PlannedPhase, ...] = ()
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that a device holds in the run."""
+        return max(self.memory_bytes.total, self.encoding_bytes)
 
     @property
     def other_trains(self) -> bool:
@@ -143,11 +156,12 @@ def make_plan(config: TrainConfig) -> Plan:
         first_trained_block=_first_block(trained),
         memory_bytes=needed,
         memory_bytes_all_ones=memory_of(config, spec, allowed),
+        encoding_bytes=encoding_bytes_of(config, spec),
         host_bytes=host_bytes_of(config, spec, trained, needed),
         gpus=gpus_asked(config),
-        step_cost=step_flops(spec, trained, work) / step_flops(spec, allowed, work),
+        step_cost=step_cost(spec, trained, allowed, work),
         streaming=streaming_of(config, spec, trained),
-        other_cost=_other_cost(spec, allowed, profile.ever_trained, work),
+        other_cost=other_cost(spec, allowed, profile.ever_trained, work),
         warnings=tuple(_warnings(config, spec, profile, allowed, trained)),
         phases=tuple(_phases(config, spec, allowed, work)),
     )
@@ -171,7 +185,7 @@ def _phases(
             phase[FROM],
             blocks_of(trained),
             _first_block(trained),
-            step_flops(spec, trained, work) / step_flops(spec, allowed, work),
+            step_cost(spec, trained, allowed, work),
             memory_of(config, spec, trained),
         )
 
@@ -348,7 +362,7 @@ def _cost_warnings(
     profile: Profile,
     trained: Modules,
 ) -> Iterator[str]:
-    ratio = _other_cost(spec, trained, profile.ever_trained, work_of(config, spec))
+    ratio = other_cost(spec, trained, profile.ever_trained, work_of(config, spec))
     if profile.is_used and OTHER in blocks_of(trained) and ratio > WORTH_TELLING:
         text = f"Training other sends gradients through the frozen early blocks: {ratio:.2f} times the step"
         if spec.facts["shared_modulation"]:
@@ -359,18 +373,6 @@ def _cost_warnings(
     if config.trained_dtype() == "BFLOAT_16" and not rounds_by_chance:
         field = "lora_weight_dtype" if _is_lora(config) else "weight_dtype"
         yield f"bf16 weights lose small changes: use ADAMW with stochastic_rounding, or {field} FLOAT_32."
-
-
-def _other_cost(
-    spec: TransformerSpec, allowed: Modules, ever_trained: Iterable[str], work: Work
-) -> float:
-    """Return FLOPs of a step with what is outside blocks trained, relative to those without it."""
-    trains = set(ever_trained)
-    outside = [name for name, module in allowed.items() if not module.block]
-    inside = [name for name, module in allowed.items() if module.block in trains]
-    if not outside or not inside:
-        return 1.0
-    return step_flops(spec, [*inside, *outside], work) / step_flops(spec, inside, work)
 
 
 def _first_block(trained: Modules) -> str | None:

@@ -1,5 +1,7 @@
 """The memory that a config's run takes: of a card, of each of several, and of the computer."""
 
+from collections.abc import Mapping
+
 from blockrate.config.base_model import caption_tokens
 from blockrate.config.filtered import Modules
 from blockrate.config.many_gpus import gpus_asked
@@ -11,6 +13,7 @@ from blockrate.config.weight_form import bytes_of_a_weight
 from blockrate.core.buckets import buckets
 from blockrate.core.reference_sizes import most_tokens
 from blockrate.models.activations import Precision, Work
+from blockrate.models.encoders import encoders_of, encoding_bytes
 from blockrate.models.families import TransformerSpec
 from blockrate.models.savings import FEW_BITS, Memory, host_bytes, memory
 from blockrate.models.sharing import shared_out
@@ -32,12 +35,28 @@ def memory_of(config: TrainConfig, spec: TransformerSpec, trained: Modules) -> M
         on_card=_is_on_card(config),
         streams=streaming_of(config, spec, trained),
         one_block_at_a_time=fuses_back_pass(config),
+        average=config.ema,
     )
     gpus = gpus_asked(config) or 1
     if config.sharding == "NONE" or gpus == 1:
-        average=config.ema,
         return needed
     return shared_out(needed, spec, gpus=gpus, weight_bytes=bytes_of_a_weight(config))
+
+
+def encoding_bytes_of(
+    config: TrainConfig, spec: TransformerSpec, forms: Mapping[str, str] | None = None
+) -> int:
+    """Return the memory of a device while captions are encoded; 0 where the text encoders are not known.
+
+    ``forms``: of their weights, by part, instead of the config's.
+    """
+    own = {part: getattr(config, part).weight_dtype for part in encoders_of(spec)}
+    return encoding_bytes(
+        spec,
+        own | dict(forms or {}),
+        train_dtype=config.train_dtype,
+        on_card=_is_on_card(config),
+    )
 
 
 def host_bytes_of(
@@ -56,7 +75,9 @@ def host_bytes_of(
         average=config.ema,
         streams=streaming_of(config, spec, trained),
     )
-    each = beside if _is_on_card(config) else beside + needed.total
+    each = beside
+    if not _is_on_card(config):
+        each += max(needed.total, encoding_bytes_of(config, spec))
     return each * (gpus_asked(config) or 1)
 
 
