@@ -161,6 +161,10 @@ TWO = {
         {"epochs": 4, "backup_after": 100}, "fail_at", {"step": 4, "rank": 1}
     ),
     "cached": Wanted({"epochs": 1}, "note_entries"),
+    # of captions that no run before has encoded
+    "full card": Wanted(
+        {"epochs": 1, "text_encoder_2_sequence_length": 8}, "full_card", {"rank": 1}
+    ),
     "gone on": Wanted(CLIPPED),
     "flux2": Wanted(FLUX_2),
     "chroma": Wanted(CHROMA),
@@ -419,6 +423,17 @@ def test_what_one_rank_loses_the_first_saves_and_no_rank_says_that_it_is_lost(
     assert names == ["step-00000003"]
     told = [(run.path / f"notes-{rank}.txt").read_text() for rank in (0, 1)]
     assert told == ["Step 3 is saved: the same command goes on.", ""]
+
+
+def test_a_card_that_only_the_second_rank_finds_full_is_told_of(two: Ranks) -> None:
+    assert two.codes["full card"] == [0, 0]
+    run = two.run("full card")
+    [told] = [one for one in events(run, "warned") if one["code"] == "memory"]
+    assert "and GPU 1 (the processor) has 0.0 MiB free: set " in told["message"]
+    every = [event["type"] for event in events(run)]
+    names = [event.get("name") for event in events(run)]
+    # while there is time to do something else
+    assert every.index("warned") < names.index("caching")
 
 
 def test_each_entry_of_the_cache_is_made_once_and_as_by_one(

@@ -1,24 +1,30 @@
 import errno
 import functools
 import re
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.event_lines import event_lines
 
 from blockrate.config.files import parse_config
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, is_full_card, is_full_memory
 from blockrate.engine import memory
+from blockrate.engine.device import tell_of_loading, tell_of_room
 from blockrate.engine.full_memory import (
+    encoding_more_than_free,
     in_training,
     more_than_free,
     out_of_memory,
     remedies_in,
 )
+from blockrate.run.events import EventLog
 
 
 @pytest.fixture
@@ -230,3 +236,97 @@ def test_a_run_says_before_the_load_that_the_card_has_too_little(
     free = 48 * 2**30
     assert not more_than_free(plan, config, cuda)
     assert not more_than_free(plan, config, torch.device("cpu"))
+
+
+def test_a_run_says_that_its_text_encoders_find_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = {"weight_dtype": "FLOAT_32"}
+    config = parse_config({"text_encoder_2": encoder}).config
+    cuda = torch.device("cuda")
+    sizes = (15 * 2**30, 16 * 2**30)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: sizes)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "RTX 4080")
+    told = encoding_more_than_free(config, cuda)
+    assert "and RTX 4080 has 15.0 GiB free" in told
+    assert "text_encoder_2.weight_dtype to BFLOAT_16" in told
+    assert not encoding_more_than_free(TrainConfig(), cuda)
+    assert not encoding_more_than_free(config, torch.device("cpu"))
+
+
+def test_on_a_mac_it_is_what_metal_lets_a_program_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = parse_config({"layer_filter_preset": "blocks"}).config
+    plan = make_plan(config)
+    mps = torch.device("mps")
+    sizes = {"recommended_max_memory": 24 * 2**30, "driver_allocated_memory": 2**30}
+    for name, size in sizes.items():
+        monkeypatch.setattr(torch.mps, name, lambda size=size: size)
+    told = more_than_free(plan, config, mps)
+    assert "and Apple's GPU has 23.0 GiB free" in told
+    sizes["recommended_max_memory"] = 64 * 2**30
+    for name, size in sizes.items():
+        monkeypatch.setattr(torch.mps, name, lambda size=size: size)
+    assert not more_than_free(plan, config, mps)
+
+
+class Told(NamedTuple):
+    """What a run has said of memory before it encodes, and when its transformer comes."""
+
+    before: list[str]
+    later: list[str]
+
+
+@pytest.fixture
+def told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Told]:
+    """A run on a card with so many GiB free, before it encodes and after."""
+
+    def run(config: TrainConfig, before: int, later: int) -> Told:
+        free = [before]
+        monkeypatch.setattr(
+            torch.cuda, "mem_get_info", lambda _: (free[0] * 2**30, 64 * 2**30)
+        )
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "A card")
+        file = tmp_path / "events.jsonl"
+        file.unlink(missing_ok=True)
+        log = EventLog(file)
+        plan = make_plan(config)
+        cuda = torch.device("cuda")
+        told = tell_of_room(plan, config, cuda, log)
+        before_it = [event["message"] for event in event_lines(file, "warned")]
+        file.unlink(missing_ok=True)
+        free[0] = later
+        tell_of_loading(plan, config, cuda, log, told=told)
+        assert [event["name"] for event in event_lines(file, "phase")] == ["loading"]
+        return Told(
+            before_it, [event["message"] for event in event_lines(file, "warned")]
+        )
+
+    return run
+
+
+def test_what_finds_no_room_is_told_once_and_before_anything_is_encoded(
+    told_of: Callable[..., Told],
+) -> None:
+    config = parse_config({"layer_filter_preset": "blocks"}).config
+    assert told_of(config, 48, 48) == ([], [])
+    training, nothing = told_of(config, 16, 16)
+    assert len(training) == 1
+    assert training[0].startswith("training needs 27.6 GiB of the card, and A card")
+    assert not nothing
+    # other programs have come meanwhile
+    nothing, training = told_of(config, 48, 16)
+    assert not nothing
+    assert training[0].startswith("training needs 27.6 GiB of the card, and A card")
+    both, nothing = told_of(config, 8, 8)
+    assert [text.split()[0] for text in both] == ["encoding", "training"]
+    assert not nothing
+
+
+def test_a_run_that_only_fills_the_cache_says_nothing_of_training(
+    told_of: Callable[..., Told],
+) -> None:
+    config = parse_config({"only_cache": True}).config
+    [encoding] = told_of(config, 8, 64).before
+    assert encoding.startswith("encoding captions")

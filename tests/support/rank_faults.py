@@ -70,6 +70,18 @@ def fail_at(step: int, rank: int, folder: str) -> None:
     Outputs.keep = keep_and_note  # type: ignore[method-assign]
 
 
+def full_card(rank: int) -> None:
+    """One rank computes on a card of which other programs have left nothing."""
+    full_memory: Any = import_module("blockrate.engine.full_memory")
+    from blockrate.engine.world import world
+
+    def free_and_total(device: Any) -> tuple[int, int]:
+        total = 24 * 2**30
+        return (0 if world().rank == rank else total), total
+
+    full_memory._free_and_total = free_and_total
+
+
 def compile_no_blocks() -> None:
     """What ``compile`` is to do beside: blocks of the transformer take a minute."""
     from diffusers import FluxTransformer2DModel

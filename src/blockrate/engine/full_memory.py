@@ -6,17 +6,15 @@ from contextlib import contextmanager
 import torch
 
 from blockrate.config.fit import excess
-from blockrate.config.parts import TextEncoderPart
 from blockrate.config.plan import Plan
+from blockrate.config.room import CACHE_ON_CPU, encoding_excess, smaller_forms
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import OutOfMemoryError, is_full_card, is_full_memory
 from blockrate.core.units import share_text, size_text
+from blockrate.engine.memory import described
 from blockrate.engine.world import world
 from blockrate.models.cards import Card
 from blockrate.models.families import facts_of_type
-
-# once the cache is full, neither text encoders nor VAE are loaded for it any more
-_CACHE_ON_CPU = "train_device to cpu with only_cache, for one run that fills the cache"
 
 
 def out_of_memory(
@@ -48,14 +46,42 @@ def _used(card: str | None) -> str:
 
 def more_than_free(plan: Plan, config: TrainConfig, device: torch.device) -> str:
     """Return that a plan needs more than a card has free, with what needs less; nothing where it has enough."""
-    if device.type != "cuda":
-        return ""
-    free, total = torch.cuda.mem_get_info(device)
-    card = Card(torch.cuda.get_device_name(device), total, free, rate=0.0)
-    too_large = excess(plan, card)
+    card = _card_of(device)
+    too_large = excess(plan, card) if card else ""
     if not too_large:
         return ""
     return f"training {too_large}: set {'; or '.join(in_training(config)[:3])}"
+
+
+def encoding_more_than_free(config: TrainConfig, device: torch.device) -> str:
+    """Return that text encoders need more than a card has free, with what needs less; nothing where it has enough."""
+    card = _card_of(device)
+    return encoding_excess(config, card) if card else ""
+
+
+def _card_of(device: torch.device) -> Card | None:
+    """Return a card with what is free of it now, nothing for the processor; of several it is called by its process."""
+    found = _free_and_total(device)
+    if not found:
+        return None
+    free, total = found
+    is_cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if is_cuda else described(device)
+    here = world()
+    if here.is_many:
+        name = f"GPU {here.rank} ({name})"
+    return Card(name, total, free, rate=0.0)
+
+
+def _free_and_total(device: torch.device) -> tuple[int, int] | None:
+    """Return the bytes that a card has free, and all that it has; nothing for the processor."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)
+    if device.type == "mps":
+        # of the computer's memory, what Metal lets a program have
+        total = torch.mps.recommended_max_memory()
+        return total - torch.mps.driver_allocated_memory(), total
+    return None
 
 
 @contextmanager
@@ -80,17 +106,20 @@ def in_training(config: TrainConfig) -> list[str]:
     found = []
     if not config.transformer.gradient_checkpointing:
         found.append("transformer.gradient_checkpointing to true")
+    if config.ema == "GPU":
+        found.append("ema to CPU")
     found += _smaller_weights(config)
     part = config.transformer
     is_many = world().is_many or config.multi_gpu or config.sharding == "FULL"
     streams = part.gradient_checkpointing and not is_many and not config.compile
+    if fine_tune and config.ema != "OFF":
+        # an average is taken of weights that lie still
+        streams = False
     if streams and part.layer_offload_fraction < 1:
         found.append("transformer.layer_offload_fraction higher")
     if config.batch_size > 1:
         half = config.batch_size // 2
         found.append(f"batch_size to {half} and gradient_accumulation_steps higher")
-    if config.ema == "GPU":
-        found.append("ema to CPU")
     if fine_tune and config.optimizer.optimizer == "ADAMW":
         found.append("optimizer.optimizer to ADAMW_8BIT")
     found.append("resolution lower")
@@ -101,35 +130,32 @@ def in_training(config: TrainConfig) -> list[str]:
 
 def _in_loading(config: TrainConfig) -> list[str]:
     found = _smaller_weights(config)
+    if config.ema == "GPU":
+        found.append("ema to CPU")
     if config.training_method == "FINE_TUNE":
         found.append("training_method to LORA")
     return [*found, "other programs aside that use this memory"]
-    if config.ema == "GPU":
-        found.append("ema to CPU")
 
 
 def _in_encoding_captions(config: TrainConfig) -> list[str]:
     parts = {
-    if fine_tune and config.ema != "OFF":
-        # an average is taken of weights that lie still
-        streams = False
         "text_encoder_2": config.text_encoder_2,
         "text_encoder": config.text_encoder,
     }
     facts = facts_of_type(config.model_type)
     found = []
     for name, part in parts.items():
-        smaller = _smaller_encoder(part)
+        smaller = smaller_forms(part)
         if smaller and name in facts["parts"]:
-            found.append(f"{name}.weight_dtype to {smaller}")
+            found.append(f"{name}.weight_dtype to {smaller[0]}")
     length = facts["caption_tokens"]
     if isinstance(length, str) and getattr(config, length) > 77:
         found.append(f"{length} lower")
-    return [*found, _CACHE_ON_CPU]
+    return [*found, CACHE_ON_CPU]
 
 
 def _in_encoding_images(config: TrainConfig) -> list[str]:
-    return [*_smaller_vae(config), "resolution lower", _CACHE_ON_CPU]
+    return [*_smaller_vae(config), "resolution lower", CACHE_ON_CPU]
 
 
 def _in_sampling(config: TrainConfig) -> list[str]:
@@ -154,14 +180,6 @@ def _pixels(config: TrainConfig, number: int) -> int:
 def _smaller_vae(config: TrainConfig) -> list[str]:
     is_largest = config.vae.weight_dtype == "FLOAT_32"
     return ["vae.weight_dtype to BFLOAT_16"] if is_largest else []
-
-
-def _smaller_encoder(part: TextEncoderPart) -> str:
-    forms = ("FLOAT_32", "BFLOAT_16", "FLOAT_8", "NFLOAT_4")
-    # of the size of another one
-    same = {"FLOAT_16": "BFLOAT_16", "INT_8": "FLOAT_8"}
-    place = forms.index(same.get(part.weight_dtype, part.weight_dtype))
-    return forms[place + 1] if place + 1 < len(forms) else ""
 
 
 def _smaller_weights(config: TrainConfig) -> list[str]:

@@ -23,7 +23,7 @@ from blockrate.engine.adapters.sketch import Sketch
 from blockrate.engine.data.cache import prefetch
 from blockrate.engine.data.halves import Group, ProbeBatch, has_halves, probe_groups
 from blockrate.engine.data.noised import NoisedBatch, with_noise
-from blockrate.engine.device import on_device, tell_of_loading
+from blockrate.engine.device import on_device, tell_of_loading, tell_of_room
 from blockrate.engine.exactness import allow_tf32, reproducible
 from blockrate.engine.measuring import Readings, blocks_found, measure, total_found
 from blockrate.engine.models.common import FamilyModule
@@ -65,10 +65,11 @@ def probe(
     with ExitStack() as stack:
         stack.enter_context(reproducible(config.deterministic))
         device = stack.enter_context(on_device(probed))
+        told = tell_of_room(plan, probed, device, log)
         data = prepare_data(probed, device, log, stop, check=lambda _: None)
         items = data.order.items
         groups = probe_groups(probed, items, data.validation, asked.batches)
-        tell_of_loading(plan, probed, device, log)
+        tell_of_loading(plan, probed, device, log, told=told)
         allow_tf32(probed, device)
         sketched = _sketched(data, probed, device)
         stop.obey()

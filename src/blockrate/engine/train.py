@@ -1,8 +1,8 @@
 """The whole story of a run: data, model, steps, files."""
 
 import os
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from blockrate.engine import ranks
 from blockrate.engine.adapters import ADAPTERS
 from blockrate.engine.cards import ranks_of_run, tell_memory
 from blockrate.engine.data.cache import prefetch
-from blockrate.engine.device import on_device, tell_of_loading
+from blockrate.engine.device import on_device, tell_of_loading, tell_of_room
 from blockrate.engine.exactness import allow_tf32, reproducible
 from blockrate.engine.fused_back_pass import FusedBackPass
 from blockrate.engine.outputs import Outputs
@@ -53,18 +53,15 @@ def train(
     # refuses what cannot train, before anything is loaded
     plan = make_plan(_as_started(config))
     results = _results(config, run)
-    with ExitStack() as stack:
-        stack.enter_context(reproducible(config.deterministic))
-        device = stack.enter_context(on_device(config))
-        sharded = config.sharding == "FULL"
-        stack.enter_context(ranks.together(device, stop, sharded=sharded))
+    with _joined(config, stop) as device:
         # it cleans up after earlier sessions, and must not clean up after this one
         with ranks.first(stop):
             resume = _resume(config, run, log)
+        told = tell_of_room(plan, config, device, log)
         data = prepare_data(config, device, log, stop, check=resume.check_data)
         if config.only_cache:
             return []
-        tell_of_loading(plan, config, device, log)
+        tell_of_loading(plan, config, device, log, told=told)
         # not before: encoders that are kept in fp32 stay exact
         allow_tf32(config, device)
         state = _state(config, data, resume, device)
@@ -85,6 +82,18 @@ def train(
             total_steps=span.length,
         )
         return outputs.finish(_trained(config, state, data, outputs, log, bad))
+
+
+@contextmanager
+def _joined(config: TrainConfig, stop: StopFlag) -> Iterator[torch.device]:
+    """Give where to train, as the config wants it used, together with the other ranks if there are any."""
+    sharded = config.sharding == "FULL"
+    with (
+        reproducible(config.deterministic),
+        on_device(config) as device,
+        ranks.together(device, stop, sharded=sharded),
+    ):
+        yield device
 
 
 def _state(
