@@ -76,6 +76,11 @@ PLAN = """## `blockrate plan --json`
 
 One object, at the largest resolution of the config.
 Beside the fields below it has `data`: what the config's folders hold, or `null` for a config without concepts.
+`cards` has a row for each NVIDIA card here that would be trained on, none where there is none, with `--fit` that which
+was asked for: `name`, `total_bytes`, `free_bytes`, `needed_bytes` in training and `encoding_needed_bytes` while
+captions are encoded (0 if that is not known), both with what torch takes beside, and as predicted `step_seconds`,
+`null` for several cards and for one that nobody knows.
+What has too little room stands in `warnings`.
 With `--fit` it has `fit`, too: `changes` (settings by path), `needed_bytes` and `free_bytes` of the card, and
 as predicted `step_seconds` and `slow_down`, which is that time relative to one of the config as it was.
 The exit code is that which `train` would end with on the same data.

@@ -497,8 +497,8 @@ def test_plan_prints_the_object_of_the_interface(blockrate: Blockrate) -> None:
         "model_type", "training_method", "base_learning_rate", "groups", "layers", "layers_let_through",
         "blocks_let_through", "first_trained_block", "memory_bytes", "memory_bytes_all_ones", "host_bytes",
         "streaming", "gpus", "other_cost", "phases",
-        "step_cost", "warnings",
-        "data",
+        "step_cost", "warnings", "encoding_bytes",
+        "data", "cards",
     }  # fmt: skip
     assert plan["first_trained_block"] == "double_block_2"
 

@@ -129,7 +129,7 @@ def plan(
 ) -> None:
     """Print what would train at which rate, on which data, and what it costs. Loads no weights."""
     from blockrate.cli.data_report import data_of_plan
-    from blockrate.cli.fitting import beside_card, fitted_to
+    from blockrate.cli.fitting import beside_cards, fitted_to
     from blockrate.cli.show import places_line, plan_table
     from blockrate.config.named_files import check_start_file
     from blockrate.config.plan import make_plan
@@ -142,14 +142,14 @@ def plan(
     made = make_plan(placed.config)
     facts = asdict(made)
     data = data_of_plan(placed.config, config)
-    facts["warnings"] += data.warnings
-    warn(facts["warnings"])
-    too_large, times = beside_card(made, fitted)
-    warn([*_notes_of_places(placed), *too_large])
+    beside = beside_cards(made, fitted)
+    facts["warnings"] += (*data.warnings, *beside.warnings)
+    warn([*facts["warnings"], *_notes_of_places(placed)])
     if as_json:
-        show_json({**facts, **fitted.facts, "data": data.facts})
+        told = {"cards": beside.cards, **fitted.facts, "data": data.facts}
+        show_json({**facts, **told})
     else:
-        lines = [*times, *data.lines, visible(places_line(placed))]
+        lines = [*beside.lines, *data.lines, visible(places_line(placed))]
         show(*fitted.lines, *plan_table(facts), *lines)
     if data.error:
         raise data.error

@@ -1,18 +1,25 @@
 """``plan --fit``: what a config needs to train on a card, told, and written if it is wanted."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from blockrate.config.files import config_json
-from blockrate.config.fit import Fit, excess, fit, told_changes
+from blockrate.config.fit import Fit, excess, fit, needed_bytes, told_changes
 from blockrate.config.plan import Plan
-from blockrate.config.step_time import time_text
+from blockrate.config.room import (
+    cards_of,
+    encoding_excess,
+    encoding_needed,
+    plan_here,
+)
+from blockrate.config.step_time import step_seconds, time_text
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.core.units import share_text
-from blockrate.models.cards import Card, card_of_size, cards_here, chosen_card
+from blockrate.models.cards import Card, card_of_size, cards_here
 from blockrate.run.durable import atomic_write
 
 _THIS_CARD = "card"
@@ -69,12 +76,15 @@ def _card(size: str, config: TrainConfig) -> Card:
 
 
 def _card_here(config: TrainConfig) -> Card:
-    """Return the card that a config trains on. Raises ConfigError where nvidia-smi knows of none."""
-    card = chosen_card(config.train_device, cards_here())
-    if not card:
+    """Return the card that a config trains on, of several the fullest.
+
+    Raises ConfigError where nvidia-smi knows of none.
+    """
+    cards = cards_of(config, cards_here())
+    if not cards:
         problem = "nvidia-smi knows of no such card in this computer"
         raise ConfigError("--fit", problem, "Give the GB of a card, as --fit 8.")
-    return card
+    return min(cards, key=lambda card: card.free)
 
 
 def _told(found: Fit) -> str:
@@ -87,21 +97,48 @@ def _told(found: Fit) -> str:
     return f"{whole}; {slower}. Changed:"
 
 
-def beside_card(plan: Plan, fitted: Fitted) -> tuple[list[str], list[str]]:
-    """Return what to say of the card, this computer's where nothing was fitted: too little free, the time of a step.
+@dataclass(frozen=True)
+class Beside:
+    """What is to be said beside a plan: what has too little room, the time of a step, and both for programs."""
 
-    Either is empty where there is nothing to say: without a card, with several, and of one that nobody knows.
+    warnings: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    cards: list[dict[str, Any]] = field(default_factory=list)
+
+
+def beside_cards(plan: Plan, fitted: Fitted) -> Beside:
+    """Return what to say of the card, this computer's where nothing was fitted, and of each of several.
+
+    Nothing without one. The time of a step is told of one card that is known.
     """
     config = fitted.config
-    if config.multi_gpu:
-        return [], []
-    card = fitted.card or chosen_card(config.train_device, cards_here())
-    if not card:
-        return [], []
-    warnings = []
-    times = []
+    cards = [fitted.card] if fitted.card else cards_of(config, cards_here())
+    if not fitted.card:
+        plan = plan_here(config, plan, cards)
+    found = Beside()
+    for card in cards:
+        found.warnings.extend(_too_large(config, plan, card))
+        found.cards.append(_facts(config, plan, card))
+    if not config.multi_gpu:
+        times = (time_text(config, plan, card) for card in cards)
+        found.lines.extend(filter(None, times))
+    return found
+
+
+def _too_large(config: TrainConfig, plan: Plan, card: Card) -> Iterator[str]:
+    if too_large := encoding_excess(config, card):
+        yield too_large
     if too_large := excess(plan, card):
-        warnings.append(f"training {too_large}: --fit card sets what is needed")
-    if told := time_text(config, plan, card):
-        times.append(told)
-    return warnings, times
+        yield f"training {too_large}: --fit card sets what is needed"
+
+
+def _facts(config: TrainConfig, plan: Plan, card: Card) -> dict[str, Any]:
+    is_told = card.known and not config.multi_gpu
+    return {
+        "name": card.name,
+        "total_bytes": card.total,
+        "free_bytes": card.free,
+        "needed_bytes": needed_bytes(plan),
+        "encoding_needed_bytes": encoding_needed(config),
+        "step_seconds": step_seconds(config, plan, card) if is_told else None,
+    }
