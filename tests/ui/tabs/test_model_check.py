@@ -21,6 +21,7 @@ from blockrate.ui.tabs.model_check import (
     Device,
     Finding,
     check,
+    device_for,
     device_of,
     form_change,
     memory_finding,
@@ -165,6 +166,50 @@ def test_the_device_of_the_config_decides_the_card(
     monkeypatch.setattr("platform.system", lambda: "Darwin")
     monkeypatch.setattr("platform.machine", lambda: "arm64")
     assert device_of(None, ()).text.startswith("Apple's GPU")
+
+
+def test_a_torch_for_amd_means_a_card_that_only_the_training_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(model_check, "version", lambda name: "2.13.0+rocm7.2")
+    card = device_of(None, ())
+    assert card.text.startswith("An AMD card")
+    finding = memory_finding(Memory(12 * GIB, 0, 0, GIB), card)
+    assert finding.kind == "Note"
+    assert finding.text.startswith("Needs 13.0 GiB, and up to 10 % more. The training")
+    assert device_of("cpu", ()).text == "Training on the CPU"
+
+
+def test_of_several_cards_the_fullest_is_compared() -> None:
+    cards = (Card("a", 24 * GIB, 20 * GIB, 1.0), Card("b", 24 * GIB, 3 * GIB, 1.0))
+    several = TrainConfig(multi_gpu=True, device_indexes="0,1", batch_size=2)
+    found = device_for(several, cards)
+    assert (found.text, found.free) == ("GPU 1 (b) has least free of 2", 3 * GIB)
+    assert device_for(TrainConfig(), cards).text == "a"
+    assert device_for(None, cards).text == "a"
+
+
+@pytest.mark.parametrize(
+    ("free", "total", "kinds"),
+    [(22, 24, []), (18, 24, ["Note"]), (15, 16, ["Problem"])],
+)
+def test_text_encoders_without_room_are_told_of(
+    free: int, total: int, kinds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards = (Card("GPU", total * GIB, free * GIB, 1.0),)
+    monkeypatch.setattr(model_check, "nvidia_cards", lambda: cards)
+    config = TrainConfig.model_validate(
+        {"text_encoder_2": {"weight_dtype": "FLOAT_32"}}
+    )
+    told = [
+        one
+        for one in check(config, make_plan(config)).findings
+        if one.text.startswith("Encoding captions")
+    ]
+    assert [one.kind for one in told] == kinds
+    for one in told:
+        assert f"GPU has {free}.0 GiB free: set " in one.text
+        assert "T5" in one.text
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,11 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
-from blockrate.config.many_gpus import gpu_numbers, takes_all
+from blockrate.config.many_gpus import card_numbers
 from blockrate.config.plan import make_plan
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError
 from blockrate.core.units import share_text, size_text
-from blockrate.models.cards import card_number
 from blockrate.run.card_memory import CardMemory, memory_now
 from blockrate.run.events import Rank
 
@@ -35,7 +34,8 @@ class LiveMemory:
 def memory_of(config: TrainConfig, memory: LiveMemory) -> str:
     """What the cards hold that a config trains on; nothing where that is not known."""
     cards = memory.cards
-    numbers = [number for number in _numbers(config, len(cards)) if number < len(cards)]
+    here = len(cards)
+    numbers = [number for number in card_numbers(config, here) if number < here]
     if not config.multi_gpu:
         return "".join(_text(cards[number]) for number in numbers)
     told = {number: _text(cards[number]) for number in numbers}
@@ -61,18 +61,9 @@ def planned_bytes(config: TrainConfig) -> int:
             return found
     found = 0
     with suppress(BlockrateError, OSError):
-        found = make_plan(config).memory_bytes.total
+        found = make_plan(config).peak_bytes
     _kept[:] = [(config, found)]
     return found
-
-
-def _numbers(config: TrainConfig, here: int) -> Sequence[int]:
-    if takes_all(config):
-        return range(here)
-    if config.multi_gpu:
-        return [int(number) for number in gpu_numbers(config)]
-    number = card_number(config.train_device)
-    return [] if number is None else [number]
 
 
 def _text(card: CardMemory | None) -> str:

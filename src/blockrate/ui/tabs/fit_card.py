@@ -7,6 +7,7 @@ from nicegui import Event, ui
 from nicegui.run import io_bound
 
 from blockrate.config.fit import Fit, fit, needed_bytes
+from blockrate.config.room import encoding_needed
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.units import share_text, size_text
@@ -61,8 +62,11 @@ class FitCard:
 
         def asked() -> Asked:
             plan = page.session.plan
-            needed = needed_bytes(plan) if plan else 0
-            return Asked(page.session.usable.train_device, needed, visits())
+            usable = page.session.usable
+            needed = 0
+            if plan:
+                needed = max(needed_bytes(plan), encoding_needed(usable))
+            return Asked(usable.train_device, needed, visits())
 
         call_on_change(page.session.changed, changed.emit)
         show_from_thread(changed, asked, _look, self._show)

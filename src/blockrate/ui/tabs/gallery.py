@@ -164,4 +164,4 @@ def needs() -> Iterator[tuple[str, int]]:
 @cache
 def _need_of(preset: str) -> int:
     """Return the bytes that a run with a preset takes of a device. Nothing on this machine changes that."""
-    return make_plan(parse_config(read_named(preset)).config).memory_bytes.total
+    return make_plan(parse_config(read_named(preset)).config).peak_bytes

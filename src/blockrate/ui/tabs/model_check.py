@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
 from typing import Literal, NamedTuple
@@ -17,8 +18,15 @@ from blockrate.config.base_model import (
     model_title,
     names_of_models,
     refuse_variant,
+    text_encoders,
 )
 from blockrate.config.plan import Plan
+from blockrate.config.room import (
+    cards_of,
+    encoding_excess,
+    encoding_needed,
+    plan_here,
+)
 from blockrate.config.step_time import time_text
 from blockrate.config.train_config import FOLDER, TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
@@ -58,11 +66,15 @@ class Finding(NamedTuple):
 
 
 class Device(NamedTuple):
-    """What the weights will lie on. ``total``: bytes of its memory; ``free``: of them, when they were asked for."""
+    """What the weights will lie on. ``total``: bytes of its memory; ``free``: of them, when they were asked for.
+
+    Both are 0 where only the training knows them. ``card``: what it is called, if that memory is a card's.
+    """
 
     text: str
     total: int
     free: int
+    card: str = ""
 
 
 class Report(NamedTuple):
@@ -77,14 +89,30 @@ def check(
     config: TrainConfig | None, plan: Plan | None, source: Source | None = None
 ) -> Report:
     """Look for a config's model on this computer, what the memory is, and where its run is. It reads: for a thread."""
-    card = device_of(config.train_device if config else None, nvidia_cards())
-    memory = plan.memory_bytes if plan else None
+    cards = nvidia_cards()
+    card = device_for(config, cards)
     findings = _findings(config)
+    memory = None
     if config and plan:
+        memory = plan_here(config, plan, cards_of(config, cards)).memory_bytes
+        findings += _encoding(config, card)
         findings += _time(config, plan)
     if config and source:
         findings += _places(config, source)
     return Report(findings, memory, card)
+
+
+def _encoding(config: TrainConfig, device: Device) -> Iterator[Finding]:
+    """Say that text encoders find no room while captions are encoded, where that is so."""
+    if not device.total:
+        return
+    name = device.card or "this computer"
+    card = Card(name, device.total, device.free, rate=0.0)
+    told = encoding_excess(config, card, on_card=bool(device.card))
+    if told:
+        words = in_labels(told, text_encoders(config, model_spec(config)))
+        is_too_much = encoding_needed(config) > device.total
+        yield Finding("Problem" if is_too_much else "Note", f"{sentence(words)}.")
 
 
 def _time(config: TrainConfig, plan: Plan) -> Iterator[Finding]:
@@ -132,16 +160,29 @@ def form_change(form: str, destination: str) -> dict[str, str]:
     return change
 
 
+def device_for(config: TrainConfig | None, cards: Sequence[Card]) -> Device:
+    """Return what a config trains on in this computer; of several cards the fullest, for each holds as much."""
+    if config and config.multi_gpu and (several := cards_of(config, cards)):
+        one = min(several, key=lambda card: card.free)
+        text = f"{one.name} has least free of {len(several)}"
+        return Device(text, one.total, one.free, one.name)
+    return device_of(config.train_device if config else None, cards)
+
+
 def device_of(device: str | None, cards: Sequence[Card]) -> Device:
     """Return what a config's ``train_device`` means on this computer."""
     card = chosen_card(device, cards)
     if card:
-        return Device(card.name, card.total, card.free)
+        return Device(card.name, card.total, card.free, card.name)
     text = "No NVIDIA card found: training on the CPU"
     if (platform.system(), platform.machine()) == ("Darwin", "arm64"):
         text = "Apple's GPU, which shares the computer's memory"
     if device == "cpu":
         text = "Training on the CPU"
+    elif "+rocm" in version("torch"):
+        return Device(
+            "An AMD card, of which only the training knows what is free", 0, 0
+        )
     memory = psutil.virtual_memory()
     return Device(text, memory.total, memory.available)
 
@@ -166,6 +207,9 @@ def _cards_in(_period: int) -> tuple[Card, ...]:
 def memory_finding(memory: Memory, card: Device) -> Finding:
     """Compare what a plan predicts with what there is."""
     need = sum(astuple(memory))
+    if not card.total:
+        told = "The training says when it starts whether that is free."
+        return Finding("Note", f"Needs {size_text(need)}, and up to 10 % more. {told}")
     share = f"Needs {share_text(need, card.total)}"
     if need > card.total:
         cure = "Choose smaller weights, an 8-bit optimizer or less resolution, or freeze the first blocks."
