@@ -8,6 +8,7 @@ from blockrate.config.files import parse_config
 from blockrate.config.fit import fit, needed_bytes, told_changes
 from blockrate.config.plan import make_plan
 from blockrate.config.presets import read_named
+from blockrate.config.room import encoding_excess
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.blocks import BlockLayout
 from blockrate.core.errors import ConfigError
@@ -112,9 +113,32 @@ def test_an_average_alone_makes_way_where_that_is_enough() -> None:
 
 
 def test_encoders_get_the_form_in_which_they_fit() -> None:
-    assert "text_encoder_2.weight_dtype" not in fit(config(), card_of_size(12)).changes
-    changes = fit(config(), card_of_size(8)).changes
-    assert changes["text_encoder_2.weight_dtype"] == "FLOAT_8"
+    part = "text_encoder_2.weight_dtype"
+    assert part not in fit(config(), card_of_size(12)).changes
+    for size, form in ((10, "FLOAT_8"), (8, "INT_8"), (6, "NFLOAT_4")):
+        found = fit(config(), card_of_size(size))
+        assert found.changes[part] == form
+        # and CLIP is the smaller one
+        if size > 6:
+            assert "text_encoder.weight_dtype" not in found.changes
+            assert not encoding_excess(found.config, found.card)
+
+
+def test_where_no_form_of_a_text_encoder_fits_that_is_said() -> None:
+    asked = config(
+        base_model_name="black-forest-labs/FLUX.2-dev",
+        model_type="FLUX_2",
+        resolution="512",
+    )
+    large = fit(asked, card_of_size(16))
+    assert large.config.text_encoder.weight_dtype == "NFLOAT_4"
+    assert not encoding_excess(large.config, large.card)
+    found = fit(asked, card_of_size(10))
+    # what is of no use is not set
+    assert "text_encoder.weight_dtype" not in found.changes
+    assert encoding_excess(found.config, found.card).endswith(
+        "set train_device to cpu with only_cache, for one run that fills the cache"
+    )
 
 
 def test_a_whole_fine_tune_fits_into_24_gb_and_8_by_what_is_said() -> None:

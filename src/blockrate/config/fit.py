@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from blockrate.config.base_model import model_spec
 from blockrate.config.explain import contradictions
+from blockrate.config.fit_encoders import forms_for
 from blockrate.config.fit_stages import (
-    SMALLER,
     Changes,
     InTheWay,
     Stage,
@@ -26,12 +26,10 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
 from blockrate.core.units import size_text
 from blockrate.models.cards import SLACK, Card
-from blockrate.models.savings import WEIGHT_BYTES
 from blockrate.models.streaming import NOTHING_STREAMS
 
 # streaming that takes longer than the computing beside it is worse than weights in fewer bits
 _BEARABLE = 1.15
-_ENCODER_WORKSPACE = 2**30
 _FRACTIONS = tuple(step / 20 for step in range(1, 21))
 
 
@@ -79,29 +77,14 @@ def fit(config: TrainConfig, card: Card) -> Fit:
 
 
 def _with_encoders(config: TrainConfig, best: Fit, before: float) -> Fit:
-    """Return a fit with text encoders that fit the card, too."""
-    encoders = _encoders(config, best.card)
-    if not encoders:
+    """Return a fit with text encoders that fit the card, too, if they can."""
+    forms = forms_for(config, model_spec(config), best.card)
+    if not forms:
         return best
+    encoders = {f"{part}.weight_dtype": form for part, form in forms.items()}
     again = _made(config, {**best.changes, **encoders}, best.card, before)
     assert again, "the form of an encoder contradicts nothing"
     return again
-
-
-def _encoders(config: TrainConfig, card: Card) -> Changes:
-    """Return smaller forms for text encoders that would not fit while captions are encoded."""
-    spec = model_spec(config)
-    sizes = spec.facts["encoder_parameters"].get(str(spec.hidden), {})
-    changes: Changes = {}
-    for part, parameters in sizes.items():
-        own = getattr(config, part).weight_dtype
-        for form in (own, *SMALLER[own]):
-            needed = parameters * WEIGHT_BYTES[form] * SLACK + _ENCODER_WORKSPACE
-            if needed <= card.free or form == "NFLOAT_4":
-                break
-        if form != own:
-            changes[f"{part}.weight_dtype"] = form
-    return changes
 
 
 def _search(config: TrainConfig, card: Card, before: float) -> _Found:

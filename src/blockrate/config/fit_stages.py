@@ -7,7 +7,7 @@ from blockrate.config.optimizers import OPTIMIZERS
 from blockrate.config.train_config import TrainConfig
 
 Changes = dict[str, Any]
-SMALLER = {
+_SMALLER = {
     "FLOAT_32": ("BFLOAT_16", "FLOAT_8", "NFLOAT_4"),
     "BFLOAT_16": ("FLOAT_8", "NFLOAT_4"),
     "FLOAT_16": ("FLOAT_8", "NFLOAT_4"),
@@ -110,7 +110,7 @@ def _can_fuse(config: TrainConfig) -> bool:
 def _of_lora(config: TrainConfig, first: Changes) -> Iterator[Stage]:
     """Yield forms of frozen weights: down to 8 bits before anything streams, 4 bits after that, and less of moments."""
     own = config.transformer.weight_dtype
-    forms = [{**first, **_form(config, form)} for form in (own, *SMALLER[own])]
+    forms = [{**first, **_form(config, form)} for form in (own, *_SMALLER[own])]
     streams: Changes = {"compile": False} if config.compile else {}
     for changes in forms[:-1]:
         yield Stage(changes)

@@ -30,6 +30,20 @@ def test_what_was_set_is_told_by_its_labels() -> None:
     assert "nothing had to be set" in in_words(_found(config, "48 GB"))
 
 
+def test_text_encoders_that_fit_in_no_form_are_told() -> None:
+    config = parse_config(
+        {
+            **CONFIG,
+            "base_model_name": "black-forest-labs/FLUX.2-dev",
+            "model_type": "FLUX_2",
+            "resolution": "512",
+        }
+    ).config
+    cure = '"Device" (Model) to cpu with "Only fill the cache" (Model)'
+    assert cure in in_words(_found(config, "10 GB"))
+    assert cure not in in_words(_found(config, "16 GB"))
+
+
 def test_without_a_card_one_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ConfigError, match="no NVIDIA card was found"):

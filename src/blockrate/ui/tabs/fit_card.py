@@ -7,7 +7,7 @@ from nicegui import Event, ui
 from nicegui.run import io_bound
 
 from blockrate.config.fit import Fit, fit, needed_bytes
-from blockrate.config.room import encoding_needed
+from blockrate.config.room import encoding_excess, encoding_needed
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.units import share_text, size_text
@@ -15,7 +15,7 @@ from blockrate.models.cards import Card, card_of_size, cards_here, chosen_card
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change
 from blockrate.ui.parts.follow import count_visits, show_from_thread
-from blockrate.ui.parts.labels import label_of
+from blockrate.ui.parts.labels import in_labels, label_of, sentence
 from blockrate.ui.tabs.model_check import nvidia_cards
 
 _SIZES = (6, 8, 12, 16, 24)
@@ -133,7 +133,7 @@ async def _fit(page: Page, size: str) -> None:
     try:
         found = await io_bound(_found, config, size)
     except BlockrateError as error:
-        problem = f"{error.problem}. {error.cure}"
+        problem = in_labels(f"{error.problem}. {error.cure}")
         page.show_message(problem[:1].upper() + problem[1:], kind="warning")
         return
     if found is None or session.config != config:
@@ -159,18 +159,20 @@ def _card(config: TrainConfig, size: str) -> Card:
 
 
 def in_words(found: Fit) -> str:
-    """Return what a fit has set, and what a step loses by it."""
+    """Return what a fit has set, what a step loses by it, and what has no room all the same."""
     memory = share_text(found.needed, found.card.free)
     fits = f"Needs {memory} that {found.card.name} has free"
+    too_large = encoding_excess(found.config, found.card)
+    note = f" {in_labels(sentence(too_large))}." if too_large else ""
     if not found.changes:
-        return f"{fits}: nothing had to be set."
+        return f"{fits}: nothing had to be set.{note}"
     told = [
         f"{label_of(path)} {_value(value)}" for path, value in found.changes.items()
     ]
     words = f"{fits}. Set: {', '.join(told)}."
     if found.slow_down >= 1.005:
         words += f" A step takes {found.slow_down:.2f} times as long, as predicted."
-    return words
+    return words + note
 
 
 def _value(value: object) -> str:
