@@ -6,6 +6,7 @@ import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -93,6 +94,18 @@ def test_this_card_is_asked_for_what_it_has_free(
     small = blockrate("plan", str(file), "--set", "transformer.weight_dtype=NFLOAT_4")
     assert "--fit" not in small[2]
     assert "s on NVIDIA GeForce RTX 4090, if it reaches 50%" in small[1]
+
+
+def test_more_main_memory_than_the_computer_has_is_said(
+    blockrate: Blockrate, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = SimpleNamespace(total=4 * 2**30, available=2**30)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: small)
+    words = "of main memory, and this computer has 4.0 GiB: set transformer."
+    done = blockrate("plan", str(file), "--fit", "8", "--json")
+    assert words in done[2]
+    assert any(words in text for text in json.loads(done[1])["warnings"])
+    assert words not in blockrate("plan", str(file))[2]
 
 
 @needs_a_script

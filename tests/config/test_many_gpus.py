@@ -157,6 +157,26 @@ def test_gpus_that_train_whole_models_need_what_one_needs_each() -> None:
     assert two.host_bytes == 2 * one.host_bytes
 
 
+def test_what_processes_hold_of_weights_that_they_share_is_told() -> None:
+    four = {"multi_gpu": True, "device_indexes": "0,1,2,3"}
+
+    def host(form: str, **settings: Any) -> float:
+        told = planned(transformer={"weight_dtype": form}, **four, **settings)
+        return told.host_bytes / 2**30
+
+    # files in bf16 lie where they are mapped, for all processes once
+    assert host("BFLOAT_16", sharding="FULL") == host("BFLOAT_16")
+    # in another precision each has the whole model, before it has its share on its GPU
+    whole = 4 * 11_901_408_320 * 4 / 2**30
+    assert host("FLOAT_32", sharding="FULL") == pytest.approx(whole + 4 * 3)
+    assert host("FLOAT_32") < 20
+    # an average of what is shared is there once, and one process writes
+    averages = {"training_method": "FINE_TUNE", "ema": "CPU"}
+    beside = 4 * 3 + 5e9 / 2**30
+    shared = host("BFLOAT_16", sharding="FULL", **averages) - beside
+    assert host("BFLOAT_16", **averages) - beside == pytest.approx(4 * shared)
+
+
 @pytest.mark.parametrize("method", ["LORA", "FINE_TUNE"])
 def test_shared_weights_are_divided_by_the_gpus(method: str) -> None:
     settings = {"training_method": method, "sharding": "FULL", "ema": "GPU"}

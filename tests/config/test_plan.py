@@ -265,6 +265,10 @@ def test_the_main_memory_that_a_run_needs_is_told() -> None:
     # on the card it is not there, but what it stands in for is
     on_card = fine_tune(layer_filter_preset="full", ema="GPU").host_bytes / GIB
     assert on_card == pytest.approx(averaged - 44.3, abs=0.1)
+    # as with an optimizer that averages
+    schedule_free = {"optimizer": "SCHEDULE_FREE_ADAMW"}
+    own = fine_tune(layer_filter_preset="full", optimizer=schedule_free)
+    assert own.host_bytes / GIB == pytest.approx(averaged - 44.3, abs=0.1)
     # without a card all of it is there
     alone = plan(train_device="cpu")
     assert alone.host_bytes == plan().host_bytes + alone.memory_bytes.total

@@ -14,7 +14,8 @@ def memory_lines(plan: Mapping[str, Any]) -> Iterator[str]:
     yield _of_training(plan)
     if size := plan["encoding_bytes"]:
         yield f"memory while captions are encoded: {size_text(size)}"
-    yield f"main memory: {size_text(plan['host_bytes'])}"
+    each = " for each GPU" if plan["gpus"] is None else ""
+    yield f"main memory: {size_text(plan['host_bytes'])}{each}"
 
 
 def _of_training(plan: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from blockrate.core.errors import ConfigError
 from blockrate.core.units import share_text
 from blockrate.models.cards import Card, card_of_size, cards_here
 from blockrate.run.durable import atomic_write
+from blockrate.run.main_memory import main_memory, too_little
 
 _THIS_CARD = "card"
 
@@ -109,7 +110,8 @@ class Beside:
 def beside_cards(plan: Plan, fitted: Fitted) -> Beside:
     """Return what to say of the card, this computer's where nothing was fitted, and of each of several.
 
-    Nothing without one. The time of a step is told of one card that is known.
+    Nothing without one, but of main memory that this computer has not. The time of a step is told of one card that is
+    known.
     """
     config = fitted.config
     cards = [fitted.card] if fitted.card else cards_of(config, cards_here())
@@ -119,6 +121,7 @@ def beside_cards(plan: Plan, fitted: Fitted) -> Beside:
     for card in cards:
         found.warnings.extend(_too_large(config, plan, card))
         found.cards.append(_facts(config, plan, card))
+    found.warnings.extend(too_little(config, plan, main_memory().total))
     if not config.multi_gpu:
         times = (time_text(config, plan, card) for card in cards)
         found.lines.extend(filter(None, times))

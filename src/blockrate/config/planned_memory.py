@@ -66,19 +66,27 @@ def host_bytes_of(
 
     ``needed``: of a device, which lies there, too, without a card.
     """
-    beside = host_bytes(
+    processes = gpus_asked(config) or 1
+    needed_there = host_bytes(
         spec,
         trained,
         loads=_loads(config),
         trained_dtype=config.trained_dtype(),
         rank=config.lora_rank if config.training_method == "LORA" else None,
         average=config.ema,
+        sets_aside=config.ema != "OFF" or _is_schedule_free(config),
         streams=streaming_of(config, spec, trained),
+        processes=processes,
+        shares=config.sharding == "FULL" and processes > 1,
     )
-    each = beside
-    if not _is_on_card(config):
-        each += max(needed.total, encoding_bytes_of(config, spec))
-    return each * (gpus_asked(config) or 1)
+    if _is_on_card(config):
+        return needed_there
+    return needed_there + processes * max(needed.total, encoding_bytes_of(config, spec))
+
+
+def _is_schedule_free(config: TrainConfig) -> bool:
+    """Whether the weights that train make way for others in samples, see ``TrainingState.evaluation``."""
+    return OPTIMIZERS[config.optimizer.optimizer].schedule_free
 
 
 def _is_on_card(config: TrainConfig) -> bool:

@@ -131,24 +131,32 @@ def host_bytes(
     trained_dtype: str,
     rank: int | None,
     average: Average = "OFF",
+    sets_aside: bool = False,
     streams: Streaming = NOTHING_STREAMS,
+    processes: int = 1,
+    shares: bool = False,
 ) -> int:
-    """Return an estimate of the main memory that a run takes at most, on a computer with a card.
+    """Return an estimate of the main memory that a run takes at most, all its processes, on a computer with cards.
 
-    ``loads``: the dtype that weights are loaded in, block by block. Files in bf16, as FLUX.1's are, stay where they lie
-    if that is bf16 too: pages that the system takes back when it needs them.
+    ``loads``: the dtype that weights are loaded in, block by block; as a whole by each process that ``shares`` them
+    with others. Files in bf16, as published ones are, stay where they lie if that is bf16 too: pages that the system
+    takes back when it needs them. ``sets_aside``: whether what trains lies there while samples are drawn.
     """
     table = modules(spec)
-    loading = _largest_block(table, None) * WEIGHT_BYTES[loads]
+    at_once = _largest_block(table, None)
+    if shares and loads != "BFLOAT_16":
+        at_once = sum(module.parameters for module in table)
+    loading = at_once * WEIGHT_BYTES[loads]
     parameters = _learned((one for one in table if one.name in trained), rank)
     weights = parameters * WEIGHT_BYTES[trained_dtype]
     writing = min(weights, PART_BYTES)
-    # while an average stands in for it, what trains lies there
-    aside = 0.0 if average == "OFF" else weights
+    aside = weights if sets_aside else 0.0
     if average == "CPU":
         aside += _AVERAGE_BYTES * parameters
-    beside = max(loading, aside + writing)
-    return _PROGRAM_BYTES + streams.bytes + round(beside)
+    # of what they share each has its part, and one of them writes
+    aside *= 1 if shares else processes
+    beside = max(loading * processes, aside + writing)
+    return processes * (_PROGRAM_BYTES + streams.bytes) + round(beside)
 
 
 def _learned(trained: Iterable[Module], rank: int | None) -> int:

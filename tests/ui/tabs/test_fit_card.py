@@ -12,6 +12,7 @@ from blockrate.config.files import parse_config
 from blockrate.config.fit import needed_bytes
 from blockrate.config.plan import make_plan
 from blockrate.core.errors import ConfigError
+from blockrate.core.units import size_text
 from blockrate.models.cards import Card, card_of_size
 from blockrate.ui.tabs.fit_card import _found, here, in_words
 
@@ -24,10 +25,20 @@ CONFIG = {
 
 def test_what_was_set_is_told_by_its_labels() -> None:
     config = parse_config(dict(CONFIG)).config
-    told = in_words(_found(config, "12 GB"))
+    told = in_words(_found(config, "12 GB"), 64 * GIB)
     assert "Transformer weights FLOAT_8" in told
     assert "GiB that a card with 12 GB has free" in told
-    assert "nothing had to be set" in in_words(_found(config, "48 GB"))
+    assert "nothing had to be set" in in_words(_found(config, "48 GB"), 64 * GIB)
+
+
+def test_the_main_memory_that_a_fit_takes_is_told() -> None:
+    found = _found(parse_config(dict(CONFIG)).config, "8 GB")
+    taken = f"It takes {size_text(found.plan.host_bytes)} of main memory."
+    assert in_words(found, 64 * GIB).endswith(taken)
+    told = in_words(found, 8 * GIB)
+    assert f"{taken} Training takes" in told
+    assert "and this computer has 8.0 GiB: set " in told
+    assert told.endswith("lower; or train on a computer with more.")
 
 
 def test_text_encoders_that_fit_in_no_form_are_told() -> None:
@@ -40,8 +51,8 @@ def test_text_encoders_that_fit_in_no_form_are_told() -> None:
         }
     ).config
     cure = '"Device" (Model) to cpu with "Only fill the cache" (Model)'
-    assert cure in in_words(_found(config, "10 GB"))
-    assert cure not in in_words(_found(config, "16 GB"))
+    assert cure in in_words(_found(config, "10 GB"), 64 * GIB)
+    assert cure not in in_words(_found(config, "16 GB"), 64 * GIB)
 
 
 def test_without_a_card_one_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

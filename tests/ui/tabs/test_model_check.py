@@ -15,6 +15,7 @@ from blockrate.models.families import DEFAULT_FAMILY
 from blockrate.models.files import parts_of
 from blockrate.models.savings import Memory
 from blockrate.run.folder import RunFolder
+from blockrate.run.main_memory import MainMemory
 from blockrate.run.places import Source
 from blockrate.ui.tabs import model_check
 from blockrate.ui.tabs.model_check import (
@@ -24,6 +25,7 @@ from blockrate.ui.tabs.model_check import (
     device_for,
     device_of,
     form_change,
+    main_memory_finding,
     memory_finding,
     method_change,
 )
@@ -245,9 +247,28 @@ def test_nvidia_smi_is_read_or_not_believed(
 def test_the_check_carries_the_plan_s_memory() -> None:
     config = TrainConfig(base_model_name="tiny-flux1")
     plan = make_plan(config)
-    _, memory, card = check(config, plan)
+    _, memory, card, main = check(config, plan)
     assert memory == plan.memory_bytes
     assert card.total > 0
+    assert main
+    assert main.text.startswith("Takes ")
+    assert check(config, None).main is None
+
+
+def test_main_memory_is_compared_with_the_computer() -> None:
+    config = TrainConfig(transformer={"layer_offload_fraction": 0.9})
+    plan = make_plan(config)
+    assert plan.host_bytes > 20 * GIB
+
+    def found(total: int, free: int) -> Finding:
+        return main_memory_finding(config, plan, MainMemory(total * GIB, free * GIB))
+
+    kinds = [found(*sizes).kind for sizes in ((64, 60), (64, 10), (16, 12))]
+    assert kinds == ["Fine", "Note", "Problem"]
+    assert "of 64.0 GiB in this computer. Other programs" in found(64, 10).text
+    cure = found(16, 12).text
+    assert 'which is too much. Set "Transformer weights"' in cure
+    assert cure.endswith("lower; or train on a computer with more.")
 
 
 def test_the_check_says_where_a_run_is_and_what_is_in_its_way(

@@ -12,6 +12,7 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.units import share_text, size_text
 from blockrate.models.cards import Card, card_of_size, cards_here, chosen_card
+from blockrate.run.main_memory import main_memory, taken_text, too_little
 from blockrate.ui.page import Page
 from blockrate.ui.parts.components import call_on_change
 from blockrate.ui.parts.follow import count_visits, show_from_thread
@@ -141,7 +142,7 @@ async def _fit(page: Page, size: str) -> None:
         return
     if found.changes:
         session.set(found.changes)
-    page.show_message(in_words(found))
+    page.show_message(in_words(found, main_memory().total))
 
 
 def _found(config: TrainConfig, size: str) -> Fit:
@@ -158,12 +159,18 @@ def _card(config: TrainConfig, size: str) -> Card:
     return card
 
 
-def in_words(found: Fit) -> str:
-    """Return what a fit has set, what a step loses by it, and what has no room all the same."""
+def in_words(found: Fit, main: int) -> str:
+    """Return what a fit has set, what a step loses by it, and what has no room all the same.
+
+    ``main``: bytes of this computer's main memory.
+    """
     memory = share_text(found.needed, found.card.free)
     fits = f"Needs {memory} that {found.card.name} has free"
-    too_large = encoding_excess(found.config, found.card)
-    note = f" {in_labels(sentence(too_large))}." if too_large else ""
+    too_large = [encoding_excess(found.config, found.card)]
+    too_large += too_little(found.config, found.plan, main)
+    notes = [f"It takes {taken_text(found.plan)}"]
+    notes += [in_labels(sentence(text)) for text in too_large if text]
+    note = "".join(f" {text}." for text in notes)
     if not found.changes:
         return f"{fits}: nothing had to be set.{note}"
     told = [

@@ -245,7 +245,7 @@ def _welcome(page: Page) -> None:
 
 
 def _show(session: Session, element: Element, report: Report) -> None:
-    findings, memory, card = report
+    findings, memory, card, main = report
     element.clear()
     with element:
         for finding in findings:
@@ -257,6 +257,8 @@ def _show(session: Session, element: Element, report: Report) -> None:
             ui.label(f"{card.text}.")
             _bar(asdict(memory), card.total)
             _line(memory_finding(memory, card))
+        if main:
+            _line(main)
 
 
 def _memory_now(page: Page) -> None:

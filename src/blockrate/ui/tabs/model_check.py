@@ -10,8 +10,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Literal, NamedTuple
 
-import psutil
-
 from blockrate.config.base_model import (
     model_paths,
     model_spec,
@@ -45,6 +43,7 @@ from blockrate.models.module_table import modules
 from blockrate.models.part_files import lack_of, weight_files
 from blockrate.models.savings import Memory
 from blockrate.run.launch import destination_note
+from blockrate.run.main_memory import MainMemory, cure, main_memory, taken_text
 from blockrate.run.places import PLACES, Source, place
 from blockrate.run.results import Results
 from blockrate.ui.parts.labels import in_labels, sentence
@@ -78,11 +77,12 @@ class Device(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What the check has found. ``memory``: what the plan needs, None without a plan."""
+    """What the check has found. ``memory``: what the plan needs, None without a plan; ``main``: of main memory."""
 
     findings: list[Finding]
     memory: Memory | None
     card: Device
+    main: Finding | None = None
 
 
 def check(
@@ -93,13 +93,16 @@ def check(
     card = device_for(config, cards)
     findings = _findings(config)
     memory = None
+    main = None
     if config and plan:
-        memory = plan_here(config, plan, cards_of(config, cards)).memory_bytes
+        here = plan_here(config, plan, cards_of(config, cards))
+        memory = here.memory_bytes
+        main = main_memory_finding(config, here, main_memory())
         findings += _encoding(config, card)
         findings += _time(config, plan)
     if config and source:
         findings += _places(config, source)
-    return Report(findings, memory, card)
+    return Report(findings, memory, card, main)
 
 
 def _encoding(config: TrainConfig, device: Device) -> Iterator[Finding]:
@@ -183,8 +186,7 @@ def device_of(device: str | None, cards: Sequence[Card]) -> Device:
         return Device(
             "An AMD card, of which only the training knows what is free", 0, 0
         )
-    memory = psutil.virtual_memory()
-    return Device(text, memory.total, memory.available)
+    return Device(text, *main_memory())
 
 
 def nvidia_cards() -> tuple[Card, ...]:
@@ -220,6 +222,18 @@ def memory_finding(memory: Memory, card: Device) -> Finding:
         used = f"Other programs have taken some of it: {size_text(card.free)} are free now."
         return Finding("Note", f"{share}, and up to 10 % more. {used}")
     return Finding("Fine", f"{share}, and up to 10 % more.")
+
+
+def main_memory_finding(config: TrainConfig, plan: Plan, memory: MainMemory) -> Finding:
+    """Compare the main memory that a plan predicts with what this computer has."""
+    takes = f"Takes {taken_text(plan)}, of {size_text(memory.total)} in this computer"
+    if plan.host_bytes > memory.total:
+        less = in_labels(sentence(cure(config, plan)))
+        return Finding("Problem", f"{takes}, which is too much. {less}.")
+    if plan.host_bytes > memory.free:
+        used = f"Other programs have taken some of it: {size_text(memory.free)} are free now."
+        return Finding("Note", f"{takes}. {used}")
+    return Finding("Fine", f"{takes}.")
 
 
 def _findings(config: TrainConfig | None) -> list[Finding]:
