@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from blockrate.config.files import parse_config
+from blockrate.config.fit import fit
 from blockrate.config.plan import make_plan
 from blockrate.config.room import (
     cards_of,
@@ -58,7 +59,7 @@ def test_encoders_without_a_card_are_counted_in_main_memory() -> None:
 
 @pytest.mark.parametrize(
     ("size", "cure"),
-    [(16, "BFLOAT_16"), (10, "FLOAT_8"), (7, "NFLOAT_4"), (4, "")],
+    [(16, "BFLOAT_16"), (10, "FLOAT_8"), (7, "INT_8"), (4, "")],
 )
 def test_what_finds_no_room_is_told_with_the_form_that_does(
     size: int, cure: str
@@ -75,6 +76,9 @@ def test_what_finds_no_room_is_told_with_the_form_that_does(
     assert f"text_encoder_2.weight_dtype to {cure};" in told
     cured = config(text_encoder_2={"weight_dtype": cure})
     assert encoding_needed(cured) <= card.free
+    # as a fit does
+    fitted = fit(config(**WIDE), card).config
+    assert fitted.text_encoder_2.weight_dtype == cure
     assert not encoding_excess(cured, card)
 
 

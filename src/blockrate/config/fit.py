@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from blockrate.config.base_model import model_spec
+from blockrate.config.encoder_forms import forms_for
 from blockrate.config.explain import contradictions
-from blockrate.config.fit_encoders import forms_for
 from blockrate.config.fit_stages import (
     Changes,
     InTheWay,

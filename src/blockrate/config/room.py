@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import dropwhile
 
 from blockrate.config.base_model import model_spec
+from blockrate.config.encoder_forms import forms_for
 from blockrate.config.launched import as_launched
 from blockrate.config.many_gpus import card_numbers, takes_all
 from blockrate.config.parts import TextEncoderPart
@@ -13,7 +14,6 @@ from blockrate.config.planned_memory import encoding_bytes_of
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.units import size_text
 from blockrate.models.cards import SLACK, Card
-from blockrate.models.encoders import encoders_of
 
 # once the cache is full, neither text encoders nor VAE are loaded for it any more
 CACHE_ON_CPU = "train_device to cpu with only_cache, for one run that fills the cache"
@@ -70,13 +70,12 @@ def encoding_excess(config: TrainConfig, card: Card, *, on_card: bool = True) ->
 
 
 def _smaller_encoder(config: TrainConfig, card: Card) -> list[str]:
-    """Return the form of the largest text encoder in which all of them find room, if there is one."""
-    encoders = encoders_of(model_spec(config))
-    largest = max(encoders, key=lambda part: encoders[part].parameters)
-    for form in smaller_forms(getattr(config, largest)):
-        if _needed(config, {largest: form}) <= card.free:
-            return [f"{largest}.weight_dtype to {form}"]
-    return []
+    """Return the forms of text encoders in which all of them find room, if there are any: those that a fit sets."""
+    forms = forms_for(config, model_spec(config), card)
+    if _needed(config, forms) > card.free:
+        return []
+    told = [f"{part}.weight_dtype to {form}" for part, form in forms.items()]
+    return [" and ".join(told)]
 
 
 def _needed(config: TrainConfig, forms: Mapping[str, str]) -> int:
