@@ -259,16 +259,16 @@ def test_the_main_memory_that_a_run_needs_is_told() -> None:
     assert whole == pytest.approx(program + 1.27, abs=0.1)
     small = plan(transformer={"weight_dtype": "FLOAT_8"}, train_dtype="FLOAT_32")
     assert small.host_bytes / GIB == pytest.approx(whole, abs=0.1)
-    # an average in fp32, the trained weights set aside, and one part of what is written
+    # an average in fp32, the trained weights set aside, what is on its way, and one part of what is written
     averaged = fine_tune(layer_filter_preset="full", ema="CPU").host_bytes / GIB
-    assert averaged == pytest.approx(program + 44.3 + 22.2 + 4.7, abs=0.1)
+    assert averaged == pytest.approx(program + 44.3 + 22.2 + 0.25 + 4.7, abs=0.1)
     # on the card it is not there, but what it stands in for is
     on_card = fine_tune(layer_filter_preset="full", ema="GPU").host_bytes / GIB
-    assert on_card == pytest.approx(averaged - 44.3, abs=0.1)
+    assert on_card == pytest.approx(averaged - 44.3 - 0.25, abs=0.1)
     # as with an optimizer that averages
     schedule_free = {"optimizer": "SCHEDULE_FREE_ADAMW"}
     own = fine_tune(layer_filter_preset="full", optimizer=schedule_free)
-    assert own.host_bytes / GIB == pytest.approx(averaged - 44.3, abs=0.1)
+    assert own.host_bytes / GIB == pytest.approx(averaged - 44.3 - 0.25, abs=0.1)
     # without a card all of it is there
     alone = plan(train_device="cpu")
     assert alone.host_bytes == plan().host_bytes + alone.memory_bytes.total

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from blockrate.engine import memory, steps
 from blockrate.engine.data.noised import NoisedBatch
 from blockrate.engine.effective_rates import AS_THEY_ARE
-from blockrate.engine.memory import pinned
+from blockrate.engine.memory import pinned, room_for
 from blockrate.engine.readings import Mark, Reading
 from blockrate.engine.state import TrainingState
 from blockrate.engine.steps import TakenStep
@@ -256,15 +256,21 @@ def test_where_no_memory_can_be_pinned_numbers_go_as_they_are_and_it_is_said_onc
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     reasons = iter(["CUDA error: out of memory\nmore of it", "another", "a third"])
+    empty_like = torch.empty_like
 
-    def full(tensor: Tensor) -> Tensor:
-        raise RuntimeError(next(reasons))
+    def full(*given: Any, **named: Any) -> Tensor:
+        if (given and not named) or named.get("pin_memory"):
+            raise RuntimeError(next(reasons))
+        return empty_like(*given, **named)
 
     monkeypatch.setattr(memory, "_told_of", [])
     monkeypatch.setattr(Tensor, "pin_memory", full)
+    monkeypatch.setattr(torch, "empty_like", full)
     tensor = torch.ones(3)
-    for _ in range(3):
+    for _ in range(2):
         assert pinned(tensor) is tensor
+    room = room_for(tensor)
+    assert (room.shape, room.dtype, room.is_pinned()) == ((3,), tensor.dtype, False)
     [said] = caplog.messages
     assert said.endswith("without pinned memory: CUDA error: out of memory")
 

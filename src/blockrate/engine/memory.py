@@ -97,6 +97,15 @@ def pinned(tensor: Tensor) -> Tensor:
         return tensor
 
 
+def room_for(values: Tensor) -> Tensor:
+    """Return page-locked memory for what comes from a card, as ``pinned`` has it; nothing is in it yet."""
+    try:
+        return torch.empty_like(values, device="cpu", pin_memory=True)
+    except RuntimeError as error:
+        _tell_of_ordinary_memory((str(error).splitlines() or [""])[0])
+        return torch.empty_like(values, device="cpu")
+
+
 def _tell_of_ordinary_memory(problem: str) -> None:
     """Say it in the log, once: what follows fails in the same way."""
     if not _told_of:

@@ -5,7 +5,7 @@ import time
 import torch
 from torch import Tensor
 
-from blockrate.engine.memory import pinned
+from blockrate.engine.memory import room_for
 
 Mark = torch.cuda.Event | float
 
@@ -17,7 +17,7 @@ class Reading:
         self._numbers = numbers
         self._arrival: Mark = 0.0
         if numbers.is_cuda:
-            self._numbers = pinned(torch.empty_like(numbers, device="cpu"))
+            self._numbers = room_for(numbers)
             self._numbers.copy_(numbers, non_blocking=True)
             self._arrival = mark(numbers.device)
         else:
@@ -30,8 +30,7 @@ class Reading:
 
     def values(self) -> list[float]:
         """Return the numbers; waits until the device has come to them."""
-        if not isinstance(self._arrival, float):
-            self._arrival.synchronize()
+        wait_for(self._arrival)
         return list(self._numbers.tolist())
 
 
@@ -50,6 +49,12 @@ def has_come(moment: Mark) -> bool:
     if isinstance(moment, float):
         return True
     return bool(moment.query())  # type: ignore[no-untyped-call]
+
+
+def wait_for(moment: Mark) -> None:
+    """Wait until the device has come to a mark."""
+    if not isinstance(moment, float):
+        moment.synchronize()
 
 
 def seconds_between(first: Mark, last: Mark) -> float:

@@ -31,6 +31,8 @@ WEIGHT_BYTES = {
 FEW_BITS = ("FLOAT_8", "INT_8", "NFLOAT_4", "GGUF")
 # what is written at once, see engine/checkpoint.py and engine/export.py
 PART_BYTES = 5 * 10**9
+# of values on their way to an average in main memory at most, see engine/ema.py
+ON_THE_WAY_BYTES = 256 * 2**20
 _PROGRAM_BYTES = 3 * 2**30  # Python, torch with its libraries, and images on their way
 # what CUDA and its libraries take of a card, beside all that torch asks it for
 CONTEXT_BYTES = 2**29
@@ -152,7 +154,7 @@ def host_bytes(
     writing = min(weights, PART_BYTES)
     aside = weights if sets_aside else 0.0
     if average == "CPU":
-        aside += _AVERAGE_BYTES * parameters
+        aside += _AVERAGE_BYTES * parameters + min(weights, ON_THE_WAY_BYTES)
     # of what they share each has its part, and one of them writes
     aside *= 1 if shares else processes
     beside = max(loading * processes, aside + writing)
