@@ -12,9 +12,11 @@ from support.lives import Small, events, saved_bytes
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from blockrate.config.train_config import TrainConfig
 from blockrate.engine import memory, steps
 from blockrate.engine.data.noised import NoisedBatch
 from blockrate.engine.effective_rates import AS_THEY_ARE
+from blockrate.engine.fused_back_pass import FusedBackPass
 from blockrate.engine.memory import pinned, room_for
 from blockrate.engine.readings import Mark, Reading
 from blockrate.engine.state import TrainingState
@@ -71,7 +73,11 @@ def step(
 
 
 def answers_of(
-    state: TrainingState, batches: Any, config: Any, patch: pytest.MonkeyPatch
+    state: TrainingState,
+    batches: Any,
+    config: Any,
+    patch: pytest.MonkeyPatch,
+    take_step: Callable[..., TakenStep] = steps.take_step,
 ) -> list[str]:
     """What a step asks, but for the one reading of its numbers."""
     asked = Asked()
@@ -95,7 +101,7 @@ def answers_of(
     for name in ANSWERS:
         patch.setattr(Tensor, name, note(name, getattr(Tensor, name)))
     with asked:
-        steps.take_step(state, batches, config, step=1, telemetry=None)
+        take_step(state, batches, config, step=1, telemetry=None)
     patch.undo()
     assert len(reading) == 1
     return asked.answers
@@ -122,6 +128,49 @@ def test_a_wait_would_be_noticed(
     # two micro-batches, each seen as Python asks and as torch answers
     found = answers_of(state, batches, config, monkeypatch)
     assert sorted(found) == ["__bool__"] * 2 + ["a number"] * 2
+
+
+@pytest.mark.parametrize("by_chance", [True, False])
+def test_a_fused_step_of_adafactor_waits_for_nothing_where_weights_are_rounded_by_chance(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_chance: bool
+) -> None:
+    taken: list[tuple[FusedBackPass, Any, Any]] = []
+    real = FusedBackPass.take_step
+
+    def take_step(
+        self: FusedBackPass, batches: Any, config: Any, **named: Any
+    ) -> TakenStep:
+        taken.append((self, batches, config))
+        return real(self, batches, config, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FusedBackPass, "take_step", take_step)
+        small.live(fused_config(small, tmp_path, by_chance))
+    fused, batches, config = taken[0]
+
+    def again(_: TrainingState, *given: Any, **named: Any) -> TakenStep:
+        return fused.take_step(*given, **named)
+
+    found = answers_of(fused.state, batches, config, monkeypatch, again)
+    # else each of three blocks is waited for, seen as Python asks and as torch answers
+    waits = [] if by_chance else ["__bool__"] * 3 + ["a number"] * 3
+    assert sorted(found) == waits
+
+
+def fused_config(small: Small, run: Path, by_chance: bool) -> TrainConfig:
+    """The 24 GB preset's optimizer."""
+    optimizer = {"optimizer": "ADAFACTOR", "fused_back_pass": True}
+    return small.config(
+        run,
+        epochs=1,
+        telemetry_every=1000,
+        gradient_accumulation_steps=1,
+        clip_grad_norm=None,
+        training_method="FINE_TUNE",
+        output_model_format="DIFFUSERS",
+        transformer={"weight_dtype": "BFLOAT_16"},
+        optimizer={**optimizer, "stochastic_rounding": by_chance},
+    )
 
 
 def test_nothing_is_copied_in_the_way_between_forward_and_backward(

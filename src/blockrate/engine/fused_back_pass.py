@@ -4,6 +4,7 @@ No more than one block's gradients are in memory, and weights that stream go bac
 needs all gradients at once, clipping by their common norm and accumulation, is refused by the config.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from blockrate.config.train_config import TrainConfig
 from blockrate.engine.data.noised import NoisedBatch
 from blockrate.engine.effective_rates import effective_rates, found_factors
-from blockrate.engine.optimizers import change_unless, skips_by_itself
+from blockrate.engine.optimizers import change_unless, skips_by_itself, take_back
 from blockrate.engine.readings import Reading, mark
 from blockrate.engine.state import TrainingState
 from blockrate.engine.steps import TakenStep, flow_loss, seed_dropout
@@ -95,6 +96,7 @@ class FusedBackPass:
             mark(state.device),
             telemetry.after_step(effective) if telemetry else None,
             effective,
+            partial(self._take_back, names),
         )
 
     @contextmanager
@@ -140,6 +142,15 @@ class FusedBackPass:
             parameter.grad = None
         if self.stream:
             self.stream.bring_home(unit.block)
+
+    def _take_back(self, names: Sequence[str], norms: Sequence[float]) -> None:
+        """Let the step of units that the device has left alone not count. ``norms``: of the gradients, by name."""
+        by_name = dict(zip(names, norms, strict=True))
+        for unit in self._units:
+            rows = zip(unit.names, unit.parameters, strict=True)
+            changed = {name: row for name, row in rows if name in by_name}
+            if not all(math.isfinite(by_name[name]) for name in changed):
+                take_back(self.optimizer, changed.values())
 
     def _change_unless(self, bad: Tensor, unit: _Unit) -> None:
         device_decides = skips_by_itself(self.optimizer)

@@ -1,7 +1,7 @@
 """The optimizers of the catalogue (config/optimizers.py), made from a config's settings."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -68,14 +68,19 @@ def evaluation_mode(optimizer: torch.optim.Optimizer) -> None:
 
 
 def skips_by_itself(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the optimizer's kernels look at ``found_inf``, as fused ones do: then the device decides on a step."""
+    """Whether the optimizer looks at ``found_inf`` on the device, as fused kernels do: then that decides on a step."""
+    if getattr(optimizer, "skips_by_itself", False):
+        return True
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False)) and all(
         group.get("fused") for group in optimizer.param_groups
     )
 
 
 def change_unless(bad: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Take the step of an optimizer that ``skips_by_itself``: it does nothing where ``bad``, a scalar on the device."""
+    """Take the step of an optimizer that ``skips_by_itself``: it does nothing where ``bad``, a scalar on the device.
+
+    Once the program knows that it was bad it calls ``take_back``.
+    """
     # torch's own door for it, which its GradScaler uses
     fused: Any = optimizer
     fused.found_inf = bad.float()
@@ -83,6 +88,13 @@ def change_unless(bad: Tensor, optimizer: torch.optim.Optimizer) -> None:
         fused.step()
     finally:
         del fused.found_inf
+
+
+def take_back(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
+    """Let a step that the device has left out for these parameters not count; fused kernels count on the device."""
+    taking_back = getattr(optimizer, "take_back", None)
+    if taking_back and skips_by_itself(optimizer):
+        taking_back(parameters)
 
 
 def _adamw(groups: Groups, values: Values, seed: int) -> torch.optim.Optimizer:
@@ -112,7 +124,9 @@ def _library(
         kind = getattr(import_module(module), name)
         dtypes = {parameter.dtype for group in groups for parameter in group["params"]}
         if values.get("stochastic_rounding") and torch.bfloat16 in dtypes:
-            kind = rounding_by_chance(kind, seed)
+            # bitsandbytes waits for the device after each weight
+            waits = module.startswith("bitsandbytes")
+            kind = rounding_by_chance(kind, seed, waits=waits)
         its_values = (options or _plain)(_without(values, "stochastic_rounding"))
         optimizer: torch.optim.Optimizer = kind(groups, **its_values)
         return optimizer

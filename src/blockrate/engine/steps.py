@@ -23,7 +23,7 @@ from blockrate.engine.effective_rates import (
 )
 from blockrate.engine.memory import computing_in
 from blockrate.engine.models.common import FamilyModule
-from blockrate.engine.optimizers import change_unless, skips_by_itself
+from blockrate.engine.optimizers import change_unless, skips_by_itself, take_back
 from blockrate.engine.profile_rates import without_paused
 from blockrate.engine.readings import (
     Mark,
@@ -54,7 +54,10 @@ class StepResult:
 
 @dataclass(frozen=True)
 class TakenStep:
-    """A step that was asked of the device, which may still be at it."""
+    """A step that was asked of the device, which may still be at it.
+
+    ``take_back``: is given the norms of a bad step, for what the program counts and only the device knew better.
+    """
 
     reading: Reading  # the loss, the norm of all gradients, the norm of each
     blocks_of_norms: Sequence[str]
@@ -63,6 +66,7 @@ class TakenStep:
     ended: Mark
     blocks: Blocks | None
     effective: EffectiveRates
+    take_back: Callable[[Sequence[float]], None] = lambda norms: None
 
     @property
     def is_at_hand(self) -> bool:
@@ -77,6 +81,7 @@ class TakenStep:
             return StepResult(
                 loss, norm, seconds, self.blocks, effective=self.effective
             )
+        self.take_back(norms)
         bad = [
             block
             for block, value in zip(self.blocks_of_norms, norms, strict=True)
@@ -121,7 +126,7 @@ def take_step(
             clip_grads_with_norm_(trained.values(), config.clip_grad_norm, norm)
         factors = found_factors(state.optimizer)
         state.weights_are_whole = False
-        _change(state.optimizer, numbers[:2] if device_decides else None)
+        _change(state.optimizer, numbers if device_decides else None)
         state.weights_are_whole = True
         effective = effective_rates(state.optimizer, factors)
         blocks = telemetry.after_step(effective) if telemetry else None
@@ -129,21 +134,26 @@ def take_step(
     return TakenStep(
         reading,
         [state.blocks[name] for name in trained],
-        [file for batch in batches for file in batch.files],
+        _files(batches),
         began,
         mark(state.device),
         blocks,
         effective,
+        lambda _: take_back(state.optimizer, trained.values()),
     )
 
 
-def _change(optimizer: torch.optim.Optimizer, unless_bad: Tensor | None) -> None:
-    """Take the optimizer's step; with loss and norm given the device leaves it out if they are not finite."""
+def _files(batches: Iterable[NoisedBatch]) -> list[str]:
+    return [file for batch in batches for file in batch.files]
+
+
+def _change(optimizer: torch.optim.Optimizer, numbers: Tensor | None) -> None:
+    """Take the optimizer's step; with loss and norm given first the device leaves it out if they are not finite."""
     with without_paused(optimizer):
-        if unless_bad is None:
+        if numbers is None:
             optimizer.step()
         else:
-            change_unless(~unless_bad.isfinite().all(), optimizer)
+            change_unless(~numbers[:2].isfinite().all(), optimizer)
 
 
 def _gradients(
