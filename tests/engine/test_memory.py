@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from support.event_lines import event_lines
 
 from blockrate.config.files import parse_config
@@ -25,6 +26,14 @@ from blockrate.engine.full_memory import (
     remedies_in,
 )
 from blockrate.run.events import EventLog
+
+PAGING_FILE = "The paging file is too small for this operation to complete."
+
+
+class PagingFileError(OSError):
+    """As Windows raises it; elsewhere an OSError has no such number."""
+
+    winerror = 1455
 
 
 @pytest.fixture
@@ -151,6 +160,22 @@ def test_a_full_memory_names_what_was_tried_and_what_to_set(
             True,
         ),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (
+            RuntimeError(
+                "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"
+            ),
+            True,
+        ),
+        # of AMD's
+        (RuntimeError("HIP error: HIPBLAS_STATUS_ALLOC_FAILED"), True),
+        (
+            RuntimeError(
+                "CUDA error: HIPBLAS_STATUS_NOT_INITIALIZED when calling `hipblasCreate(handle)`"
+            ),
+            True,
+        ),
+        (RuntimeError("HIP error: hipErrorOutOfMemory"), True),
+        (RuntimeError("miopenStatusAllocFailed"), True),
         (RuntimeError("CUDA error: out of memory at cudaHostAlloc"), True),
         (
             RuntimeError(
@@ -165,6 +190,11 @@ def test_a_full_memory_names_what_was_tried_and_what_to_set(
         ),
         (MemoryError(), False),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), False),
+        # of Windows, as safetensors, Python and torch's libraries say it; the last in the language of the system
+        (SafetensorError(f"{PAGING_FILE} (os error 1455)"), False),
+        (OSError(f"{PAGING_FILE} (os error 1455)"), False),
+        (OSError(f'[WinError 1455] {PAGING_FILE} Error loading "cudnn.dll"'), False),
+        (PagingFileError(errno.EINVAL, "Die Auslagerungsdatei ist zu klein"), False),
     ],
 )
 def test_full_memory_is_known_however_it_is_told(
@@ -182,7 +212,13 @@ def test_full_memory_is_known_however_it_is_told(
     [
         RuntimeError("CUDA error: an illegal memory access was encountered"),
         RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        RuntimeError(
+            "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasSgemm(handle)`"
+        ),
         OSError(errno.ENOSPC, "No space left on device"),
+        OSError("The system cannot find the file specified. (os error 2)"),
+        OSError("no such number (os error 14550)"),
+        SafetensorError("header too large"),
         ValueError("the file out of memory.txt"),
     ],
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from support.training_states import save, step, training_state
 
@@ -59,3 +60,18 @@ def test_the_one_before_is_used(
     said: list[str] = []
     assert newest_valid(tmp_path, said.append, look_inside=unfit_tensors) == good
     assert told in said[0]
+
+
+def test_a_checkpoint_is_not_called_damaged_because_memory_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = save(tmp_path, training_state(), 1)
+
+    def full(*_: object) -> None:
+        raise SafetensorError("The paging file is too small. (os error 1455)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("blockrate.engine.checkpoint.safe_open", full)
+        with pytest.raises(SafetensorError, match="1455"):
+            newest_valid(tmp_path, pytest.fail, look_inside=unfit_tensors)
+    assert newest_valid(tmp_path, pytest.fail, look_inside=unfit_tensors) == newest

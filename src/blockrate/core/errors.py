@@ -85,24 +85,36 @@ def is_full_memory(error: BaseException) -> bool:
     """Whether there was too little memory. By names: torch may not have been imported yet."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
+    if _is_of_a_file(error):
+        full = getattr(error, "errno", None) == errno.ENOMEM
+        small = getattr(error, "winerror", None) == _PAGING_FILE_TOO_SMALL
+        return full or small or bool(_PAGING_FILE.search(str(error)))
     # a plain RuntimeError, or torch's AcceleratorError, which is one
     return isinstance(error, RuntimeError) and bool(_FULL.search(str(error)))
 
 
 def is_full_card(error: BaseException) -> bool:
     """Whether it was the memory of a graphics card, or the main memory that such a card reads."""
-    is_ours = isinstance(error, MemoryError | OSError) or _MAIN in str(error)
-    return is_full_memory(error) and not is_ours
+    is_ours = isinstance(error, MemoryError) or _is_of_a_file(error)
+    return is_full_memory(error) and not (is_ours or _MAIN in str(error))
 
 
+def _is_of_a_file(error: BaseException) -> bool:
+    """Whether the system, or safetensors for it, tells of a file that it was to map into memory."""
+    return isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
+
+
+# Windows promises memory to files and to torch's libraries that it has neither as RAM nor in its paging file
+_PAGING_FILE_TOO_SMALL = 1455
+_PAGING_FILE = re.compile(rf"(os error|WinError) {_PAGING_FILE_TOO_SMALL}\b")
 # What torch calls main memory ...
 _MAIN = "DefaultCPUAllocator"
-# ... and how else it tells of full memory: cuBLAS and cuDNN for their workspace, CUDA itself for pinned memory and
-# inside bitsandbytes, Apple's GPU in a sentence.
+# ... and how else it tells of full memory: cuBLAS and cuDNN, or AMD's like them, for their workspace and for what they
+# begin with; CUDA and HIP themselves for pinned memory and inside bitsandbytes; Apple's GPU in a sentence.
 _FULL = re.compile(
-    rf"{_MAIN}|CU(BLAS|DNN|SPARSE|SOLVER)_STATUS_ALLOC_FAILED|cudaErrorMemoryAllocation|out of memory",
+    rf"{_MAIN}|(CU|HIP)(BLAS(LT)?|DNN|SPARSE|SOLVER)_STATUS_ALLOC_FAILED|miopenStatusAllocFailed"
+    r"|(CU|HIP)BLAS_STATUS_NOT_INITIALIZED when calling \W?(cu|hip)blas(Lt)?Create"
+    "|cudaErrorMemoryAllocation|hipErrorOutOfMemory|out of memory",
     re.IGNORECASE,
 )
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from blockrate.config.optimizers import OPTIMIZERS, OptimizerRow
 from blockrate.config.parts import OptimizerSettings
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import ConfigError, NotANumberError
+from blockrate.core.errors import ConfigError, NotANumberError, is_full_memory
 from blockrate.core.profile import KEY
 from blockrate.core.version import __version__
 from blockrate.engine import ranks
@@ -140,7 +140,9 @@ def unfit_tensors(checkpoint: Path) -> str:
             try:
                 with safe_open(file, "pt") as tensors:
                     keys = tensors.keys()
-            except (SafetensorError, OSError, ValueError):
+            except (SafetensorError, OSError, ValueError) as error:
+                if is_full_memory(error):
+                    raise  # which says nothing of the file
                 return f"{file.name} is not a safetensors file"
             names[part] |= {key.partition(_SEPARATOR)[0] for key in keys}
     weights = names.pop("weights")

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from blockrate.core.errors import FileError
+from blockrate.core.errors import FileError, is_full_memory
 from blockrate.models.headers import Tensors
 from blockrate.models.lora_keys import method_of, sort_keys
 from blockrate.models.lora_kinds import refuse_known_others
@@ -63,6 +63,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             keys = list(file.keys())
             return {key: file.get_tensor(key) for key in keys}
     except (OSError, SafetensorError) as error:
+        if is_full_memory(error):
+            raise
         problem = f"cannot be read ({error})"
         raise FileError(str(path), problem, "Check lora_model_name.") from error
 
