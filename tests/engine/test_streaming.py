@@ -1,8 +1,11 @@
 """Weights that stream: nothing of the result changes, and nothing is used while it is not on the card."""
 
+import gc
+import platform
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +16,8 @@ from peft import LoraConfig
 from support import toy_models
 from torch import Tensor, nn
 
-from blockrate.engine.streaming import BlockStream, Transfers, at_home
+from blockrate.engine import streaming as streaming_module
+from blockrate.engine.streaming import BlockStream, Transfers, _host_bytes, at_home
 
 CPU = torch.device("cpu")
 DOUBLE = 19
@@ -214,3 +218,104 @@ def test_blocks_of_one_kind_share_two_places_of_the_largest() -> None:
         if row.ndim > 1 and not row.isnan().any()
     }
     assert len(places) == 2
+
+
+class Runtime:
+    """CUDA's list of pinned memory. ``code``: what it answers; a piece that is in the list is refused."""
+
+    def __init__(self, code: int = 0) -> None:
+        self.code = code
+        self.sizes: dict[int, int] = {}
+
+    def calls(self) -> SimpleNamespace:
+        """Return what torch has of CUDA's own functions."""
+        return SimpleNamespace(
+            cudaHostRegister=self.register, cudaHostUnregister=self.unregister
+        )
+
+    def register(self, address: int, size: int, flags: int) -> int:
+        """Pin memory, or say with a number why not."""
+        if self.code or address in self.sizes:
+            return self.code or 712
+        self.sizes[address] = size
+        return 0
+
+    def unregister(self, address: int) -> int:
+        """Let memory be ordinary again."""
+        del self.sizes[address]
+        return 0
+
+
+@pytest.fixture
+def told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> pytest.LogCaptureFixture:
+    """What is told of memory that is not pinned, by a program that has told nothing yet; on no WSL."""
+    monkeypatch.setattr(streaming_module, "_told", [])
+    monkeypatch.setattr(platform, "release", lambda: "6.8.0-generic")
+    return caplog
+
+
+def test_memory_is_pinned_for_as_long_as_its_model_is_there(
+    monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+) -> None:
+    runtime = Runtime()
+    monkeypatch.setattr(torch.cuda, "cudart", runtime.calls)
+
+    def for_a_card(size: int, _: torch.device) -> Tensor:
+        return _host_bytes(size, torch.device("cuda"))
+
+    monkeypatch.setattr(streaming_module, "_host_bytes", for_a_card)
+    for _ in range(3):
+        model = toy_models.flux1()
+        model.requires_grad_(False)
+        stream = streaming(model, range(5))
+        assert stream
+        hosts = [block.host for block in stream._blocks]
+        expected = {host.data_ptr(): host.numel() for host in hosts}
+        assert runtime.sizes == expected
+        with at_home(model):
+            same = toy_models.flux1().parameters()
+            assert all(map(torch.equal, model.parameters(), same))
+        del model, stream, hosts
+        gc.collect()
+        assert not runtime.sizes
+    assert not told.messages
+
+
+@pytest.mark.parametrize(
+    ("release", "code", "why"),
+    [
+        ("5.15.153.1-microsoft-standard-WSL2", 0, "WSL pins next to none"),
+        ("6.8.0-generic", 2, "CUDA error 2"),
+    ],
+)
+def test_where_nothing_can_be_pinned_weights_stream_all_the_same_and_it_is_said_once(
+    monkeypatch: pytest.MonkeyPatch,
+    told: pytest.LogCaptureFixture,
+    release: str,
+    code: int,
+    why: str,
+) -> None:
+    runtime = Runtime(code)
+    cleared = []
+
+    def zeros(*_: object, device: torch.device) -> None:
+        # the next call of a card tells of the error before it
+        cleared.append(device)
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(platform, "release", lambda: release)
+    monkeypatch.setattr(torch.cuda, "cudart", runtime.calls)
+    monkeypatch.setattr(torch, "zeros", zeros)
+    card = torch.device("cuda")
+    for _ in range(2):
+        host = _host_bytes(100, card)
+        assert (host.shape, host.dtype, host.device) == ((100,), torch.uint8, CPU)
+    assert cleared == ([card] * 2 if code else [])
+    assert told.messages == [
+        f"weights stream from memory that is not pinned, which is slower: {why}"
+    ]
+    del host
+    gc.collect()
+    assert not runtime.sizes

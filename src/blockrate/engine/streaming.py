@@ -10,6 +10,7 @@ asked for. So blocks before the first trained one come once a step, the others t
 import logging
 import math
 import platform
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -271,7 +272,8 @@ def _absent(parameter: Tensor) -> Tensor:
 def _host_bytes(size: int, device: torch.device) -> Tensor:
     """Return so many bytes of main memory, from which a card copies by itself if they can be pinned.
 
-    Registered as a whole: torch's own allocator of pinned memory takes the next power of two.
+    Registered as a whole, for as long as they are there: torch's own allocator of pinned memory takes the next power of
+    two.
     """
     host = torch.empty(size, dtype=torch.uint8)
     if device.type != "cuda":
@@ -286,7 +288,16 @@ def _host_bytes(size: int, device: torch.device) -> Tensor:
         with suppress(RuntimeError):
             # which would else meet the error where it does not belong
             torch.zeros(1, device=device)
+        return host
+    unregister = partial(_unregister, host.data_ptr())
+    # before the memory is given back: what lies there next could not be registered. A program that ends needs it not
+    weakref.finalize(host, unregister).atexit = False
     return host
+
+
+def _unregister(address: int) -> None:
+    runtime: Any = torch.cuda
+    runtime.cudart().cudaHostUnregister(address)
 
 
 _told: list[str] = []
