@@ -11,9 +11,6 @@ from device.report import Report, Row
 
 CUDA = torch.cuda.is_available()
 GIB = 2**30
-# the first matmul of FLUX.1's MLP
-WIDTH = 3072
-MLP_WIDTH = 12288
 
 
 def facts(report: Report, scale: Scale) -> float:
@@ -22,7 +19,8 @@ def facts(report: Report, scale: Scale) -> float:
     side = 8192 if CUDA else 256
     rate = matmul_rate(side, side, side, scale.device)
     tokens = scale.sizes[0] ** 2 // 256 + scale.text_tokens
-    mlp = matmul_rate(tokens, WIDTH, MLP_WIDTH, scale.device)
+    width = scale.spec.hidden
+    mlp = matmul_rate(tokens, width, 4 * width, scale.device)
     rates = {
         "matmul TFLOP/s": round(rate / 1e12, 1),
         "matmul of FLUX.1's MLP at the first size": round(mlp / 1e12, 1),
