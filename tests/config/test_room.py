@@ -8,6 +8,7 @@ from blockrate.config.files import parse_config
 from blockrate.config.fit import fit
 from blockrate.config.plan import make_plan
 from blockrate.config.room import (
+    before_training,
     cards_of,
     encoding_excess,
     encoding_needed,
@@ -80,6 +81,34 @@ def test_what_finds_no_room_is_told_with_the_form_that_does(
     fitted = fit(config(**WIDE), card).config
     assert fitted.text_encoder_2.weight_dtype == cure
     assert not encoding_excess(cured, card)
+
+
+@pytest.mark.parametrize(
+    ("side", "form", "size", "cure"),
+    [
+        (1024, "FLOAT_32", 6, ""),
+        (2048, "FLOAT_32", 16, ""),
+        (2048, "FLOAT_32", 12, "vae.weight_dtype to BFLOAT_16"),
+        (2048, "FLOAT_32", 6, "resolution lower"),
+        (2048, "BFLOAT_16", 6, "resolution lower"),
+        (2048, "BFLOAT_16", 8, ""),
+    ],
+)
+def test_images_that_find_no_room_are_told(
+    side: int, form: str, size: int, cure: str
+) -> None:
+    small = {"text_encoder_2": {"weight_dtype": "NFLOAT_4"}}
+    asked = config(resolution=str(side), vae={"weight_dtype": form}, **small)
+    told = [
+        one.text
+        for one in before_training(asked, card_of_size(size))
+        if "images" in one.text
+    ]
+    assert len(told) == bool(cure)
+    for text in told:
+        assert f"free: set {cure}; or {ON_CPU}" in text
+    toy = config(resolution="2048", base_model_name="tiny-flux1")
+    assert not before_training(toy, Card("full", 1, 1, 1.0))
 
 
 def test_a_config_trains_on_the_cards_that_it_names() -> None:

@@ -283,7 +283,7 @@ def test_a_run_says_that_its_text_encoders_find_no_room(
     sizes = (15 * 2**30, 16 * 2**30)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: sizes)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "RTX 4080")
-    told = encoding_more_than_free(config, cuda)
+    [told] = encoding_more_than_free(config, cuda)
     assert "and RTX 4080 has 15.0 GiB free" in told
     assert "text_encoder_2.weight_dtype to BFLOAT_16" in told
     assert not encoding_more_than_free(TrainConfig(), cuda)

@@ -10,8 +10,8 @@ from blockrate.config.files import config_json
 from blockrate.config.fit import Fit, excess, fit, needed_bytes, told_changes
 from blockrate.config.plan import Plan
 from blockrate.config.room import (
+    before_training,
     cards_of,
-    encoding_excess,
     encoding_needed,
     plan_here,
 )
@@ -129,8 +129,8 @@ def beside_cards(plan: Plan, fitted: Fitted) -> Beside:
 
 
 def _too_large(config: TrainConfig, plan: Plan, card: Card) -> Iterator[str]:
-    if too_large := encoding_excess(config, card):
-        yield too_large
+    for one in before_training(config, card):
+        yield one.text
     if too_large := excess(plan, card):
         yield f"training {too_large}: --fit card sets what is needed"
 

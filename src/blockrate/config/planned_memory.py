@@ -1,6 +1,7 @@
 """The memory that a config's run takes: of a card, of each of several, and of the computer."""
 
 from collections.abc import Mapping
+from itertools import chain
 
 from blockrate.config.base_model import caption_tokens
 from blockrate.config.filtered import Modules
@@ -13,7 +14,7 @@ from blockrate.config.weight_form import bytes_of_a_weight
 from blockrate.core.buckets import buckets
 from blockrate.core.reference_sizes import most_tokens
 from blockrate.models.activations import Precision, Work
-from blockrate.models.encoders import encoders_of, encoding_bytes
+from blockrate.models.encoders import encoders_of, encoding_bytes, picture_bytes
 from blockrate.models.families import TransformerSpec
 from blockrate.models.savings import FEW_BITS, Memory, host_bytes, memory
 from blockrate.models.sharing import shared_out
@@ -55,6 +56,23 @@ def encoding_bytes_of(
         spec,
         own | dict(forms or {}),
         train_dtype=config.train_dtype,
+        on_card=_is_on_card(config),
+    )
+
+
+def picture_bytes_of(
+    config: TrainConfig, spec: TransformerSpec, form: str | None = None
+) -> int:
+    """Return the memory of a device while the largest picture is encoded; 0 for the VAE of a toy.
+
+    ``form``: of the VAE's weights, instead of the config's.
+    """
+    if not encoders_of(spec):
+        return 0
+    sizes = chain.from_iterable(buckets(config.resolution))
+    return picture_bytes(
+        form or config.vae.weight_dtype,
+        max(size.width * size.height for size in sizes),
         on_card=_is_on_card(config),
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import dropwhile
+from typing import NamedTuple
 
 from blockrate.config.base_model import model_spec
 from blockrate.config.encoder_forms import forms_for
@@ -10,7 +11,7 @@ from blockrate.config.launched import as_launched
 from blockrate.config.many_gpus import card_numbers, takes_all
 from blockrate.config.parts import TextEncoderPart
 from blockrate.config.plan import Plan, make_plan
-from blockrate.config.planned_memory import encoding_bytes_of
+from blockrate.config.planned_memory import encoding_bytes_of, picture_bytes_of
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.units import size_text
 from blockrate.models.cards import SLACK, Card
@@ -46,6 +47,52 @@ def smaller_forms(part: TextEncoderPart) -> list[str]:
     return [*dropwhile(lambda form: form != own, _FORMS)][1:]
 
 
+class Excess(NamedTuple):
+    """What finds no room: how many bytes it needs, and that in words, with what to set."""
+
+    needed: int
+    text: str
+
+
+def before_training(
+    config: TrainConfig, card: Card, *, on_card: bool = True
+) -> list[Excess]:
+    """Return what of encoding captions and images needs more than a card has free; nothing where all has room.
+
+    ``on_card``: whether that is a card, and not the computer.
+    """
+    found = []
+    if told := encoding_excess(config, card, on_card=on_card):
+        found.append(Excess(encoding_needed(config), told))
+    needed = _pictures_needed(config)
+    if needed > card.free:
+        cures = _smaller_vae(config, card)
+        if on_card:
+            cures.append(CACHE_ON_CPU)
+        told = f"{_told('images', needed, card)}: set {'; or '.join(cures)}"
+        found.append(Excess(needed, told))
+    return found
+
+
+def _smaller_vae(config: TrainConfig, card: Card) -> list[str]:
+    """Return what makes encoding images smaller: the form of the VAE if that is enough, else a lower resolution."""
+    form = "BFLOAT_16"
+    if _pictures_needed(config, form) <= card.free:
+        return [f"vae.weight_dtype to {form}"]
+    return ["resolution lower"]
+
+
+def _pictures_needed(config: TrainConfig, form: str | None = None) -> int:
+    return round(picture_bytes_of(config, model_spec(config), form) * SLACK)
+
+
+def _told(what: str, needed: int, card: Card) -> str:
+    return (
+        f"encoding {what} that are in no cache yet needs {size_text(needed)}, "
+        f"and {card.name} has {size_text(card.free)} free"
+    )
+
+
 def encoding_needed(config: TrainConfig) -> int:
     """Return what encoding captions needs of a card, with what torch's allocator takes beside; 0 if nobody knows."""
     return _needed(config, {})
@@ -59,10 +106,7 @@ def encoding_excess(config: TrainConfig, card: Card, *, on_card: bool = True) ->
     needed = encoding_needed(config)
     if needed <= card.free:
         return ""
-    problem = (
-        f"encoding captions that are in no cache yet needs {size_text(needed)}, "
-        f"and {card.name} has {size_text(card.free)} free"
-    )
+    problem = _told("captions", needed, card)
     cures = _smaller_encoder(config, card)
     if on_card:
         cures.append(CACHE_ON_CPU)

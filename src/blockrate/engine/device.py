@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 
@@ -36,7 +37,7 @@ def tell_of_room(
     _tell(encoding_more_than_free(config, device), log)
     if config.only_cache:
         return False
-    return _tell(more_than_free(plan, config, device), log)
+    return _tell([more_than_free(plan, config, device)], log)
 
 
 def tell_of_loading(
@@ -46,12 +47,12 @@ def tell_of_loading(
     log.write(Phase("loading"), step=log.step)
     if not told:
         # other programs may have come since
-        _tell(more_than_free(plan, config, device), log)
+        _tell([more_than_free(plan, config, device)], log)
 
 
-def _tell(too_large: str, log: EventLog) -> bool:
-    """Write what is too large on each card, and return whether it is on any."""
-    every = list(filter(None, ranks.gathered(too_large)))
+def _tell(too_large: list[str], log: EventLog) -> bool:
+    """Write what is too large on each card, and return whether anything is on any."""
+    every = list(filter(None, chain.from_iterable(ranks.gathered(too_large))))
     for one in every:
         log.write(Warned("memory", one), step=log.step)
     return bool(every)

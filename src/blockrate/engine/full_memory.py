@@ -7,7 +7,7 @@ import torch
 
 from blockrate.config.fit import excess
 from blockrate.config.plan import Plan
-from blockrate.config.room import CACHE_ON_CPU, encoding_excess, smaller_forms
+from blockrate.config.room import CACHE_ON_CPU, before_training, smaller_forms
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import OutOfMemoryError, is_full_card, is_full_memory
 from blockrate.core.units import share_text, size_text
@@ -53,10 +53,10 @@ def more_than_free(plan: Plan, config: TrainConfig, device: torch.device) -> str
     return f"training {too_large}: set {'; or '.join(in_training(config)[:3])}"
 
 
-def encoding_more_than_free(config: TrainConfig, device: torch.device) -> str:
-    """Return that text encoders need more than a card has free, with what needs less; nothing where it has enough."""
+def encoding_more_than_free(config: TrainConfig, device: torch.device) -> list[str]:
+    """Return which encoders need more than a card has free, with what needs less; nothing where it has enough."""
     card = _card_of(device)
-    return encoding_excess(config, card) if card else ""
+    return [one.text for one in before_training(config, card)] if card else []
 
 
 def _card_of(device: torch.device) -> Card | None:

@@ -1,4 +1,4 @@
-"""What the text encoders of a model take of a device while captions are encoded, before the transformer comes."""
+"""What text encoders and the VAE take of a device while a data set is encoded, before the transformer comes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +8,10 @@ from blockrate.models.savings import CONTEXT_BYTES, FEW_BITS, WEIGHT_BYTES
 
 # of one caption of 512 tokens, counted on the encoders of the published models: Mistral takes 357 MiB in FLOAT_32
 CAPTION_BYTES = 384 * 2**20
+
+# counted on the VAEs of FLUX.1 and FLUX.2: what they hold for each pixel of a picture, at most, and their weights
+_PIXEL_ELEMENTS = 640
+_VAE_PARAMETERS = 84_046_115
 
 
 @dataclass(frozen=True)
@@ -72,3 +76,12 @@ def encoding_bytes(
     # the last block has come before the first caption does
     beside = max(coming, CAPTION_BYTES)
     return weights + beside + (CONTEXT_BYTES if on_card else 0)
+
+
+def picture_bytes(form: str, pixels: int, *, on_card: bool = True) -> int:
+    """Return the most bytes that a device holds while a picture of so many pixels is encoded, by a published VAE.
+
+    It is alone there, and pictures come one by one. ``form``: of its weights.
+    """
+    elements = _VAE_PARAMETERS + _PIXEL_ELEMENTS * pixels
+    return round(elements * WEIGHT_BYTES[form]) + (CONTEXT_BYTES if on_card else 0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL, AutoencoderKLFlux2
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -27,7 +28,12 @@ from blockrate.config.train_config import TrainConfig
 from blockrate.engine.models import flux1
 from blockrate.engine.models.flux2_text import KINDS
 from blockrate.engine.models.locate import locate
-from blockrate.models.encoders import CAPTION_BYTES, Encoder, encoders_of
+from blockrate.models.encoders import (
+    CAPTION_BYTES,
+    Encoder,
+    encoders_of,
+    picture_bytes,
+)
 from blockrate.models.families import FAMILIES
 
 TOKENS = 512
@@ -174,6 +180,28 @@ def test_one_caption_takes_no_more_than_the_plan_counts(name: str) -> None:
         with Alive() as alive:
             model(input_ids=given, **wishes)
     assert 0 < alive.peak <= CAPTION_BYTES
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("make", "channels"), [(AutoencoderKL, 16), (AutoencoderKLFlux2, 32)]
+)
+def test_a_picture_takes_what_the_plan_counts(make: Any, channels: int) -> None:
+    side = 256
+    with FakeTensorMode(), torch.no_grad():
+        vae = make(
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            latent_channels=channels,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+        )
+        picture = torch.zeros(1, 3, side, side)
+        with Alive() as alive:
+            vae.encode(picture).latent_dist.mode()
+    weights = sum(weights.nbytes for weights in vae.parameters())
+    told = picture_bytes("FLOAT_32", side * side, on_card=False)
+    assert weights + alive.peak == pytest.approx(told, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from nicegui import Event, ui
 from nicegui.run import io_bound
 
 from blockrate.config.fit import Fit, fit, needed_bytes
-from blockrate.config.room import encoding_excess, encoding_needed
+from blockrate.config.room import before_training, encoding_needed
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import BlockrateError, ConfigError
 from blockrate.core.units import share_text, size_text
@@ -166,7 +166,7 @@ def in_words(found: Fit, main: int) -> str:
     """
     memory = share_text(found.needed, found.card.free)
     fits = f"Needs {memory} that {found.card.name} has free"
-    too_large = [encoding_excess(found.config, found.card)]
+    too_large = [one.text for one in before_training(found.config, found.card)]
     too_large += too_little(found.config, found.plan, main)
     notes = [f"It takes {taken_text(found.plan)}"]
     notes += [in_labels(sentence(text)) for text in too_large if text]

@@ -20,9 +20,8 @@ from blockrate.config.base_model import (
 )
 from blockrate.config.plan import Plan
 from blockrate.config.room import (
+    before_training,
     cards_of,
-    encoding_excess,
-    encoding_needed,
     plan_here,
 )
 from blockrate.config.step_time import time_text
@@ -106,15 +105,14 @@ def check(
 
 
 def _encoding(config: TrainConfig, device: Device) -> Iterator[Finding]:
-    """Say that text encoders find no room while captions are encoded, where that is so."""
+    """Say that text encoders or the VAE find no room while captions and images are encoded, where that is so."""
     if not device.total:
         return
     name = device.card or "this computer"
     card = Card(name, device.total, device.free, rate=0.0)
-    told = encoding_excess(config, card, on_card=bool(device.card))
-    if told:
-        words = in_labels(told, text_encoders(config, model_spec(config)))
-        is_too_much = encoding_needed(config) > device.total
+    for one in before_training(config, card, on_card=bool(device.card)):
+        words = in_labels(one.text, text_encoders(config, model_spec(config)))
+        is_too_much = one.needed > device.total
         yield Finding("Problem" if is_too_much else "Note", f"{sentence(words)}.")
 
 
