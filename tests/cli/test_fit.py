@@ -176,3 +176,39 @@ def test_only_a_fit_is_written(
     done = blockrate("plan", str(file), "--write", str(tmp_path / "new.json"))
     assert done[0] == 2
     assert "--fit" in done[2]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a script")
+@pytest.mark.parametrize(
+    ("device", "problem"),
+    [("cpu", "needs a C++ compiler on a CPU"), ("cuda", "needs Triton")],
+)
+def test_what_cannot_be_compiled_on_this_computer_is_said_before_the_start(
+    blockrate: Blockrate,
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    problem: str,
+) -> None:
+    def planned(*settings: str) -> str:
+        row = [word for setting in settings for word in ("--set", setting)]
+        done = blockrate("plan", str(file), "--set", f"train_device={device}", *row)
+        assert done[0] == 0
+        return done[2]
+
+    monkeypatch.setattr("blockrate.config.compiler.find_spec", lambda name: None)
+    monkeypatch.setenv("CXX", str(tmp_path / "c++"))
+    smi = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    # of a card that is not here nobody knows
+    assert (problem in planned("compile=true")) == (device == "cpu")
+    smi.write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 4090, 24564, 24000'\n")
+    smi.chmod(smi.stat().st_mode | stat.S_IXUSR)
+    told = f"warning: train refuses this on this computer: compile: {problem}"
+    assert told in planned("compile=true")
+    assert problem not in planned()
+    monkeypatch.setattr("blockrate.config.compiler.find_spec", lambda name: object())
+    for name in ("CC", "CXX"):
+        monkeypatch.setenv(name, sys.executable)
+    assert "train refuses" not in planned("compile=true")

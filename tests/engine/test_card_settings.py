@@ -11,10 +11,11 @@ import pytest
 import torch
 from support.lives import Small, events
 
+from blockrate.config import compiler
 from blockrate.config.explain import contradictions
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError
-from blockrate.engine import compiling, exactness
+from blockrate.engine import exactness
 from blockrate.engine.attention import attention
 from blockrate.engine.compiling import check_compile, compile_warning
 
@@ -92,12 +93,27 @@ def test_memory_in_pieces_is_asked_for_before_torch_comes(
 def test_compile_without_triton_is_refused_where_a_card_would_need_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(compiling, "find_spec", lambda name: None)
+    monkeypatch.setattr(compiler, "find_spec", lambda name: None)
     compiled = TrainConfig.model_validate({"compile": True})
     with pytest.raises(ConfigError, match=r"compile: needs Triton, .*triton-windows"):
         check_compile(compiled, CUDA)
     check_compile(TrainConfig(), CUDA)
-    monkeypatch.setattr(compiling, "find_spec", lambda name: object())
+    monkeypatch.setattr(compiler, "find_spec", lambda name: object())
+    monkeypatch.setenv("CC", sys.executable)
+    check_compile(compiled, CUDA)
+
+
+def test_compile_without_a_compiler_for_triton_is_refused_on_linux(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "find_spec", lambda name: object())
+    compiled = TrainConfig.model_validate({"compile": True})
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(ConfigError, match=r"C compiler for Triton, and gcc or clang"):
+        check_compile(compiled, CUDA)
+    monkeypatch.setattr(sys, "platform", "win32")
     check_compile(compiled, CUDA)
 
 

@@ -129,7 +129,7 @@ def plan(
 ) -> None:
     """Print what would train at which rate, on which data, and what it costs. Loads no weights."""
     from blockrate.cli.data_report import data_of_plan
-    from blockrate.cli.fitting import beside_cards, fitted_to
+    from blockrate.cli.fitting import beside_cards, beside_compiler, fitted_to
     from blockrate.cli.show import places_line, plan_table
     from blockrate.config.named_files import check_start_file
     from blockrate.config.plan import make_plan
@@ -143,7 +143,8 @@ def plan(
     facts = asdict(made)
     data = data_of_plan(placed.config, config)
     beside = beside_cards(made, fitted)
-    facts["warnings"] += (*data.warnings, *beside.warnings)
+    refused = beside_compiler(placed.config)
+    facts["warnings"] += (*data.warnings, *beside.warnings, *refused)
     warn([*facts["warnings"], *_notes_of_places(placed)])
     if as_json:
         told = {"cards": beside.cards, **fitted.facts, "data": data.facts}

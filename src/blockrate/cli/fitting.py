@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from blockrate.config.compiler import compiler_problem
 from blockrate.config.files import config_json
 from blockrate.config.fit import Fit, excess, fit, needed_bytes, told_changes
 from blockrate.config.plan import Plan
@@ -96,6 +97,19 @@ def _told(found: Fit) -> str:
         return f"{whole}, with nothing changed"
     slower = f"a step takes {found.slow_down:.2f} times as long, as predicted"
     return f"{whole}; {slower}. Changed:"
+
+
+def beside_compiler(config: TrainConfig) -> list[str]:
+    """Return why ``train`` would refuse to compile on this computer, if it would; without a card nobody knows."""
+    if not config.compile:
+        return []
+    kind = "cpu"
+    if config.train_device != "cpu":
+        if not cards_of(config, cards_here()):
+            return []
+        kind = "cuda"
+    problem = compiler_problem(config, kind)
+    return [f"train refuses this on this computer: {problem}"] if problem else []
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,34 @@
-"""What ``compile`` asks of a computer, said before anything big is loaded."""
+"""What ``compile`` asks of a computer and of a run, said before anything big is loaded."""
 
-import os
-import shutil
-import sys
-from importlib.util import find_spec
+from typing import Any
 
 import torch
 
+from blockrate.config.compiler import compiler_problem
 from blockrate.config.train_config import TrainConfig
-from blockrate.core.errors import ConfigError
-
-# what torch starts where the variable CXX names nothing else
-_COMPILERS = {"win32": "cl", "darwin": "clang++"}
 
 
 def check_compile(config: TrainConfig, device: torch.device) -> None:
     """Raise ConfigError where nothing can be compiled; torch would tell it after the load, as a fault."""
-    if not config.compile:
-        return
-    if device.type == "cuda" and not find_spec("triton"):
-        problem = "needs Triton, which is not installed"
-        cure = "Set it to false, or install it: on Windows `pip install triton-windows`, elsewhere it comes with torch."
-        raise ConfigError("compile", problem, cure)
-    compiler = os.environ.get("CXX") or _COMPILERS.get(sys.platform, "g++")
-    if device.type == "cpu" and not shutil.which(compiler):
-        problem = f"needs a C++ compiler on a CPU, and {compiler} is not found"
-        cure = "Set it to false, or install one: on Windows the Build Tools for Visual Studio, elsewhere GCC or Clang."
-        raise ConfigError("compile", problem, cure)
+    if problem := compiler_problem(config, device.type):
+        raise problem
+
+
+# of a kind of block: for each choice of adapters, in two sizes, in training and in samples. Beyond torch's own 8 it
+# says a word in the log and computes the rest without graphs
+_GRAPHS = 64
+
+
+def compile_blocks(transformer: Any) -> None:
+    """Let torch compile the blocks of a transformer of diffusers, each kind when it is first used.
+
+    The second size of images makes graphs for every size, so a third waits for nothing.
+    """
+    from torch import _dynamo
+
+    limit = _dynamo.config.recompile_limit
+    _dynamo.config.recompile_limit = max(limit, _GRAPHS)
+    transformer.compile_repeated_blocks()
 
 
 def compile_warning(config: TrainConfig, image_sizes: int) -> str:

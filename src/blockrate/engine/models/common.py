@@ -14,6 +14,7 @@ from blockrate.config.parts import Sample
 from blockrate.config.streamed import streaming_of, trained_modules
 from blockrate.config.train_config import TrainConfig
 from blockrate.core.errors import ConfigError, is_full_memory
+from blockrate.engine.compiling import compile_blocks
 from blockrate.engine.memory import dtype_of, release
 from blockrate.engine.models.few_bits import to_eight_bits
 from blockrate.engine.models.file_weights import FileWeights, Filling
@@ -170,7 +171,7 @@ def load_transformer(
     if part.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     if config.compile:
-        transformer.compile_repeated_blocks()
+        compile_blocks(transformer)
     return transformer
 
 
