@@ -117,7 +117,7 @@ def test_the_gpus_of_a_run_are_told_with_the_memory_of_each(
     expect(shown(made).locator(".run-gpus")).to_have_text(
         "2 GPUs, which share the weights: "
         "0 A card with 15.9 GiB on box, 3.0 GiB used at most · "
-        "1 A card with 15.9 GiB on box, 2.0 GiB used at most, 568.2 MiB planned for each"
+        "1 A card with 15.9 GiB on box, 2.0 GiB used at most, 567.9 MiB planned for each"
     )
 
 
