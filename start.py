@@ -75,9 +75,9 @@ CHECKS = (
 )
 # what neither a browser nor seconds of training are needed for
 QUICK = "not browser and not engine and not soak"
-# file by file, in the order that tests/conftest.py puts them in
-IN_TWO_PROCESSES = [
-    *("--numprocesses", "2"),
+# file by file, in the order that tests/conftest.py puts them in; while one waits for a browser two are at work
+IN_THREE_PROCESSES = [
+    *("--numprocesses", "3"),
     *("--dist", "loadfile", "--no-loadscope-reorder"),
 ]
 # a Windows console has another encoding
@@ -122,9 +122,9 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def test(arguments: Sequence[str]) -> int:
-    """All tests, in two processes; with arguments what pytest makes of them; --quick without browsers and engines."""
+    """All tests, in three processes; with arguments what pytest makes of them; --quick without browsers and engines."""
     words = [word for word in arguments if word != "--quick"]
-    options = [] if words else IN_TWO_PROCESSES
+    options = [] if words else IN_THREE_PROCESSES
     if "--quick" in arguments:
         return run(["-m", "pytest", *options, "-m", QUICK, *words])
     command = [PYTHON, "tests/support/browsers.py"]

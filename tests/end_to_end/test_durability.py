@@ -81,7 +81,7 @@ def newest(run: RunFolder) -> Path:
     return found
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.soak)])
 def test_kills_at_random_moments_lose_no_save_and_end_in_the_same_weights(
     small: Small, start: Start, tmp_path: Path, kills: int
 ) -> None:

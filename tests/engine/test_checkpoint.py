@@ -109,7 +109,7 @@ rates_of_blocks = st.fixed_dictionaries(
 
 
 @pytest.mark.engine
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     before=rates_of_blocks,
     after=rates_of_blocks,

@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from blockrate.cli import commands as cli
 
-WHOLE = ["--numprocesses", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+WHOLE = ["--numprocesses", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 def finds_a_browser(

@@ -233,7 +233,7 @@ FILES = [
 ]
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(start=st.sampled_from(FILES), steps=steps)
 def test_whatever_is_done_the_same_data_come_back_and_load_as_they_were_checked(
     session: Session, restart: Callable[..., Any], start: Any, steps: Any
