@@ -9,7 +9,6 @@ from device.kohya.contestant import OperatorCount
 from peft.tuners.lora import LoraLayer
 from support import toy_models as toy
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from blockrate.config.train_config import TrainConfig
 from blockrate.engine.adapters.file import LoraWeights, lora_weights
@@ -282,20 +281,6 @@ def test_in_bf16_they_are_no_further_from_the_truth_than_pefts(
     assert distances[1] <= 1.1 * distances[0]
 
 
-class Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts what would start work on a device."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.count = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        self.count += not func.is_view
-        return func(*args, **(kwargs or {}))
-
-
 def test_a_step_takes_a_seventh_less_of_kernels() -> None:
     counts = []
     for few in (False, True):
@@ -303,9 +288,10 @@ def test_a_step_takes_a_seventh_less_of_kernels() -> None:
         if few:
             compute_in_few_kernels(model, torch.float32)
         model.enable_gradient_checkpointing()
-        with Kernels() as kernels:
+        count = OperatorCount()
+        with count:
             learn(model)
-        counts.append(kernels.count)
+        counts.append(count.kernels)
     assert counts[1] <= 0.85 * counts[0]
 
 

@@ -285,15 +285,21 @@ class _Refresh:
                 if stack.lora_b[0].requires_grad == trains
             ]
             if stacks:
-                parameters = [one for stack in stacks for one in stack.lora_a]
-                parameters += [one for stack in stacks for one in stack.lora_b]
-                joint = _Gathered.apply(stacks, *parameters)  # type: ignore[no-untyped-call]
-                count = len(stacks)
-                for stack, downs, ups in zip(
-                    stacks, joint[:count], joint[count:], strict=True
-                ):
-                    stack.downs = downs
-                    stack.ups = ups
+                _gather(stacks)
+
+
+def _gather(stacks: Sequence[Stack]) -> None:
+    """Give stacks their ``downs`` and ``ups`` of now."""
+    parameters: list[Tensor] = []
+    for stack in stacks:
+        parameters += stack.lora_a
+    for stack in stacks:
+        parameters += stack.lora_b
+    joint = _Gathered.apply(stacks, *parameters)  # type: ignore[no-untyped-call]
+    count = len(stacks)
+    for stack, downs, ups in zip(stacks, joint[:count], joint[count:], strict=True):
+        stack.downs = downs
+        stack.ups = ups
 
 
 def _by_member(joint: Tensor, count: int) -> Tensor:
